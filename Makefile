@@ -1,0 +1,72 @@
+# The verbs of this project. Each brings its own environment: Python, make and internet are enough.
+
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+UV := $(shell command -v uv || echo .uv/bin/uv)
+PYTEST := $(BIN)/python -m pytest
+
+# What `make train` trains on: a folder with COCO json files and images. Empty: a sample set.
+DATA ?=
+# More options for the trainer, for example ARGS="-u epoches=3" (see `make help`).
+ARGS ?=
+# The torch that `make test-torch` tests against.
+TORCH ?= 2.15.0
+
+.DEFAULT_GOAL := help
+.PHONY: help install train train-cli test test-fast test-torch check fix bench clean
+
+help: ## list the verbs
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
+	@echo
+	@echo '  make train DATA=folder ARGS="-u epoches=20"   your COCO data, your settings'
+
+install: $(VENV)/.installed ## create the environment with the pinned requirements
+
+# Only what the pins say decides whether the environment is current, so a second call starts at once.
+$(VENV)/.installed: requirements.txt dev_requirements.txt | uv
+	$(UV) venv --quiet --allow-existing --python '>=3.11,<3.13' $(VENV)
+	VIRTUAL_ENV=$(VENV) $(UV) pip install --quiet --python $(BIN)/python -r dev_requirements.txt
+	@touch $@
+
+.PHONY: uv
+uv:
+	@command -v $(UV) >/dev/null || $(PYTHON) -m pip install --quiet --target .uv uv==0.13.8
+
+train: install ## train on DATA (or on a generated sample set) and evaluate
+	$(BIN)/python -m rtdetrv2_pytorch.tools.train $(if $(DATA),--data $(DATA),--sample) $(ARGS)
+
+train-cli: train ## the engine alone, without the app
+
+test: check ## check, then all tests
+	$(PYTEST) $(ARGS)
+
+test-fast: install ## the quick tests only
+	$(PYTEST) -m "not slow" $(ARGS)
+
+test-torch: $(VENV)-torch-$(TORCH)/.installed ## the tests against another torch: TORCH=2.15.0
+	$(VENV)-torch-$(TORCH)/bin/python -m pytest $(ARGS)
+
+# Overrides replace the two pins; everything else stays as pinned.
+$(VENV)-torch-$(TORCH)/.installed: requirements.txt dev_requirements.txt | uv
+	$(UV) venv --quiet --allow-existing --python '>=3.11,<3.13' $(@D)
+	printf 'torch==$(TORCH)\ntorchvision>=0.22\n' > $(@D)/overrides.txt
+	VIRTUAL_ENV=$(@D) $(UV) pip install --quiet --python $(@D)/bin/python \
+		--overrides $(@D)/overrides.txt -r dev_requirements.txt
+	@touch $@
+
+check: install ## format, lint, types, layers
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(PYTEST) -q tests/architecture
+
+fix: install ## format and repair what a tool can repair
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+bench: install ## measure against the public implementation, side by side
+	$(BIN)/python -m benchmarks $(ARGS)
+
+clean: ## remove what make created, not your data or results
+	rm -rf .venv .venv-torch-* .uv .mypy_cache .pytest_cache .ruff_cache

@@ -1,0 +1,1 @@
+"""RT-DETRv2 in PyTorch: models, data, training and export, with no platform in sight."""

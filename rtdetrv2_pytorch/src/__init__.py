@@ -1,0 +1,1 @@
+"""The engine. `core.YAMLConfig` builds everything that `solver.DetSolver` trains."""

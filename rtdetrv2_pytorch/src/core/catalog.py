@@ -1,0 +1,113 @@
+"""What YAML files can name. Adding a component is one import and one line."""
+
+from collections.abc import Callable
+from typing import Any
+
+from ..data.coco_dataset import CocoDetection
+from ..data.collate import BatchImageCollateFunction
+from ..data.compose import Compose
+from ..data.evaluator import CocoEvaluator
+from ..data.loader import DataLoader
+from ..data.transforms import (
+    ConvertBoxes,
+    ConvertPILImage,
+    EmptyTransform,
+    Mosaic,
+    Normalize,
+    PadToSize,
+    RandomCrop,
+    RandomHorizontalFlip,
+    RandomIoUCrop,
+    RandomPhotometricDistort,
+    RandomZoomOut,
+    Resize,
+    SanitizeBoundingBoxes,
+)
+from ..data.voc_dataset import VOCDetection
+from ..nn.hgnetv2 import HGNetv2
+from ..nn.presnet import PResNet
+from ..optim import factories
+from ..optim.ema import ModelEMA
+from ..optim.warmup import LinearWarmup
+from ..zoo.rtdetr import (
+    RTDETR,
+    HungarianMatcher,
+    HybridEncoder,
+    RTDETRCriterionv2,
+    RTDETRPostProcessor,
+    RTDETRTransformerv2,
+)
+
+# Name in YAML -> constructor, whose signature is the section's schema.
+COMPONENTS: dict[str, Callable[..., Any]] = {
+    "RTDETR": RTDETR,
+    "PResNet": PResNet,
+    "HGNetv2": HGNetv2,
+    "HybridEncoder": HybridEncoder,
+    "RTDETRTransformerv2": RTDETRTransformerv2,
+    "RTDETRCriterionv2": RTDETRCriterionv2,
+    "HungarianMatcher": HungarianMatcher,
+    "RTDETRPostProcessor": RTDETRPostProcessor,
+    "AdamW": factories.adamw,
+    "Adam": factories.adam,
+    "SGD": factories.sgd,
+    "MultiStepLR": factories.multi_step_lr,
+    "CosineAnnealingLR": factories.cosine_annealing_lr,
+    "FlatCosineLR": factories.flat_cosine_lr,
+    "OneCycleLR": factories.one_cycle_lr,
+    "LambdaLR": factories.lambda_lr,
+    "LinearWarmup": LinearWarmup,
+    "ModelEMA": ModelEMA,
+    "GradScaler": factories.grad_scaler,
+    "DataLoader": DataLoader,
+    "CocoDetection": CocoDetection,
+    "VOCDetection": VOCDetection,
+    "BatchImageCollateFunction": BatchImageCollateFunction,
+    "CocoEvaluator": CocoEvaluator,
+    "Compose": Compose,
+    "EmptyTransform": EmptyTransform,
+    "RandomPhotometricDistort": RandomPhotometricDistort,
+    "RandomZoomOut": RandomZoomOut,
+    "RandomIoUCrop": RandomIoUCrop,
+    "SanitizeBoundingBoxes": SanitizeBoundingBoxes,
+    "RandomHorizontalFlip": RandomHorizontalFlip,
+    "RandomCrop": RandomCrop,
+    "Resize": Resize,
+    "PadToSize": PadToSize,
+    "Mosaic": Mosaic,
+    "Normalize": Normalize,
+    "ConvertPILImage": ConvertPILImage,
+    "ConvertBoxes": ConvertBoxes,
+}
+
+# Other names that occur in users' files.
+ALIASES = {"BatchImageCollateFuncion": "BatchImageCollateFunction"}
+
+# Parts of a run; each names a component, or holds {type: name, ...}.
+SLOTS = (
+    "model",
+    "criterion",
+    "postprocessor",
+    "optimizer",
+    "lr_scheduler",
+    "lr_warmup_scheduler",
+    "ema",
+    "scaler",
+    "train_dataloader",
+    "val_dataloader",
+    "evaluator",
+)
+
+# Top-level values that every component with a parameter of that name receives, with their types.
+SHARED: dict[str, Any] = {
+    "num_classes": int,
+    "eval_spatial_size": tuple[int, int] | None,
+    "use_focal_loss": bool,
+    "remap_mscoco_category": bool,
+    "num_top_queries": int,
+}
+
+# Parameters that come from the run, never from a section: their name -> whose they are.
+FROM_THE_RUN = frozenset(
+    {"params", "optimizer", "model", "lr_scheduler", "annotations", "categories"}
+)

@@ -1,0 +1,126 @@
+"""The one table between category ids of a file, labels of the network, and names of classes."""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from ..misc.coco import COCO_CATEGORIES
+from ..misc.errors import DatasetError
+
+CategoryId = int | str
+
+
+@dataclass(frozen=True)
+class CategoryTable:
+    """Categories in label order: label i is `ids[i]` in the file and `names[i]` for people.
+
+    Built from the data, never asked for; training, evaluation, checkpoints and exports use it.
+    """
+
+    ids: tuple[CategoryId, ...]
+    names: tuple[str, ...]
+    label_of: Mapping[CategoryId, int] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "label_of", {id_: i for i, id_ in enumerate(self.ids)})
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    @property
+    def evaluation_ids(self) -> tuple[int, ...]:
+        """Integer ids for COCO metrics: those of the file where they are integers, else 1..K."""
+        if all(isinstance(id_, int) for id_ in self.ids):
+            return self.ids  # type: ignore[return-value]
+        return tuple(range(1, len(self.ids) + 1))
+
+    @property
+    def is_mscoco(self) -> bool:
+        """Whether these are COCO's own 80 categories."""
+        return dict(zip(self.ids, self.names, strict=True)) == COCO_CATEGORIES
+
+    @classmethod
+    def mscoco(cls) -> "CategoryTable":
+        """The 80 categories of COCO."""
+        return cls(tuple(COCO_CATEGORIES), tuple(COCO_CATEGORIES.values()))
+
+    @classmethod
+    def from_coco(
+        cls, categories: Sequence[Mapping[str, Any]], used: set[CategoryId], *, source: str
+    ) -> "CategoryTable":
+        """Read the `categories` of a COCO file.
+
+        Labels follow the ids in ascending order; ids may be any integers, or strings (numbers
+        written as strings count as numbers). A parent category that Roboflow adds to its exports
+        (no boxes, and all others name it as their supercategory) is not a class.
+
+        Args:
+            categories: entries with `id` and `name`.
+            used: ids that annotations refer to.
+            source: the file, for messages.
+
+        Raises:
+            DatasetError: if there are none, or ids or names repeat.
+        """
+        for entry in categories:
+            if "id" not in entry or "name" not in entry:
+                raise DatasetError(f"{source}: category {dict(entry)} lacks an id or a name")
+        classes = [
+            (normalise_id(entry["id"]), str(entry["name"]))
+            for entry in categories
+            if not _is_unused_parent(entry, categories, used)
+        ]
+        if not classes:
+            raise DatasetError(f"{source}: no categories; a detector needs at least one class")
+        for what, values in zip(("id", "name"), zip(*classes, strict=True), strict=True):
+            repeated = [value for value, count in Counter(values).items() if count > 1]
+            if repeated:
+                raise DatasetError(
+                    f"{source}: category {what} {repeated[0]!r} occurs more than once; give "
+                    f"every class its own {what}"
+                )
+        if all(isinstance(id_, int) for id_, _ in classes):
+            classes.sort(key=lambda c: int(c[0]))
+        return cls(tuple(id_ for id_, _ in classes), tuple(name for _, name in classes))
+
+    def labels_of(self, other: "CategoryTable", *, source: str) -> dict[CategoryId, int]:
+        """Map the ids of another file to the labels of this table, by the names of the classes.
+
+        Raises:
+            DatasetError: if the other file has a class that this table does not know.
+        """
+        unknown = [name for name in other.names if name not in self.names]
+        if unknown:
+            raise DatasetError(
+                f"{source}: classes {unknown} do not occur in the training split, whose classes "
+                f"are {list(self.names)}; use one list of classes for both"
+            )
+        return {
+            id_: self.names.index(name) for id_, name in zip(other.ids, other.names, strict=True)
+        }
+
+
+def _is_unused_parent(
+    entry: Mapping[str, Any], categories: Sequence[Mapping[str, Any]], used: set[CategoryId]
+) -> bool:
+    others = [c for c in categories if c is not entry]
+    return (
+        normalise_id(entry["id"]) not in used
+        and len(others) > 0
+        and all(c.get("supercategory") == entry["name"] for c in others)
+    )
+
+
+def normalise_id(id_: Any) -> CategoryId:
+    """Take numbers written as strings or floats as the numbers they are."""
+    if isinstance(id_, bool) or id_ is None:
+        return str(id_)
+    if isinstance(id_, float) and id_.is_integer():
+        return int(id_)
+    if isinstance(id_, str):
+        try:
+            return int(id_)
+        except ValueError:
+            return id_
+    return id_ if isinstance(id_, int) else str(id_)

@@ -1,0 +1,179 @@
+"""What COCO and VOC data have in common: index -> augmented image and target."""
+
+import logging
+import random
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from ..misc.errors import DatasetError
+from ..misc.seeding import derive_seed
+from ..structures import Target
+from .annotations import Annotations, ImageRecord
+from .categories import CategoryTable
+from .compose import Compose
+from .images import read_rgb
+from .sample import Sample
+
+logger = logging.getLogger(__name__)
+
+Item = tuple[Tensor, Target]
+
+
+class DetectionDataset(Dataset[Item | None]):
+    """Annotated images, read and augmented on demand.
+
+    The randomness of an item is a function of (seed, epoch, index): the same in any worker, in
+    any order, and after a resume.
+
+    Args:
+        annotations: images and boxes.
+        img_folder: folder of the files.
+        transforms: augmentation, or None.
+        seed: of the run.
+        unreadable: what becomes of an image that cannot be read when its turn comes: "skip"
+            gives None, which the collate function leaves out; "replace" gives the next readable
+            one, so that training batches keep their size. Either way it is named once.
+    """
+
+    def __init__(
+        self,
+        annotations: Annotations,
+        img_folder: Path,
+        transforms: Compose | None,
+        *,
+        seed: int,
+        unreadable: Literal["skip", "replace"],
+    ) -> None:
+        self.annotations = annotations
+        self.img_folder = img_folder
+        self.transforms = transforms
+        if transforms is not None:
+            transforms.bind(self)
+        self.seed = seed
+        self.unreadable = unreadable
+        # Shared with the workers, which live longer than an epoch.
+        self._epoch = torch.zeros((), dtype=torch.int64).share_memory_()
+        self._is_unreadable = torch.zeros(len(annotations), dtype=torch.bool).share_memory_()
+        self._reported: set[int] = set()
+
+    @property
+    def categories(self) -> CategoryTable:
+        """The table of classes."""
+        return self.annotations.categories
+
+    @property
+    def epoch(self) -> int:
+        """The epoch whose augmentations are drawn."""
+        return int(self._epoch)
+
+    def set_epoch(self, epoch: int) -> None:
+        """Draw the augmentations of this epoch from now on, in all workers."""
+        self._epoch.fill_(epoch)
+
+    def __len__(self) -> int:
+        return len(self.annotations)
+
+    def __getitem__(self, index: int) -> Item | None:
+        attempts = len(self) if self.unreadable == "replace" else 1
+        for candidate in range(index, index + attempts):
+            place = candidate % len(self)
+            try:
+                return self._load(place)
+            except DatasetError as error:
+                if not self._is_unreadable[place]:
+                    self._is_unreadable[place] = True
+                    logger.warning("%s; the image is not used", error)
+        if self.unreadable == "replace":
+            raise DatasetError(f"{self.img_folder}: none of {len(self)} images can be read")
+        return None
+
+    def load_sample(self, index: int) -> Sample:
+        """Read an image and its boxes, without augmentation.
+
+        Raises:
+            DatasetError: if the file cannot be read.
+        """
+        record = self.annotations[index]
+        pixels = read_rgb(self.img_folder / record.file_name, record.size_wh)
+        return _make_sample(pixels, record)
+
+    def new_unreadable(self) -> list[str]:
+        """Files found unreadable since this was asked last."""
+        found = set(torch.nonzero(self._is_unreadable).flatten().tolist()) - self._reported
+        self._reported |= found
+        return [self.annotations[i].file_name for i in sorted(found)]
+
+    def _load(self, index: int) -> Item:
+        sample = self.load_sample(index)
+        width, height = sample.image.shape[2], sample.image.shape[1]
+        if self.transforms is not None:
+            rng = random.Random(derive_seed(self.seed, self.epoch, index))
+            sample = self.transforms(sample, rng, self.epoch)
+        sample.materialize()
+        target = Target(
+            boxes=torch.from_numpy(sample.boxes.astype(np.float32)),
+            labels=torch.from_numpy(sample.labels.astype(np.int64)),
+            image_id=torch.tensor([self.annotations.image_ids[index]]),
+            area=torch.from_numpy(sample.area.astype(np.float32)),
+            iscrowd=torch.zeros(len(sample.labels), dtype=torch.int64),
+            orig_size=torch.tensor([width, height]),
+            idx=torch.tensor([index]),
+        )
+        return sample.image, target
+
+
+def _make_sample(pixels: np.ndarray, record: ImageRecord) -> Sample:
+    """Boxes as training wants them: no crowds, inside the image, with an area."""
+    height, width = pixels.shape[:2]
+    boxes = record.boxes_xyxy.clip(0, (width, height, width, height))
+    keep = (record.iscrowd == 0) & (boxes[:, 2] > boxes[:, 0]) & (boxes[:, 3] > boxes[:, 1])
+    return Sample(
+        image=torch.from_numpy(pixels).permute(2, 0, 1),
+        boxes=boxes[keep],
+        labels=record.labels[keep],
+        area=record.area[keep],
+    )
+
+
+class SkippedItems:
+    """Collects what could not be used while annotations are read, and says it in one line."""
+
+    def __init__(self, source: str) -> None:
+        self.source = source
+        self._reasons: dict[str, list[str]] = {}
+
+    def add(self, reason: str, what: Any) -> None:
+        """Note one skipped thing, for example ("box without area", "image 17")."""
+        self._reasons.setdefault(reason, []).append(str(what))
+
+    def counts(self) -> dict[str, int]:
+        """Number of skipped things per reason."""
+        return {reason: len(items) for reason, items in self._reasons.items()}
+
+    def log(self) -> None:
+        """Warn once per reason, with the first names."""
+        for reason, items in self._reasons.items():
+            shown = ", ".join(items[:5]) + (", ..." if len(items) > 5 else "")
+            logger.warning("%s: %d skipped: %s (%s)", self.source, len(items), reason, shown)
+
+
+def keep_existing(names: Sequence[str], folder: Path, skipped: SkippedItems) -> list[bool]:
+    """Tell which files exist, listing every folder once instead of asking for every file."""
+    listings: dict[Path, set[str]] = {}
+    result = []
+    for name in names:
+        path = folder / name
+        if path.parent not in listings:
+            is_folder = path.parent.is_dir()
+            listings[path.parent] = {p.name for p in path.parent.iterdir()} if is_folder else set()
+        exists = path.name in listings[path.parent]
+        if not exists:
+            skipped.add("image file missing", name)
+        result.append(exists)
+    return result

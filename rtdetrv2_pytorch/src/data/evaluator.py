@@ -1,0 +1,260 @@
+"""COCO metrics, per class too, and the score thresholds at which a detector is best used."""
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+from faster_coco_eval import COCO
+from faster_coco_eval.core.faster_eval_api import COCOeval_faster
+
+from ..misc import distributed
+from ..structures import Detections
+from .annotations import Annotations
+
+logger = logging.getLogger(__name__)
+
+STAT_NAMES = (
+    "AP",
+    "AP50",
+    "AP75",
+    "AP_small",
+    "AP_medium",
+    "AP_large",
+    "AR_1",
+    "AR_10",
+    "AR_100",
+    "AR_small",
+    "AR_medium",
+    "AR_large",
+)
+_COLUMNS = 7  # image id, x, y, width, height, score, category id
+
+
+@dataclass(frozen=True)
+class OperatingPoint:
+    """Where F1 at IoU 0.5 is highest: use detections with at least this score."""
+
+    threshold: float
+    f1: float
+    precision: float
+    recall: float
+
+
+@dataclass(frozen=True)
+class ClassMetrics:
+    """Metrics of one class. AP is NaN for a class without boxes in the split."""
+
+    name: str
+    ap: float
+    ap50: float
+    num_boxes: int
+    best: OperatingPoint
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What one pass over a split told."""
+
+    stats: dict[str, float]  # the 12 COCO numbers by STAT_NAMES; -1 where nothing applies
+    classes: list[ClassMetrics]
+    best: OperatingPoint  # over all classes
+    losses: dict[str, float] = field(default_factory=dict)  # validation losses, weighted
+    num_images: int = 0
+
+    @property
+    def loss(self) -> float:
+        """Validation loss: the sum of the weighted terms."""
+        return sum(self.losses.values())
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values for logs and checkpoints."""
+        return {
+            **self.stats,
+            "val_loss": self.loss,
+            "val_losses": dict(self.losses),
+            "num_images": self.num_images,
+            "best_threshold": self.best.threshold,
+            "best_f1": self.best.f1,
+            "per_class": {
+                c.name: {
+                    "AP": c.ap,
+                    "AP50": c.ap50,
+                    "boxes": c.num_boxes,
+                    "best_threshold": c.best.threshold,
+                    "best_f1": c.best.f1,
+                }
+                for c in self.classes
+            },
+        }
+
+
+class CocoEvaluator:
+    """Collects detections of a split and computes COCO metrics with faster-coco-eval.
+
+    Only images that were given to `update` count, so that an image that cannot be read is not
+    held against the model.
+
+    Args:
+        annotations: ground truth.
+        iou_types: only "bbox".
+        lvis_style: metrics of LVIS.
+        ranges: area ranges in square pixels by name.
+        labels_are_category_ids: whether detections carry category ids of the file instead of
+            labels, as the postprocessor gives them with `remap_mscoco_category`.
+    """
+
+    def __init__(
+        self,
+        *,
+        annotations: Annotations,
+        iou_types: Sequence[Literal["bbox"]],
+        lvis_style: bool = False,
+        ranges: Mapping[str, tuple[float, float]] | None = None,
+        labels_are_category_ids: bool = False,
+    ) -> None:
+        self.annotations = annotations
+        self.iou_types = list(iou_types)
+        self.lvis_style = lvis_style
+        self.ranges = {k: list(v) for k, v in ranges.items()} if ranges else None
+        self._category_ids = np.array(annotations.categories.evaluation_ids)
+        self._labels_are_category_ids = labels_are_category_ids
+        self._coco_gt: COCO | None = None
+        self.coco_eval: dict[str, COCOeval_faster] = {}
+        self.cleanup()
+
+    def cleanup(self) -> None:
+        """Forget all detections."""
+        self._image_ids: list[int] = []
+        self._rows: list[np.ndarray] = []
+
+    def update(self, predictions: Mapping[int, Detections]) -> None:
+        """Take the detections of some images, by image id; boxes xyxy in pixels."""
+        for image_id, detections in predictions.items():
+            self._image_ids.append(int(image_id))
+            boxes = detections["boxes"].detach().float().cpu().numpy()
+            labels = detections["labels"].detach().cpu().numpy()
+            rows = np.empty((len(boxes), _COLUMNS))
+            rows[:, 0] = image_id
+            rows[:, 1:3] = boxes[:, :2]
+            rows[:, 3:5] = boxes[:, 2:] - boxes[:, :2]
+            rows[:, 5] = detections["scores"].detach().float().cpu().numpy()
+            rows[:, 6] = labels if self._labels_are_category_ids else self._category_ids[labels]
+            self._rows.append(rows)
+
+    def synchronize_between_processes(self) -> None:
+        """Bring the detections of all ranks together, on every rank; each image counts once."""
+        parts = distributed.all_gather_objects((self._image_ids, self._rows))
+        by_image: dict[int, np.ndarray] = {}
+        for image_ids, rows in parts:
+            by_image.update(zip(image_ids, rows, strict=True))
+        self._image_ids, self._rows = list(by_image), list(by_image.values())
+
+    def accumulate(self) -> None:
+        """Match detections with ground truth at all IoU thresholds."""
+        if self._coco_gt is None:
+            self._coco_gt = COCO(self.annotations.to_coco())
+        rows = np.concatenate([np.empty((0, _COLUMNS)), *self._rows])
+        detections = [
+            {"image_id": int(row[0]), "bbox": row[1:5], "score": row[5], "category_id": int(row[6])}
+            for row in rows.tolist()
+        ]
+        for iou_type in self.iou_types:
+            coco_eval = COCOeval_faster(
+                self._coco_gt,
+                self._coco_gt.loadRes(detections),
+                iou_type,
+                ranges=self.ranges,
+                lvis_style=self.lvis_style,
+                print_function=logger.debug,
+            )
+            coco_eval.params.imgIds = sorted(self._image_ids)
+            coco_eval.evaluate()
+            coco_eval.accumulate()
+            self.coco_eval[iou_type] = coco_eval
+
+    def summarize(self) -> None:
+        """Compute the 12 numbers: `coco_eval["bbox"].stats`."""
+        for coco_eval in self.coco_eval.values():
+            coco_eval.summarize()
+
+    def result(self) -> Evaluation:
+        """Everything that was measured; call after `summarize`."""
+        coco_eval = self.coco_eval["bbox"]
+        precision = coco_eval.eval["precision"]  # [IoU, recall, class, area, max detections]
+        is_correct = self._is_correct(coco_eval)
+        rows = np.concatenate([np.empty((0, _COLUMNS)), *self._rows])
+        wanted = self._boxes_to_find()
+        classes = []
+        for label, category_id in enumerate(self._category_ids):
+            mine = rows[:, 6] == category_id
+            place = coco_eval.params.catIds.index(category_id)
+            classes.append(
+                ClassMetrics(
+                    name=self.annotations.categories.names[label],
+                    ap=_mean_precision(precision[:, :, place, 0, -1]),
+                    ap50=_mean_precision(precision[0, :, place, 0, -1]),
+                    num_boxes=int(wanted[label]),
+                    best=best_operating_point(rows[mine, 5], is_correct[mine], int(wanted[label])),
+                )
+            )
+        return Evaluation(
+            stats={n: float(v) for n, v in zip(STAT_NAMES, coco_eval.stats, strict=False)},
+            classes=classes,
+            best=best_operating_point(rows[:, 5], is_correct, int(wanted.sum())),
+            num_images=len(self._image_ids),
+        )
+
+    @staticmethod
+    def _is_correct(coco_eval: COCOeval_faster) -> np.ndarray:
+        """[detections] bool: matched with a box at IoU 0.5."""
+        is_correct = np.zeros(len(coco_eval.cocoDt.anns), dtype=bool)
+        for pair, iou in coco_eval.eval["matched"].items():
+            if iou >= 0.5:
+                is_correct[int(pair.split("_", 1)[0]) - 1] = True  # ids count from 1, in order
+        return is_correct
+
+    def _boxes_to_find(self) -> np.ndarray:
+        """[K] boxes of each class in the images that were seen, without crowds."""
+        annotations = self.annotations
+        owners = np.repeat(annotations.image_ids, annotations.boxes_per_image())
+        counted = np.isin(owners, self._image_ids) & (annotations.iscrowd == 0)
+        return np.bincount(annotations.labels[counted], minlength=len(self._category_ids))
+
+
+def _mean_precision(precision: np.ndarray) -> float:
+    known = precision[precision > -1]
+    return float(known.mean()) if len(known) else float("nan")
+
+
+def best_operating_point(
+    scores: np.ndarray, is_correct: np.ndarray, num_boxes: int
+) -> OperatingPoint:
+    """Find the score threshold with the highest F1.
+
+    Args:
+        scores: [N] of detections, any order.
+        is_correct: [N] bool.
+        num_boxes: boxes to be found.
+
+    Returns:
+        The point; threshold 1 and zeros where nothing is found.
+    """
+    if not len(scores) or not num_boxes:
+        return OperatingPoint(1.0, 0.0, 0.0, 0.0)
+    order = np.argsort(-scores, kind="stable")
+    scores, correct = scores[order], np.cumsum(is_correct[order])
+    used = np.arange(1, len(scores) + 1)
+    f1 = 2 * correct / (used + num_boxes)
+    # Equal scores cannot be told apart by a threshold: only the last of them is a choice.
+    f1[:-1][scores[:-1] == scores[1:]] = -1
+    best = int(f1.argmax())
+    if f1[best] <= 0:
+        return OperatingPoint(1.0, 0.0, 0.0, 0.0)
+    return OperatingPoint(
+        threshold=float(scores[best]),
+        f1=float(f1[best]),
+        precision=float(correct[best] / used[best]),
+        recall=float(correct[best] / num_boxes),
+    )

@@ -1,0 +1,151 @@
+"""Batches in an order that follows from (seed, epoch), from any step on."""
+
+import math
+import os
+from collections.abc import Iterator
+from typing import Any, Literal
+
+import torch
+from torch.utils.data import DataLoader as TorchDataLoader
+from torch.utils.data import Sampler
+
+from ..misc import distributed
+from ..misc.errors import DatasetError
+from ..misc.seeding import derive_seed
+from .collate import Batch, BatchImageCollateFunction
+from .dataset import DetectionDataset
+
+
+class EpochSampler(Sampler[list[int]]):
+    """Batches of indices for one rank.
+
+    The order of an epoch follows from (seed, epoch) alone, and iteration can begin at any step:
+    a resumed epoch sees exactly the batches that are left. Ranks take turns in one common order.
+    In training every rank gets the same number of full batches; in evaluation every image goes
+    to exactly one rank.
+
+    Args:
+        num_images: images of the data set.
+        batch_size: per rank.
+        shuffle: draw a new order every epoch.
+        drop_last: leave out what does not fill a batch on every rank.
+        seed: of the run.
+    """
+
+    def __init__(
+        self, num_images: int, batch_size: int, *, shuffle: bool, drop_last: bool, seed: int
+    ) -> None:
+        self.num_images = num_images
+        self.batch_size = batch_size
+        self.shuffle = shuffle
+        self.drop_last = drop_last
+        self.seed = seed
+        self.epoch = 0
+        self.start_step = 0
+
+    def set_epoch(self, epoch: int, start_step: int = 0) -> None:
+        """Choose the epoch, and the batch to begin with."""
+        self.epoch = epoch
+        self.start_step = start_step
+
+    def _num_batches(self) -> int:
+        ranks = distributed.world_size()
+        if self.drop_last:
+            return self.num_images // (self.batch_size * ranks)
+        mine = len(range(distributed.rank(), self.num_images, ranks))
+        return math.ceil(mine / self.batch_size)
+
+    def __len__(self) -> int:
+        return self._num_batches()
+
+    def __iter__(self) -> Iterator[list[int]]:
+        if self.shuffle:
+            generator = torch.Generator().manual_seed(derive_seed(self.seed, self.epoch))
+            order = torch.randperm(self.num_images, generator=generator).tolist()
+        else:
+            order = list(range(self.num_images))
+        mine = order[distributed.rank() :: distributed.world_size()]
+        for batch in range(self.start_step, self._num_batches()):
+            yield mine[batch * self.batch_size : (batch + 1) * self.batch_size]
+
+
+class DataLoader(TorchDataLoader[Any]):
+    """Loads batches with worker processes that live as long as the loader.
+
+    Args:
+        dataset: what to load.
+        batch_size: images per batch and rank.
+        shuffle: draw a new order every epoch.
+        num_workers: worker processes; 0 loads in the main one.
+        collate_fn: items -> batch.
+        pin_memory: page-locked memory, for transfers beside computation; default: with a GPU.
+        drop_last: leave out the last, smaller batch.
+        timeout: seconds to wait for a batch; 0 waits for ever.
+        prefetch_factor: batches that each worker prepares ahead.
+        persistent_workers: keep the workers between epochs.
+        sampler: not supported; kept for existing YAML files.
+        batch_sampler: not supported; kept for existing YAML files.
+        worker_init_fn: not supported; kept for existing YAML files.
+        multiprocessing_context: how workers are started.
+        generator: not supported; kept for existing YAML files.
+        pin_memory_device: kept for existing YAML files.
+        in_order: keep the order of batches.
+        seed: of the run.
+
+    Raises:
+        DatasetError: if no batch can be made.
+    """
+
+    def __init__(
+        self,
+        *,
+        dataset: DetectionDataset,
+        batch_size: int = 1,
+        shuffle: bool | None = None,
+        sampler: None = None,
+        batch_sampler: None = None,
+        num_workers: int = 0,
+        collate_fn: BatchImageCollateFunction | None = None,
+        pin_memory: bool | None = None,
+        drop_last: bool = False,
+        timeout: float = 0,
+        worker_init_fn: None = None,
+        multiprocessing_context: Literal["fork", "spawn", "forkserver"] | None = None,
+        generator: None = None,
+        prefetch_factor: int | None = None,
+        persistent_workers: bool = True,
+        pin_memory_device: Literal[""] = "",
+        in_order: bool = True,
+        seed: int = 0,
+    ) -> None:
+        self.collate = collate_fn or BatchImageCollateFunction()
+        self.epoch_sampler = EpochSampler(
+            len(dataset), batch_size, shuffle=bool(shuffle), drop_last=drop_last, seed=seed
+        )
+        if len(self.epoch_sampler) == 0:
+            raise DatasetError(
+                f"{len(dataset)} images give no batch of {batch_size} on each of "
+                f"{distributed.world_size()} ranks; use a smaller batch_size or add images"
+            )
+        num_workers = min(num_workers, os.cpu_count() or 1)
+        super().__init__(
+            dataset,
+            batch_sampler=self.epoch_sampler,
+            num_workers=num_workers,
+            collate_fn=self.collate,
+            pin_memory=torch.cuda.is_available() if pin_memory is None else pin_memory,
+            timeout=timeout,
+            multiprocessing_context=multiprocessing_context if num_workers else None,
+            generator=torch.Generator(),  # of its own: loading leaves the global one alone
+            prefetch_factor=prefetch_factor if num_workers else None,
+            persistent_workers=persistent_workers and num_workers > 0,
+            in_order=in_order,
+        )
+
+    def set_epoch(self, epoch: int, start_step: int = 0) -> None:
+        """Choose order and augmentations of an epoch, and the batch to begin with."""
+        self.dataset.set_epoch(epoch)  # type: ignore[attr-defined]
+        self.epoch_sampler.set_epoch(epoch, start_step)
+
+    def __iter__(self) -> Iterator[Batch]:  # type: ignore[override]
+        return super().__iter__()

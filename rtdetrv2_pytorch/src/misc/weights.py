@@ -1,0 +1,238 @@
+"""Weights from files and addresses: found once, loaded safely, reported honestly."""
+
+import logging
+import os
+import pickle
+import re
+import zipfile
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from urllib.error import URLError
+from urllib.parse import urlparse
+
+import torch
+from filelock import FileLock
+from torch import Tensor, nn
+
+from .errors import CheckpointError
+
+logger = logging.getLogger(__name__)
+
+SUPERVISELY_CACHE = Path("~/.cache/supervisely/checkpoints")  # filled by the Supervisely image
+
+# Rebuilt for the size at hand, whatever a file holds.
+_SIZE_DEPENDENT = re.compile(r"(^|\.)(anchors|valid_mask)$")
+
+
+def is_url(source: str | Path) -> bool:
+    """Whether the source of weights is an address rather than a path."""
+    return urlparse(str(source)).scheme in ("http", "https")
+
+
+def locate(source: str | Path) -> Path:
+    """Give the local file of a path or URL, downloading it if no cache has it.
+
+    A download is taken under a lock, so that all ranks of a machine share one, and becomes
+    visible under its name only when it is complete and readable.
+
+    Args:
+        source: path, or http(s) address.
+
+    Returns:
+        Path of an existing file.
+
+    Raises:
+        CheckpointError: if the file does not exist and cannot be downloaded; the message says
+            which file to put where.
+    """
+    if not is_url(source):
+        path = Path(source).expanduser()
+        if not path.is_file():
+            raise CheckpointError(f"{path}: no such file; give the path or URL of a checkpoint")
+        return path
+
+    name = Path(urlparse(str(source)).path).name
+    folders = [SUPERVISELY_CACHE.expanduser(), Path(torch.hub.get_dir()) / "checkpoints"]
+    for folder in folders:
+        if (folder / name).is_file():
+            return folder / name
+
+    folder = next((f for f in folders if f.is_dir() and os.access(f, os.W_OK)), folders[-1])
+    target = folder / name
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with FileLock(f"{target}.lock"):
+            if not target.is_file():
+                _download(str(source), target)
+    except (URLError, OSError) as error:
+        raise CheckpointError(
+            f"cannot download {source}: {error}. Without internet, put that file at {target}"
+        ) from error
+    return target
+
+
+def _download(url: str, target: Path) -> None:
+    partial = target.with_name(f".{target.name}.{os.getpid()}.partial")
+    logger.info("downloading %s to %s", url, target)
+    try:
+        torch.hub.download_url_to_file(url, str(partial), progress=os.isatty(2))
+        load_checkpoint(partial)  # a cut connection leaves a file that cannot be read
+        partial.replace(target)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def load_checkpoint(source: str | Path) -> dict[str, Any]:
+    """Load a checkpoint to the CPU without ever running code that it may contain.
+
+    Args:
+        source: path or URL.
+
+    Returns:
+        The dict in the file.
+
+    Raises:
+        CheckpointError: if there is no such file, it is damaged, or holds more than tensors and
+            plain values.
+    """
+    path = locate(source)
+    try:
+        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        if zipfile.is_zipfile(path):
+            raise CheckpointError(
+                f"{path}: holds Python objects other than tensors and plain values; refused, "
+                "because loading them would run code from the file. Save its state dict instead"
+            ) from error
+        raise CheckpointError(f"{path}: not a PyTorch checkpoint, or damaged") from error
+    except (RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
+        raise CheckpointError(f"{path}: damaged or cut short ({error}); fetch it again") from error
+    if not isinstance(checkpoint, dict):
+        raise CheckpointError(f"{path}: holds a {type(checkpoint).__name__}, not a dict of weights")
+    return checkpoint
+
+
+def model_state(checkpoint: Mapping[str, Any]) -> dict[str, Tensor]:
+    """Pick the weights to use: the moving average where there is one, else the model's.
+
+    A bare state dict is taken as it is. Prefixes of a data-parallel wrapper are removed.
+
+    Raises:
+        CheckpointError: if there are no weights.
+    """
+    ema = checkpoint.get("ema")
+    state = ema.get("module") if isinstance(ema, Mapping) else None
+    state = state or checkpoint.get("model") or checkpoint
+    tensors = {k.removeprefix("module."): v for k, v in state.items() if isinstance(v, Tensor)}
+    if not tensors:
+        raise CheckpointError(
+            f"no weights under 'ema.module' or 'model'; the file holds {sorted(checkpoint)[:10]}"
+        )
+    return tensors
+
+
+@dataclass
+class LoadReport:
+    """What became of every tensor when weights were loaded into another model."""
+
+    loaded: list[str] = field(default_factory=list)
+    new: list[str] = field(default_factory=list)
+    dropped: list[str] = field(default_factory=list)
+    carried_classes: list[str] = field(default_factory=list)
+
+    def __str__(self) -> str:
+        text = f"loaded={len(self.loaded)} new={len(self.new)} dropped={len(self.dropped)}"
+        if self.carried_classes:
+            text += f" classes_carried_over={len(self.carried_classes)}"
+        for kind in ("new", "dropped"):
+            keys = getattr(self, kind)
+            if keys:
+                text += f" {kind}: {', '.join(keys[:8])}{', ...' if len(keys) > 8 else ''}"
+        return text
+
+
+def load_matching(
+    model: nn.Module,
+    state: Mapping[str, Tensor],
+    *,
+    class_keys: Collection[str] = (),
+    model_classes: Sequence[str] | None = None,
+    state_classes: Sequence[str] | None = None,
+) -> LoadReport:
+    """Copy the weights whose name and shape fit; leave the others at their initialisation.
+
+    Where both sides know their class names, tensors with one row per class are copied row by
+    row for the classes that both have, so that fine-tuning on more, fewer or reordered classes
+    keeps what was learned of the common ones.
+
+    Args:
+        model: the model to fill.
+        state: the weights to take.
+        class_keys: names of the tensors of `model` with one row per class.
+        model_classes: class names of `model`, in label order.
+        state_classes: class names of `state`, in label order.
+
+    Returns:
+        The report.
+    """
+    report = LoadReport()
+    own = model.state_dict()
+    by_name = model_classes is not None and state_classes is not None
+    fitting: dict[str, Tensor] = {}
+    for key, tensor in own.items():
+        if _SIZE_DEPENDENT.search(key):
+            continue
+        theirs = state.get(key)
+        if theirs is not None and by_name and key in class_keys:
+            rows = _common_rows(model_classes or (), state_classes or (), len(tensor), len(theirs))
+            if rows and theirs.shape[1:] == tensor.shape[1:]:
+                mixed = tensor.clone()
+                for row, their_row in rows.items():
+                    mixed[row] = theirs[their_row]
+                fitting[key] = mixed
+        elif theirs is not None and theirs.shape == tensor.shape:
+            fitting[key] = theirs
+        (report.loaded if key in fitting else report.new).append(key)
+    report.dropped = [k for k in state if k not in fitting and not _SIZE_DEPENDENT.search(k)]
+    if by_name:
+        known = set(state_classes or ())
+        report.carried_classes = [name for name in model_classes or () if name in known]
+    model.load_state_dict(fitting, strict=False)
+    return report
+
+
+def _common_rows(
+    names: Sequence[str], their_names: Sequence[str], length: int, their_length: int
+) -> dict[int, int]:
+    """Rows of the classes both have; a row beyond the classes (padding) belongs to both."""
+    place = {name: i for i, name in enumerate(their_names)}
+    rows = {i: place[name] for i, name in enumerate(names) if name in place}
+    if rows and length == len(names) + 1 and their_length == len(their_names) + 1:
+        rows[len(names)] = len(their_names)
+    return rows
+
+
+def load_strict(model: nn.Module, state: Mapping[str, Tensor], *, source: str) -> None:
+    """Load weights of exactly this model.
+
+    Raises:
+        CheckpointError: naming `source` and what differs, if they are of another model.
+    """
+    own = {k: v.shape for k, v in model.state_dict().items() if not _SIZE_DEPENDENT.search(k)}
+    theirs = {k: v.shape for k, v in state.items() if not _SIZE_DEPENDENT.search(k)}
+    missing = [k for k in own if k not in theirs]
+    unknown = [k for k in theirs if k not in own and not k.endswith("num_batches_tracked")]
+    other = [
+        f"{k} {list(theirs[k])} instead of {list(own[k])}"
+        for k in own
+        if k in theirs and own[k] != theirs[k]
+    ]
+    if missing or unknown or other:
+        raise CheckpointError(
+            f"{source} holds another model: missing {missing[:3]}, unknown {unknown[:3]}, "
+            f"other shapes {other[:3]} ({len(missing)}, {len(unknown)}, {len(other)} in all); "
+            "use its own configuration, or tune from it instead of resuming"
+        )
+    model.load_state_dict(state, strict=False)

@@ -1,0 +1,222 @@
+"""Small building blocks shared by the backbones, the encoder and the decoder.
+
+Attribute names are part of the published weights' format (`conv`, `norm`, `layers`, ...).
+"""
+
+import math
+from collections.abc import Callable
+from typing import Any, Literal, cast
+
+import torch
+import torch.nn.functional as F  # noqa: N812 (the name everybody knows)
+from torch import Tensor, nn
+
+Activation = Literal["relu", "silu", "gelu", "leaky_relu"]
+
+_ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
+    "relu": lambda: nn.ReLU(inplace=True),
+    "silu": nn.SiLU,
+    "gelu": nn.GELU,
+    "leaky_relu": lambda: nn.LeakyReLU(inplace=True),
+}
+
+
+def make_activation(name: Activation | None) -> nn.Module:
+    """Build an activation by name; None is the identity."""
+    return nn.Identity() if name is None else _ACTIVATIONS[name]()
+
+
+class FrozenBatchNorm2d(nn.Module):
+    """Batch norm whose statistics and affine parameters never change.
+
+    All four tensors are buffers: no optimizer touches them, yet they are saved, and the moving
+    average of the weights carries them along.
+    """
+
+    weight: Tensor
+    bias: Tensor
+    running_mean: Tensor
+    running_var: Tensor
+
+    def __init__(self, num_features: int, eps: float = 1e-5) -> None:
+        super().__init__()
+        self.num_features = num_features
+        self.eps = eps
+        self.register_buffer("weight", torch.ones(num_features))
+        self.register_buffer("bias", torch.zeros(num_features))
+        self.register_buffer("running_mean", torch.zeros(num_features))
+        self.register_buffer("running_var", torch.ones(num_features))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Normalise [B, C, H, W]; the same in training and evaluation."""
+        return F.batch_norm(
+            x, self.running_mean, self.running_var, self.weight, self.bias, eps=self.eps
+        )
+
+    def _load_from_state_dict(
+        self, state_dict: dict[str, Any], prefix: str, *args: Any, **kwargs: Any
+    ) -> None:
+        # An ordinary batch norm also saves a counter; a frozen one has nothing to count.
+        state_dict.pop(prefix + "num_batches_tracked", None)
+        super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
+
+
+def freeze_batch_norms(module: nn.Module) -> nn.Module:
+    """Replace every batch norm below `module` by a frozen one with the same values."""
+    if isinstance(module, nn.BatchNorm2d):
+        frozen = FrozenBatchNorm2d(module.num_features, module.eps)
+        frozen.load_state_dict(module.state_dict())
+        return frozen
+    for name, child in module.named_children():
+        setattr(module, name, freeze_batch_norms(child))
+    return module
+
+
+def fuse_conv_and_norm(conv: nn.Conv2d, norm: Any) -> nn.Conv2d:
+    """Fold a batch norm in evaluation mode into the convolution before it.
+
+    Returns:
+        A convolution with bias that computes norm(conv(x)).
+    """
+    scale = norm.weight / torch.sqrt(norm.running_var + norm.eps)
+    fused = nn.Conv2d(
+        conv.in_channels,
+        conv.out_channels,
+        conv.kernel_size,  # type: ignore[arg-type]
+        conv.stride,  # type: ignore[arg-type]
+        conv.padding,  # type: ignore[arg-type]
+        conv.dilation,  # type: ignore[arg-type]
+        conv.groups,
+        device=conv.weight.device,
+        dtype=conv.weight.dtype,
+    )
+    bias = 0.0 if conv.bias is None else conv.bias
+    with torch.no_grad():
+        fused.weight.copy_(conv.weight * scale[:, None, None, None])
+        cast(Tensor, fused.bias).copy_(norm.bias + (bias - norm.running_mean) * scale)
+    return fused.requires_grad_(False)
+
+
+class ConvNormLayer(nn.Module):
+    """Convolution without bias, batch norm, activation.
+
+    Args:
+        in_channels: channels in.
+        out_channels: channels out.
+        kernel_size: side of the kernel; padding keeps the size at stride 1.
+        stride: step of the kernel.
+        act: activation after the norm, or None.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int,
+        stride: int = 1,
+        *,
+        act: Activation | None = None,
+    ) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(
+            in_channels,
+            out_channels,
+            kernel_size,
+            stride,
+            padding=(kernel_size - 1) // 2,
+            bias=False,
+        )
+        self.norm: nn.Module = nn.BatchNorm2d(out_channels)
+        self.act = make_activation(act)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[B, in, H, W] -> [B, out, H / stride, W / stride]."""
+        return self.act(self.norm(self.conv(x)))
+
+    def convert_to_deploy(self) -> None:
+        """Fold the norm into the convolution."""
+        if not isinstance(self.norm, nn.Identity):
+            self.conv = fuse_conv_and_norm(self.conv, self.norm)
+            self.norm = nn.Identity()
+
+
+class MLP(nn.Module):
+    """Linear layers with ReLU between them.
+
+    Args:
+        input_dim: features in.
+        hidden_dim: features of every layer but the last.
+        output_dim: features out.
+        num_layers: number of linear layers.
+    """
+
+    def __init__(self, input_dim: int, hidden_dim: int, output_dim: int, num_layers: int) -> None:
+        super().__init__()
+        dims = [input_dim, *[hidden_dim] * (num_layers - 1), output_dim]
+        self.layers = nn.ModuleList(nn.Linear(dims[i], dims[i + 1]) for i in range(num_layers))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[..., input_dim] -> [..., output_dim]."""
+        for layer in self.layers[:-1]:
+            x = F.relu(layer(x))
+        return self.layers[-1](x)
+
+
+class SelfAttention(nn.Module):
+    """Multi-head self-attention that adds a positional embedding to queries and keys only.
+
+    Names, shapes and initialisation of the parameters are those of `nn.MultiheadAttention`; unlike
+    it, queries and keys are projected together, since both come from the same input.
+
+    Args:
+        embed_dim: features of a token (D).
+        num_heads: attention heads (M).
+        dropout: share of attention weights dropped in training.
+    """
+
+    def __init__(self, embed_dim: int, num_heads: int, dropout: float = 0.0) -> None:
+        super().__init__()
+        self.num_heads = num_heads
+        self.dropout = dropout
+        self.in_proj_weight = nn.Parameter(torch.empty(3 * embed_dim, embed_dim))
+        self.in_proj_bias = nn.Parameter(torch.zeros(3 * embed_dim))
+        self.out_proj = nn.Linear(embed_dim, embed_dim)
+        nn.init.xavier_uniform_(self.in_proj_weight)
+        nn.init.zeros_(self.out_proj.bias)
+
+    def forward(self, x: Tensor, position: Tensor, visible: Tensor | None = None) -> Tensor:
+        """Let tokens look at each other.
+
+        Args:
+            x: [B, S, D] tokens.
+            position: [B or 1, S, D], added to queries and keys, not to values.
+            visible: [S, S] bool, True where row i may look at column j; None is everywhere.
+
+        Returns:
+            [B, S, D].
+        """
+        batch, length, dim = x.shape
+        weight_qk, weight_v = self.in_proj_weight.split([2 * dim, dim])
+        bias_qk, bias_v = self.in_proj_bias.split([2 * dim, dim])
+        heads = (batch, length, -1, self.num_heads, dim // self.num_heads)
+        query_key = F.linear(x + position, weight_qk, bias_qk).view(heads).permute(2, 0, 3, 1, 4)
+        value = F.linear(x, weight_v, bias_v).view(heads)[:, :, 0].transpose(1, 2)
+        out = F.scaled_dot_product_attention(
+            query_key[0],
+            query_key[1],
+            value,
+            attn_mask=visible,
+            dropout_p=self.dropout if self.training else 0.0,
+        )  # [B, M, S, D/M]
+        return self.out_proj(out.transpose(1, 2).reshape(batch, length, dim))
+
+
+def inverse_sigmoid(x: Tensor, eps: float = 1e-5) -> Tensor:
+    """Logit of a probability, kept finite by moving it at least `eps` away from 0 and 1."""
+    x = x.clamp(min=0, max=1)
+    return torch.log(x.clamp(min=eps) / (1 - x).clamp(min=eps))
+
+
+def bias_for_probability(probability: float) -> float:
+    """Bias with which a sigmoid starts at the given probability."""
+    return -math.log((1 - probability) / probability)

@@ -1,0 +1,42 @@
+"""Which parameters get a learning rate or weight decay of their own."""
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from torch import nn
+
+
+def group_parameters(
+    model: nn.Module, rules: Sequence[Mapping[str, Any]] | None
+) -> list[dict[str, Any]]:
+    """Sort the trainable parameters into groups by regular expressions on their names.
+
+    Args:
+        model: the model to train.
+        rules: each with `params`, a regular expression searched in the names, and the options
+            that differ for the matching parameters (`lr`, `weight_decay`, ...).
+
+    Returns:
+        One group per rule, then one with all remaining parameters, which takes the defaults.
+
+    Raises:
+        ValueError: if a rule matches nothing, or a parameter is matched twice.
+    """
+    trainable = {name: p for name, p in model.named_parameters() if p.requires_grad}
+    owner: dict[str, str] = {}
+    groups: list[dict[str, Any]] = []
+    for rule in rules or ():
+        pattern = rule["params"]
+        names = [name for name in trainable if re.search(pattern, name)]
+        for name in names:
+            if name in owner:
+                raise ValueError(
+                    f"parameter {name} is matched by {owner[name]!r} and by {pattern!r}; "
+                    "make the patterns exclude each other"
+                )
+            owner[name] = pattern
+        groups.append({**rule, "params": [trainable[name] for name in names]})
+    remaining = [p for name, p in trainable.items() if name not in owner]
+    groups.append({"params": remaining})
+    return [group for group in groups if group["params"]]

@@ -1,0 +1,243 @@
+"""`DetSolver`: trains and evaluates what a configuration describes."""
+
+import copy
+import logging
+import math
+import time
+from pathlib import Path
+
+import torch
+import yaml
+from torch import nn
+
+from ..core.fitting import fit_steps
+from ..core.yaml_config import YAMLConfig
+from ..data.evaluator import Evaluation
+from ..misc import distributed
+from ..misc.seeding import seed_everything
+from ..misc.weights import load_checkpoint, load_strict, model_state
+from ..optim.ema import unwrap
+from .checkpointing import BEST, CheckpointWriter, checkpoint_content
+from .engine import TrainState, evaluate, train_one_epoch
+from .events import FanOut, FitResult, SilentEvents, TrainingEvents
+from .observers import JsonLog, LogLines, TensorBoard, metrics_table
+from .reporting import StepReporter, epoch_report, training_plan
+from .setup import Position, run_precision, set_up, tune_from
+from .stopping import StopFlag, stop_on_signals
+
+logger = logging.getLogger(__name__)
+
+MODEL_CONFIG = "model_config.yml"
+LOG = "log.jsonl"
+_SAME_AP = 1e-3  # two passes of one network may differ by this much in reduced precision
+
+
+class DetSolver:
+    """Runs a training or an evaluation.
+
+    Args:
+        cfg: what to do.
+        events: told about everything that happens.
+    """
+
+    def __init__(self, cfg: YAMLConfig, events: TrainingEvents | None = None) -> None:
+        self.cfg = cfg
+        self.stop_flag = StopFlag()
+        self._events = events or SilentEvents()
+
+    def stop(self, reason: str = "stop requested") -> None:
+        """Ask a running `fit` to end at its next batch; from any thread."""
+        self.stop_flag.request(reason)
+
+    def fit(self) -> FitResult:
+        """Train to the end, or until somebody or a signal asks to stop.
+
+        Returns:
+            How it ended, and which files there are.
+
+        Raises:
+            DatasetError: if the data cannot be trained on.
+            CheckpointError: if weights cannot be loaded, or files cannot be written.
+            TrainingDiverged: if losses are not finite again and again.
+        """
+        cfg, settings = self.cfg, self.cfg.settings
+        with stop_on_signals(self.stop_flag):
+            cfg.device = distributed.init_from_environment(cfg.device)
+            seed_everything(settings.seed)
+            steps = math.ceil(len(cfg.train_dataloader) / settings.grad_accum_steps)
+            _ = cfg.val_dataloader  # its errors belong before the first step, too
+            changes = [*cfg.notes, *fit_steps(cfg.yaml_cfg, steps * settings.epoches)]
+
+            state, position = set_up(cfg)
+            writer = CheckpointWriter(
+                cfg.output_dir,
+                checkpoint_freq=settings.checkpoint_freq,
+                keep_last=settings.keep_last,
+                save_optimizer=settings.save_optimizer,
+                save_ema=settings.save_ema,
+            )
+            if distributed.is_main():
+                writer.check_space(cfg.model, settings.epoches)
+                self._write_config()
+            events = self._followers()
+            events.train_started(
+                training_plan(cfg, state, first_epoch=position.epoch, changes=changes)
+            )
+            stopped = self._run_epochs(state, position, writer, events)
+            result = self._finish(state, position, writer, stopped)
+            events.train_finished(result)
+            return result
+
+    def val(self) -> Evaluation:
+        """Evaluate the weights of `resume` or `tuning` on the validation split.
+
+        Raises:
+            CheckpointError: if there are no weights to evaluate.
+        """
+        cfg = self.cfg
+        cfg.device = distributed.init_from_environment(cfg.device)
+        source = cfg.settings.resume or cfg.settings.tuning
+        if cfg.settings.resume:
+            load_strict(cfg.model, model_state(load_checkpoint(str(source))), source=str(source))
+        elif source:
+            tune_from(cfg, source)
+        evaluation = self._evaluate(cfg.model, self._events)
+        assert evaluation is not None, "only a set stop flag leaves an evaluation unfinished"
+        for line in metrics_table(evaluation):
+            logger.info("%s", line)
+        return evaluation
+
+    def _followers(self) -> TrainingEvents:
+        if not distributed.is_main():
+            return SilentEvents()
+        followers: list[TrainingEvents] = [LogLines(), JsonLog(self.cfg.output_dir / LOG)]
+        if self.cfg.writer is not None:
+            followers.append(TensorBoard(self.cfg.writer))
+        return FanOut([*followers, self._events])
+
+    def _write_config(self) -> None:
+        """`model_config.yml`: resolved and self-contained, without includes."""
+        text = yaml.safe_dump(self.cfg.yaml_cfg, sort_keys=False, allow_unicode=True)
+        (self.cfg.output_dir / MODEL_CONFIG).write_text(text, encoding="utf-8")
+
+    def _run_epochs(
+        self,
+        state: TrainState,
+        position: Position,
+        writer: CheckpointWriter,
+        events: TrainingEvents,
+    ) -> str | None:
+        """Train and evaluate epoch by epoch; returns why it ended early, if it did."""
+        settings = self.cfg.settings
+        while position.epoch < settings.epoches:
+            if not self._run_epoch(state, position, writer, events):
+                content = checkpoint_content(self.cfg, state, position, None)
+                if distributed.is_main():
+                    writer.save_last(content)
+                return self.stop_flag.reason
+            if settings.patience and position.best.stale_epochs >= settings.patience:
+                return f"no better AP for {position.best.stale_epochs} epochs"
+            if self.stop_flag.is_set and position.epoch < settings.epoches:
+                return self.stop_flag.reason
+        return None
+
+    def _run_epoch(
+        self,
+        state: TrainState,
+        position: Position,
+        writer: CheckpointWriter,
+        events: TrainingEvents,
+    ) -> bool:
+        """Train, evaluate and save one epoch; returns False if it was stopped before its end."""
+        cfg, settings, epoch = self.cfg, self.cfg.settings, position.epoch
+        events.epoch_started(epoch, len(cfg.train_dataloader))
+        progress = train_one_epoch(
+            state,
+            cfg.train_dataloader,
+            epoch,
+            start_step=position.step,
+            stop=self.stop_flag,
+            after_step=StepReporter(
+                state, print_freq=settings.print_freq, epochs=settings.epoches, events=events
+            ),
+        )
+        position.step = progress.step
+        if progress.step < progress.num_steps:
+            return False
+        begin = time.perf_counter()
+        evaluation = self._evaluate(_evaluated_model(state), events)
+        if evaluation is None:
+            return False
+        eval_s = time.perf_counter() - begin
+
+        state.warmup.step_epoch()
+        is_best = position.best.update(epoch, evaluation)
+        position.epoch, position.step = epoch + 1, 0
+        if distributed.is_main():
+            content = checkpoint_content(cfg, state, position, evaluation)
+            # Best first: what last.pth calls the best so far has to be there already.
+            if is_best:
+                writer.save_best(content)
+            writer.save_last(content)
+            writer.save_numbered(content, epoch)
+        unreadable = cfg.train_dataset.new_unreadable() + cfg.val_dataset.new_unreadable()
+        events.epoch_finished(
+            epoch_report(
+                state,
+                progress,
+                evaluation,
+                position.best,
+                eval_s=eval_s,
+                skipped_images=unreadable,
+            )
+        )
+        return True
+
+    def _evaluate(self, model: nn.Module, events: TrainingEvents) -> Evaluation | None:
+        cfg = self.cfg
+        model.to(device=cfg.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        return evaluate(
+            model,
+            cfg.criterion.to(cfg.device),
+            cfg.postprocessor.to(cfg.device),
+            cfg.val_dataloader,
+            cfg.evaluator,
+            device=cfg.device,
+            precision=run_precision(cfg),
+            stop=self.stop_flag,
+            after_step=events.evaluation_step_finished,
+        )
+
+    def _finish(
+        self, state: TrainState, position: Position, writer: CheckpointWriter, stopped: str | None
+    ) -> FitResult:
+        confirmed = None
+        path = writer.folder / BEST
+        if position.best.epoch >= 0 and path.is_file() and not self.stop_flag.is_set:
+            confirmed = self._confirm(state, path)
+        return FitResult(
+            best_epoch=position.best.epoch,
+            best=position.best.evaluation or confirmed,
+            confirmed=confirmed,
+            last_epoch=position.epoch - 1,
+            stopped=stopped,
+            checkpoints=writer.files(),
+        )
+
+    def _confirm(self, state: TrainState, path: Path) -> Evaluation | None:
+        """Load the best checkpoint again and see whether it is as good as it was measured."""
+        checkpoint = load_checkpoint(path)
+        model = copy.deepcopy(_evaluated_model(state))
+        load_strict(model, model_state(checkpoint), source=str(path))
+        evaluation = self._evaluate(model, SilentEvents())
+        if evaluation is not None:
+            measured = float(checkpoint["metrics"]["AP"])
+            difference = abs(evaluation.stats["AP"] - measured)
+            log = logger.info if difference <= _SAME_AP else logger.error
+            log("%s loaded again: AP=%.4f, was %.4f", path, evaluation.stats["AP"], measured)
+        return evaluation
+
+
+def _evaluated_model(state: TrainState) -> nn.Module:
+    """The moving average where there is one, else the model itself."""
+    return state.ema.module if state.ema is not None else unwrap(state.model)

@@ -1,0 +1,260 @@
+"""One epoch of training, one pass of evaluation."""
+
+import dataclasses
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+from torch.amp.grad_scaler import GradScaler
+from torch.optim import Optimizer
+
+from ..data.collate import resize_batch
+from ..data.evaluator import CocoEvaluator, Evaluation
+from ..data.loader import DataLoader
+from ..misc import distributed
+from ..misc.boxes import xyxy_to_cxcywh
+from ..misc.errors import TrainingDiverged
+from ..misc.seeding import seed_everything
+from ..optim.ema import ModelEMA
+from ..optim.warmup import LinearWarmup
+from ..structures import Target
+from .guard import FiniteGuard
+from .precision import Precision
+from .stopping import StopFlag
+
+
+@dataclass
+class TrainState:
+    """Everything that changes while training, and what changes it."""
+
+    model: nn.Module
+    criterion: nn.Module
+    optimizer: Optimizer
+    scaler: GradScaler
+    warmup: LinearWarmup
+    ema: ModelEMA | None
+    guard: FiniteGuard
+    device: torch.device
+    precision: Precision
+    seed: int
+    clip_max_norm: float = 0.0
+    grad_accum_steps: int = 1
+    global_step: int = 0
+
+
+@dataclass
+class EpochProgress:
+    """Running totals of an epoch. Losses stay on the device until somebody reads them."""
+
+    epoch: int
+    num_steps: int
+    step: int = 0  # steps done
+    images: int = 0
+    data_s: float = 0.0
+    total_s: float = 0.0
+    timed_steps: int = 0
+    skipped: int = 0
+    names: list[str] = field(default_factory=list)
+    last: Tensor | None = None  # [terms] of the last good step
+    total: Tensor | None = None  # [terms] sum over good steps
+    counted: int = 0
+    grad_norm: Tensor | None = None
+
+    def add(self, losses: dict[str, Tensor]) -> None:
+        """Count the terms of a good step."""
+        self.names = list(losses)
+        self.last = torch.stack([v.detach() for v in losses.values()])
+        self.total = self.last.clone() if self.total is None else self.total.add_(self.last)
+        self.counted += 1
+
+    def read_last(self) -> dict[str, float]:
+        """Terms of the last good step; waits for the device."""
+        return {} if self.last is None else dict(zip(self.names, self.last.tolist(), strict=True))
+
+    def read_average(self) -> dict[str, float]:
+        """Terms averaged over the epoch so far; waits for the device."""
+        if self.total is None:
+            return {}
+        return dict(zip(self.names, (self.total / self.counted).tolist(), strict=True))
+
+
+def train_one_epoch(
+    state: TrainState,
+    loader: DataLoader,
+    epoch: int,
+    *,
+    start_step: int = 0,
+    stop: StopFlag,
+    after_step: Callable[[EpochProgress], None],
+) -> EpochProgress:
+    """Train on every batch of an epoch that is left.
+
+    Args:
+        state: changed in place.
+        loader: batches; its epoch is set here.
+        epoch: 0-based.
+        start_step: batches of this epoch that were trained before.
+        stop: ends the epoch after the present batch.
+        after_step: called after each batch.
+
+    Returns:
+        The totals; `step` tells how far it came.
+
+    Raises:
+        TrainingDiverged: if losses or gradients are not finite too many steps in a row.
+    """
+    state.model.train()
+    state.criterion.train()
+    loader.set_epoch(epoch, start_step)
+    progress = EpochProgress(epoch, len(loader), step=start_step)
+    begin = time.perf_counter()
+    for images, targets in loader:
+        arrived = time.perf_counter()
+        seed_everything(state.seed, distributed.rank(), epoch, progress.step)
+        if len(targets):
+            _train_step(state, loader, images, targets, progress)
+        progress.step += 1
+        state.global_step += 1
+        progress.images += len(targets)
+        progress.data_s += arrived - begin
+        progress.total_s += time.perf_counter() - begin
+        progress.timed_steps += 1
+        after_step(progress)
+        if stop.is_set:
+            break
+        begin = time.perf_counter()
+    return progress
+
+
+def _train_step(
+    state: TrainState,
+    loader: DataLoader,
+    images: Tensor,
+    targets: Sequence[Target],
+    progress: EpochProgress,
+) -> None:
+    """Forward, losses, backward; an optimizer step where enough batches were accumulated."""
+    step = progress.step
+    images = images.to(state.device, non_blocking=True, memory_format=torch.channels_last)
+    size = loader.collate.size_for((images.shape[2], images.shape[3]), progress.epoch, step)
+    images = resize_batch(images, size)
+
+    group_end, group_size = _accumulation_group(step, progress.num_steps, state.grad_accum_steps)
+    state.guard.remember()
+    try:
+        with state.precision.autocast(state.device):
+            outputs = state.model(images, targets=targets)
+        losses = state.criterion(
+            outputs, targets, epoch=progress.epoch, step=step, global_step=state.global_step
+        )
+        loss: Tensor = sum(losses.values())  # type: ignore[assignment]
+        state.scaler.scale(loss / group_size).backward()
+    except TrainingDiverged as error:
+        state.guard.skip(error)
+        state.optimizer.zero_grad(set_to_none=True)
+        progress.skipped += 1
+        return
+    state.guard.passed()
+    progress.add(losses)
+    if step == group_end:
+        progress.grad_norm = _optimizer_step(state)
+        state.guard.watch(progress.grad_norm)
+
+
+def _accumulation_group(step: int, num_steps: int, size: int) -> tuple[int, int]:
+    """Last step and length of the group of batches that share an optimizer step."""
+    start = step - step % size
+    end = min(start + size, num_steps)
+    return end - 1, end - start
+
+
+def _optimizer_step(state: TrainState) -> Tensor:
+    """Clip, step, follow with the average, warm up; returns the norm of the gradients."""
+    state.scaler.unscale_(state.optimizer)
+    parameters = [p for group in state.optimizer.param_groups for p in group["params"]]
+    norm = nn.utils.clip_grad_norm_(parameters, state.clip_max_norm or float("inf"))
+    # The scaler leaves the step out if a gradient is not finite, without asking the device.
+    state.scaler.step(state.optimizer)
+    state.scaler.update()
+    state.optimizer.zero_grad(set_to_none=True)
+    if state.ema is not None:
+        state.ema.update(state.model)
+    state.warmup.step()
+    return norm
+
+
+@torch.inference_mode()
+def evaluate(
+    model: nn.Module,
+    criterion: nn.Module,
+    postprocessor: nn.Module,
+    loader: DataLoader,
+    evaluator: CocoEvaluator,
+    *,
+    device: torch.device,
+    precision: Precision,
+    stop: StopFlag | None = None,
+    after_step: Callable[[int, int], None] | None = None,
+) -> Evaluation | None:
+    """Detect on a whole split and measure.
+
+    Args:
+        model: what to evaluate; put into evaluation mode.
+        criterion: for the validation loss.
+        postprocessor: predictions -> detections.
+        loader: batches; boxes xyxy in pixels of the resized image.
+        evaluator: collects and measures; what it held before is forgotten.
+        device: where the model is.
+        precision: what it computes in.
+        stop: ends the pass after the present batch.
+        after_step: called with (batches done, batches in all).
+
+    Returns:
+        The measurements, or None if it was stopped.
+    """
+    model.eval()
+    criterion.eval()
+    evaluator.cleanup()
+    totals: dict[str, float] = {}
+    num_boxes = 0
+    for done, (images, targets) in enumerate(loader, start=1):
+        if len(targets):
+            images = images.to(device, non_blocking=True, memory_format=torch.channels_last)
+            with precision.autocast(device):
+                outputs = model(images)
+            scaled = [_scaled(t, (images.shape[2], images.shape[3])) for t in targets]
+            # The criterion divides by the boxes of a batch; weighing by them again makes the
+            # result that of the whole split at once, whatever the batch size.
+            boxes = sum(len(t["labels"]) for t in targets)
+            for name, value in criterion(outputs, scaled).items():
+                totals[name] = totals.get(name, 0.0) + float(value) * max(boxes, 1)
+            num_boxes += boxes
+            sizes = torch.stack([t["orig_size"] for t in targets]).to(device)
+            detections = postprocessor(outputs, sizes)
+            ids = [int(t["image_id"]) for t in targets]
+            evaluator.update(dict(zip(ids, detections, strict=True)))
+        if after_step is not None:
+            after_step(done, len(loader))
+        if stop is not None and stop.is_set:
+            return None
+    evaluator.synchronize_between_processes()
+    evaluator.accumulate()
+    evaluator.summarize()
+    losses = _mean_over_ranks(totals, num_boxes)
+    return dataclasses.replace(evaluator.result(), losses=losses)
+
+
+def _scaled(target: Target, size_hw: tuple[int, int]) -> Target:
+    """The target with boxes cxcywh 0..1 instead of xyxy pixels."""
+    height, width = size_hw
+    scale = torch.tensor([width, height, width, height])
+    return Target(**{**target, "boxes": xyxy_to_cxcywh(target["boxes"]) / scale})
+
+
+def _mean_over_ranks(totals: dict[str, float], num_boxes: int) -> dict[str, float]:
+    parts = distributed.all_gather_objects((totals, num_boxes))
+    boxes = max(sum(n for _, n in parts), 1)
+    names = {name for part, _ in parts for name in part}
+    return {n: sum(part.get(n, 0.0) for part, _ in parts) / boxes for n in sorted(names)}

@@ -1,0 +1,161 @@
+"""What training tells the outside: the only way out of the solver."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
+
+from ..data.evaluator import Evaluation
+
+
+@dataclass(frozen=True)
+class TrainingPlan:
+    """What is about to happen, after everything was resolved."""
+
+    epochs: int
+    first_epoch: int  # above 0 when going on with a run
+    steps_per_epoch: int  # batches
+    batch_size: int  # images per optimizer step, over all ranks and accumulated batches
+    num_train_images: int
+    num_val_images: int
+    class_names: Sequence[str]
+    image_size_hw: tuple[int, int] | None
+    device: str
+    precision: str
+    output_dir: Path
+    schedule: Sequence[str]  # resolved schedule, a line each
+    changes: Sequence[str]  # what was changed in the configuration, and why
+
+
+@dataclass(frozen=True)
+class StepReport:
+    """State after a training step. Values from the device are as fresh as `is_fresh` says."""
+
+    epoch: int
+    step: int  # 0-based
+    num_steps: int
+    global_step: int
+    loss: float
+    losses: dict[str, float]
+    lr: float
+    images_per_s: float
+    data_s: float  # waiting for the batch, average of the epoch so far
+    step_s: float  # whole step, average of the epoch so far
+    eta_s: float  # to the end of the run, evaluations not counted
+    grad_norm: float
+    is_fresh: bool  # loss, losses and grad_norm are of this very step
+    is_logged: bool  # one of every `print_freq`
+
+
+@dataclass(frozen=True)
+class EpochReport:
+    """An epoch with its evaluation."""
+
+    epoch: int
+    train_loss: float
+    train_losses: dict[str, float]
+    evaluation: Evaluation
+    is_best: bool
+    best_epoch: int
+    best_ap: float
+    lr: float
+    train_s: float
+    eval_s: float
+    data_s: float  # average wait per step
+    step_s: float  # average step
+    images_per_s: float
+    skipped_steps: int
+    skipped_images: Sequence[str] = ()
+
+
+@dataclass(frozen=True)
+class FitResult:
+    """How a training ended."""
+
+    best_epoch: int  # -1 if no epoch was finished
+    best: Evaluation | None
+    confirmed: Evaluation | None  # of best.pth, loaded again
+    last_epoch: int  # the last one that was finished
+    stopped: str | None  # reason, if it ended before its time
+    checkpoints: dict[str, Path] = field(default_factory=dict)  # "best", "last", "0004", ...
+
+
+class TrainingEvents(Protocol):
+    """Follows a training; every method is called on the main rank only."""
+
+    def train_started(self, plan: TrainingPlan) -> None:
+        """Training is about to begin."""
+
+    def epoch_started(self, epoch: int, num_steps: int) -> None:
+        """An epoch begins."""
+
+    def step_finished(self, report: StepReport) -> None:
+        """A training step is done."""
+
+    def evaluation_step_finished(self, step: int, num_steps: int) -> None:
+        """A validation batch is done."""
+
+    def epoch_finished(self, report: EpochReport) -> None:
+        """An epoch and its evaluation are done."""
+
+    def train_finished(self, result: FitResult) -> None:
+        """Training is over, for whatever reason."""
+
+
+class SilentEvents:
+    """Ignores everything; subclasses say what they care about."""
+
+    def train_started(self, plan: TrainingPlan) -> None:
+        """Training is about to begin."""
+
+    def epoch_started(self, epoch: int, num_steps: int) -> None:
+        """An epoch begins."""
+
+    def step_finished(self, report: StepReport) -> None:
+        """A training step is done."""
+
+    def evaluation_step_finished(self, step: int, num_steps: int) -> None:
+        """A validation batch is done."""
+
+    def epoch_finished(self, report: EpochReport) -> None:
+        """An epoch and its evaluation are done."""
+
+    def train_finished(self, result: FitResult) -> None:
+        """Training is over, for whatever reason."""
+
+
+class FanOut(SilentEvents):
+    """Passes every event on to several followers, in order."""
+
+    def __init__(self, followers: Sequence[TrainingEvents]) -> None:
+        self.followers = list(followers)
+
+    def train_started(self, plan: TrainingPlan) -> None:
+        """Pass on."""
+        for follower in self.followers:
+            follower.train_started(plan)
+
+    def epoch_started(self, epoch: int, num_steps: int) -> None:
+        """Pass on."""
+        for follower in self.followers:
+            follower.epoch_started(epoch, num_steps)
+
+    def step_finished(self, report: StepReport) -> None:
+        """Pass on."""
+        for follower in self.followers:
+            follower.step_finished(report)
+
+    def evaluation_step_finished(self, step: int, num_steps: int) -> None:
+        """Pass on."""
+        for follower in self.followers:
+            follower.evaluation_step_finished(step, num_steps)
+
+    def epoch_finished(self, report: EpochReport) -> None:
+        """Pass on."""
+        for follower in self.followers:
+            follower.epoch_finished(report)
+
+    def train_finished(self, result: FitResult) -> None:
+        """Pass on."""
+        for follower in self.followers:
+            follower.train_finished(result)

@@ -1,0 +1,200 @@
+"""Followers of a training that write files and log lines."""
+
+import json
+import logging
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from torch.utils.tensorboard import SummaryWriter
+
+from ..data.evaluator import STAT_NAMES, Evaluation
+from .events import EpochReport, FitResult, SilentEvents, StepReport, TrainingPlan
+
+logger = logging.getLogger(__name__)
+
+
+class LogLines(SilentEvents):
+    """One line of the log per fact."""
+
+    def train_started(self, plan: TrainingPlan) -> None:
+        """Say what will happen, and what was changed to make it fit."""
+        logger.info(
+            "train images=%d val_images=%d classes=%d epochs=%d steps_per_epoch=%d batch_size=%d "
+            "size_hw=%s device=%s precision=%s output_dir=%s",
+            plan.num_train_images,
+            plan.num_val_images,
+            len(plan.class_names),
+            plan.epochs,
+            plan.steps_per_epoch,
+            plan.batch_size,
+            plan.image_size_hw,
+            plan.device,
+            plan.precision,
+            plan.output_dir,
+        )
+        for line in plan.changes:
+            logger.info("changed: %s", line)
+        for line in plan.schedule:
+            logger.info("schedule: %s", line)
+
+    def step_finished(self, report: StepReport) -> None:
+        """Log every `print_freq` steps."""
+        if report.is_logged:
+            logger.info(
+                "epoch=%d step=%d/%d loss=%.4f lr=%.2e grad_norm=%.3f images_s=%.1f data_s=%.3f "
+                "step_s=%.3f eta_s=%.0f",
+                report.epoch,
+                report.step + 1,
+                report.num_steps,
+                report.loss,
+                report.lr,
+                report.grad_norm,
+                report.images_per_s,
+                report.data_s,
+                report.step_s,
+                report.eta_s,
+            )
+
+    def epoch_finished(self, report: EpochReport) -> None:
+        """Log the metrics, and the classes as a table."""
+        stats = report.evaluation.stats
+        logger.info(
+            "epoch=%d train_loss=%.4f val_loss=%.4f AP=%.4f AP50=%.4f AP75=%.4f best_ap=%.4f "
+            "best_epoch=%d train_s=%.1f eval_s=%.1f skipped_steps=%d",
+            report.epoch,
+            report.train_loss,
+            report.evaluation.loss,
+            stats["AP"],
+            stats["AP50"],
+            stats["AP75"],
+            report.best_ap,
+            report.best_epoch,
+            report.train_s,
+            report.eval_s,
+            report.skipped_steps,
+        )
+        for name in report.skipped_images:
+            logger.warning("epoch=%d image not used: %s", report.epoch, name)
+
+    def train_finished(self, result: FitResult) -> None:
+        """Log how it ended."""
+        if result.stopped:
+            logger.info("stopped: %s, after epoch=%d", result.stopped, result.last_epoch)
+        if result.best is not None:
+            for line in metrics_table(result.best):
+                logger.info("%s", line)
+            logger.info(
+                "best_epoch=%d AP=%.4f AP50=%.4f threshold=%.3f",
+                result.best_epoch,
+                result.best.stats["AP"],
+                result.best.stats["AP50"],
+                result.best.best.threshold,
+            )
+
+
+def metrics_table(evaluation: Evaluation) -> list[str]:
+    """AP per class as aligned lines."""
+    width = max([5, *(len(c.name) for c in evaluation.classes)])
+    lines = [f"{'class':<{width}}  boxes     AP   AP50  threshold     F1"]
+    for c in evaluation.classes:
+        lines.append(
+            f"{c.name:<{width}}  {c.num_boxes:>5}  {c.ap:.3f}  {c.ap50:.3f}  "
+            f"{c.best.threshold:>9.3f}  {c.best.f1:.3f}"
+        )
+    return lines
+
+
+class JsonLog(SilentEvents):
+    """`log.jsonl`: one JSON object a line, for programs.
+
+    Args:
+        path: appended to, so that a resumed run goes on in the same file.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def train_started(self, plan: TrainingPlan) -> None:
+        """Write the plan."""
+        self._write("plan", {**vars(plan), "output_dir": plan.output_dir.name})
+
+    def step_finished(self, report: StepReport) -> None:
+        """Write every `print_freq` steps."""
+        if report.is_logged:
+            self._write("step", vars(report))
+
+    def epoch_finished(self, report: EpochReport) -> None:
+        """Write the metrics."""
+        content = {k: v for k, v in vars(report).items() if k != "evaluation"}
+        self._write("epoch", {**content, **report.evaluation.as_dict()})
+
+    def train_finished(self, result: FitResult) -> None:
+        """Write how it ended."""
+        content: dict[str, Any] = {
+            "best_epoch": result.best_epoch,
+            "last_epoch": result.last_epoch,
+            "stopped": result.stopped,
+            "checkpoints": {name: path.name for name, path in result.checkpoints.items()},
+        }
+        for name, evaluation in (("best", result.best), ("confirmed", result.confirmed)):
+            content[name] = evaluation.as_dict() if evaluation else None
+        self._write("end", content)
+
+    def _write(self, kind: str, content: Mapping[str, Any]) -> None:
+        line = json.dumps({"event": kind, **finite(content)}, default=str)
+        with self.path.open("a", encoding="utf-8") as file:
+            file.write(line + "\n")
+
+
+def finite(value: Any) -> Any:
+    """Replace NaN and infinity, which JSON does not have, by null."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    if isinstance(value, Mapping):
+        return {k: finite(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [finite(v) for v in value]
+    return value
+
+
+class TensorBoard(SilentEvents):
+    """Scalars for TensorBoard.
+
+    Args:
+        writer: where to write.
+    """
+
+    def __init__(self, writer: SummaryWriter) -> None:
+        self.writer = writer
+
+    def step_finished(self, report: StepReport) -> None:
+        """Write losses and speed."""
+        if report.is_fresh:
+            step = report.global_step
+            self.writer.add_scalar("train/loss", report.loss, step)
+            for name, value in report.losses.items():
+                self.writer.add_scalar(f"train_terms/{name}", value, step)
+            self.writer.add_scalar("train/lr", report.lr, step)
+            self.writer.add_scalar("train/grad_norm", report.grad_norm, step)
+            self.writer.add_scalar("speed/images_per_s", report.images_per_s, step)
+            self.writer.add_scalar("speed/data_s", report.data_s, step)
+            self.writer.add_scalar("speed/step_s", report.step_s, step)
+
+    def epoch_finished(self, report: EpochReport) -> None:
+        """Write metrics."""
+        evaluation, epoch = report.evaluation, report.epoch
+        for name in STAT_NAMES:
+            self.writer.add_scalar(f"val/{name}", evaluation.stats[name], epoch)
+        self.writer.add_scalar("val/loss", evaluation.loss, epoch)
+        self.writer.add_scalar("val/best_f1", evaluation.best.f1, epoch)
+        self.writer.add_scalar("val/best_threshold", evaluation.best.threshold, epoch)
+        for c in evaluation.classes:
+            if math.isfinite(c.ap):
+                self.writer.add_scalar(f"val_AP/{c.name}", c.ap, epoch)
+        self.writer.flush()
+
+    def train_finished(self, result: FitResult) -> None:
+        """Close the files."""
+        self.writer.close()

@@ -1,0 +1,176 @@
+"""Before the first step: network, weights, average, optimizer, and the state of a resumed run."""
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.amp.grad_scaler import GradScaler
+from torch.nn.parallel import DistributedDataParallel
+
+from ..core.yaml_config import YAMLConfig
+from ..misc import distributed
+from ..misc.errors import CheckpointError
+from ..misc.weights import load_checkpoint, load_matching, load_strict, model_state
+from ..optim.warmup import LinearWarmup
+from .best import BestSoFar
+from .engine import TrainState
+from .guard import FiniteGuard
+from .precision import Precision, resolve_precision
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass
+class Position:
+    """Where a run stands: the epoch and the batch that come next, and the best so far."""
+
+    epoch: int = 0
+    step: int = 0
+    best: BestSoFar = field(default_factory=BestSoFar)
+
+
+def set_up(cfg: YAMLConfig) -> tuple[TrainState, Position]:
+    """Build everything that trains, in an order in which each part depends on those before.
+
+    The weights come before the data-parallel wrapper, which sends them to all ranks, and before
+    the moving average, which starts as a copy of them.
+
+    Raises:
+        CheckpointError: if weights cannot be loaded.
+    """
+    settings = cfg.settings
+    resumed = load_checkpoint(settings.resume) if settings.resume else None
+    if resumed is not None:
+        load_strict(cfg.model, _raw_weights(resumed), source=str(settings.resume))
+    elif settings.tuning:
+        tune_from(cfg, settings.tuning)
+    elif settings.last_epoch >= 0:
+        logger.warning("last_epoch = %d without resume: weights start anew", settings.last_epoch)
+    cfg.model.to(device=cfg.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    model = _data_parallel(cfg)
+
+    precision = run_precision(cfg)
+    uses_loss_scale = precision.dtype == torch.float16
+    state = TrainState(
+        model=model,
+        criterion=cfg.criterion.to(cfg.device),
+        ema=cfg.ema,
+        optimizer=cfg.optimizer,
+        scaler=_scaler(cfg, uses_loss_scale),
+        warmup=cfg.lr_warmup_scheduler or LinearWarmup(cfg.lr_scheduler, warmup_duration=0),
+        guard=FiniteGuard(
+            cfg.model,
+            max_skipped_steps=settings.max_skipped_steps,
+            uses_loss_scale=uses_loss_scale,
+        ),
+        device=cfg.device,
+        precision=precision,
+        seed=settings.seed,
+        clip_max_norm=settings.clip_max_norm,
+        grad_accum_steps=settings.grad_accum_steps,
+    )
+    position = Position(epoch=settings.last_epoch + 1)
+    if resumed is not None:
+        position = _go_on(cfg, state, resumed)
+    return state, position
+
+
+def run_precision(cfg: YAMLConfig) -> Precision:
+    """The number type of this run on this device."""
+    settings = cfg.settings
+    return resolve_precision(
+        use_amp=settings.use_amp, amp_dtype=settings.amp_dtype, device=cfg.device
+    )
+
+
+def tune_from(cfg: YAMLConfig, source: str) -> None:
+    """Load whatever fits of a checkpoint into the model, and say what did.
+
+    Raises:
+        CheckpointError: if nothing fits.
+    """
+    checkpoint = load_checkpoint(source)
+    decoder = getattr(cfg.model, "decoder", None)
+    report = load_matching(
+        cfg.model,
+        model_state(checkpoint),
+        class_keys=[f"decoder.{key}" for key in getattr(decoder, "class_keys", [])],
+        model_classes=cfg.class_names,
+        state_classes=checkpoint.get("class_names"),
+    )
+    if not report.loaded:
+        raise CheckpointError(f"{source}: nothing of it fits this model; is it of another size?")
+    logger.info("tuning from %s: %s", source, report)
+
+
+def _raw_weights(checkpoint: Mapping[str, Any]) -> dict[str, Tensor]:
+    """The weights that were trained, not their average."""
+    return model_state(
+        {"model": checkpoint.get("model")} if checkpoint.get("model") else checkpoint
+    )
+
+
+def _data_parallel(cfg: YAMLConfig) -> nn.Module:
+    if not distributed.is_distributed():
+        return cfg.model
+    if cfg.settings.sync_bn and cfg.device.type == "cuda":
+        cfg.model = nn.SyncBatchNorm.convert_sync_batchnorm(cfg.model)
+    return DistributedDataParallel(
+        cfg.model,
+        device_ids=[cfg.device] if cfg.device.type == "cuda" else None,
+        find_unused_parameters=cfg.settings.find_unused_parameters,
+    )
+
+
+def _scaler(cfg: YAMLConfig, uses_loss_scale: bool) -> GradScaler:
+    """The configured scaler for float16; else one that scales by 1.
+
+    Even that one is of use: it is torch's way to leave out an optimizer step whose gradients are
+    not finite without asking the device.
+    """
+    if uses_loss_scale:
+        return cfg.scaler or GradScaler(cfg.device.type)
+    return GradScaler(cfg.device.type, init_scale=1.0, growth_interval=2**31 - 1)
+
+
+def _go_on(cfg: YAMLConfig, state: TrainState, checkpoint: Mapping[str, Any]) -> Position:
+    """Take over the state of a run from its checkpoint, beside the weights."""
+    source = cfg.settings.resume
+    if not checkpoint.get("optimizer"):
+        raise CheckpointError(
+            f"{source}: holds weights but no optimizer, so its run cannot go on; resume from "
+            "last.pth, or start a new run from these weights with tuning"
+        )
+    average = checkpoint.get("ema")
+    if state.ema is not None and isinstance(average, Mapping):
+        load_strict(state.ema.module, average["module"], source=f"{source} (ema)")
+        state.ema.updates = int(average["updates"])
+    elif state.ema is not None:
+        logger.warning("%s holds no moving average; it starts from the weights", source)
+    state.optimizer.load_state_dict(checkpoint["optimizer"])
+    for part, name in (
+        (cfg.lr_scheduler, "lr_scheduler"),
+        (state.warmup, "lr_warmup_scheduler"),
+        (state.scaler, "scaler"),
+    ):
+        if checkpoint.get(name):
+            part.load_state_dict(checkpoint[name])
+
+    # Files of other programs know the last finished epoch only.
+    progress = checkpoint.get("progress") or {"epoch": int(checkpoint.get("last_epoch", -1)) + 1}
+    position = Position(epoch=int(progress["epoch"]), step=int(progress.get("step", 0)))
+    if "best" in progress:
+        position.best.load_state_dict(progress["best"])
+    steps = position.epoch * len(cfg.train_dataloader) + position.step
+    state.global_step = int(progress.get("global_step", steps))
+    if progress.get("seed", state.seed) != state.seed:
+        logger.warning(
+            "seed = %d, but the resumed run has seed %d: the order of images changes",
+            state.seed,
+            progress["seed"],
+        )
+    logger.info("resuming %s: epoch=%d step=%d", source, position.epoch, position.step)
+    return position

@@ -1,0 +1,53 @@
+"""Initial boxes of the decoder: one candidate per cell of every feature level.
+
+Shape letters: A anchors, the cells of all levels together; H, W size of one level in cells.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+
+def anchor_logits(
+    level_sizes: Sequence[tuple[int, int]],
+    *,
+    base_size: float = 0.05,
+    margin: float = 0.01,
+    device: torch.device | None = None,
+) -> tuple[Tensor, Tensor]:
+    """Place one square box on every cell and return it in logit space.
+
+    The decoder refines a box by adding to its logits, so it starts from logits too. A box with a
+    coordinate outside (margin, 1 - margin) has no useful logit: it is marked invalid and set to
+    +inf, so query selection can skip it.
+
+    Args:
+        level_sizes: (height, width) in cells of each level, finest first.
+        base_size: box side on the finest level as a fraction of the image side; doubles with
+            every level.
+        margin: distance from 0 and 1 at which a coordinate stops being usable.
+        device: where to build them.
+
+    Returns:
+        logits: [1, A, 4] float32, cxcywh before the sigmoid.
+        valid: [1, A, 1] bool.
+
+    Raises:
+        ValueError: if a level has no cells.
+
+    Source: query selection of RT-DETR, arXiv:2304.08069. The two defaults are part of the
+    published weights: changing them makes those weights useless.
+    """
+    boxes = []
+    for level, (height, width) in enumerate(level_sizes):
+        if height < 1 or width < 1:
+            raise ValueError(f"level {level} is {height}x{width} cells: the image is too small")
+        cx = ((torch.arange(width, device=device) + 0.5) / width).expand(height, width)
+        cy = ((torch.arange(height, device=device) + 0.5) / height)[:, None].expand(height, width)
+        side = torch.full_like(cx, base_size * 2.0**level)
+        boxes.append(torch.stack((cx, cy, side, side), dim=-1).flatten(0, 1))  # [H*W, 4]
+
+    anchors = torch.cat(boxes)[None]
+    valid = ((anchors > margin) & (anchors < 1 - margin)).all(dim=-1, keepdim=True)
+    return torch.where(valid, anchors.logit(), torch.inf), valid

@@ -1,0 +1,225 @@
+"""The training loss: classification that knows the overlap, L1 and GIoU on matched boxes.
+
+All decoder layers and the encoder's selection are matched and scored together, so are the
+denoising groups: the number of kernels does not grow with layers or images.
+"""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from ...misc import distributed
+from ...misc.boxes import cxcywh_to_xyxy, iou_and_giou
+from ...misc.errors import TrainingDiverged
+from ...structures import DecoderOutput, DenoisingMeta, GroundTruth, LayerOutput, Target
+from .losses import sigmoid_focal_loss, sum_per_set, varifocal_loss
+from .matcher import HungarianMatcher, Matches
+
+LossName = Literal["vfl", "focal", "boxes"]
+
+
+class RTDETRCriterionv2(nn.Module):
+    """Weighted loss terms of all predictions of a training step.
+
+    Args:
+        matcher: pairs predictions with ground truth.
+        weight_dict: weight of `loss_vfl`, `loss_focal`, `loss_bbox`, `loss_giou`; terms without
+            an entry are left out.
+        losses: which groups of terms to compute; "boxes" is L1 and GIoU.
+        alpha: balance of the classification loss.
+        gamma: focus of the classification loss.
+        num_classes: classes (K).
+        boxes_weight_format: "iou" or "giou": the match's overlap also weighs `loss_giou` and is
+            the classification's target; None: IoU as target, no weighing.
+        share_matched_indices: reuse the last layer's pairs for the other decoder layers.
+    """
+
+    def __init__(
+        self,
+        *,
+        matcher: HungarianMatcher,
+        weight_dict: Mapping[str, float],
+        losses: Sequence[LossName],
+        alpha: float = 0.2,
+        gamma: float = 2.0,
+        num_classes: int = 80,
+        boxes_weight_format: Literal["iou", "giou"] | None = None,
+        share_matched_indices: bool = False,
+    ) -> None:
+        super().__init__()
+        self.matcher = matcher
+        self.weight_dict = dict(weight_dict)
+        self.losses = list(losses)
+        self.alpha = alpha
+        self.gamma = gamma
+        self.num_classes = num_classes
+        self.boxes_weight_format = boxes_weight_format
+        self.share_matched_indices = share_matched_indices
+
+    def forward(
+        self,
+        outputs: DecoderOutput,
+        targets: Sequence[Target],
+        epoch: int | None = None,
+        step: int | None = None,
+        global_step: int | None = None,
+        **_: Any,
+    ) -> dict[str, Tensor]:
+        """Compute all terms.
+
+        Args:
+            outputs: of the model, in training or evaluation mode.
+            targets: one per image; boxes cxcywh 0..1.
+            epoch: for error messages.
+            step: for error messages.
+            global_step: for error messages.
+
+        Returns:
+            Weighted terms: `loss_vfl`, `loss_bbox`, `loss_giou` of the last layer, `_aux_i` of
+            the layers before, `_enc_0` of the encoder's selection, `_dn_i` of the denoising
+            queries. Their sum is the loss.
+
+        Raises:
+            TrainingDiverged: if predictions are not finite, naming step and images.
+        """
+        device_type = outputs["pred_logits"].device.type
+        with torch.autocast(device_type, enabled=False):
+            truth = GroundTruth.from_targets(targets, outputs["pred_logits"].device)
+            num_boxes = self._num_boxes(truth)
+            try:
+                terms = self._matching_terms(outputs, truth, num_boxes)
+            except TrainingDiverged as error:
+                place = f"epoch {epoch}, step {step if global_step is None else global_step}"
+                raise TrainingDiverged(f"{place}: {error}") from error
+            if "dn_aux_outputs" in outputs:
+                terms |= self._denoising_terms(
+                    outputs["dn_aux_outputs"], outputs["dn_meta"], truth, num_boxes
+                )
+        return terms
+
+    def _num_boxes(self, truth: GroundTruth) -> Tensor:
+        """Boxes, at least 1; in training averaged over the ranks. A tensor: nobody waits for it."""
+        count = torch.tensor(float(len(truth.labels)), device=truth.labels.device)
+        if self.training:  # in evaluation ranks may have different numbers of batches
+            count = distributed.all_reduce_mean(count)
+        return count.clamp(min=1)
+
+    def _matching_terms(
+        self, outputs: DecoderOutput, truth: GroundTruth, num_boxes: Tensor
+    ) -> dict[str, Tensor]:
+        last = LayerOutput(pred_logits=outputs["pred_logits"], pred_boxes=outputs["pred_boxes"])
+        decoder = [last, *outputs.get("aux_outputs", [])]
+        encoder = list(outputs.get("enc_aux_outputs", []))
+        names = ["", *(f"_aux_{i}" for i in range(len(decoder) - 1))]
+        encoder_names = [f"_enc_{i}" for i in range(len(encoder))]
+        class_agnostic = outputs.get("enc_meta", {}).get("class_agnostic", False)
+
+        if not encoder or not (class_agnostic or self.share_matched_indices):
+            return self._matched(decoder + encoder, names + encoder_names, truth, num_boxes)
+        if class_agnostic:  # the encoder scores "object" there, not classes
+            objects = dataclasses.replace(truth, labels=torch.zeros_like(truth.labels))
+        else:
+            objects = truth
+        return self._matched(
+            decoder, names, truth, num_boxes, share=self.share_matched_indices
+        ) | self._matched(encoder, encoder_names, objects, num_boxes)
+
+    def _matched(
+        self,
+        layers: Sequence[LayerOutput],
+        names: Sequence[str],
+        truth: GroundTruth,
+        num_boxes: Tensor,
+        *,
+        share: bool = False,
+    ) -> dict[str, Tensor]:
+        """Match and score layers; `share` uses the first one's pairs for all."""
+        logits, boxes = _stack(layers)
+        if share:
+            matches = self.matcher.match(logits[:1], boxes[:1], truth).repeat_for_sets(len(layers))
+        else:
+            matches = self.matcher.match(logits, boxes, truth)
+        return self._weigh(self._compute(logits, boxes, matches, truth, num_boxes), names)
+
+    def _denoising_terms(
+        self,
+        layers: Sequence[LayerOutput],
+        meta: DenoisingMeta,
+        truth: GroundTruth,
+        num_boxes: Tensor,
+    ) -> dict[str, Tensor]:
+        """Denoising queries know their box: no matching."""
+        groups = meta["dn_num_group"]
+        query_index = torch.cat([index.cpu() for index in meta["dn_positive_idx"]])
+        per_image = torch.tensor(truth.counts) * groups
+        starts = torch.tensor(truth.counts).cumsum(0) - torch.tensor(truth.counts)
+        truth_index = torch.cat(
+            [
+                (start + torch.arange(count)).repeat(groups)
+                for start, count in zip(starts, truth.counts, strict=True)
+            ]
+        )
+        image_index = torch.repeat_interleave(torch.arange(len(truth.counts)), per_image)
+        flat = torch.stack((torch.zeros_like(image_index), image_index, query_index, truth_index))
+        pairs = Matches(*flat.to(truth.labels.device, non_blocking=True))
+
+        logits, boxes = _stack(layers)
+        matches = pairs.repeat_for_sets(len(layers))
+        terms = self._compute(logits, boxes, matches, truth, num_boxes * groups)
+        return self._weigh(terms, [f"_dn_{i}" for i in range(len(layers))])
+
+    def _compute(
+        self,
+        logits: Tensor,
+        boxes: Tensor,
+        matches: Matches,
+        truth: GroundTruth,
+        num_boxes: Tensor,
+    ) -> dict[str, Tensor]:
+        """Unweighted terms, one value per set.
+
+        Args:
+            logits: [S, B, Q, K] float32.
+            boxes: [S, B, Q, 4] float32 cxcywh 0..1.
+            matches: the pairs.
+            truth: the ground truth.
+            num_boxes: divisor.
+        """
+        num_sets = len(logits)
+        predicted = boxes[matches.set_index, matches.image_index, matches.query_index]  # [p, 4]
+        wanted = truth.boxes[matches.truth_index]
+        labels = truth.labels[matches.truth_index]
+        iou, giou = iou_and_giou(cxcywh_to_xyxy(predicted), cxcywh_to_xyxy(wanted))
+        overlap = (giou if self.boxes_weight_format == "giou" else iou).detach()
+
+        terms: dict[str, Tensor] = {}
+        balance = {"alpha": self.alpha, "gamma": self.gamma}
+        if "vfl" in self.losses:
+            terms["loss_vfl"] = varifocal_loss(logits, matches, labels, overlap, **balance)
+        if "focal" in self.losses:
+            terms["loss_focal"] = sigmoid_focal_loss(logits, matches, labels, **balance)
+        if "boxes" in self.losses:
+            distance = (predicted - wanted).abs().sum(-1)
+            terms["loss_bbox"] = sum_per_set(distance, matches, num_sets)
+            lost = 1 - giou if self.boxes_weight_format is None else (1 - giou) * overlap
+            terms["loss_giou"] = sum_per_set(lost, matches, num_sets)
+        return {name: value / num_boxes for name, value in terms.items()}
+
+    def _weigh(self, terms: Mapping[str, Tensor], suffixes: Sequence[str]) -> dict[str, Tensor]:
+        return {
+            f"{name}{suffix}": value[i] * self.weight_dict[name]
+            for i, suffix in enumerate(suffixes)
+            for name, value in terms.items()
+            if name in self.weight_dict
+        }
+
+
+def _stack(layers: Sequence[LayerOutput]) -> tuple[Tensor, Tensor]:
+    """Stack layers: [S, B, Q, K] and [S, B, Q, 4], float32."""
+    return (
+        torch.stack([layer["pred_logits"] for layer in layers]).float(),
+        torch.stack([layer["pred_boxes"] for layer in layers]).float(),
+    )

@@ -1,0 +1,383 @@
+"""The decoder: picks cells of the encoder as queries and refines their boxes layer by layer."""
+
+import copy
+from collections import OrderedDict
+from collections.abc import Sequence
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+
+from ...nn.layers import (
+    MLP,
+    Activation,
+    ConvNormLayer,
+    SelfAttention,
+    bias_for_probability,
+    inverse_sigmoid,
+    make_activation,
+)
+from ...structures import DecoderOutput, LayerOutput, Target
+from .anchors import anchor_logits
+from .deformable_attention import MSDeformableAttention, Sampling
+from .denoising import DenoisingQueries, make_denoising_queries
+from .query_selection import QuerySelection, gather_rows, select_queries
+
+_INITIAL_SCORE = 0.01  # of every class, so that early losses are not swamped by the background
+
+
+class TransformerDecoderLayer(nn.Module):
+    """Attention between queries, deformable attention to the image, feed-forward; post-norm."""
+
+    def __init__(
+        self,
+        dim: int,
+        nhead: int,
+        dim_feedforward: int,
+        dropout: float,
+        activation: Activation,
+        num_levels: int,
+        num_points: int | Sequence[int],
+        cross_attn_method: Sampling,
+    ) -> None:
+        super().__init__()
+        self.self_attn = SelfAttention(dim, nhead, dropout)
+        self.norm1 = nn.LayerNorm(dim)
+        self.cross_attn = MSDeformableAttention(
+            dim, nhead, num_levels, num_points, cross_attn_method
+        )
+        self.norm2 = nn.LayerNorm(dim)
+        self.linear1 = nn.Linear(dim, dim_feedforward)
+        self.linear2 = nn.Linear(dim_feedforward, dim)
+        self.norm3 = nn.LayerNorm(dim)
+        self.dropout = nn.Dropout(dropout)
+        self.act = make_activation(activation)
+        nn.init.xavier_uniform_(self.linear1.weight)
+        nn.init.xavier_uniform_(self.linear2.weight)
+
+    def forward(
+        self,
+        x: Tensor,
+        position: Tensor,
+        reference_boxes: Tensor,
+        memory: Tensor,
+        level_sizes: Sequence[tuple[int, int]],
+        visible: Tensor | None,
+    ) -> Tensor:
+        """[B, Q, D] queries -> [B, Q, D]; see `MSDeformableAttention` for the other arguments."""
+        x = self.norm1(x + self.dropout(self.self_attn(x, position, visible)))
+        looked = self.cross_attn(x + position, reference_boxes, memory, level_sizes)
+        x = self.norm2(x + self.dropout(looked))
+        hidden = self.dropout(self.act(self.linear1(x)))
+        return self.norm3(x + self.dropout(self.linear2(hidden)))
+
+
+class TransformerDecoder(nn.Module):
+    """Layers that start as copies of one another."""
+
+    def __init__(self, layer: TransformerDecoderLayer, num_layers: int) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(copy.deepcopy(layer) for _ in range(num_layers))
+
+
+class RTDETRTransformerv2(nn.Module):
+    """Decoder of RT-DETRv2 with its heads, query selection and denoising.
+
+    Args:
+        num_classes: classes (K); there is no background class.
+        hidden_dim: features of a query (D).
+        num_queries: queries to select (Q).
+        feat_channels: channels of the encoder's maps.
+        feat_strides: their strides, finest first.
+        num_levels: levels to attend to; more than maps adds coarser ones.
+        num_points: sampling points per head, for each level or one number for all.
+        nhead: attention heads.
+        num_layers: decoder layers.
+        dim_feedforward: inner width of a layer.
+        dropout: share dropped in training.
+        activation: activation of a layer.
+        num_denoising: positive denoising queries to aim for; 0 for none.
+        label_noise_ratio: twice the share of denoising labels replaced by a random one.
+        box_noise_scale: largest shift of a denoising corner, in half box sides.
+        learn_query_content: learn the queries' content instead of taking the encoder's.
+        eval_spatial_size: (height, width) of the images in evaluation, whose anchors are kept
+            ready. Other sizes work all the same.
+        eval_idx: layer whose output is used in evaluation; negative counts from the end.
+        eps: distance from the image border at which an anchor stops being usable.
+        aux_loss: whether training returns the outputs of all layers.
+        cross_attn_method: "discrete" needs no GridSample at inference.
+        query_select_method: how cells are ranked.
+
+    Source: arXiv:2304.08069, arXiv:2407.17140.
+    """
+
+    def __init__(
+        self,
+        *,
+        num_classes: int = 80,
+        hidden_dim: int = 256,
+        num_queries: int = 300,
+        feat_channels: Sequence[int] = (512, 1024, 2048),
+        feat_strides: Sequence[int] = (8, 16, 32),
+        num_levels: int = 3,
+        num_points: int | list[int] = 4,
+        nhead: int = 8,
+        num_layers: int = 6,
+        dim_feedforward: int = 1024,
+        dropout: float = 0.0,
+        activation: Activation = "relu",
+        num_denoising: int = 100,
+        label_noise_ratio: float = 0.5,
+        box_noise_scale: float = 1.0,
+        learn_query_content: bool = False,
+        eval_spatial_size: tuple[int, int] | None = None,
+        eval_idx: int = -1,
+        eps: float = 1e-2,
+        aux_loss: bool = True,
+        cross_attn_method: Sampling = "default",
+        query_select_method: QuerySelection = "default",
+    ) -> None:
+        super().__init__()
+        if num_levels < len(feat_channels):
+            raise ValueError(f"num_levels {num_levels} is less than {len(feat_channels)} maps")
+        self.num_classes = num_classes
+        self.num_queries = num_queries
+        self.eval_idx = eval_idx % num_layers
+        self.anchor_margin = eps
+        self.aux_loss = aux_loss
+        self.query_select_method: QuerySelection = query_select_method
+        self.num_denoising = num_denoising
+        self.label_noise_ratio = label_noise_ratio
+        self.box_noise_scale = box_noise_scale
+
+        self._anchored_sizes: list[tuple[int, int]] | None = None
+        if eval_spatial_size is not None:
+            strides = [*feat_strides]
+            while len(strides) < num_levels:
+                strides.append(strides[-1] * 2)
+            height, width = eval_spatial_size
+            self._anchored_sizes = [(height // s, width // s) for s in strides]
+            anchors, valid_mask = anchor_logits(self._anchored_sizes, margin=eps)
+            self.register_buffer("anchors", anchors)
+            self.register_buffer("valid_mask", valid_mask)
+
+        self.input_proj = nn.ModuleList(ConvNormLayer(c, hidden_dim, 1) for c in feat_channels)
+        for extra in range(num_levels - len(feat_channels)):
+            channels = feat_channels[-1] if extra == 0 else hidden_dim
+            self.input_proj.append(ConvNormLayer(channels, hidden_dim, 3, 2))
+        for input_proj in self.input_proj:
+            nn.init.xavier_uniform_(cast(ConvNormLayer, input_proj).conv.weight)
+
+        layer = TransformerDecoderLayer(
+            hidden_dim,
+            nhead,
+            dim_feedforward,
+            dropout,
+            activation,
+            num_levels,
+            num_points,
+            cross_attn_method,
+        )
+        self.decoder = TransformerDecoder(layer, num_layers)
+
+        if num_denoising > 0:
+            # The last row is padding: an embedding of zero, without gradient.
+            self.denoising_class_embed = nn.Embedding(
+                num_classes + 1, hidden_dim, padding_idx=num_classes
+            )
+        self.learn_query_content = learn_query_content
+        if learn_query_content:
+            self.tgt_embed = nn.Embedding(num_queries, hidden_dim)
+            nn.init.xavier_uniform_(self.tgt_embed.weight)
+        self.query_pos_head = MLP(4, 2 * hidden_dim, hidden_dim, num_layers=2)
+        for linear in self.query_pos_head.layers:
+            nn.init.xavier_uniform_(cast(nn.Linear, linear).weight)
+
+        proj = nn.Linear(hidden_dim, hidden_dim)
+        nn.init.xavier_uniform_(proj.weight)
+        self.enc_output = nn.Sequential(OrderedDict(proj=proj, norm=nn.LayerNorm(hidden_dim)))
+        score_classes = 1 if query_select_method == "agnostic" else num_classes
+        self.enc_score_head = _score_head(hidden_dim, score_classes)
+        self.enc_bbox_head = _bbox_head(hidden_dim)
+        self.dec_score_head = nn.ModuleList(
+            _score_head(hidden_dim, num_classes) for _ in range(num_layers)
+        )
+        self.dec_bbox_head = nn.ModuleList(_bbox_head(hidden_dim) for _ in range(num_layers))
+
+    @property
+    def class_keys(self) -> list[str]:
+        """Names of the tensors with one row per class (the embedding has one more)."""
+        heads = ["enc_score_head"] if self.query_select_method != "agnostic" else []
+        heads += [f"dec_score_head.{i}" for i in range(len(self.dec_score_head))]
+        keys = [f"{head}.{kind}" for head in heads for kind in ("weight", "bias")]
+        return keys + (["denoising_class_embed.weight"] if self.num_denoising > 0 else [])
+
+    def _load_from_state_dict(
+        self, state_dict: dict[str, Any], prefix: str, *args: Any, **kwargs: Any
+    ) -> None:
+        # Anchors are saved because published files have them, but they follow from the size: a
+        # checkpoint made at one size is loaded at another by keeping our own.
+        for name in ("anchors", "valid_mask"):
+            state_dict.pop(prefix + name, None)
+            if self._anchored_sizes is not None:
+                state_dict[prefix + name] = getattr(self, name)
+        super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
+
+    def forward(
+        self, features: Sequence[Tensor], targets: Sequence[Target] | None = None
+    ) -> DecoderOutput:
+        """Detect in the encoder's maps.
+
+        Args:
+            features: one [B, C, H, W] per map, finest first.
+            targets: one per image, for the denoising queries; used in training only.
+
+        Returns:
+            Training: all layers, the selected anchors, the denoising queries. Evaluation: the
+            predictions of layer `eval_idx`.
+        """
+        memory, level_sizes = self._flatten(features)
+        content, reference_logits, selected = self._select(memory, level_sizes)
+
+        denoising: DenoisingQueries | None = None
+        if self.training and self.num_denoising > 0 and targets is not None:
+            denoising = make_denoising_queries(
+                targets,
+                self.denoising_class_embed,
+                num_queries=content.shape[1],
+                num_denoising=self.num_denoising,
+                label_noise_ratio=self.label_noise_ratio,
+                box_noise_scale=self.box_noise_scale,
+            )
+            content = torch.cat((denoising.content.to(content.dtype), content), dim=1)
+            reference_logits = torch.cat((denoising.reference_logits, reference_logits), dim=1)
+
+        layers = self._refine(
+            content,
+            reference_logits.sigmoid(),
+            memory,
+            level_sizes,
+            denoising.visible if denoising else None,
+        )
+        return self._collect(layers, selected, denoising)
+
+    def _flatten(self, features: Sequence[Tensor]) -> tuple[Tensor, list[tuple[int, int]]]:
+        """Bring all maps to D channels and line their cells up: [B, S, D] and the sizes."""
+        maps = [proj(feature) for proj, feature in zip(self.input_proj, features, strict=False)]
+        for i, proj in enumerate(self.input_proj[len(features) :]):
+            maps.append(proj(features[-1] if i == 0 else maps[-1]))
+        sizes = [(m.shape[2], m.shape[3]) for m in maps]
+        return torch.cat([m.flatten(2).transpose(1, 2) for m in maps], dim=1), sizes
+
+    def _anchors(
+        self, level_sizes: list[tuple[int, int]], device: torch.device
+    ) -> tuple[Tensor, Tensor]:
+        if level_sizes == self._anchored_sizes:
+            return self.anchors, self.valid_mask  # type: ignore[return-value]
+        return anchor_logits(level_sizes, margin=self.anchor_margin, device=device)
+
+    def _select(
+        self, memory: Tensor, level_sizes: list[tuple[int, int]]
+    ) -> tuple[Tensor, Tensor, LayerOutput]:
+        """Choose the queries.
+
+        Returns:
+            content: [B, Q, D], without gradient to the encoder unless learned.
+            reference_logits: [B, Q, 4] float32, detached.
+            selected: what the encoder itself predicts at the chosen cells.
+        """
+        anchors, valid = self._anchors(level_sizes, memory.device)
+        candidates = self.enc_output(memory * valid.to(memory.dtype))
+        class_logits = self.enc_score_head(candidates)
+        indices = select_queries(class_logits.detach(), self.num_queries, self.query_select_method)
+
+        # Only chosen cells need a box, so the box head runs after the choice.
+        chosen = gather_rows(candidates, indices)
+        chosen_anchors = gather_rows(anchors.expand(len(memory), -1, -1), indices)
+        box_logits = self.enc_bbox_head(chosen).float() + chosen_anchors
+        selected: LayerOutput = {
+            "pred_logits": gather_rows(class_logits, indices),
+            "pred_boxes": box_logits.sigmoid(),
+        }
+        content = chosen.detach()
+        if self.learn_query_content:
+            content = self.tgt_embed.weight[None, : chosen.shape[1]].expand_as(chosen)
+        return content, box_logits.detach(), selected
+
+    def _refine(
+        self,
+        x: Tensor,
+        reference: Tensor,
+        memory: Tensor,
+        level_sizes: list[tuple[int, int]],
+        visible: Tensor | None,
+    ) -> list[LayerOutput]:
+        """Run the layers; in evaluation only up to `eval_idx`, and return only that one."""
+        outputs: list[LayerOutput] = []
+        previous: Tensor | None = None
+        for i, layer in enumerate(self.decoder.layers):
+            position = self.query_pos_head(reference)
+            x = layer(x, position, reference, memory, level_sizes, visible)
+            delta = self.dec_bbox_head[i](x).float()
+            refined = (delta + inverse_sigmoid(reference)).sigmoid()
+            if self.training:
+                # Look forward twice: the loss of a layer also reaches the box head of the layer
+                # before, through its refined box.
+                boxes = (
+                    refined if previous is None else (delta + inverse_sigmoid(previous)).sigmoid()
+                )
+                outputs.append({"pred_logits": self.dec_score_head[i](x), "pred_boxes": boxes})
+            elif i == self.eval_idx:
+                return [{"pred_logits": self.dec_score_head[i](x), "pred_boxes": refined}]
+            previous, reference = refined, refined.detach()
+        return outputs
+
+    def _collect(
+        self,
+        layers: list[LayerOutput],
+        selected: LayerOutput,
+        denoising: DenoisingQueries | None,
+    ) -> DecoderOutput:
+        """Name the parts of the output, denoising queries apart from matching ones."""
+        noisy: list[LayerOutput] = []
+        if denoising is not None:
+            split = denoising.meta["dn_num_split"]
+            parts = [
+                [
+                    LayerOutput(pred_logits=logits, pred_boxes=boxes)
+                    for logits, boxes in zip(
+                        layer["pred_logits"].split(split, dim=1),
+                        layer["pred_boxes"].split(split, dim=1),
+                        strict=True,
+                    )
+                ]
+                for layer in layers
+            ]
+            noisy, layers = [p[0] for p in parts], [p[1] for p in parts]
+
+        output: DecoderOutput = {
+            "pred_logits": layers[-1]["pred_logits"],
+            "pred_boxes": layers[-1]["pred_boxes"],
+        }
+        if self.training and self.aux_loss:
+            output["aux_outputs"] = layers[:-1]
+            output["enc_aux_outputs"] = [selected]
+            output["enc_meta"] = {"class_agnostic": self.query_select_method == "agnostic"}
+            if denoising is not None:
+                output["dn_aux_outputs"] = noisy
+                output["dn_meta"] = denoising.meta
+        return output
+
+
+def _score_head(hidden_dim: int, num_classes: int) -> nn.Linear:
+    head = nn.Linear(hidden_dim, num_classes)
+    nn.init.constant_(head.bias, bias_for_probability(_INITIAL_SCORE))
+    return head
+
+
+def _bbox_head(hidden_dim: int) -> MLP:
+    head = MLP(hidden_dim, hidden_dim, 4, num_layers=3)
+    last = cast(nn.Linear, head.layers[-1])
+    nn.init.zeros_(last.weight)
+    nn.init.zeros_(last.bias)
+    return head

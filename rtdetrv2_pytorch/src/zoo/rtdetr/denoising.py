@@ -1,0 +1,122 @@
+"""Contrastive denoising: extra queries in training that start near ground-truth boxes.
+
+Hungarian matching changes its mind often early in training. These queries skip it: they start
+from a disturbed copy of a known box and class, and are told which one to recover. For each box
+there is a positive query (disturbed a little: recover it) and a negative one (disturbed a lot:
+predict nothing), in as many independent groups as fit. Source: DINO, arXiv:2203.03605.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from ...misc.boxes import cxcywh_to_xyxy, xyxy_to_cxcywh
+from ...nn.layers import inverse_sigmoid
+from ...structures import DenoisingMeta, GroundTruth, Target
+
+_EMPTY_BOX = (0.5, 0.5, 0.1, 0.1)
+
+
+@dataclass(frozen=True)
+class DenoisingQueries:
+    """Queries that are put in front of the matching ones. R = 2 * boxes * groups of them."""
+
+    content: Tensor  # [B, R, D]
+    reference_logits: Tensor  # [B, R, 4] cxcywh before the sigmoid
+    visible: Tensor  # [R + Q, R + Q] bool: row may look at column
+    meta: DenoisingMeta
+
+
+def make_denoising_queries(
+    targets: Sequence[Target],
+    class_embed: nn.Embedding,
+    *,
+    num_queries: int,
+    num_denoising: int = 100,
+    label_noise_ratio: float = 0.5,
+    box_noise_scale: float = 1.0,
+) -> DenoisingQueries:
+    """Build the denoising queries of a batch.
+
+    A batch without any box gets one dummy group that takes part in everything and has nothing to
+    recover: every rank of a parallel training then uses the same parameters, so none waits for
+    another.
+
+    Args:
+        targets: one per image; boxes cxcywh 0..1.
+        class_embed: K + 1 rows; the last one, zero, stands for padding.
+        num_queries: matching queries (Q).
+        num_denoising: positive queries to aim for; the number of groups follows from it.
+        label_noise_ratio: twice the share of labels replaced by a random one.
+        box_noise_scale: largest shift of a corner, in half box sides; 0 leaves boxes alone.
+
+    Returns:
+        The queries.
+    """
+    device = class_embed.weight.device
+    num_classes = class_embed.num_embeddings - 1
+    truth = GroundTruth.from_targets(targets, device)
+    batch, width = len(truth.counts), max(1, *truth.counts)  # every image is padded to `width`
+    groups = max(1, num_denoising // width) if any(truth.counts) else 1
+
+    slot = torch.cat([torch.arange(n) for n in truth.counts]).to(device)
+    labels = torch.full((batch, width), num_classes, device=device)
+    labels[truth.image_index, slot] = truth.labels
+    boxes = torch.zeros(batch, width, 4, device=device)
+    boxes[truth.image_index, slot] = truth.boxes
+    if not any(truth.counts):
+        boxes[:] = torch.tensor(_EMPTY_BOX, device=device)
+
+    # Order of the queries: group by group; inside a group all positives, then all negatives.
+    labels = labels.repeat(1, 2 * groups)  # [B, R]
+    boxes = boxes.repeat(1, 2 * groups, 1)  # [B, R, 4]
+    place = torch.arange(2 * width * groups, device=device)
+    is_negative = (place // width) % 2 == 1
+
+    if label_noise_ratio > 0:
+        is_replaced = torch.rand(labels.shape, device=device) < label_noise_ratio * 0.5
+        is_replaced &= labels != num_classes
+        labels = torch.where(is_replaced, torch.randint_like(labels, num_classes), labels)
+    if box_noise_scale > 0:
+        boxes = _move_corners(boxes, is_negative, box_noise_scale)
+
+    own_group = place // (2 * width)
+    total = len(place) + num_queries
+    visible = torch.ones(total, total, dtype=torch.bool, device=device)
+    visible[: len(place), : len(place)] = own_group[:, None] == own_group
+    visible[len(place) :, : len(place)] = False
+
+    group_start = torch.arange(groups)[:, None] * 2 * width
+    return DenoisingQueries(
+        content=class_embed(labels),
+        reference_logits=inverse_sigmoid(boxes),
+        visible=visible,
+        meta={
+            "dn_positive_idx": [(group_start + torch.arange(n)).flatten() for n in truth.counts],
+            "dn_num_group": groups,
+            "dn_num_split": [len(place), num_queries],
+        },
+    )
+
+
+def _move_corners(boxes: Tensor, is_negative: Tensor, scale: float) -> Tensor:
+    """Shift every corner coordinate by up to one half side, negatives by one to two.
+
+    Corners may cross, which gives boxes of negative size: the published weights were trained with
+    them, and they serve as starting points only.
+
+    Args:
+        boxes: [B, R, 4] cxcywh 0..1.
+        is_negative: [R] bool.
+        scale: multiplies the shift.
+
+    Returns:
+        [B, R, 4] cxcywh, corners clipped to the image.
+    """
+    half_side = boxes[..., 2:].repeat(1, 1, 2) * 0.5
+    sign = torch.randint_like(boxes, 2) * 2 - 1
+    amount = torch.rand_like(boxes) + is_negative[:, None]
+    corners = cxcywh_to_xyxy(boxes) + sign * amount * half_side * scale
+    return xyxy_to_cxcywh(corners.clamp(min=0, max=1))

@@ -1,0 +1,1 @@
+"""Command lines of the engine; the only modules here that print."""

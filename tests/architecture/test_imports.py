@@ -1,0 +1,38 @@
+"""Importing the engine does nothing but define things."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+
+SCRIPT = """
+import importlib, os, pkgutil, random, sys, threading
+import faster_coco_eval, filelock, numpy, PIL.Image, pydantic, scipy.optimize, sklearn.datasets
+import torch, torch.utils.tensorboard, torchvision.transforms.v2, yaml  # may draw as they like
+before = (random.getstate(), torch.get_rng_state().tolist(), numpy.random.get_state()[1].tolist())
+handlers, threads = list(__import__("logging").root.handlers), threading.active_count()
+import rtdetrv2_pytorch
+for module in pkgutil.walk_packages(rtdetrv2_pytorch.__path__, "rtdetrv2_pytorch."):
+    if not module.name.endswith("__main__"):
+        importlib.import_module(module.name)
+after = (random.getstate(), torch.get_rng_state().tolist(), numpy.random.get_state()[1].tolist())
+assert before == after, "an import draws random numbers"
+assert handlers == __import__("logging").root.handlers, "an import configures logging"
+assert threads == threading.active_count(), "an import starts a thread"
+assert "supervisely" not in sys.modules, "the engine imports the SDK"
+assert not os.listdir("."), f"an import writes files: {os.listdir('.')}"
+"""
+
+
+def test_imports_are_silent_and_free_of_side_effects(tmp_path):
+    result = subprocess.run(
+        [sys.executable, "-W", "error:::rtdetrv2_pytorch", "-c", SCRIPT],
+        cwd=tmp_path,
+        env={"PYTHONPATH": str(ROOT), "PATH": "", "HOME": str(tmp_path / "no-home")},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert result.returncode == 0, result.stderr
+    assert result.stdout == ""

@@ -1,0 +1,47 @@
+"""What all tests share: a tiny data set, a tiny configuration, where the real data is."""
+
+import os
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.skips import forbidden_skips
+
+ROOT = Path(__file__).parents[1]
+CONFIGS = ROOT / "rtdetrv2_pytorch" / "configs" / "rtdetrv2"
+
+
+@pytest.fixture(autouse=True)
+def seeded():
+    """Every test starts from the same random state, with exact float32 arithmetic."""
+    torch.manual_seed(0)
+
+
+@pytest.fixture(scope="session")
+def bccd() -> Path:
+    """The BCCD data set (blood cells), which is not part of the project."""
+    folder = Path(os.environ.get("BCCD_DIR", ROOT.parent / "shared" / "data" / "bccd"))
+    if not (folder / "coco").is_dir():
+        pytest.skip("no BCCD folder: set BCCD_DIR to the data set's folder")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def gpu() -> torch.device:
+    """A CUDA device."""
+    if not torch.cuda.is_available():
+        pytest.skip("no GPU")
+    return torch.device("cuda")
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    terminal = session.config.pluginmanager.get_plugin("terminalreporter")
+    if terminal is not None and forbidden_skips(terminal.stats.get("skipped", [])):
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+def pytest_terminal_summary(terminalreporter) -> None:
+    for line in forbidden_skips(terminalreporter.stats.get("skipped", [])):
+        terminalreporter.write_line(f"FORBIDDEN SKIP {line}", red=True)

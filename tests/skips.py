@@ -1,0 +1,13 @@
+"""The only reasons for which a test may be skipped; any other skip fails the run."""
+
+ALLOWED = ("no GPU", "no TensorRT", "no BCCD folder", "no Chromium")
+
+
+def forbidden_skips(reports) -> list[str]:
+    """The skipped tests whose reason is not on the list."""
+    found = []
+    for report in reports:
+        reason = str(report.longrepr[2] if isinstance(report.longrepr, tuple) else report.longrepr)
+        if not reason.removeprefix("Skipped: ").startswith(ALLOWED):
+            found.append(f"{report.nodeid}: {reason}")
+    return found
