@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from rtdetrv2_pytorch.src.data.digits import make_digits_dataset
 from tests.skips import forbidden_skips
 
 ROOT = Path(__file__).parents[1]
@@ -16,6 +17,12 @@ CONFIGS = ROOT / "rtdetrv2_pytorch" / "configs" / "rtdetrv2"
 def seeded():
     """Every test starts from the same random state, with exact float32 arithmetic."""
     torch.manual_seed(0)
+
+
+@pytest.fixture(scope="session")
+def digits(tmp_path_factory) -> Path:
+    """Six training and four validation images of the generated sample set."""
+    return make_digits_dataset(tmp_path_factory.mktemp("digits"), num_train=6, num_val=4)
 
 
 @pytest.fixture(scope="session")

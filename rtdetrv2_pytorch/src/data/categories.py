@@ -64,8 +64,8 @@ class CategoryTable:
             DatasetError: if there are none, or ids or names repeat.
         """
         for entry in categories:
-            if "id" not in entry or "name" not in entry:
-                raise DatasetError(f"{source}: category {dict(entry)} lacks an id or a name")
+            if not isinstance(entry, Mapping) or "id" not in entry or "name" not in entry:
+                raise DatasetError(f"{source}: category {entry!r} lacks an id or a name")
         classes = [
             (normalise_id(entry["id"]), str(entry["name"]))
             for entry in categories

@@ -106,6 +106,8 @@ def read_coco(
     label_of = table.labels_of(own, source=str(ann_file)) if reference else own.label_of
 
     images = _images(content["images"], str(ann_file), skipped)
+    if not images:
+        raise DatasetError(f"{ann_file}: lists no images; a split needs at least one")
     exists = keep_existing([i["file_name"] for i in images.values()], img_folder, skipped)
     images = {id_: i for (id_, i), there in zip(images.items(), exists, strict=True) if there}
     if not images:
@@ -114,8 +116,8 @@ def read_coco(
             "check the image folder of this split"
         )
     boxes = _boxes_by_image(content["annotations"], images, label_of, skipped)
-    # Ids of images that are no integers are numbered: the metrics want integers.
-    numbered = not all(isinstance(id_, int) for id_ in images)
+    # The metrics want integers that a float can hold; other ids of images are numbered.
+    numbered = not all(isinstance(id_, int) and abs(id_) <= 2**53 for id_ in images)
     records = []
     for number, (id_, image) in enumerate(images.items(), start=1):
         rows = np.array(boxes.get(id_, []), dtype=np.float64).reshape(-1, 7)
@@ -138,7 +140,8 @@ def _images(
 ) -> dict[CategoryId, Mapping[str, Any]]:
     images: dict[CategoryId, Mapping[str, Any]] = {}
     for entry in entries:
-        if not isinstance(entry, dict) or "id" not in entry or not entry.get("file_name"):
+        name = entry.get("file_name") if isinstance(entry, dict) else None
+        if not name or not isinstance(name, str) or "id" not in entry:
             skipped.add("image entry without id or file_name", entry)
             continue
         id_ = normalise_id(entry["id"])
@@ -189,7 +192,7 @@ def _boxes_by_image(
             continue
         area = entry.get("area")
         area = float(area) if isinstance(area, int | float) and area >= 0 else width * height
-        crowd = float(bool(entry.get("iscrowd", 0)))
+        crowd = float(normalise_id(entry.get("iscrowd") or 0) != 0)
         grouped.setdefault(image_id, []).append((x, y, x + width, y + height, label, area, crowd))
     return grouped
 

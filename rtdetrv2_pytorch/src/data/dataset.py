@@ -80,27 +80,36 @@ class DetectionDataset(Dataset[Item | None]):
         return len(self.annotations)
 
     def __getitem__(self, index: int) -> Item | None:
-        attempts = len(self) if self.unreadable == "replace" else 1
-        for candidate in range(index, index + attempts):
-            place = candidate % len(self)
-            try:
-                return self._load(place)
-            except DatasetError as error:
-                if not self._is_unreadable[place]:
-                    self._is_unreadable[place] = True
-                    logger.warning("%s; the image is not used", error)
+        index = range(len(self))[index]  # an IndexError ends a plain loop over the data
         if self.unreadable == "replace":
-            raise DatasetError(f"{self.img_folder}: none of {len(self)} images can be read")
-        return None
+            return self._augment(*self.load_readable(index))
+        sample = self._try_load(index)
+        return None if sample is None else self._augment(index, sample)
 
-    def load_sample(self, index: int) -> Sample:
-        """Read an image and its boxes, without augmentation.
+    def load_readable(self, index: int) -> tuple[int, Sample]:
+        """Read an image and its boxes, without augmentation; if need be, the next one.
+
+        Returns:
+            The index of the image that was read, and its sample.
 
         Raises:
-            DatasetError: if the file cannot be read.
+            DatasetError: if no file can be read.
         """
+        for candidate in range(index, index + len(self)):
+            sample = self._try_load(candidate % len(self))
+            if sample is not None:
+                return candidate % len(self), sample
+        raise DatasetError(f"{self.img_folder}: none of {len(self)} images can be read")
+
+    def _try_load(self, index: int) -> Sample | None:
         record = self.annotations[index]
-        pixels = read_rgb(self.img_folder / record.file_name, record.size_wh)
+        try:
+            pixels = read_rgb(self.img_folder / record.file_name, record.size_wh)
+        except DatasetError as error:
+            if not self._is_unreadable[index]:
+                self._is_unreadable[index] = True
+                logger.warning("%s; the image is not used", error)
+            return None
         return _make_sample(pixels, record)
 
     def new_unreadable(self) -> list[str]:
@@ -109,8 +118,7 @@ class DetectionDataset(Dataset[Item | None]):
         self._reported |= found
         return [self.annotations[i].file_name for i in sorted(found)]
 
-    def _load(self, index: int) -> Item:
-        sample = self.load_sample(index)
+    def _augment(self, index: int, sample: Sample) -> Item:
         width, height = sample.image.shape[2], sample.image.shape[1]
         if self.transforms is not None:
             rng = random.Random(derive_seed(self.seed, self.epoch, index))

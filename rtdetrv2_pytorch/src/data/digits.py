@@ -5,6 +5,7 @@ background are drawn from a seed, so the set is the same on every machine. Digit
 validation split never occur in the training split.
 """
 
+import contextlib
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -43,8 +44,10 @@ def make_digits_dataset(
     """
     wanted = {"num_train": num_train, "num_val": num_val, "seed": seed}
     marker = folder / _COMPLETE
-    if marker.is_file() and json.loads(marker.read_text()) == wanted:
-        return folder
+    with contextlib.suppress(FileNotFoundError, json.JSONDecodeError):
+        if json.loads(marker.read_text()) == wanted:
+            return folder
+    marker.unlink(missing_ok=True)
     digits = load_digits()
     number = np.arange(len(digits.images))
     done = 0

@@ -12,6 +12,7 @@ from faster_coco_eval.core.faster_eval_api import COCOeval_faster
 from ..misc import distributed
 from ..structures import Detections
 from .annotations import Annotations
+from .operating_point import OperatingPoint, best_operating_point, find_hits
 
 logger = logging.getLogger(__name__)
 
@@ -30,16 +31,6 @@ STAT_NAMES = (
     "AR_large",
 )
 _COLUMNS = 7  # image id, x, y, width, height, score, category id
-
-
-@dataclass(frozen=True)
-class OperatingPoint:
-    """Where F1 at IoU 0.5 is highest: use detections with at least this score."""
-
-    threshold: float
-    f1: float
-    precision: float
-    recall: float
 
 
 @dataclass(frozen=True)
@@ -183,12 +174,11 @@ class CocoEvaluator:
         """Everything that was measured; call after `summarize`."""
         coco_eval = self.coco_eval["bbox"]
         precision = coco_eval.eval["precision"]  # [IoU, recall, class, area, max detections]
-        is_correct = self._is_correct(coco_eval)
-        rows = np.concatenate([np.empty((0, _COLUMNS)), *self._rows])
+        scores, found_ids, is_hit = self._hits()
         wanted = self._boxes_to_find()
         classes = []
         for label, category_id in enumerate(self._category_ids):
-            mine = rows[:, 6] == category_id
+            mine = found_ids == category_id
             place = coco_eval.params.catIds.index(category_id)
             classes.append(
                 ClassMetrics(
@@ -196,24 +186,34 @@ class CocoEvaluator:
                     ap=_mean_precision(precision[:, :, place, 0, -1]),
                     ap50=_mean_precision(precision[0, :, place, 0, -1]),
                     num_boxes=int(wanted[label]),
-                    best=best_operating_point(rows[mine, 5], is_correct[mine], int(wanted[label])),
+                    best=best_operating_point(scores[mine], is_hit[mine], int(wanted[label])),
                 )
             )
         return Evaluation(
-            stats={n: float(v) for n, v in zip(STAT_NAMES, coco_eval.stats, strict=False)},
+            stats=_named(coco_eval),
             classes=classes,
-            best=best_operating_point(rows[:, 5], is_correct, int(wanted.sum())),
+            best=best_operating_point(scores, is_hit, int(wanted.sum())),
             num_images=len(self._image_ids),
         )
 
-    @staticmethod
-    def _is_correct(coco_eval: COCOeval_faster) -> np.ndarray:
-        """[detections] bool: matched with a box at IoU 0.5."""
-        is_correct = np.zeros(len(coco_eval.cocoDt.anns), dtype=bool)
-        for pair, iou in coco_eval.eval["matched"].items():
-            if iou >= 0.5:
-                is_correct[int(pair.split("_", 1)[0]) - 1] = True  # ids count from 1, in order
-        return is_correct
+    def _hits(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Match all detections: scores, category ids and hits of those that count, [N] each."""
+        place = {int(id_): i for i, id_ in enumerate(self.annotations.image_ids)}
+        parts = [(np.empty(0), np.empty(0), np.empty(0, dtype=bool))]
+        for image_id, rows in zip(self._image_ids, self._rows, strict=True):
+            truth = self.annotations[place[image_id]]
+            corners = np.concatenate((rows[:, 1:3], rows[:, 1:3] + rows[:, 3:5]), axis=1)
+            is_hit, counts = find_hits(
+                corners,
+                rows[:, 5],
+                rows[:, 6],
+                truth.boxes_xyxy,
+                self._category_ids[truth.labels],
+                truth.iscrowd > 0,
+            )
+            parts.append((rows[counts, 5], rows[counts, 6], is_hit[counts]))
+        scores, labels, hits = (np.concatenate(column) for column in zip(*parts, strict=True))
+        return scores, labels, hits
 
     def _boxes_to_find(self) -> np.ndarray:
         """[K] boxes of each class in the images that were seen, without crowds."""
@@ -223,38 +223,14 @@ class CocoEvaluator:
         return np.bincount(annotations.labels[counted], minlength=len(self._category_ids))
 
 
+def _named(coco_eval: COCOeval_faster) -> dict[str, float]:
+    """Names for the numbers, whose places depend on how many area ranges there are."""
+    ranges = coco_eval.params.areaRngLbl[1:]  # after "all"
+    names = ["AP", "AP50", "AP75", *(f"AP_{r}" for r in ranges)]
+    names += [f"AR_{n}" for n in coco_eval.params.maxDets] + [f"AR_{r}" for r in ranges]
+    return {name: float(v) for name, v in zip(names, coco_eval.stats, strict=False)}
+
+
 def _mean_precision(precision: np.ndarray) -> float:
     known = precision[precision > -1]
     return float(known.mean()) if len(known) else float("nan")
-
-
-def best_operating_point(
-    scores: np.ndarray, is_correct: np.ndarray, num_boxes: int
-) -> OperatingPoint:
-    """Find the score threshold with the highest F1.
-
-    Args:
-        scores: [N] of detections, any order.
-        is_correct: [N] bool.
-        num_boxes: boxes to be found.
-
-    Returns:
-        The point; threshold 1 and zeros where nothing is found.
-    """
-    if not len(scores) or not num_boxes:
-        return OperatingPoint(1.0, 0.0, 0.0, 0.0)
-    order = np.argsort(-scores, kind="stable")
-    scores, correct = scores[order], np.cumsum(is_correct[order])
-    used = np.arange(1, len(scores) + 1)
-    f1 = 2 * correct / (used + num_boxes)
-    # Equal scores cannot be told apart by a threshold: only the last of them is a choice.
-    f1[:-1][scores[:-1] == scores[1:]] = -1
-    best = int(f1.argmax())
-    if f1[best] <= 0:
-        return OperatingPoint(1.0, 0.0, 0.0, 0.0)
-    return OperatingPoint(
-        threshold=float(scores[best]),
-        f1=float(f1[best]),
-        precision=float(correct[best] / used[best]),
-        recall=float(correct[best] / num_boxes),
-    )

@@ -3,11 +3,20 @@
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError
 
 from ..misc.errors import DatasetError
 
 _EXIF_ORIENTATION = 0x0112
+_TO_UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
 
 
 def read_rgb(path: Path, declared_wh: tuple[int, int] | None = None) -> np.ndarray:
@@ -30,8 +39,9 @@ def read_rgb(path: Path, declared_wh: tuple[int, int] | None = None) -> np.ndarr
         with Image.open(path) as file:
             file.load()
             image: Image.Image = file
-            if file.getexif().get(_EXIF_ORIENTATION, 1) != 1:
-                upright = ImageOps.exif_transpose(file)
+            turn = _TO_UPRIGHT.get(file.getexif().get(_EXIF_ORIENTATION, 1))
+            if turn is not None:
+                upright = file.transpose(turn)
                 image = file if upright.size != file.size == declared_wh else upright
             pixels = _to_rgb(image)
     except (OSError, ValueError, SyntaxError, EOFError, UnidentifiedImageError) as error:

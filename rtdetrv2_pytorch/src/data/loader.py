@@ -2,6 +2,7 @@
 
 import math
 import os
+import signal
 from collections.abc import Iterator
 from typing import Any, Literal
 
@@ -14,6 +15,8 @@ from ..misc.errors import DatasetError
 from ..misc.seeding import derive_seed
 from .collate import Batch, BatchImageCollateFunction
 from .dataset import DetectionDataset
+
+_STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class EpochSampler(Sampler[list[int]]):
@@ -67,6 +70,16 @@ class EpochSampler(Sampler[list[int]]):
         mine = order[distributed.rank() :: distributed.world_size()]
         for batch in range(self.start_step, self._num_batches()):
             yield mine[batch * self.batch_size : (batch + 1) * self.batch_size]
+
+
+def leave_stopping_to_the_main_process(worker: int) -> None:
+    """Ignore what Ctrl-C or an agent sends to the whole group of processes.
+
+    The main process ends the training at its next batch and needs its workers until then; a
+    worker whose parent is gone ends by itself.
+    """
+    for number in _STOP_SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
 
 
 class DataLoader(TorchDataLoader[Any]):
@@ -135,6 +148,7 @@ class DataLoader(TorchDataLoader[Any]):
             collate_fn=self.collate,
             pin_memory=torch.cuda.is_available() if pin_memory is None else pin_memory,
             timeout=timeout,
+            worker_init_fn=leave_stopping_to_the_main_process,
             multiprocessing_context=multiprocessing_context if num_workers else None,
             generator=torch.Generator(),  # of its own: loading leaves the global one alone
             prefetch_factor=prefetch_factor if num_workers else None,
@@ -148,4 +162,9 @@ class DataLoader(TorchDataLoader[Any]):
         self.epoch_sampler.set_epoch(epoch, start_step)
 
     def __iter__(self) -> Iterator[Batch]:  # type: ignore[override]
-        return super().__iter__()
+        # Blocked until a new worker has said that it ignores them.
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, _STOP_SIGNALS)
+        try:
+            return super().__iter__()
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)

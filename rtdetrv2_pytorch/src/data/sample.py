@@ -38,17 +38,36 @@ class Sample:
     def __post_init__(self) -> None:
         if self.canvas_hw == (0, 0):
             self.canvas_hw = (self.image.shape[1], self.image.shape[2])
+        # The part of the image that no crop has cut off: (x1, y1, x2, y2) in its own pixels.
+        self._shown = (0, 0, self.image.shape[2], self.image.shape[1])
 
     def keep(self, mask: np.ndarray) -> None:
         """Drop the boxes outside a [N] bool mask, with everything that belongs to them."""
         self.boxes, self.labels, self.area = self.boxes[mask], self.labels[mask], self.area[mask]
 
-    def set_window(self, left: int, top: int, width: int, height: int) -> None:
-        """Make a window of the canvas the new canvas; it may extend beyond the old one."""
+    def set_window(
+        self, left: int, top: int, width: int, height: int, *, fill: int | None = None
+    ) -> None:
+        """Make a window of the canvas the new canvas; it may extend beyond the old one.
+
+        Args:
+            left: of the window, in canvas pixels.
+            top: of the window, in canvas pixels.
+            width: of the window.
+            height: of the window.
+            fill: value of what lies beyond the old canvas; default: as before.
+        """
+        if fill is not None and fill != self.fill:
+            if self._has_empty_canvas():
+                self.materialize()  # with its own fill
+            self.fill = fill
         canvas_height, canvas_width = self.canvas_hw
         mirrored_left = canvas_width - left - width if self.is_flipped else left
         self.origin_xy = (self.origin_xy[0] - mirrored_left, self.origin_xy[1] - top)
         self.canvas_hw = (height, width)
+        x1, y1, x2, y2 = self._visible()  # what is cropped off must not come back
+        x, y = self.origin_xy
+        self._shown = (x1 - x, y1 - y, x2 - x, y2 - y)
         self.boxes = self.boxes - np.array([left, top, left, top], dtype=self.boxes.dtype)
 
     def clip_boxes(self) -> None:
@@ -70,9 +89,8 @@ class Sample:
 
     def _visible(self) -> tuple[int, int, int, int]:
         """The part of the image on the canvas: (x1, y1, x2, y2) in canvas pixels."""
-        (x, y), (height, width) = self.origin_xy, self.canvas_hw
-        image_height, image_width = self.image.shape[1:]
-        return max(x, 0), max(y, 0), min(x + image_width, width), min(y + image_height, height)
+        (x, y), (height, width), (x1, y1, x2, y2) = self.origin_xy, self.canvas_hw, self._shown
+        return max(x + x1, 0), max(y + y1, 0), min(x + x2, width), min(y + y2, height)
 
     def _has_empty_canvas(self) -> bool:
         height, width = self.canvas_hw
@@ -107,8 +125,11 @@ class Sample:
                 visible_height, visible_width = out_height - oy1, out_width - ox1
                 out[:, oy1:oy2, ox1:ox2] = region[:, :visible_height, :visible_width]
         self.image = out.flip(-1) if self.is_flipped else out
-        self.boxes = self.boxes * (scale_x, scale_y, scale_x, scale_y)
+        # Multiplied before divided: what ends at the border ends exactly at the border.
+        self.boxes = self.boxes * (out_width, out_height, out_width, out_height)
+        self.boxes = self.boxes / (width, height, width, height)
         self.canvas_hw, self.origin_xy = (out_height, out_width), (0, 0)
+        self._shown = (0, 0, out_width, out_height)
         self.is_flipped = False
         self.pixel_ops = []
 

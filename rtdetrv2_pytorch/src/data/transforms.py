@@ -5,7 +5,7 @@ Each takes a `Sample` and a random generator of its own: nothing is drawn from g
 
 import random
 from collections.abc import Sequence
-from typing import Literal, Protocol
+from typing import Literal, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -18,6 +18,7 @@ Range = tuple[float, float]
 SizeHW = int | tuple[int, int]
 
 
+@runtime_checkable
 class Transform(Protocol):
     """Changes a sample in place and returns it."""
 
@@ -116,8 +117,7 @@ class RandomZoomOut:
         canvas_height, canvas_width = int(height * ratio), int(width * ratio)
         left = int((canvas_width - width) * rng.random())
         top = int((canvas_height - height) * rng.random())
-        sample.fill = self.fill
-        sample.set_window(-left, -top, canvas_width, canvas_height)
+        sample.set_window(-left, -top, canvas_width, canvas_height, fill=self.fill)
         return sample
 
 
@@ -290,11 +290,10 @@ class Resize:
         if not isinstance(self.size, int) and len(self.size) == 2:
             return self.size[0], self.size[1]
         short = self.size if isinstance(self.size, int) else self.size[0]
-        scale = short / min(canvas_hw)
-        if self.max_size is not None:
-            scale = min(scale, self.max_size / max(canvas_hw))
-        height, width = (int(side * scale) for side in canvas_hw)
-        return height, width
+        long = short * max(canvas_hw) // min(canvas_hw)
+        if self.max_size is not None and long > self.max_size:
+            short, long = max(1, self.max_size * short // long), self.max_size
+        return (short, long) if canvas_hw[0] <= canvas_hw[1] else (long, short)
 
     def __call__(self, sample: Sample, rng: random.Random) -> Sample:
         """Compute the pixels at the new size."""
@@ -326,8 +325,7 @@ class PadToSize:
         """Pad where the canvas is smaller."""
         height = max(sample.canvas_hw[0], self.size_hw[0])
         width = max(sample.canvas_hw[1], self.size_hw[1])
-        sample.fill = self.fill
-        sample.set_window(0, 0, width, height)
+        sample.set_window(0, 0, width, height, fill=self.fill)
         return sample
 
 
@@ -358,16 +356,16 @@ class RandomCrop:
 
     def __call__(self, sample: Sample, rng: random.Random) -> Sample:
         """Crop the canvas."""
-        sample.fill = self.fill
         if self.padding is not None:
             (pad_x, pad_y), (height, width) = self.padding, sample.canvas_hw
-            sample.set_window(-pad_x, -pad_y, width + 2 * pad_x, height + 2 * pad_y)
+            padded = (width + 2 * pad_x, height + 2 * pad_y)
+            sample.set_window(-pad_x, -pad_y, *padded, fill=self.fill)
         (height, width), (new_height, new_width) = sample.canvas_hw, self.size_hw
         if not self.pad_if_needed:
             new_height, new_width = min(new_height, height), min(new_width, width)
         left = _random_offset(width - new_width, rng)
         top = _random_offset(height - new_height, rng)
-        sample.set_window(left, top, new_width, new_height)
+        sample.set_window(left, top, new_width, new_height, fill=self.fill)
         sample.clip_boxes()
         box_size = sample.boxes[:, 2:] - sample.boxes[:, :2]
         sample.keep((box_size > 0).all(axis=1))
@@ -451,7 +449,7 @@ class Mosaic:
         if self._others is None:
             raise ValueError("Mosaic needs a data set: use it inside Compose")
         picks = [rng.randrange(len(self._others)) for _ in range(3)]
-        tiles = [sample, *(self._others.load_sample(i) for i in picks)]
+        tiles = [sample, *(self._others.load_readable(i)[1] for i in picks)]
         for tile in tiles:
             self.resize(tile, rng)
         height = max(t.canvas_hw[0] for t in tiles)
@@ -477,8 +475,8 @@ class SampleSource(Protocol):
 
     def __len__(self) -> int: ...
 
-    def load_sample(self, index: int) -> Sample:
-        """Read an image and its boxes, without augmentation."""
+    def load_readable(self, index: int) -> tuple[int, Sample]:
+        """Read an image and its boxes, without augmentation; if need be, the next one."""
 
 
 class ConvertBoxes:

@@ -57,6 +57,9 @@ def read_labels(path: Path) -> CategoryTable:
     names = tuple(_lines(path))
     if not names:
         raise DatasetError(f"{path}: is empty; write one class name a line")
+    for name in names:
+        if names.count(name) > 1:
+            raise DatasetError(f"{path}: class {name!r} occurs more than once; name it once")
     return CategoryTable(tuple(range(len(names))), names)
 
 
@@ -116,13 +119,20 @@ def _read_xml(
         # Difficult objects are trained on and evaluated like all others.
         rows.append((x1, y1, x2, y2, table.names.index(name), (x2 - x1) * (y2 - y1)))
     table_rows = np.array(rows, dtype=np.float64).reshape(-1, 6)
-    width, height = (int(tree.findtext(f"size/{k}", "0") or 0) for k in ("width", "height"))
     return ImageRecord(
         file_name=image,
         image_id=image_id,
-        size_wh=(width, height) if width and height else None,
+        size_wh=_declared_size(tree),
         boxes_xyxy=table_rows[:, :4],
         labels=table_rows[:, 4].astype(np.int64),
         area=table_rows[:, 5],
         iscrowd=np.zeros(len(table_rows), dtype=np.int64),
     )
+
+
+def _declared_size(tree: ET.Element) -> tuple[int, int] | None:
+    try:
+        width, height = (int(float(tree.findtext(f"size/{k}") or 0)) for k in ("width", "height"))
+    except (ValueError, OverflowError):
+        return None
+    return (width, height) if width > 0 and height > 0 else None

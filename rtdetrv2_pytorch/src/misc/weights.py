@@ -1,26 +1,44 @@
 """Weights from files and addresses: found once, loaded safely, reported honestly."""
 
+import hashlib
 import logging
 import os
 import pickle
 import re
-import zipfile
+import shutil
+import struct
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
+from http.client import HTTPException
 from pathlib import Path
 from typing import Any
-from urllib.error import URLError
 from urllib.parse import urlparse
+from urllib.request import urlopen
 
 import torch
 from filelock import FileLock
+from rich.progress import wrap_file
 from torch import Tensor, nn
 
 from .errors import CheckpointError
 
 logger = logging.getLogger(__name__)
 
+_TIMEOUT_S = 20  # without a sign of life from a server
+
 SUPERVISELY_CACHE = Path("~/.cache/supervisely/checkpoints")  # filled by the Supervisely image
+
+# What torch and pickle raise on files that were cut short.
+_DAMAGED = (
+    RuntimeError,
+    EOFError,
+    OSError,
+    ValueError,
+    TypeError,
+    AttributeError,
+    LookupError,
+    struct.error,
+)
 
 # Rebuilt for the size at hand, whatever a file holds.
 _SIZE_DEPENDENT = re.compile(r"(^|\.)(anchors|valid_mask)$")
@@ -35,7 +53,9 @@ def locate(source: str | Path) -> Path:
     """Give the local file of a path or URL, downloading it if no cache has it.
 
     A download is taken under a lock, so that all ranks of a machine share one, and becomes
-    visible under its name only when it is complete and readable.
+    visible under its name only when it is complete and readable. Its address is noted beside it:
+    `best.pth` of another address is another file. A file without a note was put there by hand or
+    by an image, and is taken for what its name says.
 
     Args:
         source: path, or http(s) address.
@@ -53,23 +73,38 @@ def locate(source: str | Path) -> Path:
             raise CheckpointError(f"{path}: no such file; give the path or URL of a checkpoint")
         return path
 
-    name = Path(urlparse(str(source)).path).name
+    url = str(source)
+    name = Path(urlparse(url).path).name
     folders = [SUPERVISELY_CACHE.expanduser(), Path(torch.hub.get_dir()) / "checkpoints"]
     for folder in folders:
-        if (folder / name).is_file():
-            return folder / name
+        target = _place(folder, name, url)
+        if target.is_file():
+            return target
 
     folder = next((f for f in folders if f.is_dir() and os.access(f, os.W_OK)), folders[-1])
-    target = folder / name
+    target = _place(folder, name, url)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with FileLock(f"{target}.lock"):
             if not target.is_file():
-                _download(str(source), target)
-    except (URLError, OSError) as error:
+                _download(url, target)
+    except (OSError, HTTPException, CheckpointError) as error:
         raise CheckpointError(
-            f"cannot download {source}: {error}. Without internet, put that file at {target}"
+            f"cannot download {url}: {error}. Without internet, put that file at {target}"
         ) from error
+    return target
+
+
+def _note(target: Path) -> Path:
+    return target.with_name(f"{target.name}.url")
+
+
+def _place(folder: Path, name: str, url: str) -> Path:
+    """Where the file of an address is, or should be, in one cache."""
+    target = folder / name
+    if _note(target).is_file() and _note(target).read_text() != url:
+        digest = hashlib.sha256(url.encode()).hexdigest()[:12]
+        return target.with_name(f"{target.stem}-{digest}{target.suffix}")
     return target
 
 
@@ -77,8 +112,14 @@ def _download(url: str, target: Path) -> None:
     partial = target.with_name(f".{target.name}.{os.getpid()}.partial")
     logger.info("downloading %s to %s", url, target)
     try:
-        torch.hub.download_url_to_file(url, str(partial), progress=os.isatty(2))
+        with urlopen(url, timeout=_TIMEOUT_S) as response, partial.open("wb") as file:
+            total = int(response.headers.get("Content-Length") or 0)
+            with wrap_file(
+                response, total, description=target.name, disable=not os.isatty(2), transient=True
+            ) as stream:
+                shutil.copyfileobj(stream, file)
         load_checkpoint(partial)  # a cut connection leaves a file that cannot be read
+        _note(target).write_text(url)
         partial.replace(target)
     finally:
         partial.unlink(missing_ok=True)
@@ -101,13 +142,13 @@ def load_checkpoint(source: str | Path) -> dict[str, Any]:
     try:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        if zipfile.is_zipfile(path):
+        if "Unsupported global" in str(error) or "Unsupported class" in str(error):
             raise CheckpointError(
                 f"{path}: holds Python objects other than tensors and plain values; refused, "
                 "because loading them would run code from the file. Save its state dict instead"
             ) from error
         raise CheckpointError(f"{path}: not a PyTorch checkpoint, or damaged") from error
-    except (RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
+    except _DAMAGED as error:
         raise CheckpointError(f"{path}: damaged or cut short ({error}); fetch it again") from error
     if not isinstance(checkpoint, dict):
         raise CheckpointError(f"{path}: holds a {type(checkpoint).__name__}, not a dict of weights")
@@ -207,9 +248,13 @@ def _common_rows(
     names: Sequence[str], their_names: Sequence[str], length: int, their_length: int
 ) -> dict[int, int]:
     """Rows of the classes both have; a row beyond the classes (padding) belongs to both."""
+    counts = len(names), len(their_names)
+    padded = counts[0] + 1, counts[1] + 1
+    if (length, their_length) not in (counts, padded):
+        return {}  # the names are not those of the rows
     place = {name: i for i, name in enumerate(their_names)}
     rows = {i: place[name] for i, name in enumerate(names) if name in place}
-    if rows and length == len(names) + 1 and their_length == len(their_names) + 1:
+    if rows and (length, their_length) == padded:
         rows[len(names)] = len(their_names)
     return rows
 
@@ -235,4 +280,4 @@ def load_strict(model: nn.Module, state: Mapping[str, Tensor], *, source: str) -
             f"other shapes {other[:3]} ({len(missing)}, {len(unknown)}, {len(other)} in all); "
             "use its own configuration, or tune from it instead of resuming"
         )
-    model.load_state_dict(state, strict=False)
+    model.load_state_dict({k: state[k] for k in own if k in state}, strict=False)

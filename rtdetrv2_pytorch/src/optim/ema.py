@@ -37,8 +37,11 @@ class ModelEMA:
     def update(self, model: nn.Module) -> None:
         """Move the average towards the model's present weights."""
         self.updates += 1
-        theirs = _floating(unwrap(model))
-        torch._foreach_lerp_(_floating(self.module), theirs, 1 - self.decay_at(self.updates))
+        decay = self.decay_at(self.updates)
+        mine, theirs = _floating(self.module), _floating(unwrap(model))
+        # Not lerp, which makes NaN of two infinities: anchors outside the image are infinite.
+        torch._foreach_mul_(mine, decay)
+        torch._foreach_add_(mine, theirs, alpha=1 - decay)
 
     def state_dict(self) -> dict[str, Any]:
         """`module`: weights; `updates`: how many there were."""

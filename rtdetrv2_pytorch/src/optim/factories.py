@@ -181,7 +181,7 @@ def one_cycle_lr(
     long as the run.
     """
     groups = optimizer.param_groups
-    if isinstance(max_lr, float):
+    if isinstance(max_lr, int | float):
         highest = max(group["lr"] for group in groups)
         max_lr = [max_lr * group["lr"] / highest for group in groups]
     return lr_scheduler.OneCycleLR(

@@ -28,6 +28,9 @@ def group_parameters(
     groups: list[dict[str, Any]] = []
     for rule in rules or ():
         pattern = rule["params"]
+        # Frozen norms are buffers: a rule that matches only those is right, and without effect.
+        if not any(re.search(pattern, name) for name in model.state_dict()):
+            raise ValueError(f"{pattern!r} matches the name of no parameter; correct it")
         names = [name for name in trainable if re.search(pattern, name)]
         for name in names:
             if name in owner:

@@ -60,10 +60,14 @@ class LinearWarmup:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from a saved state; the optimizer's rates are set from it."""
+        """Go on from a saved state; the optimizer must have been loaded before."""
         self.last_step = int(state["last_step"])
         self.warmup_duration = int(state["warmup_duration"])
-        self._scheduled = [float(lr) for lr in state["warmup_end_values"]]
+        if self.finished():
+            # The optimizer's own, loaded before: other programs' files keep those of long ago.
+            self._scheduled = [group["lr"] for group in self.lr_scheduler.optimizer.param_groups]
+        else:
+            self._scheduled = [float(lr) for lr in state["warmup_end_values"]]
         self._apply()
 
     def _apply(self) -> None:

@@ -96,7 +96,7 @@ def train_one_epoch(
         loader: batches; its epoch is set here.
         epoch: 0-based.
         start_step: batches of this epoch that were trained before.
-        stop: ends the epoch after the present batch.
+        stop: ends the epoch after the present optimizer step.
         after_step: called after each batch.
 
     Returns:
@@ -122,8 +122,8 @@ def train_one_epoch(
         progress.total_s += time.perf_counter() - begin
         progress.timed_steps += 1
         after_step(progress)
-        if stop.is_set:
-            break
+        if stop.is_set and progress.step % state.grad_accum_steps == 0:
+            break  # between two optimizer steps, so that none is lost
         begin = time.perf_counter()
     return progress
 

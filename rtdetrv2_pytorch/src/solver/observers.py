@@ -100,7 +100,7 @@ def metrics_table(evaluation: Evaluation) -> list[str]:
     lines = [f"{'class':<{width}}  boxes     AP   AP50  threshold     F1"]
     for c in evaluation.classes:
         lines.append(
-            f"{c.name:<{width}}  {c.num_boxes:>5}  {c.ap:.3f}  {c.ap50:.3f}  "
+            f"{c.name:<{width}}  {c.num_boxes:>5}  {c.ap:>5.3f}  {c.ap50:>5.3f}  "
             f"{c.best.threshold:>9.3f}  {c.best.f1:.3f}"
         )
     return lines

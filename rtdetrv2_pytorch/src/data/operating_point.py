@@ -1,0 +1,98 @@
+"""At which score a detector is best used: hits at IoU 0.5, and the threshold of the best F1."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+IOU_OF_A_HIT = 0.5
+
+
+@dataclass(frozen=True)
+class OperatingPoint:
+    """Where F1 at IoU 0.5 is highest: use detections with at least this score."""
+
+    threshold: float
+    f1: float
+    precision: float
+    recall: float
+
+
+def best_operating_point(scores: np.ndarray, is_hit: np.ndarray, num_boxes: int) -> OperatingPoint:
+    """Find the score threshold with the highest F1.
+
+    Args:
+        scores: [N] of detections, any order.
+        is_hit: [N] bool.
+        num_boxes: boxes to be found.
+
+    Returns:
+        The point; threshold 1 and zeros where nothing is found.
+    """
+    if not len(scores) or not num_boxes:
+        return OperatingPoint(1.0, 0.0, 0.0, 0.0)
+    order = np.argsort(-scores, kind="stable")
+    scores, hits = scores[order], np.cumsum(is_hit[order])
+    used = np.arange(1, len(scores) + 1)
+    f1 = 2 * hits / (used + num_boxes)
+    # Equal scores cannot be told apart by a threshold: only the last of them is a choice.
+    f1[:-1][scores[:-1] == scores[1:]] = -1
+    best = int(f1.argmax())
+    if f1[best] <= 0:
+        return OperatingPoint(1.0, 0.0, 0.0, 0.0)
+    return OperatingPoint(
+        threshold=float(scores[best]),
+        f1=float(f1[best]),
+        precision=float(hits[best] / used[best]),
+        recall=float(hits[best] / num_boxes),
+    )
+
+
+def find_hits(
+    boxes: np.ndarray,
+    scores: np.ndarray,
+    labels: np.ndarray,
+    true_boxes: np.ndarray,
+    true_labels: np.ndarray,
+    is_crowd: np.ndarray,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Match the detections of one image as COCO does, at IoU 0.5, however many there are.
+
+    Best scores choose first; each takes the free box of its class with the highest IoU. A
+    detection that finds only a crowd is neither a hit nor a mistake.
+
+    Args:
+        boxes: [N, 4] xyxy pixels.
+        scores: [N].
+        labels: [N].
+        true_boxes: [M, 4] xyxy pixels.
+        true_labels: [M].
+        is_crowd: [M] bool.
+
+    Returns:
+        [N] bool whether each is a hit, and [N] bool whether it counts at all.
+    """
+    is_hit, counts = np.zeros(len(boxes), dtype=bool), np.ones(len(boxes), dtype=bool)
+    overlaps = _overlaps(boxes, true_boxes, is_crowd)
+    overlaps[(labels[:, None] != true_labels) | (overlaps < IOU_OF_A_HIT)] = 0
+    in_crowd = (overlaps[:, is_crowd] > 0).any(axis=1)
+    free = np.where(is_crowd, 0.0, overlaps)
+    candidates = np.flatnonzero(free.any(axis=1))
+    for i in candidates[np.argsort(-scores[candidates], kind="stable")]:
+        place = int(free[i].argmax())
+        if free[i, place] > 0:
+            is_hit[i] = True
+            free[:, place] = 0
+    counts[in_crowd & ~is_hit] = False
+    return is_hit, counts
+
+
+def _overlaps(boxes: np.ndarray, true_boxes: np.ndarray, is_crowd: np.ndarray) -> np.ndarray:
+    """[N, M] IoU; with a crowd the part of the detection that lies in it."""
+    low = np.maximum(boxes[:, None, :2], true_boxes[:, :2])
+    high = np.minimum(boxes[:, None, 2:], true_boxes[:, 2:])
+    common = (high - low).clip(0).prod(axis=2)
+    area = (boxes[:, 2:] - boxes[:, :2]).prod(axis=1)[:, None]
+    true_area = (true_boxes[:, 2:] - true_boxes[:, :2]).prod(axis=1)
+    union = np.where(is_crowd, area, area + true_area - common)
+    overlaps: np.ndarray = common / np.maximum(union, 1e-12)
+    return overlaps

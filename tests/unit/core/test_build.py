@@ -1,0 +1,101 @@
+"""Sections against signatures."""
+
+from typing import Literal
+
+import pytest
+
+from rtdetrv2_pytorch.src.core import ConfigError, build
+from rtdetrv2_pytorch.src.core.build import Sections, convert, suggest
+from rtdetrv2_pytorch.src.data.compose import Compose, Policy
+from rtdetrv2_pytorch.src.data.transforms import RandomZoomOut, Resize
+
+
+def test_numbers_that_yaml_reads_as_strings_become_numbers():
+    assert convert("1e-4", float, "lr") == 1e-4
+    assert convert([640, 320], tuple[int, int], "size") == (640, 320)
+    assert convert("path.pth", bool | str, "pretrained") == "path.pth"
+    assert convert(True, bool | str, "pretrained") is True
+
+
+@pytest.mark.parametrize(
+    ("value", "hint", "message"),
+    [
+        ("256x", int, r"D = '256x': Input should be a valid integer, unable to parse string"),
+        (2.5, int, r"D = 2.5: Input should be a valid integer"),
+        (True, int, r"D = True: a number is needed here"),
+        ("v1", Literal["v2"], r"D = 'v1': Input should be 'v2'"),
+        ([1, "x"], list[int], r"D = 'x': Input should be a valid integer"),
+        ({"name": "never"}, Policy, r"D.name = 'never': Input should be 'default' or 'stop_epoch'"),
+    ],
+)
+def test_other_types_are_refused_with_place_value_and_reason(value, hint, message):
+    with pytest.raises(ConfigError, match=message):
+        convert(value, hint, "D")
+
+
+def test_a_close_word_is_suggested_and_otherwise_all_are_listed():
+    assert suggest("freez_norm", ["freeze_norm", "depth"]) == "; did you mean 'freeze_norm'?"
+    assert suggest("zzz", ["b", "a"]) == "; known are a, b"
+
+
+def test_a_section_is_looked_up_by_name_and_inline_keys_come_on_top():
+    sections = Sections({"RandomZoomOut": {"fill": 3, "p": 0.25}}, {})
+    built = sections.construct({"type": "RandomZoomOut", "p": 1.0}, "here")
+    assert isinstance(built, RandomZoomOut)
+    assert (built.fill, built.p) == (3, 1.0)
+
+
+def test_lists_of_components_are_built_in_order():
+    sections = Sections({}, {})
+    ops = [{"type": "Resize", "size": [64, 32]}, {"type": "RandomZoomOut"}]
+    compose = sections.construct({"type": "Compose", "ops": ops}, "transforms")
+    assert isinstance(compose, Compose)
+    assert [type(op) for op in compose.ops] == [Resize, RandomZoomOut]
+    assert compose.ops[0].size == [64, 32]
+
+
+def test_the_misspelt_historical_name_is_known():
+    sections = Sections({}, {})
+    assert sections.construct("BatchImageCollateFuncion", "collate_fn").scales is None
+
+
+@pytest.mark.parametrize(
+    ("description", "message"),
+    [
+        ("Resise", r"op: unknown component 'Resise'; did you mean 'Resize'\?"),
+        ({"size": 3}, "op = .*: give a component's name, or {type: name}"),
+        ({"type": "Resize", "sise": 3}, r"Resize: unknown key 'sise'; did you mean 'size'\?"),
+        ({"type": "Resize"}, "Resize: 'size' is missing; it has no default"),
+        ({"type": "Resize", "size": "big"}, "Resize.size.* = 'big'"),
+        ({"type": "RandomZoomOut", "side_range": [3, 2]}, "RandomZoomOut: side_range"),
+    ],
+)
+def test_what_is_wrong_is_named(description, message):
+    with pytest.raises(ConfigError, match=message):
+        Sections({}, {}).construct(description, "op")
+
+
+def test_checking_builds_nothing(monkeypatch):
+    def explode(**kwargs):
+        raise AssertionError("built")
+
+    monkeypatch.setitem(build.COMPONENTS, "Resize", explode)
+    Sections({}, {}).check({"type": "Compose", "ops": []}, "transforms")
+
+
+def test_a_shared_value_beats_the_sections_own_and_the_conflict_is_listed():
+    sections = Sections(
+        {"RTDETRPostProcessor": {"num_classes": 5, "num_top_queries": 7}}, {"num_classes": 3}
+    )
+    built = sections.construct("RTDETRPostProcessor", "postprocessor")
+    assert (built.num_classes, built.num_top_queries) == (3, 7)
+    assert sections.conflicts() == [
+        "RTDETRPostProcessor.num_classes = 5 is overruled by top-level num_classes = 3"
+    ]
+
+
+def test_equal_shared_values_are_no_conflict():
+    sections = Sections(
+        {"HybridEncoder": {"eval_spatial_size": [64, 32]}}, {"eval_spatial_size": (64, 32)}
+    )
+    assert sections.conflicts() == []

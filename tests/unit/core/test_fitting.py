@@ -1,0 +1,200 @@
+"""Values that have to agree, and what follows from whom."""
+
+import pytest
+
+from rtdetrv2_pytorch.src.core import ConfigError
+from rtdetrv2_pytorch.src.core.fitting import (
+    drop_leftovers,
+    fit_epochs,
+    fit_image_sizes,
+    fit_steps,
+)
+from rtdetrv2_pytorch.src.core.yaml_files import Layer, merge_layers
+
+POLICY = ("train_dataloader", "dataset", "transforms", "policy", "epoch")
+
+
+def stack(*values):
+    """Layers of (values, epochs of the recipe), and the merged configuration."""
+    layers = [Layer(f"layer{i}", v, v.get("epoches", 72)) for i, v in enumerate(values)]
+    return layers, merge_layers(layers)
+
+
+def resize(size):
+    return {"dataset": {"transforms": {"ops": [{"type": "Resize", "size": size}]}}}
+
+
+def recipe(stop=117, epochs=120, milestones=(1000,), scales=(480, 640)):
+    return {
+        "epoches": epochs,
+        "train_dataloader": {
+            "dataset": {"transforms": {"policy": {"name": "stop_epoch", "epoch": stop}}},
+            "collate_fn": {"scales": scales and list(scales), "stop_epoch": stop},
+        },
+        "lr_scheduler": {"type": "MultiStepLR", "milestones": list(milestones)},
+    }
+
+
+def policy_epoch(values):
+    return values["train_dataloader"]["dataset"]["transforms"]["policy"]["epoch"]
+
+
+# Image sizes
+
+
+def test_a_later_eval_size_changes_both_resizes():
+    layers, values = stack(
+        {"train_dataloader": resize([640, 640]), "val_dataloader": resize([640, 640])},
+        {"eval_spatial_size": [320, 256]},
+    )
+    notes = fit_image_sizes(values, layers)
+    assert values["train_dataloader"] == resize([320, 256])
+    assert values["val_dataloader"] == resize([320, 256])
+    assert len(notes) == 2
+    assert "[640, 640] -> [320, 256]" in notes[0]
+
+
+def test_later_resizes_change_the_eval_size():
+    layers, values = stack(
+        {"eval_spatial_size": [640, 640]},
+        {"train_dataloader": resize([320, 320]), "val_dataloader": resize([320, 320])},
+    )
+    fit_image_sizes(values, layers)
+    assert values["eval_spatial_size"] == [320, 320]
+
+
+def test_different_sizes_in_one_place_are_an_error_that_lists_them():
+    layers, values = stack(
+        {
+            "eval_spatial_size": [640, 640],
+            "train_dataloader": resize([320, 320]),
+            "val_dataloader": resize([640, 640]),
+        }
+    )
+    with pytest.raises(ConfigError, match=r"layer0: different image sizes.*ops: \[320, 320\]"):
+        fit_image_sizes(values, layers)
+
+
+def test_equal_sizes_and_resizes_that_keep_the_shape_are_left_alone():
+    layers, values = stack(
+        {"eval_spatial_size": [640, 640], "train_dataloader": resize(512), "val_dataloader": {}}
+    )
+    assert fit_image_sizes(values, layers) == []
+    assert values["train_dataloader"] == resize(512)
+
+
+# Epochs
+
+
+def test_a_stop_beyond_the_run_moves_to_the_same_fraction():
+    layers, values = stack(recipe(), {"epoches": 50})
+    notes = fit_epochs(values, layers)
+    assert policy_epoch(values) == 49  # 117 / 120 * 50 = 48.75
+    assert values["train_dataloader"]["collate_fn"]["stop_epoch"] == 49
+    assert "117 -> 49, as in a run of 120 epochs, for 50" in notes[0]
+
+
+def test_a_stop_within_the_run_is_honoured():
+    layers, values = stack(recipe(stop=30), {"epoches": 50})
+    assert fit_epochs(values, layers) == []
+    assert policy_epoch(values) == 30
+
+
+def test_a_milestone_that_means_never_stays_and_others_move():
+    layers, values = stack(recipe(milestones=(60, 1000)), {"epoches": 20})
+    fit_epochs(values, layers)
+    assert values["lr_scheduler"]["milestones"] == [10, 1000]
+
+
+def test_a_stop_chosen_with_the_epochs_beside_it_is_honoured_even_beyond():
+    layers, values = stack(recipe(), recipe(stop=60, epochs=50))
+    assert fit_epochs(values, layers) == []
+    assert policy_epoch(values) == 60
+
+
+@pytest.mark.parametrize(("epochs", "stop"), [(2, 1), (1, 1)])
+def test_in_very_short_runs_one_epoch_stays_on_either_side_if_there_are_two(epochs, stop):
+    layers, values = stack(recipe(), {"epoches": epochs})
+    fit_epochs(values, layers)
+    assert policy_epoch(values) == stop
+
+
+def test_the_stop_of_multi_scale_is_not_mentioned_where_there_is_no_multi_scale():
+    layers, values = stack(recipe(scales=None), {"epoches": 50})
+    assert len(fit_epochs(values, layers)) == 1
+
+
+# Steps
+
+
+def test_warm_ups_longer_than_a_third_become_five_per_cent():
+    values = {
+        "lr_warmup_scheduler": {"warmup_duration": 2000},
+        "ema": {"warmups": 2000, "decay": 0.9999},
+    }
+    notes = fit_steps(values, 600)
+    assert values["lr_warmup_scheduler"]["warmup_duration"] == 30
+    assert values["ema"]["warmups"] == 30
+    assert "2000 -> 30 steps, 5 % of the 600 here" in notes[0]
+    # The average looks back as far: 1 / (1 - decay) = 30 steps.
+    assert values["ema"]["decay"] == pytest.approx(1 - 1 / 30)
+    assert len(notes) == 3
+
+
+@pytest.mark.parametrize("steps", [6000, 100_000])
+def test_warm_ups_up_to_a_third_are_honoured(steps):
+    values = {
+        "lr_warmup_scheduler": {"warmup_duration": 2000},
+        "ema": {"warmups": 2000, "decay": 0.9999},
+    }
+    assert fit_steps(values, steps) == []
+    assert values["ema"] == {"warmups": 2000, "decay": 0.9999}
+
+
+def test_a_lower_decay_than_needed_is_honoured():
+    values = {"ema": {"warmups": 2000, "decay": 0.9}}
+    fit_steps(values, 600)
+    assert values["ema"]["decay"] == 0.9
+
+
+def test_a_run_of_one_step_has_a_warm_up_of_one():
+    values = {"lr_warmup_scheduler": {"warmup_duration": 10}}
+    fit_steps(values, 1)
+    assert values["lr_warmup_scheduler"]["warmup_duration"] == 1
+
+
+# Leftovers of another type
+
+
+def test_keys_of_the_type_before_go_and_common_ones_stay():
+    layers, values = stack(
+        {
+            "lr_scheduler": {"type": "MultiStepLR", "milestones": [1], "gamma": 0.1},
+            "optimizer": {"type": "AdamW", "lr": 0.1, "betas": [0.9, 0.99], "params": []},
+        },
+        {
+            "lr_scheduler": {"type": "CosineAnnealingLR", "eta_min": 0.0},
+            "optimizer": {"type": "SGD", "momentum": 0.9},
+        },
+    )
+    notes = drop_leftovers(values, layers)
+    assert values["lr_scheduler"] == {"type": "CosineAnnealingLR", "eta_min": 0.0}
+    assert values["optimizer"] == {"type": "SGD", "lr": 0.1, "params": [], "momentum": 0.9}
+    assert "lr_scheduler.milestones: removed, CosineAnnealingLR does not have it" in notes
+
+
+def test_a_wrong_key_beside_the_new_type_is_not_a_leftover():
+    layers, values = stack(
+        {"lr_scheduler": {"type": "MultiStepLR", "milestones": [1]}},
+        {"lr_scheduler": {"type": "CosineAnnealingLR", "milestones": [2]}},
+    )
+    assert drop_leftovers(values, layers) == []
+
+
+def test_repeating_the_same_type_drops_nothing():
+    layers, values = stack(
+        {"train_dataloader": {"type": "DataLoader", "total_batch_size": 16}},
+        {"train_dataloader": {"type": "DataLoader"}},
+    )
+    assert drop_leftovers(values, layers) == []
+    assert values["train_dataloader"]["total_batch_size"] == 16

@@ -1,0 +1,307 @@
+"""The public face of the configuration."""
+
+import json
+import logging
+import subprocess
+import sys
+from collections import OrderedDict
+from pathlib import Path
+
+import pytest
+import torch
+
+from rtdetrv2_pytorch.src.core import ConfigError, YAMLConfig
+from rtdetrv2_pytorch.src.core.yaml_files import get
+from tests.tiny import CONFIGS, data_section, tiny_config
+
+GOLDEN = Path(__file__).parents[2] / "golden"
+MODELS = json.loads((GOLDEN / "models.json").read_text())
+FILES = json.loads((GOLDEN / "config_files.json").read_text())["files"]
+S = CONFIGS / "rtdetrv2" / "rtdetrv2_r18vd_120e_coco.yml"
+
+
+# The shipped files
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_every_public_file_exists_includes_and_sets_what_it_should(name):
+    from rtdetrv2_pytorch.src.core.yaml_files import read_layers
+
+    own = read_layers(CONFIGS / name)[-1].values
+    flat = dict(flatten(own))
+    expected = {"epoches" if k == "epochs" else k: v for k, v in FILES[name]["sets"].items()}
+    assert flat == expected
+    text = (CONFIGS / name).read_text()
+    for include in FILES[name]["includes"]:
+        assert f"- {include}\n" in text
+
+
+def flatten(values, prefix=""):
+    for key, value in values.items():
+        if isinstance(value, dict):
+            yield from flatten(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_every_model_resolves_to_its_published_values(name):
+    cfg = YAMLConfig(CONFIGS / "rtdetrv2" / f"{name}.yml")
+    values, model = cfg.yaml_cfg, MODELS[name]
+    training = model["training"]
+    settings = cfg.settings
+    assert cfg.epoches == training["epochs"]
+    for key in ("use_amp", "use_ema", "clip_max_norm", "sync_bn", "find_unused_parameters"):
+        assert getattr(settings, key) == training[key], key
+    for key in ("print_freq", "checkpoint_freq", "output_dir", "tuning"):
+        assert getattr(settings, key) == training[key], key
+    for key in ("num_classes", "remap_mscoco_category"):
+        assert values.get(key, False) == training[key], key
+    for key in ("lr_scheduler", "ema", "scaler"):
+        assert values[key] == training[key], key
+    assert values["lr_warmup_scheduler"] == training["lr_warmup"]
+
+    loader, val = values["train_dataloader"], values["val_dataloader"]
+    for prefix, section in (("train", loader), ("val", val)):
+        for key in ("total_batch_size", "num_workers", "shuffle", "drop_last"):
+            assert section[key] == training[f"{prefix}_{key}"], key
+        assert section["dataset"]["transforms"]["ops"] == training[f"{prefix}_transforms"]
+    assert loader["dataset"]["transforms"]["policy"] == training["train_transform_policy"]
+    assert loader["collate_fn"] == training["collate"]
+
+    encoder = {k: v for k, v in model["encoder"].items() if k in values["HybridEncoder"]}
+    assert {k: values["HybridEncoder"][k] for k in encoder} == encoder
+    decoder = {k: v for k, v in model["decoder"].items() if k in values["RTDETRTransformerv2"]}
+    ours = {k: values["RTDETRTransformerv2"][k] for k in decoder}
+    assert ours == decoder
+    criterion = values["RTDETRCriterionv2"]
+    assert criterion["losses"] == model["criterion"]["losses"]
+    assert criterion["weight_dict"] == model["criterion"]["weight_dict"]
+    assert criterion["alpha"] == model["criterion"]["alpha"]
+
+
+# What is built
+
+
+@pytest.fixture
+def cfg(tmp_path, digits):
+    return tiny_config(tmp_path / "out", digits)
+
+
+def test_the_documented_interface_is_there(cfg):
+    assert cfg.output_dir.name == "out"
+    assert cfg.epoches == 2
+    outputs = cfg.model.eval()(torch.rand(1, 3, 64, 96))
+    sizes = torch.tensor([[96, 64]])
+    assert len(cfg.postprocessor(outputs, sizes)[0]["scores"]) == 20
+    assert sum(len(g["params"]) for g in cfg.optimizer.param_groups) == len(
+        [p for p in cfg.model.parameters() if p.requires_grad]
+    )
+    assert cfg.lr_scheduler.optimizer is cfg.optimizer
+    assert cfg.lr_warmup_scheduler.lr_scheduler is cfg.lr_scheduler
+    assert cfg.ema.module is not cfg.model
+    assert cfg.scaler is None  # use_amp is off
+    images, targets = next(iter(cfg.train_dataloader))
+    cfg.model.train()
+    losses = cfg.criterion(cfg.model(images, targets=targets), targets, epoch=0, step=0)
+    assert sum(losses.values()).isfinite()
+    assert len(cfg.val_dataloader.dataset) == 4
+    assert cfg.evaluator.iou_types == ["bbox"]
+    assert Path(cfg.writer.log_dir) == cfg.output_dir / "summary"
+
+
+def test_parts_are_built_once_and_can_be_replaced(cfg):
+    assert cfg.model is cfg.model
+    mine = torch.nn.Sequential(OrderedDict(fc=torch.nn.Linear(2, 2), norm=torch.nn.LayerNorm(2)))
+    cfg.model = mine
+    assert cfg.optimizer.param_groups[-1]["params"][0] is mine.fc.weight
+
+
+def test_an_edit_before_building_is_honoured_and_checked(cfg):
+    cfg.yaml_cfg["RTDETRTransformerv2"]["num_queries"] = 5
+    assert cfg.model.decoder.num_queries == 5
+    cfg.yaml_cfg["RTDETRPostProcessor"]["num_top_querys"] = 3
+    with pytest.raises(ConfigError, match="did you mean 'num_top_queries'"):
+        _ = cfg.postprocessor
+
+
+def test_two_configs_never_influence_each_other(tmp_path, digits):
+    def keys(cfg):
+        return {k: tuple(v.shape) for k, v in cfg.model.state_dict().items()}
+
+    def network(**decoder):
+        return tiny_config(tmp_path, digits, RTDETRTransformerv2=decoder)
+
+    first = keys(network())
+    second = keys(network(num_layers=1, num_queries=3))
+    assert first != second
+    assert keys(network()) == first
+
+
+def test_file_defaults_are_not_shared_between_configs(tmp_path, digits):
+    a, b = tiny_config(tmp_path, digits), tiny_config(tmp_path, digits)
+    a.yaml_cfg["optimizer"]["params"].append({"params": "x", "lr": 1.0})
+    assert len(b.yaml_cfg["optimizer"]["params"]) == 1
+
+
+# Classes come from the data
+
+
+def test_num_classes_and_remapping_follow_the_data(cfg):
+    assert cfg.yaml_cfg["num_classes"] == 80  # of the recipe, until the data is looked at
+    assert cfg.model.decoder.num_classes == 10
+    assert cfg.yaml_cfg["num_classes"] == 10
+    assert cfg.yaml_cfg["remap_mscoco_category"] is False
+    assert cfg.criterion.num_classes == 10
+    assert cfg.class_names == list("0123456789")
+
+
+def test_another_number_of_classes_given_by_hand_is_an_error_with_both(tmp_path, digits):
+    cfg = tiny_config(tmp_path, digits, num_classes=4)
+    with pytest.raises(ConfigError, match=r"num_classes = 4, but .* has 10 classes \(0, 1, 2, 3"):
+        _ = cfg.model
+
+
+def test_the_right_number_given_by_hand_is_fine(tmp_path, digits):
+    assert tiny_config(tmp_path, digits, num_classes=10).model.decoder.num_classes == 10
+
+
+def test_coco_remapping_asked_for_on_other_data_is_an_error(tmp_path, digits):
+    cfg = tiny_config(tmp_path, digits, remap_mscoco_category=True)
+    with pytest.raises(ConfigError, match="does not have COCO's own 80 categories; leave it out"):
+        _ = cfg.model
+
+
+def test_without_the_data_here_the_files_number_counts():
+    cfg = YAMLConfig(S, PResNet={"pretrained": False})
+    assert cfg.categories is None
+    assert cfg.model.decoder.num_classes == 80
+
+
+def test_validation_takes_the_labels_of_training(tmp_path, digits):
+    ann = json.loads((digits / "annotations" / "instances_val.json").read_text())
+    for category in ann["categories"]:
+        category["id"] += 100
+    for annotation in ann["annotations"]:
+        annotation["category_id"] += 100
+    shifted = tmp_path / "instances_val.json"
+    shifted.write_text(json.dumps(ann))
+    plain = tiny_config(tmp_path, digits)
+    other = tiny_config(tmp_path, digits, val_dataloader={"dataset": {"ann_file": str(shifted)}})
+    labels = plain.val_dataset.annotations.labels
+    assert other.val_dataset.annotations.labels.tolist() == labels.tolist()
+
+
+# Checks
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        ({"PResNet": {"freez_norm": True}}, r"PResNet: unknown key 'freez_norm'; did you mean"),
+        ({"HGNetv2": {"nam": "L"}}, r"HGNetv2: unknown key 'nam'"),  # not even selected
+        ({"HGNetv2": 3}, r"HGNetv2 = 3: give a mapping of its keys"),
+        ({"epoch": 3}, r"unknown key 'epoch'; did you mean 'epoches'"),
+        ({"model": "RTDETRX"}, r"model: unknown component 'RTDETRX'; did you mean 'RTDETR'"),
+        ({"eval_spatial_size": [300, 320]}, r"must be multiples of 32"),
+        ({"optimizer": {"lr": "fast"}}, r"AdamW.lr = 'fast'"),
+        ({"epoches": "many"}, r"epoches = 'many'"),
+        ({"amp_dtype": "fp8"}, r"amp_dtype = 'fp8': Input should be 'auto', 'bfloat16'"),
+        (
+            {
+                "train_dataloader": {
+                    "dataset": {"transforms": {"ops": [{"type": "Resize", "size": [640, 640]}]}}
+                }
+            },
+            r"must end with {type: ConvertBoxes, fmt: cxcywh, normalize: true}",
+        ),
+        ({"device": "gpu0"}, r"device = 'gpu0'"),
+    ],
+)
+def test_mistakes_are_refused_before_anything_is_built(overrides, message):
+    with pytest.raises(ConfigError, match=message):
+        _ = YAMLConfig(S, **overrides).device
+
+
+def test_a_shared_value_that_overrules_a_section_warns_with_both(caplog):
+    with caplog.at_level(logging.WARNING):
+        cfg = YAMLConfig(S, HybridEncoder={"eval_spatial_size": [320, 320]})
+    assert "HybridEncoder.eval_spatial_size = [320, 320] is overruled" in caplog.text
+    assert cfg.yaml_cfg["eval_spatial_size"] == [640, 640]
+
+
+def test_a_total_batch_that_cannot_be_divided_is_refused(tmp_path, digits, monkeypatch):
+    cfg = tiny_config(tmp_path, digits)
+    monkeypatch.setattr("rtdetrv2_pytorch.src.misc.distributed.world_size", lambda: 3)
+    with pytest.raises(ConfigError, match="total_batch_size = 2: cannot be divided among 3 ranks"):
+        _ = cfg.train_dataloader
+
+
+def test_a_missing_part_is_named(cfg):
+    cfg.yaml_cfg.pop("criterion")
+    with pytest.raises(ConfigError, match="'criterion' is not configured"):
+        _ = cfg.criterion
+
+
+def test_batch_size_and_workers_at_the_top_hold_for_both_loaders(tmp_path, digits):
+    cfg = tiny_config(tmp_path, digits, batch_size=3, num_workers=0)
+    assert cfg.train_dataloader.epoch_sampler.batch_size == 3
+    assert cfg.val_dataloader.epoch_sampler.batch_size == 3
+
+
+# Weights
+
+
+def test_no_imagenet_download_when_a_checkpoint_replaces_the_backbone(tmp_path, digits):
+    cfg = tiny_config(tmp_path, digits, tuning="some.pth", PResNet={"pretrained": True})
+    assert cfg.model is not None  # would fail here, without internet
+    assert get(cfg.yaml_cfg, ("PResNet", "pretrained")) is False
+
+
+def test_resuming_leaves_the_recipes_tuning_behind():
+    name = "rtdetrv2_r18vd_dsp_3x_coco.yml"
+    assert YAMLConfig(S.with_name(name)).settings.tuning.startswith("https://")
+    assert YAMLConfig(S.with_name(name), resume="last.pth").settings.tuning is None
+
+
+def test_optimizer_rules_that_overlap_are_refused(tmp_path, digits):
+    rules = [{"params": "backbone", "lr": 1.0}, {"params": "norm", "weight_decay": 0.0}]
+    cfg = tiny_config(tmp_path, digits, optimizer={"params": rules})
+    with pytest.raises(ConfigError, match="optimizer.params: parameter .* is matched by"):
+        _ = cfg.optimizer
+
+
+def test_schedulers_by_name(tmp_path, digits):
+    rates = {}
+    for name in ("MultiStepLR", "CosineAnnealingLR", "FlatCosineLR", "OneCycleLR"):
+        section = {"type": name} | ({"max_lr": 1e-4} if name == "OneCycleLR" else {})
+        cfg = tiny_config(tmp_path, digits, epoches=4, lr_scheduler=section)
+        rates[name] = cfg.lr_scheduler.get_last_lr()[0]
+    assert rates["MultiStepLR"] == rates["CosineAnnealingLR"] == rates["FlatCosineLR"] == 1e-4
+    assert rates["OneCycleLR"] == pytest.approx(1e-4 / 25)
+
+
+def test_nothing_depends_on_the_current_directory(tmp_path, digits):
+    script = (
+        "from rtdetrv2_pytorch.src.core import YAMLConfig\n"
+        f"print(YAMLConfig({str(S)!r}, PResNet={{'pretrained': False}}).epoches)\n"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", script],
+        cwd=tmp_path,
+        env={"PYTHONPATH": str(CONFIGS.parents[1])},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert result.stdout == "120\n"
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_files_of_users_include_ours_by_name(tmp_path, digits):
+    mine = tmp_path / "mine.yml"
+    mine.write_text(
+        f"__include__: ['{S}']\nepochs: 3\nBatchImageCollateFuncion: {{scales: null}}\n"
+    )
+    cfg = YAMLConfig(mine, **data_section(digits))
+    assert cfg.epoches == 3

@@ -1,0 +1,149 @@
+"""Files that include one another, and who set a value last."""
+
+import pytest
+
+from rtdetrv2_pytorch.src.core import ConfigError
+from rtdetrv2_pytorch.src.core.yaml_files import (
+    get,
+    last_setter,
+    merge,
+    merge_layers,
+    parse_overrides,
+    plain,
+    put,
+    read_layers,
+)
+
+
+def write(folder, **files):
+    for name, text in files.items():
+        (folder / f"{name}.yml").write_text(text)
+
+
+def test_later_includes_win_and_the_file_itself_wins_over_all(tmp_path):
+    write(
+        tmp_path,
+        a="x: 1\ny: {p: 1, q: 1}\nlist: [1, 2]",
+        b="x: 2\ny: {q: 2}",
+        top="__include__: [a.yml, b.yml]\ny: {r: 3}\nlist: [9]",
+    )
+    merged = merge_layers(read_layers(tmp_path / "top.yml"))
+    assert merged == {"x": 2, "y": {"p": 1, "q": 2, "r": 3}, "list": [9]}
+
+
+def test_includes_are_relative_to_the_including_file(tmp_path, monkeypatch):
+    (tmp_path / "sub").mkdir()
+    write(tmp_path, base="x: 1")
+    write(tmp_path / "sub", top="__include__: [../base.yml]")
+    monkeypatch.chdir("/")
+    assert merge_layers(read_layers(tmp_path / "sub" / "top.yml")) == {"x": 1}
+
+
+def test_a_cycle_is_refused_with_its_path(tmp_path):
+    write(tmp_path, a="__include__: [b.yml]", b="__include__: [a.yml]")
+    with pytest.raises(ConfigError, match=r"includes itself \(a.yml -> b.yml -> a.yml\)"):
+        read_layers(tmp_path / "a.yml")
+
+
+def test_one_file_included_twice_is_no_cycle(tmp_path):
+    write(
+        tmp_path,
+        base="x: 1",
+        a="__include__: [base.yml]",
+        b="__include__: [base.yml]",
+        top="__include__: [a.yml, b.yml]",
+    )
+    assert merge_layers(read_layers(tmp_path / "top.yml")) == {"x": 1}
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("x: [1", "is not valid YAML"),
+        ("- 1\n- 2", "is not a mapping"),
+        ("1: x", "is not a mapping of names"),
+        ("__include__: other.yml", "give a list of files"),
+        ("__include__: [missing.yml]", r"missing.yml: cannot be read \(No such file"),
+        ("x: !!python/object/apply:os.getcwd []", "is not valid YAML"),
+    ],
+)
+def test_bad_files_are_refused_by_name(tmp_path, text, message):
+    write(tmp_path, top=text)
+    with pytest.raises(ConfigError, match=message):
+        read_layers(tmp_path / "top.yml")
+
+
+def test_an_empty_file_is_an_empty_layer(tmp_path):
+    write(tmp_path, top="")
+    assert merge_layers(read_layers(tmp_path / "top.yml")) == {}
+
+
+def test_both_spellings_of_epochs_are_one_key_in_every_layer(tmp_path):
+    write(tmp_path, base="epoches: 72", top="__include__: [base.yml]\nepochs: 5")
+    assert merge_layers(read_layers(tmp_path / "top.yml")) == {"epoches": 5}
+
+
+def test_merging_never_changes_its_inputs():
+    base, over = {"a": {"b": [1]}}, {"a": {"c": [2]}}
+    merged = merge(base, over)
+    merged["a"]["c"].append(3)
+    assert base == {"a": {"b": [1]}}
+    assert over == {"a": {"c": [2]}}
+
+
+def test_recipe_epochs_of_a_file_without_epochs_are_those_of_the_files_beside_it(tmp_path):
+    write(
+        tmp_path,
+        loader="stop: 71",
+        optimizer="epoches: 72",
+        big="__include__: [loader.yml, optimizer.yml]",
+        small="__include__: [loader.yml, optimizer.yml]\nepoches: 120\nstop2: 117",
+        mine="__include__: [small.yml]\nepoches: 30",
+    )
+    layers = read_layers(tmp_path / "mine.yml")
+    recipes = {layer.source.rsplit("/")[-1]: layer.recipe_epochs for layer in layers}
+    assert recipes == {"loader.yml": 72, "optimizer.yml": 72, "small.yml": 120, "mine.yml": 30}
+
+
+def test_last_setter_ignores_null(tmp_path):
+    write(tmp_path, a="x: {y: 1}", b="x: {y: null}", top="__include__: [a.yml, b.yml]\nz: 1")
+    layers = read_layers(tmp_path / "top.yml")
+    assert last_setter(layers, ("x", "y")) == 0
+    assert last_setter(layers, ("z",)) == 2
+    assert last_setter(layers, ("nobody",)) == -1
+
+
+def test_get_and_put_follow_paths():
+    values = {"a": {"b": 1}}
+    put(values, ("a", "c", "d"), 2)
+    assert values == {"a": {"b": 1, "c": {"d": 2}}}
+    assert get(values, ("a", "c", "d")) == 2
+    assert get(values, ("a", "b", "d")) is None
+
+
+def test_overrides_of_the_command_line_are_yaml():
+    parsed = parse_overrides(
+        ["epochs=3", "a.b.c=[320, 640]", "a.b.d=true", "lr=1e-4", "name=x=y", "none=null"]
+    )
+    assert parsed == {
+        "epoches": 3,
+        "a": {"b": {"c": [320, 640], "d": True}},
+        "lr": "1e-4",  # to YAML a string; the type of the parameter makes it a number
+        "name": "x=y",
+        "none": None,
+    }
+
+
+@pytest.mark.parametrize("text", ["epoches", "=3"])
+def test_an_override_without_key_or_value_is_refused(text):
+    with pytest.raises(ConfigError, match=r"is not of the form key=value, for example epoches=20"):
+        parse_overrides([text])
+
+
+def test_an_override_that_is_no_yaml_is_refused():
+    with pytest.raises(ConfigError, match="-u a=.*is not valid YAML"):
+        parse_overrides(["a=[1"])
+
+
+def test_paths_and_tuples_of_python_callers_become_yaml(tmp_path):
+    assert plain({"a": tmp_path, "b": (1, (2,))}) == {"a": str(tmp_path), "b": [1, [2]]}

@@ -1,0 +1,108 @@
+"""Which operations run in which epoch."""
+
+import random
+
+import pytest
+
+from rtdetrv2_pytorch.src.data.compose import Compose
+from rtdetrv2_pytorch.src.data.transforms import (
+    EmptyTransform,
+    Mosaic,
+    RandomHorizontalFlip,
+    RandomZoomOut,
+    Resize,
+)
+
+
+def flip_and_zoom(policy=None):
+    ops = [RandomHorizontalFlip(p=1), RandomZoomOut(p=1, side_range=(2, 2)), EmptyTransform()]
+    return Compose(ops=ops, policy=policy)
+
+
+def happened(compose, sample, epoch):
+    """(is flipped, is zoomed) of the result."""
+    result = compose(sample, random.Random(0), epoch)
+    return result.is_flipped, result.canvas_hw == (40, 60)
+
+
+def stop(epoch, *ops):
+    return {"name": "stop_epoch", "epoch": epoch, "ops": list(ops)}
+
+
+@pytest.mark.parametrize(
+    ("policy", "epoch", "expected"),
+    [
+        (None, 1000, (True, True)),
+        ({"name": "default"}, 1000, (True, True)),
+        ({"name": "default", "epoch": 2, "ops": ["RandomZoomOut"]}, 1000, (True, True)),
+        (stop(2, "RandomZoomOut"), 1, (True, True)),
+        (stop(2, "RandomZoomOut"), 2, (True, False)),
+        (stop(2, "RandomZoomOut"), 3, (True, False)),
+        (stop(2, "RandomHorizontalFlip"), 2, (False, True)),
+        (stop(0, "RandomHorizontalFlip", "RandomZoomOut"), 0, (False, False)),
+        (stop(None, "RandomZoomOut"), 1000, (True, True)),
+        (stop(2), 2, (True, True)),
+        ({"name": "stop_epoch", "epoch": 2}, 2, (True, True)),
+    ],
+)
+def test_exactly_the_named_operations_stop(make_sample, policy, epoch, expected):
+    assert happened(flip_and_zoom(policy), make_sample(20, 30), epoch) == expected
+
+
+def test_operations_run_in_their_order(make_sample):
+    # A flip mirrors the canvas it finds: 30 wide before the resize, 60 after it.
+    flip, resize = RandomHorizontalFlip(p=1), Resize(size=[20, 60])
+    for ops in ([flip, resize], [resize, flip]):
+        sample = Compose(ops=ops)(make_sample(20, 30, (0, 0, 10, 20)), random.Random(0))
+        assert sample.boxes.tolist() == [[40, 0, 60, 20]]
+    zoom = RandomZoomOut(p=1, side_range=(2, 2))
+    assert Compose(ops=[zoom, resize])(make_sample(20, 30), random.Random(0)).canvas_hw == (20, 60)
+    assert Compose(ops=[resize, zoom])(make_sample(20, 30), random.Random(0)).canvas_hw == (40, 120)
+
+
+@pytest.mark.parametrize("ops", [None, []])
+def test_no_operations_leave_the_sample_alone(make_sample, ops):
+    sample = make_sample(20, 30, (1, 2, 3, 4))
+    assert Compose(ops=ops)(sample, random.Random(0)) is sample
+    assert sample.boxes.tolist() == [[1, 2, 3, 4]]
+
+
+def test_a_stop_for_an_operation_that_is_not_there_is_refused():
+    message = (
+        r"policy\.ops \['RandomZoomIn'\] are not among the operations "
+        r"\['EmptyTransform', 'RandomHorizontalFlip', 'RandomZoomOut'\]"
+    )
+    with pytest.raises(ValueError, match=message):
+        flip_and_zoom(stop(2, "RandomZoomOut", "RandomZoomIn"))
+
+
+def test_operations_that_mix_images_are_told_where_others_are(make_sample):
+    class Source:
+        def __len__(self):
+            return 1
+
+        def load_readable(self, index):
+            sample = make_sample(32, 32, (0, 0, 8, 8))
+            sample.labels[:] = 9
+            return index, sample
+
+    compose = Compose(ops=[EmptyTransform(), Mosaic(size=32, max_size=64)])
+    compose.bind(Source())
+    result = compose(make_sample(32, 32, (0, 0, 16, 16)), random.Random(0))
+    assert sorted(result.labels.tolist()) == [0, 9, 9, 9]
+
+
+def test_the_published_recipe_stops_its_strong_operations(training_pipeline):
+    names = [type(op).__name__ for op in training_pipeline.ops]
+    assert names == [
+        "RandomPhotometricDistort",
+        "RandomZoomOut",
+        "RandomIoUCrop",
+        "SanitizeBoundingBoxes",
+        "RandomHorizontalFlip",
+        "Resize",
+        "SanitizeBoundingBoxes",
+        "ConvertPILImage",
+        "ConvertBoxes",
+    ]
+    assert training_pipeline.policy == stop(71, *names[:3])

@@ -1,0 +1,476 @@
+"""COCO metrics against pycocotools, and operating points by hand."""
+
+import contextlib
+import io
+import math
+
+import numpy as np
+import pytest
+import torch
+from pycocotools.coco import COCO
+from pycocotools.cocoeval import COCOeval
+from torchvision.ops import box_iou
+
+from rtdetrv2_pytorch.src.data.annotations import Annotations, ImageRecord
+from rtdetrv2_pytorch.src.data.categories import CategoryTable
+from rtdetrv2_pytorch.src.data.evaluator import (
+    STAT_NAMES,
+    CocoEvaluator,
+    Evaluation,
+)
+from rtdetrv2_pytorch.src.data.operating_point import OperatingPoint, best_operating_point
+from rtdetrv2_pytorch.src.misc import distributed
+from rtdetrv2_pytorch.src.misc.coco import COCO_CATEGORIES
+
+TABLE = CategoryTable((3, 17, 95), ("cat", "dog", "cow"))
+NOWHERE = OperatingPoint(1.0, 0.0, 0.0, 0.0)
+
+
+def image(image_id, boxes=(), labels=(), area=None, iscrowd=None):
+    boxes = np.array(boxes, dtype=np.float64).reshape(-1, 4)
+    sizes = boxes[:, 2:] - boxes[:, :2]
+    return ImageRecord(
+        file_name=f"{image_id}.jpg",
+        image_id=image_id,
+        size_wh=(640, 480),
+        boxes_xyxy=boxes,
+        labels=np.array(labels, dtype=np.int64),
+        area=sizes.prod(axis=1) if area is None else np.array(area, dtype=np.float64),
+        iscrowd=np.array([0] * len(boxes) if iscrowd is None else iscrowd, dtype=np.int64),
+    )
+
+
+def found(boxes=(), scores=(), labels=()):
+    return {
+        "boxes": torch.tensor(boxes, dtype=torch.float32).reshape(-1, 4),
+        "scores": torch.tensor(scores, dtype=torch.float32),
+        "labels": torch.tensor(labels, dtype=torch.int64),
+    }
+
+
+def measured(evaluator):
+    evaluator.synchronize_between_processes()
+    evaluator.accumulate()
+    evaluator.summarize()
+    return evaluator.result()
+
+
+def evaluate(images, predictions, table=TABLE, **options) -> Evaluation:
+    evaluator = CocoEvaluator(annotations=Annotations(images, table), iou_types=["bbox"], **options)
+    evaluator.update(predictions)
+    return measured(evaluator)
+
+
+def random_boxes(rng, count):
+    """Boxes of all sizes inside 640 x 480, so that each of COCO's three ranges has some."""
+    sizes = np.exp(rng.uniform(np.log(6), np.log(300), (count, 2)))
+    corners = rng.uniform(0, 1, (count, 2)) * ((640, 480) - sizes).clip(0)
+    return np.concatenate((corners, corners + sizes), axis=1)
+
+
+def random_split(seed, num_images=24, is_crowded=True):
+    """Images and detections that are partly right, with what makes metrics difficult."""
+    rng = np.random.default_rng(seed)
+    images, predictions = [], {}
+    for number in range(num_images):
+        count = 0 if number % 6 == 5 else int(rng.integers(1, 12))
+        boxes, labels = random_boxes(rng, count), rng.integers(0, 3, count)
+        images.append(
+            image(
+                1000 - 7 * number,
+                boxes,
+                labels,
+                area=(boxes[:, 2:] - boxes[:, :2]).prod(axis=1) * rng.uniform(0.5, 1, count),
+                iscrowd=rng.random(count) < 0.15 * is_crowded,
+            )
+        )
+        # Two looks at most boxes, some of them as another class; and boxes from nowhere.
+        looks = np.repeat(np.arange(count), rng.integers(0, 3, count))
+        sizes = np.tile(boxes[looks, 2:] - boxes[looks, :2], 2)
+        near = boxes[looks] + rng.normal(0, 0.08, (len(looks), 4)) * sizes
+        names = np.where(
+            rng.random(len(looks)) < 0.8, labels[looks], rng.integers(0, 3, len(looks))
+        )
+        extra = 350 if number == 3 else int(rng.integers(0, 30))
+        all_boxes = np.concatenate((near, random_boxes(rng, extra)))
+        scores = np.concatenate((rng.beta(3, 2, len(looks)), rng.beta(1, 3, extra)))
+        if number % 2:
+            scores = scores.round(1)  # equal scores
+        order = rng.permutation(len(scores))
+        names = np.concatenate((names, rng.integers(0, 3, extra)))
+        predictions[1000 - 7 * number] = found(all_boxes[order], scores[order], names[order])
+    return images, predictions
+
+
+def pycocotools(images, predictions, table=TABLE, category_ids=None, image_ids=None):
+    """The twelve numbers of the reference implementation."""
+    truth, rows = [], []
+    for record in images:
+        for box, label, area, crowd in zip(
+            record.boxes_xyxy, record.labels, record.area, record.iscrowd, strict=True
+        ):
+            x1, y1, x2, y2 = box.tolist()
+            truth.append(
+                {
+                    "id": len(truth) + 1,
+                    "image_id": record.image_id,
+                    "category_id": table.evaluation_ids[label],
+                    "bbox": [x1, y1, x2 - x1, y2 - y1],
+                    "area": float(area),
+                    "iscrowd": int(crowd),
+                }
+            )
+    for image_id, one in predictions.items():
+        for box, score, label in zip(one["boxes"], one["scores"], one["labels"], strict=True):
+            x1, y1, x2, y2 = box.double().tolist()
+            size = [x2 - x1, y2 - y1]
+            rows.append([image_id, x1, y1, *size, score, table.evaluation_ids[label]])
+    with contextlib.redirect_stdout(io.StringIO()):
+        gt = COCO()
+        gt.dataset = {
+            "info": {},
+            "images": [{"id": r.image_id, "width": 640, "height": 480} for r in images],
+            "categories": [
+                {"id": i, "name": n} for i, n in zip(table.evaluation_ids, table.names, strict=True)
+            ],
+            "annotations": truth,
+        }
+        gt.createIndex()
+        coco_eval = COCOeval(gt, gt.loadRes(np.array(rows, dtype=np.float64)), "bbox")
+        if category_ids is not None:
+            coco_eval.params.catIds = category_ids
+        if image_ids is not None:
+            coco_eval.params.imgIds = image_ids
+        coco_eval.evaluate()
+        coco_eval.accumulate()
+        coco_eval.summarize()
+    return dict(zip(STAT_NAMES, coco_eval.stats.tolist(), strict=True))
+
+
+# --- the twelve numbers -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_all_numbers_equal_those_of_pycocotools(seed):
+    images, predictions = random_split(seed)
+    result = evaluate(images, predictions)
+    expected = pycocotools(images, predictions)
+    assert list(result.stats) == list(STAT_NAMES)
+    assert result.stats == pytest.approx(expected, abs=1e-9)
+    assert all(0.01 < v < 0.99 for v in expected.values())  # none is trivial
+    assert result.num_images == 24
+
+
+def test_numbers_per_class_equal_pycocotools_on_that_class():
+    images, predictions = random_split(5)
+    result = evaluate(images, predictions)
+    assert [c.name for c in result.classes] == ["cat", "dog", "cow"]
+    for label, metrics in enumerate(result.classes):
+        expected = pycocotools(images, predictions, category_ids=[TABLE.ids[label]])
+        assert metrics.ap == pytest.approx(expected["AP"], abs=1e-9)
+        assert metrics.ap50 == pytest.approx(expected["AP50"], abs=1e-9)
+        wanted = sum(int(((r.labels == label) & (r.iscrowd == 0)).sum()) for r in images)
+        assert metrics.num_boxes == wanted
+    assert result.stats["AP"] == pytest.approx(np.mean([c.ap for c in result.classes]), abs=1e-9)
+
+
+def test_only_images_that_were_seen_count():
+    images, predictions = random_split(6)
+    half = dict(list(predictions.items())[::2])
+    result = evaluate(images, half)
+    expected = pycocotools(images, half, image_ids=list(half))
+    assert result.stats == pytest.approx(expected, abs=1e-9)
+    assert result.stats != pytest.approx(pycocotools(images, half), abs=1e-3)
+    seen = [r for r in images if r.image_id in half]
+    assert result.num_images == len(half)
+    assert sum(c.num_boxes for c in result.classes) == sum((r.iscrowd == 0).sum() for r in seen)
+
+
+def test_images_may_come_in_any_order_and_in_parts():
+    images, predictions = random_split(7)
+    expected = evaluate(images, predictions)
+    evaluator = CocoEvaluator(annotations=Annotations(images, TABLE), iou_types=["bbox"])
+    for image_id in sorted(predictions):
+        evaluator.update({image_id: predictions[image_id]})
+    result = measured(evaluator)
+    assert result.stats == pytest.approx(expected.stats, abs=1e-9)
+    assert [c.best for c in result.classes] == [c.best for c in expected.classes]
+
+
+PERFECT = found([[10, 10, 60, 60]], [0.9], [1])
+WRONG = found([[200, 200, 260, 260]], [0.9], [1])
+ONE = [image(4, [[10, 10, 60, 60]], [1])]
+
+
+def test_an_image_given_twice_counts_once_with_its_last_detections():
+    evaluator = CocoEvaluator(annotations=Annotations(ONE, TABLE), iou_types=["bbox"])
+    evaluator.update({4: WRONG})
+    evaluator.update({4: PERFECT})
+    result = measured(evaluator)
+    assert result.stats["AP"] == pytest.approx(1)
+    assert result.num_images == 1
+    assert result.classes[1].num_boxes == 1
+
+
+def test_what_was_measured_before_can_be_forgotten():
+    evaluator = CocoEvaluator(annotations=Annotations(ONE, TABLE), iou_types=["bbox"])
+    evaluator.update({4: PERFECT})
+    assert measured(evaluator).stats["AP"] == pytest.approx(1)
+    evaluator.cleanup()
+    evaluator.update({4: WRONG})
+    assert measured(evaluator).stats["AP"] == 0
+    evaluator.cleanup()
+    evaluator.update({4: PERFECT})
+    assert measured(evaluator).stats["AP"] == pytest.approx(1)
+
+
+def test_detections_of_all_ranks_are_brought_together(monkeypatch):
+    images, predictions = random_split(8)
+    annotations = Annotations(images, TABLE)
+    ids = list(predictions)
+    parts = []
+    for rank in range(2):
+        one = CocoEvaluator(annotations=annotations, iou_types=["bbox"])
+        one.update({i: predictions[i] for i in ids[rank::2]})
+        monkeypatch.setattr(distributed, "all_gather_objects", lambda v: parts.append(v) or [v])
+        one.synchronize_between_processes()
+    # The last rank saw one image of the first again, to fill its batch.
+    parts[1][0].append(parts[0][0][0])
+    parts[1][1].append(parts[0][1][0])
+    monkeypatch.setattr(distributed, "all_gather_objects", lambda v: parts)
+    result = measured(CocoEvaluator(annotations=annotations, iou_types=["bbox"]))
+    assert result.stats == pytest.approx(pycocotools(images, predictions), abs=1e-9)
+    assert result.num_images == len(images)
+
+
+def test_no_detections_at_all():
+    result = evaluate(ONE, {4: found()})
+    assert result.stats["AP"] == result.stats["AR_100"] == 0
+    assert result.stats["AP_small"] == -1  # there is no small box
+    assert result.best == NOWHERE
+    assert result.classes[1].ap == 0
+    assert math.isnan(result.classes[0].ap)
+    assert [c.num_boxes for c in result.classes] == [0, 1, 0]
+
+
+def test_a_split_without_boxes_has_no_numbers():
+    result = evaluate([image(4)], {4: PERFECT})
+    assert set(result.stats.values()) == {-1}
+    assert all(math.isnan(c.ap) and math.isnan(c.ap50) for c in result.classes)
+    assert result.best == NOWHERE
+
+
+def test_no_image_at_all():
+    result = evaluate(ONE, {})
+    assert set(result.stats.values()) == {-1}
+    assert result.num_images == 0
+
+
+@pytest.mark.parametrize(
+    "table",
+    [
+        CategoryTable((0, 1, 2), ("a", "b", "c")),
+        CategoryTable((3, 17, 95), ("a", "b", "c")),
+        CategoryTable(("x", "y", "z"), ("a", "b", "c")),
+    ],
+)
+def test_labels_are_mapped_to_categories_whatever_their_ids(table):
+    images = [image(4, [[10, 10, 60, 60], [100, 100, 180, 150]], [1, 2])]
+    detections = found([[10, 10, 60, 60], [100, 100, 180, 150]], [0.9, 0.8], [1, 1])
+    result = evaluate(images, {4: detections}, table=table)
+    assert result.classes[1].ap == pytest.approx(1)
+    assert result.classes[2].ap == 0
+    assert math.isnan(result.classes[0].ap)
+
+
+def test_detections_may_carry_category_ids():
+    coco = CategoryTable.mscoco()
+    labels = [0, 11, 79]
+    boxes = [[10, 10, 60, 60], [100, 100, 180, 150], [300, 100, 380, 150]]
+    images = [image(4, boxes, labels)]
+    ids = [tuple(COCO_CATEGORIES)[label] for label in labels]  # 1, 13, 90
+    by_id = evaluate(
+        images, {4: found(boxes, [0.9] * 3, ids)}, table=coco, labels_are_category_ids=True
+    )
+    by_label = evaluate(images, {4: found(boxes, [0.9] * 3, labels)}, table=coco)
+    for result in (by_id, by_label):
+        assert result.stats["AP"] == pytest.approx(1)
+        assert [c.name for c in result.classes if c.ap == pytest.approx(1)] == [
+            "person",
+            "stop sign",
+            "toothbrush",
+        ]
+        assert result.best.f1 == 1
+
+
+def test_area_ranges_of_ones_own_keep_the_other_numbers_in_their_place():
+    images, predictions = random_split(9)
+    ranges = {"tiny": (0, 500), "rest": (500, 1e10)}
+    result = evaluate(images, predictions, ranges=ranges)
+    expected = pycocotools(images, predictions)
+    for name in ("AP", "AP50", "AP75", "AR_1", "AR_10", "AR_100"):
+        assert result.stats[name] == pytest.approx(expected[name], abs=1e-9), name
+
+
+def test_half_precision_detections_are_taken():
+    half = {"boxes": PERFECT["boxes"].half(), "scores": PERFECT["scores"].half()}
+    result = evaluate(ONE, {4: {**half, "labels": PERFECT["labels"]}})
+    assert result.stats["AP"] == pytest.approx(1)
+
+
+# --- operating points ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("scores", "is_correct", "num_boxes", "expected"),
+    [
+        # Using one gives P 1, R 1/2, F1 2/3; two 1/2; three P 2/3, R 1, F1 4/5; four 2/3.
+        ([0.9, 0.8, 0.7, 0.6], [1, 0, 1, 0], 2, (0.7, 4 / 5, 2 / 3, 1)),
+        ([0.6, 0.7, 0.8, 0.9], [0, 1, 0, 1], 2, (0.7, 4 / 5, 2 / 3, 1)),
+        # Of equal F1 (2/3 with one or four) the higher threshold.
+        ([0.9, 0.8, 0.7, 0.6], [1, 0, 0, 1], 2, (0.9, 2 / 3, 1, 1 / 2)),
+        # 0.8 comes with its equal, which is wrong: 2 of 3, not 2 of 2.
+        ([0.9, 0.8, 0.8], [1, 1, 0], 2, (0.8, 4 / 5, 2 / 3, 1)),
+        ([0.9, 0.8, 0.8], [1, 0, 1], 2, (0.8, 4 / 5, 2 / 3, 1)),
+        # The first two cannot be told apart: using the second alone is no choice.
+        ([0.9, 0.9], [1, 0], 1, (0.9, 2 / 3, 1 / 2, 1)),
+        ([0.5], [1], 4, (0.5, 2 / 5, 1, 1 / 4)),
+    ],
+)
+def test_the_best_operating_point_by_hand(scores, is_correct, num_boxes, expected):
+    point = best_operating_point(np.array(scores), np.array(is_correct, dtype=bool), num_boxes)
+    assert (point.threshold, point.f1, point.precision, point.recall) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(
+    ("scores", "is_correct", "num_boxes"),
+    [([], [], 3), ([], [], 0), ([0.9, 0.5], [0, 0], 3), ([0.9], [0], 0)],
+)
+def test_without_any_hit_there_is_no_operating_point(scores, is_correct, num_boxes):
+    point = best_operating_point(np.array(scores), np.array(is_correct, dtype=bool), num_boxes)
+    assert point == NOWHERE
+
+
+def test_the_best_operating_point_against_all_thresholds():
+    rng = np.random.default_rng(0)
+    for _ in range(200):
+        count = int(rng.integers(1, 30))
+        scores, hits = rng.integers(1, 12, count) / 12, rng.random(count) < 0.5
+        num_boxes = int(hits.sum() + rng.integers(0, 5))
+        choices = []
+        for threshold in np.unique(scores):
+            used = scores >= threshold
+            correct = int(hits[used].sum())
+            choices.append(2 * correct / (used.sum() + num_boxes))
+        point = best_operating_point(scores, hits, num_boxes)
+        assert point.f1 == pytest.approx(max(choices))
+        if hits.any():
+            used = scores >= point.threshold
+            assert point.precision == pytest.approx(hits[used].mean())
+            assert point.recall == pytest.approx(hits[used].sum() / num_boxes)
+
+
+def matched_by_hand(record, one):
+    """[detections] whether each finds a box at IoU 0.5: best scores choose first, each box once."""
+    boxes = torch.tensor(record.boxes_xyxy)
+    is_correct = np.zeros(len(one["scores"]), dtype=bool)
+    free = torch.ones(len(boxes), dtype=torch.bool)
+    for i in np.argsort(-one["scores"].numpy(), kind="stable"):
+        may = free & (torch.tensor(record.labels) == one["labels"][i])
+        if may.any():
+            ious = box_iou(one["boxes"][i][None].double(), boxes)[0].where(may, torch.tensor(-1.0))
+            if ious.max() >= 0.5:
+                is_correct[i] = True
+                free[ious.argmax()] = False
+    return is_correct
+
+
+def operating_point_by_hand(images, predictions, label=None):
+    records = {r.image_id: r for r in images}
+    hits = np.concatenate([matched_by_hand(records[i], p) for i, p in predictions.items()])
+    scores = np.concatenate([p["scores"].double().numpy() for p in predictions.values()])
+    labels = np.concatenate([p["labels"].numpy() for p in predictions.values()])
+    wanted = np.concatenate([r.labels for r in images])
+    mine = np.ones(len(labels), dtype=bool) if label is None else labels == label
+    boxes = len(wanted) if label is None else int((wanted == label).sum())
+    return best_operating_point(scores[mine], hits[mine], boxes)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_hits_are_counted_at_an_iou_of_one_half(seed):
+    images, predictions = random_split(seed, is_crowded=False)
+    predictions = {i: {k: v[:90] for k, v in p.items()} for i, p in predictions.items()}
+    result = evaluate(images, predictions)
+    assert 0 < result.best.recall <= 1
+    assert result.best == operating_point_by_hand(images, predictions)
+    for label, metrics in enumerate(result.classes):
+        assert metrics.best == operating_point_by_hand(images, predictions, label)
+
+
+def test_two_detections_of_one_box_are_one_hit():
+    # At IoU 0.5 the first takes the box; at 0.75 only the second would.
+    detections = found([[10, 10, 60, 40], [10, 10, 60, 58]], [0.9, 0.8], [1, 1])
+    result = evaluate(ONE, {4: detections})
+    assert result.best == OperatingPoint(pytest.approx(0.9), 1.0, 1.0, 1.0)
+
+
+def test_detections_of_another_class_are_no_hits():
+    detections = found([[10, 10, 60, 60], [10, 10, 60, 60]], [0.9, 0.8], [0, 1])
+    result = evaluate(ONE, {4: detections})
+    assert result.best.precision == 0.5
+    assert result.classes[0].best == NOWHERE
+    assert result.classes[1].best.threshold == pytest.approx(0.8)
+
+
+@pytest.mark.parametrize(("bottom", "is_hit"), [(35.1, True), (34.9, False)])
+def test_a_hit_needs_half_of_the_union(bottom, is_hit):
+    result = evaluate(ONE, {4: found([[10, 10, 60, bottom]], [0.9], [1])})
+    assert (result.best.f1 == 1) == is_hit
+
+
+def test_detections_in_a_crowd_are_neither_hits_nor_mistakes():
+    images = [image(4, [[10, 10, 60, 60], [200, 200, 300, 300]], [1, 1], iscrowd=[0, 1])]
+    boxes = [[210, 210, 250, 250], [250, 250, 290, 290], [220, 220, 240, 240], [10, 10, 60, 60]]
+    result = evaluate(images, {4: found(boxes, [0.9, 0.8, 0.7, 0.6], [1] * 4)})
+    assert result.stats["AP"] == pytest.approx(1)
+    assert result.best == OperatingPoint(pytest.approx(0.6), 1.0, 1.0, 1.0)
+
+
+def test_the_threshold_is_one_that_can_be_used():
+    # Scores at or above the threshold, compared in float32, give precision and recall.
+    images, predictions = random_split(11, is_crowded=False)
+    best = evaluate(images, predictions).best
+    scores = torch.cat([p["scores"] for p in predictions.values()])
+    assert (scores == best.threshold).any()
+
+
+# --- results ------------------------------------------------------------------------------------
+
+
+def test_a_result_as_plain_values():
+    result = evaluate(ONE, {4: PERFECT})
+    plain = result.as_dict()
+    assert {k: plain[k] for k in STAT_NAMES} == result.stats
+    assert plain["num_images"] == 1
+    assert plain["val_loss"] == 0
+    assert (plain["best_threshold"], plain["best_f1"]) == (pytest.approx(0.9), 1)
+    assert plain["per_class"]["dog"] == {
+        "AP": pytest.approx(1),
+        "AP50": pytest.approx(1),
+        "boxes": 1,
+        "best_threshold": pytest.approx(0.9),
+        "best_f1": 1,
+    }
+    assert list(plain["per_class"]) == ["cat", "dog", "cow"]
+
+
+def test_the_loss_is_the_sum_of_its_terms():
+    result = Evaluation(stats={}, classes=[], best=NOWHERE, losses={"a": 0.5, "b": 1.25})
+    assert result.loss == 1.75
+    assert result.as_dict()["val_loss"] == 1.75
+    assert result.as_dict()["val_losses"] == {"a": 0.5, "b": 1.25}
+
+
+def test_nothing_is_printed(capsys):
+    evaluate(ONE, {4: PERFECT})
+    assert capsys.readouterr().out == ""

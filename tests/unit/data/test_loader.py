@@ -1,0 +1,261 @@
+"""Batches follow from seed, epoch and step, whoever loads them."""
+
+import os
+import random
+import signal
+
+import numpy as np
+import pytest
+import torch
+
+from rtdetrv2_pytorch.src.data.coco_dataset import CocoDetection
+from rtdetrv2_pytorch.src.data.collate import BatchImageCollateFunction
+from rtdetrv2_pytorch.src.data.compose import Compose
+from rtdetrv2_pytorch.src.data.loader import DataLoader, EpochSampler
+from rtdetrv2_pytorch.src.data.transforms import RandomHorizontalFlip, RandomZoomOut, Resize
+from rtdetrv2_pytorch.src.misc import distributed
+from rtdetrv2_pytorch.src.misc.errors import DatasetError
+
+
+def sampler(num_images, batch_size, *, shuffle=True, drop_last=True, seed=0):
+    return EpochSampler(num_images, batch_size, shuffle=shuffle, drop_last=drop_last, seed=seed)
+
+
+def batches(it, epoch=0, start_step=0):
+    it.set_epoch(epoch, start_step)
+    return list(it)
+
+
+def flat(lists):
+    return [value for part in lists for value in part]
+
+
+def on_ranks(monkeypatch, count, make):
+    """What every rank of so many gets."""
+    results = []
+    for rank in range(count):
+        monkeypatch.setattr(distributed, "rank", lambda rank=rank: rank)
+        monkeypatch.setattr(distributed, "world_size", lambda: count)
+        results.append(make())
+    return results
+
+
+# --- the order of indices -----------------------------------------------------------------------
+
+
+def test_an_epoch_is_a_permutation_that_follows_from_seed_and_epoch():
+    one = sampler(23, 4, drop_last=False)
+    first, second = batches(one, 0), batches(one, 1)
+    assert sorted(flat(first)) == sorted(flat(second)) == list(range(23))
+    assert [len(b) for b in first] == [4, 4, 4, 4, 4, 3]
+    assert len({tuple(flat(first)), tuple(flat(second)), tuple(range(23))}) == 3
+    again = sampler(23, 4, drop_last=False)
+    assert batches(again, 1) == second
+    assert batches(again, 0) == first
+    assert batches(sampler(23, 4, drop_last=False, seed=1), 0) != first
+
+
+def test_every_image_comes_first_equally_often():
+    one = sampler(4, 1)
+    first = [batches(one, epoch)[0][0] for epoch in range(2000)]
+    # Five standard deviations of 500.
+    assert np.bincount(first) == pytest.approx([500] * 4, abs=97)
+
+
+@pytest.mark.parametrize("start_step", range(7))
+def test_a_resumed_epoch_gets_exactly_the_rest(start_step):
+    one = sampler(23, 4, drop_last=False)
+    whole = batches(one, 3)
+    assert batches(one, 3, start_step) == whole[start_step:]
+    assert len(one) == 6
+    assert batches(one, 3) == whole
+
+
+def test_without_shuffling_the_order_is_that_of_the_file():
+    one = sampler(5, 2, shuffle=False, drop_last=False)
+    assert batches(one, 0) == batches(one, 9) == [[0, 1], [2, 3], [4]]
+
+
+@pytest.mark.parametrize(
+    ("num_images", "drop_last", "sizes"),
+    [
+        (7, True, [3, 3]),
+        (7, False, [3, 3, 1]),
+        (6, True, [3, 3]),
+        (6, False, [3, 3]),
+        (2, True, []),
+        (2, False, [2]),
+    ],
+)
+def test_the_last_smaller_batch_is_dropped_in_training(num_images, drop_last, sizes):
+    one = sampler(num_images, 3, drop_last=drop_last)
+    assert [len(b) for b in one] == sizes
+    assert len(one) == len(sizes)
+
+
+@pytest.mark.parametrize("count", [2, 3, 4])
+@pytest.mark.parametrize("num_images", [8, 23, 24, 25])
+def test_ranks_train_on_different_images_in_equal_numbers(monkeypatch, count, num_images):
+    per_rank = on_ranks(monkeypatch, count, lambda: batches(sampler(num_images, 2, seed=5), 1))
+    assert len({len(b) for b in per_rank}) == 1
+    assert len(per_rank[0]) == num_images // (2 * count)
+    assert all(len(b) == 2 for b in flat(per_rank))
+    seen = flat(flat(per_rank))
+    assert len(seen) == len(set(seen))
+    assert set(seen) <= set(range(num_images))
+
+
+@pytest.mark.parametrize("count", [1, 2, 3])
+@pytest.mark.parametrize("num_images", [3, 23, 24])
+def test_ranks_evaluate_every_image_once(monkeypatch, count, num_images):
+    def make():
+        one = sampler(num_images, 2, shuffle=False, drop_last=False)
+        assert len(list(one)) == len(one)
+        return batches(one)
+
+    assert sorted(flat(flat(on_ranks(monkeypatch, count, make)))) == list(range(num_images))
+
+
+def test_a_resumed_epoch_on_several_ranks_gets_the_rest(monkeypatch):
+    whole = on_ranks(monkeypatch, 2, lambda: batches(sampler(23, 2), 1))
+    rest = on_ranks(monkeypatch, 2, lambda: batches(sampler(23, 2), 1, 3))
+    assert rest == [b[3:] for b in whole]
+
+
+# --- the loader ---------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def data(digits):
+    """Six images of the digits, augmented by geometry and made small."""
+    ops = [RandomZoomOut(), RandomHorizontalFlip(), Resize(size=[32, 48])]
+    return CocoDetection(
+        img_folder=str(digits / "train"),
+        ann_file=str(digits / "annotations/instances_train.json"),
+        transforms=Compose(ops=ops),
+    )
+
+
+def contents(loader, epoch=None, start_step=0):
+    """[(ids, pixels, boxes)] of the batches of an epoch."""
+    if epoch is not None:
+        loader.set_epoch(epoch, start_step)
+    return [
+        ([int(t["idx"]) for t in targets], images, torch.cat([t["boxes"] for t in targets]))
+        for images, targets in loader
+    ]
+
+
+def same(one, other):
+    return len(one) == len(other) and all(
+        a[0] == b[0] and torch.equal(a[1], b[1]) and torch.equal(a[2], b[2])
+        for a, b in zip(one, other, strict=True)
+    )
+
+
+def test_batches_are_the_items_of_the_drawn_order(data):
+    loader = DataLoader(dataset=data, batch_size=2, shuffle=True, seed=3)
+    order = batches(sampler(6, 2, seed=3), 1)
+    result = contents(loader, 1)
+    assert [ids for ids, _, _ in result] == order
+    for ids, images, _ in result:
+        assert torch.equal(images, torch.stack([data[i][0] for i in ids]))
+
+
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_an_epoch_is_the_same_however_one_gets_there(data, num_workers):
+    expected = {}
+    for epoch in (0, 1):
+        fresh = DataLoader(dataset=data, batch_size=2, shuffle=True)
+        expected[epoch] = contents(fresh, epoch)
+    assert not same(expected[0], expected[1])
+
+    loader = DataLoader(dataset=data, batch_size=2, shuffle=True, num_workers=num_workers)
+    assert same(contents(loader, 0), expected[0])
+    workers = getattr(loader._iterator, "_workers", None)
+    assert same(contents(loader, 1), expected[1])
+    assert getattr(loader._iterator, "_workers", None) is workers  # they were kept
+    assert same(contents(loader, 1, start_step=2), expected[1][2:])
+    # An epoch that is left early does not reach into the next.
+    loader.set_epoch(0)
+    next(iter(loader))
+    assert same(contents(loader, 1), expected[1])
+
+
+def test_the_augmentation_of_persistent_workers_changes_with_the_epoch(data):
+    loader = DataLoader(dataset=data, batch_size=3, num_workers=2)
+    first, second = contents(loader, 0), contents(loader, 1)
+    assert [b[0] for b in first] == [b[0] for b in second] == [[0, 1, 2], [3, 4, 5]]
+    for one, other in zip(first, second, strict=True):
+        assert not torch.equal(one[1], other[1])
+    alone = DataLoader(dataset=data, batch_size=3)
+    assert same(contents(alone, 1), second)
+
+
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_loading_leaves_global_randomness_alone(data, num_workers):
+    loader = DataLoader(dataset=data, batch_size=2, shuffle=True, num_workers=num_workers)
+
+    def draw():
+        return torch.rand(1).item(), random.random(), np.random.rand()
+
+    def seed():
+        torch.manual_seed(7)
+        random.seed(7)
+        np.random.seed(7)
+
+    seed()
+    expected = draw()
+    seed()
+    contents(loader, 0)
+    contents(loader, 1)
+    assert draw() == expected
+
+
+def test_workers_do_not_end_when_the_main_process_is_asked_to(data):
+    loader = DataLoader(dataset=data, batch_size=1, num_workers=2, prefetch_factor=1)
+    iterator = iter(loader)
+    next(iterator)
+    for worker in iterator._workers:
+        os.kill(worker.pid, signal.SIGINT)
+        os.kill(worker.pid, signal.SIGTERM)
+    assert len(list(iterator)) == 5
+
+
+def test_the_collate_function_is_used_and_known(data):
+    collate = BatchImageCollateFunction(scales=[32])
+    loader = DataLoader(dataset=data, batch_size=2, collate_fn=collate)
+    assert loader.collate is collate
+    assert len(loader) == 3
+    assert isinstance(DataLoader(dataset=data).collate, BatchImageCollateFunction)
+
+
+def test_a_loader_without_arguments_reads_one_image_after_the_other(data):
+    assert [ids for ids, _, _ in contents(DataLoader(dataset=data))] == [[i] for i in range(6)]
+
+
+def test_settings_of_workers_do_not_matter_without_workers(data):
+    loader = DataLoader(
+        dataset=data,
+        batch_size=6,
+        num_workers=0,
+        prefetch_factor=4,
+        persistent_workers=True,
+        multiprocessing_context="spawn",
+    )
+    assert [ids for ids, _, _ in contents(loader)] == [list(range(6))]
+
+
+def test_no_more_workers_than_processors(data):
+    loader = DataLoader(dataset=data, num_workers=10**6)
+    assert loader.num_workers == os.cpu_count()
+
+
+def test_too_few_images_are_refused(data, monkeypatch):
+    message = r"6 images give no batch of 7 on each of 1 ranks; use a smaller batch_size or add"
+    with pytest.raises(DatasetError, match=message):
+        DataLoader(dataset=data, batch_size=7, drop_last=True)
+    assert len(DataLoader(dataset=data, batch_size=7)) == 1
+    monkeypatch.setattr(distributed, "world_size", lambda: 4)
+    with pytest.raises(DatasetError, match=r"no batch of 2 on each of 4 ranks"):
+        DataLoader(dataset=data, batch_size=2, drop_last=True)

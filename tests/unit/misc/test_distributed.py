@@ -1,0 +1,76 @@
+"""Ranks: alone, and as two real processes."""
+
+import logging
+
+import pytest
+import torch
+
+from rtdetrv2_pytorch.src.misc import distributed
+from tests.ranks import run_two_ranks
+
+SCRIPT = """
+import json, logging, torch
+from rtdetrv2_pytorch.src.misc import distributed as d
+
+device = d.init_from_environment(torch.device("cpu"))
+again = d.init_from_environment(torch.device("cpu"))  # a second call joins nothing
+mine = torch.tensor([1.0, 10.0]) * (d.rank() + 1)
+mean = d.all_reduce_mean(mine)
+d.barrier()
+levels = [
+    level for level in (logging.INFO, logging.WARNING, logging.ERROR)
+    if d.MainRankFilter().filter(logging.makeLogRecord({"levelno": level}))
+]
+result = {
+    "place": [d.rank(), d.world_size(), d.is_main(), d.is_distributed(), str(device), str(again)],
+    "mean": mean.tolist(),
+    "mine": mine.tolist(),
+    "gathered": d.all_gather_objects({"rank": d.rank(), "files": ["a"] * d.rank()}),
+    "levels": levels,
+}
+d.shutdown()
+result["after"] = [d.rank(), d.world_size(), d.is_distributed()]
+print(json.dumps(result))
+"""
+
+
+def test_without_a_group_there_is_one_process(monkeypatch):
+    monkeypatch.delenv("WORLD_SIZE", raising=False)
+    device = distributed.init_from_environment(torch.device("cuda"))
+    assert device == torch.device("cuda")  # as asked, and nothing was initialised
+    assert not distributed.is_distributed()
+    assert (distributed.rank(), distributed.world_size(), distributed.is_main()) == (0, 1, True)
+    value = torch.tensor([3.0])
+    assert distributed.all_reduce_mean(value) is value
+    assert distributed.all_gather_objects({"a": 1}) == [{"a": 1}]
+    distributed.barrier()
+    distributed.shutdown()
+    assert not distributed.is_distributed()
+
+
+def test_a_world_of_one_needs_no_group(monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "1")
+    assert distributed.init_from_environment(torch.device("cpu")) == torch.device("cpu")
+    assert not distributed.is_distributed()
+
+
+@pytest.mark.parametrize("level", [logging.DEBUG, logging.INFO, logging.ERROR])
+def test_the_main_rank_logs_everything(level):
+    record = logging.makeLogRecord({"levelno": level})
+    assert distributed.MainRankFilter().filter(record)
+
+
+def test_two_processes_know_their_ranks_average_and_gather():
+    first, second = run_two_ranks(SCRIPT)
+    assert first["place"] == [0, 2, True, True, "cpu", "cpu"]
+    assert second["place"] == [1, 2, False, True, "cpu", "cpu"]
+    for rank, result in enumerate((first, second)):
+        assert result["mean"] == [1.5, 15.0]
+        assert result["mine"] == [1.0 * (rank + 1), 10.0 * (rank + 1)]  # left alone
+        assert result["gathered"] == [
+            {"rank": 0, "files": []},
+            {"rank": 1, "files": ["a"]},
+        ]
+        assert result["after"] == [0, 1, False]
+    assert first["levels"] == [logging.INFO, logging.WARNING, logging.ERROR]
+    assert second["levels"] == [logging.WARNING, logging.ERROR]

@@ -1,0 +1,566 @@
+"""Weights from files and addresses: found once, loaded safely, reported honestly."""
+
+import io
+import pickle
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from rtdetrv2_pytorch.src.misc.errors import CheckpointError
+from rtdetrv2_pytorch.src.misc.weights import (
+    LoadReport,
+    is_url,
+    load_checkpoint,
+    load_matching,
+    load_strict,
+    locate,
+    model_state,
+)
+from tests.ranks import free_port
+
+
+def saved(content, **options) -> bytes:
+    buffer = io.BytesIO()
+    torch.save(content, buffer, **options)
+    return buffer.getvalue()
+
+
+CONTENT = saved({"model": {"a": torch.arange(3.0)}})
+OTHER = saved({"model": {"a": torch.tensor([5.0, 6.0])}})
+
+
+class Handler(BaseHTTPRequestHandler):
+    """Serves CONTENT in the ways in which a server can; counts the requests of a path."""
+
+    def do_GET(self):
+        server = self.server
+        server.requests.append(self.path)
+        kind = Path(self.path).name
+        if kind == "missing.pth":
+            self.send_error(404)
+            return
+        self.send_response(200)
+        if kind == "chunked.pth":
+            self.send_header("Transfer-Encoding", "chunked")
+            self.end_headers()
+            self.wfile.write(b"%x\r\n" % len(CONTENT) + CONTENT[:100])
+            return  # in the middle of a chunk
+        body = OTHER if self.path.startswith("/other/") else CONTENT
+        if kind == "portal.pth":
+            body = b"<html>please log in</html>"
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        if kind in ("cut.pth", "slow.pth"):
+            self.wfile.write(body[: len(body) // 2])
+            self.wfile.flush()
+            server.half_sent.set()
+            if kind == "cut.pth":
+                return
+            assert server.go_on.wait(20)
+            body = body[len(body) // 2 :]
+        self.wfile.write(body)
+
+    def log_message(self, *args):
+        pass
+
+
+@pytest.fixture
+def server():
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        server.requests, server.half_sent = [], threading.Event()
+        server.go_on = threading.Event()
+        server.url = f"http://127.0.0.1:{server.server_port}"
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+        thread.start()
+        yield server
+        server.go_on.set()
+        server.shutdown()
+        thread.join()
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path, monkeypatch) -> Path:
+    """A home of our own, so that the caches start empty."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.delenv("TORCH_HOME", raising=False)
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.setattr(torch.hub, "_hub_dir", None)
+    return tmp_path
+
+
+@pytest.fixture
+def hub(home) -> Path:
+    return home / ".cache" / "torch" / "hub" / "checkpoints"
+
+
+@pytest.fixture
+def supervisely(home) -> Path:
+    return home / ".cache" / "supervisely" / "checkpoints"
+
+
+def put(folder: Path, name: str, content: bytes = CONTENT) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / name).write_bytes(content)
+    return folder / name
+
+
+def weights_in(folder: Path) -> list[str]:
+    """Complete and partial files of weights in a folder; not what is noted beside them."""
+    return sorted(f.name for f in folder.iterdir() if f.suffix in (".pth", ".partial"))
+
+
+# Paths
+
+
+@pytest.mark.parametrize(
+    ("source", "expected"),
+    [
+        ("http://x/a.pth", True),
+        ("https://x/a.pth", True),
+        ("a.pth", False),
+        ("/a/b.pth", False),
+        (Path("a/b.pth"), False),
+        ("C:/a.pth", False),
+        ("file:///a.pth", False),
+    ],
+)
+def test_only_http_addresses_are_urls(source, expected):
+    assert is_url(source) is expected
+
+
+def test_a_path_is_taken_as_it_is_with_the_home_expanded(home):
+    path = put(home / "mine", "a.pth")
+    assert locate(path) == locate(str(path)) == locate("~/mine/a.pth") == path
+
+
+@pytest.mark.parametrize("name", ["nowhere.pth", ""])
+def test_a_missing_file_or_a_folder_is_refused_with_the_remedy(home, name):
+    with pytest.raises(
+        CheckpointError,
+        match=rf"{home / name}: no such file; give the path or URL of a checkpoint",
+    ):
+        locate(home / name)
+
+
+# Addresses
+
+
+def test_a_url_is_looked_up_in_both_caches_and_not_fetched(server, hub, supervisely):
+    one = put(hub, "a.pth")
+    assert locate(f"{server.url}/v1/a.pth") == one
+    other = put(supervisely, "a.pth")
+    assert locate(f"{server.url}/v1/a.pth") == other  # the image's own cache comes first
+    assert server.requests == []
+
+
+def test_a_download_is_kept_under_its_name_and_not_repeated(server, hub):
+    url = f"{server.url}/releases/a.pth?raw=1"
+    path = locate(url)
+    assert path == hub / "a.pth"
+    assert path.read_bytes() == CONTENT
+    assert weights_in(hub) == ["a.pth"]
+    assert locate(url) == path
+    assert server.requests == ["/releases/a.pth?raw=1"]
+
+
+def test_a_download_goes_to_the_supervisely_cache_where_there_is_one(server, supervisely, hub):
+    supervisely.mkdir(parents=True)
+    assert locate(f"{server.url}/a.pth") == supervisely / "a.pth"
+    assert not hub.exists()
+
+
+def test_a_download_becomes_visible_only_when_it_is_complete(server, hub):
+    with ThreadPoolExecutor() as pool:
+        future = pool.submit(locate, f"{server.url}/slow.pth")
+        assert server.half_sent.wait(20)
+        assert not (hub / "slow.pth").exists()
+        server.go_on.set()
+        path = future.result(20)
+    assert path.read_bytes() == CONTENT
+
+
+def test_two_at_once_share_one_download(server, hub):
+    with ThreadPoolExecutor() as pool:
+        futures = [pool.submit(locate, f"{server.url}/slow.pth")]
+        assert server.half_sent.wait(20)
+        futures.append(pool.submit(locate, f"{server.url}/slow.pth"))
+        server.go_on.set()
+        paths = [future.result(20) for future in futures]
+    assert paths == [hub / "slow.pth"] * 2
+    assert server.requests == ["/slow.pth"]
+
+
+def test_a_missing_address_says_which_file_to_put_where(server, hub):
+    with pytest.raises(
+        CheckpointError,
+        match=(
+            rf"cannot download {server.url}/missing.pth: HTTP Error 404.*"
+            rf"put that file at {hub / 'missing.pth'}"
+        ),
+    ):
+        locate(f"{server.url}/missing.pth")
+    assert weights_in(hub) == []
+
+
+def test_no_connection_says_which_file_to_put_where(hub):
+    url = f"http://127.0.0.1:{free_port()}/a.pth"
+    with pytest.raises(
+        CheckpointError,
+        match=rf"cannot download {url}: .*refused.*put that file at {hub / 'a.pth'}",
+    ):
+        locate(url)
+    path = put(hub, "a.pth")  # as the message says
+    assert locate(url) == path
+
+
+@pytest.mark.parametrize("name", ["cut.pth", "chunked.pth", "portal.pth"])
+def test_a_download_that_is_no_checkpoint_leaves_no_file(server, hub, name):
+    with pytest.raises(CheckpointError):
+        locate(f"{server.url}/{name}")
+    assert weights_in(hub) == []
+
+
+@pytest.mark.parametrize("name", ["cut.pth", "chunked.pth", "portal.pth"])
+def test_a_download_that_is_no_checkpoint_says_which_file_to_put_where(server, hub, name):
+    with pytest.raises(
+        CheckpointError,
+        match=rf"cannot download {server.url}/{name}: .*put that file at {hub / name}",
+    ):
+        locate(f"{server.url}/{name}")
+
+
+def test_files_of_one_name_from_two_addresses_are_not_mixed_up(server):
+    one = load_checkpoint(f"{server.url}/one/best.pth")
+    other = load_checkpoint(f"{server.url}/other/best.pth")
+    assert one["model"]["a"].tolist() == [0, 1, 2]
+    assert other["model"]["a"].tolist() == [5, 6]
+
+
+# Loading
+
+
+def test_values_survive_the_file_and_come_to_the_cpu(home):
+    content = {"model": {"w": torch.rand(2, 3)}, "last_epoch": 4, "date": "2026", "lr": [0.1]}
+    loaded = load_checkpoint(put(home, "a.pth", saved(content)))
+    assert loaded.keys() == content.keys()
+    torch.testing.assert_close(loaded["model"]["w"], content["model"]["w"], rtol=0, atol=0)
+    assert loaded["model"]["w"].device.type == "cpu"
+    assert (loaded["last_epoch"], loaded["date"], loaded["lr"]) == (4, "2026", [0.1])
+
+
+def test_an_address_is_loaded_like_a_path(server):
+    loaded = load_checkpoint(f"{server.url}/a.pth")
+    assert loaded["model"]["a"].tolist() == [0, 1, 2]
+
+
+class Evil:
+    """Writes a file when it is unpickled."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self):
+        return Path.touch, (self.path,)
+
+
+@pytest.mark.parametrize("kind", ["zip", "before torch 1.6", "pickle"])
+def test_a_file_with_code_is_refused_and_does_not_run_it(home, kind):
+    content = {"model": {"a": torch.ones(1)}, "extra": Evil(home / "ran")}
+    data = (
+        pickle.dumps(content, protocol=2)
+        if kind == "pickle"
+        else saved(content, _use_new_zipfile_serialization=kind == "zip")
+    )
+    path = put(home, "evil.pth", data)
+    with pytest.raises(
+        CheckpointError,
+        match=rf"{path}: .*would run code from the file. Save its state dict instead",
+    ):
+        load_checkpoint(path)
+    assert not (home / "ran").exists()
+    with suppress(RuntimeError):  # a bare pickle is no checkpoint, but that shows too late
+        torch.load(path, weights_only=False)
+    assert (home / "ran").exists()  # it would have run
+
+
+def test_a_file_cut_short_anywhere_says_to_fetch_it_again(home):
+    for length in (4, 100, len(CONTENT) // 2, len(CONTENT) - 1):
+        path = put(home, "short.pth", CONTENT[:length])
+        with pytest.raises(CheckpointError, match=rf"{path}: damaged or cut short .*fetch it"):
+            load_checkpoint(path)
+
+
+@pytest.mark.filterwarnings("ignore:Detected pickle protocol")
+@pytest.mark.parametrize("zipped", [True, False])
+def test_no_damage_escapes_as_another_error(home, zipped):
+    data = saved({"a": torch.arange(3.0)}, _use_new_zipfile_serialization=zipped)
+    escaped = set()
+    for length in range(0, len(data), 3):
+        path = put(home, "short.pth", data[:length])
+        try:
+            load_checkpoint(path)
+        except CheckpointError:
+            continue
+        except Exception as error:  # noqa: BLE001 (that is what is looked for)
+            escaped.add(f"{type(error).__name__}: {error}")
+    assert not escaped
+
+
+@pytest.mark.parametrize("data", [b"<html></html>", bytes(200), b"version https://git-lfs.g"])
+def test_another_kind_of_file_is_called_so(home, data):
+    path = put(home, "other.pth", data)
+    with pytest.raises(CheckpointError, match=rf"{path}: .*damaged"):
+        load_checkpoint(path)
+
+
+def test_an_empty_file_is_called_cut_short(home):
+    path = put(home, "empty.pth", b"")
+    with pytest.raises(CheckpointError, match="damaged or cut short .*; fetch it again"):
+        load_checkpoint(path)
+
+
+def test_a_file_without_a_dict_is_refused(home):
+    path = put(home, "list.pth", saved([torch.ones(1)]))
+    with pytest.raises(CheckpointError, match=rf"{path}: holds a list, not a dict of weights"):
+        load_checkpoint(path)
+
+
+# Choosing the weights
+
+
+def test_the_moving_average_is_preferred_and_prefixes_removed():
+    ema, model = {"module.a": torch.ones(1)}, {"a": torch.zeros(1)}
+    assert model_state({"ema": {"module": ema, "updates": 3}, "model": model}) == {
+        "a": ema["module.a"]
+    }
+    # A name that only contains the word keeps it.
+    inner = {"a.module.b": torch.ones(1)}
+    assert model_state({"model": inner}) == inner
+
+
+@pytest.mark.parametrize("ema", [None, {}, {"module": {}}, {"module": None, "updates": 0}])
+def test_without_an_average_the_models_weights_are_taken(ema):
+    model = {"a": torch.zeros(1)}
+    assert model_state({"ema": ema, "model": model, "last_epoch": 3}) == model
+
+
+def test_a_bare_state_dict_is_taken_without_what_is_no_tensor():
+    state = {"module.a": torch.ones(1), "epoch": 3}
+    assert model_state(state) == {"a": state["module.a"]}
+
+
+def test_a_file_without_weights_is_refused_with_what_it_holds():
+    with pytest.raises(
+        CheckpointError,
+        match=r"no weights under 'ema.module' or 'model'; the file holds \['epoch', 'optimizer'\]",
+    ):
+        model_state({"optimizer": {"state": {}}, "epoch": 3})
+
+
+# Partial loading
+
+
+class Toy(nn.Module):
+    """A body, a class head, a class embedding with a row for padding, and anchors."""
+
+    def __init__(self, num_classes: int, dim: int = 2) -> None:
+        super().__init__()
+        self.body = nn.Linear(3, dim)
+        self.head = nn.Linear(dim, num_classes)
+        self.embed = nn.Embedding(num_classes + 1, dim, padding_idx=num_classes)
+        self.register_buffer("anchors", torch.rand(4))
+
+
+CLASS_KEYS = ("head.weight", "head.bias", "embed.weight")
+
+
+def copied(module):
+    return {k: v.clone() for k, v in module.state_dict().items()}
+
+
+def assert_states_equal(found, expected):
+    assert found.keys() == expected.keys()
+    for key, value in expected.items():
+        torch.testing.assert_close(found[key], value, rtol=0, atol=0, msg=key)
+
+
+def test_what_fits_is_loaded_and_everything_is_accounted_for():
+    model, other = Toy(2), Toy(3)
+    before, state = copied(model), copied(other) | {"neck.weight": torch.ones(2)}
+    report = load_matching(model, state)
+    assert report.loaded == ["body.weight", "body.bias"]
+    assert report.new == ["head.weight", "head.bias", "embed.weight"]
+    assert report.dropped == ["head.weight", "head.bias", "embed.weight", "neck.weight"]
+    assert report.carried_classes == []
+    taken = {key: state[key] for key in report.loaded}
+    assert_states_equal(copied(model), before | taken)  # anchors and the rest: its own
+    assert str(report) == (
+        "loaded=2 new=3 dropped=4 new: head.weight, head.bias, embed.weight "
+        "dropped: head.weight, head.bias, embed.weight, neck.weight"
+    )
+
+
+def test_the_same_model_is_loaded_completely_but_for_anchors():
+    model, other = Toy(2), Toy(2)
+    own_anchors = model.anchors.clone()
+    report = load_matching(model, copied(other))
+    assert_states_equal(copied(model), copied(other) | {"anchors": own_anchors})
+    assert (report.new, report.dropped) == ([], [])
+    assert str(report) == "loaded=5 new=0 dropped=0"
+
+
+def test_a_long_report_is_cut():
+    report = LoadReport(loaded=["x"], new=[f"k{i}" for i in range(9)], carried_classes=["cat"])
+    assert str(report) == (
+        "loaded=1 new=9 dropped=0 classes_carried_over=1 new: k0, k1, k2, k3, k4, k5, k6, k7, ..."
+    )
+
+
+@pytest.mark.parametrize(
+    ("mine", "theirs"),
+    [
+        (["cat", "dog"], ["cat", "dog"]),
+        (["dog", "cat"], ["cat", "dog"]),  # reordered
+        (["owl", "cat", "dog", "bee"], ["cat", "dog"]),  # more
+        (["dog"], ["cat", "dog", "owl"]),  # fewer
+        (["owl", "cat"], ["cat", "dog"]),  # as many, one of them another
+    ],
+)
+def test_rows_follow_their_class_by_name(mine, theirs):
+    model, other = Toy(len(mine)), Toy(len(theirs))
+    before, state = copied(model), copied(other)
+    state["embed.weight"][-1] = 7.0  # padding, to see where it goes
+    report = load_matching(
+        model, state, class_keys=CLASS_KEYS, model_classes=mine, state_classes=theirs
+    )
+    after = copied(model)
+    for key in CLASS_KEYS:
+        for row, name in enumerate(mine):
+            expected = state[key][theirs.index(name)] if name in theirs else before[key][row]
+            torch.testing.assert_close(after[key][row], expected, rtol=0, atol=0)
+    assert after["embed.weight"][-1].tolist() == [7.0, 7.0]
+    assert report.carried_classes == [name for name in mine if name in theirs]
+    assert set(report.loaded) == {"body.weight", "body.bias", *CLASS_KEYS}
+    assert f"classes_carried_over={len(report.carried_classes)}" in str(report)
+
+
+def test_classes_of_other_names_are_not_taken_though_the_shapes_fit():
+    model, other = Toy(2), Toy(2)
+    before = copied(model)
+    report = load_matching(
+        model,
+        copied(other),
+        class_keys=CLASS_KEYS,
+        model_classes=["cat", "dog"],
+        state_classes=["owl", "bee"],
+    )
+    for key in CLASS_KEYS:
+        torch.testing.assert_close(model.state_dict()[key], before[key], rtol=0, atol=0)
+    assert set(report.new) == set(report.dropped) == set(CLASS_KEYS)
+    assert report.carried_classes == []
+
+
+@pytest.mark.parametrize("known", ["model_classes", "state_classes"])
+def test_where_one_side_does_not_know_its_classes_shapes_decide(known):
+    model, other = Toy(2), Toy(2)
+    names = {known: ["cat", "dog"]}
+    report = load_matching(model, copied(other), class_keys=CLASS_KEYS, **names)
+    assert set(report.loaded) == {"body.weight", "body.bias", *CLASS_KEYS}
+    torch.testing.assert_close(model.head.weight, other.head.weight, rtol=0, atol=0)
+
+
+def test_class_rows_of_another_width_are_not_taken():
+    model, other = Toy(2, dim=2), Toy(2, dim=4)
+    names = {"model_classes": ["cat", "dog"], "state_classes": ["cat", "dog"]}
+    report = load_matching(model, copied(other), class_keys=CLASS_KEYS, **names)
+    assert report.loaded == ["head.bias"]
+    torch.testing.assert_close(model.head.bias, other.head.bias, rtol=0, atol=0)
+
+
+def test_names_that_do_not_count_the_rows_are_no_reason_to_crash():
+    # A file that lists three names beside a head of two rows.
+    model, other = Toy(3), Toy(2)
+    before = copied(model)
+    names = {"model_classes": ["a", "b", "c"], "state_classes": ["a", "b", "c"]}
+    report = load_matching(model, copied(other), class_keys=CLASS_KEYS, **names)
+    assert set(report.new) == set(CLASS_KEYS)
+    torch.testing.assert_close(model.head.weight, before["head.weight"], rtol=0, atol=0)
+
+
+def test_the_state_is_not_changed_by_loading():
+    model, state = Toy(3), copied(Toy(2))
+    before = {k: v.clone() for k, v in state.items()}
+    names = {"model_classes": ["a", "b", "c"], "state_classes": ["c", "a"]}
+    load_matching(model, state, class_keys=CLASS_KEYS, **names)
+    with torch.no_grad():
+        model.body.weight.fill_(9)
+    assert_states_equal(state, before)
+
+
+# Strict loading
+
+
+@pytest.mark.parametrize("size", [4, 9])
+def test_strict_loading_takes_everything_but_anchors(size):
+    model, other = Toy(2), Toy(2)
+    own = model.anchors.clone()
+    load_strict(model, copied(other) | {"anchors": torch.rand(size)}, source="x.pth")
+    assert_states_equal(copied(model), copied(other) | {"anchors": own})
+
+
+def test_anchors_may_be_missing():
+    model, other = Toy(2), Toy(2)
+    own = model.anchors.clone()
+    state = copied(other)
+    del state["anchors"]
+    load_strict(model, state, source="x.pth")
+    assert_states_equal(copied(model), state | {"anchors": own})
+
+
+def test_the_counter_of_an_ordinary_norm_is_no_difference():
+    class Scale(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.weight = nn.Parameter(torch.zeros(2))
+
+    model = Scale()
+    state = {"weight": torch.ones(2), "num_batches_tracked": torch.tensor(3)}
+    load_strict(model, state, source="x.pth")
+    assert model.weight.tolist() == [1, 1]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"body.bias": None}, r"missing \['body.bias'\], unknown \[\], other shapes \[\]"),
+        ({"neck": torch.ones(1)}, r"missing \[\], unknown \['neck'\], other shapes \[\]"),
+        ({"body.bias": torch.ones(5)}, r"other shapes \['body.bias \[5\] instead of \[2\]'\]"),
+    ],
+)
+def test_one_difference_is_enough_to_refuse(change, message):
+    model = Toy(2)
+    state = {k: v for k, v in (copied(Toy(2)) | change).items() if v is not None}
+    with pytest.raises(CheckpointError, match=rf"best.pth holds another model: .*{message}"):
+        load_strict(model, state, source="best.pth")
+
+
+def test_another_model_is_refused_with_what_differs_and_left_alone():
+    model, state = Toy(2), copied(Toy(3))
+    before = copied(model)
+    del state["body.bias"]
+    state["neck.weight"] = torch.ones(1)
+    with pytest.raises(CheckpointError) as caught:
+        load_strict(model, state, source="best.pth")
+    assert str(caught.value) == (
+        "best.pth holds another model: missing ['body.bias'], unknown ['neck.weight'], "
+        "other shapes ['head.weight [3, 2] instead of [2, 2]', 'head.bias [3] instead of [2]', "
+        "'embed.weight [4, 2] instead of [3, 2]'] (1, 1, 3 in all); "
+        "use its own configuration, or tune from it instead of resuming"
+    )
+    assert_states_equal(copied(model), before)

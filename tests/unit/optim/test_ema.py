@@ -1,0 +1,149 @@
+"""The moving average by its formula."""
+
+import math
+
+import pytest
+import torch
+from torch import nn
+
+from rtdetrv2_pytorch.src.optim.ema import ModelEMA, unwrap
+from rtdetrv2_pytorch.src.zoo.rtdetr import RTDETRTransformerv2
+
+
+class Toy(nn.Module):
+    """A parameter, a norm with its buffers, and integers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.tensor([1.0, -2.0]))
+        self.norm = nn.BatchNorm2d(2)
+        self.register_buffer("count", torch.tensor([3, 4]))
+        self.register_buffer("mask", torch.tensor([True, False]))
+
+
+def moved(model, value):
+    """Set every floating entry of the model to `value`, and change what is an integer too."""
+    with torch.no_grad():
+        for entry in model.state_dict().values():
+            entry.fill_(value) if entry.is_floating_point() else entry.logical_not_()
+
+
+@pytest.mark.parametrize(("decay", "warmups"), [(0.9, 4), (0.9999, 2000), (0.5, 1)])
+def test_value_after_several_updates_by_formula(decay, warmups):
+    model = Toy()
+    ema = ModelEMA(model, decay=decay, warmups=warmups)
+    expected = [1.0, -2.0]
+    for n, value in enumerate((5.0, -1.0, 2.5), start=1):
+        moved(model, value)
+        ema.update(model)
+        d = decay * (1 - math.exp(-n / warmups))
+        assert ema.decay_at(n) == pytest.approx(d)
+        expected = [d * e + (1 - d) * value for e in expected]
+        torch.testing.assert_close(ema.module.weight, torch.tensor(expected))
+    assert ema.updates == 3
+
+
+def test_the_defaults_are_the_published_ones():
+    ema = ModelEMA(Toy())
+    assert ema.decay_at(2000) == pytest.approx(0.9999 * (1 - 1 / math.e))
+    assert ema.decay_at(10**6) == pytest.approx(0.9999)
+
+
+def test_without_a_ramp_the_decay_is_full_from_the_first_update():
+    model = Toy()
+    ema = ModelEMA(model, decay=0.9, warmups=0)
+    moved(model, 11.0)
+    ema.update(model)
+    torch.testing.assert_close(ema.module.weight, torch.tensor([2.0, -0.7]))
+
+
+def test_norm_statistics_are_averaged_and_integers_never():
+    model = Toy()
+    ema = ModelEMA(model, decay=0.75, warmups=0)
+    moved(model, 4.0)
+    ema.update(model)
+    average = ema.module.state_dict()
+    assert average["norm.running_mean"].tolist() == [1.0, 1.0]  # 0 and 4
+    assert average["norm.running_var"].tolist() == [1.75, 1.75]  # 1 and 4
+    assert average["norm.num_batches_tracked"] == 0
+    assert average["count"].tolist() == [3, 4]
+    assert average["mask"].tolist() == [True, False]
+
+
+def test_entries_that_are_infinite_on_both_sides_stay_infinite():
+    model = Toy()
+    model.register_buffer("limits", torch.tensor([1.0, torch.inf, -torch.inf]))
+    ema = ModelEMA(model)
+    for _ in range(3):
+        ema.update(model)
+    assert ema.module.limits.tolist() == [1.0, math.inf, -math.inf]
+
+
+def test_the_average_of_a_decoder_keeps_its_anchors():
+    # At the published size the anchors at the border are invalid and hold infinity.
+    model = RTDETRTransformerv2(
+        num_classes=2, hidden_dim=8, nhead=2, num_layers=1, eval_spatial_size=(640, 640)
+    )
+    assert model.anchors.isinf().any()
+    ema = ModelEMA(model)
+    ema.update(model)
+    torch.testing.assert_close(ema.module.anchors, model.anchors, rtol=0, atol=0)
+
+
+def test_the_average_is_a_frozen_copy_in_evaluation_mode_and_the_model_is_left_alone():
+    model = Toy().train()
+    ema = ModelEMA(model)
+    assert not any(m.training for m in ema.module.modules())
+    assert not any(p.requires_grad for p in ema.module.parameters())
+    assert model.training
+    assert model.weight.requires_grad
+    moved(model, 7.0)
+    assert ema.module.weight.tolist() == [1.0, -2.0]
+    ema.update(model)
+    assert model.weight.tolist() == [7.0, 7.0]
+
+
+class Compiled(nn.Module):
+    """A wrapper that keeps the model where torch.compile does."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self._orig_mod = model
+
+
+@pytest.mark.parametrize(
+    "wrap", [nn.DataParallel, Compiled, lambda m: nn.DataParallel(Compiled(m)), lambda m: m]
+)
+def test_wrappers_are_looked_through(wrap):
+    model = Toy()
+    wrapped = wrap(model)
+    assert unwrap(wrapped) is model
+    ema = ModelEMA(wrapped, decay=0.5, warmups=0)
+    moved(model, 3.0)
+    ema.update(wrapped)
+    assert ema.module.weight.tolist() == [2.0, 0.5]
+    assert list(ema.state_dict()["module"]) == list(model.state_dict())  # names without a prefix
+
+
+def test_going_on_from_a_saved_state_equals_never_stopping():
+    values = [5.0, -1.0, 2.5, 0.25, 9.0]
+    whole_model = Toy()
+    whole = ModelEMA(whole_model, decay=0.9, warmups=3)
+    for value in values:
+        moved(whole_model, value)
+        whole.update(whole_model)
+
+    model = Toy()
+    ema = ModelEMA(model, decay=0.9, warmups=3)
+    for i, value in enumerate(values):
+        if i == 2:
+            state = ema.state_dict()
+            assert set(state) == {"module", "updates"}
+            assert state["updates"] == 2
+            ema = ModelEMA(Toy(), decay=0.9, warmups=3)
+            ema.load_state_dict(state)
+        moved(model, value)
+        ema.update(model)
+    assert ema.updates == whole.updates
+    for key, value in whole.module.state_dict().items():
+        torch.testing.assert_close(ema.module.state_dict()[key], value)

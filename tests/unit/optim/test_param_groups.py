@@ -1,0 +1,106 @@
+"""Groups of parameters, by hand and as published for every configuration."""
+
+import json
+
+import pytest
+import torch
+from torch import nn
+
+from rtdetrv2_pytorch.src.core import YAMLConfig
+from rtdetrv2_pytorch.src.optim.factories import adamw
+from rtdetrv2_pytorch.src.optim.param_groups import group_parameters
+from tests.conftest import CONFIGS, ROOT
+
+MODELS = json.loads((ROOT / "tests" / "golden" / "models.json").read_text())
+
+
+class Toy(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.backbone = nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4))
+        self.frozen = nn.Linear(2, 2).requires_grad_(False)
+        self.head = nn.Linear(4, 2)
+
+
+def named(model, groups):
+    """Names of the parameters of every group."""
+    names = {p: name for name, p in model.named_parameters()}
+    return [[names[p] for p in group["params"]] for group in groups]
+
+
+def test_rules_in_their_order_then_the_rest_and_nothing_frozen():
+    model = Toy()
+    rules = [
+        {"params": r"^backbone\.0", "lr": 1e-5},
+        {"params": r"^backbone\.1", "lr": 1e-5, "weight_decay": 0.0},
+    ]
+    groups = group_parameters(model, rules)
+    assert named(model, groups) == [
+        ["backbone.0.weight", "backbone.0.bias"],
+        ["backbone.1.weight", "backbone.1.bias"],
+        ["head.weight", "head.bias"],
+    ]
+    options = [{k: v for k, v in g.items() if k != "params"} for g in groups]
+    assert options == [{"lr": 1e-5}, {"lr": 1e-5, "weight_decay": 0.0}, {}]
+    assert rules[0] == {"params": r"^backbone\.0", "lr": 1e-5}  # the rules are left alone
+
+
+def test_patterns_are_searched_anywhere_in_the_name():
+    model = Toy()
+    groups = group_parameters(model, [{"params": "bias"}])
+    assert named(model, groups)[0] == ["backbone.0.bias", "backbone.1.bias", "head.bias"]
+
+
+@pytest.mark.parametrize("rules", [None, []])
+def test_without_rules_there_is_one_group(rules):
+    model = Toy()
+    (group,) = group_parameters(model, rules)
+    assert named(model, [group]) == [[n for n, p in model.named_parameters() if p.requires_grad]]
+
+
+def test_where_nothing_remains_there_is_no_last_group():
+    model = Toy()
+    assert len(group_parameters(model, [{"params": "."}])) == 1
+
+
+def test_a_parameter_of_two_rules_is_refused_with_both():
+    rules = [{"params": "backbone"}, {"params": "bias$", "weight_decay": 0.0}]
+    with pytest.raises(
+        ValueError,
+        match=r"^parameter backbone.0.bias is matched by 'backbone' and by 'bias\$'; "
+        "make the patterns exclude each other$",
+    ):
+        group_parameters(Toy(), rules)
+
+
+def test_a_rule_that_matches_nothing_is_refused():
+    with pytest.raises(ValueError, match="backbnoe"):
+        group_parameters(Toy(), [{"params": "backbnoe", "lr": 1e-5}])
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_groups_of_the_published_configurations(name):
+    cfg = YAMLConfig(
+        CONFIGS / f"{name}.yml", PResNet={"pretrained": False}, HGNetv2={"pretrained": False}
+    )
+    with torch.device("meta"):
+        model = cfg.model
+    settings = {k: v for k, v in cfg.yaml_cfg["optimizer"].items() if k not in ("type", "params")}
+    rules = cfg.yaml_cfg["optimizer"]["params"]
+    optimizer = adamw(group_parameters(model, rules), **settings, fused=False)
+    found = [
+        {
+            "pattern": pattern,
+            "n_tensors": len(group["params"]),
+            "n_elements": sum(p.numel() for p in group["params"]),
+            **{key: group[key] for key in ("lr", "weight_decay", "eps")},
+            "betas": list(group["betas"]),
+        }
+        for pattern, group in zip(
+            [*(rule["params"] for rule in rules), "<all remaining>"],
+            optimizer.param_groups,
+            strict=True,
+        )
+    ]
+    expected = MODELS[name]["training"]["optimizer"]["param_groups"]
+    assert found == [{k: v for k, v in group.items() if k != "declared"} for group in expected]

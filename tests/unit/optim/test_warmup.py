@@ -1,0 +1,137 @@
+"""The learning rate of every step by hand."""
+
+import pytest
+import torch
+from torch import nn
+from torch.optim.lr_scheduler import CosineAnnealingLR, LambdaLR, MultiStepLR
+
+from rtdetrv2_pytorch.src.optim.warmup import LinearWarmup
+
+STEPS_PER_EPOCH = 3
+
+
+class Run:
+    """An optimizer with two groups, a schedule, a warm-up, and the rates of all steps so far."""
+
+    def __init__(self, duration, make_schedule=None, rates=(1.0, 0.5)):
+        groups = [{"params": [nn.Parameter(torch.ones(1))], "lr": rate} for rate in rates]
+        self.optimizer = torch.optim.SGD(groups)
+        make_schedule = make_schedule or (lambda o: MultiStepLR(o, [1000]))
+        self.schedule = make_schedule(self.optimizer)
+        self.warmup = LinearWarmup(self.schedule, warmup_duration=duration)
+        self.rates, self.steps = [], 0
+
+    def train(self, steps):
+        for _ in range(steps):
+            self.rates.append([group["lr"] for group in self.optimizer.param_groups])
+            self.optimizer.step()
+            self.warmup.step()
+            self.steps += 1
+            if self.steps % STEPS_PER_EPOCH == 0:
+                self.warmup.step_epoch()
+        return self
+
+    @property
+    def first(self):
+        return [rates[0] for rates in self.rates]
+
+
+def test_the_rate_rises_by_equal_parts_to_its_value_in_every_group():
+    run = Run(4).train(6)
+    expected = [0.25, 0.5, 0.75, 1.0, 1.0, 1.0]
+    assert run.first == pytest.approx(expected)
+    assert [rates[1] for rates in run.rates] == pytest.approx([0.5 * e for e in expected])
+
+
+def test_milestones_inside_and_after_the_warm_up_take_effect_at_their_epochs():
+    run = Run(5, lambda o: MultiStepLR(o, [1, 3], gamma=0.1)).train(12)
+    expected = [
+        *(0.2, 0.4, 0.6),  # epoch 0
+        *(0.08, 0.1, 0.1),  # epoch 1: a tenth, still rising for two steps
+        *(0.1, 0.1, 0.1),  # epoch 2
+        *(0.01, 0.01, 0.01),  # epoch 3: a hundredth
+    ]
+    assert run.first == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(
+    "make_schedule",
+    [
+        lambda o: MultiStepLR(o, [1, 2], gamma=0.5),
+        lambda o: CosineAnnealingLR(o, 6, eta_min=0.05),
+        lambda o: LambdaLR(o, lambda epoch: 1 / (1 + epoch)),
+    ],
+)
+def test_any_schedule_goes_on_underneath(make_schedule):
+    alone = Run(0, make_schedule).train(15)
+    run = Run(7, make_schedule).train(15)
+    for n, (plain, warmed) in enumerate(zip(alone.rates, run.rates, strict=True)):
+        assert warmed == pytest.approx([rate * min(1, (n + 1) / 7) for rate in plain])
+
+
+def test_without_duration_rates_are_as_scheduled_from_the_first_step():
+    run = Run(0)
+    assert run.warmup.finished()
+    assert run.train(2).first == [1.0, 1.0]
+
+
+def test_the_end_is_the_step_with_the_full_rate():
+    run = Run(2)
+    seen = []
+    for _ in range(3):
+        seen.append((run.warmup.finished(), run.warmup.factor()))
+        run.train(1)
+    assert seen == [(False, 0.5), (False, 1.0), (True, 1.0)]
+
+
+def test_the_state_has_the_published_keys():
+    run = Run(4, lambda o: MultiStepLR(o, [1], gamma=0.1))
+    assert run.warmup.state_dict() == {
+        "last_step": -1,
+        "warmup_duration": 4,
+        "warmup_end_values": [1.0, 0.5],
+    }
+    run.train(3)
+    state = run.warmup.state_dict()
+    assert state["last_step"] == 2
+    assert state["warmup_end_values"] == pytest.approx([0.1, 0.05])
+
+
+@pytest.mark.parametrize("stop", [1, 2, 3, 5, 6, 8, 9, 11])
+def test_going_on_from_a_saved_state_equals_never_stopping(stop):
+    def make_schedule(optimizer):
+        return MultiStepLR(optimizer, [1, 3], gamma=0.1)
+
+    whole = Run(5, make_schedule).train(15)
+    before = Run(5, make_schedule).train(stop)
+    after = Run(5, make_schedule, rates=(9.0, 9.0))  # its own rates do not count
+    after.steps = stop
+    for part in ("optimizer", "schedule", "warmup"):
+        getattr(after, part).load_state_dict(getattr(before, part).state_dict())
+    after.train(15 - stop)
+    for resumed, expected in zip(after.rates, whole.rates[stop:], strict=True):
+        assert resumed == pytest.approx(expected)
+
+
+def test_a_state_saved_inside_the_warm_up_is_taken_over_with_its_own_duration():
+    run = Run(100)
+    run.warmup.load_state_dict(
+        {"last_step": 1, "warmup_duration": 4, "warmup_end_values": [2.0, 1.0]}
+    )
+    assert run.train(3).rates == [[1.5, 0.75], [2.0, 1.0], [2.0, 1.0]]
+
+
+def test_a_file_of_the_public_program_keeps_the_rate_after_a_milestone():
+    # That program writes the rates at the end of the warm-up and never changes them again.
+    def make_schedule(optimizer):
+        return MultiStepLR(optimizer, [1], gamma=0.1)
+
+    before = Run(2, make_schedule).train(6)
+    assert before.first[-1] == pytest.approx(0.1)
+    after = Run(2, make_schedule)
+    after.optimizer.load_state_dict(before.optimizer.state_dict())
+    after.schedule.load_state_dict(before.schedule.state_dict())
+    after.warmup.load_state_dict(
+        {"last_step": 5, "warmup_duration": 2, "warmup_end_values": [1.0, 0.5]}
+    )
+    assert after.train(1).rates[0] == pytest.approx([0.1, 0.05])

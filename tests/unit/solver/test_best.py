@@ -1,0 +1,35 @@
+"""The best epoch so far."""
+
+from types import SimpleNamespace
+
+from rtdetrv2_pytorch.src.solver.best import BestSoFar
+
+
+def evaluation(ap):
+    return SimpleNamespace(stats={"AP": ap})
+
+
+def test_only_a_higher_ap_is_better():
+    best = BestSoFar()
+    assert [best.update(i, evaluation(ap)) for i, ap in enumerate([0.1, 0.3, 0.3, 0.2])] == [
+        True,
+        True,
+        False,
+        False,
+    ]
+    assert (best.ap, best.epoch, best.stale_epochs) == (0.3, 1, 2)
+
+
+def test_a_split_without_boxes_still_has_a_best_epoch():
+    best = BestSoFar()
+    assert best.update(0, evaluation(-1.0))
+
+
+def test_it_survives_a_round_trip():
+    best = BestSoFar()
+    best.update(0, evaluation(0.5))
+    best.update(1, evaluation(0.4))
+    other = BestSoFar()
+    other.load_state_dict(best.state_dict())
+    assert not other.update(2, evaluation(0.45))
+    assert (other.ap, other.epoch, other.stale_epochs) == (0.5, 0, 2)

@@ -1,0 +1,288 @@
+"""One epoch of training, one pass of evaluation."""
+
+import copy
+
+import pytest
+import torch
+
+from rtdetrv2_pytorch.src.misc.errors import TrainingDiverged
+from rtdetrv2_pytorch.src.solver.engine import (
+    EpochProgress,
+    _accumulation_group,
+    evaluate,
+    train_one_epoch,
+)
+from rtdetrv2_pytorch.src.solver.precision import Precision
+from rtdetrv2_pytorch.src.solver.setup import set_up
+from rtdetrv2_pytorch.src.solver.stopping import StopFlag
+from tests.tiny import tiny_config
+
+
+def nothing(progress):
+    pass
+
+
+def weights(state):
+    return torch.cat([p.detach().flatten() for p in state.model.parameters()])
+
+
+@pytest.fixture
+def cfg(tmp_path, digits):
+    return tiny_config(tmp_path, digits)
+
+
+def test_losses_are_averaged_over_good_steps():
+    progress = EpochProgress(epoch=0, num_steps=2)
+    assert progress.read_average() == progress.read_last() == {}
+    progress.add({"a": torch.tensor(1.0), "b": torch.tensor(4.0)})
+    progress.add({"a": torch.tensor(3.0), "b": torch.tensor(0.0)})
+    assert progress.read_average() == {"a": 2.0, "b": 2.0}
+    assert progress.read_last() == {"a": 3.0, "b": 0.0}
+
+
+@pytest.mark.parametrize(
+    ("step", "num_steps", "size", "expected"),
+    [(0, 5, 1, (0, 1)), (0, 5, 2, (1, 2)), (3, 5, 2, (3, 2)), (4, 5, 2, (4, 1)), (2, 3, 4, (2, 3))],
+)
+def test_groups_of_accumulated_batches_end_with_the_epoch(step, num_steps, size, expected):
+    assert _accumulation_group(step, num_steps, size) == expected
+
+
+def test_an_epoch_takes_one_optimizer_step_per_batch(cfg):
+    state, _ = set_up(cfg)
+    before = weights(state)
+    seen = []
+    progress = train_one_epoch(
+        state, cfg.train_dataloader, 0, stop=StopFlag(), after_step=lambda p: seen.append(p.step)
+    )
+    assert seen == [1, 2, 3]
+    assert (progress.step, progress.images, progress.skipped) == (3, 6, 0)
+    assert state.global_step == 3
+    assert state.ema.updates == 3
+    assert state.warmup.last_step == 2
+    assert not torch.equal(weights(state), before)
+
+
+def test_accumulation_takes_one_step_for_several_batches(tmp_path, digits):
+    cfg = tiny_config(tmp_path, digits, grad_accum_steps=2)
+    state, _ = set_up(cfg)
+    train_one_epoch(state, cfg.train_dataloader, 0, stop=StopFlag(), after_step=nothing)
+    assert state.ema.updates == 2  # batches 1 and 2 together, then 3
+
+
+def test_accumulated_gradients_are_those_of_the_average_loss(tmp_path, digits):
+    """Two batches of one image each, against the average of their two losses by hand."""
+    cfg = tiny_config(
+        tmp_path,
+        digits,
+        grad_accum_steps=2,
+        clip_max_norm=0.0,
+        train_dataloader={"total_batch_size": 3},
+        RTDETRTransformerv2={"num_denoising": 0},
+        optimizer={"type": "SGD", "lr": 1.0, "weight_decay": 0.0, "params": []},
+        lr_warmup_scheduler={"warmup_duration": 0},
+    )
+    state, _ = set_up(cfg)
+    model = copy.deepcopy(state.model)
+    before = weights(state)
+    train_one_epoch(state, cfg.train_dataloader, 0, stop=StopFlag(), after_step=nothing)
+    moved = before - weights(state)
+
+    cfg.train_dataloader.set_epoch(0)
+    model.train()
+    batches = list(cfg.train_dataloader)
+    assert len(batches) == 2
+    losses = [
+        sum(cfg.criterion(model(images, targets=targets), targets).values())
+        for images, targets in batches
+    ]
+    (sum(losses) / 2).backward()
+    gradient = torch.cat([p.grad.flatten() for p in model.parameters()])
+    torch.testing.assert_close(moved, gradient, rtol=1e-3, atol=1e-5)
+
+
+def test_gradients_are_clipped_to_the_norm(tmp_path, digits):
+    cfg = tiny_config(
+        tmp_path,
+        digits,
+        clip_max_norm=0.1,
+        train_dataloader={"total_batch_size": 6},
+        optimizer={"type": "SGD", "lr": 1.0, "weight_decay": 0.0, "params": []},
+        lr_warmup_scheduler={"warmup_duration": 0},
+    )
+    state, _ = set_up(cfg)
+    before = weights(state)
+    progress = train_one_epoch(state, cfg.train_dataloader, 0, stop=StopFlag(), after_step=nothing)
+    assert float(progress.grad_norm) > 1
+    assert float((before - weights(state)).norm()) == pytest.approx(0.1, rel=5e-3)
+
+
+def test_a_stop_ends_the_epoch_after_the_present_step(cfg):
+    state, _ = set_up(cfg)
+    stop = StopFlag()
+    progress = train_one_epoch(
+        state, cfg.train_dataloader, 0, stop=stop, after_step=lambda p: stop.request("test")
+    )
+    assert progress.step == 1
+
+
+def test_a_stop_waits_for_the_end_of_an_accumulated_step(tmp_path, digits):
+    cfg = tiny_config(tmp_path, digits, grad_accum_steps=2)
+    state, _ = set_up(cfg)
+    stop = StopFlag()
+    progress = train_one_epoch(
+        state, cfg.train_dataloader, 0, stop=stop, after_step=lambda p: stop.request("test")
+    )
+    assert progress.step == 2
+    assert state.ema.updates == 1
+
+
+def test_randomness_of_a_step_does_not_depend_on_the_steps_before(tmp_path, digits):
+    def losses_of_the_last_step(start_step):
+        torch.manual_seed(0)
+        cfg = tiny_config(tmp_path, digits, optimizer={"lr": 0.0}, PResNet={"freeze_norm": True})
+        state, _ = set_up(cfg)
+        for module in state.model.modules():
+            if isinstance(module, torch.nn.BatchNorm2d):
+                module.momentum = 0.0
+        progress = train_one_epoch(
+            state,
+            cfg.train_dataloader,
+            1,
+            start_step=start_step,
+            stop=StopFlag(),
+            after_step=nothing,
+        )
+        return progress.read_last()
+
+    assert losses_of_the_last_step(0) == losses_of_the_last_step(2)
+
+
+class Spoiled(torch.nn.Module):
+    """The real criterion, except that chosen steps are told to be bad."""
+
+    def __init__(self, criterion, bad_steps):
+        super().__init__()
+        self.criterion, self.bad_steps = criterion, bad_steps
+
+    def forward(self, outputs, targets, **place):
+        if place.get("global_step") in self.bad_steps:
+            outputs["pred_logits"] = outputs["pred_logits"] * torch.nan
+        return self.criterion(outputs, targets, **place)
+
+
+def test_a_bad_step_is_skipped_and_leaves_no_trace(cfg, caplog):
+    state, _ = set_up(cfg)
+    state.criterion = Spoiled(state.criterion, {1})
+    snapshots = []
+    progress = train_one_epoch(
+        state,
+        cfg.train_dataloader,
+        0,
+        stop=StopFlag(),
+        after_step=lambda p: snapshots.append(
+            torch.cat(
+                [t.flatten() for t in state.model.state_dict().values() if t.is_floating_point()]
+            )
+        ),
+    )
+    assert progress.skipped == 1
+    assert torch.equal(snapshots[0].nan_to_num(), snapshots[1].nan_to_num())
+    assert not torch.equal(snapshots[1].nan_to_num(), snapshots[2].nan_to_num())
+    assert (
+        "epoch 0, step 1: the network's outputs are not finite for images with ids" in caplog.text
+    )
+
+
+def test_bad_steps_in_a_row_end_training_naming_step_and_images(tmp_path, digits):
+    cfg = tiny_config(tmp_path, digits, max_skipped_steps=2)
+    state, _ = set_up(cfg)
+    state.criterion = Spoiled(state.criterion, {0, 1, 2})
+    with pytest.raises(TrainingDiverged, match=r"epoch 0, step 1: .* ids \[\d, \d\].*2 steps in a"):
+        train_one_epoch(state, cfg.train_dataloader, 0, stop=StopFlag(), after_step=nothing)
+
+
+# Evaluation
+
+
+def run_evaluation(cfg, **options):
+    return evaluate(
+        cfg.model,
+        cfg.criterion,
+        cfg.postprocessor,
+        cfg.val_dataloader,
+        cfg.evaluator,
+        device=torch.device("cpu"),
+        precision=Precision(torch.float32),
+        **options,
+    )
+
+
+def test_validation_loss_does_not_depend_on_the_batch_size(tmp_path, digits):
+    results = []
+    for size in (1, 3, 4):
+        torch.manual_seed(0)
+        cfg = tiny_config(tmp_path, digits, val_dataloader={"total_batch_size": size})
+        results.append(run_evaluation(cfg))
+    assert results[0].loss > 0.1
+    for result in results[1:]:
+        assert result.losses == pytest.approx(results[0].losses, rel=1e-4)
+        assert result.stats == pytest.approx(results[0].stats, abs=1e-6)
+
+
+def test_validation_loss_is_the_training_loss_of_the_same_images(tmp_path, digits):
+    """Against the criterion on boxes that were normalised by hand."""
+    cfg = tiny_config(tmp_path, digits, val_dataloader={"total_batch_size": 4})
+    result = run_evaluation(cfg)
+    images, targets = next(iter(cfg.val_dataloader))
+    for target in targets:
+        x1, y1, x2, y2 = target["boxes"].unbind(1)
+        boxes = [(x1 + x2) / 2 / 96, (y1 + y2) / 2 / 64, (x2 - x1) / 96, (y2 - y1) / 64]
+        target["boxes"] = torch.stack(boxes, dim=1)
+    with torch.no_grad():
+        losses = cfg.criterion(cfg.model(images), targets)
+    assert result.losses == pytest.approx({k: float(v) for k, v in losses.items()}, rel=1e-4)
+    assert set(losses) == {"loss_vfl", "loss_bbox", "loss_giou"}
+
+
+def test_a_perfect_model_is_measured_as_perfect(cfg):
+    """Predictions made from the truth itself give AP 1: sizes and labels are mapped right."""
+    truth = cfg.val_dataset.annotations
+
+    class Oracle(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.next_image = 0
+
+        def forward(self, images):
+            logits = torch.full((len(images), 12, 10), -20.0)
+            boxes = torch.full((len(images), 12, 4), 0.5)
+            for i in range(len(images)):
+                record = truth[self.next_image]
+                self.next_image += 1
+                size = torch.tensor(record.size_wh * 2)
+                for q, (box, label) in enumerate(
+                    zip(record.boxes_xyxy, record.labels, strict=True)
+                ):
+                    x1, y1, x2, y2 = torch.tensor(box) / size
+                    boxes[i, q] = torch.stack([(x1 + x2) / 2, (y1 + y2) / 2, x2 - x1, y2 - y1])
+                    logits[i, q, label] = 5.0
+            return {"pred_logits": logits, "pred_boxes": boxes}
+
+    cfg.model = Oracle()
+    result = run_evaluation(cfg)
+    assert result.stats["AP"] == pytest.approx(1.0)
+    assert result.best.f1 == pytest.approx(1.0)
+    assert result.losses["loss_bbox"] == pytest.approx(0.0, abs=1e-5)
+
+
+def test_a_stopped_evaluation_gives_nothing(cfg):
+    stop = StopFlag()
+    seen = []
+
+    def after_step(done, total):
+        seen.append((done, total))
+        stop.request("test")
+
+    assert run_evaluation(cfg, stop=stop, after_step=after_step) is None
+    assert seen == [(1, 2)]

@@ -1,0 +1,111 @@
+"""Files and log lines of a training."""
+
+import json
+import math
+from pathlib import Path
+
+import pytest
+
+from rtdetrv2_pytorch.src.data.evaluator import (
+    STAT_NAMES,
+    ClassMetrics,
+    Evaluation,
+)
+from rtdetrv2_pytorch.src.data.operating_point import OperatingPoint
+from rtdetrv2_pytorch.src.solver.events import EpochReport, FanOut, FitResult, StepReport
+from rtdetrv2_pytorch.src.solver.observers import JsonLog, LogLines, finite, metrics_table
+
+POINT = OperatingPoint(threshold=0.4, f1=0.5, precision=0.6, recall=0.43)
+
+
+def evaluation():
+    return Evaluation(
+        stats=dict.fromkeys(STAT_NAMES, 0.25),
+        classes=[
+            ClassMetrics("cat", 0.3, 0.5, 7, POINT),
+            ClassMetrics("a long name", math.nan, math.nan, 0, POINT),
+        ],
+        best=POINT,
+        losses={"loss_vfl": 1.0, "loss_bbox": 0.5},
+        num_images=4,
+    )
+
+
+def step_report(**values):
+    defaults = {
+        "epoch": 0, "step": 1, "num_steps": 10, "global_step": 2, "loss": 3.5,
+        "losses": {"loss_vfl": 3.5}, "lr": 1e-4, "images_per_s": 5.0, "data_s": 0.01,
+        "step_s": 0.5, "eta_s": 60.0, "grad_norm": math.inf, "is_fresh": True, "is_logged": True,
+    }  # fmt: skip
+    return StepReport(**(defaults | values))
+
+
+def epoch_report():
+    return EpochReport(
+        epoch=1, train_loss=2.0, train_losses={"loss_vfl": 2.0}, evaluation=evaluation(),
+        is_best=True, best_epoch=1, best_ap=0.25, lr=1e-4, train_s=10.0, eval_s=2.0, data_s=0.01,
+        step_s=0.5, images_per_s=5.0, skipped_steps=1, skipped_images=("broken.jpg",),
+    )  # fmt: skip
+
+
+def read(path: Path):
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def test_the_json_log_has_one_object_a_line_and_no_nan(tmp_path):
+    log = JsonLog(tmp_path / "log.jsonl")
+    log.step_finished(step_report())
+    log.step_finished(step_report(is_logged=False))
+    log.epoch_finished(epoch_report())
+    log.train_finished(FitResult(1, evaluation(), None, 1, None, {"best": Path("x/best.pth")}))
+    step, epoch, end = read(tmp_path / "log.jsonl")
+    assert (step["event"], step["loss"], step["grad_norm"]) == ("step", 3.5, None)
+    assert (epoch["event"], epoch["AP"], epoch["val_loss"]) == ("epoch", 0.25, 1.5)
+    assert epoch["per_class"]["cat"]["AP50"] == 0.5
+    assert epoch["per_class"]["a long name"]["AP"] is None
+    assert (end["event"], end["best_epoch"]) == ("end", 1)
+    assert end["checkpoints"] == {"best": "best.pth"}
+
+
+def test_a_resumed_run_goes_on_in_the_same_log(tmp_path):
+    for _ in range(2):
+        JsonLog(tmp_path / "log.jsonl").step_finished(step_report())
+    assert len(read(tmp_path / "log.jsonl")) == 2
+
+
+def test_log_lines_are_key_value_pairs(caplog):
+    with caplog.at_level("INFO"):
+        LogLines().step_finished(step_report())
+        LogLines().step_finished(step_report(is_logged=False))
+        LogLines().epoch_finished(epoch_report())
+    assert "epoch=0 step=2/10 loss=3.5000 lr=1.00e-04" in caplog.text
+    assert "epoch=1 train_loss=2.0000 val_loss=1.5000 AP=0.2500" in caplog.text
+    assert "image not used: broken.jpg" in caplog.text
+    assert len(caplog.records) == 3
+
+
+def test_the_table_of_classes_is_aligned():
+    lines = metrics_table(evaluation())
+    assert lines[1] == "cat              7  0.300  0.500      0.400  0.500"
+    assert len({len(line) for line in lines}) == 1
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [(math.nan, None), ([1.0, math.inf], [1.0, None]), ({"a": (-math.inf, 2)}, {"a": [None, 2]})],
+)
+def test_what_json_cannot_hold_becomes_null(value, expected):
+    assert finite(value) == expected
+
+
+def test_events_reach_all_followers_in_order():
+    class Follower(LogLines):
+        def __init__(self, name):
+            self.name = name
+
+        def epoch_started(self, epoch, num_steps):
+            calls.append((self.name, epoch, num_steps))
+
+    calls = []
+    FanOut([Follower("a"), Follower("b")]).epoch_started(3, 10)
+    assert calls == [("a", 3, 10), ("b", 3, 10)]

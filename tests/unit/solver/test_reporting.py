@@ -1,0 +1,78 @@
+"""From the engine's totals to reports."""
+
+import math
+
+import pytest
+import torch
+
+from rtdetrv2_pytorch.src.solver import reporting
+from rtdetrv2_pytorch.src.solver.engine import EpochProgress
+from rtdetrv2_pytorch.src.solver.events import SilentEvents
+from rtdetrv2_pytorch.src.solver.reporting import StepReporter, training_plan
+from rtdetrv2_pytorch.src.solver.setup import set_up
+from tests.tiny import tiny_config
+
+
+class Collector(SilentEvents):
+    def __init__(self):
+        self.reports = []
+
+    def step_finished(self, report):
+        self.reports.append(report)
+
+
+@pytest.fixture
+def state(tmp_path, digits):
+    return set_up(tiny_config(tmp_path, digits))[0]
+
+
+def test_every_step_is_reported_and_every_print_freq_logged(state, monkeypatch):
+    clock = iter(range(100))
+    monkeypatch.setattr(reporting.time, "perf_counter", lambda: 0.1 * next(clock))
+    events = Collector()
+    reporter = StepReporter(state, print_freq=4, epochs=3, events=events)
+    progress = EpochProgress(epoch=1, num_steps=10)
+    for step in range(10):
+        progress.add({"a": torch.tensor(float(step))})
+        progress.step += 1
+        progress.timed_steps += 1
+        progress.total_s += 2.0
+        progress.data_s += 0.5
+        progress.images += 4
+        reporter(progress)
+    reports = events.reports
+    assert [r.step for r in reports] == list(range(10))
+    assert [r.step for r in reports if r.is_logged] == [0, 4, 8, 9]
+    assert [r.loss for r in reports if r.is_logged] == [0.0, 4.0, 8.0, 9.0]
+    assert reports[1].loss == 0.0  # not read again within half a second
+    assert not reports[1].is_fresh
+    last = reports[-1]
+    assert (last.step_s, last.data_s, last.images_per_s) == (2.0, 0.5, 2.0)
+    assert last.eta_s == 10 * 2.0  # one more epoch
+    assert math.isnan(last.grad_norm)
+
+
+def test_numbers_are_read_again_after_half_a_second(state, monkeypatch):
+    clock = iter([0.0, 0.3, 0.6])
+    monkeypatch.setattr(reporting.time, "perf_counter", lambda: next(clock))
+    events = Collector()
+    reporter = StepReporter(state, print_freq=100, epochs=1, events=events)
+    progress = EpochProgress(epoch=0, num_steps=10)
+    for step in range(3):
+        progress.add({"a": torch.tensor(float(step))})
+        progress.step += 1
+        reporter(progress)
+    assert [r.loss for r in events.reports] == [0.0, 0.0, 2.0]
+
+
+def test_the_plan_tells_the_resolved_schedule(tmp_path, digits):
+    cfg = tiny_config(tmp_path, digits, epoches=4, grad_accum_steps=2)
+    state, _ = set_up(cfg)
+    plan = training_plan(cfg, state, first_epoch=1, changes=["x"])
+    assert (plan.epochs, plan.first_epoch, plan.steps_per_epoch, plan.batch_size) == (4, 1, 3, 4)
+    assert (plan.num_train_images, plan.num_val_images) == (6, 4)
+    assert plan.image_size_hw == (64, 96)
+    assert plan.precision == "float32"
+    assert plan.changes == ["x"]
+    assert plan.schedule[0].startswith("learning rate 0.0001; MultiStepLR milestones [1000]")
+    assert "from epoch 3 on without RandomPhotometricDistort" in plan.schedule[2]

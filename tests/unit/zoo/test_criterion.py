@@ -1,0 +1,298 @@
+"""Every loss term and gradient against the plain losses of tests/reference_losses.py."""
+
+import pytest
+import torch
+
+from rtdetrv2_pytorch.src.misc.errors import TrainingDiverged
+from rtdetrv2_pytorch.src.zoo.rtdetr import HungarianMatcher, RTDETRCriterionv2
+from tests.ranks import run_two_ranks
+from tests.reference_losses import WEIGHTS, plain_losses
+
+VFL = ["loss_vfl", "loss_bbox", "loss_giou"]
+
+
+def make_criterion(*, losses=("vfl", "boxes"), focal_matching=True, **options):
+    matcher = HungarianMatcher(
+        weight_dict={"cost_class": 2, "cost_bbox": 5, "cost_giou": 2},
+        use_focal_loss=focal_matching,
+    )
+    settings = {"weight_dict": WEIGHTS, "alpha": 0.75, "gamma": 2.0, "num_classes": 5}
+    return RTDETRCriterionv2(matcher=matcher, losses=losses, **(settings | options))
+
+
+class Outputs:
+    """Random outputs of a decoder, with the tensors that gradients are taken of."""
+
+    def __init__(self, batch, num_queries, *, num_layers=3, num_classes=5, encoder_classes=5):
+        self.leaves = []
+        layers = [self.layer(batch, num_queries, num_classes) for _ in range(num_layers)]
+        self.outputs = {
+            **layers[-1],
+            "aux_outputs": layers[:-1],
+            "enc_aux_outputs": [self.layer(batch, num_queries, encoder_classes)],
+            "enc_meta": {"class_agnostic": encoder_classes == 1},
+        }
+
+    def layer(self, batch, num_queries, num_classes):
+        logits = (torch.randn(batch, num_queries, num_classes) * 2 - 1).requires_grad_()
+        boxes = torch.randn(batch, num_queries, 4).requires_grad_()
+        self.leaves += [logits, boxes]
+        return {"pred_logits": logits, "pred_boxes": boxes.sigmoid()}
+
+    def with_denoising(self, targets, groups, num_layers=3):
+        counts = [len(t["labels"]) for t in targets]
+        width = max(1, *counts)
+        layers = [self.layer(len(targets), 2 * width * groups, 5) for _ in range(num_layers)]
+        self.outputs["dn_aux_outputs"] = layers
+        self.outputs["dn_meta"] = {
+            "dn_num_group": groups,
+            "dn_num_split": [2 * width * groups, 0],
+            "dn_positive_idx": [
+                torch.tensor(
+                    [g * 2 * width + j for g in range(groups) for j in range(n)], dtype=torch.int64
+                )
+                for n in counts
+            ],
+        }
+        return self
+
+
+def assert_terms(found, expected, rtol=1e-4):
+    assert set(found) == set(expected)
+    for name, value in expected.items():
+        assert found[name].item() == pytest.approx(value.item(), rel=rtol, abs=1e-5), name
+
+
+def assert_equal_losses(case, targets, criterion, **plain):
+    plain = {"alpha": criterion.alpha, "gamma": criterion.gamma, "names": VFL} | plain
+    found = criterion(case.outputs, targets)
+    expected = plain_losses(case.outputs, targets, **plain)
+    assert_terms(found, expected)
+    mine, theirs = (
+        torch.autograd.grad(sum(terms.values()), case.leaves, retain_graph=True)
+        for terms in (found, expected)
+    )
+    for one, other in zip(mine, theirs, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-5)
+    return found
+
+
+@pytest.mark.parametrize("counts", [(0, 1, 5), (4,), (1, 1), (0, 0, 3, 0)])
+@pytest.mark.parametrize("num_layers", [1, 3])
+def test_terms_and_gradients_of_all_layers(make_targets, counts, num_layers):
+    targets = make_targets(*counts)
+    case = Outputs(len(counts), 12, num_layers=num_layers).with_denoising(targets, 3, num_layers)
+    found = assert_equal_losses(case, targets, make_criterion())
+    assert len(found) == 3 * (1 + (num_layers - 1) + 1 + num_layers)
+
+
+def test_the_published_s_model_has_21_terms_in_the_published_names(make_targets):
+    targets = make_targets(2)
+    found = make_criterion()(Outputs(1, 9).with_denoising(targets, 2).outputs, targets)
+    suffixes = ["", "_aux_0", "_aux_1", "_enc_0", "_dn_0", "_dn_1", "_dn_2"]
+    assert set(found) == {name + suffix for name in VFL for suffix in suffixes}
+    assert all(value.dim() == 0 and value.isfinite() for value in found.values())
+
+
+@pytest.mark.parametrize("overlap", ["iou", "giou", None])
+def test_the_overlap_may_weigh_the_boxes(make_targets, overlap):
+    targets = make_targets(3, 0, 2)
+    case = Outputs(3, 10).with_denoising(targets, 2)
+    criterion = make_criterion(boxes_weight_format=overlap)
+    assert_equal_losses(case, targets, criterion, overlap_format=overlap)
+
+
+def test_pairs_of_the_last_layer_may_be_shared(make_targets):
+    targets = make_targets(3, 0, 2)
+    case = Outputs(3, 10).with_denoising(targets, 2)
+    shared = assert_equal_losses(
+        case, targets, make_criterion(share_matched_indices=True), share=True
+    )
+    own = make_criterion()(case.outputs, targets)
+    differing = {name for name in own if (own[name] - shared[name]).abs() > 1e-3}
+    # Other layers, and nothing else, depend on it.
+    assert differing == {f"{name}_aux_{i}" for name in VFL for i in range(2)}
+
+
+@pytest.mark.parametrize("share", [False, True])
+def test_a_class_agnostic_encoder_is_asked_for_objects_only(make_targets, share):
+    targets = make_targets(3, 0, 2)
+    case = Outputs(3, 10, encoder_classes=1).with_denoising(targets, 2)
+    criterion = make_criterion(share_matched_indices=share)
+    assert_equal_losses(case, targets, criterion, share=share)
+
+
+def test_the_focal_variant(make_targets):
+    targets = make_targets(3, 0, 2)
+    case = Outputs(3, 10).with_denoising(targets, 2)
+    names = ["loss_focal", "loss_bbox", "loss_giou"]
+    criterion = make_criterion(losses=("focal", "boxes"), alpha=0.2)
+    assert_equal_losses(case, targets, criterion, names=names)
+
+
+def test_the_softmax_matcher(make_targets):
+    targets = make_targets(3, 0, 2)
+    case = Outputs(3, 10).with_denoising(targets, 2)
+    assert_equal_losses(case, targets, make_criterion(focal_matching=False), focal_matching=False)
+
+
+@pytest.mark.parametrize("gamma", [1.0, 3.0])
+def test_other_focus(make_targets, gamma):
+    targets = make_targets(3, 2)
+    case = Outputs(2, 10).with_denoising(targets, 2)
+    assert_equal_losses(case, targets, make_criterion(alpha=0.4, gamma=gamma))
+
+
+def test_more_boxes_than_queries(make_targets):
+    targets = make_targets(600, 2)
+    case = Outputs(2, 300, num_layers=2).with_denoising(targets, 1, num_layers=2)
+    assert_equal_losses(case, targets, make_criterion())
+
+
+def test_a_batch_without_boxes_has_background_terms_only(make_targets):
+    targets = make_targets(0, 0)
+    case = Outputs(2, 7).with_denoising(targets, 1)
+    found = assert_equal_losses(case, targets, make_criterion())
+    for name, value in found.items():
+        assert (value > 0) == name.startswith("loss_vfl"), name
+    # The divisor is 1, not 0.
+    p = case.outputs["pred_logits"].sigmoid()
+    torch.testing.assert_close(found["loss_vfl"], (0.75 * p**2 * -torch.log(1 - p)).sum())
+
+
+def test_the_number_of_boxes_divides_and_groups_divide_the_denoising_terms(make_targets):
+    targets = make_targets(1)
+    wanted = targets[0]["boxes"]
+    case = Outputs(1, 2).with_denoising(targets, 4)
+    for layer in (case.outputs, *case.outputs["dn_aux_outputs"]):
+        layer["pred_boxes"] = (wanted + torch.tensor([0.01, 0, 0, 0])).expand(
+            1, layer["pred_boxes"].shape[1], 4
+        )
+    # Each matched box is off by 0.01, at weight 5; four denoising groups count like one.
+    found = make_criterion()(case.outputs, targets)
+    assert found["loss_bbox"].item() == pytest.approx(0.05, rel=1e-3)
+    assert found["loss_bbox_dn_0"].item() == pytest.approx(0.05, rel=1e-3)
+
+
+def test_terms_without_a_weight_are_left_out(make_targets):
+    targets = make_targets(2)
+    case = Outputs(1, 9).with_denoising(targets, 2)
+    found = make_criterion(weight_dict={"loss_vfl": 1.0, "loss_giou": 3.0})(case.outputs, targets)
+    full = make_criterion()(case.outputs, targets)
+    assert set(found) == {name for name in full if not name.startswith("loss_bbox")}
+    assert found["loss_giou"].item() == pytest.approx(1.5 * full["loss_giou"].item())
+    only = make_criterion(losses=("boxes",))(case.outputs, targets)
+    assert {name for name in full if not name.startswith("loss_vfl")} == set(only)
+
+
+def test_the_order_of_images_and_boxes_does_not_matter(make_targets):
+    targets = make_targets(3, 1)
+    case = Outputs(2, 8)
+    expected = make_criterion()(case.outputs, targets)
+    order = torch.tensor([2, 0, 1])
+    first = {
+        **targets[0],
+        "boxes": targets[0]["boxes"][order],
+        "labels": targets[0]["labels"][order],
+    }
+
+    def swapped(layer):
+        return {key: layer[key].flip(0) for key in ("pred_logits", "pred_boxes")}
+
+    outputs = {
+        **swapped(case.outputs),
+        "aux_outputs": [swapped(layer) for layer in case.outputs["aux_outputs"]],
+        "enc_aux_outputs": [swapped(layer) for layer in case.outputs["enc_aux_outputs"]],
+    }
+    assert_terms(make_criterion()(outputs, [targets[1], first]), expected)
+
+
+def test_evaluation_outputs_have_the_main_terms(make_targets):
+    targets = make_targets(2, 0)
+    full = Outputs(2, 9).outputs
+    outputs = {key: full[key] for key in ("pred_logits", "pred_boxes")}
+    found = make_criterion()(outputs, targets)
+    assert set(found) == set(VFL)
+    assert_terms(found, {name: make_criterion()(full, targets)[name] for name in VFL})
+
+
+def test_half_precision_is_computed_in_float32_even_under_autocast(make_targets):
+    targets = make_targets(2, 1)
+    case = Outputs(2, 9).with_denoising(targets, 2)
+
+    def halved(value):
+        if isinstance(value, dict):
+            return {k: v if k.endswith("meta") else halved(v) for k, v in value.items()}
+        return [halved(v) for v in value] if isinstance(value, list) else value.bfloat16()
+
+    half = halved(case.outputs)
+    with torch.autocast("cpu", torch.bfloat16):
+        found = make_criterion()(half, targets)
+    assert {value.dtype for value in found.values()} == {torch.float32}
+    assert_terms(found, plain_losses(half, targets, names=VFL, alpha=0.75, gamma=2.0))
+
+
+@pytest.mark.parametrize("where", ["pred_logits", "pred_boxes"])
+@pytest.mark.parametrize("part", ["last", "aux", "encoder"])
+def test_divergence_names_step_and_images(make_targets, where, part):
+    targets = make_targets(1, 0, 2)
+    outputs = Outputs(3, 6).outputs
+    layer = {
+        "last": outputs,
+        "aux": outputs["aux_outputs"][0],
+        "encoder": outputs["enc_aux_outputs"][0],
+    }[part]
+    layer[where] = layer[where].detach().clone()
+    layer[where][1, 2, 0] = torch.nan
+    with pytest.raises(
+        TrainingDiverged,
+        match=r"^epoch 3, step 70: the network's outputs are not finite for images with ids "
+        r"\[101\]; look at these images and their boxes, lower the learning rate",
+    ):
+        make_criterion()(outputs, targets, epoch=3, step=5, global_step=70)
+    with pytest.raises(TrainingDiverged, match=r"^epoch 3, step 5: "):
+        make_criterion()(outputs, targets, epoch=3, step=5)
+
+
+def test_the_targets_and_outputs_are_left_alone(make_targets):
+    targets = make_targets(2, 1)
+    before = [{k: v.clone() for k, v in t.items()} for t in targets]
+    case = Outputs(2, 9).with_denoising(targets, 2)
+    logits = case.outputs["pred_logits"].detach().clone()
+    make_criterion()(case.outputs, targets)
+    assert torch.equal(case.outputs["pred_logits"], logits)
+    for one, other in zip(targets, before, strict=True):
+        assert all(torch.equal(one[k], other[k]) for k in other)
+
+
+RANKS = """
+import json, torch
+from rtdetrv2_pytorch.src.misc import distributed as d
+from rtdetrv2_pytorch.src.zoo.rtdetr import HungarianMatcher, RTDETRCriterionv2
+
+d.init_from_environment(torch.device("cpu"))
+torch.manual_seed(d.rank())
+count = [4, 0][d.rank()]
+targets = [{"labels": torch.zeros(count, dtype=torch.int64), "boxes": torch.rand(count, 4) / 2}]
+outputs = {"pred_logits": torch.randn(1, 6, 3), "pred_boxes": torch.rand(1, 6, 4) / 2}
+matcher = HungarianMatcher(weight_dict={"cost_bbox": 1})
+weights = {"loss_vfl": 1, "loss_bbox": 1}
+criterion = RTDETRCriterionv2(matcher=matcher, weight_dict=weights, losses=["vfl", "boxes"])
+trained = criterion.train()(outputs, targets)
+# Ranks may have different numbers of batches in evaluation: only one asks, nobody answers.
+evaluated = criterion.eval()(outputs, targets) if d.rank() == 0 else {}
+print(json.dumps([{k: float(v) for k, v in terms.items()} for terms in (trained, evaluated)]))
+d.shutdown()
+"""
+
+
+def test_ranks_share_the_number_of_boxes_in_training_only():
+    (trained, evaluated), (other, _) = run_two_ranks(RANKS)
+    # Four boxes here and none there are two on average: half the divisor of one rank alone.
+    for name, value in evaluated.items():
+        assert trained[name] == pytest.approx(2 * value, rel=1e-5)
+    assert other["loss_bbox"] == 0
+    torch.manual_seed(1)  # as the other rank; its boxes draw nothing
+    p = torch.randn(1, 6, 3).sigmoid()
+    expected = (0.2 * p**2 * -torch.log(1 - p)).sum().item() / 2
+    assert other["loss_vfl"] == pytest.approx(expected, rel=1e-4)

@@ -1,0 +1,241 @@
+"""Contrastive denoising: layout, visibility and noise."""
+
+import math
+
+import pytest
+import torch
+from torch import nn
+
+from rtdetrv2_pytorch.src.misc.boxes import cxcywh_to_xyxy
+from rtdetrv2_pytorch.src.zoo.rtdetr.denoising import make_denoising_queries
+
+
+def coded_embedding(num_classes):
+    """Row k is k + 1 and padding is 0, so that labels can be read off the content."""
+    embedding = nn.Embedding(num_classes + 1, 1, padding_idx=num_classes)
+    with torch.no_grad():
+        embedding.weight[:, 0] = torch.tensor([*range(1, num_classes + 1), 0])
+    return embedding
+
+
+def labels_of(queries):
+    """Label of every query; -1 is padding."""
+    return (queries.content.detach()[..., 0] - 1).round().long()
+
+
+def boxes_of(queries):
+    return queries.reference_logits.sigmoid()
+
+
+def make(targets, *, num_classes=5, num_queries=3, **options):
+    return make_denoising_queries(
+        targets, coded_embedding(num_classes), num_queries=num_queries, **options
+    )
+
+
+QUIET = {"label_noise_ratio": 0.0, "box_noise_scale": 0.0}
+
+
+def target(labels, boxes):
+    return {
+        "labels": torch.tensor(labels, dtype=torch.int64),
+        "boxes": torch.tensor(boxes, dtype=torch.float32).reshape(-1, 4),
+        "image_id": torch.tensor([1]),
+    }
+
+
+ONE = target([3], [[0.5, 0.5, 0.2, 0.4]])
+TWO = target([0, 4], [[0.3, 0.3, 0.1, 0.2], [0.7, 0.6, 0.2, 0.2]])
+NONE = target([], [])
+
+
+def test_two_images_without_noise_by_hand():
+    queries = make([ONE, TWO], num_denoising=5, **QUIET)  # 5 // 2 = 2 groups
+    # Group by group: two positives, two negatives; the missing second box is padding.
+    assert labels_of(queries).tolist() == [[3, -1] * 4, [0, 4] * 4]
+    expected = torch.stack(
+        (
+            torch.cat((ONE["boxes"], torch.zeros(1, 4))).repeat(4, 1),
+            TWO["boxes"].repeat(4, 1),
+        )
+    )
+    torch.testing.assert_close(boxes_of(queries), expected, rtol=1e-4, atol=2e-5)
+    assert queries.meta["dn_num_group"] == 2
+    assert queries.meta["dn_num_split"] == [8, 3]
+    assert [i.tolist() for i in queries.meta["dn_positive_idx"]] == [[0, 4], [0, 1, 4, 5]]
+
+
+def test_padding_is_the_zero_embedding_at_the_smallest_logit():
+    queries = make([ONE, TWO], num_denoising=2)
+    is_padding = labels_of(queries) == -1
+    assert is_padding.tolist() == [[False, True] * 2, [False] * 4]
+    assert (queries.content[is_padding] == 0).all()
+    logits = queries.reference_logits[is_padding]
+    torch.testing.assert_close(logits, torch.full_like(logits, math.log(1e-5)), rtol=1e-4, atol=0)
+
+
+def test_visibility_of_two_images_by_hand():
+    queries = make([ONE, TWO], num_denoising=4)
+    # Rows look at columns: two groups of four see themselves and the three matching queries,
+    # which see each other only.
+    rows = ["1111" + "0000" + "111"] * 4 + ["0000" + "1111" + "111"] * 4 + ["00000000" + "111"] * 3
+    expected = torch.tensor([[c == "1" for c in row] for row in rows])
+    assert torch.equal(queries.visible, expected)
+
+
+@pytest.mark.parametrize(
+    ("counts", "num_denoising", "groups"),
+    [
+        ((1,), 100, 100),
+        ((7, 3), 100, 14),
+        ((6,), 100, 16),
+        ((100,), 100, 1),
+        ((150, 0), 100, 1),
+        ((3,), 2, 1),
+    ],
+)
+def test_number_of_groups_follows_from_the_fullest_image(
+    make_targets, counts, num_denoising, groups
+):
+    targets = make_targets(*counts)
+    queries = make(targets, num_denoising=num_denoising)
+    width = max(counts)
+    assert queries.meta["dn_num_group"] == groups
+    assert queries.meta["dn_num_split"] == [2 * width * groups, 3]
+    for n, index in zip(counts, queries.meta["dn_positive_idx"], strict=True):
+        assert index.tolist() == [g * 2 * width + j for g in range(groups) for j in range(n)]
+    assert queries.content.shape[:2] == (len(counts), 2 * width * groups)
+    assert queries.visible.shape == (2 * width * groups + 3,) * 2
+
+
+def test_positive_places_hold_the_boxes_in_order(make_targets):
+    targets = make_targets(2, 0, 4)
+    queries = make(targets, num_denoising=12, **QUIET)
+    labels, boxes = labels_of(queries), boxes_of(queries)
+    for image, index in enumerate(queries.meta["dn_positive_idx"]):
+        groups = queries.meta["dn_num_group"]
+        assert labels[image, index].tolist() == targets[image]["labels"].tolist() * groups
+        torch.testing.assert_close(
+            boxes[image, index], targets[image]["boxes"].repeat(groups, 1), rtol=1e-4, atol=2e-5
+        )
+
+
+def test_a_quarter_of_real_labels_is_redrawn_uniformly(make_targets):
+    num_classes = 8
+    counts = (50, 20)
+    targets = make_targets(*counts, num_classes=num_classes)
+    queries = make(targets, num_classes=num_classes, num_denoising=5000)  # 100 groups
+    labels = labels_of(queries).view(2, 100, 2, 50)  # [image, group, positive/negative, box]
+    for image, count in enumerate(counts):
+        truth = targets[image]["labels"]
+        found = labels[image, ..., :count]
+        changed = found != truth
+        # A redrawn label is the true one again in one of eight cases.
+        for side in range(2):
+            share = changed[:, side].float().mean().item()
+            assert share == pytest.approx(0.25 * 7 / 8, abs=0.025)
+        drawn = torch.bincount(found[changed], minlength=num_classes).float()
+        other = torch.tensor([(truth != k).sum() for k in range(num_classes)]).float()
+        torch.testing.assert_close(drawn / drawn.sum(), other / other.sum(), rtol=0.2, atol=0)
+        assert (labels[image, ..., count:] == -1).all()  # padding stays padding
+
+
+@pytest.mark.parametrize("ratio", [0.0, 1.0, 2.0])
+def test_the_share_of_redrawn_labels_is_half_the_ratio(ratio):
+    targets = [target([0] * 20, [[0.5, 0.5, 0.2, 0.2]] * 20)]
+    queries = make(targets, num_classes=1000, num_denoising=2000, label_noise_ratio=ratio)
+    share = (labels_of(queries) != 0).float().mean().item()
+    assert share == pytest.approx(ratio / 2 * 0.999, abs=0.02)
+
+
+def corner_shifts(scale, box=(0.5, 0.5, 0.2, 0.1)):
+    """[group, box, coordinate] shifts in half sides, of positives and of negatives."""
+    targets = [target([0] * 10, [box] * 10)]
+    queries = make(targets, num_denoising=2000, box_noise_scale=scale)
+    truth = targets[0]["boxes"][:1]
+    moved = cxcywh_to_xyxy(boxes_of(queries)[0]) - cxcywh_to_xyxy(truth)
+    half_side = truth[:, 2:].repeat(1, 2) / 2
+    shifts = (moved / half_side).view(200, 2, 10, 4)
+    return shifts[:, 0], shifts[:, 1]
+
+
+def test_corners_of_positives_move_by_up_to_one_and_negatives_by_one_to_two_scales():
+    positive, negative = corner_shifts(scale=0.4)  # too little for corners to cross
+    slack = 1e-3
+    assert positive.abs().max() <= 0.4 + slack
+    assert 0.4 - slack <= negative.abs().min()
+    assert negative.abs().max() <= 0.8 + slack
+    for shifts, low in ((positive, 0.0), (negative, 0.4)):
+        # Uniform, both signs alike, for each of the four coordinates on its own.
+        for coordinate in range(4):
+            column = shifts[..., coordinate].flatten()
+            assert column.abs().mean().item() == pytest.approx(low + 0.2, abs=0.015)
+            assert column.abs().std().item() == pytest.approx(0.4 / 12**0.5, abs=0.01)
+            assert (column > 0).float().mean().item() == pytest.approx(0.5, abs=0.05)
+        correlation = torch.corrcoef(shifts.flatten(0, 1).T) - torch.eye(4)
+        assert correlation.abs().max() < 0.1
+
+
+def test_corners_stay_in_the_image():
+    targets = [target([0] * 4, [[0.1, 0.9, 0.2, 0.2]] * 4)]
+    queries = make(targets, num_denoising=400, box_noise_scale=1.0)
+    boxes = boxes_of(queries)[0]
+    corners = cxcywh_to_xyxy(boxes)[(boxes[:, 2:] > 1e-3).all(1)]  # those that did not cross
+    assert len(corners) > 200
+    assert corners.min() > -1e-4
+    assert corners.max() < 1 + 1e-4
+    assert (corners[:, 0] < 1e-4).float().mean() > 0.2  # clipped, not pushed back
+
+
+def test_crossed_corners_give_the_smallest_side_and_stay_finite():
+    queries = make([target([0], [[0.5, 0.5, 0.2, 0.2]])], num_denoising=300)
+    assert queries.reference_logits.isfinite().all()
+    sides = boxes_of(queries)[..., 2:]
+    assert sides.min().item() == pytest.approx(1e-5, rel=0.05)
+    assert (sides < 2e-5).float().mean() > 0.05
+
+
+def test_noise_leaves_padding_alone_and_follows_the_seed():
+    drawn = []
+    for seed in (0, 1, 0):
+        torch.manual_seed(seed)
+        drawn.append(boxes_of(make([ONE, TWO], num_denoising=4)))
+        assert (drawn[-1][0, 1::2] < 2e-5).all()
+    torch.testing.assert_close(drawn[0], drawn[2], rtol=0, atol=0)
+    assert (drawn[0] - drawn[1]).abs().max() > 0.01
+
+
+def test_an_image_without_boxes_beside_others_is_all_padding():
+    queries = make([NONE, TWO], num_denoising=2)
+    assert (labels_of(queries)[0] == -1).all()
+    assert queries.meta["dn_positive_idx"][0].tolist() == []
+    assert queries.meta["dn_positive_idx"][1].tolist() == [0, 1]
+
+
+def test_a_batch_without_boxes_gets_one_dummy_group_that_uses_the_embedding():
+    embedding = nn.Embedding(6, 4, padding_idx=5)
+    queries = make_denoising_queries(
+        [NONE, NONE], embedding, num_queries=3, num_denoising=100, box_noise_scale=0.0
+    )
+    assert queries.meta["dn_num_group"] == 1
+    assert queries.meta["dn_num_split"] == [2, 3]
+    assert [i.tolist() for i in queries.meta["dn_positive_idx"]] == [[], []]
+    torch.testing.assert_close(
+        boxes_of(queries), torch.tensor([0.5, 0.5, 0.1, 0.1]).expand(2, 2, 4)
+    )
+    queries.content.square().sum().backward()
+    assert embedding.weight.grad is not None  # every rank takes part
+    assert embedding.weight.grad.abs().max() == 0
+    expected = torch.tensor([[1, 1, 1, 1, 1]] * 2 + [[0, 0, 1, 1, 1]] * 3, dtype=torch.bool)
+    assert torch.equal(queries.visible, expected)
+
+
+def test_gradients_reach_the_rows_of_classes_in_the_batch_and_not_padding():
+    embedding = nn.Embedding(6, 4, padding_idx=5)
+    queries = make_denoising_queries(
+        [ONE, TWO], embedding, num_queries=3, num_denoising=4, label_noise_ratio=0.0
+    )
+    queries.content.sum().backward()
+    # Two groups of a positive and a negative: every box is there four times.
+    assert embedding.weight.grad[:, 0].tolist() == [4, 0, 0, 4, 4, 0]
+    assert not queries.reference_logits.requires_grad

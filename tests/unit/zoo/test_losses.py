@@ -1,0 +1,103 @@
+"""Loss functions on two or three entries by hand, and against torchvision."""
+
+import math
+
+import pytest
+import torch
+from torchvision.ops import sigmoid_focal_loss as torchvision_focal
+
+from rtdetrv2_pytorch.src.zoo.rtdetr.losses import sigmoid_focal_loss, sum_per_set, varifocal_loss
+from rtdetrv2_pytorch.src.zoo.rtdetr.matcher import Matches
+
+
+def matches_of(*rows):
+    """Rows of (set, image, query, truth)."""
+    return Matches(*torch.tensor(rows, dtype=torch.int64).reshape(-1, 4).T)
+
+
+def sigmoid(x):
+    return 1 / (1 + math.exp(-x))
+
+
+def test_varifocal_by_hand():
+    # One set, one image, two queries, one class; the second query matches with quality 0.6.
+    logits = torch.tensor([[[[-1.0], [2.0]]]])
+    found = varifocal_loss(
+        logits,
+        matches_of((0, 0, 1, 0)),
+        torch.tensor([0]),
+        torch.tensor([0.6]),
+        alpha=0.75,
+        gamma=2.0,
+    )
+    background = 0.75 * sigmoid(-1) ** 2 * -math.log(1 - sigmoid(-1))
+    matched = 0.6 * -(0.6 * math.log(sigmoid(2)) + 0.4 * math.log(1 - sigmoid(2)))
+    torch.testing.assert_close(found, torch.tensor([background + matched]))
+
+
+def test_the_weights_of_varifocal_are_constants():
+    logits = torch.tensor([[[[0.3], [1.0]]]], requires_grad=True)
+    found = varifocal_loss(
+        logits,
+        matches_of((0, 0, 1, 0)),
+        torch.tensor([0]),
+        torch.tensor([0.6]),
+        alpha=0.5,
+        gamma=1.0,
+    )
+    found.sum().backward()
+    # d BCE / d logit = sigmoid - target, times the weight alone.
+    expected = [0.5 * sigmoid(0.3) * sigmoid(0.3), 0.6 * (sigmoid(1) - 0.6)]
+    torch.testing.assert_close(logits.grad.flatten(), torch.tensor(expected))
+
+
+def test_focal_by_hand():
+    logits = torch.tensor([[[[-1.0], [2.0]]]])
+    matches = matches_of((0, 0, 1, 0))
+    found = sigmoid_focal_loss(logits, matches, torch.tensor([0]), alpha=0.2, gamma=2.0)
+    background = 0.8 * sigmoid(-1) ** 2 * -math.log(1 - sigmoid(-1))
+    matched = 0.2 * (1 - sigmoid(2)) ** 2 * -math.log(sigmoid(2))
+    torch.testing.assert_close(found, torch.tensor([background + matched]))
+
+
+@pytest.mark.parametrize(("alpha", "gamma"), [(0.25, 2.0), (0.6, 1.0)])
+def test_focal_is_that_of_torchvision_with_its_gradient(alpha, gamma):
+    logits = (torch.randn(3, 2, 6, 4) * 3).requires_grad_()
+    rows = [(0, 0, 1, 0), (0, 1, 5, 1), (2, 1, 2, 0)]
+    labels = torch.tensor([3, 0, 2])
+    target = torch.zeros(3, 2, 6, 4)
+    for (s, image, query, _), label in zip(rows, labels, strict=True):
+        target[s, image, query, label] = 1
+    found = sigmoid_focal_loss(logits, matches_of(*rows), labels, alpha=alpha, gamma=gamma)
+    expected = torchvision_focal(logits, target, alpha, gamma).sum((1, 2, 3))
+    torch.testing.assert_close(found, expected)
+    mine, theirs = (torch.autograd.grad(f.sum(), logits)[0] for f in (found, expected))
+    torch.testing.assert_close(mine, theirs, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("function", ["varifocal", "focal"])
+def test_extreme_logits_give_finite_losses_and_gradients(function):
+    logits = torch.tensor([[[[200.0, -200.0], [-200.0, 200.0]]]], requires_grad=True)
+    matches, labels = matches_of((0, 0, 0, 0), (0, 0, 1, 0)), torch.tensor([0, 0])
+    if function == "varifocal":
+        quality = torch.tensor([0.9, 0.0])
+        loss = varifocal_loss(logits, matches, labels, quality, alpha=0.75, gamma=2.0)
+    else:
+        loss = sigmoid_focal_loss(logits, matches, labels, alpha=0.25, gamma=2.0)
+    loss.sum().backward()
+    assert loss.isfinite().all()
+    assert logits.grad.isfinite().all()
+
+
+def test_without_pairs_all_is_background():
+    logits = torch.randn(2, 1, 3, 2)
+    none, labels = matches_of(), torch.empty(0, dtype=torch.int64)
+    found = varifocal_loss(logits, none, labels, torch.empty(0), alpha=0.75, gamma=2.0)
+    p = logits.sigmoid()
+    torch.testing.assert_close(found, (0.75 * p**2 * -torch.log(1 - p)).sum((1, 2, 3)))
+    assert sum_per_set(torch.empty(0), none, 2).tolist() == [0, 0]
+
+
+def test_values_are_added_up_for_each_set():
+    matches = matches_of((0, 0, 0, 0), (2, 0, 0, 0), (2, 1, 0, 1))
+    assert sum_per_set(torch.tensor([1.0, 2.0, 4.0]), matches, 4).tolist() == [1, 0, 6, 0]
