@@ -1,0 +1,153 @@
+"""Train and evaluate from the command line; see --help."""
+
+import argparse
+import logging
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+
+from ..src.core import ConfigError, YAMLConfig
+from ..src.core.yaml_files import merge, parse_overrides
+from ..src.data.digits import make_digits_dataset
+from ..src.data.layouts import find_splits
+from ..src.misc import distributed
+from ..src.misc.errors import RTDETRError
+from ..src.solver import DetSolver
+from ..src.solver.det_solver import MODEL_CONFIG
+from . import recipe
+from .console import ConsoleProgress, log_to_file, print_metrics, set_up_logging
+
+logger = logging.getLogger(__name__)
+
+_EXAMPLES = """
+examples:
+  python -m rtdetrv2_pytorch.tools.train --data my_coco_folder
+  python -m rtdetrv2_pytorch.tools.train -c my.yml -u epoches=20 -u optimizer.lr=0.0002
+  python -m rtdetrv2_pytorch.tools.train -c my.yml -r output/last.pth
+  python -m rtdetrv2_pytorch.tools.train -c my.yml -r output/best.pth --test-only
+"""
+
+
+def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(
+        prog="python -m rtdetrv2_pytorch.tools.train",
+        description="Train RT-DETRv2.",
+        epilog=_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        "-c", "--config", type=Path, help="YAML file; without it, RT-DETRv2-S and what fits here"
+    )
+    data = parser.add_mutually_exclusive_group()
+    data.add_argument("--data", type=Path, help="folder of a COCO data set, its splits are found")
+    data.add_argument(
+        "--sample", action="store_true", help="a small data set of digits, made on the spot"
+    )
+    weights = parser.add_mutually_exclusive_group()
+    weights.add_argument("-r", "--resume", help="checkpoint of a run to go on with")
+    weights.add_argument("-t", "--tuning", help="checkpoint whose weights to start from")
+    parser.add_argument("-d", "--device", help="cuda, cuda:1, cpu; default: a GPU if there is one")
+    amp = parser.add_mutually_exclusive_group()
+    amp.add_argument("--use-amp", action="store_true", default=None, help="mixed precision")
+    amp.add_argument("--no-amp", dest="use_amp", action="store_false", help="float32 throughout")
+    parser.add_argument("--seed", type=int)
+    parser.add_argument("--output-dir", type=Path)
+    parser.add_argument("--test-only", action="store_true", help="evaluate, do not train")
+    parser.add_argument(
+        "-u",
+        "--update",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="change a value of the configuration; nested keys with dots; may be repeated",
+    )
+    args = parser.parse_args(argv)
+    if not (args.config or args.data or args.sample or args.resume):
+        parser.error("give a configuration (-c), a data set (--data), --sample, or -r to go on")
+    return args
+
+
+def overrides_of(args: argparse.Namespace) -> dict[str, Any]:
+    """What the options change in the configuration."""
+    values: dict[str, Any] = {}
+    for name in ("device", "use_amp", "seed", "tuning", "resume", "output_dir"):
+        if getattr(args, name) is not None:
+            values[name] = getattr(args, name)
+    return merge(values, parse_overrides(args.update))
+
+
+def configure(args: argparse.Namespace, console: Console) -> YAMLConfig:
+    """Turn the command line into a checked configuration.
+
+    With a configuration file, that file and the options decide. A resumed run brings its own.
+    Without either, weights are looked for, and on a CPU a size and a number of epochs are chosen
+    that end soon.
+    """
+    overrides = overrides_of(args)
+    if args.resume and args.config is None:
+        beside = Path(args.resume).parent / MODEL_CONFIG
+        args.config = beside if beside.is_file() else None
+    if args.sample:
+        folder = Path("data", "digits")
+        with console.status("making the sample data set"):
+            make_digits_dataset(folder)
+        args.data = folder
+    if args.data is not None:
+        splits = find_splits(args.data)
+        overrides = merge(recipe.data_overrides(splits.train, splits.val), overrides)
+        if splits.note:
+            console.print(splits.note, style="yellow")
+    if args.config is not None:
+        return YAMLConfig(args.config, **overrides)
+
+    if args.data is None:
+        raise ConfigError(f"{args.resume}: no {MODEL_CONFIG} beside it; give its configuration, -c")
+    config = recipe.SAMPLE_CONFIG if args.sample else recipe.DEFAULT_CONFIG
+    if "output_dir" not in overrides and not args.sample:
+        overrides["output_dir"] = str(Path("output", args.data.resolve().name))
+    if not args.tuning:
+        chosen, told = recipe.initial_weights()
+        console.print(told)
+        overrides = merge(chosen, overrides)
+    device = str(overrides.get("device") or ("cuda" if torch.cuda.is_available() else "cpu"))
+    if device == "cpu" and not args.test_only:
+        with console.status("timing a few steps to choose what fits this machine"):
+            overrides, told = recipe.fit_to_cpu(config, overrides)
+        console.print(told)
+    return YAMLConfig(config, **overrides)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run; returns the exit status."""
+    args = parse_arguments(argv)
+    console = Console()
+    set_up_logging(console)
+    progress = ConsoleProgress(console)
+    try:
+        cfg = configure(args, console)
+        log_to_file(cfg.output_dir)
+        solver = DetSolver(cfg, events=progress)
+        if args.test_only:
+            print_metrics(console, solver.val(), "Validation")
+        else:
+            solver.fit()
+    except RTDETRError as error:
+        progress.close()
+        logger.debug("failed", exc_info=True)
+        Console(stderr=True).print(f"[bold red]{type(error).__name__}[/]: {error}", highlight=False)
+        return 1
+    except KeyboardInterrupt:
+        progress.close()
+        return 130
+    finally:
+        distributed.shutdown()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

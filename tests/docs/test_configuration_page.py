@@ -1,0 +1,18 @@
+"""docs/configuration.md says what the code does."""
+
+from rtdetrv2_pytorch.src.core.catalog import COMPONENTS
+from rtdetrv2_pytorch.tools.document import TARGET, configuration_page
+
+
+def test_the_page_is_current():
+    assert TARGET.read_text() == configuration_page(), (
+        "run python -m rtdetrv2_pytorch.tools.document"
+    )
+
+
+def test_the_page_has_every_component_and_its_keys():
+    page = configuration_page()
+    for name in COMPONENTS:
+        assert f"\n## {name}\n" in page
+    assert "| `warmup_duration` | `int` | required | optimizer steps; 0 for none. |" in page
+    assert "| `cross_attn_method` | `'default'`, `'discrete'` | `'default'` |" in page
