@@ -1,0 +1,200 @@
+"""The command line, as people call it."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import yaml
+from rich.console import Console
+
+from rtdetrv2_pytorch.src.core.yaml_files import merge
+from rtdetrv2_pytorch.src.misc.weights import load_checkpoint
+from rtdetrv2_pytorch.tools import recipe, train
+from tests.tiny import NETWORK, tiny_file
+
+ROOT = Path(__file__).parents[2]
+
+
+def call(*arguments, cwd, timeout=300):
+    """Run the command line in a process of its own."""
+    return subprocess.run(
+        [sys.executable, "-m", "rtdetrv2_pytorch.tools.train", *map(str, arguments)],
+        cwd=cwd,
+        env=os.environ | {"PYTHONPATH": str(ROOT), "COLUMNS": "160"},
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+        check=False,
+    )
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory, digits):
+    """A finished training of the tiny network, and what it printed."""
+    folder = tmp_path_factory.mktemp("cli")
+    path = tiny_file(folder / "tiny.yml", folder / "out", digits)
+    return folder, path, call("-c", path, "-u", "epochs=1", "--seed", 3, cwd=folder)
+
+
+def test_training_prints_log_lines_and_a_table_and_exits_with_zero(run):
+    folder, _, result = run
+    assert result.returncode == 0, result.stderr
+    assert "epoch=0 step=3/3 loss=" in result.stderr
+    assert "best threshold" in result.stdout
+    assert "\x1b" not in result.stdout  # no colours where there is no terminal
+    assert load_checkpoint(folder / "out" / "last.pth")["progress"]["seed"] == 3
+    assert "epoch=0 train_loss=" in (folder / "out" / "train.log").read_text()
+
+
+def test_resuming_needs_the_checkpoint_only(run):
+    folder, _, _ = run
+    result = call("-r", folder / "out" / "last.pth", "-u", "epoches=2", cwd=folder)
+    assert result.returncode == 0, result.stderr
+    assert "resuming" in result.stderr
+    assert load_checkpoint(folder / "out" / "last.pth")["progress"]["epoch"] == 2
+
+
+def test_test_only_measures_a_checkpoint(run):
+    folder, path, _ = run
+    result = call("-c", path, "-r", folder / "out" / "best.pth", "--test-only", cwd=folder)
+    assert result.returncode == 0, result.stderr
+    measured = load_checkpoint(folder / "out" / "best.pth")["metrics"]
+    row = next(line for line in result.stdout.splitlines() if "│ all" in line or "all " in line)
+    assert f"{measured['AP50']:.3f}" in row
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["-u", "PResNet.freez_norm=true"], "ConfigError: PResNet: unknown key 'freez_norm'"),
+        (["-u", "epoches"], "is not of the form key=value"),
+        (["-t", "missing.pth"], "CheckpointError: missing.pth: no such file"),
+        (["--data", "nowhere"], "DatasetError: nowhere: no such folder"),
+        (["-u", "num_classes=4"], "num_classes = 4, but"),
+    ],
+)
+def test_mistakes_are_one_line_without_traceback(run, arguments, message):
+    folder, path, _ = run
+    result = call("-c", path, *arguments, cwd=folder)
+    assert result.returncode == 1
+    assert message in " ".join(result.stderr.split())
+    assert "Traceback" not in result.stderr
+
+
+def test_without_anything_to_train_on_usage_is_printed(tmp_path):
+    result = call(cwd=tmp_path)
+    assert result.returncode == 2
+    assert "give a configuration (-c), a data set (--data), --sample, or -r" in result.stderr
+
+
+def test_a_folder_is_enough_to_name_the_data(run, digits):
+    folder, path, _ = run
+    values = yaml.safe_load(path.read_text())
+    for split in ("train", "val"):
+        values[f"{split}_dataloader"].pop("dataset")
+    bare = folder / "bare.yml"
+    bare.write_text(yaml.safe_dump(values))
+    out = folder / "from_folder"
+    result = call("-c", bare, "--data", digits, "--output-dir", out, "-u", "epoches=1", cwd=folder)
+    assert result.returncode == 0, result.stderr
+    assert load_checkpoint(out / "best.pth")["class_names"] == list("0123456789")
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_to_all_processes_ends_cleanly_with_last_written(tmp_path, digits, number):
+    """Ctrl-C reaches the loading workers too; they must leave the ending to the main process."""
+    path = tiny_file(
+        tmp_path / "tiny.yml",
+        tmp_path / "out",
+        digits,
+        epoches=10000,
+        train_dataloader={"num_workers": 1},
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-m", "rtdetrv2_pytorch.tools.train", "-c", str(path)],
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    log = tmp_path / "out" / "log.jsonl"
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline and not (log.is_file() and '"epoch"' in log.read_text()):
+        time.sleep(0.2)
+    begin = time.monotonic()
+    os.killpg(process.pid, number)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 0, errors
+    assert time.monotonic() - begin < 30
+    assert "stopping at the next batch and saving" in errors
+    assert "Traceback" not in errors
+    epochs = [json.loads(line) for line in log.read_text().splitlines()]
+    progress = load_checkpoint(tmp_path / "out" / "last.pth")["progress"]
+    last_step = [e for e in epochs if e["event"] == "step"][-1]
+    done = progress["epoch"] * 3 + progress["step"]
+    assert done == last_step["global_step"]
+
+
+def test_what_fits_a_cpu_is_timed_and_told(tmp_path, digits, monkeypatch):
+    monkeypatch.setattr(recipe, "_CPU_BUDGET_S", 0.5)
+    overrides = merge(
+        merge(NETWORK, {"PResNet": {"pretrained": False}}),
+        recipe.data_overrides(
+            *(
+                recipe.Split(digits / "annotations" / f"instances_{s}.json", digits / s)
+                for s in ("train", "val")
+            )
+        ),
+    )
+    overrides["output_dir"] = str(tmp_path)
+    chosen, told = recipe.fit_to_cpu(recipe.SAMPLE_CONFIG, overrides)
+    assert chosen["eval_spatial_size"] == [256, 256]  # the images are 320 wide
+    assert chosen["epoches"] >= 1
+    assert f"{chosen['epoches']} epochs of 1 steps" in told
+    assert chosen["RTDETRTransformerv2"]["num_queries"] == 12  # chosen before, so it stays
+    assert not any(tmp_path.iterdir())
+
+
+def test_weights_are_random_with_a_warning_where_none_can_be_had(monkeypatch):
+    monkeypatch.setattr(recipe, "COCO_WEIGHTS", "http://127.0.0.1:9/none.pth")
+    chosen, told = recipe.initial_weights()
+    assert chosen == {"PResNet": {"pretrained": False}}
+    assert "starting from random weights" in told
+    assert "put that file at" in told
+
+
+def test_weights_in_a_cache_are_used(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    cache = tmp_path / ".cache" / "supervisely" / "checkpoints"
+    cache.mkdir(parents=True)
+    (cache / Path(recipe.COCO_WEIGHTS).name).touch()
+    chosen, _ = recipe.initial_weights()
+    assert chosen == {"tuning": str(cache / Path(recipe.COCO_WEIGHTS).name)}
+
+
+def test_options_win_over_the_file():
+    args = train.parse_arguments(
+        ["-c", "x.yml", "--no-amp", "--device", "cpu", "-u", "epochs=4", "-u", "ema.decay=0.9"]
+    )
+    assert train.overrides_of(args) == {
+        "use_amp": False,
+        "device": "cpu",
+        "epoches": 4,
+        "ema": {"decay": 0.9},
+    }
+
+
+def test_the_sample_is_made_where_the_command_is_called(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(recipe, "initial_weights", lambda: ({"PResNet": {"pretrained": False}}, ""))
+    args = train.parse_arguments(["--sample", "--test-only", "--device", "cpu"])
+    cfg = train.configure(args, Console(quiet=True))
+    assert len(cfg.val_dataset) == 120
+    assert cfg.class_names == list("0123456789")
+    assert cfg.output_dir == Path("output/sample_digits")

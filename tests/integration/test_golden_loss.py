@@ -1,0 +1,49 @@
+"""The loss curve of twenty seeded steps: what a refactoring must leave alone.
+
+A change that moves it on purpose says so in the changelog, and regenerates the file in a commit
+of its own: `python -m tests.integration.test_golden_loss`.
+"""
+
+import tempfile
+from pathlib import Path
+
+import pytest
+
+from rtdetrv2_pytorch.src.data.digits import make_digits_dataset
+from rtdetrv2_pytorch.src.misc.seeding import seed_everything
+from rtdetrv2_pytorch.src.solver.engine import train_one_epoch
+from rtdetrv2_pytorch.src.solver.setup import set_up
+from rtdetrv2_pytorch.src.solver.stopping import StopFlag
+from tests.tiny import tiny_config
+
+GOLDEN = Path(__file__).parents[1] / "golden" / "loss_tiny_cpu.txt"
+STEPS = 20
+
+
+def loss_curve(folder: Path) -> list[float]:
+    data = make_digits_dataset(folder / "data", num_train=8, num_val=1)
+    cfg = tiny_config(folder, data, lr_warmup_scheduler={"warmup_duration": 10})
+    seed_everything(0)
+    state, _ = set_up(cfg)
+    losses: list[float] = []
+    for epoch in range(STEPS // len(cfg.train_dataloader)):
+        train_one_epoch(
+            state,
+            cfg.train_dataloader,
+            epoch,
+            stop=StopFlag(),
+            after_step=lambda progress: losses.append(sum(progress.read_last().values())),
+        )
+    return losses
+
+
+def test_twenty_steps_give_the_golden_losses(tmp_path):
+    golden = [float(line) for line in GOLDEN.read_text().splitlines()]
+    assert len(golden) == STEPS
+    assert loss_curve(tmp_path) == pytest.approx(golden, rel=1e-4)
+
+
+if __name__ == "__main__":
+    with tempfile.TemporaryDirectory() as name:
+        curve = loss_curve(Path(name))
+    GOLDEN.write_text("".join(f"{loss:.6f}\n" for loss in curve))

@@ -1,0 +1,94 @@
+"""The network learns: four images, from random weights, within 150 optimizer steps."""
+
+from pathlib import Path
+
+import pytest
+
+from rtdetrv2_pytorch.src.core import YAMLConfig
+from rtdetrv2_pytorch.src.core.yaml_files import merge
+from rtdetrv2_pytorch.src.data.digits import make_digits_dataset
+from rtdetrv2_pytorch.src.data.layouts import find_splits
+from rtdetrv2_pytorch.src.misc.seeding import seed_everything
+from rtdetrv2_pytorch.src.solver.engine import EpochProgress, _train_step, evaluate
+from rtdetrv2_pytorch.src.solver.setup import set_up
+from tests.tiny import CONFIGS
+
+STEPS, CHECK_EVERY = 150, 25
+SIZE = [256, 256]
+
+
+def learn(tmp_path: Path, images: Path, annotations: Path) -> tuple[float, int]:
+    """Train the published S network on one batch of four; returns AP50 and steps taken."""
+    dataset = {"img_folder": str(images), "ann_file": str(annotations)}
+    ops = [
+        {"type": "Resize", "size": SIZE},
+        {"type": "SanitizeBoundingBoxes"},
+        {"type": "ConvertPILImage"},
+        {"type": "ConvertBoxes", "fmt": "cxcywh", "normalize": True},
+    ]
+    overrides = {
+        "PResNet": {"pretrained": False},
+        "eval_spatial_size": SIZE,
+        "output_dir": str(tmp_path),
+        "device": "cpu",
+        "use_amp": True,
+        "use_ema": False,
+        "optimizer": {"lr": 0.0005},
+        "lr_warmup_scheduler": {"warmup_duration": 10},
+        "train_dataloader": {
+            "dataset": {
+                **dataset,
+                "transforms": {"ops": ops, "policy": {"name": "default", "ops": []}},
+            }
+        },
+        "val_dataloader": {"dataset": dataset},
+        "batch_size": 4,
+        "num_workers": 0,
+    }
+    cfg = YAMLConfig(CONFIGS / "rtdetrv2" / "rtdetrv2_r18vd_120e_coco.yml", **merge({}, overrides))
+    seed_everything(0)
+    state, _ = set_up(cfg)
+    batch = next(iter(cfg.train_dataloader))
+    progress = EpochProgress(epoch=0, num_steps=STEPS)
+    ap50 = 0.0
+    while progress.step < STEPS and ap50 < 0.9:
+        state.model.train()
+        state.criterion.train()
+        for _ in range(CHECK_EVERY):
+            seed_everything(0, progress.step)
+            _train_step(state, cfg.train_dataloader, *batch, progress)
+            progress.step += 1
+        result = evaluate(
+            state.model,
+            cfg.criterion,
+            cfg.postprocessor,
+            cfg.val_dataloader,
+            cfg.evaluator,
+            device=state.device,
+            precision=state.precision,
+        )
+        ap50 = result.stats["AP50"]
+    return ap50, progress.step
+
+
+@pytest.mark.slow
+def test_four_generated_images_are_learned(tmp_path):
+    data = make_digits_dataset(tmp_path / "data", num_train=4, num_val=1)
+    ap50, steps = learn(tmp_path, data / "train", data / "annotations" / "instances_train.json")
+    assert ap50 >= 0.9, f"AP50 {ap50:.3f} after {steps} steps"
+
+
+@pytest.mark.slow
+def test_four_real_images_are_learned(tmp_path, bccd):
+    """The first four validation images of BCCD: blood cells, up to thirty in an image."""
+    import json
+
+    split = find_splits(bccd).val
+    content = json.loads(split.ann_file.read_text())
+    content["images"] = content["images"][:4]
+    ids = {image["id"] for image in content["images"]}
+    content["annotations"] = [a for a in content["annotations"] if a["image_id"] in ids]
+    annotations = tmp_path / "four.json"
+    annotations.write_text(json.dumps(content))
+    ap50, steps = learn(tmp_path, split.img_folder, annotations)
+    assert ap50 >= 0.9, f"AP50 {ap50:.3f} after {steps} steps"

@@ -1,0 +1,189 @@
+"""A run that was stopped or killed goes on as if nothing had happened."""
+
+import json
+import signal
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+import torch
+
+from rtdetrv2_pytorch.src.misc.errors import CheckpointError
+from rtdetrv2_pytorch.src.misc.weights import load_checkpoint
+from rtdetrv2_pytorch.src.solver import DetSolver
+from rtdetrv2_pytorch.src.solver.events import SilentEvents
+from tests.tiny import tiny_config, tiny_file
+
+ROOT = Path(__file__).parents[2]
+EPOCHS = 3
+RUN = {
+    "epoches": EPOCHS,
+    "lr_scheduler": {"milestones": [2]},
+    "lr_warmup_scheduler": {"warmup_duration": 3},
+    "ema": {"warmups": 3},
+}
+
+
+def log_of(folder):
+    lines = (folder / "log.jsonl").read_text().splitlines()
+    return [json.loads(line) for line in lines]
+
+
+def curve(folder):
+    """{(epoch, step): loss} and {epoch: metrics}; where a step was repeated, the last one."""
+    steps = {(e["epoch"], e["step"]): e["loss"] for e in log_of(folder) if e["event"] == "step"}
+    epochs = {
+        e["epoch"]: (e["AP"], e["val_loss"], e["lr"])
+        for e in log_of(folder)
+        if e["event"] == "epoch"
+    }
+    return steps, epochs
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory, digits):
+    """The same training without any interruption."""
+    folder = tmp_path_factory.mktemp("whole")
+    result = DetSolver(tiny_config(folder, digits, **RUN)).fit()
+    return folder, result
+
+
+class StopAt(SilentEvents):
+    """Asks to stop in the middle of the second epoch, in training or in evaluation."""
+
+    def __init__(self, moment):
+        self.moment = moment
+        self.solver = None
+        self.epoch = -1
+
+    def epoch_started(self, epoch, num_steps):
+        self.epoch = epoch
+
+    def step_finished(self, report):
+        if self.moment == "step" and (report.epoch, report.step) == (1, 0):
+            self.solver.stop("test")
+
+    def evaluation_step_finished(self, step, num_steps):
+        if self.moment == "evaluation" and self.epoch == 1:
+            self.solver.stop("test")
+
+    def epoch_finished(self, report):
+        if self.moment == "epoch" and report.epoch == 1:
+            self.solver.stop("test")
+
+
+@pytest.mark.parametrize("moment", ["step", "evaluation", "epoch"])
+def test_a_stopped_run_goes_on_with_equal_losses(whole, tmp_path, digits, moment):
+    events = StopAt(moment)
+    events.solver = DetSolver(tiny_config(tmp_path, digits, **RUN), events=events)
+    stopped = events.solver.fit()
+    assert stopped.stopped == "test"
+    assert stopped.last_epoch == (1 if moment == "epoch" else 0)
+    assert len(curve(tmp_path)[1]) == stopped.last_epoch + 1
+
+    last = str(tmp_path / "last.pth")
+    resumed = DetSolver(tiny_config(tmp_path, digits, resume=last, **RUN)).fit()
+    assert resumed.stopped is None
+    assert resumed.last_epoch == EPOCHS - 1
+    steps, epochs = curve(tmp_path)
+    expected_steps, expected_epochs = curve(whole[0])
+    assert steps == pytest.approx(expected_steps, rel=1e-6)
+    for epoch, values in expected_epochs.items():
+        assert epochs[epoch] == pytest.approx(values, rel=1e-5)
+    ours, theirs = load_checkpoint(last), load_checkpoint(whole[0] / "last.pth")
+    for part in ("model", "ema"):
+        a, b = (c[part]["module"] if part == "ema" else c[part] for c in (ours, theirs))
+        for key in a:
+            torch.testing.assert_close(a[key], b[key], rtol=1e-5, atol=1e-7, msg=f"{part} {key}")
+    assert ours["ema"]["updates"] == theirs["ema"]["updates"] == 9
+    assert ours["progress"] == theirs["progress"]
+
+
+@pytest.mark.parametrize("moment", ["step", "evaluation", "write"])
+def test_a_killed_run_goes_on_from_the_last_complete_epoch(whole, tmp_path, digits, moment):
+    path = tiny_file(tmp_path / "run.yml", tmp_path / "out", digits, **RUN)
+    script = str(Path(__file__).with_name("killed_training.py"))
+    killed = subprocess.run(
+        [sys.executable, script, str(path), moment],
+        env={"PYTHONPATH": str(ROOT), "HOME": str(tmp_path)},
+        capture_output=True,
+        check=False,
+    )
+    assert killed.returncode == -signal.SIGKILL, killed.stderr.decode()
+    last = tmp_path / "out" / "last.pth"
+    assert load_checkpoint(last)["progress"]["epoch"] == 1  # a whole file, of the first epoch
+
+    resumed = DetSolver(tiny_config(tmp_path / "out", digits, resume=str(last), **RUN)).fit()
+    assert resumed.last_epoch == EPOCHS - 1
+    steps, epochs = curve(tmp_path / "out")
+    expected_steps, expected_epochs = curve(whole[0])
+    assert steps == pytest.approx(expected_steps, rel=1e-4)  # another process
+    assert {e: v[2] for e, v in epochs.items()} == {e: v[2] for e, v in expected_epochs.items()}
+    assert load_checkpoint(last)["progress"]["epoch"] == EPOCHS
+
+
+def test_the_best_epoch_before_a_resume_stays_the_best(tmp_path, digits):
+    DetSolver(tiny_config(tmp_path, digits, epoches=1)).fit()
+    checkpoint = load_checkpoint(tmp_path / "last.pth")
+    checkpoint["progress"]["best"] = {"ap": 0.99, "epoch": 0, "stale_epochs": 0}
+    torch.save(checkpoint, tmp_path / "last.pth")
+    before = (tmp_path / "best.pth").read_bytes()
+    last = str(tmp_path / "last.pth")
+    result = DetSolver(tiny_config(tmp_path, digits, epoches=2, resume=last)).fit()
+    assert result.best_epoch == 0
+    assert (tmp_path / "best.pth").read_bytes() == before
+
+
+def test_a_file_without_average_starts_it_from_its_weights(tmp_path, digits, caplog):
+    DetSolver(tiny_config(tmp_path, digits, epoches=1)).fit()
+    checkpoint = load_checkpoint(tmp_path / "last.pth")
+    checkpoint["ema"] = None
+    torch.save(checkpoint, tmp_path / "last.pth")
+    from rtdetrv2_pytorch.src.solver.setup import set_up
+
+    cfg = tiny_config(tmp_path, digits, resume=str(tmp_path / "last.pth"))
+    state, _ = set_up(cfg)
+    assert "holds no moving average; it starts from the weights" in caplog.text
+    key = "decoder.enc_score_head.weight"
+    torch.testing.assert_close(state.ema.module.state_dict()[key], checkpoint["model"][key])
+
+
+def test_a_checkpoint_of_the_public_trainer_can_be_resumed(tmp_path, digits):
+    """It has no `progress`: it goes on after `last_epoch`."""
+    DetSolver(tiny_config(tmp_path, digits, epoches=1)).fit()
+    checkpoint = load_checkpoint(tmp_path / "last.pth")
+    for key in ("progress", "format_version", "config", "class_names", "thresholds"):
+        checkpoint.pop(key)
+    torch.save(checkpoint, tmp_path / "last.pth")
+    last = str(tmp_path / "last.pth")
+    result = DetSolver(tiny_config(tmp_path, digits, epoches=2, resume=last)).fit()
+    assert result.last_epoch == 1
+    assert [key for key in curve(tmp_path)[0] if key[0] == 1] == [(1, 0), (1, 1), (1, 2)]
+
+
+def test_weights_without_optimizer_cannot_be_resumed_and_the_message_says_what_can(
+    tmp_path, digits
+):
+    DetSolver(tiny_config(tmp_path, digits, epoches=1)).fit()
+    best = str(tmp_path / "best.pth")
+    with pytest.raises(CheckpointError, match="no optimizer.*resume from last.pth, or start a new"):
+        DetSolver(tiny_config(tmp_path, digits, resume=best)).fit()
+
+
+def test_another_model_cannot_be_resumed(tmp_path, digits):
+    DetSolver(tiny_config(tmp_path, digits, epoches=1)).fit()
+    last = str(tmp_path / "last.pth")
+    cfg = tiny_config(tmp_path, digits, resume=last, RTDETRTransformerv2={"num_layers": 1})
+    with pytest.raises(CheckpointError, match="holds another model: .*unknown"):
+        DetSolver(cfg).fit()
+
+
+def test_a_stop_can_come_from_another_thread(tmp_path, digits):
+    solver = DetSolver(tiny_config(tmp_path, digits, epoches=500))
+    timer = threading.Timer(1.5, solver.stop, args=["thread"])
+    timer.start()
+    result = solver.fit()
+    assert result.stopped == "thread"
+    assert load_checkpoint(tmp_path / "last.pth")["progress"]["epoch"] <= result.last_epoch + 1

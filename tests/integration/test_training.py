@@ -1,0 +1,281 @@
+"""Whole trainings of a tiny network: what they leave behind, and how they start and end."""
+
+import json
+
+import pytest
+import torch
+import yaml
+
+from rtdetrv2_pytorch.src.core import YAMLConfig
+from rtdetrv2_pytorch.src.misc.errors import CheckpointError, DatasetError
+from rtdetrv2_pytorch.src.misc.weights import load_checkpoint, model_state
+from rtdetrv2_pytorch.src.solver import DetSolver
+from rtdetrv2_pytorch.src.solver.events import SilentEvents
+from tests.tiny import tiny_config
+
+
+class Recorder(SilentEvents):
+    def __init__(self):
+        self.calls = []
+        self.reports = []
+
+    def train_started(self, plan):
+        self.calls.append("train_started")
+        self.plan = plan
+
+    def epoch_started(self, epoch, num_steps):
+        self.calls.append(("epoch_started", epoch, num_steps))
+
+    def step_finished(self, report):
+        self.calls.append(("step", report.epoch, report.step))
+
+    def evaluation_step_finished(self, step, num_steps):
+        self.calls.append(("evaluation", step, num_steps))
+
+    def epoch_finished(self, report):
+        self.calls.append(("epoch_finished", report.epoch))
+        self.reports.append(report)
+
+    def train_finished(self, result):
+        self.calls.append("train_finished")
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory, digits):
+    folder = tmp_path_factory.mktemp("trained")
+    events = Recorder()
+    cfg = tiny_config(folder, digits, epoches=2, checkpoint_freq=1)
+    return folder, DetSolver(cfg, events=events).fit(), events
+
+
+def test_events_come_in_order(trained):
+    one_epoch = [
+        *(("step", 0, i) for i in range(3)),
+        ("evaluation", 1, 2),
+        ("evaluation", 2, 2),
+        ("epoch_finished", 0),
+    ]
+    calls = trained[2].calls
+    assert calls[0] == "train_started"
+    assert calls[1] == ("epoch_started", 0, 3)
+    assert calls[2:8] == one_epoch
+    assert calls[8] == ("epoch_started", 1, 3)
+    assert calls[-1] == "train_finished"
+
+
+def test_the_files_are_there(trained):
+    folder, result, _ = trained
+    names = {p.name for p in folder.iterdir()}
+    assert names == {
+        "best.pth",
+        "last.pth",
+        "checkpoint0000.pth",
+        "checkpoint0001.pth",
+        "model_config.yml",
+        "log.jsonl",
+        "summary",
+    }
+    assert set(result.checkpoints) == {"best", "last", "checkpoint0000", "checkpoint0001"}
+    assert any((folder / "summary").iterdir())
+    assert (result.best_epoch, result.last_epoch) in {(0, 1), (1, 1)}
+
+
+def test_checkpoints_say_what_they_are(trained):
+    best = load_checkpoint(trained[0] / "best.pth")
+    assert best["format_version"] == 1
+    assert best["class_names"] == list("0123456789")
+    assert best["category_ids"] == list(range(10))
+    assert best["eval_spatial_size"] == [64, 96]
+    assert best["config"]["epoches"] == 2
+    assert best["metrics"]["AP"] == trained[1].best.stats["AP"]
+    assert set(best["thresholds"]["per_class"]) == set("0123456789")
+    assert "optimizer" not in best
+
+
+def test_the_best_checkpoint_is_measured_again_with_the_same_result(trained):
+    result = trained[1]
+    assert result.confirmed.stats == pytest.approx(result.best.stats, abs=1e-6)
+    assert result.confirmed.losses == pytest.approx(result.best.losses, rel=1e-4)
+
+
+def test_the_written_configuration_is_complete_and_loads(trained, digits):
+    path = trained[0] / "model_config.yml"
+    values = yaml.safe_load(path.read_text())
+    assert "__include__" not in values
+    assert values["num_classes"] == 10
+    # 3 steps an epoch, 2 epochs: 5 % of 6 is less than one step
+    assert values["lr_warmup_scheduler"]["warmup_duration"] == 1
+    again = YAMLConfig(path)
+    assert again.notes == []
+    assert (
+        again.model.state_dict().keys() == load_checkpoint(trained[0] / "best.pth")["model"].keys()
+    )
+
+
+def test_the_changes_to_the_schedule_are_told(trained):
+    changes = "\n".join(trained[2].plan.changes)
+    assert "lr_warmup_scheduler.warmup_duration: 2000 -> 1 steps, 5 % of the 6 here" in changes
+    assert "policy.epoch: 117 -> 1, as in a run of 120 epochs, for 2" in changes
+
+
+def test_val_of_a_checkpoint_gives_what_training_measured(trained, digits, tmp_path):
+    best = str(trained[0] / "best.pth")
+    cfg = tiny_config(tmp_path, digits, resume=best)
+    evaluation = DetSolver(cfg).val()
+    assert evaluation.stats == pytest.approx(trained[1].best.stats, abs=1e-6)
+
+
+def test_a_checkpoint_made_at_one_size_is_evaluated_at_another(trained, digits, tmp_path):
+    best = str(trained[0] / "best.pth")
+    cfg = tiny_config(tmp_path, digits, resume=best, eval_spatial_size=[96, 128])
+    evaluation = DetSolver(cfg).val()
+    assert evaluation.num_images == 4
+    assert cfg.model.decoder.anchors.shape[1] == 12 * 16 + 6 * 8 + 3 * 4
+
+
+def test_tuning_carries_classes_over_by_name(trained, digits, tmp_path, caplog):
+    """A second data set with two of the ten classes, in another order."""
+    folder = tmp_path / "two"
+    for split in ("train", "val"):
+        ann = json.loads((digits / "annotations" / f"instances_{split}.json").read_text())
+        keep = {7: 1, 3: 2}
+        ann["annotations"] = [
+            {**a, "category_id": keep[a["category_id"]]}
+            for a in ann["annotations"]
+            if a["category_id"] in keep
+        ]
+        ann["categories"] = [{"id": 1, "name": "7"}, {"id": 2, "name": "3"}]
+        (folder / "annotations").mkdir(parents=True, exist_ok=True)
+        (folder / "annotations" / f"instances_{split}.json").write_text(json.dumps(ann))
+        (folder / split).symlink_to(digits / split)
+    best = trained[0] / "best.pth"
+    cfg = tiny_config(tmp_path / "out", folder, tuning=str(best), epoches=1)
+    from rtdetrv2_pytorch.src.solver.setup import tune_from
+
+    with caplog.at_level("INFO"):
+        tune_from(cfg, str(best))
+    assert "classes_carried_over=2" in caplog.text
+    theirs = model_state(load_checkpoint(best))["decoder.enc_score_head.weight"]
+    ours = cfg.model.state_dict()["decoder.enc_score_head.weight"]
+    assert torch.equal(ours, theirs[[7, 3]])
+
+
+def test_weights_of_another_model_cannot_be_tuned_from(tmp_path, digits):
+    torch.save({"model": {"other": torch.zeros(1)}}, tmp_path / "other.pth")
+    cfg = tiny_config(tmp_path, digits, tuning=str(tmp_path / "other.pth"))
+    with pytest.raises(CheckpointError, match="nothing of it fits this model"):
+        DetSolver(cfg).fit()
+
+
+def test_training_ends_when_it_no_longer_improves(tmp_path, digits):
+    cfg = tiny_config(tmp_path, digits, epoches=20, patience=2, optimizer={"lr": 0.0})
+    result = DetSolver(cfg).fit()
+    assert result.stopped == "no better AP for 2 epochs"
+    assert result.last_epoch == 2
+    assert result.best_epoch == 0
+
+
+@pytest.mark.parametrize(("freq", "expected"), [(0, []), (2, ["checkpoint0001"])])
+def test_checkpoint_freq(tmp_path, digits, freq, expected):
+    cfg = tiny_config(tmp_path, digits, epoches=3, checkpoint_freq=freq)
+    result = DetSolver(cfg).fit()
+    assert [n for n in result.checkpoints if n.startswith("checkpoint")] == expected
+
+
+def test_a_training_set_smaller_than_a_batch_is_refused_at_the_start(tmp_path, digits):
+    cfg = tiny_config(tmp_path, digits, train_dataloader={"total_batch_size": 7})
+    with pytest.raises(DatasetError, match="6 images give no batch of 7.*use a smaller batch_size"):
+        DetSolver(cfg).fit()
+
+
+def test_an_empty_split_is_refused_at_the_start(tmp_path, digits):
+    ann = json.loads((digits / "annotations" / "instances_val.json").read_text())
+    empty = tmp_path / "instances_val.json"
+    empty.write_text(json.dumps({**ann, "images": [], "annotations": []}))
+    cfg = tiny_config(tmp_path, digits, val_dataloader={"dataset": {"ann_file": str(empty)}})
+    with pytest.raises(DatasetError, match="instances_val.json: lists no images; a split needs"):
+        DetSolver(cfg).fit()
+
+
+def test_an_unreadable_image_is_named_and_does_not_end_training(tmp_path, digits):
+    folder = tmp_path / "data"
+    for split in ("train", "val"):
+        (folder / split).mkdir(parents=True)
+        for path in (digits / split).iterdir():
+            (folder / split / path.name).write_bytes(path.read_bytes())
+        (folder / split / "00002.jpg").write_bytes(b"\xff\xd8 cut off")
+    (folder / "annotations").symlink_to(digits / "annotations")
+    events = Recorder()
+    result = DetSolver(tiny_config(tmp_path / "out", folder), events=events).fit()
+    assert list(events.reports[0].skipped_images) == ["00002.jpg", "00002.jpg"]
+    assert list(events.reports[1].skipped_images) == []  # told once
+    assert result.best.num_images == 3  # the unreadable one is not held against the model
+
+
+def test_batches_without_any_box_are_trained_on(tmp_path, digits):
+    folder = tmp_path / "data"
+    (folder / "annotations").mkdir(parents=True)
+    for split in ("train", "val"):
+        ann = json.loads((digits / "annotations" / f"instances_{split}.json").read_text())
+        if split == "train":
+            ann["annotations"] = [a for a in ann["annotations"] if a["image_id"] == 1]
+        (folder / "annotations" / f"instances_{split}.json").write_text(json.dumps(ann))
+        (folder / split).symlink_to(digits / split)
+    cfg = tiny_config(tmp_path / "out", folder, train_dataloader={"total_batch_size": 1})
+    result = DetSolver(cfg).fit()
+    assert result.last_epoch == 1
+
+
+@pytest.mark.parametrize("amp_dtype", ["bfloat16", "float16"])
+def test_mixed_precision_trains(tmp_path, digits, amp_dtype):
+    cfg = tiny_config(tmp_path, digits, epoches=1, use_amp=True, amp_dtype=amp_dtype)
+    events = Recorder()
+    DetSolver(cfg, events=events).fit()
+    assert events.plan.precision == amp_dtype
+    assert 1 < events.reports[0].train_loss < 100
+
+
+def test_multi_scale_changes_the_size_of_batches(tmp_path, digits):
+    sizes = []
+    cfg = tiny_config(
+        tmp_path,
+        digits,
+        epoches=2,
+        train_dataloader={"collate_fn": {"scales": [64, 96, 128], "stop_epoch": 1}},
+    )
+    model = cfg.model
+    model.register_forward_hook(
+        lambda module, args, out: (
+            sizes.append(tuple(args[0].shape[-2:])) if module.training else None
+        )
+    )
+    DetSolver(cfg).fit()
+    assert set(sizes[:3]) <= {(32, 64), (64, 96), (96, 128)}
+    assert set(sizes[3:]) == {(64, 96)}
+
+
+def test_distribution_comes_after_weights_and_before_the_average(tmp_path, digits, monkeypatch):
+    """The order of setting up is part of the contract: an average of unloaded weights is wrong."""
+    from rtdetrv2_pytorch.src.solver import setup
+
+    order = []
+    for name in ("tune_from", "_data_parallel"):
+        original = getattr(setup, name)
+        monkeypatch.setattr(
+            setup,
+            name,
+            lambda *a, name=name, original=original: (order.append(name), original(*a))[1],
+        )
+    DetSolver(tiny_config(tmp_path / "a", digits, epoches=1)).fit()
+    order.clear()
+    cfg = tiny_config(tmp_path / "b", digits, tuning=str(tmp_path / "a" / "best.pth"))
+    ema = type(cfg).ema
+
+    class Watched:
+        def __get__(self, instance, owner):
+            order.append("ema")
+            return ema.__get__(instance, owner)
+
+    monkeypatch.setattr(type(cfg), "ema", Watched())
+    setup.set_up(cfg)
+    assert order[:3] == ["tune_from", "_data_parallel", "ema"]
