@@ -1,0 +1,1 @@
+"""Measurements against public implementations, side by side in one run."""

@@ -1,0 +1,390 @@
+"""What is measured. Every subject returns times of both sides and their ratios."""
+
+import contextlib
+import io
+import random
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+from torchvision import tv_tensors
+from torchvision.transforms import v2
+
+from benchmarks.timing import ratio, take_turns
+from rtdetrv2_pytorch.src.core import YAMLConfig
+from rtdetrv2_pytorch.src.data.annotations import Annotations, ImageRecord
+from rtdetrv2_pytorch.src.data.categories import CategoryTable
+from rtdetrv2_pytorch.src.data.evaluator import CocoEvaluator
+from rtdetrv2_pytorch.src.data.sample import Sample
+from rtdetrv2_pytorch.src.solver.engine import EpochProgress, _train_step
+from rtdetrv2_pytorch.src.solver.setup import set_up
+from tests.tiny import CONFIGS
+
+Result = dict[str, Any]
+
+
+def config(**overrides: Any) -> YAMLConfig:
+    """The published S recipe from random weights."""
+    values = {"PResNet": {"pretrained": False}, **overrides}
+    return YAMLConfig(CONFIGS / "rtdetrv2" / "rtdetrv2_r18vd_120e_coco.yml", **values)
+
+
+def random_targets(batch: int, boxes: int, generator: torch.Generator) -> list[dict[str, Tensor]]:
+    """Boxes of moderate size, anywhere."""
+    targets = []
+    for i in range(batch):
+        size = torch.rand(boxes, 2, generator=generator) * 0.2 + 0.03
+        centre = size / 2 + torch.rand(boxes, 2, generator=generator) * (1 - size)
+        targets.append(
+            {
+                "boxes": torch.cat((centre, size), dim=1),
+                "labels": torch.randint(80, (boxes,), generator=generator),
+                "image_id": torch.tensor([i]),
+            }
+        )
+    return targets
+
+
+def _theirs(device: torch.device) -> Any:
+    from tests.transformers_map import build_theirs
+
+    model = build_theirs("r18vd_120e").to(device)
+    model.config.num_denoising = 100
+    return model
+
+
+def training_step(device: torch.device, size: int = 320, batch: int = 4, boxes: int = 8) -> Result:
+    """Forward, losses, backward, AdamW: ours and transformers', float32 and bfloat16 autocast."""
+    from transformers import RTDetrV2ForObjectDetection
+
+    from tests.transformers_map import build_theirs
+
+    generator = torch.Generator().manual_seed(0)
+    images = torch.randint(0, 256, (batch, 3, size, size), generator=generator, dtype=torch.uint8)
+    targets = random_targets(batch, boxes, generator)
+
+    ways: dict[str, Callable[[], Any]] = {}
+    for precision in ("float32", "bfloat16"):
+        cfg = config(
+            eval_spatial_size=[size, size],
+            use_amp=precision == "bfloat16",
+            amp_dtype="bfloat16",
+            device=str(device),
+            lr_warmup_scheduler={"warmup_duration": 0},
+        )
+        ways[f"ours {precision}"] = _our_step(cfg, images, targets)
+
+        # Their denoising embedding is made with the model, so the configuration needs it before.
+        their_config = build_theirs("r18vd_120e").config
+        their_config.num_denoising = 100
+        theirs = RTDetrV2ForObjectDetection(their_config).to(device).train()
+        ways[f"transformers {precision}"] = _their_step(theirs, images, targets, precision, device)
+    times = take_turns(ways)
+    return {
+        "what": f"training step, r18, {size} px, batch {batch}, {boxes} boxes an image",
+        "seconds": times,
+        "ratios": {
+            "ours float32 vs transformers float32": ratio(
+                times, "transformers float32", "ours float32"
+            ),
+            "ours bfloat16 vs transformers bfloat16": ratio(
+                times, "transformers bfloat16", "ours bfloat16"
+            ),
+            "ours bfloat16 vs transformers float32": ratio(
+                times, "transformers float32", "ours bfloat16"
+            ),
+        },
+    }
+
+
+def _our_step(
+    cfg: YAMLConfig, images: Tensor, targets: list[dict[str, Tensor]]
+) -> Callable[[], None]:
+    from rtdetrv2_pytorch.src.data.collate import BatchImageCollateFunction
+
+    class Loader:
+        collate = BatchImageCollateFunction()
+
+    state, _ = set_up(cfg)
+    state.model.train()
+    state.criterion.train()
+    progress = EpochProgress(epoch=0, num_steps=1)
+
+    def step() -> None:
+        _train_step(state, Loader(), images, targets, progress)  # type: ignore[arg-type]
+
+    return step
+
+
+def _their_step(
+    model: Any,
+    images: Tensor,
+    targets: list[dict[str, Tensor]],
+    precision: str,
+    device: torch.device,
+) -> Callable[[], None]:
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4, weight_decay=1e-4)
+    pixels = (images.float() / 255).to(device)
+    labels = [
+        {"class_labels": t["labels"].to(device), "boxes": t["boxes"].to(device)} for t in targets
+    ]
+
+    def step() -> None:
+        with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16"):
+            loss = model(pixel_values=pixels, labels=labels).loss
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 0.1)
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+
+    return step
+
+
+def losses(device: torch.device, batch: int = 16, boxes: int = 30) -> Result:
+    """Matching and losses, forward and backward, on the outputs of three decoder layers."""
+    from transformers.loss.loss_rt_detr import RTDetrLoss
+
+    from tests.transformers_map import build_theirs
+
+    generator = torch.Generator().manual_seed(0)
+    targets = random_targets(batch, boxes, generator)
+    groups = 100 // boxes
+    noisy = 2 * boxes * groups
+    shapes = {"matching": 300, "denoising": noisy}
+    leaves = {
+        name: [
+            (
+                (torch.randn(batch, q, 80, generator=generator) - 4).to(device).requires_grad_(),
+                (torch.rand(batch, q, 4, generator=generator) * 0.3 + 0.2)
+                .to(device)
+                .requires_grad_(),
+            )
+            for _ in range(4 if name == "matching" else 3)
+        ]
+        for name, q in shapes.items()
+    }
+    matching = [{"pred_logits": a, "pred_boxes": b} for a, b in leaves["matching"]]
+    denoising = [{"pred_logits": a, "pred_boxes": b} for a, b in leaves["denoising"]]
+    start = torch.arange(groups)[:, None] * 2 * boxes
+    positive = [(start + torch.arange(boxes)).flatten() for _ in range(batch)]
+
+    criterion = config().criterion.to(device)
+    ours = {
+        **matching[0],
+        "aux_outputs": matching[1:3],
+        "enc_aux_outputs": matching[3:],
+        "enc_meta": {"class_agnostic": False},
+        "dn_aux_outputs": denoising,
+        "dn_meta": {
+            "dn_positive_idx": positive,
+            "dn_num_group": groups,
+            "dn_num_split": [noisy, 300],
+        },
+    }
+    their_loss = RTDetrLoss(build_theirs("r18vd_120e").config).to(device)
+    labels = [
+        {"class_labels": t["labels"].to(device), "boxes": t["boxes"].to(device)} for t in targets
+    ]
+    # Theirs names the same parts differently and takes logits under "logits".
+    renamed = [{"logits": m["pred_logits"], "pred_boxes": m["pred_boxes"]} for m in matching]
+    renamed_dn = [{"logits": m["pred_logits"], "pred_boxes": m["pred_boxes"]} for m in denoising]
+    theirs = {
+        **renamed[0],
+        "auxiliary_outputs": renamed[1:],
+        "dn_auxiliary_outputs": renamed_dn,
+        "denoising_meta_values": {
+            "dn_positive_idx": [p.to(device) for p in positive],
+            "dn_num_group": groups,
+            "dn_num_split": [noisy, 300],
+        },
+    }
+
+    def run_ours() -> None:
+        sum(criterion(ours, targets).values()).backward()  # type: ignore[union-attr]
+
+    def run_theirs() -> None:
+        sum(their_loss(theirs, labels).values()).backward()
+
+    times = take_turns({"ours": run_ours, "transformers": run_theirs})
+    return {
+        "what": f"matching and losses, forward and backward, batch {batch}, {boxes} boxes an image",
+        "seconds": times,
+        "ratios": {"ours vs transformers": ratio(times, "transformers", "ours")},
+    }
+
+
+def input_pipeline(device: torch.device, images: int = 60) -> Result:
+    """One image of 640x480 through the published augmentations to 640x640, in one thread."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        with tempfile.TemporaryDirectory() as name:
+            paths = [Path(name, f"{i}.jpg") for i in range(images)]
+            rng = np.random.default_rng(0)
+            for path in paths:
+                coarse = rng.integers(0, 255, (24, 32, 3), dtype=np.uint8)
+                picture = Image.fromarray(coarse).resize((640, 480), Image.Resampling.BICUBIC)
+                picture.save(path, quality=92)
+            times = take_turns(_pipelines(paths), rounds=5, warmup=1)
+    finally:
+        torch.set_num_threads(threads)
+    for result in times.values():
+        for key in result:
+            result[key] /= images
+    return {
+        "what": "input pipeline, one 640x480 JPEG to 640x640, one thread, seconds an image",
+        "seconds": times,
+        "ratios": {"ours vs PIL and torchvision": ratio(times, "PIL and torchvision", "ours")},
+    }
+
+
+def _pipelines(paths: list[Path]) -> dict[str, Callable[[], None]]:
+    boxes = np.array([[50.0, 60, 200, 300], [300, 100, 600, 400], [400, 50, 480, 90]])
+    labels = np.array([1, 2, 3])
+    cfg = config()
+    values = cfg.yaml_cfg["train_dataloader"]["dataset"]["transforms"]
+    compose = cfg._sections().construct(values, "transforms")
+    from rtdetrv2_pytorch.src.data.images import read_rgb
+
+    def ours() -> None:
+        for i, path in enumerate(paths):
+            image = torch.from_numpy(read_rgb(path)).permute(2, 0, 1)
+            sample = Sample(image, boxes.copy(), labels.copy(), np.ones(3))
+            compose(sample, random.Random(i), 0)
+
+    plain = v2.Compose(
+        [
+            v2.RandomPhotometricDistort(p=0.5),
+            v2.RandomZoomOut(fill=0),
+            v2.RandomApply([v2.RandomIoUCrop()], p=0.8),
+            v2.SanitizeBoundingBoxes(min_size=1),
+            v2.RandomHorizontalFlip(),
+            v2.Resize((640, 640)),
+            v2.SanitizeBoundingBoxes(min_size=1),
+            v2.PILToTensor(),
+            v2.ToDtype(torch.float32, scale=True),
+        ]
+    )
+
+    def theirs() -> None:
+        for i, path in enumerate(paths):
+            torch.manual_seed(i)
+            image = Image.open(path).convert("RGB")
+            target = {
+                "boxes": tv_tensors.BoundingBoxes(
+                    torch.from_numpy(boxes), format="XYXY", canvas_size=(480, 640)
+                ),
+                "labels": torch.from_numpy(labels),
+            }
+            plain(image, target)
+
+    return {"ours": ours, "PIL and torchvision": theirs}
+
+
+def inference(device: torch.device, size: int = 640, batch: int = 1) -> Result:
+    """Evaluation forward pass of r18: ours as trained and deployed, and transformers'."""
+    images = torch.rand(batch, 3, size, size, device=device)
+    model = config(eval_spatial_size=[size, size]).model.eval().to(device)
+    deployed = config(eval_spatial_size=[size, size]).model.to(device).deploy()
+    deployed = deployed.to(memory_format=torch.channels_last)
+    theirs = _theirs(device).eval()
+
+    def run(call: Callable[[], Any], precision: str) -> Callable[[], None]:
+        def way() -> None:
+            enabled = precision == "bfloat16"
+            with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16, enabled):
+                call()
+
+        return way
+
+    last = images.contiguous(memory_format=torch.channels_last)
+    times = take_turns(
+        {
+            "ours float32": run(lambda: model(images), "float32"),
+            "ours deployed float32": run(lambda: deployed(last), "float32"),
+            "ours deployed bfloat16": run(lambda: deployed(last), "bfloat16"),
+            "transformers float32": run(lambda: theirs(pixel_values=images), "float32"),
+            "transformers bfloat16": run(lambda: theirs(pixel_values=images), "bfloat16"),
+        }
+    )
+    return {
+        "what": f"inference, r18, {size} px, batch {batch}",
+        "seconds": times,
+        "ratios": {
+            "ours deployed float32 vs transformers float32": ratio(
+                times, "transformers float32", "ours deployed float32"
+            ),
+            "ours deployed bfloat16 vs transformers float32": ratio(
+                times, "transformers float32", "ours deployed bfloat16"
+            ),
+        },
+    }
+
+
+def evaluation(device: torch.device, images: int = 1000) -> Result:
+    """COCO metrics of 100 detections an image: our evaluator and pycocotools."""
+    from pycocotools.coco import COCO
+    from pycocotools.cocoeval import COCOeval
+
+    rng = np.random.default_rng(0)
+    table = CategoryTable.mscoco()
+    records, detections = [], {}
+    for image_id in range(1, images + 1):
+        corner = rng.uniform(0, 500, (8, 2))
+        boxes = np.concatenate((corner, corner + rng.uniform(10, 140, (8, 2))), axis=1)
+        labels = rng.integers(0, 80, 8)
+        size = boxes[:, 2:] - boxes[:, :2]
+        records.append(
+            ImageRecord("", image_id, (640, 640), boxes, labels, size.prod(1), np.zeros(8, int))
+        )
+        found = np.repeat(boxes, 12, axis=0) + rng.normal(0, 12, (96, 4))
+        detections[image_id] = {
+            "boxes": torch.from_numpy(found),
+            "labels": torch.from_numpy(np.repeat(labels, 12)),
+            "scores": torch.from_numpy(rng.uniform(0, 1, 96)),
+        }
+    annotations = Annotations(records, table)
+    evaluator = CocoEvaluator(annotations=annotations, iou_types=["bbox"])
+
+    def ours() -> None:
+        evaluator.cleanup()
+        evaluator.update(detections)  # type: ignore[arg-type]
+        evaluator.accumulate()
+        evaluator.summarize()
+
+    rows = []
+    for image_id, found in detections.items():
+        for box, label, score in zip(*(found[k].tolist() for k in found), strict=True):
+            x1, y1, x2, y2 = box
+            rows.append([image_id, x1, y1, x2 - x1, y2 - y1, score, table.evaluation_ids[label]])
+
+    def theirs() -> None:
+        with contextlib.redirect_stdout(io.StringIO()):
+            coco = COCO()
+            coco.dataset = annotations.to_coco()
+            coco.createIndex()
+            measured = COCOeval(coco, coco.loadRes(np.array(rows)), "bbox")
+            measured.evaluate()
+            measured.accumulate()
+            measured.summarize()
+
+    times = take_turns({"ours": ours, "pycocotools": theirs}, rounds=3, warmup=1)
+    return {
+        "what": f"COCO metrics of {images} images, 96 detections each, 80 classes",
+        "seconds": times,
+        "ratios": {"ours vs pycocotools": ratio(times, "pycocotools", "ours")},
+    }
+
+
+SUBJECTS: dict[str, Callable[[torch.device], Result]] = {
+    "training_step": training_step,
+    "losses": losses,
+    "input_pipeline": input_pipeline,
+    "inference": inference,
+    "evaluation": evaluation,
+}
