@@ -39,13 +39,13 @@ train: install ## train on DATA (or on a generated sample set) and evaluate
 train-cli: train ## the engine alone, without the app
 
 test: check ## check, then all tests
-	$(PYTEST) $(ARGS)
+	$(PYTEST) -n auto --dist worksteal $(ARGS)
 
 test-fast: install ## the quick tests only
-	$(PYTEST) -m "not slow" $(ARGS)
+	$(PYTEST) -n auto --dist worksteal -m "not slow" $(ARGS)
 
 test-torch: $(VENV)-torch-$(TORCH)/.installed ## the tests against another torch: TORCH=2.15.0
-	$(VENV)-torch-$(TORCH)/bin/python -m pytest $(ARGS)
+	$(VENV)-torch-$(TORCH)/bin/python -m pytest -n auto --dist worksteal $(ARGS)
 
 # Overrides replace the two pins; everything else stays as pinned.
 $(VENV)-torch-$(TORCH)/.installed: requirements.txt dev_requirements.txt | uv

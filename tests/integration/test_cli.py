@@ -113,6 +113,7 @@ def test_a_signal_to_all_processes_ends_cleanly_with_last_written(tmp_path, digi
         tmp_path / "out",
         digits,
         epoches=10000,
+        checkpoint_freq=0,
         train_dataloader={"num_workers": 1},
     )
     process = subprocess.Popen(
@@ -126,6 +127,7 @@ def test_a_signal_to_all_processes_ends_cleanly_with_last_written(tmp_path, digi
     log = tmp_path / "out" / "log.jsonl"
     deadline = time.monotonic() + 120
     while time.monotonic() < deadline and not (log.is_file() and '"epoch"' in log.read_text()):
+        assert process.poll() is None, process.communicate()
         time.sleep(0.2)
     begin = time.monotonic()
     os.killpg(process.pid, number)

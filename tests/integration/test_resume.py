@@ -1,6 +1,7 @@
 """A run that was stopped or killed goes on as if nothing had happened."""
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -107,7 +108,7 @@ def test_a_killed_run_goes_on_from_the_last_complete_epoch(whole, tmp_path, digi
     script = str(Path(__file__).with_name("killed_training.py"))
     killed = subprocess.run(
         [sys.executable, script, str(path), moment],
-        env={"PYTHONPATH": str(ROOT), "HOME": str(tmp_path)},
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
         capture_output=True,
         check=False,
     )

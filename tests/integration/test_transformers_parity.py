@@ -205,15 +205,6 @@ def our_config(variant: str) -> YAMLConfig:
     )
 
 
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    """Where cores are shared, threads that wait for each other make this nine times slower."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 @pytest.fixture(scope="module", params=VARIANTS)
 def pair(request) -> Pair:
     """Both networks with the same random weights."""

@@ -18,15 +18,6 @@ from rtdetrv2_pytorch.src.data.sample import Sample
 RECIPE = Path(__file__).parents[3] / "rtdetrv2_pytorch/configs/rtdetrv2/include/dataloader.yml"
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    """Small pictures are slower with several threads than with one, which is what workers have."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 @pytest.fixture(scope="session")
 def noise() -> Callable[..., Tensor]:
     """Makes random pictures, [3, height, width] uint8."""
