@@ -47,12 +47,12 @@ test-fast: install ## the quick tests only
 test-torch: $(VENV)-torch-$(TORCH)/.installed ## the tests against another torch: TORCH=2.15.0
 	$(VENV)-torch-$(TORCH)/bin/python -m pytest -n auto --dist worksteal $(ARGS)
 
-# Overrides replace the two pins; everything else stays as pinned.
+# Two pins give way: torchvision's wheels say which of them belongs to a torch.
 $(VENV)-torch-$(TORCH)/.installed: requirements.txt dev_requirements.txt | uv
 	$(UV) venv --quiet --allow-existing --python '>=3.11,<3.13' $(@D)
-	printf 'torch==$(TORCH)\ntorchvision>=0.22\n' > $(@D)/overrides.txt
-	VIRTUAL_ENV=$(@D) $(UV) pip install --quiet --python $(@D)/bin/python \
-		--overrides $(@D)/overrides.txt -r dev_requirements.txt
+	sed -E '/^-r/d; s/^torch==.*/torch==$(TORCH)/; s/^torchvision==.*/torchvision/' $^ \
+		> $(@D)/requirements.txt
+	VIRTUAL_ENV=$(@D) $(UV) pip install --quiet --python $(@D)/bin/python -r $(@D)/requirements.txt
 	@touch $@
 
 check: install ## format, lint, types, layers

@@ -20,20 +20,24 @@ from benchmarks.subjects import SUBJECTS
 def main() -> None:
     """Measure, print a table, write the raw results."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument("subjects", nargs="*", choices=[*SUBJECTS, []], default=list(SUBJECTS))
+    parser.add_argument("subjects", nargs="*", help=f"some of {', '.join(SUBJECTS)}; default: all")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--output", type=Path, help="JSON file for the raw results")
     args = parser.parse_args()
+    unknown = set(args.subjects) - set(SUBJECTS)
+    if unknown:
+        parser.error(f"unknown subjects {sorted(unknown)}; there are {', '.join(SUBJECTS)}")
     device = torch.device(args.device)
     console = Console()
     console.print(machine(device))
 
     results = {}
-    for name in args.subjects:
+    for name in args.subjects or SUBJECTS:
         with console.status(name):
             results[name] = SUBJECTS[name](device)
         show(console, results[name])
     output = args.output or Path(__file__).parent / "results" / f"{device.type}.json"
+    output.parent.mkdir(parents=True, exist_ok=True)
     output.write_text(json.dumps({"machine": machine(device), "results": results}, indent=1) + "\n")
     console.print(f"raw results: {output}")
 

@@ -356,6 +356,7 @@ def evaluation(device: torch.device, images: int = 1000) -> Result:
         evaluator.update(detections)  # type: ignore[arg-type]
         evaluator.accumulate()
         evaluator.summarize()
+        evaluator.result()  # operating points too, which pycocotools does not have
 
     rows = []
     for image_id, found in detections.items():

@@ -52,7 +52,7 @@ def log_to_file(folder: Path) -> None:
 
 
 class ConsoleProgress(SilentEvents):
-    """Shows a training in a terminal.
+    """Shows a training in a terminal; elsewhere it prints the result only.
 
     Args:
         console: where to print.
@@ -75,6 +75,8 @@ class ConsoleProgress(SilentEvents):
     def train_started(self, plan: TrainingPlan) -> None:
         """Say what will happen."""
         self._epochs = plan.epochs
+        if not self.console.is_terminal:
+            return
         size = f"{plan.image_size_hw[0]}x{plan.image_size_hw[1]}" if plan.image_size_hw else "?"
         self.console.print(
             f"[bold]Training[/] on {plan.num_train_images} images, evaluating on "
@@ -120,6 +122,8 @@ class ConsoleProgress(SilentEvents):
 
     def epoch_finished(self, report: EpochReport) -> None:
         """Print the epoch's result."""
+        if not self.console.is_terminal:
+            return
         stats = report.evaluation.stats
         best = "  [green]best so far[/]" if report.is_best else ""
         self.console.print(

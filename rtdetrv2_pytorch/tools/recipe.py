@@ -75,6 +75,14 @@ def fit_to_cpu(config: Path, overrides: dict[str, Any]) -> tuple[dict[str, Any],
     Returns:
         Overrides, and what to tell people.
     """
+    logging.disable(logging.WARNING)  # what is wrong with the data will be said once, later
+    try:
+        return _fit_to_cpu(config, overrides)
+    finally:
+        logging.disable(logging.NOTSET)
+
+
+def _fit_to_cpu(config: Path, overrides: dict[str, Any]) -> tuple[dict[str, Any], str]:
     probe = YAMLConfig(config, **overrides)
     _, record = probe.train_dataset.load_readable(0)
     most_boxes = int(probe.train_dataset.annotations.boxes_per_image().max(initial=0))

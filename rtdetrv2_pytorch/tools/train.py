@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from rich.console import Console
+from rich.markup import escape
 
 from ..src.core import ConfigError, YAMLConfig
 from ..src.core.yaml_files import merge, parse_overrides
@@ -125,7 +126,7 @@ def configure(args: argparse.Namespace, console: Console) -> YAMLConfig:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run; returns the exit status."""
     args = parse_arguments(argv)
-    console = Console()
+    console = Console(soft_wrap=True)
     set_up_logging(console)
     progress = ConsoleProgress(console)
     try:
@@ -139,7 +140,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except RTDETRError as error:
         progress.close()
         logger.debug("failed", exc_info=True)
-        Console(stderr=True).print(f"[bold red]{type(error).__name__}[/]: {error}", highlight=False)
+        stderr = Console(stderr=True, soft_wrap=True, highlight=False)
+        stderr.print(f"[bold red]{type(error).__name__}[/]: {escape(str(error))}")
         return 1
     except KeyboardInterrupt:
         progress.close()

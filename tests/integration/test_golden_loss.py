@@ -18,13 +18,27 @@ from tests.tiny import tiny_config
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "loss_tiny_cpu.txt"
 STEPS = 20
-# Rounding differs between processors and versions of torch, until another query is chosen by it.
+# Rounding differs between processors and versions of torch, and grows with every step.
 EXACT_STEPS = 6
+# No resize: versions of torchvision round its pixels differently. And as many queries as there are
+# anchors: which of them are chosen would hang on the last bit.
+CROPS = [
+    {"type": "RandomCrop", "size": [128, 128]},
+    {"type": "ConvertPILImage"},
+    {"type": "ConvertBoxes", "fmt": "cxcywh", "normalize": True},
+]
 
 
 def loss_curve(folder: Path) -> list[float]:
     data = make_digits_dataset(folder / "data", num_train=8, num_val=1)
-    cfg = tiny_config(folder, data, lr_warmup_scheduler={"warmup_duration": 10})
+    cfg = tiny_config(
+        folder,
+        data,
+        eval_spatial_size=[128, 128],
+        RTDETRTransformerv2={"num_queries": 256 + 64 + 16},
+        lr_warmup_scheduler={"warmup_duration": 10},
+        train_dataloader={"dataset": {"transforms": {"ops": CROPS, "policy": {"ops": []}}}},
+    )
     seed_everything(0)
     state, _ = set_up(cfg)
     losses: list[float] = []
@@ -44,7 +58,7 @@ def test_twenty_steps_give_the_golden_losses(tmp_path):
     curve = loss_curve(tmp_path)
     assert len(golden) == len(curve) == STEPS
     assert curve[:EXACT_STEPS] == pytest.approx(golden[:EXACT_STEPS], rel=1e-3)
-    assert curve == pytest.approx(golden, rel=0.15)
+    assert curve == pytest.approx(golden, rel=0.05)
 
 
 if __name__ == "__main__":

@@ -436,6 +436,15 @@ def test_detections_in_a_crowd_are_neither_hits_nor_mistakes():
     assert result.best == OperatingPoint(pytest.approx(0.6), 1.0, 1.0, 1.0)
 
 
+def test_crowded_images_are_not_cut_off_at_a_hundred_detections():
+    boxes = [
+        [20 * (i % 15), 20 * (i // 15), 20 * (i % 15) + 18, 20 * (i // 15) + 18] for i in range(150)
+    ]
+    scores = np.linspace(0.9, 0.6, 150)
+    result = evaluate([image(4, boxes, [1] * 150)], {4: found(boxes, scores, [1] * 150)})
+    assert result.best == OperatingPoint(pytest.approx(0.6), 1.0, 1.0, 1.0)
+
+
 def test_the_threshold_is_one_that_can_be_used():
     # Scores at or above the threshold, compared in float32, give precision and recall.
     images, predictions = random_split(11, is_crowded=False)

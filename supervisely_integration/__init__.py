@@ -1,0 +1,1 @@
+"""The Supervisely apps: everything that knows the platform."""

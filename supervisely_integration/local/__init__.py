@@ -1,0 +1,1 @@
+"""An embedded Supervisely instance for one machine: no account, no network."""
