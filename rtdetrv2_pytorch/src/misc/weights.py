@@ -5,9 +5,8 @@ import logging
 import os
 import pickle
 import re
-import shutil
 import struct
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from http.client import HTTPException
 from pathlib import Path
@@ -25,6 +24,7 @@ from .errors import CheckpointError
 logger = logging.getLogger(__name__)
 
 _TIMEOUT_S = 20  # without a sign of life from a server
+_CHUNK = 1 << 20  # bytes
 
 SUPERVISELY_CACHE = Path("~/.cache/supervisely/checkpoints")  # filled by the Supervisely image
 
@@ -49,7 +49,7 @@ def is_url(source: str | Path) -> bool:
     return urlparse(str(source)).scheme in ("http", "https")
 
 
-def locate(source: str | Path) -> Path:
+def locate(source: str | Path, on_progress: Callable[[int, int], None] | None = None) -> Path:
     """Give the local file of a path or URL, downloading it if no cache has it.
 
     A download is taken under a lock, so that all ranks of a machine share one, and becomes
@@ -59,6 +59,7 @@ def locate(source: str | Path) -> Path:
 
     Args:
         source: path, or http(s) address.
+        on_progress: called with (bytes received, bytes in all, 0 if unknown) in a download.
 
     Returns:
         Path of an existing file.
@@ -87,7 +88,7 @@ def locate(source: str | Path) -> Path:
         folder.mkdir(parents=True, exist_ok=True)
         with FileLock(f"{target}.lock"):
             if not target.is_file():
-                _download(url, target)
+                _download(url, target, on_progress)
     except (OSError, HTTPException, CheckpointError) as error:
         raise CheckpointError(
             f"cannot download {url}: {error}. Without internet, put that file at {target}"
@@ -108,7 +109,7 @@ def _place(folder: Path, name: str, url: str) -> Path:
     return target
 
 
-def _download(url: str, target: Path) -> None:
+def _download(url: str, target: Path, on_progress: Callable[[int, int], None] | None) -> None:
     partial = target.with_name(f".{target.name}.{os.getpid()}.partial")
     logger.info("downloading %s to %s", url, target)
     try:
@@ -117,7 +118,10 @@ def _download(url: str, target: Path) -> None:
             with wrap_file(
                 response, total, description=target.name, disable=not os.isatty(2), transient=True
             ) as stream:
-                shutil.copyfileobj(stream, file)
+                while chunk := stream.read(_CHUNK):
+                    file.write(chunk)
+                    if on_progress is not None:
+                        on_progress(file.tell(), total)
         load_checkpoint(partial)  # a cut connection leaves a file that cannot be read
         _note(target).write_text(url)
         partial.replace(target)

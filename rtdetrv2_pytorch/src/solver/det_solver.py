@@ -38,11 +38,18 @@ class DetSolver:
     Args:
         cfg: what to do.
         events: told about everything that happens.
+        stop_flag: one that somebody else holds, too; default: a new one.
     """
 
-    def __init__(self, cfg: YAMLConfig, events: TrainingEvents | None = None) -> None:
+    def __init__(
+        self,
+        cfg: YAMLConfig,
+        events: TrainingEvents | None = None,
+        *,
+        stop_flag: StopFlag | None = None,
+    ) -> None:
         self.cfg = cfg
-        self.stop_flag = StopFlag()
+        self.stop_flag = stop_flag or StopFlag()
         self._events = events or SilentEvents()
 
     def stop(self, reason: str = "stop requested") -> None:
