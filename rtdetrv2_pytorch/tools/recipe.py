@@ -115,10 +115,12 @@ def _fit_to_cpu(config: Path, overrides: dict[str, Any]) -> tuple[dict[str, Any]
     epoch_s = steps * step_s + images * step_s / _CPU_BATCH / 3  # forward: a third of a step
     epochs = max(1, math.floor(_CPU_BUDGET_S / epoch_s))
     chosen = merge({"epoches": epochs}, chosen)
+    epochs = chosen["epoches"]  # of the user, if there is one
+    height, width = chosen["eval_spatial_size"]
     told = (
-        f"no GPU: {side}x{side} pixels, batch {_CPU_BATCH}, {epochs} epochs of {steps} steps at "
-        f"{step_s:.2f} s, about {epochs * epoch_s / 60:.0f} minutes. For a full recipe use a GPU, "
-        "or choose yourself with -c and -u"
+        f"no GPU: {height}x{width} pixels, {epochs} epochs of {steps} steps at {step_s:.2f} s, "
+        f"about {epochs * epoch_s / 60:.0f} minutes. For a full recipe use a GPU, or choose "
+        "yourself with -c and -u"
     )
     return chosen, told
 
