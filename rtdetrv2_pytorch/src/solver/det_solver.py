@@ -172,7 +172,9 @@ class DetSolver:
         if progress.step < progress.num_steps:
             return False
         begin = time.perf_counter()
-        evaluation = self._evaluate(_evaluated_model(state), events)
+        model = _evaluated_model(state)
+        distributed.share_buffers(model)  # what is saved is the main rank's
+        evaluation = self._evaluate(model, events)
         if evaluation is None:
             return False
         eval_s = time.perf_counter() - begin
