@@ -1,0 +1,15 @@
+"""Where the files of the apps are, whatever the current directory is."""
+
+from pathlib import Path
+
+PACKAGE = Path(__file__).resolve().parent
+ROOT = PACKAGE.parent
+CONFIGS = ROOT / "rtdetrv2_pytorch" / "configs" / "rtdetrv2"
+
+MODELS = PACKAGE / "models_v2.json"
+
+TRAIN = PACKAGE / "train"
+HYPERPARAMETERS = TRAIN / "hyperparameters.yaml"
+TRAIN_OPTIONS = TRAIN / "app_options.yaml"
+TRAIN_MANIFEST = TRAIN / "config.json"
+ROOT_MANIFEST = ROOT / "config.json"  # the same content, where the ecosystem looks for it

@@ -1,0 +1,1 @@
+"""The Supervisely training app."""

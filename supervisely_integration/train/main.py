@@ -1,0 +1,33 @@
+"""The training app: its page, and what happens when Start is pressed."""
+
+from typing import Any
+
+from supervisely.nn.training import loggers
+
+from supervisely_integration.paths import HYPERPARAMETERS, MODELS, TRAIN_OPTIONS
+from supervisely_integration.train.progress import AppProgress
+from supervisely_integration.train.sdk_patches import TrainApp
+from supervisely_integration.train.workflow import LOGS, run_training
+
+train = TrainApp(
+    framework_name="RT-DETRv2",
+    models=str(MODELS),
+    hyperparameters=str(HYPERPARAMETERS),
+    app_options=str(TRAIN_OPTIONS),
+)
+
+
+@train.start
+def start_training() -> dict[str, Any]:
+    """Train what was selected; returns the files that the app uploads."""
+    request = train.training_request()
+    train.show_tensorboard(request.run_dir / LOGS)
+    progress = AppProgress(loggers.train_logger)
+    try:
+        return run_training(request, progress, train.stop_control.flag).as_dict()
+    finally:
+        progress.close()
+
+
+if train.auto_start:
+    train.start_in_thread()

@@ -1,0 +1,369 @@
+"""Every work-around for the Supervisely SDK (6.74.51), each with the pitfall that it answers.
+
+`tests/app/test_sdk_patches.py` asks the bare SDK about each of them: a test that fails there says
+that the work-around is no longer needed.
+"""
+
+import logging
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import supervisely as sly
+import torch
+from supervisely import env as sly_env
+from supervisely.app.content import get_synced_data_dir
+from supervisely.app.fastapi.subapp import _add_event_handler
+from supervisely.app.widgets import ClassesTable, SplitMethod
+from supervisely.nn.training import loggers
+from supervisely.nn.training import train_app as sdk_train_app
+from supervisely.nn.training.gui import classes_selector as sdk_classes_selector
+from supervisely.nn.training.gui import gui as sdk_gui
+from supervisely.project.project import ItemInfo
+
+from rtdetrv2_pytorch.src.misc.errors import RTDETRError
+from rtdetrv2_pytorch.src.misc.weights import is_url, locate
+
+from .coco import check_complete, images_on_disk
+from .progress import show_logs
+from .run_config import check_hyperparameters, find_base_config
+from .run_folder import Items, RunFolder, SavedRun, fingerprint
+from .stopping import Stage, StopControl, Stopped
+from .workflow import TrainingRequest
+
+logger = logging.getLogger(__name__)
+
+# What a platform sends along to say what to train; a relaunched task knows it already.
+_START_PARAMETERS = ("guiState", "trainTaskId", "trainMode")
+
+
+def put_tools_on_path() -> None:
+    """Pitfall 4: `tensorboard` is started by its bare name, from an environment not activated."""
+    tools = str(Path(sys.executable).parent)
+    if tools not in os.environ.get("PATH", "").split(os.pathsep):
+        os.environ["PATH"] = os.pathsep.join((tools, os.environ.get("PATH", "")))
+
+
+def use_cpu_without_gpu(process: Any) -> None:
+    """Pitfall 1: without a GPU the selected device is None, or a GPU that is not there."""
+    if torch.cuda.is_available():
+        return
+    process.get_device = lambda: "cpu"
+    process.get_devices = lambda: ["cpu"]
+    process.get_device_name = lambda: "CPU"
+
+
+class AllShapesClassesSelector(sdk_classes_selector.ClassesSelector):  # type: ignore[misc]
+    """Pitfall 29: classes that are no rectangles are hidden, and dropped without a word."""
+
+    def validate_step(self) -> bool:
+        """Let mixed classes pass, saying what will be left out while conversion is off."""
+        left_out = {} if self.is_convert_class_shapes_enabled() else self._other_shapes()
+        selected = self.get_selected_classes()
+        if not left_out or len(left_out) == len(selected):
+            return bool(super().validate_step())
+        listed = ", ".join(f"{name} ({objects} objects)" for name, objects in left_out.items())
+        text = (
+            f"Selected {len(selected)} classes. Objects that are no rectangles are left out: "
+            f"{listed}. Enable conversion to train on their boxes."
+        )
+        self.validator_text.set(text=text, status="warning")
+        self.validator_text.show()
+        logger.warning("%s", text)
+        return True
+
+    def _other_shapes(self) -> dict[str, int]:
+        """Selected classes that hold no rectangles, with their numbers of objects."""
+        meta = self.classes_table.project_meta
+        # Columns of a row: name, shape, images, objects.
+        objects = {row[0]["data"]: int(row[3]["data"]) for row in self.classes_table._table_data}
+        return {
+            name: objects.get(name, 0)
+            for name in self.get_selected_classes()
+            if meta.get_obj_class(name).geometry_type not in (sly.Rectangle, sly.AnyGeometry)
+        }
+
+
+def offer_all_shapes() -> None:
+    """Pitfall 29, continued: the table of classes is not filtered by shape."""
+
+    def unfiltered_table(project_id: int, allowed_types: Any) -> Any:
+        return ClassesTable(project_id=project_id)
+
+    sdk_classes_selector.ClassesTable = unfiltered_table
+    sdk_gui.ClassesSelector = AllShapesClassesSelector
+
+
+class TrainApp(sdk_train_app.TrainApp):  # type: ignore[misc]
+    """The SDK's app, with an end, a memory and honest errors.
+
+    Args:
+        options: as the SDK's `TrainApp` takes them.
+    """
+
+    def __init__(self, **options: Any) -> None:
+        put_tools_on_path()
+        offer_all_shapes()
+        show_logs(sly.logger.handlers)
+        self.stop_control = StopControl(self._leave)
+        task_id = sly_env.task_id(raise_not_found=False) or -1
+        self.run_folder = RunFolder(Path(get_synced_data_dir()), task_id)
+        self._saved = self._find_saved_run(task_id)
+        self._last_words: str | None = None
+        super().__init__(**options)
+        use_cpu_without_gpu(self.gui.training_process)
+        self._connect_stop()
+        if self._saved is not None and not self._is_resume_upload:
+            self._restore(self._saved)
+
+    # --- going on after a relaunch (the SDK forgets everything but a failed upload) ---------
+
+    def _find_saved_run(self, task_id: int) -> SavedRun | None:
+        """What a launch of this task left; then the platform's start parameters do not count.
+
+        In development all tasks are -1: nothing says that it is the same one.
+        """
+        if task_id == -1 or self.run_folder.last_checkpoint is None:
+            return None
+        saved = self.run_folder.load()
+        if saved is not None:
+            for name in _START_PARAMETERS:
+                os.environ.pop(f"modal.state.{name}", None)
+        return saved
+
+    def _restore(self, saved: SavedRun) -> None:
+        logger.info("This task was interrupted: its settings are restored and training goes on")
+        self.gui.load_from_app_state(saved.app_state)
+        self.gui._start_training = True
+
+    def _split_project(self) -> None:
+        """Restore a split that was drawn at random; the SDK would draw another one."""
+        if self._saved is not None:
+            saved = self._saved
+            self.gui.train_val_splits_selector.train_val_splits.get_splits = lambda: (
+                self._find_items(saved.train),
+                self._find_items(saved.val),
+            )
+        super()._split_project()
+
+    def _find_items(self, names: Items) -> list[ItemInfo]:
+        datasets = {dataset.name: dataset for dataset in self.sly_project.datasets}
+        items = []
+        for dataset_name, name in names:
+            if dataset_name not in datasets or not datasets[dataset_name].item_exists(name):
+                continue  # another split makes another training, which is said
+            paths = datasets[dataset_name].get_item_paths(name)
+            items.append(ItemInfo(dataset_name, name, paths.img_path, paths.ann_path))
+        return items
+
+    def begin_run(self) -> Path | None:
+        """Open this training's folder; returns the checkpoint to go on from, if there is one."""
+        train, val = (
+            [(item.dataset_name, item.name) for item in split]
+            for split in (self._train_split, self._val_split)
+        )
+        app_state = self.get_app_state()
+        app_state["experiment_name"] = self.gui.training_process.get_experiment_name()
+        run = SavedRun(
+            fingerprint=fingerprint(
+                project_id=self.project_id,
+                classes=self.classes,
+                train=train,
+                val=val,
+                model=app_state["model"],
+                hyperparameters=self.hyperparameters,
+            ),
+            app_state=app_state,
+            train=train,
+            val=val,
+            is_automatic=self.auto_start,
+        )
+        return self.run_folder.begin(run)
+
+    # --- preparation ------------------------------------------------------------------------
+
+    def _init_logger(self) -> None:
+        """Bars of an earlier start in this session would be moved, too."""
+        for name in ("train_started", "train_finished", "epoch_started", "epoch_finished"):
+            getattr(loggers.train_logger, f"_on_{name}_callbacks").clear()
+        loggers.train_logger._on_step_finished_callbacks.clear()
+        super()._init_logger()
+
+    def _prepare_working_dir(self) -> None:
+        """Pitfall 14: the event files of an earlier start would be wiped with the folder."""
+        self.log_dir = str(Path(self.work_dir) / self._log_dir_name)
+        super()._prepare_working_dir()
+
+    def _prepare(self) -> None:
+        """Check before anything is downloaded."""
+        self.stop_control.stage = Stage.PREPARATION
+        config = self.model_info.get("meta", {}).get("model_files", {}).get("config")
+        check_hyperparameters(
+            self.hyperparameters_yaml, find_base_config(config or "rtdetrv2_r18vd_120e_coco.yml")
+        )
+        super()._prepare()
+
+    def _download_project(self) -> None:
+        """Pitfall 27: an image that cannot be downloaded is logged and skipped."""
+        super()._download_project()
+        present = images_on_disk(Path(self.project_dir))
+        expected = {}
+        for path, dataset in self._selected_datasets():
+            if len(present.get(path, ())) < dataset.images_count:
+                expected[path] = [image.name for image in self._api.image.get_list(dataset.id)]
+        check_complete(Path(self.project_dir), expected)
+
+    def _selected_datasets(self) -> list[tuple[str, Any]]:
+        """The data sets that are downloaded: path ("parent/child") and record."""
+        selector = self.gui.train_val_splits_selector
+        tree = self._api.dataset.tree(self.project_id)
+        datasets = [("/".join((*parents, dataset.name)), dataset) for parents, dataset in tree]
+        if selector.get_split_method() != SplitMethod.DATASETS:
+            return datasets
+        ids = {*selector.get_train_dataset_ids(), *selector.get_val_dataset_ids()}
+        return [(path, dataset) for path, dataset in datasets if dataset.id in ids]
+
+    def _convert_project_to_model_task(self) -> None:
+        """Pitfall 29: conversion hangs on the benchmark's checkbox; `coco.py` does it instead."""
+
+    def _download_pretrained_model(self) -> None:
+        """Pitfall 7: the SDK opens a URL before it looks into the cache, so it is never offline."""
+        files = self.model_info["meta"]["model_files"]
+        self.model_files = {"config": str(find_base_config(files["config"]))}
+        checkpoint = files.get("checkpoint")
+        if not checkpoint:
+            logger.info("Starting from random weights")
+            return
+        with self.progress_bar_main(message="Getting the weights", total=100) as bar:
+            self.progress_bar_main.show()
+
+            def move(received: int, total: int) -> None:
+                if total:
+                    bar.update(100 * received // total - bar.n)
+
+            self.model_files["checkpoint"] = str(locate(checkpoint, on_progress=move))
+        self.progress_bar_main.hide()
+        logger.info("Starting from %s", checkpoint if is_url(checkpoint) else Path(checkpoint).name)
+
+    # --- the training itself ----------------------------------------------------------------
+
+    def training_request(self) -> TrainingRequest:
+        """What was selected, once everything is downloaded and split."""
+        self.stop_control.stage = Stage.TRAINING
+        if self.stop_control.flag.is_set:
+            raise Stopped(self.stop_control.flag.reason)
+        resume = self.begin_run()
+        if resume is not None:
+            logger.info("Going on from %s", resume.name)
+        work_dir = Path(self.work_dir)
+        checkpoint = self.model_files.get("checkpoint")
+        return TrainingRequest(
+            model_name=self.model_name,
+            base_config=find_base_config(self.model_files["config"]),
+            checkpoint=Path(checkpoint) if checkpoint else None,
+            resume=resume,
+            classes=self.classes,
+            convert_shapes=self.gui.classes_selector.is_convert_class_shapes_enabled(),
+            hyperparameters=self.hyperparameters,
+            train_dir=Path(self.train_dataset_dir),
+            val_dir=Path(self.val_dataset_dir),
+            coco_dir=work_dir / "coco",
+            run_dir=self.run_folder.output,
+            result_dir=work_dir / "result",
+            device=self.device,
+        )
+
+    def show_tensorboard(self, folder: Path) -> None:
+        """Pitfall 13: `train_logger: tensorboard` cannot work; the engine writes the events."""
+        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            self.start_tensorboard(str(folder))
+        except OSError as error:
+            logger.warning("TensorBoard could not be started: %s", error)
+
+    def _wrapped_start_training(self) -> None:
+        """Pitfalls 17, 21 and 23: there is no stop, failures leave the process waiting for ever."""
+        button = self.gui.training_process.stop_button
+        button.show()
+        try:
+            super()._wrapped_start_training()
+        except Stopped:
+            self._say("Stopped: nothing to save")
+            self.stop_control.stage = Stage.OVER
+            if self.run_folder.last_checkpoint is None:
+                self.run_folder.remove()
+            self.app.shutdown()
+        except Exception as error:
+            self.stop_control.stage = Stage.OVER
+            if self.auto_start:
+                self._fail(error)
+            raise
+        finally:
+            button.hide()
+            if self.stop_control.stage is not Stage.OVER:
+                self.stop_control.stage = Stage.IDLE
+
+    def _show_error(self, message: str, e: Exception | None = None) -> None:
+        """Pitfall 22: the dialog says that something happened, and not what."""
+        if isinstance(e, Stopped):
+            self._restore_train_widgets_state_on_error()
+            return
+        super()._show_error(str(e) if isinstance(e, RTDETRError) else message, e)
+
+    def _finalize(self, experiment_info: dict[str, Any], resume: bool = False) -> None:
+        self.stop_control.stage = Stage.FINALIZATION
+        try:
+            super()._finalize(experiment_info, resume)
+        except Exception as error:
+            if self.auto_start:
+                self._exit_code, self._last_words = 1, str(error)
+            raise
+        finally:
+            self.stop_control.stage = Stage.OVER  # what comes next is the SDK ending the process
+        self.run_folder.remove()
+
+    # --- the end ----------------------------------------------------------------------------
+
+    def _connect_stop(self) -> None:
+        """Pitfalls 17 to 19: the Stop button has no handler, and signals end the server only."""
+        button = self.gui.training_process.stop_button
+        button.click(lambda: self.stop_control.request("Stop button"))
+        _add_event_handler(self._server, "startup", self.stop_control.take_signals)
+        exports = self.gui.hyperparameters_selector
+        is_required: Callable[[], bool] = exports.is_export_required
+        exports.is_export_required = lambda: not self.stop_control.flag.is_set and is_required()
+
+    @property
+    def is_model_benchmark_enabled(self) -> bool:
+        """A stopped training is uploaded, and not evaluated again."""
+        return not self.stop_control.flag.is_set and bool(super().is_model_benchmark_enabled)
+
+    def _say(self, text: str) -> None:
+        logger.info("%s", text)
+        self.gui.training_process.validator_text.set(text, "info")
+
+    def _leave(self) -> None:
+        """End in preparation, where the SDK waits for the download before it ends."""
+        self._say("Stopped: nothing to save")
+        if self.run_folder.last_checkpoint is None:
+            self.run_folder.remove()
+        self._flush()
+        os._exit(0)
+
+    def _fail(self, error: Exception) -> None:
+        """End a training that nobody watches, with the reason as the last line."""
+        self._exit_code, self._last_words = 1, str(error) or type(error).__name__
+        self.app.shutdown()
+
+    def _exit_with_requested_code(self) -> None:
+        if self._last_words is not None:
+            logger.error("%s", self._last_words)
+            self._flush()
+        super()._exit_with_requested_code()
+
+    @staticmethod
+    def _flush() -> None:
+        for handler in sly.logger.handlers:
+            handler.flush()

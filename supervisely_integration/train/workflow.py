@@ -1,0 +1,101 @@
+"""One training, from a split project on disk to the files of an experiment; without the SDK."""
+
+import logging
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rtdetrv2_pytorch.src.core import YAMLConfig
+from rtdetrv2_pytorch.src.solver import DetSolver
+from rtdetrv2_pytorch.src.solver.events import TrainingEvents
+from rtdetrv2_pytorch.src.solver.stopping import StopFlag
+
+from .coco import write_coco
+from .experiment import ExperimentInfo
+from .run_config import RunFiles, portable_config, run_config, write_config
+from .stopping import Stopped
+
+logger = logging.getLogger(__name__)
+
+MODEL_CONFIG = "model_config.yml"
+LOGS = "summary"  # TensorBoard's event files, in the folder of the run
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingRequest:
+    """What to train, on what, and where to put it."""
+
+    model_name: str
+    base_config: Path  # recipe of the model
+    checkpoint: Path | None  # weights to start from; None: random ones
+    resume: Path | None  # checkpoint of this very training, from an earlier launch
+    classes: list[str]
+    convert_shapes: bool  # whether objects that are no rectangles become their boxes
+    hyperparameters: dict[str, Any]
+    train_dir: Path
+    val_dir: Path
+    coco_dir: Path  # gets the annotation files
+    run_dir: Path  # gets the checkpoints while training; outlives the process
+    result_dir: Path  # gets what is to be uploaded
+    device: str
+
+
+def run_training(
+    request: TrainingRequest, events: TrainingEvents, stop: StopFlag
+) -> ExperimentInfo:
+    """Train.
+
+    Args:
+        request: what to do.
+        events: told about everything that happens.
+        stop: ends the training at its next batch.
+
+    Returns:
+        The files to upload; copies, so that the folder of the run stays whole until they are.
+
+    Raises:
+        Stopped: if it was stopped before there was anything to save.
+        RTDETRError: if data, configuration, weights or the training itself are at fault.
+    """
+    data = write_coco(
+        request.train_dir,
+        request.val_dir,
+        request.coco_dir,
+        request.classes,
+        convert_shapes=request.convert_shapes,
+    )
+    files = RunFiles(
+        base_config=request.base_config,
+        train_images=data.train.img_folder,
+        train_annotations=data.train.ann_file,
+        val_images=data.val.img_folder,
+        val_annotations=data.val.ann_file,
+        output_dir=request.run_dir,
+        log_dir=request.run_dir / LOGS,
+        tuning=None if request.resume else request.checkpoint,
+        resume=request.resume,
+    )
+    run = run_config(
+        request.hyperparameters,
+        files,
+        num_classes=len(request.classes),
+        device=request.device,
+        num_train_images=data.train.num_images,
+    )
+    for note in run.notes:
+        logger.info("changed: %s", note)
+    cfg = YAMLConfig(request.base_config, **run.overrides)
+    if stop.is_set:
+        raise Stopped(stop.reason)
+
+    result = DetSolver(cfg, events=events, stop_flag=stop).fit()
+    request.result_dir.mkdir(parents=True, exist_ok=True)
+    return ExperimentInfo.from_checkpoints(
+        request.model_name,
+        write_config(portable_config(cfg.yaml_cfg), request.result_dir / MODEL_CONFIG),
+        {
+            name: Path(shutil.copy2(path, request.result_dir))
+            for name, path in result.checkpoints.items()
+        },
+    )

@@ -1,0 +1,399 @@
+"""A Supervisely project on disk -> COCO files: boxes by hand, and what is missing is said."""
+
+import base64
+import io
+import json
+import logging
+import zlib
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from rtdetrv2_pytorch.src.data.coco_dataset import read_coco
+from rtdetrv2_pytorch.src.data.dataset import SkippedItems
+from rtdetrv2_pytorch.src.misc.errors import DatasetError
+from supervisely_integration.train.coco import check_complete, images_on_disk, write_coco
+
+WIDTH, HEIGHT = 60, 40
+
+
+def points(title, *exterior, shape="rectangle", id_=1):
+    return {
+        "id": id_,
+        "classTitle": title,
+        "geometryType": shape,
+        "points": {"exterior": [list(p) for p in exterior], "interior": []},
+    }
+
+
+def mask(title, origin, pixels):
+    """A bitmap as the SDK stores it: a compressed PNG whose last channel is the mask."""
+    rgba = np.zeros((*np.shape(pixels), 4), np.uint8)
+    rgba[..., 3] = np.array(pixels, np.uint8) * 255
+    file = io.BytesIO()
+    Image.fromarray(rgba).save(file, "PNG")
+    data = base64.b64encode(zlib.compress(file.getvalue())).decode()
+    return {
+        "id": 9,
+        "classTitle": title,
+        "geometryType": "bitmap",
+        "bitmap": {"origin": list(origin), "data": data},
+    }
+
+
+def add_image(dataset, name, *figures, image=True, annotation=True):
+    for folder in ("img", "ann"):
+        (dataset / folder).mkdir(parents=True, exist_ok=True)
+    if image:
+        Image.new("RGB", (WIDTH, HEIGHT)).save(dataset / "img" / name)
+    if annotation:
+        content = {
+            "size": {"width": WIDTH, "height": HEIGHT},
+            "tags": [],
+            "objects": list(figures),
+        }
+        (dataset / "ann" / f"{name}.json").write_text(json.dumps(content), encoding="utf-8")
+
+
+@pytest.fixture
+def project(tmp_path):
+    """One image a split, each with a cat."""
+    for split in ("train", "val"):
+        add_image(tmp_path / split, f"{split}.png", points("cat", (10, 5), (19, 24)))
+    return tmp_path
+
+
+def convert(project, classes=("cat",), convert_shapes=True):
+    return write_coco(
+        project / "train",
+        project / "val",
+        project / "coco",
+        classes,
+        convert_shapes=convert_shapes,
+    )
+
+
+def content(report):
+    return json.loads(report.ann_file.read_text(encoding="utf-8"))
+
+
+def boxes(report):
+    return [annotation["bbox"] for annotation in content(report)["annotations"]]
+
+
+# Boxes
+
+
+def test_a_rectangle_includes_its_last_pixel(project):
+    data = convert(project)
+    coco = content(data.train)
+    assert coco["categories"] == [{"id": 1, "name": "cat"}]
+    assert coco["images"] == [
+        {"id": 1, "file_name": "img/train.png", "width": WIDTH, "height": HEIGHT}
+    ]
+    assert coco["annotations"] == [
+        {
+            "id": 1,
+            "image_id": 1,
+            "category_id": 1,
+            "bbox": [10, 5, 10, 20],
+            "area": 200,
+            "iscrowd": 0,
+        }
+    ]
+    assert data.warnings == []
+
+
+@pytest.mark.parametrize(
+    ("figure", "box"),
+    [
+        (points("cat", (19, 24), (10, 5)), [10, 5, 10, 20]),  # corners the other way round
+        (points("cat", (3, 3), (3, 3)), [3, 3, 1, 1]),
+        (points("cat", (0, 0), (59, 39)), [0, 0, 60, 40]),
+        (points("cat", (-5, -5), (4, 4)), [0, 0, 5, 5]),  # only the part in the image
+        (points("cat", (50, 30), (99, 99)), [50, 30, 10, 10]),
+        (points("cat", (2.5, 3.5), (6.5, 7.5)), [2.5, 3.5, 5, 5]),
+        (points("cat", (1, 2), (9, 4), (5, 11), shape="polygon"), [1, 2, 9, 10]),
+        (points("cat", (7, 2), (7, 9), shape="line"), [7, 2, 1, 8]),
+        (mask("cat", (20, 10), [[0, 1, 1], [0, 0, 1], [0, 0, 0]]), [21, 10, 2, 2]),
+        (
+            {
+                "classTitle": "cat",
+                "geometryType": "graph",
+                "nodes": {"a": {"loc": [4, 6]}, "b": {"loc": [14, 9]}},
+            },
+            [4, 6, 11, 4],
+        ),
+    ],
+)
+def test_every_shape_becomes_its_box(project, figure, box):
+    add_image(project / "train", "train.png", figure)
+    assert boxes(convert(project).train) == [box]
+
+
+def test_a_mask_of_the_sdk_itself(project):
+    """The same bytes that the SDK writes, so that the test's own encoding proves nothing."""
+    import supervisely as sly
+
+    pixels = np.zeros((5, 4), bool)
+    pixels[1:3, 2:4] = True
+    bitmap = sly.Bitmap(pixels, origin=sly.PointLocation(row=8, col=30))
+    figure = {"classTitle": "cat", "geometryType": "bitmap", **bitmap.to_json()}
+    add_image(project / "train", "train.png", figure)
+    assert boxes(convert(project).train) == [[32, 9, 2, 2]]
+
+
+def test_a_shape_is_the_objects_own_not_the_classes(project):
+    """A class of any shape has objects of several."""
+    add_image(
+        project / "train",
+        "train.png",
+        points("cat", (1, 1), (2, 2)),
+        points("cat", (1, 1), (4, 1), (4, 4), shape="polygon"),
+    )
+    report = convert(project, convert_shapes=False).train
+    assert boxes(report) == [[1, 1, 2, 2]]
+    assert report.left_out == {"cat": {"polygon": 1}}
+
+
+# Classes
+
+
+def test_categories_follow_the_order_of_the_classes(project):
+    add_image(
+        project / "train",
+        "train.png",
+        points("cat", (1, 1), (2, 2)),
+        points("ant", (3, 3), (4, 4)),
+        points("not selected", (5, 5), (6, 6)),
+    )
+    add_image(project / "val", "val.png", points("ant", (3, 3), (4, 4)))
+    data = convert(project, classes=("zebra", "cat", "ant"))
+    assert content(data.train)["categories"] == [
+        {"id": 1, "name": "zebra"},
+        {"id": 2, "name": "cat"},
+        {"id": 3, "name": "ant"},
+    ]
+    assert [a["category_id"] for a in content(data.train)["annotations"]] == [2, 3]
+    assert data.train.boxes == {"zebra": 0, "cat": 1, "ant": 1}
+    assert data.train.left_out == {}
+    assert data.warnings == [
+        "train: class 'zebra' has no box and cannot be learned",
+        "val: class 'zebra' has no box and cannot be measured",
+        "val: class 'cat' has no box and cannot be measured",
+    ]
+
+
+def test_no_class_at_all(project):
+    with pytest.raises(DatasetError, match="select at least one"):
+        convert(project, classes=())
+
+
+# Images
+
+
+def test_images_without_objects_stay(project):
+    add_image(project / "train", "empty.png")
+    report = convert(project).train
+    assert report.num_images == 2
+    assert [i["file_name"] for i in content(report)["images"]] == [
+        "img/empty.png",
+        "img/train.png",
+    ]
+
+
+def test_nested_data_sets_and_equal_names_are_kept_apart(project):
+    nested = project / "train" / "parent"
+    for folder in (nested, nested / "datasets" / "child", project / "train" / "other"):
+        add_image(folder, "same.png", points("cat", (1, 1), (2, 2)))
+    for folder in ("img", "ann"):  # a folder of data sets now, no data set itself
+        for file in (project / "train" / folder).iterdir():
+            file.unlink()
+        (project / "train" / folder).rmdir()
+    report = convert(project).train
+    names = [i["file_name"] for i in content(report)["images"]]
+    assert names == [
+        "other/img/same.png",
+        "parent/img/same.png",
+        "parent/datasets/child/img/same.png",
+    ]
+    assert all((report.img_folder / name).is_file() for name in names)
+    assert [a["image_id"] for a in content(report)["annotations"]] == [1, 2, 3]
+
+
+def test_old_style_names_of_annotations(project):
+    ann = project / "train" / "ann"
+    (ann / "train.png.json").rename(ann / "train.json")
+    assert boxes(convert(project).train) == [[10, 5, 10, 20]]
+
+
+def test_other_files_of_the_sdk_are_no_images(project):
+    info = project / "train" / "img_info"
+    info.mkdir()
+    (info / "train.png.json").write_text("{}")
+    (project / "train" / "img" / ".DS_Store").write_text("")
+    assert convert(project).train.num_images == 1
+
+
+def test_the_images_are_where_the_engine_looks(project):
+    add_image(project / "train", "zwei Äpfel.png", points("cat", (0, 0), (9, 9)))
+    report = convert(project).train
+    skipped = SkippedItems(str(report.ann_file))
+    annotations = read_coco(report.ann_file, report.img_folder, skipped, None)
+    assert skipped.counts() == {}
+    names = [annotations[i].file_name for i in range(len(annotations))]
+    assert names == ["img/train.png", "img/zwei Äpfel.png"]
+    assert annotations[1].boxes_xyxy.tolist() == [[0, 0, 10, 10]]
+    assert annotations.categories.names == ("cat",)
+
+
+# What is left out
+
+
+def test_shapes_are_left_out_and_counted_when_not_converted(project, caplog):
+    add_image(
+        project / "train",
+        "more.png",
+        points("cat", (1, 1), (9, 9), (1, 9), shape="polygon"),
+        points("cat", (1, 1), (9, 9), shape="line"),
+        points("cat", (1, 1), (9, 9), shape="line"),
+    )
+    with caplog.at_level(logging.WARNING, "supervisely_integration"):
+        data = convert(project, convert_shapes=False)
+    assert data.train.left_out == {"cat": {"polygon": 1, "line": 2}}
+    expected = "train: class 'cat': left out 2 of shape line, 1 of shape polygon"
+    assert data.warnings == [expected]
+    assert expected in caplog.messages
+
+
+def test_points_are_left_out_always(project):
+    add_image(
+        project / "train",
+        "train.png",
+        points("cat", (1, 1), shape="point"),
+        points("cat", (1, 1), (2, 2)),
+    )
+    assert convert(project).train.left_out == {"cat": {"point": 1}}
+
+
+@pytest.mark.parametrize(
+    "damaged",
+    [
+        points("cat", (70, 5), (80, 9)),  # outside the image
+        points("cat"),
+        {"id": 1, "classTitle": "cat", "geometryType": "rectangle"},
+        {"id": 1, "classTitle": "cat", "geometryType": "bitmap", "bitmap": {}},
+        {
+            "id": 1,
+            "classTitle": "cat",
+            "geometryType": "bitmap",
+            "bitmap": {"origin": [0, 0], "data": "bm90IGEgbWFzaw=="},
+        },
+        points("cat", ("a", 1), (2, 2)),
+    ],
+)
+def test_damaged_objects_are_named_and_left_out(project, damaged):
+    add_image(project / "train", "bad.png", damaged)
+    data = convert(project)
+    assert data.train.num_boxes == 1
+    assert len(data.warnings) == 1
+    assert "1 objects are damaged or outside their images" in data.warnings[0]
+    assert "img/bad.png" in data.warnings[0]
+
+
+# What ends a start
+
+
+def test_an_empty_split_is_named(project):
+    for file in (project / "val").rglob("*.*"):
+        file.unlink()
+    with pytest.raises(DatasetError, match=r"the val split has no images; choose another split"):
+        convert(project)
+
+
+def test_a_missing_folder_is_an_empty_split(project):
+    with pytest.raises(DatasetError, match="the train split has no images"):
+        write_coco(
+            project / "nowhere", project / "val", project / "coco", ["cat"], convert_shapes=True
+        )
+
+
+def test_a_split_without_boxes_is_named(project):
+    add_image(project / "val", "val.png")
+    with pytest.raises(DatasetError, match=r"the val split has 1 images but no box.*label the"):
+        convert(project)
+
+
+def test_a_split_of_other_shapes_points_at_the_conversion(project):
+    triangle = points("cat", (1, 1), (9, 9), (1, 9), shape="polygon")
+    add_image(project / "train", "train.png", triangle)
+    with pytest.raises(DatasetError, match=r"there are 1 of shape polygon; switch on the conv"):
+        convert(project, convert_shapes=False)
+
+
+def test_a_split_of_points_does_not(project):
+    add_image(project / "train", "train.png", points("cat", (1, 1), shape="point"))
+    with pytest.raises(DatasetError, match=r"1 of shape point; choose another split"):
+        convert(project, convert_shapes=False)
+
+
+@pytest.mark.parametrize("what", ["image", "annotation"])
+def test_files_that_did_not_arrive_are_named(project, what):
+    for i in range(12):
+        add_image(project / "train", f"gone{i:02}.png", **{what: False})
+    with pytest.raises(DatasetError) as caught:
+        convert(project)
+    message = str(caught.value)
+    assert message.startswith(f"train split: {what}s of 12 of 13 items did not arrive: gone00.png")
+    assert message.endswith("gone09.png and 2 more; start again")
+
+
+def test_a_data_set_without_its_annotations_is_not_overlooked(project):
+    lonely = project / "train" / "datasets" / "lonely" / "img"
+    lonely.mkdir(parents=True)
+    Image.new("RGB", (4, 4)).save(lonely / "a.png")
+    with pytest.raises(DatasetError, match=r"annotations of 1 of 2 items did not arrive: a.png"):
+        convert(project)
+
+
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    [("{", "cannot be read"), ("[]", "no Supervisely annotation"), ("{}", "no width and height")],
+)
+def test_a_broken_annotation_file_is_named(project, text, complaint):
+    (project / "train" / "ann" / "train.png.json").write_text(text)
+    with pytest.raises(DatasetError, match=rf"train.png.json: .*{complaint}.*start again"):
+        convert(project)
+
+
+# A download against what there was
+
+
+@pytest.fixture
+def download(tmp_path):
+    add_image(tmp_path / "a", "1.png")
+    add_image(tmp_path / "a", "2.png")
+    add_image(tmp_path / "a" / "datasets" / "b" / "datasets" / "c", "1.png")
+    (tmp_path / "meta.json").write_text("{}")
+    return tmp_path
+
+
+def test_images_on_disk_by_the_path_of_their_data_set(download):
+    assert images_on_disk(download) == {"a": {"1.png", "2.png"}, "a/b/c": {"1.png"}}
+
+
+def test_a_child_named_datasets(tmp_path):
+    add_image(tmp_path / "datasets" / "datasets" / "datasets", "1.png")
+    assert images_on_disk(tmp_path) == {"datasets/datasets": {"1.png"}}
+
+
+def test_a_complete_download_passes(download):
+    check_complete(download, {"a": ["1.png", "2.png"], "a/b/c": ["1.png"]})
+    check_complete(download, {})
+
+
+def test_missing_images_are_listed(download):
+    with pytest.raises(DatasetError) as caught:
+        check_complete(download, {"a": ["1.png", "2.png", "3.png"], "gone": ["x.png"]})
+    assert str(caught.value).startswith("2 of 4 images did not arrive: a/3.png, gone/x.png; start")

@@ -1,0 +1,111 @@
+"""The table of models against what was published."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from supervisely_integration import paths
+
+PUBLISHED = json.loads(
+    (Path(__file__).parents[2] / "golden" / "published_models.json").read_text(encoding="utf-8")
+)
+ROWS = json.loads(paths.MODELS.read_text(encoding="utf-8"))
+COLUMNS = ["Model", "dataset", "AP_val", "Params(M)", "FPS(T4)", "meta"]
+RANDOM = " (random weights)"
+MAIN = ["S", "M*", "M", "L", "X"]
+
+
+def config_of(row):
+    return row["meta"]["model_files"]["config"].removesuffix(".yml")
+
+
+def rows_ending(suffix):
+    return [row for row in ROWS if row["Model"].endswith(suffix)]
+
+
+def test_the_rows_and_their_order():
+    names = [
+        *(f"RT-DETRv2-{size}" for size in MAIN),
+        *(f"RT-DETRv2-{size}_obj365" for size in ("S", "L", "X")),
+        *(f"RT-DETRv2-{size}_dsp" for size in ("S", "M*", "M", "L")),
+        *(f"RT-DETRv2-{size}{RANDOM}" for size in MAIN),
+    ]
+    assert [row["Model"] for row in ROWS] == names
+
+
+@pytest.mark.parametrize("row", ROWS, ids=lambda row: row["Model"])
+def test_a_row_has_what_the_page_and_the_app_read(row):
+    assert list(row) == COLUMNS  # the page's header comes from the first row
+    assert row["meta"]["task_type"] == "object detection"
+    assert row["meta"]["model_name"] == row["Model"]
+    assert (paths.CONFIGS / row["meta"]["model_files"]["config"]).is_file()
+    parameters = PUBLISHED["architectures"][config_of(row)]["params_total"]
+    assert row["Params(M)"] == parameters // 1_000_000
+
+
+@pytest.mark.parametrize("row", ROWS[:5], ids=lambda row: row["Model"])
+def test_coco_rows_are_as_published(row):
+    published = PUBLISHED["checkpoints"][config_of(row)]
+    assert row["Model"] == published["name"]
+    assert row["dataset"] == "COCO"
+    assert row["AP_val"] == published["ap"]
+    assert row["FPS(T4)"] == published["fps_t4"]
+    assert row["Params(M)"] == published["params_m"]
+    assert row["meta"]["model_files"]["checkpoint"] == published["checkpoint"]
+
+
+@pytest.mark.parametrize("row", rows_ending("_dsp"), ids=lambda row: row["Model"])
+def test_discrete_rows_are_as_published(row):
+    published = PUBLISHED["checkpoints"][config_of(row)]
+    assert row["Model"] == published["name"]
+    assert row["AP_val"] == published["ap"]
+    assert row["meta"]["model_files"]["checkpoint"] == published["checkpoint"]
+    assert row["FPS(T4)"] == "-"  # not published
+
+
+@pytest.mark.parametrize("row", rows_ending("_obj365"), ids=lambda row: row["Model"])
+def test_objects365_rows_are_as_published(row):
+    published = PUBLISHED["objects365"][config_of(row)]
+    assert row["dataset"] == "COCO+Objects365"
+    assert row["AP_val"] == published["ap"]
+    assert row["meta"]["model_files"]["checkpoint"] == published["checkpoint"]
+    # The same network, and so the same speed.
+    assert row["FPS(T4)"] == PUBLISHED["checkpoints"][config_of(row)]["fps_t4"]
+    assert row["Model"] == f"{PUBLISHED['checkpoints'][config_of(row)]['name']}_obj365"
+
+
+@pytest.mark.parametrize("row", rows_ending(RANDOM), ids=lambda row: row["Model"])
+def test_random_rows_have_a_configuration_and_no_weights(row):
+    published = PUBLISHED["checkpoints"][config_of(row)]
+    assert row["Model"] == published["name"] + RANDOM
+    assert list(row["meta"]["model_files"]) == ["config"]
+    assert (row["dataset"], row["AP_val"]) == ("-", "-")
+    assert row["FPS(T4)"] == published["fps_t4"]
+
+
+def test_every_address_is_one_of_the_published_ones():
+    published = {
+        entry["checkpoint"]
+        for group in ("checkpoints", "objects365")
+        for entry in PUBLISHED[group].values()
+    }
+    used = [r["meta"]["model_files"].get("checkpoint") for r in ROWS]
+    used = [address for address in used if address]
+    assert set(used) <= published
+    assert len(set(used)) == len(used) == 12
+
+
+def test_the_readme_lists_the_published_rows():
+    lines = (paths.TRAIN / "README.md").read_text(encoding="utf-8").splitlines()
+    cells = [[c.strip().replace("\\", "") for c in x.strip("|").split("|")] for x in lines]
+    for row in ROWS[:12]:
+        assert [str(row[column]) for column in COLUMNS[:5]] in cells
+
+
+def test_the_sdk_takes_the_table():
+    """Rows without weights included; nothing of the app object is needed for it."""
+    from supervisely.nn.training import train_app
+
+    app = object.__new__(train_app.TrainApp)
+    assert app._load_models(str(paths.MODELS)) == ROWS
