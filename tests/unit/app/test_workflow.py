@@ -1,0 +1,136 @@
+"""A training of the app without the platform: from a split project to files of an experiment."""
+
+import json
+
+import pytest
+import yaml
+
+from rtdetrv2_pytorch.src.core import YAMLConfig
+from rtdetrv2_pytorch.src.data.digits import make_digits_dataset
+from rtdetrv2_pytorch.src.misc.weights import load_checkpoint, model_state
+from rtdetrv2_pytorch.src.solver.events import SilentEvents
+from rtdetrv2_pytorch.src.solver.stopping import StopFlag
+from supervisely_integration.train.run_config import find_base_config
+from supervisely_integration.train.stopping import Stopped
+from supervisely_integration.train.workflow import TrainingRequest, run_training
+from tests.tiny import NETWORK
+
+CLASSES = list("0123456789")
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory):
+    """The digits in Supervisely format, split as the SDK leaves it."""
+    folder = tmp_path_factory.mktemp("project")
+    data = make_digits_dataset(folder / "coco", num_train=4, num_val=2)
+    for split in ("train", "val"):
+        content = json.loads((data / "annotations" / f"instances_{split}.json").read_text())
+        images, annotations = folder / split / "img", folder / split / "ann"
+        images.parent.mkdir()
+        (data / split).rename(images)
+        annotations.mkdir()
+        for image in content["images"]:
+            boxes = [a for a in content["annotations"] if a["image_id"] == image["id"]]
+            objects = [
+                {
+                    "classTitle": str(a["category_id"]),
+                    "geometryType": "rectangle",
+                    "points": {
+                        "exterior": [
+                            [a["bbox"][0], a["bbox"][1]],
+                            [a["bbox"][0] + a["bbox"][2] - 1, a["bbox"][1] + a["bbox"][3] - 1],
+                        ],
+                        "interior": [],
+                    },
+                }
+                for a in boxes
+            ]
+            size = {"width": image["width"], "height": image["height"]}
+            text = json.dumps({"size": size, "tags": [], "objects": objects})
+            (annotations / f"{image['file_name']}.json").write_text(text)
+    return folder
+
+
+@pytest.fixture
+def request_of(project, tmp_path):
+    def make(**changes):
+        values = {
+            "model_name": "RT-DETRv2-S",
+            "base_config": find_base_config("rtdetrv2_r18vd_120e_coco.yml"),
+            "checkpoint": None,
+            "resume": None,
+            "classes": CLASSES,
+            "convert_shapes": False,
+            "hyperparameters": {
+                **{k: v for k, v in NETWORK.items() if k != "PResNet"},
+                "epoches": 2,
+                "batch_size": 2,
+                "eval_spatial_size": [64, 64],
+                "checkpoint_freq": 1,
+                "use_amp": False,
+                "num_workers": 0,
+            },
+            "train_dir": project / "train",
+            "val_dir": project / "val",
+            "coco_dir": tmp_path / "coco",
+            "run_dir": tmp_path / "run",
+            "result_dir": tmp_path / "result",
+            "device": "cpu",
+        }
+        return TrainingRequest(**{**values, **changes})
+
+    return make
+
+
+def test_a_training_leaves_copies_for_the_upload_and_its_own_folder(request_of, tmp_path):
+    info = run_training(request_of(), SilentEvents(), StopFlag()).as_dict()
+    assert info["model_name"] == "RT-DETRv2-S"
+    assert info["task_type"] == "object detection"
+    assert info["best_checkpoint"] == "best.pth"
+    names = {"best.pth", "last.pth", "checkpoint0000.pth", "checkpoint0001.pth"}
+    assert {path.rsplit("/", 1)[1] for path in info["checkpoints"]} == names
+    assert {path.name for path in (tmp_path / "run").glob("*.pth")} == names
+    assert load_checkpoint(tmp_path / "result" / "best.pth")["class_names"] == CLASSES
+
+
+def test_the_uploaded_configuration_is_whole_and_of_no_machine(request_of, tmp_path):
+    run_training(request_of(), SilentEvents(), StopFlag())
+    path = tmp_path / "result" / "model_config.yml"
+    text = path.read_text()
+    assert str(tmp_path) not in text
+    assert "__include__" not in yaml.safe_load(text)
+    cfg = YAMLConfig(path)
+    assert cfg.yaml_cfg["num_classes"] == 10
+    assert cfg.yaml_cfg["eval_spatial_size"] == [64, 64]
+    state = model_state(load_checkpoint(tmp_path / "result" / "best.pth"))
+    assert list(cfg.model.state_dict()) == list(state)
+
+
+def test_a_training_that_goes_on_ends_as_one_that_never_stopped(request_of, tmp_path):
+    whole = run_training(request_of(), SilentEvents(), StopFlag())
+
+    class StopAfterOne(SilentEvents):
+        def epoch_finished(self, report):
+            stop.request("test")
+
+    stop = StopFlag()
+    folders = {"run_dir": tmp_path / "b", "result_dir": tmp_path / "c"}
+    stopped = run_training(request_of(**folders), StopAfterOne(), stop)
+    assert {path.name for path in stopped.checkpoints} >= {"best.pth", "last.pth"}
+    resume = tmp_path / "b" / "last.pth"
+    assert load_checkpoint(resume)["progress"]["epoch"] == 1
+    gone_on = run_training(request_of(**folders, resume=resume), SilentEvents(), StopFlag())
+    ours, theirs = (
+        load_checkpoint(next(p for p in info.checkpoints if p.name == "last.pth"))["model"]
+        for info in (gone_on, whole)
+    )
+    for key, value in ours.items():
+        assert value.equal(theirs[key]), key
+
+
+def test_stopped_before_the_first_step_there_is_nothing_to_save(request_of, tmp_path):
+    stop = StopFlag()
+    stop.request("Stop button")
+    with pytest.raises(Stopped, match="Stop button"):
+        run_training(request_of(), SilentEvents(), stop)
+    assert not (tmp_path / "result").exists()
