@@ -20,6 +20,7 @@ from rich.table import Table
 
 from ..src.data.evaluator import Evaluation
 from ..src.misc.distributed import MainRankFilter
+from ..src.misc.errors import ConfigError
 from ..src.solver.events import EpochReport, FitResult, SilentEvents, StepReport, TrainingPlan
 
 LOG_FILE = "train.log"
@@ -43,9 +44,18 @@ def set_up_logging(console: Console, *, debug: bool = False) -> None:
 
 
 def log_to_file(folder: Path) -> None:
-    """Write every line of the log to a file of the run, too."""
-    folder.mkdir(parents=True, exist_ok=True)
-    handler = logging.FileHandler(folder / LOG_FILE, encoding="utf-8")
+    """Write every line of the log to a file of the run, too.
+
+    Raises:
+        ConfigError: if the folder cannot be written.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        handler = logging.FileHandler(folder / LOG_FILE, encoding="utf-8")
+    except OSError as error:
+        raise ConfigError(
+            f"output_dir = {str(folder)!r}: cannot be written ({error.strerror}); choose another"
+        ) from error
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s %(message)s"))
     handler.addFilter(MainRankFilter())
     logging.getLogger().addHandler(handler)

@@ -28,7 +28,8 @@ COCO_WEIGHTS = (
 )
 
 _CPU_BUDGET_S = 8 * 60  # for training and evaluating; starting and saving come on top
-_CPU_BATCH = 4
+CPU_BATCH = 4
+_FEW_BOXES = 50  # in an image: a hundred queries are plenty
 _SMALL_IMAGE = 400  # pixels: images up to this size are trained at 256
 _TIMED_STEPS = 4
 
@@ -85,47 +86,73 @@ def fit_to_cpu(config: Path, overrides: dict[str, Any]) -> tuple[dict[str, Any],
 def _fit_to_cpu(config: Path, overrides: dict[str, Any]) -> tuple[dict[str, Any], str]:
     probe = YAMLConfig(config, **overrides)
     _, record = probe.train_dataset.load_readable(0)
-    most_boxes = int(probe.train_dataset.annotations.boxes_per_image().max(initial=0))
-    side = 256 if max(record.image.shape[1:]) <= _SMALL_IMAGE else 320
+    chosen = cpu_choices(
+        longest_side=max(record.image.shape[1:]),
+        most_boxes=int(probe.train_dataset.annotations.boxes_per_image().max(initial=0)),
+        is_from_scratch=not overrides.get("tuning"),
+    )
+    chosen = merge(chosen, overrides)
+    steps, step_s = time_steps(
+        YAMLConfig(config, **merge(chosen, {"epoches": 1, "num_workers": 0}))
+    )
+    epoch_s = epoch_seconds(steps, step_s, len(probe.val_dataset))
+    chosen = merge({"epoches": epochs_that_fit(epoch_s)}, chosen)
+    return chosen, describe_choice(chosen, steps, step_s, epoch_s)
+
+
+def cpu_choices(*, longest_side: int, most_boxes: int, is_from_scratch: bool) -> dict[str, Any]:
+    """What makes the published recipe fit a CPU.
+
+    Args:
+        longest_side: of an image, in pixels.
+        most_boxes: in one image.
+        is_from_scratch: whether it starts from random weights.
+    """
+    side = 256 if longest_side <= _SMALL_IMAGE else 320
     chosen: dict[str, Any] = {
         "eval_spatial_size": [side, side],
         "use_amp": True,
         "lr_scheduler": {"type": "FlatCosineLR"},
         # Too short a run for the strong augmentation to pay.
         "train_dataloader": {
-            "total_batch_size": _CPU_BATCH,
+            "total_batch_size": CPU_BATCH,
             "num_workers": 1,
             "dataset": {"transforms": {"policy": {"epoch": 0}}},
             "collate_fn": {"scales": None},
         },
-        "val_dataloader": {"total_batch_size": 2 * _CPU_BATCH, "num_workers": 1},
+        "val_dataloader": {"total_batch_size": 2 * CPU_BATCH, "num_workers": 1},
         "checkpoint_freq": 0,
         "print_freq": 20,
     }
-    if most_boxes <= 50:
+    if most_boxes <= _FEW_BOXES:
         chosen["RTDETRTransformerv2"] = {"num_queries": 100}
-    if not overrides.get("tuning"):
+    if is_from_scratch:
         chosen["optimizer"] = {"lr": 0.0005}
-    chosen = merge(chosen, overrides)
+    return chosen
 
-    steps, step_s = _time_steps(
-        YAMLConfig(config, **merge(chosen, {"epoches": 1, "num_workers": 0}))
-    )
-    images = len(probe.val_dataset)
-    epoch_s = steps * step_s + images * step_s / _CPU_BATCH / 3  # forward: a third of a step
-    epochs = max(1, math.floor(_CPU_BUDGET_S / epoch_s))
-    chosen = merge({"epoches": epochs}, chosen)
-    epochs = chosen["epoches"]  # of the user, if there is one
+
+def epoch_seconds(steps: int, step_s: float, num_val_images: int) -> float:
+    """Estimate an epoch with its evaluation; a forward pass is a third of a step."""
+    return steps * step_s + num_val_images * step_s / CPU_BATCH / 3
+
+
+def epochs_that_fit(epoch_s: float) -> int:
+    """How many epochs end in time; one at least."""
+    return max(1, math.floor(_CPU_BUDGET_S / epoch_s))
+
+
+def describe_choice(chosen: dict[str, Any], steps: int, step_s: float, epoch_s: float) -> str:
+    """Say what was chosen, and how long it will take."""
     height, width = chosen["eval_spatial_size"]
-    told = (
+    epochs = chosen["epoches"]
+    return (
         f"no GPU: {height}x{width} pixels, {epochs} epochs of {steps} steps at {step_s:.2f} s, "
         f"about {epochs * epoch_s / 60:.0f} minutes. For a full recipe use a GPU, or choose "
         "yourself with -c and -u"
     )
-    return chosen, told
 
 
-def _time_steps(cfg: YAMLConfig) -> tuple[int, float]:
+def time_steps(cfg: YAMLConfig) -> tuple[int, float]:
     """Batches of an epoch, and seconds of one training step."""
     cfg.device = torch.device("cpu")
     state, _ = set_up(cfg)

@@ -111,7 +111,7 @@ def configure(args: argparse.Namespace, console: Console) -> YAMLConfig:
     config = recipe.SAMPLE_CONFIG if args.sample else recipe.DEFAULT_CONFIG
     if "output_dir" not in overrides and not args.sample:
         overrides["output_dir"] = str(Path("output", args.data.resolve().name))
-    if not args.tuning:
+    if not (args.tuning or args.resume):
         chosen, told = recipe.initial_weights()
         console.print(told)
         overrides = merge(chosen, overrides)

@@ -76,6 +76,8 @@ def test_test_only_measures_a_checkpoint(run):
         (["-t", "missing.pth"], "CheckpointError: missing.pth: no such file"),
         (["--data", "nowhere"], "DatasetError: nowhere: no such folder"),
         (["-u", "num_classes=4"], "num_classes = 4, but"),
+        (["--output-dir", "tiny.yml/x"], "output_dir = 'tiny.yml/x': cannot be written"),
+        (["--test-only"], "CheckpointError: tiny.yml: there are no weights to evaluate"),
     ],
 )
 def test_mistakes_are_one_line_without_traceback(run, arguments, message):

@@ -188,3 +188,28 @@ def test_a_stop_can_come_from_another_thread(tmp_path, digits):
     result = solver.fit()
     assert result.stopped == "thread"
     assert load_checkpoint(tmp_path / "last.pth")["progress"]["epoch"] <= result.last_epoch + 1
+
+
+def test_a_run_goes_on_in_another_folder_with_its_best_weights(whole, tmp_path, digits):
+    last = str(whole[0] / "last.pth")
+    DetSolver(tiny_config(tmp_path, digits, resume=last, **RUN)).fit()
+    ours, theirs = (load_checkpoint(folder / "best.pth") for folder in (tmp_path, whole[0]))
+    assert ours["metrics"]["AP"] == theirs["metrics"]["AP"]
+    assert ours["last_epoch"] == theirs["last_epoch"]
+
+
+def test_without_its_best_weights_a_run_keeps_the_best_to_come(whole, tmp_path, digits, caplog):
+    alone = tmp_path / "alone.pth"
+    alone.write_bytes((whole[0] / "last.pth").read_bytes())
+    more = {**RUN, "epoches": EPOCHS + 1}
+    result = DetSolver(tiny_config(tmp_path / "out", digits, resume=str(alone), **more)).fit()
+    assert result.best_epoch == EPOCHS
+    assert "the best of the epochs to come will be kept" in caplog.text
+
+
+def test_another_optimizer_cannot_be_resumed_and_the_message_says_what_can(whole, tmp_path, digits):
+    last = str(whole[0] / "last.pth")
+    for optimizer in ({"type": "SGD"}, {"params": []}):
+        cfg = tiny_config(tmp_path, digits, resume=last, optimizer=optimizer)
+        with pytest.raises(CheckpointError, match=r"its optimizer is of another type.*tuning"):
+            DetSolver(cfg).fit()

@@ -279,3 +279,8 @@ def test_distribution_comes_after_weights_and_before_the_average(tmp_path, digit
     monkeypatch.setattr(type(cfg), "ema", Watched())
     setup.set_up(cfg)
     assert order[:3] == ["tune_from", "_data_parallel", "ema"]
+
+
+def test_there_is_nothing_to_evaluate_without_weights(tmp_path, digits):
+    with pytest.raises(CheckpointError, match="there are no weights to evaluate; name a checkp"):
+        DetSolver(tiny_config(tmp_path, digits)).val()

@@ -29,3 +29,43 @@ def test_two_ranks_train_one_network_and_measure_what_they_save(tmp_path, digits
     assert all(not key.startswith("module.") for key in checkpoint["model"])
     assert all(v.isfinite().all() for k, v in checkpoint["model"].items() if "anchors" not in k)
     assert checkpoint["model"].keys() == checkpoint["ema"]["module"].keys()
+
+
+ONE_EPOCH = """
+import json
+from rtdetrv2_pytorch.src.core import YAMLConfig
+from rtdetrv2_pytorch.src.misc import distributed
+from rtdetrv2_pytorch.src.solver import DetSolver
+from rtdetrv2_pytorch.src.solver.checkpointing import CheckpointWriter
+from rtdetrv2_pytorch.src.solver.events import SilentEvents
+import time
+
+class Stop(SilentEvents):
+    def step_finished(self, report):
+        if report.global_step == {stop_at}:
+            solver.stop("by hand")
+
+write = CheckpointWriter.save_best
+def slow(self, state):
+    time.sleep(0.5)  # the other rank must not look for the file before it is there
+    write(self, state)
+CheckpointWriter.save_best = slow
+
+solver = DetSolver(YAMLConfig({path!r}), events=Stop())
+result = solver.fit()
+distributed.barrier()
+distributed.shutdown()
+print(json.dumps([result.last_epoch, result.stopped, result.confirmed is not None]))
+"""
+
+
+def test_all_ranks_confirm_the_best_weights_once_they_are_written(tmp_path, digits):
+    path = tiny_file(tmp_path / "tiny.yml", tmp_path / "out", digits, epoches=1)
+    assert run_two_ranks(ONE_EPOCH.format(path=str(path), stop_at=0)) == [[0, None, True]] * 2
+
+
+def test_one_rank_that_is_asked_to_stop_stops_all(tmp_path, digits):
+    path = tiny_file(tmp_path / "tiny.yml", tmp_path / "out", digits)
+    results = run_two_ranks(ONE_EPOCH.format(path=str(path), stop_at=2))
+    assert results == [[-1, "by hand", False], [-1, "asked on another rank", False]]
+    assert load_checkpoint(tmp_path / "out" / "last.pth")["progress"]["step"] == 2

@@ -5,6 +5,7 @@
 
 import difflib
 import inspect
+import re
 import typing
 from collections.abc import Callable, Iterable, Mapping
 from functools import cache
@@ -12,6 +13,7 @@ from typing import Any
 
 from pydantic import ConfigDict, PydanticSchemaGenerationError, TypeAdapter, ValidationError
 from pydantic.errors import PydanticUserError
+from typing_extensions import is_typeddict
 
 from ..misc.errors import ConfigError
 from .catalog import ALIASES, COMPONENTS, FROM_THE_RUN
@@ -71,10 +73,19 @@ def convert(value: Any, hint: Any, at: str) -> Any:
         first = error.errors()[0]
         place = "".join(f".{p}" for p in first["loc"] if isinstance(p, str) and "[" not in p)
         where = f"{at}{place}"
+        if first["type"] == "extra_forbidden":
+            key = first["loc"][-1]
+            known = [k for h in (hint, *typing.get_args(hint)) for k in _typed_keys(h)]
+            raise ConfigError(f"{at}: unknown key {key!r}{suggest(str(key), known)}") from None
         raise ConfigError(f"{where} = {first['input']!r}: {first['msg']}") from None
     if isinstance(value, bool) and not isinstance(result, bool):
         raise ConfigError(f"{at} = {value!r}: a number is needed here")
     return result
+
+
+def _typed_keys(hint: Any) -> Iterable[str]:
+    """The keys of a TypedDict; of another type none."""
+    return typing.get_type_hints(hint) if is_typeddict(hint) else ()
 
 
 def is_nested(value: Any) -> bool:
@@ -165,6 +176,24 @@ class Sections:
         else:
             convert(value, hint, at)
 
+    def parameter_rules(self, optimizer: Any, rules: Any) -> list[dict[str, Any]]:
+        """Check the rules of `optimizer.params`, and bring their values to their types.
+
+        Args:
+            optimizer: description of the optimizer, whose options a rule may change.
+            rules: list of {params: regular expression, option: value, ...}, or None.
+
+        Raises:
+            ConfigError: naming the first rule that is wrong.
+        """
+        if rules is None or optimizer is None:
+            return []
+        factory = component(self.resolve(optimizer, "optimizer")[0], "optimizer")
+        hints = {key: _hints(factory)[key] for key in _parameters(factory)} | {"params": str}
+        if not isinstance(rules, list):
+            raise ConfigError(f"optimizer.params = {rules!r}: give a list of {{params: ..., ...}}")
+        return [_rule(rule, hints, f"optimizer.params[{i}]") for i, rule in enumerate(rules)]
+
     def construct(self, description: Any, at: str, **given: Any) -> Any:
         """Check and build a described component, with all inside it.
 
@@ -215,6 +244,22 @@ class Sections:
                             f"{name}.{key} = {ours!r} is overruled by top-level {key} = {theirs!r}"
                         )
         return found
+
+
+def _rule(rule: Any, hints: Mapping[str, Any], at: str) -> dict[str, Any]:
+    if not isinstance(rule, Mapping) or "params" not in rule:
+        raise ConfigError(f"{at} = {rule!r}: give a mapping with 'params', a regular expression")
+    for key in rule:
+        if key not in hints:
+            raise ConfigError(f"{at}: unknown key {key!r}{suggest(str(key), hints)}")
+    converted = {key: convert(value, hints[key], f"{at}.{key}") for key, value in rule.items()}
+    try:
+        re.compile(converted["params"])
+    except re.error as error:
+        raise ConfigError(
+            f"{at}.params = {rule['params']!r}: not a regular expression ({error})"
+        ) from error
+    return converted
 
 
 def _as_list(value: Any) -> Any:

@@ -192,15 +192,23 @@ def fit_steps(values: dict[str, Any], optimizer_steps: int) -> list[str]:
     notes = []
     short = max(1, round(optimizer_steps * _SHORTENED_WARMUP))
     for path in _STEP_COUNTS:
-        old = get(values, path)
+        old = _or_default(values, path)
         if type(old) is not int or old <= optimizer_steps * _LONGEST_WARMUP:
             continue
         put(values, path, short)
         notes.append(f"{'.'.join(path)}: {old} -> {short} steps, 5 % of the {optimizer_steps} here")
-        decay = get(values, _EMA_DECAY)
+        decay = _or_default(values, _EMA_DECAY)
         if path[0] == "ema" and isinstance(decay, float) and decay > 1 - 1 / short:
             put(values, _EMA_DECAY, 1 - 1 / short)
             notes.append(
                 f"{'.'.join(_EMA_DECAY)}: {decay:g} -> {1 - 1 / short:.4g}, to look back as far"
             )
     return notes
+
+
+def _or_default(values: Mapping[str, Any], path: KeyPath) -> Any:
+    """A value of the moving average or the warm-up; if it is not given, what it will be."""
+    section, value = values.get(path[0]), get(values, path)
+    if value is not None or path[0] != "ema" or not isinstance(section, Mapping):
+        return value
+    return inspect.signature(COMPONENTS["ModelEMA"]).parameters[path[1]].default

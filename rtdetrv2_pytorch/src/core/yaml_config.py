@@ -69,6 +69,8 @@ class YAMLConfig:
         self.yaml_cfg: dict[str, Any] = yaml_files.merge_layers(layers)
         if resume is not None and tuning is None:
             self.yaml_cfg.pop("tuning", None)  # a recipe's starting point, long left behind
+        if tuning is not None and resume is None:
+            self.yaml_cfg.pop("resume", None)  # of the run that wrote the file
         self.notes = [
             note
             for fit in (drop_leftovers, fit_image_sizes, fit_epochs)
@@ -103,10 +105,14 @@ class YAMLConfig:
     def device(self) -> torch.device:
         """Where to train."""
         name = self.settings.device
-        try:
-            return torch.device(name or ("cuda" if torch.cuda.is_available() else "cpu"))
-        except RuntimeError as error:
-            raise ConfigError(f"device = {name!r}: {str(error).splitlines()[0]}") from error
+        device = _as_device(name or ("cuda" if torch.cuda.is_available() else "cpu"))
+        count = torch.cuda.device_count()
+        if device.type == "cuda" and (device.index or 0) >= count:
+            raise ConfigError(
+                f"device = {name!r}: torch sees {count} GPUs here; choose another or cpu, or check "
+                "driver and CUDA_VISIBLE_DEVICES"
+            )
+        return device
 
     # Checks
 
@@ -120,7 +126,8 @@ class YAMLConfig:
         for key in self.yaml_cfg:
             if key not in known:
                 raise ConfigError(f"{self.path.name}: unknown key {key!r}{suggest(key, known)}")
-        _ = self.settings
+        if self.settings.device is not None:
+            _as_device(self.settings.device)
         sections = self._sections()
         for conflict in sections.conflicts():
             logger.warning(conflict)
@@ -133,7 +140,20 @@ class YAMLConfig:
             description = self._slot(slot)
             if description is not None:
                 sections.check(description, slot, given=("params", "epochs"))
+        sections.parameter_rules(self._slot("optimizer"), self._parameter_rules())
+        self._check_policies()
         self._check_training_boxes()
+
+    def _parameter_rules(self) -> Any:
+        return get(self.yaml_cfg, ("optimizer", "params"))
+
+    def _check_policies(self) -> None:
+        for slot in ("train_dataloader", "val_dataloader"):
+            path = (slot, "dataset", "transforms", "policy", "ops")
+            for name in get(self.yaml_cfg, path) or ():
+                if name not in COMPONENTS:
+                    hint = suggest(str(name), COMPONENTS)
+                    raise ConfigError(f"{'.'.join(path)}: unknown operation {name!r}{hint}")
 
     def _check_training_boxes(self) -> None:
         ops = get(self.yaml_cfg, ("train_dataloader", "dataset", "transforms", "ops"))
@@ -148,7 +168,7 @@ class YAMLConfig:
         shared = {
             key: convert(self.yaml_cfg[key], hint, key)
             for key, hint in SHARED.items()
-            if key in self.yaml_cfg
+            if self.yaml_cfg.get(key) is not None
         }
         size = shared.get("eval_spatial_size")
         if size and (min(size) < 32 or size[0] % 32 or size[1] % 32):
@@ -263,7 +283,7 @@ class YAMLConfig:
     @cached_property
     def optimizer(self) -> Optimizer:
         """The optimizer, over the parameters of `model` in the groups that the file asks for."""
-        rules = get(self.yaml_cfg, ("optimizer", "params"))
+        rules = self._sections().parameter_rules(self._slot("optimizer"), self._parameter_rules())
         try:
             groups = group_parameters(self.model, rules)
         except ValueError as error:
@@ -313,9 +333,17 @@ class YAMLConfig:
         description = get(self.yaml_cfg, (slot, "dataset"))
         if description is None:
             raise ConfigError(f"{self.path.name}: '{slot}.dataset' is not configured")
-        return self._sections().construct(
+        dataset: DetectionDataset = self._sections().construct(
             description, f"{slot}.dataset", categories=table, seed=self.settings.seed, **given
         )
+        found, wanted = len(dataset.categories), self.yaml_cfg.get("num_classes", 80)
+        if table is None and found != wanted:  # without training data to read them from
+            raise ConfigError(
+                f"num_classes = {wanted}, but {slot}.dataset has {found} classes; set num_classes "
+                "to that of the weights and use data of those classes, or name the training "
+                "split's annotations (train_dataloader.dataset.ann_file)"
+            )
+        return dataset
 
     @cached_property
     def train_dataloader(self) -> DataLoader:
@@ -353,3 +381,10 @@ class YAMLConfig:
             return None
         folder = self.settings.summary_dir or self.output_dir / "summary"
         return SummaryWriter(str(folder))
+
+
+def _as_device(name: str) -> torch.device:
+    try:
+        return torch.device(name)
+    except RuntimeError as error:
+        raise ConfigError(f"device = {name!r}: {str(error).splitlines()[0]}") from error

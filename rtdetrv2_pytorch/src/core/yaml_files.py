@@ -76,7 +76,17 @@ def _read_mapping(path: Path) -> dict[str, Any]:
 
 
 def rename_keys(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Bring top-level keys with two spellings to the one that is used from here on."""
+    """Bring top-level keys with two spellings to the one that is used from here on.
+
+    Raises:
+        ConfigError: if both spellings occur, with different values.
+    """
+    for one, other in _RENAMED.items():
+        if one in values and values.get(other, values[one]) != values[one]:
+            raise ConfigError(
+                f"{one} = {values[one]!r} and {other} = {values[other]!r}: two spellings of one "
+                "setting; give one of them"
+            )
     return {_RENAMED.get(key, key): value for key, value in values.items()}
 
 

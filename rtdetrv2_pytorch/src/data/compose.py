@@ -22,6 +22,9 @@ class Policy(TypedDict):
     ops: NotRequired[list[str]]
 
 
+Policy.__pydantic_config__ = {"extra": "forbid"}  # type: ignore[attr-defined]
+
+
 class Compose:
     """Applies operations in order.
 

@@ -1,9 +1,11 @@
 """Reading image files: whatever they hold becomes upright RGB with 8 bits a channel."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, ImageFile, UnidentifiedImageError
 
 from ..misc.errors import DatasetError
 
@@ -17,6 +19,19 @@ _TO_UPRIGHT = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+
+_MAX_PIXELS = 89_478_485  # PIL's own: it warns beyond, and refuses beyond the double
+
+
+@contextmanager
+def _with_checks() -> Iterator[None]:
+    """Let PIL refuse bombs and torn files; other libraries switch that off for the process."""
+    before = Image.MAX_IMAGE_PIXELS, ImageFile.LOAD_TRUNCATED_IMAGES
+    Image.MAX_IMAGE_PIXELS, ImageFile.LOAD_TRUNCATED_IMAGES = _MAX_PIXELS, False
+    try:
+        yield
+    finally:
+        Image.MAX_IMAGE_PIXELS, ImageFile.LOAD_TRUNCATED_IMAGES = before
 
 
 def read_rgb(path: Path, declared_wh: tuple[int, int] | None = None) -> np.ndarray:
@@ -36,7 +51,7 @@ def read_rgb(path: Path, declared_wh: tuple[int, int] | None = None) -> np.ndarr
         DatasetError: if the file cannot be read, or has neither way round the declared size.
     """
     try:
-        with Image.open(path) as file:
+        with _with_checks(), Image.open(path) as file:
             file.load()
             image: Image.Image = file
             turn = _TO_UPRIGHT.get(file.getexif().get(_EXIF_ORIENTATION, 1))
@@ -44,7 +59,7 @@ def read_rgb(path: Path, declared_wh: tuple[int, int] | None = None) -> np.ndarr
                 upright = file.transpose(turn)
                 image = file if upright.size != file.size == declared_wh else upright
             pixels = _to_rgb(image)
-    except (OSError, ValueError, SyntaxError, EOFError, UnidentifiedImageError) as error:
+    except (OSError, ValueError, SyntaxError, RuntimeError, UnidentifiedImageError) as error:
         raise DatasetError(f"{path}: cannot be read as an image ({error})") from error
     except Image.DecompressionBombError as error:
         raise DatasetError(f"{path}: {error}; shrink the image") from error

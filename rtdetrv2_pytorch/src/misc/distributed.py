@@ -45,7 +45,8 @@ def init_from_environment(device: torch.device) -> torch.device:
         if device.type == "cuda":
             device = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
             torch.cuda.set_device(device)
-        dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+        # What is on the host stays there: small agreements do not wait for the device.
+        dist.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo")
     return device
 
 
@@ -75,6 +76,15 @@ def all_reduce_mean(value: Tensor) -> Tensor:
     value = value.clone()
     dist.all_reduce(value)
     return value / world_size()
+
+
+def on_any_rank(condition: bool) -> bool:
+    """Whether a condition holds on at least one rank; all ranks get the same answer."""
+    if not is_distributed():
+        return condition
+    value = torch.tensor(int(condition))
+    dist.all_reduce(value, op=dist.ReduceOp.MAX)
+    return bool(value)
 
 
 def all_gather_objects(value: Any) -> list[Any]:

@@ -39,9 +39,13 @@ class ModelEMA:
         self.updates += 1
         decay = self.decay_at(self.updates)
         mine, theirs = _floating(self.module), _floating(unwrap(model))
-        # Not lerp, which makes NaN of two infinities: anchors outside the image are infinite.
-        torch._foreach_mul_(mine, decay)
-        torch._foreach_add_(mine, theirs, alpha=1 - decay)
+        # Anchors outside the image are infinite, and infinity times 0 is not a number: not lerp,
+        # and neither share may be 0.
+        if decay <= 0:
+            torch._foreach_copy_(mine, theirs)
+        elif decay < 1:
+            torch._foreach_mul_(mine, decay)
+            torch._foreach_add_(mine, theirs, alpha=1 - decay)
 
     def state_dict(self) -> dict[str, Any]:
         """`module`: weights; `updates`: how many there were."""

@@ -4,7 +4,8 @@ The signatures are the schema that a configuration is checked against.
 """
 
 import math
-from collections.abc import Callable, Iterable
+import warnings
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Literal
 
 import torch
@@ -12,6 +13,9 @@ from torch.amp.grad_scaler import GradScaler
 from torch.optim import Optimizer, lr_scheduler
 
 Params = Iterable[Any]
+
+# Where a schedule stands, of all that it saves; the rest describes its course.
+_PLACE = ("last_epoch", "_step_count", "_last_lr", "base_lrs")
 
 
 def adamw(
@@ -207,6 +211,37 @@ def lambda_lr(
 ) -> lr_scheduler.LRScheduler:
     """Multiply the rate by a function of the epoch; from Python only, YAML has no functions."""
     return lr_scheduler.LambdaLR(optimizer, lr_lambda, last_epoch)
+
+
+def resume_schedule(
+    scheduler: lr_scheduler.LRScheduler, state: Mapping[str, Any]
+) -> list[float] | None:
+    """Go on from a saved state, on the course that the present configuration describes.
+
+    A run that is resumed to become longer has another course than the one that was saved: torch
+    would take over the old length, after which a cosine rises again and one cycle ends in an
+    error.
+
+    Args:
+        scheduler: of this run, new.
+        state: of the saved one, which may be of another type.
+
+    Returns:
+        The rates of the coming epoch if they differ from the saved ones; None where they do not,
+        and the optimizer's own are right to the last bit.
+    """
+    place = {key: state[key] for key in _PLACE if key in state}
+    scheduler.load_state_dict({**scheduler.state_dict(), **place})
+    closed_form = getattr(scheduler, "_get_closed_form_lr", scheduler.get_lr)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # it wants to be asked inside step()
+        rates = [float(rate) for rate in closed_form()]
+    saved = place.get("_last_lr", rates)
+    is_same = len(saved) == len(rates) and all(
+        math.isclose(rate, old, rel_tol=1e-6, abs_tol=1e-12)
+        for rate, old in zip(rates, saved, strict=True)
+    )
+    return None if is_same else rates
 
 
 def grad_scaler(

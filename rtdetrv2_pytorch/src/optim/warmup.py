@@ -1,5 +1,6 @@
 """Linear warm-up of the learning rate, on top of any epoch-wise schedule."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from torch.optim.lr_scheduler import LRScheduler
@@ -49,6 +50,11 @@ class LinearWarmup:
             group["lr"] = lr
         self.lr_scheduler.step()
         self._scheduled = [group["lr"] for group in groups]
+        self._apply()
+
+    def follow(self, rates: Sequence[float]) -> None:
+        """Take other scheduled rates, one per group, than those met so far."""
+        self._scheduled = list(rates)
         self._apply()
 
     def state_dict(self) -> dict[str, Any]:

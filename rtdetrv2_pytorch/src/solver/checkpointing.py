@@ -14,6 +14,7 @@ from torch import nn
 from ..core.yaml_config import YAMLConfig
 from ..data.evaluator import Evaluation
 from ..misc.errors import CheckpointError
+from ..misc.weights import load_checkpoint, locate
 from ..optim.ema import unwrap
 from .engine import TrainState
 from .setup import Position
@@ -105,6 +106,23 @@ class CheckpointWriter:
                 f"files (checkpoint_freq = {self.checkpoint_freq}, keep_last = {self.keep_last}, "
                 "0 keeps all)"
             )
+
+    def keep_best_of(self, resumed: str, ap: float) -> bool:
+        """Bring `best.pth` along when a run goes on in another folder.
+
+        Args:
+            resumed: checkpoint that the run goes on from.
+            ap: best AP that it knows of.
+
+        Returns:
+            Whether `best.pth` is in this folder.
+        """
+        target, source = self.folder / BEST, locate(resumed).with_name(BEST)
+        if not target.is_file() and source.is_file():
+            content = load_checkpoint(source)
+            if content.get("metrics", {}).get("AP") == ap:
+                write_atomically(content, target)
+        return target.is_file()
 
     def save_last(self, state: Mapping[str, Any]) -> None:
         """Write everything."""

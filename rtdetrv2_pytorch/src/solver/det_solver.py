@@ -14,9 +14,11 @@ from ..core.fitting import fit_steps
 from ..core.yaml_config import YAMLConfig
 from ..data.evaluator import Evaluation
 from ..misc import distributed
+from ..misc.errors import CheckpointError
 from ..misc.seeding import seed_everything
 from ..misc.weights import load_checkpoint, load_strict, model_state
 from ..optim.ema import unwrap
+from .best import BestSoFar
 from .checkpointing import BEST, CheckpointWriter, checkpoint_content
 from .engine import TrainState, evaluate, train_one_epoch
 from .events import FanOut, FitResult, SilentEvents, TrainingEvents
@@ -86,6 +88,7 @@ class DetSolver:
             if distributed.is_main():
                 writer.check_space(cfg.model, settings.epoches)
                 self._write_config()
+            self._find_best(position, writer)
             events = self._followers()
             events.train_started(
                 training_plan(cfg, state, first_epoch=position.epoch, changes=changes)
@@ -94,6 +97,23 @@ class DetSolver:
             result = self._finish(state, position, writer, stopped)
             events.train_finished(result)
             return result
+
+    def _find_best(self, position: Position, writer: CheckpointWriter) -> None:
+        """Hold a resumed run to its best only where those weights still are."""
+        resumed, best = self.cfg.settings.resume, position.best
+        if resumed is None or best.epoch < 0:
+            return
+        is_there = distributed.is_main() and writer.keep_best_of(resumed, best.ap)
+        if not distributed.all_gather_objects(is_there)[0]:
+            logger.warning(
+                "%s: the best weights so far (epoch %d, AP %.4f) are neither there nor in %s; "
+                "the best of the epochs to come will be kept",
+                Path(resumed).with_name(BEST),
+                best.epoch,
+                best.ap,
+                writer.folder,
+            )
+            position.best = BestSoFar()
 
     def val(self) -> Evaluation:
         """Evaluate the weights of `resume` or `tuning` on the validation split.
@@ -104,6 +124,11 @@ class DetSolver:
         cfg = self.cfg
         cfg.device = distributed.init_from_environment(cfg.device)
         source = cfg.settings.resume or cfg.settings.tuning
+        if not source and "model" not in vars(cfg):  # neither given nor trained nor assigned
+            raise CheckpointError(
+                f"{cfg.path.name}: there are no weights to evaluate; name a checkpoint with resume "
+                "or tuning (on the command line -r or -t)"
+            )
         if cfg.settings.resume:
             load_strict(cfg.model, model_state(load_checkpoint(str(source))), source=str(source))
         elif source:
@@ -144,7 +169,7 @@ class DetSolver:
                 return self.stop_flag.reason
             if settings.patience and position.best.stale_epochs >= settings.patience:
                 return f"no better AP for {position.best.stale_epochs} epochs"
-            if self.stop_flag.is_set and position.epoch < settings.epoches:
+            if position.epoch < settings.epoches and self.stop_flag.agreed():
                 return self.stop_flag.reason
         return None
 
@@ -222,7 +247,9 @@ class DetSolver:
     ) -> FitResult:
         confirmed = None
         path = writer.folder / BEST
-        if position.best.epoch >= 0 and path.is_file() and not self.stop_flag.is_set:
+        distributed.barrier()  # the main rank may still be writing what all are going to read
+        is_there = all(distributed.all_gather_objects(path.is_file()))
+        if position.best.epoch >= 0 and is_there and not self.stop_flag.agreed():
             confirmed = self._confirm(state, path)
         return FitResult(
             best_epoch=position.best.epoch,

@@ -122,7 +122,7 @@ def train_one_epoch(
         progress.total_s += time.perf_counter() - begin
         progress.timed_steps += 1
         after_step(progress)
-        if stop.is_set and progress.step % state.grad_accum_steps == 0:
+        if progress.step % state.grad_accum_steps == 0 and stop.agreed():
             break  # between two optimizer steps, so that none is lost
         begin = time.perf_counter()
     return progress
@@ -238,7 +238,10 @@ def evaluate(
         if after_step is not None:
             after_step(done, len(loader))
         if stop is not None and stop.is_set:
-            return None
+            break
+    # Ranks may have different numbers of batches, so they agree after the last one only.
+    if stop is not None and stop.agreed():
+        return None
     evaluator.synchronize_between_processes()
     evaluator.accumulate()
     evaluator.summarize()

@@ -14,6 +14,7 @@ from ..core.yaml_config import YAMLConfig
 from ..misc import distributed
 from ..misc.errors import CheckpointError
 from ..misc.weights import load_checkpoint, load_matching, load_strict, model_state
+from ..optim.factories import resume_schedule
 from ..optim.warmup import LinearWarmup
 from .best import BestSoFar
 from .engine import TrainState
@@ -51,6 +52,8 @@ def set_up(cfg: YAMLConfig) -> tuple[TrainState, Position]:
         logger.warning("last_epoch = %d without resume: weights start anew", settings.last_epoch)
     cfg.model.to(device=cfg.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     model = _data_parallel(cfg)
+    if cfg.ema is not None:
+        cfg.ema.module.to(cfg.device)  # it may have been made before the device was known
 
     precision = run_precision(cfg)
     uses_loss_scale = precision.dtype == torch.float16
@@ -136,6 +139,29 @@ def _scaler(cfg: YAMLConfig, uses_loss_scale: bool) -> GradScaler:
     return GradScaler(cfg.device.type, init_scale=1.0, growth_interval=2**31 - 1)
 
 
+def _load_optimizer(cfg: YAMLConfig, state: TrainState, checkpoint: Mapping[str, Any]) -> None:
+    """Optimizer, schedule, warm-up and scaler of a resumed run."""
+    saved, own = checkpoint["optimizer"]["param_groups"], state.optimizer.param_groups
+    theirs, ours = ([len(group["params"]) for group in groups] for groups in (saved, own))
+    # Adam and its kin have betas, SGD has momentum.
+    if theirs != ours or ["betas" in g for g in saved] != ["betas" in g for g in own]:
+        raise CheckpointError(
+            f"{cfg.settings.resume}: its optimizer is of another type, or its groups of {theirs} "
+            f"parameters are not those of {ours} here; leave 'optimizer' as it was, or start a "
+            "new run from these weights with tuning"
+        )
+    state.optimizer.load_state_dict(checkpoint["optimizer"])
+    rates = None
+    if checkpoint.get("lr_scheduler"):
+        rates = resume_schedule(cfg.lr_scheduler, checkpoint["lr_scheduler"])
+    for part, name in ((state.warmup, "lr_warmup_scheduler"), (state.scaler, "scaler")):
+        if checkpoint.get(name):
+            part.load_state_dict(checkpoint[name])
+    if rates is not None:
+        logger.info("the schedule is not the resumed run's: learning rates %s", rates)
+        state.warmup.follow(rates)
+
+
 def _go_on(cfg: YAMLConfig, state: TrainState, checkpoint: Mapping[str, Any]) -> Position:
     """Take over the state of a run from its checkpoint, beside the weights."""
     source = cfg.settings.resume
@@ -150,14 +176,7 @@ def _go_on(cfg: YAMLConfig, state: TrainState, checkpoint: Mapping[str, Any]) ->
         state.ema.updates = int(average["updates"])
     elif state.ema is not None:
         logger.warning("%s holds no moving average; it starts from the weights", source)
-    state.optimizer.load_state_dict(checkpoint["optimizer"])
-    for part, name in (
-        (cfg.lr_scheduler, "lr_scheduler"),
-        (state.warmup, "lr_warmup_scheduler"),
-        (state.scaler, "scaler"),
-    ):
-        if checkpoint.get(name):
-            part.load_state_dict(checkpoint[name])
+    _load_optimizer(cfg, state, checkpoint)
 
     # Files of other programs know the last finished epoch only.
     progress = checkpoint.get("progress") or {"epoch": int(checkpoint.get("last_epoch", -1)) + 1}

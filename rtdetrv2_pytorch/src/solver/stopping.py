@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
+from ..misc import distributed
+
 logger = logging.getLogger(__name__)
 
 
@@ -27,6 +29,16 @@ class StopFlag:
     def is_set(self) -> bool:
         """Whether somebody asked."""
         return self._event.is_set()
+
+    def agreed(self) -> bool:
+        """Whether somebody asked on any rank; all ranks have to call it at the same place.
+
+        A rank that stops alone leaves the others waiting for it.
+        """
+        if not distributed.on_any_rank(self.is_set):
+            return False
+        self.request("asked on another rank")
+        return True
 
 
 @contextmanager

@@ -99,3 +99,28 @@ def test_equal_shared_values_are_no_conflict():
         {"HybridEncoder": {"eval_spatial_size": [64, 32]}}, {"eval_spatial_size": (64, 32)}
     )
     assert sections.conflicts() == []
+
+
+def test_an_unknown_key_of_a_typed_dict_is_named_with_a_suggestion():
+    with pytest.raises(ConfigError, match=r"D: unknown key 'epcoh'; did you mean 'epoch'\?"):
+        convert({"name": "stop_epoch", "epcoh": 3}, Policy | None, "D")
+
+
+def test_rules_of_the_optimizer_are_brought_to_their_types():
+    rules = Sections({}, {}).parameter_rules({"type": "AdamW"}, [{"params": "x", "lr": "1e-5"}])
+    assert rules == [{"params": "x", "lr": 1e-5}]
+
+
+@pytest.mark.parametrize(
+    ("rules", "message"),
+    [
+        ("x", r"optimizer.params = 'x': give a list"),
+        ([{"lr": 1}], r"optimizer.params\[0\] = .*: give a mapping with 'params'"),
+        ([{"params": "x", "lrr": 1}], r"optimizer.params\[0\]: unknown key 'lrr'; did you mean"),
+        ([{"params": "x", "lr": "y"}], r"optimizer.params\[0\].lr = 'y': Input should be a valid"),
+        ([{"params": "(x"}], r"optimizer.params\[0\].params = '\(x': not a regular expression"),
+    ],
+)
+def test_mistakes_in_rules_of_the_optimizer_are_refused(rules, message):
+    with pytest.raises(ConfigError, match=message):
+        Sections({}, {}).parameter_rules("AdamW", rules)

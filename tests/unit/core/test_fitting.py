@@ -198,3 +198,11 @@ def test_repeating_the_same_type_drops_nothing():
     )
     assert drop_leftovers(values, layers) == []
     assert values["train_dataloader"]["total_batch_size"] == 16
+
+
+def test_an_average_whose_warm_up_is_not_given_has_the_default_one_shortened():
+    values = {"ema": {"type": "ModelEMA"}}
+    notes = fit_steps(values, 100)
+    assert values["ema"] == {"type": "ModelEMA", "warmups": 5, "decay": 0.8}
+    assert notes[0] == "ema.warmups: 2000 -> 5 steps, 5 % of the 100 here"
+    assert fit_steps({}, 100) == []

@@ -216,11 +216,17 @@ def test_validation_takes_the_labels_of_training(tmp_path, digits):
             r"must end with {type: ConvertBoxes, fmt: cxcywh, normalize: true}",
         ),
         ({"device": "gpu0"}, r"device = 'gpu0'"),
+        (
+            {"train_dataloader": {"dataset": {"transforms": {"policy": {"ops": ["RandomZoom"]}}}}},
+            r"transforms.policy.ops: unknown operation 'RandomZoom'; did you mean 'RandomZoomOut'",
+        ),
+        ({"RTDETRCriterionv2": {"weight_dict": {"loss_vlf": 1}}}, r"weight_dict.loss_vlf = .*vfl'"),
+        ({"optimizer": {"params": [{"params": "^x", "lrr": 1}]}}, r"unknown key 'lrr'; did you"),
     ],
 )
 def test_mistakes_are_refused_before_anything_is_built(overrides, message):
     with pytest.raises(ConfigError, match=message):
-        _ = YAMLConfig(S, **overrides).device
+        YAMLConfig(S, **overrides)
 
 
 def test_a_shared_value_that_overrules_a_section_warns_with_both(caplog):
@@ -305,3 +311,34 @@ def test_files_of_users_include_ours_by_name(tmp_path, digits):
     )
     cfg = YAMLConfig(mine, **data_section(digits))
     assert cfg.epoches == 3
+
+
+def test_null_takes_a_shared_value_back(tmp_path, digits):
+    cfg = tiny_config(tmp_path, digits, num_classes=None)
+    assert cfg.model.decoder.num_classes == 10
+
+
+def test_tuning_by_hand_leaves_the_resume_of_a_written_file_behind(tmp_path):
+    path = tmp_path / "model_config.yml"
+    path.write_text(f"__include__: [{S}]\nresume: last.pth\n")
+    again = YAMLConfig(path, tuning="best.pth")
+    assert (again.settings.tuning, again.settings.resume) == ("best.pth", None)
+
+
+def test_a_gpu_that_is_not_there_is_refused_with_a_remedy(tmp_path, digits, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    assert tiny_config(tmp_path, digits, device="cuda:0").device == torch.device("cuda", 0)
+    with pytest.raises(ConfigError, match=r"device = 'cuda:1': torch sees 1 GPUs here; choose"):
+        _ = tiny_config(tmp_path, digits, device="cuda:1").device
+
+
+def test_validation_data_of_other_classes_than_the_network_is_refused(tmp_path, digits):
+    cfg = tiny_config(
+        tmp_path,
+        digits,
+        num_classes=80,
+        remap_mscoco_category=False,
+        train_dataloader={"dataset": {"ann_file": str(tmp_path / "none.json")}},
+    )
+    with pytest.raises(ConfigError, match="num_classes = 80, but val_dataloader.dataset has 10"):
+        _ = cfg.evaluator

@@ -12,6 +12,7 @@ from rtdetrv2_pytorch.src.core.yaml_files import (
     plain,
     put,
     read_layers,
+    rename_keys,
 )
 
 
@@ -147,3 +148,9 @@ def test_an_override_that_is_no_yaml_is_refused():
 
 def test_paths_and_tuples_of_python_callers_become_yaml(tmp_path):
     assert plain({"a": tmp_path, "b": (1, (2,))}) == {"a": str(tmp_path), "b": [1, [2]]}
+
+
+def test_both_spellings_of_one_setting_are_refused_unless_they_agree():
+    with pytest.raises(ConfigError, match="epochs = 3 and epoches = 4: two spellings"):
+        rename_keys({"epochs": 3, "epoches": 4})
+    assert rename_keys({"epochs": 3, "epoches": 3}) == {"epoches": 3}

@@ -7,7 +7,7 @@ import zlib
 
 import numpy as np
 import pytest
-from PIL import Image, ImageOps
+from PIL import Image, ImageFile, ImageOps
 
 from rtdetrv2_pytorch.src.data.images import read_rgb
 from rtdetrv2_pytorch.src.misc.errors import DatasetError
@@ -210,6 +210,19 @@ def test_damage_never_ends_in_another_error(tmp_path, kind):
     assert outcomes[False] > 5
 
 
+def test_checks_that_other_libraries_switched_off_still_hold(tmp_path, monkeypatch):
+    # As the Supervisely SDK does when it is imported.
+    monkeypatch.setattr(ImageFile, "LOAD_TRUNCATED_IMAGES", True)
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", None)
+    path = tmp_path / "torn.png"
+    Image.fromarray(STORED).save(path)
+    path.write_bytes(path.read_bytes()[:-20])
+    with pytest.raises(DatasetError, match=r"torn\.png: cannot be read"):
+        read_rgb(path)
+    assert ImageFile.LOAD_TRUNCATED_IMAGES is True  # their affair elsewhere
+    assert Image.MAX_IMAGE_PIXELS is None
+
+
 def test_a_bomb_is_refused_before_it_is_unpacked(tmp_path):
     def chunk(body):
         return struct.pack(">I", len(body) - 4) + body + struct.pack(">I", zlib.crc32(body))
@@ -230,3 +243,14 @@ def test_a_declared_size_that_disagrees_is_refused(tmp_path, declared_wh):
     )
     with pytest.raises(DatasetError, match=message):
         read_rgb(tmp_path / "a.png", declared_wh)
+
+
+def test_a_decoder_that_fails_in_its_own_way_is_an_unreadable_image(tmp_path):
+    path = tmp_path / "x.avif"
+    Image.fromarray(STORED).save(path)
+    content = bytearray(path.read_bytes())
+    at = content.index(b"iloc")
+    content[at + 4 : at + 20] = bytes(16)
+    path.write_bytes(content)
+    with pytest.raises(DatasetError, match=r"x\.avif: cannot be read as an image"):
+        read_rgb(path)

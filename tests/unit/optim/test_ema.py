@@ -147,3 +147,15 @@ def test_going_on_from_a_saved_state_equals_never_stopping():
     assert ema.updates == whole.updates
     for key, value in whole.module.state_dict().items():
         torch.testing.assert_close(ema.module.state_dict()[key], value)
+
+
+@pytest.mark.parametrize(("decay", "expected"), [(0.0, 5.0), (1.0, 1.0)])
+def test_a_share_of_nothing_leaves_infinite_anchors_infinite(decay, expected):
+    model = Toy()
+    model.register_buffer("anchors", torch.tensor([0.5, math.inf]))
+    ema = ModelEMA(model, decay=decay, warmups=0)
+    with torch.no_grad():
+        model.weight.fill_(5.0)
+    ema.update(model)
+    assert ema.module.anchors.tolist() == [0.5, math.inf]
+    assert ema.module.weight[0].item() == expected

@@ -135,3 +135,10 @@ def test_a_file_of_the_public_program_keeps_the_rate_after_a_milestone():
         {"last_step": 5, "warmup_duration": 2, "warmup_end_values": [1.0, 0.5]}
     )
     assert after.train(1).rates[0] == pytest.approx([0.1, 0.05])
+
+
+def test_other_rates_are_followed_scaled_by_the_warm_up():
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
+    warmup = LinearWarmup(torch.optim.lr_scheduler.ConstantLR(optimizer, 1.0), warmup_duration=4)
+    warmup.follow([0.8])
+    assert optimizer.param_groups[0]["lr"] == pytest.approx(0.2)

@@ -19,6 +19,7 @@ from .losses import sigmoid_focal_loss, sum_per_set, varifocal_loss
 from .matcher import HungarianMatcher, Matches
 
 LossName = Literal["vfl", "focal", "boxes"]
+TermName = Literal["loss_vfl", "loss_focal", "loss_bbox", "loss_giou"]
 
 
 class RTDETRCriterionv2(nn.Module):
@@ -41,7 +42,7 @@ class RTDETRCriterionv2(nn.Module):
         self,
         *,
         matcher: HungarianMatcher,
-        weight_dict: Mapping[str, float],
+        weight_dict: Mapping[TermName, float],
         losses: Sequence[LossName],
         alpha: float = 0.2,
         gamma: float = 2.0,
@@ -51,7 +52,7 @@ class RTDETRCriterionv2(nn.Module):
     ) -> None:
         super().__init__()
         self.matcher = matcher
-        self.weight_dict = dict(weight_dict)
+        self.weight_dict: dict[str, float] = {str(k): v for k, v in weight_dict.items()}
         self.losses = list(losses)
         self.alpha = alpha
         self.gamma = gamma

@@ -7,6 +7,7 @@ Source: DETR, arXiv:2005.12872, with the focal class cost of Deformable DETR.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import torch
@@ -16,6 +17,8 @@ from torch import Tensor
 from ...misc.boxes import cxcywh_to_xyxy, iou_and_giou
 from ...misc.errors import TrainingDiverged
 from ...structures import GroundTruth, LayerOutput, Target
+
+CostName = Literal["cost_class", "cost_bbox", "cost_giou"]
 
 
 @dataclass(frozen=True)
@@ -51,7 +54,7 @@ class HungarianMatcher:
     def __init__(
         self,
         *,
-        weight_dict: Mapping[str, float],
+        weight_dict: Mapping[CostName, float],
         use_focal_loss: bool = False,
         alpha: float = 0.25,
         gamma: float = 2.0,
