@@ -1,0 +1,7 @@
+"""`python -m supervisely_integration.local`."""
+
+import sys
+
+from .cli import main
+
+sys.exit(main())

@@ -1,0 +1,156 @@
+"""Runs the training app in a process of its own, as an agent of the platform would."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from ..paths import ROOT, TRAIN
+
+APP_NAME = "Train RT-DETRv2"
+_STOP_SIGNAL = signal.SIGTERM  # what `docker stop` sends
+
+
+def free_port() -> int:
+    """A port that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def is_port_free(port: int) -> bool:
+    """Whether an app can listen on this port of the loopback interface."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+    return True
+
+
+class AppProcess:
+    """A training app that talks to an instance.
+
+    Args:
+        server_address: of the instance.
+        token: of the instance.
+        project_id: what to train on.
+        data_dir: folder that is kept between launches of one task; also the current directory.
+        task_id: of the platform; None starts the app in development mode, as from an editor.
+        app_state: settings to start with, in the SDK's form; None shows the page and waits.
+        port: of the app.
+        environment: more variables.
+        app_dir: folder of the app's `main.py`.
+    """
+
+    def __init__(
+        self,
+        *,
+        server_address: str,
+        token: str,
+        project_id: int,
+        data_dir: Path,
+        task_id: int | None = None,
+        app_state: Mapping[str, Any] | None = None,
+        port: int = 8000,
+        environment: Mapping[str, str] | None = None,
+        app_dir: Path = TRAIN,
+    ) -> None:
+        self.address = f"http://127.0.0.1:{port}"
+        self.log_file = data_dir / "app.log"
+        data_dir.mkdir(parents=True, exist_ok=True)
+        variables = {
+            "SERVER_ADDRESS": server_address,
+            "API_TOKEN": token,
+            "TEAM_ID": "1",
+            "WORKSPACE_ID": "1",
+            "PROJECT_ID": str(project_id),
+            "APP_NAME": APP_NAME,
+            "SLY_APP_DATA_DIR": str(data_dir),
+            "APPS_CACHE_DIR": str(data_dir / "cache"),
+            "PYTHONPATH": str(ROOT),
+            "SUPERVISELY_SKIP_HTTPS_USER_HELPER_CHECK": "1",  # the instance speaks HTTP only
+        }
+        if task_id is not None:
+            variables |= {
+                "ENV": "production",
+                "TASK_ID": str(task_id),
+                "SUPERVISELY_TASK_ID": str(task_id),  # the one that `api.task_id` reads
+            }
+        if app_state is not None:
+            variables["modal.state.guiState"] = json.dumps(app_state)
+        self._log = self.log_file.open("ab")
+        self.process = subprocess.Popen(
+            [
+                *(sys.executable, "-m", "uvicorn", "main:train.app"),
+                *("--host", "127.0.0.1", "--port", str(port), "--ws", "websockets"),
+                *("--app-dir", str(app_dir)),
+            ],
+            cwd=data_dir,
+            env={**os.environ, **variables, **(environment or {})},
+            stdout=self._log,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+
+    def __enter__(self) -> "AppProcess":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.kill()
+
+    def wait_until_ready(self, timeout_s: float = 120) -> None:
+        """Wait until the page answers.
+
+        Raises:
+            RuntimeError: with the end of its log, if the app ends before that, or takes too long.
+        """
+        deadline = time.monotonic() + timeout_s
+        while time.monotonic() < deadline:
+            if self.process.poll() is not None:
+                raise RuntimeError(
+                    f"the app ended with code {self.process.returncode}:\n{self.log_tail()}"
+                )
+            try:
+                if httpx.get(f"{self.address}/livez", timeout=5).status_code == 200:
+                    return
+            except httpx.TransportError:
+                time.sleep(0.2)
+        raise RuntimeError(f"the app is not ready after {timeout_s:.0f} s:\n{self.log_tail()}")
+
+    def wait(self, timeout_s: float | None = None) -> int:
+        """Wait for the end; returns the exit code."""
+        return self.process.wait(timeout_s)
+
+    def stop(self) -> None:
+        """Ask for an end, as `docker stop` does."""
+        if self.process.poll() is None:
+            self.process.send_signal(_STOP_SIGNAL)
+
+    def kill(self) -> None:
+        """End the app and all that it started, at once."""
+        if self.process.poll() is None or self._is_group_alive():
+            os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.wait()
+        self._log.close()
+
+    def _is_group_alive(self) -> bool:
+        try:
+            os.killpg(self.process.pid, 0)
+        except ProcessLookupError:
+            return False
+        return True
+
+    def log_tail(self, lines: int = 30) -> str:
+        """The last lines that the app wrote."""
+        text = self.log_file.read_text(encoding="utf-8", errors="replace")
+        return "\n".join(text.splitlines()[-lines:])

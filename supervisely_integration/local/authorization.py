@@ -1,0 +1,111 @@
+"""The token: every request has to bring it."""
+
+import json
+import os
+import secrets
+import tempfile
+from http.cookies import CookieError, SimpleCookie
+from pathlib import Path
+from urllib.parse import parse_qs, urlsplit
+
+from starlette.datastructures import Headers
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+COOKIE = "local_token"
+_HEADER = "x-api-key"
+_YEAR_S = 365 * 24 * 3600
+
+
+def instance_token(root: Path) -> str:
+    """The token of an instance: `API_TOKEN`, else the one in its root, made on the first start."""
+    given = os.environ.get("API_TOKEN", "").strip()
+    if given:
+        return given
+    file = root / "token"
+    if not file.exists():
+        root.mkdir(parents=True, exist_ok=True)
+        # Linked into place: of two first starts one wins, and both read a complete token.
+        handle, name = tempfile.mkstemp(dir=root)  # mode 0600
+        with os.fdopen(handle, "w") as temporary:
+            temporary.write(secrets.token_urlsafe(32))
+        try:
+            file.hardlink_to(name)
+        except FileExistsError:
+            pass
+        finally:
+            Path(name).unlink()
+    return file.read_text().strip()
+
+
+class TokenCheck:
+    """Refuses requests without the token.
+
+    It comes in the header `x-api-key`, or in a cookie, which `GET /?token=..` sets for a browser.
+    A request with the cookie has to come from a page of this server: browsers send cookies along
+    with what other pages on this host ask for.
+
+    Args:
+        app: the application behind it.
+        token: the right one.
+    """
+
+    def __init__(self, app: ASGIApp, token: str) -> None:
+        self._app = app
+        self._token = token.encode()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass a request on, or answer 401."""
+        if scope["type"] != "http":
+            if scope["type"] == "lifespan":
+                await self._app(scope, receive, send)
+            return
+        given = parse_qs(scope["query_string"].decode("latin-1")).get("token", [""])[0]
+        if scope["path"] == "/" and scope["method"] == "GET" and self._is_right(given):
+            await _set_cookie(send, given)
+        elif self._is_allowed(Headers(scope=scope)):
+            await self._app(scope, receive, send)
+        else:
+            await _refuse(send)
+
+    def _is_allowed(self, headers: Headers) -> bool:
+        if self._is_right(headers.get(_HEADER, "")):
+            return True
+        origin = headers.get("origin")
+        if origin is not None and urlsplit(origin).netloc != headers.get("host"):
+            return False
+        try:
+            cookies = SimpleCookie(headers.get("cookie", ""))
+        except CookieError:
+            return False
+        return COOKIE in cookies and self._is_right(cookies[COOKIE].value)
+
+    def _is_right(self, token: str) -> bool:
+        return secrets.compare_digest(token.encode(), self._token)
+
+
+async def _set_cookie(send: Send, token: str) -> None:
+    cookie: SimpleCookie = SimpleCookie({COOKIE: token})
+    attributes = {"path": "/", "httponly": "1", "samesite": "Strict", "max-age": str(_YEAR_S)}
+    cookie[COOKIE].update(attributes)
+    headers = [
+        (b"location", b"/"),
+        (b"set-cookie", cookie[COOKIE].OutputString().encode("latin-1")),
+        (b"content-length", b"0"),
+        (b"cache-control", b"no-store"),
+    ]
+    await send({"type": "http.response.start", "status": 303, "headers": headers})
+    await send({"type": "http.response.body", "body": b""})
+
+
+async def _refuse(send: Send) -> None:
+    message = (
+        "the token is missing or wrong: send the header x-api-key, or open the address with "
+        "?token=.. that `up` prints"
+    )
+    body = json.dumps({"error": message, "details": {"message": message}}).encode()
+    headers = [
+        (b"content-type", b"application/json"),
+        (b"content-length", str(len(body)).encode()),
+    ]
+    await send({"type": "http.response.start", "status": 401, "headers": headers})
+    await send({"type": "http.response.body", "body": body})

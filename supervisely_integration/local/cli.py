@@ -1,0 +1,209 @@
+"""The command line of the local instance: start it, fill it, look into its files."""
+
+import argparse
+import contextlib
+import logging
+import os
+import sqlite3
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    DownloadColumn,
+    MofNCompleteColumn,
+    Progress,
+    TimeRemainingColumn,
+)
+
+from rtdetrv2_pytorch.src.misc.errors import RTDETRError
+
+from .copying import plan_copy
+from .instance import LOOPBACK, LocalInstance
+from .storage.errors import StoreError
+from .store import TEAM_ID, Store
+from .train_options import add_train_arguments
+
+DEFAULT_ROOT = Path("app_data") / "instance"
+DEFAULT_PORT = 8765
+_PROGRESS_FROM_BYTES = 8 << 20
+_LOOPBACK_HOSTS = (LOOPBACK, "localhost", "::1")
+
+Command = Callable[[argparse.Namespace], int]
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command; returns the exit code."""
+    parser = argparse.ArgumentParser(
+        prog="python -m supervisely_integration.local",
+        description="A Supervisely instance for one machine: no account, no network.",
+    )
+    commands = parser.add_subparsers(metavar="COMMAND", required=True)
+    for add in (_add_up, _add_import, _add_train, _add_ls, _add_get, _add_rm):
+        command = add(commands)
+        command.add_argument(
+            "--root",
+            type=Path,
+            default=DEFAULT_ROOT,
+            help="folder of the instance's data (default: %(default)s)",
+        )
+    options = parser.parse_args(arguments)
+    logging.basicConfig(level=os.environ.get("LOG_LEVEL", "WARNING").upper())
+    run: Command = options.run
+    try:
+        return run(options)
+    except (StoreError, RTDETRError, RuntimeError) as error:
+        return _fail(str(error))
+    except OSError as error:
+        return _fail(f"{error.filename or options.root}: {error.strerror or error}")
+    except sqlite3.Error as error:
+        return _fail(f"{options.root}: the database cannot be used ({error})")
+    except KeyboardInterrupt:
+        return 130
+
+
+def _fail(message: str) -> int:
+    print(f"error: {message}", file=sys.stderr)
+    return 1
+
+
+Commands = argparse._SubParsersAction  # the only name that argparse has for it
+
+
+def _add_up(commands: "Commands[argparse.ArgumentParser]") -> argparse.ArgumentParser:
+    parser = commands.add_parser("up", help="start the instance")
+    parser.add_argument("--host", default=LOOPBACK, help="to listen on (default: %(default)s)")
+    parser.add_argument(
+        "--port", type=int, default=DEFAULT_PORT, help="to listen on; 0 takes a free one"
+    )
+    parser.set_defaults(run=_up)
+    return parser
+
+
+def _up(options: argparse.Namespace) -> int:
+    instance = LocalInstance(options.root, options.host, options.port)
+    try:
+        instance.bind()
+    except OSError as error:
+        return _fail(
+            f"cannot listen on {options.host}:{options.port} ({error.strerror}); "
+            "use another --port, or --port 0 for a free one"
+        )
+    if options.host not in _LOOPBACK_HOSTS:
+        print(
+            f"warning: {options.host} can be reached from other machines, without encryption; "
+            "whoever has the token can do everything",
+            file=sys.stderr,
+        )
+    print(f"address  {instance.address}")
+    print(f"token    {instance.token}")
+    print(f"page     {instance.page_address}", flush=True)
+    with contextlib.suppress(KeyboardInterrupt):  # how people stop it
+        instance.serve()
+    return 0
+
+
+def _add_import(commands: "Commands[argparse.ArgumentParser]") -> argparse.ArgumentParser:
+    parser = commands.add_parser("import", help="make a project from a folder")
+    parser.add_argument("folder", type=Path, help="data in Supervisely, COCO, YOLO or VOC format")
+    parser.add_argument("--name", help="of the project (default: that of the folder)")
+    parser.add_argument(
+        "--format",
+        choices=("auto", "supervisely", "coco", "yolo", "voc"),
+        default="auto",
+        help="of the data (default: found out)",
+    )
+    parser.set_defaults(run=_import)
+    return parser
+
+
+def _import(options: argparse.Namespace) -> int:
+    from .importers import import_folder  # the engine behind it takes seconds to import
+
+    columns = ("importing", BarColumn(), MofNCompleteColumn(), "images", TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True)) as bar:
+        task = bar.add_task("", total=None)
+        report = import_folder(
+            Store(options.root),
+            options.folder,
+            name=options.name,
+            format=None if options.format == "auto" else options.format,
+            on_progress=lambda done, total: bar.update(task, completed=done, total=total),
+        )
+    for line in report.lines():
+        print(line)
+    return 0
+
+
+def _add_train(commands: "Commands[argparse.ArgumentParser]") -> argparse.ArgumentParser:
+    parser = commands.add_parser("train", help="train on a project, in the app")
+    add_train_arguments(parser)
+    parser.set_defaults(run=_train)
+    return parser
+
+
+def _train(options: argparse.Namespace) -> int:
+    from .train_command import run  # the engine behind it takes seconds to import
+
+    return run(options, Console(soft_wrap=True))
+
+
+def _add_ls(commands: "Commands[argparse.ArgumentParser]") -> argparse.ArgumentParser:
+    parser = commands.add_parser("ls", help="list Team Files")
+    parser.add_argument("path", nargs="?", default="/", help="folder or file (default: /)")
+    parser.add_argument("-r", "--recursive", action="store_true", help="all files below")
+    parser.set_defaults(run=_ls)
+    return parser
+
+
+def _ls(options: argparse.Namespace) -> int:
+    entries = Store(options.root).files.entries(
+        TEAM_ID, options.path, is_recursive=options.recursive
+    )
+    if not entries and options.path.strip("/"):
+        return _fail(f"{options.path}: is not in Team Files of {options.root}; see `ls /`")
+    for entry in entries:
+        print(f"{entry['size']:>14,}  {entry['updatedAt'][:19]}  {entry['path']}")
+    return 0
+
+
+def _add_get(commands: "Commands[argparse.ArgumentParser]") -> argparse.ArgumentParser:
+    parser = commands.add_parser("get", help="copy a file or folder out of Team Files")
+    parser.add_argument("remote", help="path in Team Files")
+    parser.add_argument("local", type=Path, nargs="?", default=Path(), help="where to (default: .)")
+    parser.set_defaults(run=_get)
+    return parser
+
+
+def _get(options: argparse.Namespace) -> int:
+    copies = plan_copy(Store(options.root), options.remote, options.local)
+    total = sum(each.size for each in copies)
+    columns = ("{task.description}", BarColumn(), DownloadColumn(), TimeRemainingColumn())
+    with Progress(
+        *columns, console=Console(stderr=True), disable=total < _PROGRESS_FROM_BYTES
+    ) as bar:
+        task = bar.add_task(options.remote, total=total)
+        for each in copies:
+            each.run(on_bytes=lambda count: bar.advance(task, count))
+    for each in copies:
+        print(each.target)
+    return 0
+
+
+def _add_rm(commands: "Commands[argparse.ArgumentParser]") -> argparse.ArgumentParser:
+    parser = commands.add_parser("rm", help="remove files or folders from Team Files")
+    parser.add_argument("paths", nargs="+", metavar="PATH", help="path in Team Files")
+    parser.set_defaults(run=_rm)
+    return parser
+
+
+def _rm(options: argparse.Namespace) -> int:
+    store = Store(options.root)
+    for path in options.paths:
+        count = store.remove_files([path])
+        if not count:
+            return _fail(f"{path}: is not in Team Files of {options.root}; see `ls /`")
+        print(f"removed {count} file{'s' if count > 1 else ''}: {path}")
+    return 0

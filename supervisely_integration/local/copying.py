@@ -1,0 +1,71 @@
+"""Copies from Team Files to the local disk."""
+
+import os
+import posixpath
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from .storage.errors import InvalidRequestError, NotFoundError
+from .storage.team_files import normalise
+from .store import TEAM_ID, Store
+from .streaming import read_chunks
+
+
+@dataclass(frozen=True)
+class FileCopy:
+    """One file to copy.
+
+    Args:
+        source: local file with the contents.
+        target: where to.
+        size: in bytes.
+    """
+
+    source: Path
+    target: Path
+    size: int
+
+    def run(self, on_bytes: Callable[[int], None] = lambda count: None) -> None:
+        """Copy it; the target appears when it is complete.
+
+        Args:
+            on_bytes: told how many bytes were copied since the last call.
+
+        Raises:
+            OSError: if the target cannot be written.
+        """
+        self.target.parent.mkdir(parents=True, exist_ok=True)
+        partial = self.target.with_name(f".{self.target.name}.{os.getpid()}.part")
+        try:
+            with partial.open("wb") as file:
+                for chunk in read_chunks(self.source):
+                    file.write(chunk)
+                    on_bytes(len(chunk))
+            partial.replace(self.target)
+        finally:
+            partial.unlink(missing_ok=True)
+
+
+def plan_copy(store: Store, remote: str, local: Path) -> list[FileCopy]:
+    """What to copy to have a file, or a folder with all that is in it.
+
+    As `cp -r`: into `local` if that is a folder, else under that name.
+
+    Raises:
+        NotFoundError: if there is nothing at the path.
+        InvalidRequestError: if a file would land on a folder.
+    """
+    path = normalise(remote)
+    entries = store.files.entries(TEAM_ID, path)
+    if not entries:
+        raise NotFoundError("Team Files path", remote)
+    base = local / posixpath.basename(path) if local.is_dir() else local
+    copies = []
+    for entry in entries:
+        inside = entry["path"].removeprefix(path).lstrip("/")
+        target = base / inside if inside else base
+        if target.is_dir():
+            raise InvalidRequestError(f"{target}: is a folder; choose another name")
+        copies.append(FileCopy(store.files.contents(entry), target, entry["size"]))
+    return copies

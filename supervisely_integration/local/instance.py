@@ -1,0 +1,143 @@
+"""An instance that runs: server, address and token together."""
+
+import logging
+import socket
+import threading
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING
+
+import uvicorn
+
+from .authorization import instance_token
+from .server import create_app
+from .store import Store
+
+if TYPE_CHECKING:
+    import supervisely as sly
+
+logger = logging.getLogger(__name__)
+
+LOOPBACK = "127.0.0.1"
+_STOP_TIMEOUT_S = 10.0
+
+
+class LocalInstance:
+    """A Supervisely instance for one machine.
+
+    As a context manager it serves in a thread of this process:
+
+        with LocalInstance(Path("app_data/instance")) as instance:
+            instance.api().project.get_list(1)
+
+    Args:
+        root: folder of its data; made if it does not exist.
+        host: to listen on; anything but the loopback can be reached from other machines.
+        port: to listen on; 0 takes a free one.
+        token: every call has to bring it; default: `API_TOKEN`, else the one in the root.
+    """
+
+    def __init__(
+        self, root: Path, host: str = LOOPBACK, port: int = 0, token: str | None = None
+    ) -> None:
+        self.store = Store(root)
+        self.host = host
+        self.token = token or instance_token(self.store.root)
+        self._wanted_port = port
+        self._socket: socket.socket | None = None
+        self._server: uvicorn.Server | None = None
+        self._thread: threading.Thread | None = None
+
+    @property
+    def port(self) -> int:
+        """What it listens on.
+
+        Raises:
+            RuntimeError: if it has not been started.
+        """
+        if self._socket is None:
+            raise RuntimeError("the instance has not been started")
+        return int(self._socket.getsockname()[1])
+
+    @property
+    def address(self) -> str:
+        """What `SERVER_ADDRESS` has to be on this machine."""
+        host = LOOPBACK if self.host in ("0.0.0.0", "::", "") else self.host
+        return f"http://{f'[{host}]' if ':' in host else host}:{self.port}"
+
+    @property
+    def page_address(self) -> str:
+        """What to open in a browser; it hands the token over."""
+        return f"{self.address}/?token={self.token}"
+
+    def api(self) -> "sly.Api":
+        """The SDK's client of this instance."""
+        import supervisely as sly  # takes seconds, and serving does not need it
+
+        return sly.Api(self.address, self.token)
+
+    def bind(self) -> None:
+        """Take the port, so that `address` is known.
+
+        Raises:
+            OSError: if the port is taken.
+        """
+        if self._socket is not None:
+            return
+        family = socket.AF_INET6 if ":" in self.host else socket.AF_INET
+        listener = socket.socket(family)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            listener.bind((self.host, self._wanted_port))
+            listener.listen(128)
+        except OSError:
+            listener.close()
+            raise
+        self._socket = listener
+        config = uvicorn.Config(
+            create_app(self.store, self.token),
+            log_level="warning",
+            access_log=False,  # it would show the token
+            lifespan="off",
+            # Longer than clients keep idle connections (httpx: 5 s): else both may give one up and
+            # take it up again at the same moment.
+            timeout_keep_alive=75,
+            timeout_graceful_shutdown=int(_STOP_TIMEOUT_S),
+        )
+        self._server = uvicorn.Server(config)
+        self.store.clean()
+
+    def serve(self) -> None:
+        """Serve in this thread until SIGINT or SIGTERM."""
+        self.bind()
+        assert self._server is not None
+        assert self._socket is not None
+        self._server.run(sockets=[self._socket])
+
+    def start(self) -> None:
+        """Serve in another thread; returns when it answers."""
+        self.bind()
+        self._thread = threading.Thread(target=self.serve, name="local-instance", daemon=True)
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End it; requests in flight have a few seconds."""
+        if self._server is not None:
+            self._server.should_exit = True
+        if self._thread is not None:
+            self._thread.join(_STOP_TIMEOUT_S + 5)
+        if self._socket is not None:
+            self._socket.close()
+        self._socket = self._server = self._thread = None
+
+    def __enter__(self) -> "LocalInstance":
+        self.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.stop()

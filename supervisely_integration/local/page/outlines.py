@@ -1,0 +1,61 @@
+"""Objects of an annotation as lines to draw, in pixels of their image."""
+
+import base64
+import io
+import zlib
+from collections.abc import Mapping
+from typing import Any
+
+from PIL import Image
+
+Outline = dict[str, Any]  # {"kind": "box" | "polygon" | "line" | "point", "points": [[x, y], ..]}
+
+_LONGEST_MASK_BYTES = 1 << 24
+_KINDS = {"polygon": "polygon", "line": "line", "point": "point"}
+
+
+def outlines(figure: Mapping[str, Any]) -> list[Outline]:
+    """What to draw of an object; nothing if its geometry has no two dimensions, or is damaged."""
+    try:
+        return _outlines(figure)
+    except (LookupError, TypeError, ValueError, AttributeError, OSError, zlib.error):
+        return []
+
+
+def _outlines(figure: Mapping[str, Any]) -> list[Outline]:
+    shape = figure["geometryType"]
+    if shape == "rectangle":
+        return [_box(figure["points"]["exterior"])]
+    if shape in _KINDS:
+        return [{"kind": _KINDS[shape], "points": _points(figure["points"]["exterior"])}]
+    if shape == "multipolygon":
+        rings = (part["exterior"] for part in figure["parts"])
+        return [{"kind": "polygon", "points": _points(ring)} for ring in rings]
+    if shape in ("bitmap", "alpha_mask"):
+        x, y = figure["bitmap"]["origin"]
+        width, height = _mask_size(figure["bitmap"]["data"])
+        return [_box([[x, y], [x + width, y + height]])]
+    if shape == "graph":
+        nodes = (node["loc"] for node in figure["nodes"].values())
+        return [{"kind": "point", "points": [each]} for each in _points(nodes)]
+    if shape == "oriented_bbox":
+        return [_box(figure["points"])]  # without its angle
+    return []
+
+
+def _points(points: Any) -> list[list[float]]:
+    return [[float(x), float(y)] for x, y in points]
+
+
+def _box(corners: Any) -> Outline:
+    points = _points(corners)
+    xs, ys = [x for x, _ in points], [y for _, y in points]
+    return {"kind": "box", "points": [[min(xs), min(ys)], [max(xs), max(ys)]]}
+
+
+def _mask_size(data: str) -> tuple[int, int]:
+    """Size of a mask: base64 of a compressed PNG, of which only the head is read."""
+    packed = base64.b64decode(data)
+    png = zlib.decompressobj().decompress(packed, _LONGEST_MASK_BYTES)
+    with Image.open(io.BytesIO(png)) as image:
+        return image.size

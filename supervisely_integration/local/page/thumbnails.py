@@ -1,0 +1,109 @@
+"""Small JPEG pictures of images with their boxes, made when they are looked at."""
+
+import io
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from PIL import Image, ImageDraw, ImageOps
+
+from ..store import Store
+from .outlines import Outline, outlines
+
+SIDE = 360  # longest, in pixels: enough for sharp cards on dense screens
+_KEPT = 2000  # pictures of about 15 kB each
+_QUALITY = 82
+_COLOURLESS = "#888888"
+
+Drawing = tuple[tuple[str, Outline], ...]
+
+
+def thumbnail(store: Store, image_id: int) -> bytes | None:
+    """JPEG of an image with what is drawn on it; None if its file cannot be read.
+
+    Raises:
+        NotFoundError: if there is no such image.
+    """
+    path, info = store.images.contents(image_id)
+    # The time of the last change is part of the key, so that new boxes make a new picture.
+    return _make(store, path, image_id, str(info["updatedAt"]), (info["width"], info["height"]))
+
+
+def drawing_of(store: Store, image_id: int) -> list[dict[str, Any]]:
+    """Objects of an image: class, colour and outlines of each."""
+    info = store.images.info(image_id)
+    (record,) = store.annotations.get([image_id])
+    colours = colours_of(store, info["projectId"])
+    return [
+        {
+            "title": figure["classTitle"],
+            "colour": colours.get(figure["classTitle"], _COLOURLESS),
+            "shape": figure["geometryType"],
+            "tags": [_tag_text(tag) for tag in figure["tags"]],
+            "outlines": outlines(figure),
+        }
+        for figure in record["annotation"]["objects"]
+    ]
+
+
+def colours_of(store: Store, project_id: int) -> dict[str, str]:
+    """Colour by class name, in a form that is nothing but a colour."""
+    classes = store.projects.meta(project_id)["classes"]
+    return {each["title"]: _colour(each.get("color")) for each in classes}
+
+
+def _colour(value: Any) -> str:
+    text = str(value)
+    is_colour = len(text) == 7 and text[0] == "#" and all(c in _HEX for c in text[1:])
+    return text if is_colour else _COLOURLESS
+
+
+_HEX = frozenset("0123456789abcdefABCDEF")
+
+
+def _tag_text(tag: Mapping[str, Any]) -> str:
+    value = tag.get("value")
+    return str(tag.get("name")) if value is None else f"{tag.get('name')}: {value}"
+
+
+@lru_cache(maxsize=_KEPT)
+def _make(
+    store: Store, path: Path, image_id: int, updated_at: str, size_wh: tuple[int, int]
+) -> bytes | None:
+    try:
+        with Image.open(path) as file:
+            file.draft("RGB", (SIDE * 2, SIDE * 2))
+            upright = ImageOps.exif_transpose(file) or file
+            upright.thumbnail((SIDE, SIDE), Image.Resampling.BILINEAR)
+            picture = upright.convert("RGB")
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+        return None
+    _draw(picture, drawing_of(store, image_id), size_wh)
+    buffer = io.BytesIO()
+    picture.save(buffer, "JPEG", quality=_QUALITY)
+    return buffer.getvalue()
+
+
+def _draw(
+    picture: Image.Image, objects: Sequence[Mapping[str, Any]], size_wh: tuple[int, int]
+) -> None:
+    draw = ImageDraw.Draw(picture)
+    scale_x, scale_y = (new / max(old, 1) for new, old in zip(picture.size, size_wh, strict=True))
+    for each in objects:
+        for outline in each["outlines"]:
+            points = [(x * scale_x, y * scale_y) for x, y in outline["points"]]
+            _draw_one(draw, outline["kind"], points, each["colour"])
+
+
+def _draw_one(
+    draw: ImageDraw.ImageDraw, kind: str, points: list[tuple[float, float]], colour: str
+) -> None:
+    if kind == "box":
+        draw.rectangle([*points[0], *points[1]], outline=colour, width=2)
+    elif kind == "point":
+        x, y = points[0]
+        draw.ellipse([x - 3, y - 3, x + 3, y + 3], fill=colour)
+    elif len(points) > 1:
+        closed = [*points, points[0]] if kind == "polygon" else points
+        draw.line(closed, fill=colour, width=2)

@@ -1,0 +1,210 @@
+"""The page for people, and the JSON that it is made of.
+
+It is behind the token as everything else. What people and data sets write (names of classes, of
+files, of projects) goes out as JSON only, and the page puts it in as text, never as HTML.
+"""
+
+from pathlib import Path
+from typing import Any, Literal
+
+from fastapi import APIRouter
+from fastapi.responses import Response
+
+from ..page.experiments import ROOT, experiment, experiments
+from ..page.tasks import recent_tasks
+from ..page.thumbnails import colours_of, drawing_of, thumbnail
+from ..storage.errors import NotFoundError
+from ..storage.listing import MAX_PER_PAGE, Listing
+from ..store import TEAM_ID, Store
+from .common import Json, StoreOf
+
+router = APIRouter()
+
+_STATIC = Path(__file__).parents[1] / "page"
+_FILES = {"page.css": "text/css", "page.js": "text/javascript"}
+_PROJECTS_PER_PAGE = 24
+_IMAGES_PER_PAGE = 48
+_COVERS = 4
+_CLASSES_SHOWN = 12
+_HEADERS = {
+    # Nothing but files of this server, and no inline script: what is injected cannot run.
+    "content-security-policy": (
+        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; "
+        "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+    ),
+    "x-content-type-options": "nosniff",
+    "referrer-policy": "no-referrer",
+    "cache-control": "no-cache",
+}
+_NO_PICTURE = (
+    b'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 4 3"><rect width="4" height="3" '
+    b'fill="#8883"/><path d="M1.6 1.1l.8.8m0-.8l-.8.8" stroke="#888" stroke-width=".12"/></svg>'
+)
+
+
+@router.get("/")
+def index() -> Response:
+    """The page."""
+    return _static("index.html", "text/html")
+
+
+@router.get("/favicon.ico")
+def icon() -> Response:
+    """No picture: browsers ask for it in any case."""
+    return Response(status_code=204)
+
+
+@router.get("/page/{name}")
+def static_file(name: Literal["page.css", "page.js"]) -> Response:
+    """Style and script."""
+    return _static(name, _FILES[name])
+
+
+def _static(name: str, mime: str) -> Response:
+    content = (_STATIC / name).read_bytes()
+    return Response(content, media_type=f"{mime}; charset=utf-8", headers=_HEADERS)
+
+
+@router.get("/page/api/live")
+def live(store: StoreOf) -> Json:
+    """What changes all the time, and stamps that change when the rest does."""
+    return {"tasks": recent_tasks(store), "stamps": _stamps(store)}
+
+
+def _stamps(store: Store) -> Json:
+    projects = store.database.row(
+        "SELECT count(*), max(updated_at) FROM projects WHERE archived_at IS NULL"
+    )
+    files = store.database.row(
+        "SELECT count(*), max(updated_at) FROM files WHERE team_id = ? AND path > ? AND path < ?",
+        (TEAM_ID, f"{ROOT}/", f"{ROOT}0"),
+    )
+    return {"projects": str(tuple(projects or ())), "experiments": str(tuple(files or ()))}
+
+
+@router.get("/page/api/projects")
+def projects(store: StoreOf, page: int = 1) -> Json:
+    """Projects with a few of their images, the newest first."""
+    listing = Listing(is_descending=True, page=max(page, 1), per_page=_PROJECTS_PER_PAGE)
+    found = store.projects.page(listing)
+    return {
+        "total": found["total"],
+        "pages": found["pagesCount"],
+        "projects": [_project(store, record) for record in found["entities"]],
+    }
+
+
+def _project(store: Store, record: Json) -> Json:
+    covers = store.images.page(Listing(per_page=_COVERS), project_id=record["id"])["entities"]
+    colours = colours_of(store, record["id"])
+    classes = [{"title": title, "colour": colour} for title, colour in colours.items()]
+    return {
+        "id": record["id"],
+        "name": record["name"],
+        "description": record["description"],
+        "images": record["imagesCount"],
+        "datasets": record["datasetsCount"],
+        "updatedAt": record["updatedAt"],
+        "classes": classes[:_CLASSES_SHOWN],
+        "numClasses": len(classes),
+        "covers": [_image(each) for each in covers],
+    }
+
+
+@router.get("/page/api/projects/{id_}")
+def project(store: StoreOf, id_: int) -> Json:
+    """One project with its datasets and the counts of its classes."""
+    statistics = store.statistics(id_)
+    colours = colours_of(store, id_)
+    objects = [
+        {
+            "title": each["objectClass"]["title"],
+            "shape": each["objectClass"].get("shape"),
+            "colour": colours[each["objectClass"]["title"]],
+            "objects": each["total"],
+        }
+        for each in statistics["objects"]["items"]
+    ]
+    return {
+        **_project(store, store.projects.info(id_)),
+        "classes": objects,
+        "objects": statistics["objects"]["total"],
+        "datasetList": _datasets(store, id_),
+    }
+
+
+def _datasets(store: Store, project_id: int) -> list[Json]:
+    """Datasets by their paths, "parent/child"."""
+    listing = Listing(per_page=MAX_PER_PAGE)
+    records = store.datasets.page(listing, project_id=project_id)["entities"]
+    by_id = {record["id"]: record for record in records}
+
+    def path(record: Json) -> str:
+        parent = by_id.get(record["parentId"])
+        return f"{path(parent)}/{record['name']}" if parent else str(record["name"])
+
+    found = [{"id": r["id"], "path": path(r), "images": r["imagesCount"]} for r in records]
+    return sorted(found, key=lambda each: str(each["path"]))
+
+
+@router.get("/page/api/projects/{id_}/images")
+def images(store: StoreOf, id_: int, dataset: int | None = None, page: int = 1) -> Json:
+    """A page of the images of a project, or of one of its datasets."""
+    listing = Listing(page=max(page, 1), per_page=_IMAGES_PER_PAGE)
+    found = store.images.page(listing, project_id=id_, dataset_id=dataset)
+    return {
+        "total": found["total"],
+        "pages": found["pagesCount"],
+        "images": [_image(record) for record in found["entities"]],
+    }
+
+
+def _image(record: Json) -> Json:
+    return {
+        "id": record["id"],
+        "name": record["name"],
+        "width": record["width"],
+        "height": record["height"],
+        "objects": record["labelsCount"],
+        # A part of the address of its thumbnail: browsers keep the picture until it changes.
+        "version": record["updatedAt"],
+    }
+
+
+@router.get("/page/api/images/{id_}")
+def image(store: StoreOf, id_: int) -> Json:
+    """One image with what is drawn on it."""
+    (record,) = store.annotations.get([id_])
+    tags: list[Any] = record["annotation"]["tags"]
+    return {
+        **_image(store.images.info(id_)),
+        "tags": [str(tag.get("name")) for tag in tags],
+        "drawing": drawing_of(store, id_),
+    }
+
+
+@router.get("/page/thumbnails/{id_}")
+def image_thumbnail(store: StoreOf, id_: int) -> Response:
+    """A small picture of an image with its boxes."""
+    picture = thumbnail(store, id_)
+    kept = {"cache-control": "private, max-age=604800", "x-content-type-options": "nosniff"}
+    if picture is None:
+        return Response(_NO_PICTURE, media_type="image/svg+xml", headers=kept)
+    return Response(picture, media_type="image/jpeg", headers=kept)
+
+
+@router.get("/page/api/experiments")
+def all_experiments(store: StoreOf) -> Json:
+    """Experiments with their metrics."""
+    return {"experiments": experiments(store)}
+
+
+@router.get("/page/api/experiments/{id_}")
+def one_experiment(store: StoreOf, id_: int) -> Json:
+    """An experiment with its curves, parameters and files."""
+    found = experiment(store, id_)
+    try:
+        name = store.projects.info(int(found["projectId"]))["name"]
+    except (NotFoundError, TypeError, ValueError):
+        name = None
+    return {**found, "projectName": name}

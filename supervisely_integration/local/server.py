@@ -1,0 +1,112 @@
+"""The HTTP server of an instance: the platform's public API, as far as our apps use it."""
+
+import errno
+import logging
+import sqlite3
+from collections.abc import Awaitable, Callable
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
+
+from .authorization import TokenCheck
+from .routes import ROUTERS
+from .storage.errors import StoreError
+from .store import Store
+
+logger = logging.getLogger(__name__)
+
+_METHOD_PREFIX = "/public/api/v3/"
+
+
+def create_app(store: Store, token: str) -> FastAPI:
+    """The ASGI application of an instance.
+
+    Args:
+        store: its data.
+        token: every request has to bring it.
+    """
+    # Without the pages of the API itself: they would load scripts from a CDN.
+    app = FastAPI(title="Local Supervisely", docs_url=None, redoc_url=None, openapi_url=None)
+    app.state.store = store
+    for router in ROUTERS:
+        app.include_router(router)
+    app.add_exception_handler(StoreError, _handler(_answer_store_error))
+    app.add_exception_handler(HTTPException, _handler(_answer_http_error))
+    app.add_exception_handler(RequestValidationError, _handler(_answer_invalid_body))
+    app.add_exception_handler(sqlite3.OperationalError, _handler(_answer_database_error))
+    app.add_exception_handler(OSError, _handler(_answer_disk_error))
+    app.add_exception_handler(ClientDisconnect, _handler(_answer_disconnect))
+    app.add_middleware(TokenCheck, token=token)
+    return app
+
+
+def error_response(status: int, message: str, **details: object) -> JSONResponse:
+    """An error in the form that the SDK reads."""
+    return JSONResponse(
+        {"error": message, "details": {"message": message, **details}}, status_code=status
+    )
+
+
+def _handler(
+    answer: Callable[[Request, Exception], JSONResponse],
+) -> Callable[[Request, Exception], Awaitable[JSONResponse]]:
+    async def handle(request: Request, error: Exception) -> JSONResponse:
+        return answer(request, error)
+
+    return handle
+
+
+def _method(request: Request) -> str:
+    return request.url.path.removeprefix(_METHOD_PREFIX)
+
+
+def _answer_store_error(request: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, StoreError)
+    logger.info("method=%s status=%d %s", _method(request), error.status, error)
+    return error_response(error.status, f"{_method(request)}: {error}", **error.details)
+
+
+def _answer_http_error(request: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, HTTPException)
+    method = _method(request)
+    if error.status_code in (404, 405) and request.url.path.startswith(_METHOD_PREFIX):
+        logger.warning("unknown method=%s verb=%s", method, request.method)
+        return error_response(404, f"{method}: this instance does not have the method")
+    return error_response(error.status_code, f"{method}: {error.detail}")
+
+
+def _answer_invalid_body(request: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, RequestValidationError)
+    where = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
+    return error_response(400, f"{_method(request)}: {where}")
+
+
+def _answer_database_error(request: Request, error: Exception) -> JSONResponse:
+    logger.error("method=%s database: %s", _method(request), error)
+    if getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_FULL:
+        return _disk_full(request)
+    # The SDK tries again after 503, as it should if another process holds the database too long.
+    return error_response(503, f"{_method(request)}: the database cannot be used ({error})")
+
+
+def _answer_disk_error(request: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, OSError)
+    logger.error("method=%s disk: %s", _method(request), error)
+    if error.errno == errno.ENOSPC:
+        return _disk_full(request)
+    return error_response(500, f"{_method(request)}: {error.strerror or error}")
+
+
+def _disk_full(request: Request) -> JSONResponse:
+    # Not 500: the SDK would try again for minutes.
+    return error_response(
+        507, f"{_method(request)}: no space is left on the disk of the instance; free some"
+    )
+
+
+def _answer_disconnect(request: Request, error: Exception) -> JSONResponse:
+    logger.info("method=%s the client went away in the middle of the request", _method(request))
+    return error_response(400, f"{_method(request)}: the request is incomplete")

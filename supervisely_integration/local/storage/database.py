@@ -1,0 +1,144 @@
+"""The SQLite file of an instance, shared by threads and processes."""
+
+import json
+import os
+import sqlite3
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+from .schema import SCHEMA, VERSION
+
+_BUSY_TIMEOUT_S = 60.0
+_TIME_FORMAT = "%Y-%m-%dT%H:%M:%S.%f"
+
+
+class Database:
+    """Connections to one database file, one a thread.
+
+    Writes happen in `transaction()`. A transaction takes the write lock when it begins, so what it
+    reads stays true until it ends, also for other processes.
+
+    Args:
+        file: created with its tables if it does not exist.
+
+    Raises:
+        RuntimeError: if a newer version of this program wrote the file.
+    """
+
+    def __init__(self, file: Path) -> None:
+        self.file = file
+        self._local = threading.local()
+        # Reading the version first keeps a plain start free of the write lock.
+        if self._version() != VERSION:
+            self._create()
+
+    def _version(self) -> int:
+        return int(self.connection.execute("PRAGMA user_version").fetchone()[0])
+
+    def _create(self) -> None:
+        with self.transaction() as connection:
+            version = self._version()  # another process may have been faster
+            if version > VERSION:
+                raise RuntimeError(
+                    f"{self.file}: has version {version}, this program knows up to {VERSION}; "
+                    "use the newer program, or another --root"
+                )
+            if version < VERSION:
+                for statement in SCHEMA:
+                    connection.execute(statement)
+                connection.execute(f"PRAGMA user_version = {VERSION}")
+
+    @property
+    def connection(self) -> sqlite3.Connection:
+        """The connection of this thread; a forked process gets its own."""
+        local = self._local
+        if getattr(local, "pid", None) != os.getpid():
+            connection = sqlite3.connect(
+                self.file, timeout=_BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False
+            )
+            connection.row_factory = sqlite3.Row
+            connection.execute("PRAGMA journal_mode = WAL")
+            connection.execute("PRAGMA synchronous = FULL")  # a commit survives a power cut too
+            connection.execute("PRAGMA foreign_keys = ON")
+            local.connection, local.pid, local.depth = connection, os.getpid(), 0
+        return local.connection  # type: ignore[no-any-return]
+
+    @contextmanager
+    def transaction(self) -> Iterator[sqlite3.Connection]:
+        """Everything inside is written at its end, or nothing; may be nested.
+
+        An inner one that fails undoes what it did, also if the outer one goes on.
+        """
+        connection = self.connection
+        depth = self._local.depth
+        begin, commit, undo = (
+            (f"SAVEPOINT level_{depth}", f"RELEASE level_{depth}", f"ROLLBACK TO level_{depth}")
+            if depth
+            else ("BEGIN IMMEDIATE", "COMMIT", "ROLLBACK")
+        )
+        connection.execute(begin)
+        self._local.depth = depth + 1
+        try:
+            yield connection
+            connection.execute(commit)
+        except BaseException:
+            if connection.in_transaction:  # SQLite itself ends it in some errors
+                connection.execute(undo)
+            raise
+        finally:
+            self._local.depth = depth
+
+    def rows(self, sql: str, parameters: Sequence[Any] = ()) -> list[sqlite3.Row]:
+        """All rows of a query."""
+        return self.connection.execute(sql, parameters).fetchall()
+
+    def row(self, sql: str, parameters: Sequence[Any] = ()) -> sqlite3.Row | None:
+        """The first row of a query, or None."""
+        found: sqlite3.Row | None = self.connection.execute(sql, parameters).fetchone()
+        return found
+
+    def insert(self, table: str, **values: Any) -> int:
+        """Add a row; returns its id."""
+        names = ", ".join(values)
+        marks = ", ".join("?" * len(values))
+        with self.transaction() as connection:
+            cursor = connection.execute(
+                f"INSERT INTO {table} ({names}) VALUES ({marks})", tuple(values.values())
+            )
+        return int(cursor.lastrowid or 0)
+
+    def update(self, table: str, id_: int, **values: Any) -> None:
+        """Change columns of the row with this id."""
+        assignments = ", ".join(f"{name} = ?" for name in values)
+        with self.transaction() as connection:
+            connection.execute(
+                f"UPDATE {table} SET {assignments} WHERE id = ?", (*values.values(), id_)
+            )
+
+    def close(self) -> None:
+        """Close the connection of this thread."""
+        if getattr(self._local, "pid", None) == os.getpid():
+            self._local.connection.close()
+            del self._local.pid
+
+
+def timestamp(after: str | None = None) -> str:
+    """Now, as the API writes times; later than `after` if that is given."""
+    now = datetime.now(UTC).replace(tzinfo=None)
+    if after is not None:
+        now = max(now, datetime.strptime(after[:-1], _TIME_FORMAT) + timedelta(milliseconds=1))
+    return f"{now.strftime(_TIME_FORMAT)[:-3]}Z"
+
+
+def dumps(value: Any) -> str:
+    """JSON for a column."""
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+
+
+def marks(values: Sequence[Any]) -> str:
+    """Placeholders for the values of an `IN (..)`."""
+    return ", ".join("?" * len(values))

@@ -1,0 +1,222 @@
+"""Lists as the API has them: filters, order, pages by number or by token."""
+
+import base64
+import json
+import sqlite3
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from .database import Database, dumps
+from .errors import InvalidRequestError
+
+DEFAULT_PER_PAGE = 500
+MAX_PER_PAGE = 20_000
+_COMPARISONS = {
+    **{"=": "IS", "==": "IS", "eq": "IS", "!=": "IS NOT"},
+    **{">": ">", ">=": ">=", "<": "<", "<=": "<=", "like": "LIKE"},
+}
+_MEMBERSHIPS = {"in": "IN", "!in": "NOT IN", "not in": "NOT IN", "notIn": "NOT IN"}
+
+
+@dataclass(frozen=True)
+class Condition:
+    """A piece of a WHERE clause and its values."""
+
+    sql: str
+    values: tuple[Any, ...] = ()
+
+
+@dataclass(frozen=True)
+class Listing:
+    """What a client asks of a list.
+
+    Args:
+        filters: `{"field", "operator", "value"}` each.
+        sort: field to sort by.
+        is_descending: the last first.
+        page: from 1.
+        per_page: items of a page.
+        by_token: pages follow `after` instead of numbers.
+        after: token of the page before.
+    """
+
+    filters: Sequence[Mapping[str, Any]] = field(default_factory=tuple)
+    sort: str = "id"
+    is_descending: bool = False
+    page: int = 1
+    per_page: int = DEFAULT_PER_PAGE
+    by_token: bool = False
+    after: str | None = None
+
+    @classmethod
+    def from_request(cls, body: Mapping[str, Any]) -> "Listing":
+        """Read it from the body of a call.
+
+        Raises:
+            InvalidRequestError: if a number is none, or out of range.
+        """
+        per_page = body.get("per_page") or body.get("perPage") or body.get("limit")
+        return cls(
+            filters=body.get("filter") or (),
+            sort=body.get("sort") or "id",
+            is_descending=str(body.get("sort_order") or "asc").lower() == "desc",
+            page=_positive(body.get("page") or 1, "page"),
+            per_page=min(_positive(per_page or DEFAULT_PER_PAGE, "per_page"), MAX_PER_PAGE),
+            by_token=body.get("pagination_mode") == "token" or bool(body.get("after")),
+            after=body.get("after"),
+        )
+
+
+@dataclass(frozen=True)
+class Page:
+    """One page of rows and what is known of the others."""
+
+    rows: list[sqlite3.Row]
+    total: int
+    per_page: int
+    after: str | None
+
+    def as_json(self, entities: list[dict[str, Any]]) -> dict[str, Any]:
+        """The response, with the records made of `rows`."""
+        return {
+            "total": self.total,
+            "perPage": self.per_page,
+            "pagesCount": max(1, -(-self.total // self.per_page)),
+            "entities": entities,
+            "after": self.after,
+        }
+
+
+@dataclass(frozen=True)
+class Table:
+    """What a list is read from.
+
+    Args:
+        fields: the SELECT list; the result has a column `id`.
+        source: the FROM clause.
+        columns: field of the API -> expression in SQL; only these can be filtered and sorted by.
+    """
+
+    fields: str
+    source: str
+    columns: Mapping[str, str]
+
+    def column(self, name: str) -> str:
+        """The expression of a field.
+
+        Raises:
+            InvalidRequestError: if the list does not know the field.
+        """
+        if name not in self.columns:
+            raise InvalidRequestError(
+                f"cannot filter or sort by {name!r}; known fields: {', '.join(self.columns)}"
+            )
+        return self.columns[name]
+
+    def page(
+        self, database: Database, listing: Listing, conditions: Sequence[Condition] = ()
+    ) -> Page:
+        """Run the query.
+
+        Args:
+            database: of the instance.
+            listing: what is asked.
+            conditions: what is true of every item.
+
+        Raises:
+            InvalidRequestError: for a field or operator that the list does not know.
+        """
+        where = [*conditions, *(self._condition(each) for each in listing.filters)]
+        total = database.rows(f"SELECT count(*) FROM {self.source} WHERE {_sql(where)}", _of(where))
+        key, id_ = f"ifnull({self.column(listing.sort)}, '')", self.columns["id"]
+        direction, comparison = ("DESC", "<") if listing.is_descending else ("ASC", ">")
+        if listing.after is not None:
+            token = Condition(f"({key}, {id_}) {comparison} (?, ?)", _read_token(listing.after))
+            where.append(token)
+        rows = database.rows(
+            f"SELECT {self.fields}, {key} AS sort_key FROM {self.source} WHERE {_sql(where)}"
+            f" ORDER BY {key} {direction}, {id_} {direction} LIMIT ? OFFSET ?",
+            (
+                *_of(where),
+                listing.per_page + listing.by_token,  # one more tells whether there is more
+                0 if listing.by_token else (listing.page - 1) * listing.per_page,
+            ),
+        )
+        after = None
+        if len(rows) > listing.per_page:
+            rows = rows[: listing.per_page]
+            after = _write_token(rows[-1])
+        return Page(rows, total[0][0], listing.per_page, after)
+
+    def all(self, database: Database, conditions: Sequence[Condition] = ()) -> list[sqlite3.Row]:
+        """Every row that fulfils the conditions, by id."""
+        return database.rows(
+            f"SELECT {self.fields} FROM {self.source} WHERE {_sql(conditions)}"
+            f" ORDER BY {self.columns['id']}",
+            _of(conditions),
+        )
+
+    def one(self, database: Database, id_: int) -> sqlite3.Row | None:
+        """The row with this id, or None."""
+        return database.row(
+            f"SELECT {self.fields} FROM {self.source} WHERE {self.columns['id']} = ?", (id_,)
+        )
+
+    def _condition(self, filter_: Mapping[str, Any]) -> Condition:
+        column = self.column(str(filter_.get("field")))
+        operator, value = filter_.get("operator", "="), filter_.get("value")
+        if operator in _COMPARISONS:
+            return Condition(f"{column} {_COMPARISONS[operator]} ?", (_scalar(value),))
+        if operator in _MEMBERSHIPS:
+            values = tuple(_scalar(each) for each in value or ())
+            # One JSON parameter: a list may be longer than SQLite's limit of parameters.
+            return Condition(
+                f"{column} {_MEMBERSHIPS[operator]} (SELECT value FROM json_each(?))",
+                (dumps(values),),
+            )
+        known = ", ".join([*_COMPARISONS, *_MEMBERSHIPS])
+        raise InvalidRequestError(f"unknown filter operator {operator!r}; known: {known}")
+
+
+def is_in(column: str, values: Sequence[int]) -> Condition:
+    """The column is one of the values."""
+    return Condition(f"{column} IN (SELECT value FROM json_each(?))", (dumps(list(values)),))
+
+
+def _sql(conditions: Sequence[Condition]) -> str:
+    return " AND ".join(f"({condition.sql})" for condition in conditions) or "1"
+
+
+def _of(conditions: Sequence[Condition]) -> tuple[Any, ...]:
+    return tuple(value for condition in conditions for value in condition.values)
+
+
+def _scalar(value: Any) -> Any:
+    if isinstance(value, dict | list):
+        raise InvalidRequestError(f"cannot compare with {value!r}; give a number or a text")
+    return value
+
+
+def _positive(value: Any, name: str) -> int:
+    try:
+        number = int(value)
+    except (TypeError, ValueError):
+        number = 0
+    if number < 1:
+        raise InvalidRequestError(f"{name} = {value!r}: has to be a whole number from 1 on")
+    return number
+
+
+def _write_token(row: sqlite3.Row) -> str:
+    return base64.urlsafe_b64encode(dumps([row["sort_key"], row["id"]]).encode()).decode()
+
+
+def _read_token(token: str) -> tuple[Any, ...]:
+    try:
+        key, id_ = json.loads(base64.urlsafe_b64decode(token))
+    except (TypeError, ValueError) as error:
+        raise InvalidRequestError(
+            f"after = {token!r}: is no token of this instance; start with the first page"
+        ) from error
+    return key, id_

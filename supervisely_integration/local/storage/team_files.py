@@ -1,0 +1,232 @@
+"""Team Files: paths of a team that stand for blobs. Folders exist because files are in them."""
+
+import mimetypes
+import posixpath
+import sqlite3
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from .blobs import CHUNK_BYTES, Blobs, Incoming
+from .database import Database, timestamp
+from .errors import InvalidRequestError, NotFoundError
+from .teams import Teams
+
+_MAX_PATH = 4096
+
+
+def normalise(path: str) -> str:
+    """The one form of a path: from `/`, without doubled or trailing slashes, `.` or `..`.
+
+    Raises:
+        InvalidRequestError: if it is empty, leaves the team's root, or holds a NUL byte.
+    """
+    if not isinstance(path, str) or not path or "\0" in path or len(path) > _MAX_PATH:
+        raise InvalidRequestError(f"{path!r} is no path; it has to begin with /")
+    parts: list[str] = []
+    for part in path.split("/"):
+        if part == "..":
+            if not parts:
+                raise InvalidRequestError(f"{path}: leaves the root of the team's files")
+            parts.pop()
+        elif part not in ("", "."):
+            parts.append(part)
+    return "/" + "/".join(parts)
+
+
+class TeamFiles:
+    """Files of the teams.
+
+    Args:
+        database: of the instance.
+        blobs: of the instance.
+    """
+
+    def __init__(self, database: Database, blobs: Blobs) -> None:
+        self._database = database
+        self._blobs = blobs
+
+    def put(self, team_id: int, path: str, incoming: Incoming) -> dict[str, Any]:
+        """Store a written blob under a path, instead of what was there; returns its record.
+
+        Raises:
+            InvalidRequestError: if the path is the root, a folder, or lies in a file.
+        """
+        path = normalise(path)
+        now = timestamp()
+        mime = mimetypes.guess_type(path)[0] or "application/octet-stream"
+        with self._database.transaction() as connection:
+            Teams(self._database).info(team_id)
+            self._refuse_folder(team_id, path)
+            old = self._row(team_id, path)
+            hash_ = self._blobs.keep(incoming)
+            connection.execute(
+                "INSERT INTO files (team_id, path, hash, size, mime, created_at, updated_at)"
+                " VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT (team_id, path) DO UPDATE SET"
+                " hash = excluded.hash, size = excluded.size, updated_at = excluded.updated_at",
+                (team_id, path, hash_, incoming.size, mime, now, now),
+            )
+        if old is not None and old["hash"] != hash_:
+            self._blobs.sweep([old["hash"]])
+        return self.info_by_path(team_id, path)
+
+    def put_path(self, team_id: int, path: str, source: Path | bytes) -> dict[str, Any]:
+        """`put`, from a local file or from bytes."""
+        with self._blobs.incoming() as incoming:
+            if isinstance(source, bytes):
+                incoming.write(source)
+            else:
+                with source.open("rb") as file:
+                    while chunk := file.read(CHUNK_BYTES):
+                        incoming.write(chunk)
+            return self.put(team_id, path, incoming)
+
+    def _refuse_folder(self, team_id: int, path: str) -> None:
+        if path == "/":
+            raise InvalidRequestError("a file needs a name: / is the root of the team's files")
+        if self._database.row(
+            f"SELECT 1 FROM files WHERE team_id = ? AND {_INSIDE} LIMIT 1",
+            (team_id, *_inside(path)),
+        ):
+            raise InvalidRequestError(f"{path}: is a folder; choose another name for the file")
+        for folder in _parents(path):
+            if self._row(team_id, folder) is not None:
+                raise InvalidRequestError(f"{path}: {folder} is a file, nothing can lie in it")
+
+    def _row(self, team_id: int, path: str) -> sqlite3.Row | None:
+        return self._database.row(
+            "SELECT * FROM files WHERE team_id = ? AND path = ?", (team_id, path)
+        )
+
+    def info(self, id_: int) -> dict[str, Any]:
+        """One file.
+
+        Raises:
+            NotFoundError: if it does not exist.
+        """
+        row = self._database.row("SELECT * FROM files WHERE id = ?", (id_,))
+        if row is None:
+            raise NotFoundError("file", id_)
+        return _file(row)
+
+    def info_by_path(self, team_id: int, path: str) -> dict[str, Any]:
+        """The file at a path.
+
+        Raises:
+            NotFoundError: if there is none.
+        """
+        row = self._row(team_id, normalise(path))
+        if row is None:
+            raise NotFoundError("file", path)
+        return _file(row)
+
+    def contents(self, record: dict[str, Any]) -> Path:
+        """The local file with the contents of a record."""
+        return self._blobs.path(record["hash"])
+
+    def entries(
+        self, team_id: int, path: str, *, is_recursive: bool = True
+    ) -> list[dict[str, Any]]:
+        """The file at a path, or what is in a folder; empty if there is neither.
+
+        Args:
+            team_id: of the team.
+            path: of a file or a folder.
+            is_recursive: all files below; else the direct children, folders among them.
+        """
+        path = normalise(path)
+        own = self._row(team_id, path)
+        if own is not None:
+            return [_file(own)]
+        rows = self._database.rows(
+            f"SELECT * FROM files WHERE team_id = ? AND {_INSIDE} ORDER BY path",
+            (team_id, *_inside(path)),
+        )
+        return [_file(row) for row in rows] if is_recursive else _children(rows, path)
+
+    def remove(self, team_id: int, paths: Sequence[str]) -> int:
+        """Remove files, and folders with all that is in them; returns how many files."""
+        hashes: set[str] = set()
+        with self._database.transaction() as connection:
+            count = 0
+            for path in map(normalise, paths):
+                removed = connection.execute(
+                    f"DELETE FROM files WHERE team_id = ? AND (path = ? OR {_INSIDE})"
+                    " RETURNING hash",
+                    (team_id, path, *_inside(path)),
+                ).fetchall()
+                hashes.update(row["hash"] for row in removed)
+                count += len(removed)
+        self._blobs.sweep(hashes)
+        return count
+
+
+# Ranges use the index of (team_id, path); LIKE would treat % and _ in names as wildcards.
+_INSIDE = "path >= ? AND path < ?"
+
+
+def _inside(path: str) -> tuple[str, str]:
+    base = path.rstrip("/")
+    return f"{base}/", f"{base}0"  # "0" is the character after "/"
+
+
+def _parents(path: str) -> Iterator[str]:
+    while (path := posixpath.dirname(path)) != "/":
+        yield path
+
+
+def _children(rows: Sequence[sqlite3.Row], folder: str) -> list[dict[str, Any]]:
+    base = folder.rstrip("/") + "/"
+    children: dict[str, dict[str, Any]] = {}
+    for row in rows:
+        name, slash, _ = row["path"][len(base) :].partition("/")
+        if not slash:
+            children[name] = _file(row)
+        elif name in children:
+            children[name]["size"] += row["size"]
+            children[name]["meta"]["size"] += row["size"]
+            children[name]["updatedAt"] = max(children[name]["updatedAt"], row["updated_at"])
+        else:
+            children[name] = _folder(row, base + name)
+    return list(children.values())
+
+
+def _file(row: sqlite3.Row) -> dict[str, Any]:
+    name = posixpath.basename(row["path"])
+    return {
+        "id": row["id"],
+        "teamId": row["team_id"],
+        "userId": 1,
+        "name": name,
+        "path": row["path"],
+        "hash": row["hash"],
+        "type": "file",
+        "isDir": False,
+        "size": row["size"],
+        "meta": {
+            "mime": row["mime"],
+            "ext": posixpath.splitext(name)[1].lstrip("."),
+            "size": row["size"],
+        },
+        "storagePath": f"/file-storage/{row['id']}",
+        # Relative: the server puts its address in front.
+        "fullStorageUrl": f"/file-storage/{row['id']}",
+        "createdAt": row["created_at"],
+        "updatedAt": row["updated_at"],
+    }
+
+
+def _folder(first: sqlite3.Row, path: str) -> dict[str, Any]:
+    return {
+        **_file(first),
+        # Folders have no row of their own; negative, so that it is no id of a file.
+        "id": -first["id"],
+        "name": posixpath.basename(path),
+        "path": f"{path}/",
+        "hash": None,
+        "type": "folder",
+        "isDir": True,
+        "meta": {"mime": None, "ext": None, "size": first["size"]},
+        "storagePath": None,
+        "fullStorageUrl": None,
+    }

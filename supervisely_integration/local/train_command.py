@@ -1,0 +1,213 @@
+"""`python -m supervisely_integration.local train`: instance, app and a view of both, in one."""
+
+import argparse
+import json
+import signal
+from pathlib import Path
+from typing import Any
+
+import yaml
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn
+
+from rtdetrv2_pytorch.src.core.yaml_files import parse_overrides
+from rtdetrv2_pytorch.src.data.digits import make_digits_dataset
+from rtdetrv2_pytorch.src.misc.errors import ConfigError
+
+from .app_process import AppProcess, is_port_free
+from .importers import import_folder
+from .instance import LocalInstance
+from .selection import Project, app_state, choose_classes, choose_split, find_project
+from .store import Store, StoreError
+from .training import (
+    find_experiment,
+    follow,
+    hyperparameters_for,
+    model_names,
+    pick_model,
+    run_task,
+)
+
+APP = {"id": 1, "name": "Train RT-DETRv2", "version": "local"}
+
+
+def run(args: argparse.Namespace, console: Console) -> int:
+    """Train; returns the exit code, 0 only for a complete experiment.
+
+    Raises:
+        RTDETRError: if what was asked for cannot be done.
+        StoreError: the same, said by the instance.
+    """
+    if not is_port_free(args.port):
+        raise ConfigError(
+            f"port {args.port} is taken: one app runs at a time; end the other one, or choose "
+            "another --port"
+        )
+    with LocalInstance(args.root) as instance:
+        store = instance.store
+        project = _project(args, store, console)
+        state = None if args.gui else _state(args, project, console)
+
+        def start(task_id: int, data_dir: Path) -> AppProcess:
+            return AppProcess(
+                server_address=instance.address,
+                token=instance.token,
+                project_id=project.id,
+                data_dir=data_dir,
+                task_id=task_id,
+                app_state=state,
+                port=args.port,
+            )
+
+        task_id, data_dir, app = run_task(
+            store, start, app=APP, state={"slyProjectId": project.id}, task_id=args.task
+        )
+        console.print(f"Task {task_id} on project {escape(project.name)}; log: {app.log_file}")
+        if args.gui:
+            app.wait_until_ready()
+            console.print(f"The app's page: {app.address}")
+        code = _watch(app, data_dir, task_id, console)
+        return _conclude(store, task_id, code, app, console)
+
+
+def _project(args: argparse.Namespace, store: Store, console: Console) -> Project:
+    if args.task is not None:
+        state = store.tasks.info(args.task)["meta"]["params"]["state"]
+        return find_project(store, str(state["slyProjectId"]))
+    if args.project is not None:
+        return find_project(store, args.project)
+    folder, name = args.data, None
+    if folder is None:
+        folder, name = Path("data", "digits"), "digits"
+        with console.status("making the sample data set"):
+            make_digits_dataset(folder)
+    name = name or folder.resolve().name
+    known = store.database.row(
+        "SELECT id FROM projects WHERE name = ? AND archived_at IS NULL", (name,)
+    )
+    if known is not None:
+        console.print(f"using the project {escape(name)}, imported before")
+        return find_project(store, str(known["id"]))
+    with Progress(console=console, transient=True) as bar:
+        task = bar.add_task(f"importing {name}", total=None)
+        report = import_folder(
+            store,
+            folder,
+            name=name,
+            on_progress=lambda done, total: bar.update(task, completed=done, total=total),
+        )
+    for line in report.lines():
+        console.print(line, markup=False, highlight=False)
+    return find_project(store, str(report.project_id))
+
+
+def _state(args: argparse.Namespace, project: Project, console: Console) -> dict[str, Any] | None:
+    if args.task is not None:
+        return None  # the interrupted run brings its own
+    if args.app_state is not None:
+        try:
+            state: dict[str, Any] = json.loads(args.app_state.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise ConfigError(f"{args.app_state}: cannot be read ({error})") from error
+        return {**state, "start_training": True}
+    model, told = pick_model(args.model)
+    if model not in model_names():
+        raise ConfigError(f"--model {model!r}: unknown; there are {', '.join(model_names())}")
+    split, num_train, num_val = choose_split(project, args.split)
+    given = parse_overrides(args.update)
+    if args.epochs is not None:
+        given["epoches"] = args.epochs
+    with console.status("timing a few steps to choose what fits this machine"):
+        values, choice = hyperparameters_for(project, model, num_train, num_val, given)
+    for line in (told, choice):
+        if line:
+            console.print(line, markup=False, highlight=False)
+    return app_state(
+        model=model,
+        classes=choose_classes(project, args.classes),
+        split=split,
+        hyperparameters=yaml.safe_dump(values, sort_keys=False),
+        experiment_name=args.name,
+    )
+
+
+class _View:
+    """Turns the engine's log into bars and lines."""
+
+    def __init__(self, console: Console, bar: Progress) -> None:
+        self.console = console
+        self._bar = bar
+        self._task: TaskID = bar.add_task("Starting", total=None, details="")
+        self._epochs = 0
+
+    def status(self, text: str) -> None:
+        """Show what the app says it does."""
+        if "progress" not in text:
+            self._bar.update(self._task, description=text, total=None, details="")
+
+    def event(self, event: dict[str, Any]) -> None:
+        """Show one line of log.jsonl."""
+        kind = event["event"]
+        if kind == "plan":
+            self._epochs = event["epochs"]
+        elif kind == "step":
+            self._bar.update(
+                self._task,
+                description=f"epoch {event['epoch'] + 1}/{self._epochs}",
+                total=event["num_steps"],
+                completed=event["step"] + 1,
+                details=f"loss {event['loss']:.3f}  {event['images_per_s']:.1f} img/s",
+            )
+        elif kind == "epoch":
+            best = "  best so far" if event["is_best"] else ""
+            self.console.print(
+                f"epoch {event['epoch'] + 1:>3}/{self._epochs}  AP {event['AP']:.3f}  "
+                f"AP50 {event['AP50']:.3f}  loss {event['train_loss']:.3f}  "
+                f"val loss {event['val_loss']:.3f}{best}",
+                highlight=False,
+            )
+        elif kind == "end" and event["best"]:
+            self.console.print(
+                f"best: epoch {event['best_epoch'] + 1}, AP {event['best']['AP']:.3f}, "
+                f"AP50 {event['best']['AP50']:.3f}",
+                highlight=False,
+            )
+
+
+def _watch(app: AppProcess, data_dir: Path, task_id: int, console: Console) -> int:
+    """Show the training until its process ends; Ctrl-C asks it to end, as the platform would."""
+    before = signal.signal(signal.SIGINT, lambda number, frame: app.stop())
+    columns = (TextColumn("[bold]{task.description}"), BarColumn(bar_width=24))
+    details = (MofNCompleteColumn(), TextColumn("{task.fields[details]}"))
+    try:
+        with Progress(*columns, *details, console=console, transient=True) as bar:
+            view = _View(console, bar)
+            for moment in follow(app, data_dir, task_id):
+                view.status(moment.status)
+                for event in moment.events:
+                    view.event(event)
+        return app.wait()
+    finally:
+        signal.signal(signal.SIGINT, before)
+        app.kill()  # what it left behind: TensorBoard
+
+
+def _conclude(store: Store, task_id: int, code: int, app: AppProcess, console: Console) -> int:
+    if code != 0:
+        store.set_task_status(task_id, "error", error=app.log_tail(1))
+        console.print(app.log_tail(15), markup=False, highlight=False)
+        console.print(
+            f"[bold red]The app ended with code {code}[/]. Go on with: "
+            f"python -m supervisely_integration.local train --task {task_id}"
+        )
+        return 1
+    try:
+        info = find_experiment(store, task_id)
+    except (FileNotFoundError, StoreError) as error:
+        store.set_task_status(task_id, "stopped")
+        console.print(f"no experiment: {error}", markup=False)
+        return 1
+    store.set_task_status(task_id, "finished")
+    console.print(f"experiment: {info['artifacts_dir']}", markup=False, highlight=False)
+    return 0

@@ -1,0 +1,33 @@
+"""The options of `train`, apart from what it does, so that other commands start quickly."""
+
+import argparse
+from pathlib import Path
+
+_APP_PORT = 8000  # the SDK's links and its benchmark know no other
+
+
+def add_train_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options of `train`."""
+    data = parser.add_mutually_exclusive_group()
+    data.add_argument("--project", help="name or id of a project of the instance")
+    data.add_argument("--data", type=Path, help="folder to import as a project first")
+    data.add_argument("--sample", action="store_true", help="train on generated digits")
+    parser.add_argument("--model", help="row of the app's table of models, such as RT-DETRv2-S")
+    parser.add_argument("--epochs", type=int)
+    parser.add_argument("--classes", help="names, separated by commas; default: all")
+    parser.add_argument("--split", help="random:80 | datasets:a/b | tags:a/b, train first")
+    parser.add_argument("--name", help="of the experiment")
+    parser.add_argument(
+        "-u",
+        "--update",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="change a hyperparameter; nested keys with dots; may be repeated",
+    )
+    parser.add_argument(
+        "--app-state", type=Path, help="app_state.json of an experiment, instead of choices"
+    )
+    parser.add_argument("--task", type=int, help="go on with this interrupted task")
+    parser.add_argument("--gui", action="store_true", help="serve the app's page, and wait")
+    parser.add_argument("--port", type=int, default=_APP_PORT, help="of the app")

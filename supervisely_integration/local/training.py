@@ -1,0 +1,201 @@
+"""A training on the instance, followed from outside: the app is a process of its own."""
+
+import json
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+import torch
+import yaml
+
+from rtdetrv2_pytorch.src.core import YAMLConfig
+from rtdetrv2_pytorch.src.core.yaml_files import merge
+from rtdetrv2_pytorch.src.data.digits import make_digits_dataset
+from rtdetrv2_pytorch.src.data.layouts import find_splits
+from rtdetrv2_pytorch.tools import recipe
+
+from ..paths import HYPERPARAMETERS, MODELS
+from .app_process import AppProcess
+from .selection import Project
+from .store import TEAM_ID, Store
+
+_POLL_S = 0.5
+_RANDOM_WEIGHTS = " (random weights)"
+_TIMED_IMAGES = 16
+
+
+def pick_model(wanted: str | None) -> tuple[str, str]:
+    """Name of a row in the app's table of models, and what to tell people about it.
+
+    Without a wish it is S: from its published weights where they can be had, else from random ones.
+    """
+    if wanted is not None:
+        return wanted, ""
+    weights, told = recipe.initial_weights()
+    return ("RT-DETRv2-S" if weights.get("tuning") else f"RT-DETRv2-S{_RANDOM_WEIGHTS}"), told
+
+
+def model_names() -> list[str]:
+    """Rows of the app's table of models."""
+    return [row["Model"] for row in json.loads(MODELS.read_text(encoding="utf-8"))]
+
+
+def hyperparameters_for(
+    project: Project, model: str, num_train: int, num_val: int, given: Mapping[str, Any]
+) -> tuple[dict[str, Any], str]:
+    """The app's defaults; without a GPU, what ends within about ten minutes.
+
+    Args:
+        project: to train on.
+        model: name in the table of models.
+        num_train: images to train on.
+        num_val: images to validate on.
+        given: what the user chose; it wins.
+
+    Returns:
+        Hyperparameters, and what to tell people.
+    """
+    values: dict[str, Any] = yaml.safe_load(HYPERPARAMETERS.read_text(encoding="utf-8"))
+    if torch.cuda.is_available():
+        return merge(values, given), ""
+    choices = recipe.cpu_choices(
+        longest_side=project.longest_side,
+        most_boxes=project.most_objects,
+        is_from_scratch=model.endswith(_RANDOM_WEIGHTS),
+    )
+    train = choices.pop("train_dataloader")
+    choices.pop("val_dataloader")
+    choices["batch_size"] = train.pop("total_batch_size")
+    choices["num_workers"] = train.pop("num_workers")
+    choices["train_dataloader"] = train
+    values.pop("lr_scheduler")  # another type, whose keys do not mix
+    values = merge(merge(values, choices), given)
+    steps = max(1, num_train // int(values["batch_size"]))
+    step_s = _time_a_step(values)
+    epoch_s = recipe.epoch_seconds(steps, step_s, num_val)
+    if "epoches" not in given:
+        values["epoches"] = recipe.epochs_that_fit(epoch_s)
+    return values, recipe.describe_choice(values, steps, step_s, epoch_s)
+
+
+def _time_a_step(values: Mapping[str, Any]) -> float:
+    """Seconds of a training step of S at the chosen size, on images made for it."""
+    with tempfile.TemporaryDirectory() as name:
+        data = make_digits_dataset(Path(name), num_train=_TIMED_IMAGES, num_val=1)
+        splits = find_splits(data)
+        overrides = merge(
+            recipe.data_overrides(splits.train, splits.val),
+            {
+                "eval_spatial_size": values["eval_spatial_size"],
+                "use_amp": values["use_amp"],
+                "train_dataloader": {"total_batch_size": values["batch_size"]},
+                "num_workers": 0,
+                "epoches": 1,
+                "device": "cpu",
+                "output_dir": name,
+                "PResNet": {"pretrained": False},
+                "RTDETRTransformerv2": values.get("RTDETRTransformerv2", {}),
+            },
+        )
+        _, step_s = recipe.time_steps(YAMLConfig(recipe.DEFAULT_CONFIG, **overrides))
+    return step_s
+
+
+@dataclass(frozen=True)
+class Moment:
+    """What is known of a running training at one moment."""
+
+    status: str  # what the app says it does
+    events: list[dict[str, Any]]  # new lines of the engine's log.jsonl
+
+
+def follow(app: AppProcess, data_dir: Path, task_id: int) -> Iterator[Moment]:
+    """Watch a training until its process ends."""
+    log = _JsonLines(data_dir / "runs" / str(task_id) / "output" / "log.jsonl")
+    status = "Starting"
+    while app.process.poll() is None:
+        status = _status(app) or status
+        yield Moment(status, log.read())
+        time.sleep(_POLL_S)
+
+
+def _status(app: AppProcess) -> str | None:
+    try:
+        answer = httpx.post(f"{app.address}/train_status", json={}, timeout=5)
+        return str(answer.json()["status"]).removeprefix("Status: ") or None
+    except (httpx.HTTPError, ValueError, KeyError, TypeError):
+        return None
+
+
+class _JsonLines:
+    """The new whole lines of a file that grows."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._offset = 0
+
+    def read(self) -> list[dict[str, Any]]:
+        try:
+            with self._path.open("rb") as file:
+                file.seek(self._offset)
+                whole, _, rest = file.read().rpartition(b"\n")
+        except FileNotFoundError:
+            return []
+        if not whole:
+            return []
+        self._offset += len(whole) + 1
+        return [json.loads(line) for line in whole.splitlines()]
+
+
+def find_experiment(store: Store, task_id: int) -> dict[str, Any]:
+    """What a task left in Team Files: `experiment_info.json`, if it is complete.
+
+    Raises:
+        FileNotFoundError: if the task left no experiment, or files that it names are missing.
+    """
+    records = store.files.entries(TEAM_ID, "/experiments")
+    ours = [
+        record
+        for record in records
+        if record["name"] == "experiment_info.json"
+        and record["path"].split("/")[-2].startswith(f"{task_id}_")
+    ]
+    if not ours:
+        raise FileNotFoundError(f"task {task_id} left no experiment in Team Files")
+    info: dict[str, Any] = json.loads(store.files.contents(ours[-1]).read_text(encoding="utf-8"))
+    folder = info["artifacts_dir"].rstrip("/")
+    named = [*info["checkpoints"], info["app_state"], info["model_meta"], info["hyperparameters"]]
+    present = {record["path"] for record in records}
+    missing = [name for name in named if f"{folder}/{name}" not in present]
+    if missing:
+        raise FileNotFoundError(f"{folder}: the experiment lacks {', '.join(missing)}")
+    return info
+
+
+def run_task(
+    store: Store,
+    start: Callable[[int, Path], AppProcess],
+    *,
+    app: Mapping[str, Any],
+    state: Mapping[str, Any],
+    task_id: int | None = None,
+) -> tuple[int, Path, AppProcess]:
+    """Make a task, or take one up again, and start its process.
+
+    Args:
+        store: of the instance.
+        start: makes the process, of a task id and its folder.
+        app: that runs.
+        state: what it is started with.
+        task_id: of an earlier launch that is to go on.
+    """
+    if task_id is None:
+        task_id = store.create_task(app=app, state=state)
+    data_dir = store.root / "tasks" / str(task_id)
+    process = start(task_id, data_dir)
+    store.set_task_status(task_id, "started")
+    return task_id, data_dir, process

@@ -1,0 +1,284 @@
+"""Supervisely projects on disk: every geometry as the SDK uploads it, and damaged projects."""
+
+import json
+
+import pytest
+import supervisely as sly
+
+from rtdetrv2_pytorch.src.misc.errors import DatasetError
+from supervisely_integration.local.importers import detect_format, import_folder, read
+from supervisely_integration.local.storage.listing import Listing
+from supervisely_integration.local.store import Store
+from tests.app.local.folders import picture, reasons, taken, write
+
+CAT, TAG = "cat <&>", "night"
+META = {
+    "classes": [
+        {"id": 5, "title": CAT, "shape": "any", "color": "#FF0000", "hotkey": "c"},
+        {"title": "box", "shape": "rectangle", "color": "#00FF00"},
+    ],
+    "tags": [{"name": TAG, "value_type": "any_string", "color": "#0000FF"}],
+    "projectType": "images",
+}
+GEOMETRIES = [
+    {"geometryType": "rectangle", "points": {"exterior": [[30, 40], [10, 20]], "interior": []}},
+    {
+        "geometryType": "polygon",
+        "points": {"exterior": [[0, 0], [9, 0], [9, 9]], "interior": [[[2, 1], [4, 1], [4, 3]]]},
+    },
+    {"geometryType": "line", "points": {"exterior": [[1, 2], [3, 4]], "interior": []}},
+    {"geometryType": "point", "points": {"exterior": [[5, 6]], "interior": []}},
+    {
+        "geometryType": "bitmap",
+        "bitmap": {"data": "eJwBLQDS/4lQTkcNChoKAAAADUlIRFI=", "origin": [3, 4]},
+    },
+    {"geometryType": "graph", "nodes": {"a": {"loc": [7, 8]}, "b": {"loc": [9, 10]}}},
+    {"geometryType": "oriented_bbox", "points": [[1, 2], [11, 22]], "angle": 0.3},
+    {
+        "geometryType": "multipolygon",
+        "parts": [{"exterior": [[0, 0], [5, 0], [5, 5]], "interior": []}],
+    },
+    {"geometryType": "alpha_mask", "bitmap": {"data": "eJw=", "origin": [0, 1]}},
+    {"geometryType": "cuboid", "points": [[1, 1]] * 7, "faces": [[0, 1, 2, 3]]},
+]
+
+
+def annotation(*objects, size=(100, 50), tags=()):
+    return {
+        "description": "",
+        "size": {"width": size[0], "height": size[1]},
+        "tags": list(tags),
+        "objects": list(objects),
+    }
+
+
+def figure(geometry=GEOMETRIES[0], title=CAT, **fields):
+    return {"classTitle": title, "tags": [], "description": "", **geometry, **fields}
+
+
+def item(folder, name, content, encoding="utf-8"):
+    picture(folder / "img" / name)
+    write(folder / "ann" / f"{name}.json", content, encoding)
+
+
+@pytest.fixture
+def project(tmp_path):
+    folder = tmp_path / "project"
+    write(folder / "meta.json", META, "utf-8-sig")
+    return folder
+
+
+@pytest.mark.parametrize("geometry", GEOMETRIES, ids=lambda g: g["geometryType"])
+def test_geometries_are_stored_as_the_sdk_uploads_them(project, geometry):
+    item(project / "ds", "a.png", annotation(figure(geometry)), "utf-8-sig")
+    source = read(project)
+    (imported,) = source.items
+    assert source.skipped == []
+    (stored,) = imported.annotation["objects"]
+    if geometry["geometryType"] == "cuboid":  # the SDK itself fails on it
+        expected = {"objects": [figure(geometry)]}
+    else:
+        expected = sly.Annotation._to_subpixel_coordinate_system_json(
+            {"objects": [figure(geometry)]}
+        )
+    assert stored == expected["objects"][0]
+
+
+def test_rectangle_by_hand(project):
+    """Pixels 10..30 and 20..40 on disk, edges in the instance."""
+    item(project / "ds", "a.png", annotation(figure()))
+    assert taken(project)[0]["ds/a.png"] == [(CAT, "rectangle", [[10, 20], [31, 41]])]
+
+
+def test_what_the_importer_stores_comes_back_through_the_sdk_as_it_was(project, tmp_path):
+    """Meta, tags and boxes of a whole way round, without a server in between."""
+    tags = [{"name": TAG, "value": "yes", "id": 99, "labelerLogin": "me"}]
+    content = annotation(figure(tags=tags, id=4, classId=5), tags=tags)
+    item(project / "ds", "a.png", content)
+    store = Store(tmp_path / "instance")
+    report = import_folder(store, project)
+    (record,) = store.images.page(Listing(), project_id=report.project_id)["entities"]
+    (stored,) = store.annotations.get([record["id"]])
+    meta = sly.ProjectMeta.from_json(store.projects.meta(report.project_id))
+    assert [(c.name, c.geometry_type.geometry_name(), c.hotkey) for c in meta.obj_classes] == [
+        (CAT, "any", "c"),
+        ("box", "rectangle", ""),
+    ]
+    pixels = sly.Annotation._to_pixel_coordinate_system_json(stored["annotation"])
+    found = sly.Annotation.from_json(pixels, meta)
+    (label,) = found.labels
+    assert label.geometry.to_json()["points"]["exterior"] == [[10, 20], [30, 40]]
+    assert [(t.name, t.value) for t in (*found.img_tags, *label.tags)] == [(TAG, "yes")] * 2
+    assert found.img_size == (50, 100)
+    store.close()
+
+
+def test_nested_data_sets_and_names_that_the_sdk_stumbles_over(project, tmp_path):
+    names = ["top", "top/datasets/child", "top/datasets/child/datasets/deep", "img", "my_ann"]
+    names += ["meta", "only/datasets/inner", "datasets"]
+    for name in names:
+        item(project / name, "a.png", annotation())
+    found, source = taken(project)
+    assert sorted(found) == sorted(
+        f"{name}/a.png"
+        for name in ("top", "top/child", "top/child/deep", "img", "my_ann", "meta")
+        + ("only/inner", "datasets")
+    )
+    store = Store(tmp_path / "instance")
+    report = import_folder(store, project)
+    records = store.datasets.page(Listing(), project_id=report.project_id)["entities"]
+    names_by_id = {record["id"]: record["name"] for record in records}
+    parents = {record["name"]: names_by_id.get(record["parentId"]) for record in records}
+    assert parents == {
+        **{"top": None, "child": "top", "deep": "child", "only": None, "inner": "only"},
+        **{"img": None, "my_ann": None, "meta": None, "datasets": None},
+    }
+    store.close()
+
+
+def test_old_names_of_annotation_files(project):
+    picture(project / "ds" / "img" / "a.png")
+    write(project / "ds" / "ann" / "a.json", annotation(figure()))
+    assert list(taken(project)[0]) == ["ds/a.png"]
+
+
+def test_what_is_wrong_in_a_project_is_skipped_one_by_one(project):
+    write(
+        project / "meta.json",
+        {
+            **META,
+            "classes": [*META["classes"], {"title": "shapeless"}, META["classes"][1], "text"],
+            "tags": [*META["tags"], {}],
+        },
+    )
+    folder = project / "ds"
+    points = GEOMETRIES[0]["points"]
+    objects = [
+        figure(),
+        figure(title="unknown"),
+        figure(title=None),
+        figure(GEOMETRIES[1], title="box"),
+        "text",
+        figure(points={"exterior": [[1, 2], ["x", 3]], "interior": []}),
+        figure(points={"exterior": [[1, 2]], "interior": []}),
+        figure(points=None),
+        figure(points={**points, "exterior": [[200, 200], [300, 300]]}),
+        figure(points={**points, "exterior": [[-5, -5], [4, 4]]}),
+        figure(GEOMETRIES[4], bitmap={"data": "", "origin": [0, 0]}),
+        figure(GEOMETRIES[1], points={**points, "exterior": [[1, 1], [2, 2]]}),
+        figure(tags=[{"name": "gone"}, {"name": TAG}, TAG, 7]),
+    ]
+    item(folder, "a.png", annotation(*objects, tags=[{"name": "gone"}, {"name": TAG}]))
+    item(folder, "bad json.png", '{"objects": [')
+    item(folder, "deep.png", "[" * 100_000)
+    item(folder, "no objects.png", {"size": {}})
+    item(folder, "other size.png", annotation(figure(), size=(7, 7)))
+    item(folder, "no size.png", {"objects": [figure()]})
+    item(folder, "binary.png", "")
+    (folder / "ann" / "binary.png.json").write_bytes(b"\xff\xfe\x00")
+    picture(folder / "img" / "no annotation.png")
+    write(folder / "img" / "notes.txt", "hello")
+    write(folder / "ann" / "no image.png.json", annotation(figure(), figure()))
+    item(folder, "broken.png", annotation(figure()))
+    (folder / "img" / "broken.png").write_bytes(b"\x89PNG")
+    found, source = taken(project)
+    box = (CAT, "rectangle", [[10, 20], [31, 41]])
+    assert found == {
+        "ds/a.png": [box, (CAT, "rectangle", [[0, 0], [5, 5]]), box],
+        "ds/no size.png": [box],
+    }
+    at = "ds/a.png, object "
+    assert reasons(source) == {
+        "class without title or shape": ["meta.json: {'title': 'shapeless'}", "meta.json: text"],
+        "class that is there already": ["meta.json: 'box'"],
+        "tag without name": ["meta.json: {}"],
+        "file in img that is no image": ["ds/notes.txt"],
+        "object of an unknown class": [f"{at}2", f"{at}3"],
+        "polygon of a class whose shape is rectangle": [f"{at}4"],
+        "object that is none": [f"{at}5"],
+        "damaged geometry": [f"{at}6", f"{at}7", f"{at}8", f"{at}11"],
+        "box outside of its image": [f"{at}9"],
+        "polygon with too few corners": [f"{at}12"],
+        "tag that meta.json does not have": [f"{at}13: gone", f"{at}13: 7", "ds/a.png: gone"],
+        "annotation file that cannot be read": [
+            "ds/bad json.png",
+            "ds/binary.png",
+            "ds/deep.png",
+        ],
+        "image cannot be read": ["ds/broken.png"],
+        "annotation file missing": ["ds/no annotation.png"],
+        "annotation file without a list 'objects'": ["ds/no objects.png"],
+        "the image is 100x50, its annotations are for 7x7": ["ds/other size.png"],
+        "image file missing": ["ds/no image.png"],
+    }
+    assert (source.ledger.given_images, source.ledger.given_objects) == (10, 18)
+
+
+@pytest.mark.parametrize(
+    ("meta", "problem"),
+    [("{", "meta.json: cannot be read"), ([], "has no list 'classes'"), ({}, "has no list")],
+)
+def test_a_meta_that_cannot_be_used(project, meta, problem):
+    write(project / "meta.json", meta)
+    assert detect_format(project) == "supervisely"
+    with pytest.raises(DatasetError, match=problem):
+        read(project)
+
+
+def test_a_project_without_data_sets(project):
+    with pytest.raises(DatasetError, match="no data set found; a project has folders with img"):
+        read(project)
+
+
+# The real one
+
+
+def boxes_of(source):
+    """{image name: boxes as (class, left, top, right, bottom)}."""
+    return {
+        f"{i.dataset}/{i.name}": [
+            (o["classTitle"], *o["points"]["exterior"][0], *o["points"]["exterior"][1])
+            for o in i.annotation["objects"]
+        ]
+        for i in source.items
+    }
+
+
+def test_bccd_has_the_boxes_that_it_should_have(bccd):
+    """The SDK writes COCO boxes without the last column and row of pixels: one less each way."""
+    counts = json.loads((bccd / "counts.json").read_text())
+    of_project = read(bccd / "supervisely")
+    of_coco = read(bccd, "coco")
+    ours, theirs = boxes_of(of_project), boxes_of(of_coco)
+    for split, expected in counts.items():
+        boxes = [b for name, each in ours.items() if name.startswith(f"{split}/") for b in each]
+        assert sum(name.startswith(f"{split}/") for name in ours) == expected["images"]
+        assert len(boxes) == expected["boxes"]
+        for title, number in expected["per_class"].items():
+            assert sum(box[0] == title for box in boxes) == number
+    assert of_project.skipped == []
+    assert reasons(of_coco).keys() == {"box without area"}
+    assert of_coco.ledger.skipped_objects == sum(len(c["zero_area"]) for c in counts.values())
+    assert theirs == {
+        name: [
+            (title, left, top, right - 1, bottom - 1)
+            for title, left, top, right, bottom in boxes
+            if right - 1 > left and bottom - 1 > top
+        ]
+        for name, boxes in ours.items()
+    }
+
+
+def test_bccd_arrives_in_the_instance(bccd, tmp_path):
+    counts = json.loads((bccd / "counts.json").read_text())
+    store = Store(tmp_path / "instance")
+    report = import_folder(store, bccd / "supervisely", name="bccd")
+    assert {name: (c.images, c.objects) for name, c in report.datasets.items()} == {
+        split: (expected["images"], expected["boxes"]) for split, expected in counts.items()
+    }
+    items = store.statistics(report.project_id)["objects"]["items"]
+    assert {i["objectClass"]["name"]: i["total"] for i in items} == {
+        title: sum(expected["per_class"][title] for expected in counts.values())
+        for title in ("WBC", "RBC", "Platelets")
+    }
+    store.close()

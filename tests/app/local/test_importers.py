@@ -1,0 +1,468 @@
+"""Folders in four formats become projects; every box is checked against values by hand.
+
+Boxes of a project are edges, as the platform stores them: 10..20 covers the pixels 10..19.
+"""
+
+import json
+
+import pytest
+from PIL import Image
+
+from rtdetrv2_pytorch.src.misc.errors import DatasetError
+from supervisely_integration.local.importers import detect_format, import_folder, read
+from supervisely_integration.local.storage.listing import Listing
+from supervisely_integration.local.store import ConflictError, Store
+from tests.app.local.folders import picture, reasons, shapes, taken, write
+
+CAT, DOG = "cat", 'dog "big" <b>'
+
+
+@pytest.fixture
+def store(tmp_path):
+    store = Store(tmp_path / "instance")
+    yield store
+    store.close()
+
+
+# COCO
+
+
+def coco(images, annotations, categories=({"id": 7, "name": DOG}, {"id": 3, "name": CAT})):
+    return {"images": images, "annotations": annotations, "categories": list(categories)}
+
+
+def coco_folder(folder):
+    picture(folder / "train2017" / "a.png")
+    picture(folder / "val2017" / "a.png", (60, 40))
+    write(
+        folder / "annotations" / "instances_train2017.json",
+        coco(
+            [{"id": 1, "file_name": "a.png", "width": 100, "height": 50}],
+            [
+                {"id": 1, "image_id": 1, "category_id": 3, "bbox": [10, 20, 30, 20.5]},
+                {"id": 2, "image_id": 1, "category_id": 7, "bbox": [90, -5, 30, 15]},
+                {
+                    "id": 3,
+                    "image_id": 1,
+                    "category_id": 7,
+                    "segmentation": [[1, 2, 5, 2, 5, 9], [3, 1, 4, 1, 4, 3]],
+                },
+            ],
+        ),
+    )
+    write(
+        folder / "annotations" / "instances_val2017.json",
+        coco([{"id": 1, "file_name": "a.png"}], []),
+    )
+    write(folder / "annotations" / "captions_train2017.json", {"images": [], "annotations": []})
+    return folder
+
+
+def test_coco_by_hand(tmp_path):
+    found, source = taken(coco_folder(tmp_path))
+    assert source.format == "coco"
+    assert found == {
+        "train/a.png": [
+            (CAT, "rectangle", [[10, 20], [40, 40.5]]),
+            (DOG, "rectangle", [[90, 0], [100, 10]]),  # what is on the image
+            (DOG, "rectangle", [[1, 1], [5, 9]]),  # around its polygons
+        ],
+        "val/a.png": [],
+    }
+    assert shapes(source) == {CAT: "rectangle", DOG: "rectangle"}
+    assert reasons(source) == {}
+
+
+def test_what_is_wrong_in_a_coco_file_is_skipped_one_by_one(tmp_path):
+    picture(tmp_path / "images" / "good.png")
+    (tmp_path / "images" / "broken.jpg").write_bytes(b"\xff\xd8\xff")
+    picture(tmp_path / "images" / "cut.jpg", (400, 300))
+    data = (tmp_path / "images" / "cut.jpg").read_bytes()
+    (tmp_path / "images" / "cut.jpg").write_bytes(data[: len(data) // 2])
+    picture(tmp_path / "images" / "other.png", (30, 30))
+    picture(tmp_path.parent / "outside.png")
+    names = ("good.png", "broken.jpg", "cut.jpg", "gone.png", "../../outside.png")
+    images = [{"id": i, "file_name": name} for i, name in enumerate(names)]
+    images += [{"id": 0, "file_name": "twice.png"}, {"id": 9}, "text"]
+    images += [{"id": 10, "file_name": "other.png", "width": 100, "height": 50}]
+    box = {"image_id": 0, "category_id": 3, "bbox": [0, 0, 10, 10]}
+    annotations = [
+        {**box, "id": 1},
+        {**box, "id": 2, "bbox": [1, 2, 0, 4]},
+        {**box, "id": 3, "bbox": [1, 2, float("nan"), 4]},
+        {**box, "id": 4, "bbox": ["x", 2, 3, 4]},
+        {**box, "id": 5, "bbox": [200, 2, 3, 4]},
+        {**box, "id": 6, "category_id": 99},
+        {**box, "id": 7, "iscrowd": 1},
+        {**box, "id": 8, "image_id": 77},
+        {**box, "id": 9, "image_id": 3},
+        {"id": 10, "image_id": 0, "category_id": 3},
+        "text",
+    ]
+    write(tmp_path / "labels.json", coco(images, annotations))
+    found, source = taken(tmp_path)
+    assert found == {"labels/good.png": [(CAT, "rectangle", [[0, 0], [10, 10]])]}
+    assert reasons(source) == {
+        "image whose id another image has": ["labels: twice.png"],
+        "image entry without id or file_name": ["labels: {'id': 9}", "labels: text"],
+        "annotation of an image that is not listed": ["labels: annotation 8"],
+        "annotation that is no object": ["labels: text"],
+        "box without area": ["labels: good.png, annotation 2"],
+        "box that is not four numbers": [
+            f"labels: good.png, annotation {number}" for number in (3, 4, 10)
+        ],
+        "box outside of its image": ["labels: good.png, annotation 5"],
+        "annotation with an unknown category_id": ["labels: good.png, annotation 6"],
+        "crowd region, which is not one object": ["labels: good.png, annotation 7"],
+        "image cannot be read": ["labels: broken.jpg", "labels: cut.jpg"],
+        "image file missing": ["labels: gone.png", "labels: ../../outside.png"],
+        "the image is 30x30, its annotations are for 100x50": ["labels: other.png"],
+    }
+
+
+def test_a_broken_coco_file_does_not_take_the_other_split_with_it(tmp_path):
+    coco_folder(tmp_path)
+    (tmp_path / "annotations" / "instances_val2017.json").write_text('{"images": [')
+    found, source = taken(tmp_path)
+    assert list(found) == ["train/a.png"]
+    (reason,) = reasons(source)
+    assert reason.startswith("annotation file that cannot be used: is not valid JSON at line 1")
+
+
+def test_roboflow_folders_with_files_of_one_name(tmp_path):
+    """Also: a parent category without boxes is no class, and images of one name get two."""
+    categories = [{"id": 0, "name": "animals"}, {"id": 1, "name": CAT, "supercategory": "animals"}]
+    for split in ("train", "valid"):
+        picture(tmp_path / split / "a.jpg")
+        content = coco([{"id": 1, "file_name": "a.jpg"}], [], categories)
+        write(tmp_path / split / "_annotations.coco.json", content, "utf-8-sig")
+    found, source = taken(tmp_path)
+    assert list(found) == ["train/a.jpg", "val/a.jpg"]
+    assert list(shapes(source)) == [CAT]
+
+
+def test_coco_images_in_folders_of_their_own(tmp_path):
+    picture(tmp_path / "x" / "1" / "a.png")
+    picture(tmp_path / "x" / "2" / "a.png")
+    entries = [{"id": 1, "file_name": "1/a.png"}, {"id": 2, "file_name": "2\\a.png"}]
+    write(tmp_path / "train.json", coco(entries, []))
+    assert list(taken(tmp_path)[0]) == ["train/a.png", "train/a_2.png"]
+
+
+# YOLO
+
+
+def yolo_folder(folder, names, **more):
+    picture(folder / "images" / "train" / "a.png")
+    picture(folder / "images" / "val" / "b.png")
+    write(folder / "labels" / "train" / "a.txt", "0 0.5 0.5 0.2 0.4\n1 0.1 0.2 0.5 0.2 0.5 0.8\n")
+    lines = {"path": "/nowhere/else", "train": "images/train", "val": "images/val", **more}
+    write(folder / "data.yaml", json.dumps({"names": names, **lines}))
+    return folder
+
+
+@pytest.mark.parametrize("names", [[CAT, DOG], {0: CAT, 1: DOG}])
+def test_yolo_by_hand(tmp_path, names):
+    found, source = taken(yolo_folder(tmp_path, names))
+    assert source.format == "yolo"
+    assert found == {
+        "train/a.png": [
+            (CAT, "rectangle", [[40, 15], [60, 35]]),
+            (DOG, "polygon", [[10, 10], [50, 10], [50, 40]]),
+        ],
+        "val/b.png": [],  # no text file: nothing on it
+    }
+    assert shapes(source) == {CAT: "rectangle", DOG: "polygon"}
+
+
+def test_a_class_of_boxes_and_polygons_has_any_shape(tmp_path):
+    yolo_folder(tmp_path, [CAT, DOG])
+    write(tmp_path / "labels" / "val" / "b.txt", "1 0.5 0.5 1 1")
+    found, source = taken(tmp_path)
+    assert found["val/b.png"] == [(DOG, "rectangle", [[0, 0], [100, 50]])]
+    assert shapes(source) == {CAT: "rectangle", DOG: "any"}
+
+
+def test_yolo_with_a_list_of_classes_and_no_splits(tmp_path):
+    picture(tmp_path / "images" / "a.png")
+    write(tmp_path / "labels" / "a.txt", "1 0.5 0.5 0.2 0.4")
+    write(tmp_path / "classes.txt", f"{CAT}\n{DOG}\n", "utf-8-sig")
+    found, source = taken(tmp_path)
+    assert found == {"ds0/a.png": [(DOG, "rectangle", [[40, 15], [60, 35]])]}
+
+
+def test_yolo_as_roboflow_writes_it_and_as_a_list_of_images(tmp_path):
+    picture(tmp_path / "train" / "images" / "a.png")
+    write(tmp_path / "train" / "labels" / "a.txt", "0 0.5 0.5 0.2 0.4")
+    picture(tmp_path / "images" / "b.png")
+    write(tmp_path / "labels" / "b.txt", "0 0.5 0.5 1 1")
+    write(tmp_path / "val.txt", "./images/b.png\n../../etc/passwd.png\n")
+    write(
+        tmp_path / "data.yaml",
+        f"names: [{CAT}]\ntrain: ../train/images\nval: val.txt\ntest: ../test/images",
+    )
+    found, source = taken(tmp_path)
+    assert found == {
+        "train/a.png": [(CAT, "rectangle", [[40, 15], [60, 35]])],
+        "val/b.png": [(CAT, "rectangle", [[0, 0], [100, 50]])],
+    }
+    assert reasons(source) == {
+        "image outside of the folder": ["val.txt: ../../etc/passwd.png"],
+        "split of the yaml file that has no images": ["test: ../test/images"],
+    }
+
+
+def test_keypoints_of_yolo_are_left_away(tmp_path):
+    yolo_folder(tmp_path, [CAT, DOG], kpt_shape=[1, 3])
+    write(tmp_path / "labels" / "train" / "a.txt", "0 0.5 0.5 0.2 0.4 0.5 0.5 2")
+    assert taken(tmp_path)[0]["train/a.png"] == [(CAT, "rectangle", [[40, 15], [60, 35]])]
+
+
+def test_what_is_wrong_in_yolo_files_is_skipped_line_by_line(tmp_path):
+    yolo_folder(tmp_path, [CAT, DOG])
+    lines = ["0 0.5 0.5 0.2 0.4", "5 0.5 0.5 1 1", "x 1 2", "0 0.5 0.5 0 1", "0 nan 0.5 1 1"]
+    lines += ["0 9 9 1 1", "0 0.5 0.5 1 1 0.9", "-1 0.5 0.5 1 1", "inf 0.5 0.5 1 1"]
+    write(tmp_path / "labels" / "train" / "a.txt", "\n".join(lines))
+    (tmp_path / "labels" / "val").mkdir()
+    (tmp_path / "labels" / "val" / "b.txt").write_bytes(b"\xff\xfe\x00\x01")
+    found, source = taken(tmp_path)
+    assert found == {"train/a.png": [(CAT, "rectangle", [[40, 15], [60, 35]])]}
+    at = "labels/train/a.txt, line "
+    assert reasons(source) == {
+        "class number that the list of classes does not have": [f"{at}{n}" for n in (2, 8, 9)],
+        "line that is neither a box nor a polygon": [f"{at}3", f"{at}7"],
+        "box without area": [f"{at}4"],
+        "box that is not four numbers": [f"{at}5"],
+        "box outside of its image": [f"{at}6"],
+        "label file that cannot be read": ["images/val/b.png"],
+    }
+
+
+@pytest.mark.parametrize(
+    ("names", "problem"),
+    [
+        (3, "'names' is neither a list"),
+        ([], "names no class"),
+        (["a", "a"], "class 'a' occurs more than once"),
+    ],
+)
+def test_yolo_classes_that_cannot_be_used(tmp_path, names, problem):
+    yolo_folder(tmp_path, names)
+    with pytest.raises(DatasetError, match=problem):
+        read(tmp_path)
+
+
+# VOC
+
+
+def voc_xml(*objects, size=(100, 50)):
+    boxes = "".join(
+        f"<object><name>{name}</name><bndbox><xmin>{x1}</xmin><ymin>{y1}</ymin>"
+        f"<xmax>{x2}</xmax><ymax>{y2}</ymax></bndbox></object>"
+        for name, x1, y1, x2, y2 in objects
+    )
+    width, height = size
+    return (
+        f"<annotation><size><width>{width}</width><height>{height}</height></size>"
+        f"{boxes}</annotation>"
+    )
+
+
+def voc_folder(folder):
+    root = folder / "VOCdevkit" / "VOC2012"
+    for name in ("a", "b", "c", "unlisted"):
+        picture(root / "JPEGImages" / f"{name}.jpg")
+    write(root / "Annotations" / "a.xml", voc_xml((CAT, 1, 1, 100, 50), ("bird", 11, 21, 20, 40)))
+    write(root / "Annotations" / "b.xml", voc_xml())
+    write(root / "Annotations" / "c.xml", "<annotation><object>")
+    write(root / "ImageSets" / "Main" / "train.txt", "a\nc\n")
+    write(root / "ImageSets" / "Main" / "val.txt", "b\ngone\n")
+    write(root / "ImageSets" / "Main" / "trainval.txt", "a\nb\nc\ngone\n")
+    write(root / "ImageSets" / "Main" / "cat_train.txt", "a 1\nc -1\n")
+    return folder
+
+
+def test_voc_by_hand(tmp_path):
+    found, source = taken(voc_folder(tmp_path))
+    assert source.format == "voc"
+    assert found == {
+        "train/a.jpg": [
+            (CAT, "rectangle", [[0, 0], [100, 50]]),
+            ("bird", "rectangle", [[10, 20], [20, 40]]),
+        ],
+        "val/b.jpg": [],
+    }
+    assert shapes(source) == {"bird": "rectangle", CAT: "rectangle"}
+    assert reasons(source) == {
+        "image in no list of ImageSets/Main": ["unlisted.jpg"],
+        "annotation file that cannot be read": ["train: c"],
+        "annotation file missing": ["val: gone"],
+    }
+
+
+def test_voc_with_two_column_lists(tmp_path):
+    picture(tmp_path / "pictures" / "a.png")
+    objects = [(CAT, 1, 1, 10, 10), ("bird", 1, 1, 9, 9), (CAT, 5, 5, 5, 9), (CAT, "x", 1, 2, 3)]
+    objects += [(CAT, 500, 5, 600, 9)]
+    write(tmp_path / "xml" / "a.xml", voc_xml(*objects))
+    write(tmp_path / "xml" / "other.xml", voc_xml(size=(7, 7)))
+    lines = ["pictures/a.png xml/a.xml", "pictures/a.png xml/other.xml", "one two three"]
+    write(tmp_path / "train.txt", "\n".join([*lines, "../../x.png ../../x.xml"]))
+    write(tmp_path / "label_list.txt", CAT)
+    found, source = taken(tmp_path)
+    assert found == {"train/a.png": [(CAT, "rectangle", [[0, 0], [10, 10]])]}
+    what = "train.txt: pictures/a.png xml/a.xml, object "
+    assert reasons(source) == {
+        "object of an unknown class": [f"{what}2 ('bird')"],
+        "box without area": [f"{what}3 ('cat')"],
+        "box that is not four numbers": [f"{what}4 ('cat')"],
+        "box outside of its image": [f"{what}5 ('cat')"],
+        "the image is 100x50, its annotations are for 7x7": [
+            "train.txt: pictures/a.png xml/other.xml"
+        ],
+        "line that is not 'image path annotation path'": ["train.txt: one two three"],
+        "path outside of the folder": ["train.txt: ../../x.png ../../x.xml"],
+    }
+
+
+# Which format, and what else may be given
+
+
+def test_no_format_says_what_was_looked_for(tmp_path):
+    (tmp_path / "a.txt").write_text("hello")
+    (tmp_path / "b.json").write_text("[1]")
+    with pytest.raises(DatasetError) as caught:
+        detect_format(tmp_path)
+    message = str(caught.value)
+    assert message.startswith(f"{tmp_path}: no data set recognised; looked for supervisely: meta")
+    assert all(word in message for word in ("data.yaml", "JPEGImages", "categories"))
+
+
+def test_no_folder_and_unknown_formats(tmp_path):
+    with pytest.raises(DatasetError, match="nowhere: no such folder"):
+        read(tmp_path / "nowhere")
+    write(tmp_path / "a.zip", "")
+    with pytest.raises(DatasetError, match="unpack it"):
+        detect_format(tmp_path / "a.zip")
+    with pytest.raises(DatasetError, match="choose one of supervisely, coco, yolo, voc"):
+        read(tmp_path, "tfrecord")
+
+
+def test_a_folder_around_the_data_set_is_no_obstacle(tmp_path):
+    yolo_folder(tmp_path / "unpacked" / "archive", [CAT, DOG])
+    assert detect_format(tmp_path) == "yolo"
+    assert len(taken(tmp_path)[0]) == 2
+
+
+# Pictures that lie on their side
+
+# A box at the left top corner of the stored picture of 100x50: (0, 0)-(20, 10).
+CORNERS = {
+    1: [[0, 0], [20, 10]],
+    2: [[80, 0], [100, 10]],
+    3: [[80, 40], [100, 50]],
+    4: [[0, 40], [20, 50]],
+    5: [[0, 0], [10, 20]],
+    6: [[40, 0], [50, 20]],
+    7: [[40, 80], [50, 100]],
+    8: [[0, 80], [10, 100]],
+}
+
+
+@pytest.mark.parametrize("orientation", [5, 6, 7, 8])
+def test_boxes_drawn_before_the_exif_rotation_turn_with_it(tmp_path, store, orientation):
+    """Sideways, the declared size tells which picture they were drawn on."""
+    picture(tmp_path / "d" / "a.jpg", (100, 50), orientation)
+    image = {"id": 1, "file_name": "a.jpg"}
+    box = {"id": 1, "image_id": 1, "category_id": 3, "bbox": [0, 0, 20, 10]}
+    for size, corners in (((100, 50), CORNERS[orientation]), ((50, 100), CORNERS[1])):
+        sized = {**image, "width": size[0], "height": size[1]}
+        write(tmp_path / "d" / "train.json", coco([sized], [box]))
+        found, _ = taken(tmp_path / "d")
+        assert found == {"train/a.jpg": [(CAT, "rectangle", corners)]}
+    report = import_folder(store, tmp_path / "d")
+    (record,) = store.images.page(Listing(), project_id=report.project_id)["entities"]
+    assert (record["width"], record["height"]) == (50, 100)
+    with Image.open(store.images.contents(record["id"])[0]) as stored:
+        assert stored.size == (50, 100)
+        assert stored.getexif().get(0x0112, 1) == 1
+
+
+def test_turning_agrees_with_what_pillow_does(tmp_path):
+    from PIL import ImageOps
+
+    from supervisely_integration.local.importers.pictures import read_picture
+
+    for orientation, ((x1, y1), (x2, y2)) in CORNERS.items():
+        path = picture(tmp_path / f"{orientation}.png", (100, 50), orientation)
+        image = Image.new("L", (100, 50))
+        image.paste(255, (0, 0, 20, 10))
+        exif = Image.Exif()
+        exif[0x0112] = orientation
+        image.save(path, exif=exif)
+        with Image.open(path) as file:
+            assert ImageOps.exif_transpose(file).getbbox() == (x1, y1, x2, y2)
+        turned = read_picture(path).turn([(0, 0), (20, 10)])
+        assert sorted(turned) == sorted([(x1, y1), (x2, y2)]) or {
+            (min(p[0] for p in turned), min(p[1] for p in turned)),
+            (max(p[0] for p in turned), max(p[1] for p in turned)),
+        } == {(x1, y1), (x2, y2)}
+
+
+# Into the instance
+
+
+def test_a_folder_becomes_a_project(tmp_path, store):
+    progress = []
+    folder = yolo_folder(tmp_path / "pets", [CAT, DOG])
+    report = import_folder(store, folder, on_progress=lambda *step: progress.append(step))
+    assert (report.project_name, report.format, report.images, report.objects) == (
+        "pets",
+        "yolo",
+        2,
+        2,
+    )
+    assert progress[-1] == (2, 2)
+    assert store.projects.info(report.project_id)["imagesCount"] == 2
+    images = store.images.page(Listing(), project_id=report.project_id)["entities"]
+    (annotation,) = store.annotations.get([images[0]["id"]])
+    assert [o["points"]["exterior"] for o in annotation["annotation"]["objects"]] == [
+        [[40, 15], [60, 35]],
+        [[10, 10], [50, 10], [50, 40]],
+    ]
+    again = import_folder(store, folder)
+    assert again.project_name == "pets_001"
+    with pytest.raises(ConflictError):
+        import_folder(store, folder, name="pets")
+
+
+def test_the_report_adds_up_and_names_what_was_skipped(tmp_path, store):
+    report = import_folder(store, voc_folder(tmp_path / "devkit"), name="voc")
+    assert {name: vars(count) for name, count in report.datasets.items()} == {
+        "train": {"images": 1, "objects": 2},
+        "val": {"images": 1, "objects": 0},
+    }
+    assert report.images + report.ledger.skipped_images == report.ledger.given_images == 5
+    assert report.lines() == [
+        f"project {report.project_id} 'voc' from voc format: 2 of 5 images, 2 of 2 objects",
+        "  train: 1 images, 2 objects",
+        "  val: 1 images, 0 objects",
+        "  skipped 1: image in no list of ImageSets/Main (unlisted.jpg)",
+        "  skipped 1: annotation file that cannot be read (train: c)",
+        "  skipped 1: annotation file missing (val: gone)",
+    ]
+
+
+def test_nothing_stays_of_an_import_without_usable_images_or_that_is_interrupted(tmp_path, store):
+    yolo_folder(tmp_path / "y", [CAT, DOG])
+
+    def interrupt(done, total):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        import_folder(store, tmp_path / "y", on_progress=interrupt)
+    for path in (tmp_path / "y" / "images").rglob("*.png"):
+        path.write_bytes(b"")
+    with pytest.raises(DatasetError, match=r"none of its 2 images can be used: skipped 2: image"):
+        import_folder(store, tmp_path / "y")
+    assert store.projects.page(Listing())["entities"] == []

@@ -1,0 +1,141 @@
+"""The command line: what it prints, what it leaves, how it ends."""
+
+import pytest
+from rich.console import Console
+
+from supervisely_integration.local import cli
+from supervisely_integration.local.store import Store
+
+
+@pytest.fixture
+def root(tmp_path):
+    root = tmp_path / "root"
+    store = Store(root)
+    store.files.put_path(1, "/experiments/1 [x]/a.txt", b"aaa")
+    store.files.put_path(1, "/experiments/1 [x]/sub/b.bin", b"b" * 3_000_000)
+    store.files.put_path(1, "/top.txt", b"top")
+    store.close()
+    return root
+
+
+@pytest.fixture
+def run(root, capsys):
+    def call(command, *arguments):
+        code = cli.main([command, "--root", str(root), *map(str, arguments)])
+        return code, *capsys.readouterr()
+
+    return call
+
+
+def test_ls(run):
+    code, out, _ = run("ls")
+    assert code == 0
+    assert [line.split("  ")[-1] for line in out.splitlines()] == ["/experiments/", "/top.txt"]
+    assert out.split()[0] == "3,000,003"
+    _, out, _ = run("ls", "/experiments", "-r")
+    assert [line.split("  ")[-1] for line in out.splitlines()] == [
+        "/experiments/1 [x]/a.txt",
+        "/experiments/1 [x]/sub/b.bin",
+    ]
+
+
+def test_ls_of_nothing(run, root):
+    code, out, error = run("ls", "/no such")
+    assert (code, out) == (1, "")
+    assert error == f"error: /no such: is not in Team Files of {root}; see `ls /`\n"
+
+
+def test_get_a_file_into_a_folder_and_under_a_name(run, tmp_path):
+    code, out, _ = run("get", "/experiments/1 [x]/a.txt", tmp_path)
+    assert (code, out.strip()) == (0, str(tmp_path / "a.txt"))
+    assert (tmp_path / "a.txt").read_text() == "aaa"
+    run("get", "/top.txt", tmp_path / "new" / "name.txt")
+    assert (tmp_path / "new" / "name.txt").read_text() == "top"
+
+
+def test_get_a_folder(run, tmp_path):
+    code, out, _ = run("get", "/experiments/1 [x]/", tmp_path)
+    assert code == 0
+    assert len(out.splitlines()) == 2
+    assert (tmp_path / "1 [x]" / "a.txt").read_text() == "aaa"
+    assert (tmp_path / "1 [x]" / "sub" / "b.bin").stat().st_size == 3_000_000
+    run("get", "/experiments/1 [x]", tmp_path / "other")
+    assert (tmp_path / "other" / "sub" / "b.bin").exists()
+    assert list(tmp_path.rglob("*.part")) == []
+
+
+def test_a_long_copy_shows_how_far_it_is(run, root, tmp_path, monkeypatch):
+    monkeypatch.setattr(cli, "_PROGRESS_FROM_BYTES", 1_000_000)
+    monkeypatch.setattr(
+        cli, "Console", lambda **kwargs: Console(**kwargs, force_terminal=True, width=100)
+    )
+    _, _, error = run("get", "/experiments", tmp_path)
+    assert "3.0/3.0 MB" in error
+    monkeypatch.undo()
+    _, _, error = run("get", "/top.txt", tmp_path)
+    assert error == ""
+
+
+def test_get_what_does_not_exist_or_cannot_be_written(run, tmp_path):
+    code, _, error = run("get", "/missing", tmp_path)
+    assert (code, error) == (1, "error: Team Files path '/missing' does not exist\n")
+    (tmp_path / "file").write_text("x")
+    code, _, error = run("get", "/top.txt", tmp_path / "file" / "inside")
+    assert code == 1
+    assert error.startswith(f"error: {tmp_path / 'file'}")
+    code, _, error = run("get", "/../etc", tmp_path)
+    assert "leaves the root of the team's files" in error
+
+
+def test_rm(run, root):
+    code, out, _ = run("rm", "/experiments", "/top.txt")
+    assert (code, out.splitlines()) == (
+        *(0, ["removed 2 files: /experiments", "removed 1 file: /top.txt"]),
+    )
+    store = Store(root)
+    assert store.files.entries(1, "/") == []
+    assert [p for p in (root / "blobs").rglob("*") if p.is_file()] == []
+    store.close()
+    code, _, error = run("rm", "/top.txt")
+    assert (code, error) == (
+        *(1, f"error: /top.txt: is not in Team Files of {root}; see `ls /`\n"),
+    )
+
+
+def test_up_on_a_port_that_is_taken(run, instance):
+    code, _, error = run("up", "--port", instance.port)
+    assert code == 1
+    assert f"cannot listen on 127.0.0.1:{instance.port}" in error
+    assert "use another --port, or --port 0 for a free one" in error
+
+
+def test_up_prints_where_it_is_and_warns_of_other_machines(run, monkeypatch):
+    monkeypatch.setattr(cli.LocalInstance, "serve", lambda self: self.stop())
+    code, out, error = run("up", "--port", 0)
+    lines = dict(line.split(maxsplit=1) for line in out.splitlines())
+    assert code == 0
+    assert lines["page"] == f"{lines['address']}/?token={lines['token']}"
+    assert error == ""
+    _, out, error = run("up", "--port", 0, "--host", "0.0.0.0")
+    assert error.startswith("warning: 0.0.0.0 can be reached from other machines")
+    assert "http://127.0.0.1:" in out
+
+
+def test_import(run, root, tmp_path, digits):
+    code, out, _ = run("import", digits, "--name", "digits")
+    assert code == 0
+    assert out.startswith("project 1 'digits' from coco format: 10 of 10 images")
+    store = Store(root)
+    assert store.projects.info(1)["itemsCount"] == 10
+    store.close()
+    code, _, error = run("import", tmp_path / "nothing here")
+    assert code == 1
+    assert "nothing here" in error
+
+
+@pytest.mark.parametrize("arguments", [[], ["no-such-command"], ["get"]])
+def test_wrong_arguments_end_with_2(arguments, capsys):
+    with pytest.raises(SystemExit) as caught:
+        cli.main(arguments)
+    assert caught.value.code == 2
+    assert "usage:" in capsys.readouterr().err
