@@ -4,6 +4,7 @@
 that the work-around is no longer needed.
 """
 
+import json
 import logging
 import os
 import sys
@@ -16,14 +17,15 @@ import torch
 from supervisely import env as sly_env
 from supervisely.app.content import get_synced_data_dir
 from supervisely.app.fastapi.subapp import _add_event_handler
-from supervisely.app.widgets import ClassesTable, SplitMethod
+from supervisely.app.widgets import ClassesTable, SplitMethod, Text
 from supervisely.nn.training import loggers
 from supervisely.nn.training import train_app as sdk_train_app
 from supervisely.nn.training.gui import classes_selector as sdk_classes_selector
 from supervisely.nn.training.gui import gui as sdk_gui
+from supervisely.nn.training.gui import hyperparameters_selector as sdk_hyperparameters_selector
 from supervisely.project.project import ItemInfo
 
-from rtdetrv2_pytorch.src.misc.errors import RTDETRError
+from rtdetrv2_pytorch.src.misc.errors import ConfigError, RTDETRError
 from rtdetrv2_pytorch.src.misc.weights import is_url, locate
 
 from .coco import check_complete, images_on_disk
@@ -37,6 +39,10 @@ logger = logging.getLogger(__name__)
 
 # What a platform sends along to say what to train; a relaunched task knows it already.
 _START_PARAMETERS = ("guiState", "trainTaskId", "trainMode")
+
+
+def _parameter(name: str) -> str:
+    return f"modal.state.{name}"
 
 
 def put_tools_on_path() -> None:
@@ -96,6 +102,36 @@ def offer_all_shapes() -> None:
     sdk_gui.ClassesSelector = AllShapesClassesSelector
 
 
+class ForgivingHyperparametersSelector(sdk_hyperparameters_selector.HyperparametersSelector):  # type: ignore[misc]
+    """Not in the list: what the app's options switch off is None, and used all the same.
+
+    Passing the step of the classes hides a warning about the benchmark; loading settings sets the
+    checkboxes of the exports.
+    """
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        if not self.app_options.get("model_benchmark", True):
+            warning = Text("")
+            warning.hide()
+            self.model_benchmark_auto_convert_warning: Any = warning
+
+    def set_export_onnx_checkbox_value(self, value: bool) -> None:
+        """Set the checkbox, if there is one."""
+        if self.export_onnx_checkbox is not None:
+            super().set_export_onnx_checkbox_value(value)
+
+    def set_export_tensorrt_checkbox_value(self, value: bool) -> None:
+        """Set the checkbox, if there is one."""
+        if self.export_tensorrt_checkbox is not None:
+            super().set_export_tensorrt_checkbox_value(value)
+
+
+def allow_no_benchmark() -> None:
+    """See `ForgivingHyperparametersSelector`."""
+    sdk_gui.HyperparametersSelector = ForgivingHyperparametersSelector
+
+
 class TrainApp(sdk_train_app.TrainApp):  # type: ignore[misc]
     """The SDK's app, with an end, a memory and honest errors.
 
@@ -106,17 +142,37 @@ class TrainApp(sdk_train_app.TrainApp):  # type: ignore[misc]
     def __init__(self, **options: Any) -> None:
         put_tools_on_path()
         offer_all_shapes()
+        allow_no_benchmark()
         show_logs(sly.logger.handlers)
         self.stop_control = StopControl(self._leave)
         task_id = sly_env.task_id(raise_not_found=False) or -1
         self.run_folder = RunFolder(Path(get_synced_data_dir()), task_id)
         self._saved = self._find_saved_run(task_id)
         self._last_words: str | None = None
-        super().__init__(**options)
-        use_cpu_without_gpu(self.gui.training_process)
-        self._connect_stop()
-        if self._saved is not None and not self._is_resume_upload:
-            self._restore(self._saved)
+        try:
+            super().__init__(**options)
+            use_cpu_without_gpu(self.gui.training_process)
+            self._connect_stop()
+            if self._saved is not None and not self._is_resume_upload:
+                self._restore(self._saved)
+            self._refuse_settings_that_do_not_start()
+        except Exception as error:
+            # Pitfall 12: in production a thread of the SDK keeps a dead process alive for ever.
+            logger.exception("The app cannot start")
+            logger.error("%s", str(error) or repr(error))
+            self._flush()
+            os._exit(1)
+
+    def _refuse_settings_that_do_not_start(self) -> None:
+        """Pitfall 21: settings that cannot be used are logged, and the app waits for ever."""
+        settings = json.loads(os.environ.get(_parameter("guiState")) or "{}")
+        if self._is_resume_upload or self.auto_start or not settings.get("start_training"):
+            return
+        steps = ("input", "model", "classes", "train_val_splits", "hyperparameters")
+        selectors = [getattr(self.gui, f"{step}_selector") for step in steps]
+        texts = [s.validator_text for s in selectors if s is not None]
+        reasons = [text.text for text in texts if text.status == "error" and text.text]
+        raise ConfigError(" ".join(reasons) or "the settings could not be loaded")
 
     # --- going on after a relaunch (the SDK forgets everything but a failed upload) ---------
 
@@ -130,7 +186,7 @@ class TrainApp(sdk_train_app.TrainApp):  # type: ignore[misc]
         saved = self.run_folder.load()
         if saved is not None:
             for name in _START_PARAMETERS:
-                os.environ.pop(f"modal.state.{name}", None)
+                os.environ.pop(_parameter(name), None)
         return saved
 
     def _restore(self, saved: SavedRun) -> None:

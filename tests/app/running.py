@@ -1,0 +1,150 @@
+"""The real app, as a process, against a real instance: how tests start it and talk to it."""
+
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from rtdetrv2_pytorch.src.data.digits import make_digits_dataset
+from supervisely_integration.local.app_process import AppProcess, free_port
+from supervisely_integration.local.store import TEAM_ID, Store
+from tests.tiny import NETWORK
+
+MODEL = "RT-DETRv2-S (random weights)"
+CLASSES = [str(digit) for digit in range(10)]
+TINY: dict[str, Any] = {
+    **{key: value for key, value in NETWORK.items() if key != "PResNet"},
+    "epoches": 2,
+    "batch_size": 2,
+    "eval_spatial_size": [64, 64],
+    "checkpoint_freq": 0,
+    "use_amp": False,
+    "num_workers": 0,
+    "print_freq": 1,
+    "lr_scheduler": {"type": "MultiStepLR", "milestones": [1]},
+}
+
+
+def make_project(store: Store, folder: Path, *, shape: str = "rectangle", name: str) -> int:
+    """Digits as a project: dataset `train` with 6 images, `val` with 4, tagged so, too."""
+    data = make_digits_dataset(folder, num_train=6, num_val=4)
+    meta = {
+        "classes": [{"title": c, "shape": shape, "color": "#FF0000"} for c in CLASSES],
+        "tags": [{"name": n, "value_type": "none", "color": "#00FF00"} for n in ("train", "val")],
+        "projectType": "images",
+    }
+    project_id = store.create_project(name, meta)
+    for split in ("train", "val"):
+        dataset_id = store.create_dataset(project_id, split)
+        content = json.loads((data / "annotations" / f"instances_{split}.json").read_text())
+        for image in content["images"]:
+            image_id = store.add_image(
+                dataset_id, f"{split}_{image['file_name']}", data / split / image["file_name"]
+            )
+            objects = [
+                _object(annotation, shape)
+                for annotation in content["annotations"]
+                if annotation["image_id"] == image["id"]
+            ]
+            store.set_annotation(
+                image_id,
+                {
+                    "description": "",
+                    "size": {"height": image["height"], "width": image["width"]},
+                    "tags": [{"name": split, "value": None}],
+                    "objects": objects,
+                },
+            )
+    return project_id
+
+
+def _object(annotation: dict[str, Any], shape: str) -> dict[str, Any]:
+    x, y, width, height = annotation["bbox"]
+    left, top, right, bottom = x, y, x + width - 1, y + height - 1
+    corners = [[left, top], [right, bottom]]
+    if shape == "polygon":
+        corners = [[left, top], [right, top], [right, bottom], [left, bottom]]
+    return {
+        "classTitle": str(annotation["category_id"]),
+        "geometryType": shape,
+        "tags": [],
+        "points": {"exterior": corners, "interior": []},
+    }
+
+
+def state_of(split: dict[str, Any], **changes: Any) -> dict[str, Any]:
+    """Settings of the app for a tiny training."""
+    hyperparameters = {**TINY, **changes.pop("hyperparameters", {})}
+    return {
+        "model": {"source": "Pretrained models", "model_name": MODEL},
+        "classes": CLASSES,
+        "train_val_split": split,
+        "hyperparameters": json.dumps(hyperparameters),  # JSON is YAML
+        "options": {
+            "convert_class_shapes": True,
+            "cache_project": False,
+            "model_benchmark": {"enable": False, "speed_test": False},
+            "export": {"enable": False, "ONNXRuntime": False, "TensorRT": False},
+        },
+        "start_training": True,
+        **changes,
+    }
+
+
+class RunningApp(AppProcess):
+    """An app on a free port, with the requests that its page would send."""
+
+    def __init__(self, *, environment: dict[str, str] | None = None, **options: Any) -> None:
+        environment = {"OMP_NUM_THREADS": "1", **(environment or {})}
+        super().__init__(port=free_port(), environment=environment, **options)
+        self.client = httpx.Client(base_url=self.address, timeout=300)
+
+    def post(self, route: str, **body: Any) -> Any:
+        """POST JSON; returns what is answered, and raises for an error."""
+        answer = self.client.post(route, json=body)
+        answer.raise_for_status()
+        return answer.json() if answer.content else None
+
+    def widgets(self, kind: str, text: str | None = None) -> list[str]:
+        """Ids of the widgets of a kind, as they were made; of buttons only those with a text."""
+        data = self.post("/sly/data")
+        return [
+            key
+            for key, value in data.items()
+            if key.startswith(f"{kind}AutoId") and (text is None or value.get("text") == text)
+        ]
+
+    def click(self, button: str, **state: Any) -> None:
+        """Press a button, with the values of other widgets that the page would send along."""
+        current = self.post("/sly/state")
+        for widget, values in state.items():
+            current[widget] = {**current.get(widget, {}), **values}
+        self.post(f"/{button}/button_clicked_cb", state=current, context={})
+
+    def wait_for(self, condition, what: str, timeout_s: float = 120) -> None:
+        """Wait until a condition holds, while the app runs."""
+        deadline = time.monotonic() + timeout_s
+        while not condition():
+            assert self.process.poll() is None, f"the app ended:\n{self.log_tail(60)}"
+            assert time.monotonic() < deadline, f"no {what} in time:\n{self.log_tail(60)}"
+            time.sleep(0.1)
+
+    def log(self) -> str:
+        """All that the app wrote."""
+        return self.log_file.read_text(encoding="utf-8", errors="replace")
+
+
+def files_below(store: Store, folder: str) -> dict[str, dict[str, Any]]:
+    """Team Files below a folder: relative path -> record."""
+    prefix = folder.rstrip("/") + "/"
+    return {
+        record["path"].removeprefix(prefix): record
+        for record in store.files.entries(TEAM_ID, folder)
+    }
+
+
+def read_json(store: Store, record: dict[str, Any]) -> Any:
+    """Content of a file of Team Files."""
+    return json.loads(store.files.contents(record).read_text(encoding="utf-8"))

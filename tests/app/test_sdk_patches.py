@@ -1,0 +1,110 @@
+"""What the bare SDK does: a test that fails here says that a work-around is no longer needed."""
+
+import inspect
+import subprocess
+import sys
+
+import pytest
+
+from tests.sdk import import_sdk
+
+import_sdk()
+
+from supervisely.nn.training import loggers, train_app  # noqa: E402 (imported in a thread above)
+from supervisely.nn.training.gui import classes_selector, gui, training_process  # noqa: E402
+from supervisely.project import project  # noqa: E402
+
+BARE = train_app.TrainApp
+
+
+def source(thing) -> str:
+    return inspect.getsource(thing)
+
+
+def test_the_version_is_the_one_that_was_read():
+    import supervisely
+
+    assert supervisely.__version__ == "6.74.51"
+
+
+def test_without_a_selector_the_device_is_a_gpu_whether_there_is_one_or_not():
+    """Pitfall 1: use_cpu_without_gpu."""
+    text = source(training_process.TrainingProcess.get_device)
+    assert 'return "cuda:0"' in text
+    assert "is_available" not in text
+
+
+def test_tensorboard_is_started_by_its_bare_name():
+    """Pitfall 4: put_tools_on_path."""
+    assert '            "tensorboard",\n' in source(BARE._init_tensorboard)
+
+
+def test_an_address_is_opened_before_the_cache_is_looked_into():
+    """Pitfall 7: TrainApp._download_pretrained_model."""
+    text = source(BARE._download_pretrained_model)
+    assert text.index("urlopen(file_url)") < text.index("exists(cached_path)")
+
+
+def test_the_tensorboard_logger_cannot_be_set_up():
+    """Pitfall 13: train_logger is left out of app_options.yaml."""
+    script = (
+        "from supervisely.nn.training import loggers, train_app\n"
+        "train_app.setup_train_logger('tensorboard_logger')\n"
+        "try:\n"
+        "    train_app.train_logger.set_log_dir('x')\n"
+        "except AttributeError as error:\n"
+        "    print(error)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert "'BaseTrainLogger' object has no attribute 'set_log_dir'" in done.stdout, done.stderr
+
+
+def test_the_folder_of_event_files_is_wiped_whatever_it_is():
+    """Pitfall 14: TrainApp._prepare_working_dir."""
+    assert "sly_fs.mkdir(self.log_dir, True)" in source(BARE._prepare_working_dir)
+
+
+def test_callbacks_of_bars_are_added_at_every_start():
+    """TrainApp._init_logger."""
+    logger = loggers.BaseTrainLogger()
+    for _ in range(2):
+        logger.add_on_epoch_finish_callback(print)
+    assert len(logger._on_epoch_finished_callbacks) == 2
+    assert "clear" not in source(BARE._setup_logger_callbacks)
+
+
+def test_the_stop_button_is_hidden_and_does_nothing():
+    """Pitfall 17: TrainApp._connect_stop."""
+    assert "self.stop_button.hide()" in source(training_process.TrainingProcess.__init__)
+    assert "stop_button.click" not in source(train_app)
+    assert "stop_button.show" not in source(train_app) + source(gui)
+
+
+def test_a_failed_preparation_leaves_the_process_alive():
+    """Pitfall 21: TrainApp._wrapped_start_training."""
+    text = source(BARE._wrapped_start_training)
+    preparation = text[text.index("self._prepare()") : text.index("self._train_func()")]
+    assert "shutdown" not in preparation
+
+
+def test_the_dialog_does_not_say_what_happened():
+    """Pitfall 22: TrainApp._show_error."""
+    assert 'show_dialog(title="Error", description=message' in source(BARE._show_error)
+
+
+def test_items_that_cannot_be_downloaded_are_skipped():
+    """Pitfall 27: TrainApp._download_project."""
+    assert "Task error" in source(project)
+
+
+@pytest.mark.parametrize("name", ["allowed_types.append(Rectangle)", "allowed_types=allowed_types"])
+def test_classes_of_other_shapes_are_hidden(name):
+    """Pitfall 29: offer_all_shapes."""
+    assert name in source(classes_selector.ClassesSelector.__init__)
+
+
+def test_conversion_hangs_on_the_checkbox_of_the_benchmark():
+    """Pitfall 29: TrainApp._convert_project_to_model_task."""
+    text = source(gui.TrainGUI.__init__)
+    inner = text[text.index("def need_convert_class_shapes") :]
+    assert "run_model_benchmark_checkbox.is_checked()" in inner[: inner.index("task_type")]
