@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 UV := $(shell command -v uv || echo .uv/bin/uv)
 PYTEST := $(BIN)/python -m pytest
 
-# What `make train` trains on: a folder with COCO json files and images. Empty: a sample set.
+# What to train on: a folder in COCO, Supervisely, YOLO or VOC format. Empty: a sample set.
 DATA ?=
 # More options for the trainer, for example ARGS="-u epoches=3" (see `make help`).
 ARGS ?=
@@ -14,7 +14,7 @@ ARGS ?=
 TORCH ?= 2.15.0
 
 .DEFAULT_GOAL := help
-.PHONY: help install train train-cli test test-fast test-torch check fix bench clean
+.PHONY: help install train train-cli gui test test-fast test-torch check fix bench clean
 
 help: ## list the verbs
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -33,10 +33,14 @@ $(VENV)/.installed: requirements.txt dev_requirements.txt | uv
 uv:
 	@command -v $(UV) >/dev/null || $(PYTHON) -m pip install --quiet --target .uv uv==0.13.8
 
-train: install ## train on DATA (or on a generated sample set) and evaluate
+train: install ## train on DATA (or on a generated sample set): the app, on an instance of its own
+	$(BIN)/python -m supervisely_integration.local train $(if $(DATA),--data $(DATA),--sample) $(ARGS)
+
+train-cli: install ## the engine alone, without the app
 	$(BIN)/python -m rtdetrv2_pytorch.tools.train $(if $(DATA),--data $(DATA),--sample) $(ARGS)
 
-train-cli: train ## the engine alone, without the app
+gui: install ## the app's page on an instance of its own, to choose and start there
+	$(BIN)/python -m supervisely_integration.local train --gui $(if $(DATA),--data $(DATA),--sample) $(ARGS)
 
 test: check ## check, then all tests
 	$(PYTEST) -n auto --dist worksteal $(ARGS)

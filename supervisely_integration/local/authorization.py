@@ -13,6 +13,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 COOKIE = "local_token"
 _HEADER = "x-api-key"
+_LOCKED_PAGE = Path(__file__).with_name("page") / "locked.html"
 _YEAR_S = 365 * 24 * 3600
 
 
@@ -64,6 +65,8 @@ class TokenCheck:
             await _set_cookie(send, given)
         elif self._is_allowed(Headers(scope=scope)):
             await self._app(scope, receive, send)
+        elif scope["path"] == "/":
+            await _show_locked_page(send)
         else:
             await _refuse(send)
 
@@ -97,15 +100,20 @@ async def _set_cookie(send: Send, token: str) -> None:
     await send({"type": "http.response.body", "body": b""})
 
 
+async def _show_locked_page(send: Send) -> None:
+    await _answer_401(send, _LOCKED_PAGE.read_bytes(), b"text/html; charset=utf-8")
+
+
 async def _refuse(send: Send) -> None:
     message = (
         "the token is missing or wrong: send the header x-api-key, or open the address with "
         "?token=.. that `up` prints"
     )
     body = json.dumps({"error": message, "details": {"message": message}}).encode()
-    headers = [
-        (b"content-type", b"application/json"),
-        (b"content-length", str(len(body)).encode()),
-    ]
+    await _answer_401(send, body, b"application/json")
+
+
+async def _answer_401(send: Send, body: bytes, mime: bytes) -> None:
+    headers = [(b"content-type", mime), (b"content-length", str(len(body)).encode())]
     await send({"type": "http.response.start", "status": 401, "headers": headers})
     await send({"type": "http.response.body", "body": body})

@@ -111,8 +111,9 @@ def choose_split(project: Project, text: str | None) -> tuple[dict[str, Any], in
 
     Args:
         project: whose images.
-        text: `random:80`, `datasets:a,b/c` or `tags:a/b` (train before the slash, val behind);
-            None takes datasets called train and val where there are such, else 80 % at random.
+        text: `random:80`, `datasets:a,b/c:d` or `tags:a:b` (to train on, then to validate on;
+            "b/c" is a data set in another one); None takes datasets called train and val where
+            there are such, else 80 % at random.
 
     Raises:
         ConfigError: if the text is none of these, or names what is not there.
@@ -120,13 +121,13 @@ def choose_split(project: Project, text: str | None) -> tuple[dict[str, Any], in
     total = sum(project.num_images.values())
     if text is None:
         named = _datasets_named(project)
-        text = f"datasets:{named[0]}/{named[1]}" if named else f"random:{_RANDOM_PERCENT}"
+        text = f"datasets:{named[0]}:{named[1]}" if named else f"random:{_RANDOM_PERCENT}"
     method, _, value = text.partition(":")
     if method == "random" and value.isdigit() and 0 < int(value) < 100:
         train = round(total * int(value) / 100)
         return {"method": "random", "split": "train", "percent": int(value)}, train, total - train
-    train_names, slash, val_names = value.partition("/")
-    if method == "datasets" and slash:
+    train_names, colon, val_names = value.partition(":")
+    if method == "datasets" and colon:
         train_ids, val_ids = (_dataset_ids(project, n) for n in (train_names, val_names))
         split = {"method": "datasets", "train_datasets": train_ids, "val_datasets": val_ids}
         counts = [sum(project.num_images[i] for i in ids) for ids in (train_ids, val_ids)]
@@ -140,8 +141,8 @@ def choose_split(project: Project, text: str | None) -> tuple[dict[str, Any], in
         }
         return split, total, total  # at most; only the app looks at the tags
     raise ConfigError(
-        f"--split {text!r}: give random:80 (percent to train on), datasets:NAMES/NAMES or "
-        "tags:TAG/TAG (train before the slash)"
+        f"--split {text!r}: give random:80 (percent to train on), datasets:NAMES:NAMES or "
+        "tags:TAG:TAG (to train on, then to validate on)"
     )
 
 

@@ -61,7 +61,11 @@ def run(args: argparse.Namespace, console: Console) -> int:
             )
 
         task_id, data_dir, app = run_task(
-            store, start, app=APP, state={"slyProjectId": project.id}, task_id=args.task
+            store,
+            start,
+            app={**APP, "address": f"http://127.0.0.1:{args.port}"},
+            state={"slyProjectId": project.id},
+            task_id=args.task,
         )
         console.print(f"Task {task_id} on project {escape(project.name)}; log: {app.log_file}")
         if args.gui:

@@ -15,7 +15,7 @@ def add_train_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--model", help="row of the app's table of models, such as RT-DETRv2-S")
     parser.add_argument("--epochs", type=int)
     parser.add_argument("--classes", help="names, separated by commas; default: all")
-    parser.add_argument("--split", help="random:80 | datasets:a/b | tags:a/b, train first")
+    parser.add_argument("--split", help="random:80 | datasets:a,b:c | tags:a:b, train first")
     parser.add_argument("--name", help="of the experiment")
     parser.add_argument(
         "-u",

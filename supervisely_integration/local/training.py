@@ -13,6 +13,7 @@ import torch
 import yaml
 
 from rtdetrv2_pytorch.src.core import YAMLConfig
+from rtdetrv2_pytorch.src.core.catalog import COMPONENTS
 from rtdetrv2_pytorch.src.core.yaml_files import merge
 from rtdetrv2_pytorch.src.data.digits import make_digits_dataset
 from rtdetrv2_pytorch.src.data.layouts import find_splits
@@ -25,7 +26,7 @@ from .store import TEAM_ID, Store
 
 _POLL_S = 0.5
 _RANDOM_WEIGHTS = " (random weights)"
-_TIMED_IMAGES = 16
+_TIMED_STEPS = 4
 
 
 def pick_model(wanted: str | None) -> tuple[str, str]:
@@ -85,7 +86,8 @@ def hyperparameters_for(
 def _time_a_step(values: Mapping[str, Any]) -> float:
     """Seconds of a training step of S at the chosen size, on images made for it."""
     with tempfile.TemporaryDirectory() as name:
-        data = make_digits_dataset(Path(name), num_train=_TIMED_IMAGES, num_val=1)
+        images = _TIMED_STEPS * int(values["batch_size"])
+        data = make_digits_dataset(Path(name), num_train=images, num_val=1)
         splits = find_splits(data)
         overrides = merge(
             recipe.data_overrides(splits.train, splits.val),
@@ -97,10 +99,10 @@ def _time_a_step(values: Mapping[str, Any]) -> float:
                 "epoches": 1,
                 "device": "cpu",
                 "output_dir": name,
-                "PResNet": {"pretrained": False},
-                "RTDETRTransformerv2": values.get("RTDETRTransformerv2", {}),
             },
         )
+        parts = {key: value for key, value in values.items() if key in COMPONENTS}
+        overrides = merge(merge(overrides, parts), {"PResNet": {"pretrained": False}})
         _, step_s = recipe.time_steps(YAMLConfig(recipe.DEFAULT_CONFIG, **overrides))
     return step_s
 

@@ -90,7 +90,11 @@ def view_file(store: StoreOf, request: Request, id_: int) -> Response:
     """The bytes of a file, for a browser; `?download=1` saves it under its name."""
     record = store.files.info(id_)
     name = record["name"] if request.query_params.get("download") else None
-    return _file(store, record, request, name=name)
+    response = _file(store, record, request, name=name)
+    # What somebody uploaded must not run as a page of this server, which has the cookie.
+    response.headers["content-security-policy"] = "sandbox"
+    response.headers["x-content-type-options"] = "nosniff"
+    return response
 
 
 def _file(

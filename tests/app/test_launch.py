@@ -1,0 +1,105 @@
+"""The commands of .vscode/launch.json really start."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import httpx
+import pytest
+
+from supervisely_integration.local.app_process import free_port
+from supervisely_integration.paths import ROOT
+from tests.app.running import make_project
+
+LAUNCH = {
+    c["name"]: c for c in json.loads((ROOT / ".vscode/launch.json").read_text())["configurations"]
+}
+
+
+def start(name, cwd, log, *more, environment=None, replace=None):
+    """Run a configuration as the editor would, but for the debugger."""
+    launch = LAUNCH[name]
+    env = {**os.environ, "OMP_NUM_THREADS": "1"}
+    if "envFile" in launch:
+        file = Path(launch["envFile"].replace("${workspaceFolder}", str(ROOT)))
+        lines = [line for line in file.read_text().splitlines() if "=" in line and line[0] != "#"]
+        env |= {k: v.strip('"') for k, v in (line.split("=", 1) for line in lines)}
+    env |= {k: v.replace("${workspaceFolder}", str(ROOT)) for k, v in launch["env"].items()}
+    args = [(replace or {}).get(arg, arg) for arg in launch["args"]]
+    return subprocess.Popen(
+        [sys.executable, "-m", launch["module"], *args, *more],
+        cwd=cwd,
+        env={**env, **(environment or {})},
+        stdout=log.open("wb"),
+        stderr=subprocess.STDOUT,
+        start_new_session=True,
+    )
+
+
+def wait_for(process, condition, log):
+    deadline = time.monotonic() + 180
+    while not condition():
+        assert process.poll() is None, log.read_text()[-3000:]
+        assert time.monotonic() < deadline, log.read_text()[-3000:]
+        time.sleep(0.2)
+
+
+@pytest.fixture
+def end():
+    """Ends what a test started."""
+    processes = []
+    yield processes.append
+    for process in processes:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+
+def test_uvicorn_train(instance, tmp_path, end):
+    project_id = make_project(instance.store, tmp_path / "digits", name="launched")
+    port, log = free_port(), tmp_path / "log"
+    environment = {
+        "SERVER_ADDRESS": instance.address,
+        "API_TOKEN": instance.token,
+        "PROJECT_ID": str(project_id),
+        "DEBUG_APP_DIR": str(tmp_path / "app_data"),
+        "SUPERVISELY_SKIP_HTTPS_USER_HELPER_CHECK": "1",
+    }
+    process = start(
+        "Uvicorn Train", ROOT, log, environment=environment, replace={"8000": str(port)}
+    )
+    end(process)
+
+    def is_alive():
+        try:
+            return httpx.get(f"http://127.0.0.1:{port}/livez").status_code == 200
+        except httpx.TransportError:
+            return False
+
+    wait_for(process, is_alive, log)
+    assert "RT-DETRv2-S" in httpx.post(f"http://127.0.0.1:{port}/sly/data").text
+    httpx.post(f"http://127.0.0.1:{port}/sly/shutdown", json={})
+    assert process.wait(60) == 0
+
+
+@pytest.mark.slow
+def test_command_line_training(tmp_path, end):
+    log = tmp_path / "log"
+    process = start("Command-line training", tmp_path, log, "--device", "cpu")
+    end(process)
+    wait_for(process, lambda: "step=1/" in log.read_text(), log)
+    process.send_signal(signal.SIGINT)
+    assert process.wait(90) == 0, log.read_text()[-3000:]
+    assert (tmp_path / "output" / "sample_digits" / "last.pth").is_file()
+
+
+def test_tests(tmp_path, end):
+    log = tmp_path / "log"
+    process = start("Tests", ROOT, log, "--collect-only", "-q")
+    end(process)
+    assert process.wait(180) == 0, log.read_text()[-3000:]
+    assert "tests collected" in log.read_text()

@@ -1,0 +1,162 @@
+"""`local train`: choices from few words, and a whole training seen from the terminal."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from dataclasses import replace
+
+import pytest
+
+from rtdetrv2_pytorch.src.misc.errors import ConfigError, DatasetError
+from supervisely_integration.local.app_process import free_port
+from supervisely_integration.local.selection import (
+    Project,
+    app_state,
+    choose_classes,
+    choose_split,
+    find_project,
+)
+from supervisely_integration.local.store import Store
+from supervisely_integration.local.training import find_experiment
+from supervisely_integration.paths import ROOT
+from tests.app.running import MODEL, TINY, make_project, state_of
+
+PROJECT = Project(
+    id=3,
+    name="animals",
+    classes=("cat", "dog", "owl"),
+    datasets={"day": 11, "night": 12, "night/moon": 13},
+    num_images={11: 10, 12: 5, 13: 5},
+    longest_side=640,
+    most_objects=9,
+)
+
+
+def test_a_project_is_found_by_name_and_by_id(tmp_path):
+    store = Store(tmp_path / "root")
+    id_ = make_project(store, tmp_path / "digits", name="digits")
+    project = find_project(store, "digits")
+    assert project == find_project(store, str(id_))
+    assert project.classes == tuple("0123456789")
+    assert set(project.datasets) == {"train", "val"}
+    assert [project.num_images[project.datasets[n]] for n in ("train", "val")] == [6, 4]
+    assert project.longest_side == 320
+    assert 1 <= project.most_objects <= 6
+    with pytest.raises(DatasetError, match=r"no project 'cats'; there are: digits \(\d+\)"):
+        find_project(store, "cats")
+
+
+def test_classes_are_all_or_those_that_are_named():
+    assert choose_classes(PROJECT, None) == ["cat", "dog", "owl"]
+    assert choose_classes(PROJECT, "owl, cat") == ["owl", "cat"]
+    with pytest.raises(ConfigError, match=r"no class \['cow'\]; it has cat, dog, owl"):
+        choose_classes(PROJECT, "cow,cat")
+
+
+def test_splits():
+    assert choose_split(PROJECT, "random:70") == (
+        {"method": "random", "split": "train", "percent": 70},
+        14,
+        6,
+    )
+    assert choose_split(PROJECT, "datasets:day,night:night/moon") == (
+        {"method": "datasets", "train_datasets": [11, 12], "val_datasets": [13]},
+        15,
+        5,
+    )
+    named = replace(PROJECT, datasets={"Train": 11, "valid": 12, "test": 13})
+    assert choose_split(named, None) == (
+        {"method": "datasets", "train_datasets": [11], "val_datasets": [12]},
+        10,
+        5,
+    )
+    assert choose_split(PROJECT, None)[0]["percent"] == 80
+    split, train, val = choose_split(PROJECT, "tags:a:b")
+    assert (split["train_tag"], split["val_tag"]) == ("a", "b")
+    assert (train, val) == (20, 20)
+
+
+@pytest.mark.parametrize("text", ["random:0", "random:x", "halves", "datasets:day", "tags:a"])
+def test_other_splits_are_refused_with_the_remedy(text):
+    with pytest.raises(ConfigError, match="give random:80"):
+        choose_split(PROJECT, text)
+
+
+def test_settings_are_what_the_page_would_say():
+    split = {"method": "random", "split": "train", "percent": 80}
+    state = app_state(model="RT-DETRv2-S", classes=["cat"], split=split, hyperparameters="a: 1")
+    assert state["model"] == {"source": "Pretrained models", "model_name": "RT-DETRv2-S"}
+    assert state["start_training"] is True
+    assert state.keys() == state_of(split).keys()
+    assert state["options"].keys() == state_of(split)["options"].keys()
+
+
+def local(*arguments, cwd, root):
+    return subprocess.run(
+        [
+            *(sys.executable, "-m", "supervisely_integration.local", "train"),
+            *map(str, arguments),
+            *("--root", str(root)),
+        ],
+        cwd=cwd,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=400,
+        check=False,
+    )
+
+
+def test_a_training_from_the_terminal(tmp_path):
+    root = tmp_path / "instance"
+    make_project(Store(root), tmp_path / "digits", name="digits")
+    changes = {k: v for k, v in TINY.items() if k != "epoches"}
+    updates = [part for k, v in changes.items() for part in ("-u", f"{k}={json.dumps(v)}")]
+    done = local(
+        *("--project", "digits", "--model", MODEL, "--epochs", 1, "--classes", "3,7"),
+        *("--name", "first", "--port", free_port(), *updates),
+        cwd=tmp_path,
+        root=root,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "epoch   1/1  AP" in done.stdout
+    assert "experiment: /experiments/1_digits/1_RT-DETRv2" in done.stdout
+    store = Store(root)
+    info = find_experiment(store, 1)
+    assert info["experiment_name"] == "first"
+    assert (info["train_size"], info["val_size"]) == (6, 4)
+    assert store.tasks.info(1)["status"] == "finished"
+
+
+def test_a_failed_training_says_why_and_is_no_success(tmp_path):
+    root = tmp_path / "instance"
+    make_project(Store(root), tmp_path / "digits", name="digits")
+    state = tmp_path / "state.json"
+    split = {"method": "random", "split": "train", "percent": 60}
+    state.write_text(json.dumps(state_of(split, hyperparameters={"optimizr": 1})))
+    arguments = ("--project", "digits", "--app-state", state, "--port", free_port())
+    done = local(*arguments, cwd=tmp_path, root=root)
+    assert done.returncode == 1
+    assert "did you mean 'optimizer'?" in done.stdout
+    assert Store(root).tasks.info(1)["status"] == "error"
+
+
+def test_one_app_at_a_time(tmp_path):
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        done = local("--sample", "--port", port, cwd=tmp_path, root=tmp_path / "instance")
+    assert done.returncode == 1
+    assert f"port {port} is taken: one app runs at a time" in done.stderr
+
+
+def test_an_unknown_model_is_refused_with_those_that_there_are(tmp_path):
+    root = tmp_path / "instance"
+    make_project(Store(root), tmp_path / "digits", name="digits")
+    arguments = ("--project", "digits", "--model", "RT-DETRv2-XXL", "--port", free_port())
+    done = local(*arguments, cwd=tmp_path, root=root)
+    assert done.returncode == 1
+    assert "'RT-DETRv2-XXL': unknown; there are RT-DETRv2-S" in done.stderr
