@@ -24,6 +24,7 @@ from supervisely.nn.training.gui import classes_selector as sdk_classes_selector
 from supervisely.nn.training.gui import gui as sdk_gui
 from supervisely.nn.training.gui import hyperparameters_selector as sdk_hyperparameters_selector
 from supervisely.project.project import ItemInfo
+from tqdm import tqdm
 
 from rtdetrv2_pytorch.src.misc.errors import ConfigError, RTDETRError
 from rtdetrv2_pytorch.src.misc.weights import is_url, locate
@@ -59,6 +60,12 @@ def use_cpu_without_gpu(process: Any) -> None:
     process.get_device = lambda: "cpu"
     process.get_devices = lambda: ["cpu"]
     process.get_device_name = lambda: "CPU"
+
+
+def close_bars() -> None:
+    """Not in the list: bars that stay open end in tracebacks when the interpreter does."""
+    for bar in list(getattr(tqdm, "_instances", ())):
+        bar.close()
 
 
 class AllShapesClassesSelector(sdk_classes_selector.ClassesSelector):  # type: ignore[misc]
@@ -357,6 +364,7 @@ class TrainApp(sdk_train_app.TrainApp):  # type: ignore[misc]
                 self._fail(error)
             raise
         finally:
+            close_bars()
             button.hide()
             if self.stop_control.stage is not Stage.OVER:
                 self.stop_control.stage = Stage.IDLE

@@ -2,6 +2,7 @@
 
 import json
 import time
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -27,11 +28,15 @@ TINY: dict[str, Any] = {
 }
 
 
-def make_project(store: Store, folder: Path, *, shape: str = "rectangle", name: str) -> int:
-    """Digits as a project: dataset `train` with 6 images, `val` with 4, tagged so, too."""
+def make_project(store: Store, folder: Path, *, name: str, polygons: Collection[str] = ()) -> int:
+    """Digits as a project: dataset `train` with 6 images, `val` with 4, tagged so, too.
+
+    Objects of the classes in `polygons` are polygons, all others rectangles.
+    """
     data = make_digits_dataset(folder, num_train=6, num_val=4)
+    shapes = {c: "polygon" if c in polygons else "rectangle" for c in CLASSES}
     meta = {
-        "classes": [{"title": c, "shape": shape, "color": "#FF0000"} for c in CLASSES],
+        "classes": [{"title": c, "shape": shapes[c], "color": "#FF0000"} for c in CLASSES],
         "tags": [{"name": n, "value_type": "none", "color": "#00FF00"} for n in ("train", "val")],
         "projectType": "images",
     }
@@ -44,7 +49,7 @@ def make_project(store: Store, folder: Path, *, shape: str = "rectangle", name: 
                 dataset_id, f"{split}_{image['file_name']}", data / split / image["file_name"]
             )
             objects = [
-                _object(annotation, shape)
+                _object(annotation, shapes[str(annotation["category_id"])])
                 for annotation in content["annotations"]
                 if annotation["image_id"] == image["id"]
             ]

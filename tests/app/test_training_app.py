@@ -291,7 +291,7 @@ def test_the_attributes_that_training_code_uses(launch, project_id, tmp_path):
 @pytest.mark.parametrize("enable", [True, False])
 def test_a_project_with_polygons_only(instance, launch, tmp_path, enable):
     name = f"polygons {enable}"
-    project_id = make_project(instance.store, tmp_path / "data", shape="polygon", name=name)
+    project_id = make_project(instance.store, tmp_path / "data", polygons=CLASSES, name=name)
     state = state_of(TAGS)
     state["options"]["convert_class_shapes"] = enable
     app = launch(project_id, state)
@@ -303,6 +303,22 @@ def test_a_project_with_polygons_only(instance, launch, tmp_path, enable):
     else:
         assert app.wait(60) == 1, app.log_tail(60)
         assert "Enable conversion checkbox or select compatible classes" in app.log_tail(1)
+
+
+def test_without_conversion_other_shapes_are_left_out_and_counted(instance, launch, tmp_path):
+    name, polygons = "mixed shapes", ["3", "7"]
+    project_id = make_project(instance.store, tmp_path / "data", polygons=polygons, name=name)
+    stats = instance.store.statistics(project_id)["objects"]["items"]
+    count = {item["objectClass"]["name"]: item["total"] for item in stats}
+    state = state_of(TAGS)
+    state["options"]["convert_class_shapes"] = False
+    app = launch(project_id, state)
+    assert app.wait(240) == 0, app.log_tail(60)
+    assert (
+        "Objects that are no rectangles are left out: "
+        f"3 ({count['3']} objects), 7 ({count['7']} objects)"
+    ) in app.log()
+    assert "Traceback" not in app.log()
 
 
 def test_a_wrong_hyperparameter_ends_before_the_download(instance, launch, project_id):
