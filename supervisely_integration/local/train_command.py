@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn
 
-from rtdetrv2_pytorch.src.core.yaml_files import parse_overrides
+from rtdetrv2_pytorch.src.core.yaml_files import merge, parse_overrides
 from rtdetrv2_pytorch.src.data.digits import make_digits_dataset
 from rtdetrv2_pytorch.src.misc.errors import ConfigError
 
@@ -27,6 +27,7 @@ from .training import (
     model_names,
     pick_model,
     run_task,
+    sample_choices,
 )
 
 APP = {"id": 1, "name": "Train RT-DETRv2", "version": "local"}
@@ -119,7 +120,8 @@ def _state(args: argparse.Namespace, project: Project, console: Console) -> dict
     if model not in model_names():
         raise ConfigError(f"--model {model!r}: unknown; there are {', '.join(model_names())}")
     split, num_train, num_val = choose_split(project, args.split)
-    given = parse_overrides(args.update)
+    is_sample = args.project is None and args.data is None
+    given = merge(sample_choices() if is_sample else {}, parse_overrides(args.update))
     if args.epochs is not None:
         given["epoches"] = args.epochs
     with console.status("timing a few steps to choose what fits this machine"):

@@ -45,6 +45,13 @@ def model_names() -> list[str]:
     return [row["Model"] for row in json.loads(MODELS.read_text(encoding="utf-8"))]
 
 
+def sample_choices() -> dict[str, Any]:
+    """What the generated digits need: a mirrored digit is no digit, and they have all sizes."""
+    recipe_of_sample = yaml.safe_load(recipe.SAMPLE_CONFIG.read_text(encoding="utf-8"))
+    transforms = recipe_of_sample["train_dataloader"]["dataset"]["transforms"]
+    return {"train_dataloader": {"dataset": {"transforms": transforms}}}
+
+
 def hyperparameters_for(
     project: Project, model: str, num_train: int, num_val: int, given: Mapping[str, Any]
 ) -> tuple[dict[str, Any], str]:

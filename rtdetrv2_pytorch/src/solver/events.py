@@ -99,7 +99,7 @@ class TrainingEvents(Protocol):
         """An epoch and its evaluation are done."""
 
     def train_finished(self, result: FitResult) -> None:
-        """Training is over, for whatever reason."""
+        """Training is over, at its end or because it was stopped; not after an error."""
 
 
 class SilentEvents:
@@ -121,7 +121,7 @@ class SilentEvents:
         """An epoch and its evaluation are done."""
 
     def train_finished(self, result: FitResult) -> None:
-        """Training is over, for whatever reason."""
+        """Training is over, at its end or because it was stopped; not after an error."""
 
 
 class FanOut(SilentEvents):
