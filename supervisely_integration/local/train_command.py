@@ -48,7 +48,7 @@ def run(args: argparse.Namespace, console: Console) -> int:
     with LocalInstance(args.root) as instance:
         store = instance.store
         project = _project(args, store, console)
-        state = None if args.gui else _state(args, project, console)
+        state = None if args.gui else _state(args, project, store, console)
 
         def start(task_id: int, data_dir: Path) -> AppProcess:
             return AppProcess(
@@ -65,7 +65,7 @@ def run(args: argparse.Namespace, console: Console) -> int:
             store,
             start,
             app={**APP, "address": f"http://127.0.0.1:{args.port}"},
-            state={"slyProjectId": project.id},
+            state={"slyProjectId": project.id, "guiState": state},
             task_id=args.task,
         )
         console.print(f"Task {task_id} on project {escape(project.name)}; log: {app.log_file}")
@@ -107,9 +107,14 @@ def _project(args: argparse.Namespace, store: Store, console: Console) -> Projec
     return find_project(store, str(report.project_id))
 
 
-def _state(args: argparse.Namespace, project: Project, console: Console) -> dict[str, Any] | None:
-    if args.task is not None:
-        return None  # the interrupted run brings its own
+def _state(
+    args: argparse.Namespace, project: Project, store: Store, console: Console
+) -> dict[str, Any] | None:
+    if args.task is not None:  # what it was started with; an interrupted run knows better
+        stored: dict[str, Any] | None = store.tasks.info(args.task)["meta"]["params"]["state"][
+            "guiState"
+        ]
+        return stored
     if args.app_state is not None:
         try:
             state: dict[str, Any] = json.loads(args.app_state.read_text(encoding="utf-8"))

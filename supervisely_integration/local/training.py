@@ -14,7 +14,7 @@ import yaml
 
 from rtdetrv2_pytorch.src.core import YAMLConfig
 from rtdetrv2_pytorch.src.core.catalog import COMPONENTS
-from rtdetrv2_pytorch.src.core.yaml_files import merge
+from rtdetrv2_pytorch.src.core.yaml_files import get, merge
 from rtdetrv2_pytorch.src.data.digits import make_digits_dataset
 from rtdetrv2_pytorch.src.data.layouts import find_splits
 from rtdetrv2_pytorch.tools import recipe
@@ -69,7 +69,9 @@ def hyperparameters_for(
     """
     values: dict[str, Any] = yaml.safe_load(HYPERPARAMETERS.read_text(encoding="utf-8"))
     if torch.cuda.is_available():
-        return merge(values, given), ""
+        values = merge(values, given)
+        _resize_to(values["eval_spatial_size"], values)
+        return values, ""
     choices = recipe.cpu_choices(
         longest_side=project.longest_side,
         most_boxes=project.most_objects,
@@ -82,12 +84,20 @@ def hyperparameters_for(
     choices["train_dataloader"] = train
     values.pop("lr_scheduler")  # another type, whose keys do not mix
     values = merge(merge(values, choices), given)
+    _resize_to(values["eval_spatial_size"], values)
     steps = max(1, num_train // int(values["batch_size"]))
     step_s = _time_a_step(values)
     epoch_s = recipe.epoch_seconds(steps, step_s, num_val)
     if "epoches" not in given:
         values["epoches"] = recipe.epochs_that_fit(epoch_s)
     return values, recipe.describe_choice(values, steps, step_s, epoch_s)
+
+
+def _resize_to(size: list[int], values: dict[str, Any]) -> None:
+    """Let operations that were chosen resize to the chosen size."""
+    for op in get(values, ("train_dataloader", "dataset", "transforms", "ops")) or ():
+        if op["type"] == "Resize":
+            op["size"] = list(size)
 
 
 def _time_a_step(values: Mapping[str, Any]) -> float:

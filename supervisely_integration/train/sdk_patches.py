@@ -388,6 +388,15 @@ class TrainApp(sdk_train_app.TrainApp):  # type: ignore[misc]
             self.stop_control.stage = Stage.OVER  # what comes next is the SDK ending the process
         self.run_folder.remove()
 
+    def _generate_train_val_splits(self, remote_dir: str, splits_data: dict[str, Any]) -> None:
+        """Pitfall 30: of a split by datasets the file of the split says nothing."""
+        ids = {"train": self._train_split_item_ids, "val": self._val_split_item_ids}
+        filled = {
+            split: {**data, "images_ids": data["images_ids"] or sorted(ids[split]) or None}
+            for split, data in splits_data.items()
+        }
+        super()._generate_train_val_splits(remote_dir, filled)
+
     # --- the end ----------------------------------------------------------------------------
 
     def _connect_stop(self) -> None:

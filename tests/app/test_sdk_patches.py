@@ -97,6 +97,15 @@ def test_items_that_cannot_be_downloaded_are_skipped():
     assert "Task error" in source(project)
 
 
+def test_the_file_of_the_split_holds_images_only_where_they_were_looked_up():
+    """Pitfall 30: TrainApp._generate_train_val_splits."""
+    text = source(BARE._postprocess_splits)
+    by_dataset = text[
+        text.index("SplitMethod.DATASETS") : text.index("else:\n            if project")
+    ]
+    assert "images_ids =" not in by_dataset
+
+
 @pytest.mark.parametrize("name", ["allowed_types.append(Rectangle)", "allowed_types=allowed_types"])
 def test_classes_of_other_shapes_are_hidden(name):
     """Pitfall 29: offer_all_shapes."""

@@ -9,6 +9,7 @@ from dataclasses import replace
 
 import pytest
 
+from rtdetrv2_pytorch.src.core.yaml_files import merge
 from rtdetrv2_pytorch.src.misc.errors import ConfigError, DatasetError
 from supervisely_integration.local.app_process import free_port
 from supervisely_integration.local.selection import (
@@ -19,10 +20,16 @@ from supervisely_integration.local.selection import (
     find_project,
 )
 from supervisely_integration.local.store import Store
-from supervisely_integration.local.training import find_experiment
+from supervisely_integration.local.training import (
+    find_experiment,
+    hyperparameters_for,
+    sample_choices,
+)
 from supervisely_integration.paths import ROOT
+from supervisely_integration.train.run_config import check_hyperparameters, find_base_config
 from tests.app.running import MODEL, TINY, make_project, state_of
 
+SMALL = {key: value for key, value in TINY.items() if key[0].isupper()}
 PROJECT = Project(
     id=3,
     name="animals",
@@ -141,6 +148,28 @@ def test_a_failed_training_says_why_and_is_no_success(tmp_path):
     assert done.returncode == 1
     assert "did you mean 'optimizer'?" in done.stdout
     assert Store(root).tasks.info(1)["status"] == "error"
+    # The same task again fails for the same reason, and does not wait for somebody.
+    again = local("--task", 1, "--port", free_port(), cwd=tmp_path, root=root)
+    assert again.returncode == 1
+    assert "did you mean 'optimizer'?" in again.stdout
+
+
+def test_the_sample_is_trained_on_with_operations_of_its_own(tmp_path):
+    store = Store(tmp_path / "root")
+    make_project(store, tmp_path / "digits", name="digits")
+    given = merge(sample_choices(), {"eval_spatial_size": [64, 64], "batch_size": 2, **SMALL})
+    values, _ = hyperparameters_for(find_project(store, "digits"), MODEL, 6, 4, given)
+    ops = values["train_dataloader"]["dataset"]["transforms"]["ops"]
+    assert [op["type"] for op in ops] == [
+        "RandomPhotometricDistort",
+        "Resize",
+        "SanitizeBoundingBoxes",
+        "ConvertPILImage",
+        "ConvertBoxes",
+    ]
+    assert ops[1]["size"] == [64, 64]
+    assert values["epoches"] >= 1
+    check_hyperparameters(values, find_base_config("rtdetrv2_r18vd_120e_coco.yml"))
 
 
 def test_one_app_at_a_time(tmp_path):

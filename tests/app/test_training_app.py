@@ -154,6 +154,10 @@ def test_two_of_ten_classes_split_by_datasets(instance, launch, project_id):
     config = yaml.safe_load(instance.store.files.contents(files["model_config.yml"]).read_text())
     assert config["num_classes"] == 2
     assert info["train_size"] == 6  # images without objects of the classes stay
+    split = read_json(instance.store, files["train_val_split.json"])
+    rows = instance.store.database.rows("SELECT id, dataset_id FROM images ORDER BY id")
+    for name in ("train", "val"):
+        assert split[name] == [row["id"] for row in rows if row["dataset_id"] == ids[name]]
 
 
 def test_a_custom_model_is_trained_on_by_collections(instance, launch, project_id):
