@@ -38,6 +38,7 @@ from .workflow import TrainingRequest
 
 logger = logging.getLogger(__name__)
 
+ANY_RECIPE = "rtdetrv2_r18vd_120e_coco.yml"
 # What a platform sends along to say what to train; a relaunched task knows it already.
 _START_PARAMETERS = ("guiState", "trainTaskId", "trainMode")
 
@@ -203,13 +204,16 @@ class TrainApp(sdk_train_app.TrainApp):  # type: ignore[misc]
 
     def _split_project(self) -> None:
         """Restore a split that was drawn at random; the SDK would draw another one."""
-        if self._saved is not None:
-            saved = self._saved
-            self.gui.train_val_splits_selector.train_val_splits.get_splits = lambda: (
-                self._find_items(saved.train),
-                self._find_items(saved.val),
-            )
-        super()._split_project()
+        saved, self._saved = self._saved, None  # once: a later start may choose another split
+        if saved is None:
+            super()._split_project()
+            return
+        widget = self.gui.train_val_splits_selector.train_val_splits
+        widget.get_splits = lambda: (self._find_items(saved.train), self._find_items(saved.val))
+        try:
+            super()._split_project()
+        finally:
+            del widget.get_splits
 
     def _find_items(self, names: Items) -> list[ItemInfo]:
         datasets = {dataset.name: dataset for dataset in self.sly_project.datasets}
@@ -262,10 +266,9 @@ class TrainApp(sdk_train_app.TrainApp):  # type: ignore[misc]
     def _prepare(self) -> None:
         """Check before anything is downloaded."""
         self.stop_control.stage = Stage.PREPARATION
-        config = self.model_info.get("meta", {}).get("model_files", {}).get("config")
-        check_hyperparameters(
-            self.hyperparameters_yaml, find_base_config(config or "rtdetrv2_r18vd_120e_coco.yml")
-        )
+        # The recipe of a model of one's own is not here yet; any will do to check what was typed.
+        config = self.model_info.get("meta", {}).get("model_files", {}).get("config", ANY_RECIPE)
+        check_hyperparameters(self.hyperparameters_yaml, find_base_config(config))
         super()._prepare()
 
     def _download_project(self) -> None:
@@ -347,7 +350,7 @@ class TrainApp(sdk_train_app.TrainApp):  # type: ignore[misc]
             logger.warning("TensorBoard could not be started: %s", error)
 
     def _wrapped_start_training(self) -> None:
-        """Pitfalls 17, 21 and 23: there is no stop, failures leave the process waiting for ever."""
+        """Pitfalls 17 and 21: there is no stop, failures leave the process waiting for ever."""
         button = self.gui.training_process.stop_button
         button.show()
         try:

@@ -3,13 +3,16 @@
 import contextlib
 import json
 import signal
+import threading
 import time
 from pathlib import Path
 
 import httpx
 import pytest
+import torch
 import yaml
 
+from rtdetrv2_pytorch.src.core import YAMLConfig
 from supervisely_integration.local.store import InvalidRequestError
 from supervisely_integration.paths import MODELS
 from supervisely_integration.train.run_folder import RunFolder
@@ -23,6 +26,7 @@ from tests.app.running import (
     read_json,
     state_of,
 )
+from tests.tiny import CONFIGS, NETWORK
 
 TAGS = {"method": "tags", "train_tag": "train", "val_tag": "val", "untagged_action": "ignore"}
 ARTIFACTS = {
@@ -398,17 +402,30 @@ def test_a_killed_training_goes_on_by_itself(instance, launch, project_id):
     assert not second.runs.path.exists()
 
 
-def test_a_failed_upload_is_resumed_by_its_button(instance, launch, project_id, monkeypatch):
+@pytest.mark.parametrize("way", ["refused", "killed"])
+def test_an_upload_that_did_not_end_is_resumed_by_its_button(
+    instance, launch, project_id, monkeypatch, way
+):
     put = instance.store.files.put
+    reached, go_on = threading.Event(), threading.Event()
 
-    def full_disk(team_id, path, incoming):
+    def interrupted(team_id, path, incoming):
         if path.endswith("last.pth"):
-            raise InvalidRequestError("no space left on device")
+            reached.set()
+            if way == "refused":
+                raise InvalidRequestError("no space left on device")
+            assert go_on.wait(60)
         return put(team_id, path, incoming)
 
-    monkeypatch.setattr(instance.store.files, "put", full_disk)
+    monkeypatch.setattr(instance.store.files, "put", interrupted)
     first = launch(project_id, state_of(TAGS))
-    assert first.wait(240) == 1, first.log_tail(60)
+    if way == "refused":
+        assert first.wait(240) == 1, first.log_tail(60)
+    else:
+        first.wait_for(reached.is_set, "upload")
+        first.kill()
+        monkeypatch.undo()
+        go_on.set()
     assert first.runs.path.exists()  # nothing is thrown away before it is safe
     monkeypatch.undo()
 
@@ -422,3 +439,23 @@ def test_a_failed_upload_is_resumed_by_its_button(instance, launch, project_id, 
     _, files, _ = experiment_of(instance, project_id, first.task_id)
     assert set(files) >= ARTIFACTS
     assert not second.runs.path.exists()
+
+
+def test_weights_in_the_cache_need_no_network(instance, launch, project_id, tmp_path):
+    row = next(r for r in json.loads(MODELS.read_text()) if r["Model"] == "RT-DETRv2-S")
+    cache = tmp_path / "home" / ".cache" / "supervisely" / "checkpoints"
+    cache.mkdir(parents=True)
+    cfg = YAMLConfig(
+        CONFIGS / "rtdetrv2" / "rtdetrv2_r18vd_120e_coco.yml", **NETWORK, num_classes=10
+    )
+    file = cache / Path(row["meta"]["model_files"]["checkpoint"]).name
+    torch.save({"ema": {"module": cfg.model.state_dict()}}, file)
+    model = {"source": "Pretrained models", "model_name": "RT-DETRv2-S"}
+    environment = {"HOME": str(tmp_path / "home")}
+    app = launch(project_id, state_of(TAGS, model=model), environment=environment)
+    assert app.wait(240) == 0, app.log_tail(60)
+    assert f"tuning from {file}" in app.log()
+    assert "new=0 dropped=0" in app.log()
+    _, _, info = experiment_of(instance, project_id, app.task_id)
+    assert info["model_name"] == "RT-DETRv2-S"
+    assert info["base_checkpoint"] == file.name
