@@ -53,9 +53,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     logging.basicConfig(level=os.environ.get("LOG_LEVEL", "WARNING").upper())
     run: Command = options.run
     try:
-        return run(options)
+        code = run(options)
+        sys.stdout.flush()  # here, where a reader that is gone is no error
+        return code
     except (StoreError, RTDETRError, RuntimeError) as error:
         return _fail(str(error))
+    except BrokenPipeError:  # `ls | head` has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
     except OSError as error:
         return _fail(f"{error.filename or options.root}: {error.strerror or error}")
     except sqlite3.Error as error:

@@ -205,6 +205,10 @@ def _watch(app: AppProcess, data_dir: Path, task_id: int, console: Console) -> i
 
 
 def _conclude(store: Store, task_id: int, code: int, app: AppProcess, console: Console) -> int:
+    if code < 0:  # by a signal, while nothing was trained
+        store.set_task_status(task_id, "stopped")
+        console.print("The app was ended.")
+        return 1
     if code != 0:
         store.set_task_status(task_id, "error", error=app.log_tail(1))
         console.print(app.log_tail(15), markup=False, highlight=False)

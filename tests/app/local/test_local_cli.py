@@ -1,10 +1,14 @@
 """The command line: what it prints, what it leaves, how it ends."""
 
+import subprocess
+import sys
+
 import pytest
 from rich.console import Console
 
 from supervisely_integration.local import cli
 from supervisely_integration.local.store import Store
+from supervisely_integration.paths import ROOT
 
 
 @pytest.fixture
@@ -43,6 +47,19 @@ def test_ls_of_nothing(run, root):
     code, out, error = run("ls", "/no such")
     assert (code, out) == (1, "")
     assert error == f"error: /no such: is not in Team Files of {root}; see `ls /`\n"
+
+
+def test_a_reader_that_has_seen_enough_is_no_error(root):
+    done = subprocess.Popen(
+        [sys.executable, "-m", "supervisely_integration.local", "ls", "-r", "--root", str(root)],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    done.stdout.close()
+    assert done.stderr.read() == ""
+    assert done.wait(60) == 1
 
 
 def test_get_a_file_into_a_folder_and_under_a_name(run, tmp_path):
