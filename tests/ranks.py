@@ -38,7 +38,7 @@ def run_two_ranks(script: str) -> list:
         for rank in range(2)
     ]
     try:
-        results = [process.communicate(timeout=60) for process in processes]
+        results = [process.communicate(timeout=240) for process in processes]
     finally:
         for process in processes:
             process.kill()

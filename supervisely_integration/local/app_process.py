@@ -108,7 +108,7 @@ class AppProcess:
     def __exit__(self, *error: object) -> None:
         self.kill()
 
-    def wait_until_ready(self, timeout_s: float = 120) -> None:
+    def wait_until_ready(self, timeout_s: float = 240) -> None:
         """Wait until the page answers.
 
         Raises:

@@ -128,7 +128,7 @@ class RunningApp(AppProcess):
             current[widget] = {**current.get(widget, {}), **values}
         self.post(f"/{button}/button_clicked_cb", state=current, context={})
 
-    def wait_for(self, condition, what: str, timeout_s: float = 120) -> None:
+    def wait_for(self, condition, what: str, timeout_s: float = 240) -> None:
         """Wait until a condition holds, while the app runs."""
         deadline = time.monotonic() + timeout_s
         while not condition():

@@ -83,7 +83,7 @@ def test_uvicorn_train(instance, tmp_path, end):
     wait_for(process, is_alive, log)
     assert "RT-DETRv2-S" in httpx.post(f"http://127.0.0.1:{port}/sly/data").text
     httpx.post(f"http://127.0.0.1:{port}/sly/shutdown", json={})
-    assert process.wait(60) == 0
+    assert process.wait(240) == 0
 
 
 @pytest.mark.slow

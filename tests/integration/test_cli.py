@@ -127,13 +127,12 @@ def test_a_signal_to_all_processes_ends_cleanly_with_last_written(tmp_path, digi
         start_new_session=True,
     )
     log = tmp_path / "out" / "log.jsonl"
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 240
     while time.monotonic() < deadline and not (log.is_file() and '"epoch"' in log.read_text()):
         assert process.poll() is None, process.communicate()
         time.sleep(0.2)
-    begin = time.monotonic()
     os.killpg(process.pid, number)
-    _, errors = process.communicate(timeout=60)
+    _, errors = process.communicate(timeout=240)
     assert process.returncode == 0, errors
     assert time.monotonic() - begin < 30
     assert "stopping at the next batch and saving" in errors

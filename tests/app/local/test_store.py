@@ -143,7 +143,7 @@ def test_several_processes_write_at_once(store):
         subprocess.Popen([sys.executable, "-c", WRITER, str(store.root), str(number)], cwd=ROOT)
         for number in range(4)
     ]
-    assert [process.wait(60) for process in processes] == [0] * 4
+    assert [process.wait(240) for process in processes] == [0] * 4
     assert store.projects.page(Listing())["total"] == 80
     entries = store.files.entries(1, "/")
     assert len(entries) == 4 * 10 + 1

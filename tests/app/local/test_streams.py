@@ -25,7 +25,7 @@ def client(instance):
     with httpx.Client(
         base_url=f"{instance.address}/public/api/v3",
         headers={"x-api-key": instance.token},
-        timeout=60,
+        timeout=240,
     ) as client:
         yield client
 
@@ -144,7 +144,7 @@ def test_large_bodies_in_little_memory(server, tmp_path):
         params={"teamId": 1, "path": "/large.bin"},
         content=chunks(300),
         headers=headers,
-        timeout=60,
+        timeout=240,
     )
     assert answer.json()["size"] == 300 * MIB
     large = tmp_path / "large.bin"
@@ -235,7 +235,7 @@ def test_a_killed_server_has_kept_what_it_acknowledged(server, tmp_path, png):
         time.sleep(0.01)
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
-    assert done.wait(60)
+    assert done.wait(240)
 
     store = Store(tmp_path / "root")
     for number, image_id in uploaded:
