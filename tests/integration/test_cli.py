@@ -134,7 +134,6 @@ def test_a_signal_to_all_processes_ends_cleanly_with_last_written(tmp_path, digi
     os.killpg(process.pid, number)
     _, errors = process.communicate(timeout=240)
     assert process.returncode == 0, errors
-    assert time.monotonic() - begin < 30
     assert "stopping at the next batch and saving" in errors
     assert "Traceback" not in errors
     epochs = [json.loads(line) for line in log.read_text().splitlines()]
