@@ -23,9 +23,8 @@ METHOD = "/public/api/v3/teams.list"
         ("POST", METHOD),
         ("POST", "/public/api/v3/file-storage.upload?teamId=1&path=/x"),
         ("POST", "/public/api/v3/no.such.method"),
-        ("GET", "/"),
-        ("GET", "/?token=wrong"),
         ("GET", "/file-storage/1"),
+        ("GET", "/page/page.js"),
         ("GET", "/image-storage/1"),
     ],
 )
@@ -34,6 +33,16 @@ def test_without_the_token_nothing_is_answered(instance, headers, verb, path):
     assert response.status_code == 401
     assert response.json()["error"].startswith("the token is missing or wrong")
     assert response.json()["details"]["message"] == response.json()["error"]
+
+
+@pytest.mark.parametrize("headers", [{}, {"x-api-key": "wrong"}])
+@pytest.mark.parametrize("path", ["/", "/?token=wrong"])
+def test_people_without_the_token_read_how_to_get_in(instance, headers, path):
+    response = httpx.get(instance.address + path, headers=headers)
+    assert response.status_code == 401
+    assert response.headers["content-type"] == "text/html; charset=utf-8"
+    assert "This instance needs its token" in response.text
+    assert instance.token not in response.text
 
 
 def test_a_refused_upload_leaves_nothing(instance):
