@@ -14,8 +14,8 @@ from typing import Any
 import httpx
 
 from ..paths import ROOT, TRAIN
+from .ecosystem import training_app
 
-APP_NAME = "Train RT-DETRv2"
 _STOP_SIGNAL = signal.SIGTERM  # what `docker stop` sends
 
 
@@ -74,7 +74,7 @@ class AppProcess:
             "TEAM_ID": "1",
             "WORKSPACE_ID": "1",
             "PROJECT_ID": str(project_id),
-            "APP_NAME": APP_NAME,
+            "APP_NAME": training_app()["name"],
             "SLY_APP_DATA_DIR": str(data_dir),
             "APPS_CACHE_DIR": str(data_dir / "cache"),
             "PYTHONPATH": str(ROOT),

@@ -1,15 +1,19 @@
 """From a few words on the command line to the settings of the app, as its page would have them."""
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from rtdetrv2_pytorch.src.misc.errors import ConfigError, DatasetError
 
+from .storage.listing import MAX_PER_PAGE, Listing
 from .store import Store
 
 _TRAIN_NAMES, _VAL_NAMES = ("train", "training"), ("val", "valid", "validation")
 _RANDOM_PERCENT = 80
+_IMPORTED_FROM = "importedFrom"  # in a project's custom data
 
 
 @dataclass(frozen=True)
@@ -31,61 +35,62 @@ def find_project(store: Store, name_or_id: str) -> Project:
     Raises:
         DatasetError: if there is none, naming those that there are.
     """
-    rows = store.database.rows("SELECT id, name FROM projects WHERE archived_at IS NULL")
-    matching = [row for row in rows if name_or_id in (row["name"], str(row["id"]))]
+    projects = store.projects.page(Listing(per_page=MAX_PER_PAGE))["entities"]
+    matching = [p for p in projects if name_or_id in (p["name"], str(p["id"]))]
     if not matching:
-        names = ", ".join(f"{row['name']} ({row['id']})" for row in rows) or "none"
+        names = ", ".join(f"{p['name']} ({p['id']})" for p in projects) or "none"
         raise DatasetError(f"no project {name_or_id!r}; there are: {names}")
     id_ = int(matching[0]["id"])
-    datasets = _dataset_paths(store, id_)
+    datasets = store.datasets.page(Listing(per_page=MAX_PER_PAGE), project_id=id_)["entities"]
+    longest_side, most_objects = store.extent(id_)
     return Project(
         id=id_,
         name=matching[0]["name"],
         classes=tuple(c["title"] for c in store.projects.meta(id_)["classes"]),
-        datasets=datasets,
-        num_images=_count_images(store, list(datasets.values())),
-        longest_side=_longest_side(store, id_),
-        most_objects=_most_objects(store, id_),
+        datasets=_paths(datasets),
+        num_images={dataset["id"]: dataset["imagesCount"] for dataset in datasets},
+        longest_side=longest_side,
+        most_objects=most_objects,
     )
 
 
-def _dataset_paths(store: Store, project_id: int) -> dict[str, int]:
-    rows = store.database.rows(
-        "SELECT id, parent_id, name FROM datasets WHERE project_id = ? AND archived_at IS NULL",
-        (project_id,),
-    )
-    by_id = {row["id"]: row for row in rows}
+def _paths(datasets: Sequence[Mapping[str, Any]]) -> dict[str, int]:
+    by_id = {dataset["id"]: dataset for dataset in datasets}
 
-    def path(id_: int) -> str:
-        row = by_id[id_]
-        above = f"{path(row['parent_id'])}/" if row["parent_id"] in by_id else ""
-        return f"{above}{row['name']}"
+    def path(dataset: Mapping[str, Any]) -> str:
+        parent = by_id.get(dataset["parentId"])
+        return f"{path(parent)}/{dataset['name']}" if parent else str(dataset["name"])
 
-    return {path(id_): id_ for id_ in by_id}
+    return {path(dataset): id_ for id_, dataset in by_id.items()}
 
 
-def _count_images(store: Store, dataset_ids: Sequence[int]) -> dict[int, int]:
-    sql = "SELECT COUNT(*) AS n FROM images WHERE dataset_id = ? AND archived_at IS NULL"
-    return {id_: int(store.database.rows(sql, (id_,))[0]["n"]) for id_ in dataset_ids}
+def folder_fingerprint(folder: Path) -> str:
+    """Tell the contents of a folder from others, by the names, sizes and times of its files.
+
+    Raises:
+        DatasetError: if it is no folder.
+    """
+    if not folder.is_dir():
+        raise DatasetError(f"{folder}: no such folder")
+    digest = hashlib.sha256(str(folder.resolve()).encode())
+    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+        status = path.stat()
+        digest.update(f"{path.relative_to(folder)}|{status.st_size}|{status.st_mtime_ns}".encode())
+    return digest.hexdigest()
 
 
-def _longest_side(store: Store, project_id: int) -> int:
-    row = store.database.row(
-        "SELECT MAX(MAX(i.width, i.height)) AS side FROM images i"
-        " JOIN datasets d ON d.id = i.dataset_id WHERE d.project_id = ?",
-        (project_id,),
-    )
-    return int(row["side"] or 0) if row else 0
+def find_import(store: Store, fingerprint: str) -> int | None:
+    """The project that was made of a folder with these contents, if there is one."""
+    for project in store.projects.page(Listing(per_page=MAX_PER_PAGE))["entities"]:
+        if project["customData"].get(_IMPORTED_FROM) == fingerprint:
+            return int(project["id"])
+    return None
 
 
-def _most_objects(store: Store, project_id: int) -> int:
-    row = store.database.row(
-        "SELECT COUNT(*) AS n FROM figures f JOIN images i ON i.id = f.image_id"
-        " JOIN datasets d ON d.id = i.dataset_id WHERE d.project_id = ?"
-        " GROUP BY f.image_id ORDER BY n DESC LIMIT 1",
-        (project_id,),
-    )
-    return int(row["n"]) if row else 0
+def note_import(store: Store, project_id: int, fingerprint: str) -> None:
+    """Remember of which contents a project was made."""
+    custom_data = store.projects.info(project_id)["customData"]
+    store.projects.edit(project_id, {"customData": {**custom_data, _IMPORTED_FROM: fingerprint}})
 
 
 def choose_classes(project: Project, names: str | None) -> list[str]:

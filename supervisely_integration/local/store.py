@@ -13,7 +13,7 @@ from .storage.entity_collections import Collections
 from .storage.errors import ConflictError, InvalidRequestError, NotFoundError, StoreError
 from .storage.images import Images, NewImage
 from .storage.projects import Projects
-from .storage.statistics import project_statistics
+from .storage.statistics import project_extent, project_statistics
 from .storage.tasks import Tasks
 from .storage.team_files import TeamFiles
 from .storage.teams import Teams, Workspaces
@@ -160,6 +160,10 @@ class Store:
     def statistics(self, project_id: int) -> dict[str, Any]:
         """Counts by class, tag and dataset, as `projects.stats` answers."""
         return project_statistics(self.database, self.projects, project_id)
+
+    def extent(self, project_id: int) -> tuple[int, int]:
+        """The longest side of an image in pixels, and the most objects in one image."""
+        return project_extent(self.database, project_id)
 
     def create_task(
         self,

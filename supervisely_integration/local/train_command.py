@@ -16,9 +16,19 @@ from rtdetrv2_pytorch.src.data.digits import make_digits_dataset
 from rtdetrv2_pytorch.src.misc.errors import ConfigError
 
 from .app_process import AppProcess, is_port_free
+from .ecosystem import training_app
 from .importers import import_folder
 from .instance import LocalInstance
-from .selection import Project, app_state, choose_classes, choose_split, find_project
+from .selection import (
+    Project,
+    app_state,
+    choose_classes,
+    choose_split,
+    find_import,
+    find_project,
+    folder_fingerprint,
+    note_import,
+)
 from .store import Store, StoreError
 from .training import (
     find_experiment,
@@ -29,8 +39,6 @@ from .training import (
     run_task,
     sample_choices,
 )
-
-APP = {"id": 1, "name": "Train RT-DETRv2", "version": "local"}
 
 
 def run(args: argparse.Namespace, console: Console) -> int:
@@ -64,7 +72,11 @@ def run(args: argparse.Namespace, console: Console) -> int:
         task_id, data_dir, app = run_task(
             store,
             start,
-            app={**APP, "address": f"http://127.0.0.1:{args.port}"},
+            app={
+                **{key: training_app()[key] for key in ("id", "name")},
+                "version": "local",
+                "address": f"http://127.0.0.1:{args.port}",
+            },
             state={"slyProjectId": project.id, "guiState": state},
             task_id=args.task,
         )
@@ -82,18 +94,17 @@ def _project(args: argparse.Namespace, store: Store, console: Console) -> Projec
         return find_project(store, str(state["slyProjectId"]))
     if args.project is not None:
         return find_project(store, args.project)
-    folder, name = args.data, None
+    folder = args.data
     if folder is None:
-        folder, name = Path("data", "digits"), "digits"
+        folder = Path("data", "digits")
         with console.status("making the sample data set"):
             make_digits_dataset(folder)
-    name = name or folder.resolve().name
-    known = store.database.row(
-        "SELECT id FROM projects WHERE name = ? AND archived_at IS NULL", (name,)
-    )
+    fingerprint = folder_fingerprint(folder)
+    known = find_import(store, fingerprint)
     if known is not None:
-        console.print(f"using the project {escape(name)}, imported before")
-        return find_project(store, str(known["id"]))
+        console.print(f"{folder}: not changed since it was imported", markup=False)
+        return find_project(store, str(known))
+    name = store.free_project_name(folder.resolve().name)
     with Progress(console=console, transient=True) as bar:
         task = bar.add_task(f"importing {name}", total=None)
         report = import_folder(
@@ -102,6 +113,7 @@ def _project(args: argparse.Namespace, store: Store, console: Console) -> Projec
             name=name,
             on_progress=lambda done, total: bar.update(task, completed=done, total=total),
         )
+    note_import(store, report.project_id, fingerprint)
     for line in report.lines():
         console.print(line, markup=False, highlight=False)
     return find_project(store, str(report.project_id))

@@ -30,7 +30,6 @@ class SavedRun:
     app_state: dict[str, Any]  # settings of the GUI, in the SDK's form
     train: Items
     val: Items
-    is_automatic: bool  # nobody sat at the GUI
 
 
 class RunFolder:

@@ -245,7 +245,6 @@ class TrainApp(sdk_train_app.TrainApp):  # type: ignore[misc]
             app_state=app_state,
             train=train,
             val=val,
-            is_automatic=self.auto_start,
         )
         return self.run_folder.begin(run)
 

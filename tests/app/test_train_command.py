@@ -10,6 +10,7 @@ from dataclasses import replace
 import pytest
 
 from rtdetrv2_pytorch.src.core.yaml_files import merge
+from rtdetrv2_pytorch.src.data.digits import make_digits_dataset
 from rtdetrv2_pytorch.src.misc.errors import ConfigError, DatasetError
 from supervisely_integration.local.app_process import free_port
 from supervisely_integration.local.selection import (
@@ -17,7 +18,10 @@ from supervisely_integration.local.selection import (
     app_state,
     choose_classes,
     choose_split,
+    find_import,
     find_project,
+    folder_fingerprint,
+    note_import,
 )
 from supervisely_integration.local.store import Store
 from supervisely_integration.local.training import (
@@ -98,6 +102,25 @@ def test_settings_are_what_the_page_would_say():
     assert state["start_training"] is True
     assert state.keys() == state_of(split).keys()
     assert state["options"].keys() == state_of(split)["options"].keys()
+
+
+def test_a_folder_is_imported_once_and_again_when_it_has_changed(tmp_path):
+    store = Store(tmp_path / "root")
+    one, other = (
+        make_digits_dataset(tmp_path / n / "digits", num_train=2, num_val=1) for n in "ab"
+    )
+    # Equal contents under one name in two places are two data sets: the name says nothing.
+    first = folder_fingerprint(one)
+    assert folder_fingerprint(one) == first != folder_fingerprint(other)
+    assert find_import(store, first) is None
+    id_ = store.create_project("digits", customData={"mine": 1})
+    note_import(store, id_, first)
+    assert find_import(store, first) == id_
+    assert store.projects.info(id_)["customData"]["mine"] == 1
+    (one / "train" / "00001.jpg").unlink()
+    assert find_import(store, folder_fingerprint(one)) is None
+    with pytest.raises(DatasetError, match="nowhere: no such folder"):
+        folder_fingerprint(tmp_path / "nowhere")
 
 
 def local(*arguments, cwd, root):

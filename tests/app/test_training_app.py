@@ -375,7 +375,8 @@ def test_stopped_in_preparation_there_is_nothing_to_save(instance, launch, proje
     app.process.send_signal(signal.SIGTERM)
     assert app.wait(240) == 0, app.log_tail(60)
     assert "nothing to save" in app.log()
-    assert files_below(instance.store, f"/experiments/{project_id}_digits [v1] é") is not None
+    folder = f"/experiments/{project_id}_digits [v1] é/{app.task_id}_RT-DETRv2"
+    assert files_below(instance.store, folder) == {}
     assert not app.runs.path.exists()
 
 

@@ -52,6 +52,15 @@ class Incoming:
         self._sha.update(chunk)
         self.size += len(chunk)
 
+    def write_from(self, source: Path | bytes) -> None:
+        """Append a local file, or bytes."""
+        if isinstance(source, bytes):
+            self.write(source)
+            return
+        with source.open("rb") as file:
+            while chunk := file.read(CHUNK_BYTES):
+                self.write(chunk)
+
     def flush(self) -> None:
         """Make what was written readable at `path`."""
         self._file.flush()

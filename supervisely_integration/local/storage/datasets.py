@@ -7,7 +7,7 @@ from typing import Any
 
 from .blobs import Blobs
 from .database import Database, dumps, timestamp
-from .errors import ConflictError, InvalidRequestError, NotFoundError
+from .errors import InvalidRequestError, NameTakenError, NotFoundError
 from .listing import Condition, Listing, Table, is_in
 from .projects import Projects
 
@@ -89,10 +89,11 @@ class Datasets:
             (project_id, parent_id, name),
         )
         if taken is not None:
-            raise ConflictError(
-                f"a dataset named {name!r} exists already in project {project_id}; "
-                "use another name",
-                type="NONUNIQUE",
+            raise NameTakenError(
+                "a dataset",
+                name,
+                f"project {project_id}",
+                remedy="use another name",
                 errors=[{"id": taken["id"], "name": name}],
             )
 

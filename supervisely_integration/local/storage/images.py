@@ -7,10 +7,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from .blobs import CHUNK_BYTES, Blobs
+from .blobs import Blobs
 from .database import Database, dumps, timestamp
 from .datasets import Datasets
-from .errors import ConflictError, InvalidRequestError, NotFoundError
+from .errors import InvalidRequestError, NameTakenError, NotFoundError
 from .image_filters import image_condition
 from .listing import Condition, Listing, Table, is_in
 from .projects import Projects
@@ -73,12 +73,7 @@ class Images:
             InvalidRequestError: if it cannot be read as an image.
         """
         with self._blobs.incoming() as incoming:
-            if isinstance(source, bytes):
-                incoming.write(source)
-            else:
-                with source.open("rb") as file:
-                    while chunk := file.read(CHUNK_BYTES):
-                        incoming.write(chunk)
+            incoming.write_from(source)
             return self._blobs.keep_image(incoming, name=name, reserve=True)
 
     def add(self, dataset_id: int, images: Sequence[NewImage]) -> list[int]:
@@ -105,10 +100,11 @@ class Images:
         errors = [{"id": row["id"], "name": row["name"]} for row in rows]
         if errors or len(set(names)) != len(names):
             taken = errors[0]["name"] if errors else next(n for n in names if names.count(n) > 1)
-            raise ConflictError(
-                f"an image named {taken!r} exists already in dataset {dataset_id}; "
-                "rename it or leave it out",
-                type="NONUNIQUE",
+            raise NameTakenError(
+                "an image",
+                taken,
+                f"dataset {dataset_id}",
+                remedy="rename it or leave it out",
                 errors=errors,
             )
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from .blobs import Blobs
 from .database import Database, dumps, timestamp
-from .errors import ConflictError, NotFoundError
+from .errors import NameTakenError, NotFoundError
 from .listing import Condition, Listing, Table
 from .meta import Meta, class_ids, empty_meta, tag_ids, with_ids
 from .teams import Workspaces
@@ -102,10 +102,11 @@ class Projects:
             (workspace_id, name),
         )
         if taken is not None:
-            raise ConflictError(
-                f"a project named {name!r} exists already in workspace {workspace_id}; "
-                "use another name",
-                type="NONUNIQUE",
+            raise NameTakenError(
+                "a project",
+                name,
+                f"workspace {workspace_id}",
+                remedy="use another name",
                 errors=[{"id": taken["id"], "name": name}],
             )
 

@@ -70,6 +70,20 @@ def project_statistics(database: Database, projects: Projects, project_id: int) 
     }
 
 
+def project_extent(database: Database, project_id: int) -> tuple[int, int]:
+    """The longest side of an image in pixels, and the most objects in one image; 0 for none."""
+    side = database.rows(
+        """SELECT max(max(i.width, i.height)) FROM images i JOIN datasets d ON d.id = i.dataset_id
+        WHERE d.project_id = ? AND i.archived_at IS NULL""",
+        (project_id,),
+    )[0][0]
+    most = database.rows(
+        f"SELECT max(n) FROM (SELECT count(*) AS n {_FROM_FIGURES} GROUP BY f.image_id)",
+        (project_id,),
+    )[0][0]
+    return int(side or 0), int(most or 0)
+
+
 def _count(database: Database, sql: str, project_id: int) -> Counts:
     counts: Counts = defaultdict(dict)
     for key, dataset_id, count in database.rows(f"{sql} GROUP BY 1, 2", (project_id,)):

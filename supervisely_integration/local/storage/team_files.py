@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from .blobs import CHUNK_BYTES, Blobs, Incoming
+from .blobs import Blobs, Incoming
 from .database import Database, timestamp
 from .errors import InvalidRequestError, NotFoundError
 from .teams import Teams
@@ -73,12 +73,7 @@ class TeamFiles:
     def put_path(self, team_id: int, path: str, source: Path | bytes) -> dict[str, Any]:
         """`put`, from a local file or from bytes."""
         with self._blobs.incoming() as incoming:
-            if isinstance(source, bytes):
-                incoming.write(source)
-            else:
-                with source.open("rb") as file:
-                    while chunk := file.read(CHUNK_BYTES):
-                        incoming.write(chunk)
+            incoming.write_from(source)
             return self.put(team_id, path, incoming)
 
     def _refuse_folder(self, team_id: int, path: str) -> None:

@@ -20,7 +20,6 @@ RUN = SavedRun(
     app_state={"classes": ["cat", "dog"], "experiment_name": "größer"},
     train=WHAT["train"],
     val=WHAT["val"],
-    is_automatic=True,
 )
 
 
