@@ -293,7 +293,7 @@ class RTDETRTransformerv2(nn.Module):
 
         # Only chosen cells need a box, so the box head runs after the choice.
         chosen = gather_rows(candidates, indices)
-        chosen_anchors = gather_rows(anchors.expand(len(memory), -1, -1), indices)
+        chosen_anchors = gather_rows(anchors.expand(memory.shape[0], -1, -1), indices)
         box_logits = self.enc_bbox_head(chosen).float() + chosen_anchors
         selected: LayerOutput = {
             "pred_logits": gather_rows(class_logits, indices),
