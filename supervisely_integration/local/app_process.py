@@ -77,6 +77,8 @@ class AppProcess:
             "APP_NAME": training_app()["name"],
             "SLY_APP_DATA_DIR": str(data_dir),
             "APPS_CACHE_DIR": str(data_dir / "cache"),
+            # The SDK names cached images by their ids, which another instance has, too.
+            "SMART_CACHE_CONTAINER_DIR": str(data_dir / "smart_cache"),
             "PYTHONPATH": str(ROOT),
             "SUPERVISELY_SKIP_HTTPS_USER_HELPER_CHECK": "1",  # the instance speaks HTTP only
         }

@@ -1,7 +1,7 @@
 """Every work-around for the Supervisely SDK (6.74.51), each with the pitfall that it answers.
 
-`tests/app/test_sdk_patches.py` asks the bare SDK about each of them: a test that fails there says
-that the work-around is no longer needed.
+Those for its model benchmark are in `benchmark_patches`. `tests/app/test_sdk_patches.py` asks the
+bare SDK about each of them: a test that fails there says that the work-around is no longer needed.
 """
 
 import json
@@ -17,9 +17,8 @@ import torch
 from supervisely import env as sly_env
 from supervisely.app.content import get_synced_data_dir
 from supervisely.app.fastapi.subapp import _add_event_handler
-from supervisely.app.widgets import ClassesTable, SplitMethod, Text
+from supervisely.app.widgets import ClassesTable, SplitMethod
 from supervisely.nn.training import loggers
-from supervisely.nn.training import train_app as sdk_train_app
 from supervisely.nn.training.gui import classes_selector as sdk_classes_selector
 from supervisely.nn.training.gui import gui as sdk_gui
 from supervisely.nn.training.gui import hyperparameters_selector as sdk_hyperparameters_selector
@@ -29,6 +28,7 @@ from tqdm import tqdm
 from rtdetrv2_pytorch.src.misc.errors import ConfigError, RTDETRError
 from rtdetrv2_pytorch.src.misc.weights import is_url, locate
 
+from .benchmark_patches import BenchmarkedTrainApp
 from .coco import check_complete, images_on_disk
 from .progress import show_logs
 from .run_config import check_hyperparameters, find_base_config
@@ -111,18 +111,7 @@ def offer_all_shapes() -> None:
 
 
 class ForgivingHyperparametersSelector(sdk_hyperparameters_selector.HyperparametersSelector):  # type: ignore[misc]
-    """Not in the list: what the app's options switch off is None, and used all the same.
-
-    Passing the step of the classes hides a warning about the benchmark; loading settings sets the
-    checkboxes of the exports.
-    """
-
-    def __init__(self, *args: Any, **options: Any) -> None:
-        super().__init__(*args, **options)
-        if not self.app_options.get("model_benchmark", True):
-            warning = Text("")
-            warning.hide()
-            self.model_benchmark_auto_convert_warning: Any = warning
+    """Not in the list: loading settings sets the checkboxes of exports that are switched off."""
 
     def set_export_onnx_checkbox_value(self, value: bool) -> None:
         """Set the checkbox, if there is one."""
@@ -135,12 +124,12 @@ class ForgivingHyperparametersSelector(sdk_hyperparameters_selector.Hyperparamet
             super().set_export_tensorrt_checkbox_value(value)
 
 
-def allow_no_benchmark() -> None:
+def allow_no_export() -> None:
     """See `ForgivingHyperparametersSelector`."""
     sdk_gui.HyperparametersSelector = ForgivingHyperparametersSelector
 
 
-class TrainApp(sdk_train_app.TrainApp):  # type: ignore[misc]
+class TrainApp(BenchmarkedTrainApp):
     """The SDK's app, with an end, a memory and honest errors.
 
     Args:
@@ -150,13 +139,14 @@ class TrainApp(sdk_train_app.TrainApp):  # type: ignore[misc]
     def __init__(self, **options: Any) -> None:
         put_tools_on_path()
         offer_all_shapes()
-        allow_no_benchmark()
+        allow_no_export()
         show_logs(sly.logger.handlers)
         self.stop_control = StopControl(self._leave)
+        self.stop_flag = self.stop_control.flag
         task_id = sly_env.task_id(raise_not_found=False) or -1
         self.run_folder = RunFolder(Path(get_synced_data_dir()), task_id)
         self._saved = self._find_saved_run(task_id)
-        self._last_words: str | None = None
+        self.last_words = None
         try:
             super().__init__(**options)
             use_cpu_without_gpu(self.gui.training_process)
@@ -384,7 +374,7 @@ class TrainApp(sdk_train_app.TrainApp):  # type: ignore[misc]
             super()._finalize(experiment_info, resume)
         except Exception as error:
             if self.auto_start:
-                self._exit_code, self._last_words = 1, str(error)
+                self._exit_code, self.last_words = 1, str(error)
             raise
         finally:
             self.stop_control.stage = Stage.OVER  # what comes next is the SDK ending the process
@@ -429,12 +419,12 @@ class TrainApp(sdk_train_app.TrainApp):  # type: ignore[misc]
 
     def _fail(self, error: Exception) -> None:
         """End a training that nobody watches, with the reason as the last line."""
-        self._exit_code, self._last_words = 1, str(error) or type(error).__name__
+        self._exit_code, self.last_words = 1, str(error) or type(error).__name__
         self.app.shutdown()
 
     def _exit_with_requested_code(self) -> None:
-        if self._last_words is not None:
-            logger.error("%s", self._last_words)
+        if self.last_words is not None:
+            logger.error("%s", self.last_words)
             self._flush()
         super()._exit_with_requested_code()
 
