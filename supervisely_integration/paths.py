@@ -13,3 +13,8 @@ HYPERPARAMETERS = TRAIN / "hyperparameters.yaml"
 TRAIN_OPTIONS = TRAIN / "app_options.yaml"
 TRAIN_MANIFEST = TRAIN / "config.json"
 ROOT_MANIFEST = ROOT / "config.json"  # the same content, where the ecosystem looks for it
+
+SERVE = PACKAGE / "serve"
+INFERENCE_SETTINGS = SERVE / "inference_settings.yaml"
+SERVE_OPTIONS = SERVE / "app_options.yaml"
+SERVE_MANIFEST = SERVE / "config.json"

@@ -1,0 +1,1 @@
+"""The serving app: a checkpoint behind the routes of the Supervisely SDK."""

@@ -1,0 +1,159 @@
+"""What the serving app answers otherwise than the SDK: errors, broken bodies and uploads.
+
+The SDK answers a bad request with status 500 and "Internal Server Error" as its only text, which
+its clients take for a reason to ask again. Uploads it stores under the name that the client gave,
+so that two clients get each other's results; torn pictures it completes in gray.
+"""
+
+import json
+import tempfile
+from collections.abc import Awaitable, Callable, MutableMapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import requests
+from fastapi import FastAPI, Form, HTTPException, Request, UploadFile
+from fastapi.responses import JSONResponse
+from supervisely.nn.inference.inference import Inference
+
+from rtdetrv2_pytorch.src.data.images import read_rgb
+from rtdetrv2_pytorch.src.misc.errors import DatasetError, RTDETRError
+
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+
+_UPLOADS = ("/inference_image", "/inference_batch", "/inference_batch_async")
+
+
+def prepare_server(model: Inference) -> None:
+    """Give the model's server these answers, unless it runs already, as that of a training does."""
+    server = model.app.get_server()
+    if server.middleware_stack is not None:
+        return
+    server.add_middleware(BodyCheck)
+    server.add_exception_handler(RTDETRError, _bad_request)
+    server.add_exception_handler(requests.HTTPError, _not_found)
+    _replace_uploads(server, model)
+
+
+class BodyCheck:
+    """Answers 400 where a JSON body is none, before the SDK looks into it."""
+
+    def __init__(self, app: Any) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
+        """Pass the request on, or refuse it."""
+        headers = dict(scope.get("headers") or ())
+        if b"application/json" not in headers.get(b"content-type", b""):
+            await self._app(scope, receive, send)
+            return
+        body, is_more = b"", True
+        while is_more:
+            message = await receive()
+            if message["type"] != "http.request":
+                return  # the client is gone
+            body += message.get("body", b"")
+            is_more = message.get("more_body", False)
+        problem = body_problem(body)
+        if problem is not None:
+            await _answer(400, problem)(scope, receive, send)
+            return
+        is_read = False
+
+        async def again() -> Message:
+            nonlocal is_read
+            if is_read:
+                return await receive()
+            is_read = True
+            return {"type": "http.request", "body": body, "more_body": False}
+
+        await self._app(scope, again, send)
+
+
+def body_problem(body: bytes) -> str | None:
+    """What is wrong with the JSON body of a request, in a sentence."""
+    try:
+        content = json.loads(body)
+    except ValueError as error:
+        return f"the body is not JSON ({error})"
+    if not isinstance(content, dict):
+        return f"the body is a {type(content).__name__}; send an object with a state"
+    for key in ("state", "context"):
+        if key in content and not isinstance(content[key], dict):
+            return f"{key} is a {type(content[key]).__name__}; send an object"
+    return None
+
+
+def _answer(status: int, message: str) -> JSONResponse:
+    return JSONResponse({"detail": message, "message": message, "success": False}, status)
+
+
+async def _bad_request(request: Request, error: Exception) -> JSONResponse:
+    return _answer(400, str(error))
+
+
+async def _not_found(request: Request, error: Exception) -> JSONResponse:
+    """The platform's own refusal, such as of an image that does not exist."""
+    response = getattr(error, "response", None)
+    status = 400 if response is None else response.status_code
+    return _answer(status if 400 <= status < 500 else 502, str(error))
+
+
+def _replace_uploads(server: FastAPI, model: Inference) -> None:
+    """Routes of the same names and arguments, on pictures that never share a name."""
+    routes = server.router.routes
+    routes[:] = [route for route in routes if getattr(route, "path", None) not in _UPLOADS]
+    manager = model.inference_requests_manager
+
+    @server.post("/inference_image")
+    def inference_image(
+        files: list[UploadFile], settings: str = Form("{}"), state: str = Form("{}")
+    ) -> Any:
+        chosen = _state(model, state, settings)
+        if len(files) != 1:
+            raise HTTPException(400, f"one file is expected, {len(files)} came")
+        return manager.run(model._inference_images, _decode(files), chosen)[0]
+
+    @server.post("/inference_batch")
+    def inference_batch(
+        files: list[UploadFile], settings: str = Form("{}"), state: str = Form("{}")
+    ) -> Any:
+        chosen = _state(model, state, settings)
+        return manager.run(model._inference_images, _decode(files), chosen)
+
+    @server.post("/inference_batch_async")
+    def inference_batch_async(
+        files: list[UploadFile], settings: str = Form("{}"), state: str = Form("{}")
+    ) -> Any:
+        chosen = _state(model, state, settings)
+        request, _ = manager.schedule_task(model._inference_images, _decode(files), chosen)
+        return {"message": "Scheduled inference task.", "inference_request_uuid": request.uuid}
+
+
+def _state(model: Inference, state: str, settings: str) -> dict[str, Any]:
+    """What a form says, in whichever of its two fields.
+
+    A client that sends settings alone sends the keys of a state.
+    """
+    text = settings if state in ("", "{}") else state
+    model.validate_inference_state(text)
+    chosen: dict[str, Any] = json.loads(text)
+    model.validate_inference_state(chosen)
+    return chosen
+
+
+def _decode(files: Sequence[UploadFile]) -> list[np.ndarray]:
+    with tempfile.TemporaryDirectory() as folder:
+        return [_read(file, Path(folder) / "upload") for file in files]
+
+
+def _read(file: UploadFile, place: Path) -> np.ndarray:
+    place.write_bytes(file.file.read())
+    try:
+        return read_rgb(place)
+    except DatasetError as error:
+        problem = str(error).removeprefix(f"{place}: ").replace(str(place), "it")
+        raise DatasetError(f"{file.filename or 'the file'}: {problem}") from error
