@@ -1,4 +1,4 @@
-"""Runs the training app in a process of its own, as an agent of the platform would."""
+"""Runs an app in a process of its own, as an agent of the platform would."""
 
 import json
 import os
@@ -38,18 +38,19 @@ def is_port_free(port: int) -> bool:
 
 
 class AppProcess:
-    """A training app that talks to an instance.
+    """An app of ours that talks to an instance.
 
     Args:
         server_address: of the instance.
         token: of the instance.
-        project_id: what to train on.
+        project_id: what to train on; None for serving.
         data_dir: folder that is kept between launches of one task; also the current directory.
         task_id: of the platform; None starts the app in development mode, as from an editor.
         app_state: settings to start with, in the SDK's form; None shows the page and waits.
         port: of the app.
         environment: more variables.
         app_dir: folder of the app's `main.py`.
+        variable: in it, whose `app` is the server.
     """
 
     def __init__(
@@ -57,13 +58,14 @@ class AppProcess:
         *,
         server_address: str,
         token: str,
-        project_id: int,
+        project_id: int | None = None,
         data_dir: Path,
         task_id: int | None = None,
         app_state: Mapping[str, Any] | None = None,
         port: int = 8000,
         environment: Mapping[str, str] | None = None,
         app_dir: Path = TRAIN,
+        variable: str = "train",
     ) -> None:
         self.address = f"http://127.0.0.1:{port}"
         self.log_file = data_dir / "app.log"
@@ -73,7 +75,6 @@ class AppProcess:
             "API_TOKEN": token,
             "TEAM_ID": "1",
             "WORKSPACE_ID": "1",
-            "PROJECT_ID": str(project_id),
             "APP_NAME": training_app()["name"],
             "SLY_APP_DATA_DIR": str(data_dir),
             "APPS_CACHE_DIR": str(data_dir / "cache"),
@@ -82,6 +83,8 @@ class AppProcess:
             "PYTHONPATH": str(ROOT),
             "SUPERVISELY_SKIP_HTTPS_USER_HELPER_CHECK": "1",  # the instance speaks HTTP only
         }
+        if project_id is not None:
+            variables["PROJECT_ID"] = str(project_id)
         if task_id is not None:
             variables |= {
                 "ENV": "production",
@@ -93,7 +96,7 @@ class AppProcess:
         self._log = self.log_file.open("ab")
         self.process = subprocess.Popen(
             [
-                *(sys.executable, "-m", "uvicorn", "main:train.app"),
+                *(sys.executable, "-m", "uvicorn", f"main:{variable}.app"),
                 *("--host", "127.0.0.1", "--port", str(port), "--ws", "websockets"),
                 *("--app-dir", str(app_dir)),
             ],

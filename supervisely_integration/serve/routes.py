@@ -33,8 +33,9 @@ def prepare_server(model: Inference) -> None:
     if server.middleware_stack is not None:
         return
     server.add_middleware(BodyCheck)
-    server.add_exception_handler(RTDETRError, _bad_request)
-    server.add_exception_handler(requests.HTTPError, _not_found)
+    for kind in (RTDETRError, ValueError, FileNotFoundError, KeyError, RuntimeError):
+        server.add_exception_handler(kind, _bad_request)
+    server.add_exception_handler(requests.HTTPError, _refused_by_platform)
     _replace_uploads(server, model)
 
 
@@ -92,11 +93,22 @@ def _answer(status: int, message: str) -> JSONResponse:
 
 
 async def _bad_request(request: Request, error: Exception) -> JSONResponse:
-    return _answer(400, str(error))
+    """400 for what a client asked; anything else stays a failure of the app.
+
+    The SDK says with a KeyError that an image does not exist, and with a RuntimeError that no model
+    is deployed, or that there is no such request.
+    """
+    message = str(error.args[0] if isinstance(error, KeyError) and error.args else error)
+    of_client = ("inference_request_uuid", "has not yet been deployed")
+    is_ours = isinstance(error, KeyError) and " " not in message
+    is_ours |= type(error) is RuntimeError and not any(text in message for text in of_client)
+    if is_ours:
+        raise error
+    return _answer(400, message)
 
 
-async def _not_found(request: Request, error: Exception) -> JSONResponse:
-    """The platform's own refusal, such as of an image that does not exist."""
+async def _refused_by_platform(request: Request, error: Exception) -> JSONResponse:
+    """The platform's own refusal of what a client asked, such as of an id that is no number."""
     response = getattr(error, "response", None)
     status = 400 if response is None else response.status_code
     return _answer(status if 400 <= status < 500 else 502, str(error))

@@ -1,5 +1,6 @@
 """RT-DETRv2 behind the interface that the Supervisely SDK serves."""
 
+import math
 import os
 import threading
 from collections.abc import Sequence
@@ -9,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import supervisely as sly
+import torch
 from fastapi import HTTPException
 from supervisely.nn.inference import ObjectDetection
 from supervisely.nn.prediction_dto import PredictionBBox
@@ -197,6 +199,10 @@ class RTDETRv2(ObjectDetection):  # type: ignore[misc]
         """Detect in one image file."""
         return self.predict_benchmark([sly.image.read(image_path)], settings)[0][0]
 
+    def _create_label(self, dto: PredictionBBox) -> sly.Label:
+        whole = PredictionBBox(dto.class_name, whole_pixels(dto.bbox_tlbr), dto.score)
+        return super()._create_label(whole)
+
     def get_info(self) -> dict[str, Any]:
         """What clients are told about the session."""
         info: dict[str, Any] = super().get_info()
@@ -285,25 +291,31 @@ class RTDETRv2(ObjectDetection):  # type: ignore[misc]
 def to_predictions(
     detections: Detections, names: Sequence[str], size_hw: Sequence[int]
 ) -> list[PredictionBBox]:
-    """Boxes as the SDK has them: whole pixels, the last row and column included.
+    """Boxes as the SDK has them: the last row and column are part of the box.
 
-    An edge at 10.2 lies between pixels 9 and 10: the box that ends there has pixel 9 as its last.
-    Every box has at least one pixel, and all of them are in the image.
+    A box that ends at 10.2 covers pixel 9 and a part of 10: its last column is 9.2, and 9 in whole
+    pixels. No box is thinner than a pixel, and all of it is in the image.
     """
     height, width = size_hw
-    left, top, right, bottom = detections["boxes"].round().long().unbind(-1)
+    left, top, right, bottom = detections["boxes"].double().unbind(-1)
     left, top = left.clamp(0, width - 1), top.clamp(0, height - 1)
     right = (right - 1).clamp(max=width - 1).maximum(left)
     bottom = (bottom - 1).clamp(max=height - 1).maximum(top)
+    boxes = torch.stack((top, left, bottom, right), dim=-1)
     return [
-        PredictionBBox(names[label], list(box), score)
+        PredictionBBox(names[label], box, score)
         for label, box, score in zip(
             detections["labels"].tolist(),
-            zip(top.tolist(), left.tolist(), bottom.tolist(), right.tolist(), strict=True),
+            boxes.tolist(),
             detections["scores"].tolist(),
             strict=True,
         )
     ]
+
+
+def whole_pixels(bbox_tlbr: Sequence[float]) -> list[int]:
+    """The nearest pixels; the SDK would cut the fractions off."""
+    return [math.floor(edge + 0.5) for edge in bbox_tlbr]
 
 
 def _as_rgb(image: np.ndarray) -> np.ndarray:

@@ -107,9 +107,9 @@ class Requests(InferenceRequestsManager):  # type: ignore[misc]
 class ImageCache(InferenceImageCache):  # type: ignore[misc]
     """An image that cannot be downloaded blocks its id; files are read half-written.
 
-    The SDK's cache notes an id as being loaded and forgets to take the note back when loading
-    fails, so that the next request for it waits ten minutes. It also shows a file before it is written, and
-    changes its table from several threads at once.
+    The SDK's cache notes an id as being loaded and does not take the note back when loading
+    fails: the next request for it waits ten minutes. It also shows a file before it is written,
+    and changes its table from several threads at once.
     """
 
     def __init__(self, *args: Any, **options: Any) -> None:

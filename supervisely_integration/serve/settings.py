@@ -49,7 +49,7 @@ class PredictionSettings:
         )
         is_auto = isinstance(threshold, str) and threshold.strip().lower() == "auto"
         overlap = settings.get("nms_iou")
-        is_off = overlap in (None, False) or str(overlap).strip().lower() in _OFF
+        is_off = overlap is None or overlap is False or str(overlap).strip().lower() in _OFF
         return cls(
             "auto" if is_auto else _fraction("confidence_threshold", threshold, "or auto"),
             None if is_off else _overlap(overlap),
