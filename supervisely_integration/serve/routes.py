@@ -28,10 +28,15 @@ _UPLOADS = ("/inference_image", "/inference_batch", "/inference_batch_async")
 
 
 def prepare_server(model: Inference) -> None:
-    """Give the model's server these answers, unless it runs already, as that of a training does."""
-    server = model.app.get_server()
-    if server.middleware_stack is not None:
+    """Give the app's server these answers; that of a training, which the benchmark asks, keeps its.
+
+    In production the SDK asks its own page while it starts. That builds the server, after which
+    nothing can be added, and the SDK's own handler of errors is without effect: so build it again.
+    """
+    if model.gui is None and not model._is_cli_deploy:
         return
+    server = model.app.get_server()
+    server.middleware_stack = None
     server.add_middleware(BodyCheck)
     for kind in (RTDETRError, ValueError, FileNotFoundError, KeyError, RuntimeError):
         server.add_exception_handler(kind, _bad_request)

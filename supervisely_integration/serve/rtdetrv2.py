@@ -281,6 +281,9 @@ class RTDETRv2(ObjectDetection):  # type: ignore[misc]
             )
         return {"checkpoint": str(path)}, ModelSource.CUSTOM, {}, True
 
+    def _validate_settings(self, settings: dict[str, Any]) -> None:
+        super()._validate_settings(with_threshold(settings))
+
     def _parse_inference_settings_from_args(self) -> None:
         """The SDK leaves out the defaults of the settings that are not given."""
         super()._parse_inference_settings_from_args()

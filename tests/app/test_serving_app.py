@@ -1,0 +1,362 @@
+"""The serving app of the real SDK against the instance, on a checkpoint trained here."""
+
+import json
+import shutil
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+
+from rtdetrv2_pytorch.src.data.digits import make_digits_dataset
+from rtdetrv2_pytorch.src.data.images import read_rgb
+from rtdetrv2_pytorch.src.deploy.predictor import Predictor
+from rtdetrv2_pytorch.src.deploy.runtimes import open_runtime
+from rtdetrv2_pytorch.src.solver import DetSolver
+from supervisely_integration.local.store import TEAM_ID
+from supervisely_integration.paths import SERVE
+from supervisely_integration.serve.rtdetrv2 import to_predictions, whole_pixels
+from tests.app.running import RunningApp, make_project
+from tests.tiny import tiny_config
+
+ARTIFACTS = "/experiments/1_digits/7_RT-DETRv2"
+BEST = f"{ARTIFACTS}/checkpoints/best.pth"
+OUTSIDE = {"outside_request": True}
+EVERYTHING = {"confidence_threshold": 0.0}
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory):
+    """A tiny network that has begun to see where digits are; its input is not square."""
+    folder = tmp_path_factory.mktemp("serving")
+    data = make_digits_dataset(folder / "data", num_train=8, num_val=4)
+    config = tiny_config(
+        folder / "run",
+        data,
+        epoches=10,
+        eval_spatial_size=[96, 128],
+        optimizer={"lr": 0.002},
+        lr_warmup_scheduler={"warmup_duration": 5},
+        use_ema=False,
+        PResNet={"freeze_norm": False, "freeze_at": -1},
+    )
+    content = torch.load(DetSolver(config).fit().checkpoints["last"], weights_only=True)
+    content["thresholds"] = {"overall": 0.08, "per_class": {"1": 0.09, "2": 1.0}}
+    torch.save(content, folder / "best.pth")
+    return folder / "best.pth"
+
+
+@pytest.fixture(scope="module")
+def served(instance, checkpoint, tmp_path_factory):
+    """A running app with nothing deployed, and the images of a project."""
+    folder = tmp_path_factory.mktemp("serving_app")
+    store = instance.store
+    project_id = make_project(store, folder / "digits", name="digits")
+    store.files.put_path(TEAM_ID, BEST, checkpoint)
+    task_id = store.create_task(app={"id": 2, "name": "Serve RT-DETRv2", "version": "local"})
+    pictures, api = {}, instance.api()
+    for image in api.image.get_list(
+        next(d.id for d in api.dataset.get_list(project_id) if d.name == "train")
+    ):
+        number = image.name.removeprefix("train_")
+        pictures[image.id] = next((folder / "digits").rglob(f"train/{number}"))
+    app = RunningApp(
+        server_address=instance.address,
+        token=instance.token,
+        data_dir=folder / "app",
+        task_id=task_id,
+        app_dir=SERVE,
+        variable="model",
+    )
+    with app:
+        app.wait_until_ready()
+        yield SimpleNamespace(
+            app=app, instance=instance, project_id=project_id, pictures=pictures, folder=folder
+        )
+
+
+def deploy(served, path=BEST, runtime="PyTorch", device="cpu", **info):
+    """What the platform sends to deploy a checkpoint of an experiment."""
+    params = {
+        "model_files": {"checkpoint": path},
+        "model_source": "Custom models",
+        "model_info": {"artifacts_dir": ARTIFACTS, **info},
+        "device": device,
+        "runtime": runtime,
+    }
+    return ask(served, "deploy_from_api", deploy_params=params)
+
+
+def ask(served, route, **state):
+    """POST as the platform does; returns the response."""
+    body = {
+        "state": state,
+        "context": OUTSIDE,
+        "api_token": served.instance.token,
+        "server_address": served.instance.address,
+    }
+    return served.app.client.post(f"/{route}", json=body)
+
+
+def upload(served, *contents, route="inference_image", name="same.jpg", **settings):
+    files = [("files", (name, content)) for content in contents]
+    data = {"state": json.dumps({"settings": settings or EVERYTHING})}
+    return served.app.client.post(f"/{route}", files=files, data=data)
+
+
+def answer(response):
+    assert response.status_code == 200, response.text
+    return response.json()
+
+
+def found(prediction):
+    """(class, corners, score) of every object in an answer."""
+    return [
+        (
+            o["classTitle"],
+            np.ravel(o["points"]["exterior"]).tolist(),
+            pytest.approx(o["tags"][0]["value"], rel=1e-4),
+        )
+        for o in prediction["annotation"]["objects"]
+    ]
+
+
+def expected(checkpoint, path, **settings):
+    """The same by the engine alone."""
+    image = read_rgb(path)
+    detections, _ = Predictor(open_runtime(checkpoint)).predict([image], **settings)
+    predictions = to_predictions(detections[0], [str(i) for i in range(10)], image.shape[:2])
+    corners = [whole_pixels(p.bbox_tlbr) for p in predictions]
+    return [
+        (p.class_name, [left, top, right, bottom], p.score)
+        for p, (top, left, bottom, right) in zip(predictions, corners, strict=True)
+    ]
+
+
+@pytest.fixture(scope="module")
+def deployed(served):
+    """The app with the checkpoint from Team Files deployed."""
+    before = ask(served, "inference_image_id", image_id=next(iter(served.pictures)))
+    assert (before.status_code, before.json()["message"]) == (
+        400,
+        "no model is deployed; deploy one first",
+    )
+    assert served.app.client.get("/is_ready").status_code == 503
+    answer(deploy(served))
+    assert served.app.client.get("/is_ready").status_code == 200
+    return served
+
+
+def test_the_session_says_what_it_serves(deployed):
+    info = answer(ask(deployed, "get_session_info"))
+    assert info["input_size_hw"] == [96, 128]
+    assert (info["checkpoint_name"], info["runtime"], info["device"]) == (
+        "best.pth",
+        "PyTorch",
+        "cpu",
+    )
+    assert info["number_of_classes"] == 10
+    assert info["tracking_on_videos_support"] is True
+    meta = answer(ask(deployed, "get_model_meta"))
+    assert [each["title"] for each in meta["classes"]] == [str(i) for i in range(10)]
+    assert {each["shape"] for each in meta["classes"]} == {"rectangle"}
+    deployment = answer(ask(deployed, "get_deploy_info"))
+    assert deployment["custom_checkpoint_path"] == BEST
+    assert answer(ask(deployed, "list_pretrained_models"))[0] == "RT-DETRv2-S"
+
+
+def test_an_image_is_predicted_as_by_the_engine(deployed, checkpoint):
+    image_id, path = next(iter(deployed.pictures.items()))
+    by_id = answer(ask(deployed, "inference_image_id", image_id=image_id, settings=EVERYTHING))
+    assert len(found(by_id)) == 20
+    assert found(by_id) == expected(checkpoint, path, confidence_threshold=0.0)
+    uploaded = answer(upload(deployed, path.read_bytes()))
+    assert found(uploaded) == found(by_id)
+    assert uploaded["annotation"]["size"] == by_id["annotation"]["size"]
+
+
+def test_settings_of_a_request(deployed, checkpoint):
+    image_id, path = next(iter(deployed.pictures.items()))
+    every = expected(checkpoint, path, confidence_threshold=0.0)
+    middle = every[9][2]
+
+    def objects(**settings):
+        return found(answer(ask(deployed, "inference_image_id", image_id=image_id, **settings)))
+
+    above = [each for each in every if each[2] >= middle]
+    assert objects(settings={"conf": middle - 1e-6}) == above
+    name = every[0][0]
+    assert objects(settings={**EVERYTHING, "classes": [name]}) == [e for e in every if e[0] == name]
+    kept = expected(checkpoint, path, confidence_threshold=0.0, nms_iou=0.01)
+    assert len(kept) < len(every)
+    assert objects(settings={**EVERYTHING, "nms_iou": 0.01}) == kept
+    best = [each for each in every if each[2] >= (0.09 if each[0] == "1" else 0.08)]
+    assert 0 < len(best) < len(every)
+    assert objects(settings={"confidence_threshold": "auto"}) == best
+
+
+def test_many_images_in_their_order(deployed, checkpoint):
+    wanted = [expected(checkpoint, p, confidence_threshold=0.0) for p in deployed.pictures.values()]
+    assert len({str(each) for each in wanted}) == len(wanted) == 6  # no two are alike
+    ids = list(deployed.pictures)
+    state = {"batch_ids": ids, "settings": EVERYTHING, "batch_size": 4}
+    by_id = answer(ask(deployed, "inference_batch_ids", **state))
+    assert [each["image_id"] for each in by_id] == ids
+    assert [found(each) for each in by_id] == wanted
+    contents = [path.read_bytes() for path in deployed.pictures.values()]
+    uploaded = answer(upload(deployed, *contents, route="inference_batch"))
+    assert [found(each) for each in uploaded] == wanted  # all of one name
+
+
+def test_a_project_in_the_background(deployed, checkpoint):
+    state = {"projectId": deployed.project_id, "settings": EVERYTHING, "batch_size": 3}
+    started = answer(ask(deployed, "inference_project_id_async", **state))
+    request = {"inference_request_uuid": started["inference_request_uuid"]}
+
+    def progress():
+        return answer(ask(deployed, "get_inference_progress", **request))
+
+    deployed.app.wait_for(lambda: progress()["finished"], "end of the inference")
+    assert progress()["exception"] is None
+    results = answer(ask(deployed, "pop_inference_results", **request))["pending_results"]
+    assert len(results) == 10
+    by_image = {each["image_id"]: found(each) for each in results}
+    for image_id, path in deployed.pictures.items():
+        assert by_image[image_id] == expected(checkpoint, path, confidence_threshold=0.0)
+    assert answer(ask(deployed, "clear_inference_request", **request))["success"] is True
+
+
+def test_the_speed_test_has_three_times(deployed):
+    state = {"projectId": deployed.project_id, "batch_size": 2, "num_iterations": 2}
+    started = answer(ask(deployed, "run_speedtest", **state, num_warmup=1))
+    request = {"inference_request_uuid": started["inference_request_uuid"]}
+    deployed.app.wait_for(
+        lambda: answer(ask(deployed, "get_inference_progress", **request))["finished"], "end"
+    )
+    times = answer(ask(deployed, "pop_inference_results", **request))["pending_results"]
+    assert len(times) == 2
+    for each in times:
+        parts = [each[name] for name in ("preprocess", "inference", "postprocess")]
+        assert min(parts) > 0
+        assert sum(parts) < each["total"]  # all in milliseconds
+
+
+BAD_STATES = {
+    "does not": ("inference_image_id", {"image_id": 99999}),
+    "exist": ("inference_batch_ids", {"batch_ids": [1, 99999]}),
+    "Image ids are not provided": ("inference_image_id", {}),
+    "did you mean confidence_threshold": (
+        "inference_image_id",
+        {"image_id": 1, "settings": {"confidence_treshold": 0.3}},
+    ),
+    "confidence_threshold = 7": ("inference_image_id", {"image_id": 1, "settings": {"conf": 7}}),
+    "settings = 3": ("inference_image_id", {"image_id": 1, "settings": 3}),
+    "batch_size = 0": ("inference_batch_ids", {"batch_ids": [1], "batch_size": 0}),
+    "there is no such uuid": ("get_inference_progress", {"inference_request_uuid": "none"}),
+}
+
+
+@pytest.mark.parametrize("reason", list(BAD_STATES))
+def test_bad_requests_are_answered_with_their_reason(deployed, reason):
+    route, state = BAD_STATES[reason]
+    for _ in range(2):  # what failed once does not block the next
+        response = ask(deployed, route, **state)
+        assert response.status_code == 400
+        reason_part = reason if reason != "does not" else "99999"
+        assert reason_part in response.json()["message"]
+
+
+def test_bad_uploads_and_bodies(deployed):
+    whole = next(iter(deployed.pictures.values())).read_bytes()
+    torn = upload(deployed, whole[: len(whole) // 2], name="torn.jpg")
+    assert torn.status_code == 400
+    assert torn.json()["message"].startswith("torn.jpg: cannot be read as an image (")
+    assert upload(deployed, b"garbage").status_code == 400
+    two = upload(deployed, whole, whole)
+    assert (two.status_code, two.json()["message"]) == (400, "one file is expected, 2 came")
+    client = deployed.app.client
+    headers = {"content-type": "application/json"}
+    broken = client.post("/inference_image_id", content=b"{garbage", headers=headers)
+    assert broken.status_code == 400
+    assert "the body is not JSON" in broken.json()["message"]
+
+
+def test_sixteen_clients_get_their_own_results(deployed):
+    """Good requests of all kinds among bad ones: every answer is that of a request alone."""
+    ids, paths = list(deployed.pictures), list(deployed.pictures.values())
+    contents = [path.read_bytes() for path in paths]
+
+    def by_id(k):
+        return ask(deployed, "inference_image_id", image_id=ids[k], settings=EVERYTHING)
+
+    def by_upload(k):
+        return upload(deployed, contents[k])
+
+    def by_batch(k):
+        return upload(deployed, contents[k], contents[k - 1], route="inference_batch")
+
+    def missing(k):
+        return ask(deployed, "inference_image_id", image_id=99000 + k)
+
+    def torn(k):
+        return upload(deployed, contents[k][: 500 + k])
+
+    def garbage(k):
+        headers = {"content-type": "application/json"}
+        return deployed.app.client.post("/inference_batch_ids", content=b"[{", headers=headers)
+
+    jobs = [
+        (kind, k)
+        for kind in (by_id, by_upload, by_batch, missing, torn, garbage)
+        for k in range(len(ids))
+    ] * 2
+    alone = {(kind.__name__, k): _what(kind(k)) for kind, k in jobs[: len(jobs) // 2]}
+    together = threading.Barrier(16)
+
+    def work(mine):
+        together.wait()
+        return [((kind.__name__, k), _what(kind(k))) for kind, k in mine]
+
+    with ThreadPoolExecutor(16) as pool:
+        answers = [
+            pair for part in pool.map(work, [jobs[i::16] for i in range(16)]) for pair in part
+        ]
+    assert len(answers) == len(jobs)
+    assert [key for key, got in answers if got != alone[key]] == []
+    assert {got[0] for key, got in answers if key[0] in ("by_id", "by_upload", "by_batch")} == {200}
+    assert {got[0] for key, got in answers if key[0] in ("missing", "torn", "garbage")} == {400}
+
+
+def _what(response):
+    content = response.json()
+    if response.status_code != 200:
+        return response.status_code, content["message"]
+    parts = content if isinstance(content, list) else [content]
+    # A batch computes sums in another order.
+    return 200, [
+        [(o["classTitle"], o["points"], round(o["tags"][0]["value"], 4)) for o in objects]
+        for objects in (part["annotation"]["objects"] for part in parts)
+    ]
+
+
+def test_what_cannot_be_deployed_is_said_and_a_bare_file_can(deployed, checkpoint):
+    for changes, reason in (
+        ({"runtime": "NCNN"}, "runtime = 'NCNN': there are PyTorch, ONNXRuntime, TensorRT"),
+        ({"device": "cuda:77"}, "device = 'cuda:77': torch sees"),
+        ({"path": "/none.pth"}, "'/none.pth' not found in Team Files"),
+    ):
+        response = deploy(deployed, **changes)
+        assert response.status_code == 400
+        assert reason in response.json()["message"]
+    bare = shutil.copy(checkpoint, deployed.folder / "bare.pth")
+    broken = deployed.folder / "broken.pth"
+    broken.write_bytes(checkpoint.read_bytes()[:1000])
+    refused = deploy(deployed, path=str(broken))
+    assert refused.status_code == 400
+    assert "broken.pth" in refused.json()["message"]
+    answer(deploy(deployed, path=str(bare)))
+    image_id, path = next(iter(deployed.pictures.items()))
+    by_id = answer(ask(deployed, "inference_image_id", image_id=image_id, settings=EVERYTHING))
+    assert found(by_id) == expected(checkpoint, path, confidence_threshold=0.0)
