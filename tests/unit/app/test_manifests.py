@@ -13,6 +13,8 @@ from supervisely_integration import paths
 
 MANIFEST = json.loads(paths.TRAIN_MANIFEST.read_text(encoding="utf-8"))
 OPTIONS = yaml.safe_load(paths.TRAIN_OPTIONS.read_text(encoding="utf-8"))
+SERVE_MANIFEST = json.loads(paths.SERVE_MANIFEST.read_text(encoding="utf-8"))
+SERVE_OPTIONS = yaml.safe_load(paths.SERVE_OPTIONS.read_text(encoding="utf-8"))
 LAUNCH = json.loads((paths.ROOT / ".vscode" / "launch.json").read_text(encoding="utf-8"))
 
 
@@ -81,6 +83,34 @@ def test_the_manifest_promises_the_exports_that_the_app_offers():
     assert MANIFEST["framework"]["export"] == [name for name, is_on in offered.items() if is_on]
 
 
+def test_the_serving_manifest_starts_the_serving_app():
+    words = shlex.split(SERVE_MANIFEST["entrypoint"])
+    assert words[:4] == ["python3", "-m", "uvicorn", "main:model.app"]
+    assert paths.ROOT / words[words.index("--app-dir") + 1] == paths.SERVE
+    launch = next(c for c in LAUNCH["configurations"] if c["name"] == "Uvicorn Serve")
+    assert [launch["module"], *launch["args"]] == [
+        "127.0.0.1" if word == "0.0.0.0" else word for word in words[2:]
+    ]
+
+
+def test_the_platform_finds_the_serving_app():
+    assert SERVE_MANIFEST["session_tags"] == ["deployed_nn", "sly_video_tracking_by_detection"]
+    assert SERVE_MANIFEST["task_location"] == "application_sessions"
+    assert {"serve", "images", "videos", "framework:RT-DETRv2"} <= set(SERVE_MANIFEST["categories"])
+    assert "train" not in SERVE_MANIFEST["categories"]
+    for key in ("version", "docker_image", "cuda_version", "instance_version", "license"):
+        assert SERVE_MANIFEST[key] == MANIFEST[key]
+    for path in SERVE_MANIFEST["files"].values():
+        assert (paths.ROOT / path).is_file()
+
+
+def test_the_serving_page_offers_every_runtime_under_its_name():
+    from supervisely_integration.serve.sdk_patches import KINDS
+
+    assert SERVE_OPTIONS["supported_runtimes"] == list(KINDS)
+    assert SERVE_OPTIONS["external_model_options"]["classes"] is True
+
+
 # app_options.yaml
 
 
@@ -133,7 +163,7 @@ def test_a_launch_configuration_can_be_started(launch):
 def test_launch_configurations_are_all_there():
     names = [c["name"] for c in LAUNCH["configurations"]]
     assert names[0] == "Uvicorn Train"
-    assert {"Command-line training", "Tests"} <= set(names)
+    assert {"Uvicorn Serve", "Local Deploy", "Command-line training", "Tests"} <= set(names)
 
 
 def test_the_app_is_launched_as_the_manifest_does_but_for_this_machine_only():

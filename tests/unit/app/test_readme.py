@@ -35,3 +35,16 @@ def test_links_within_the_page_lead_somewhere():
     links = re.findall(r'href="#([^"]+)"', README)
     assert len(links) == 5
     assert set(links) <= titles
+
+
+def test_the_serving_page_says_what_there_is():
+    page = (paths.SERVE / "README.md").read_text(encoding="utf-8")
+    titles = {
+        re.sub(r"[^\w -]", "", title).lower().replace(" ", "-")
+        for title in re.findall(r"^#+ (.+)$", page, re.MULTILINE)
+    }
+    links = re.findall(r'href="#([^"]+)"', page)
+    assert len(links) == 6
+    assert set(links) <= titles
+    for name in re.findall(r"\]\(([\w.]+\.yaml)\)", page):
+        assert (paths.SERVE / name).is_file()
