@@ -22,6 +22,7 @@ from rtdetrv2_pytorch.src.misc.errors import RTDETRError
 
 from .copying import plan_copy
 from .instance import LOOPBACK, LocalInstance
+from .serve_options import add_serve_arguments
 from .storage.errors import StoreError
 from .store import TEAM_ID, Store
 from .train_options import add_train_arguments
@@ -41,7 +42,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         description="A Supervisely instance for one machine: no account, no network.",
     )
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
-    for add in (_add_up, _add_import, _add_train, _add_ls, _add_get, _add_rm):
+    for add in (_add_up, _add_import, _add_train, _add_serve, _add_ls, _add_get, _add_rm):
         command = add(commands)
         command.add_argument(
             "--root",
@@ -151,6 +152,19 @@ def _add_train(commands: "Commands[argparse.ArgumentParser]") -> argparse.Argume
 
 def _train(options: argparse.Namespace) -> int:
     from .train_command import run  # the engine behind it takes seconds to import
+
+    return run(options, Console(soft_wrap=True))
+
+
+def _add_serve(commands: "Commands[argparse.ArgumentParser]") -> argparse.ArgumentParser:
+    parser = commands.add_parser("serve", help="serve a checkpoint, in the app")
+    add_serve_arguments(parser)
+    parser.set_defaults(run=_serve)
+    return parser
+
+
+def _serve(options: argparse.Namespace) -> int:
+    from .serve_command import run  # the engine behind it takes seconds to import
 
     return run(options, Console(soft_wrap=True))
 

@@ -34,8 +34,6 @@ from supervisely_integration.serve.sdk_patches import (
 from supervisely_integration.serve.settings import PredictionSettings, with_threshold
 from supervisely_integration.train.run_config import find_base_config
 
-add_openvino()
-
 
 class RTDETRv2(ObjectDetection):  # type: ignore[misc]
     """A detector that is deployed, asked and stopped by the SDK.
@@ -51,11 +49,13 @@ class RTDETRv2(ObjectDetection):  # type: ignore[misc]
     MODELS = str(MODELS)
     APP_OPTIONS = str(SERVE_OPTIONS)
     INFERENCE_SETTINGS = str(INFERENCE_SETTINGS)
+    checkpoint_info: CheckpointInfo | None
 
     def __init__(self, *args: Any, **options: Any) -> None:
         self._lock = threading.Lock()
         self._predictor: Predictor | None = None
         self._opened: tuple[object, ...] | None = None
+        add_openvino()
         super().__init__(*args, **options)
         replace_shared_parts(self)
 

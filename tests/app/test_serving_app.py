@@ -2,10 +2,14 @@
 
 import json
 import shutil
+import signal
+import subprocess
+import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
 
+import httpx
 import numpy as np
 import pytest
 import torch
@@ -15,8 +19,9 @@ from rtdetrv2_pytorch.src.data.images import read_rgb
 from rtdetrv2_pytorch.src.deploy.predictor import Predictor
 from rtdetrv2_pytorch.src.deploy.runtimes import open_runtime
 from rtdetrv2_pytorch.src.solver import DetSolver
+from supervisely_integration.local.app_process import free_port
 from supervisely_integration.local.store import TEAM_ID
-from supervisely_integration.paths import SERVE
+from supervisely_integration.paths import ROOT, SERVE
 from supervisely_integration.serve.rtdetrv2 import to_predictions, whole_pixels
 from tests.app.running import RunningApp, make_project
 from tests.tiny import tiny_config
@@ -69,6 +74,7 @@ def served(instance, checkpoint, tmp_path_factory):
         task_id=task_id,
         app_dir=SERVE,
         variable="model",
+        environment={"APP_NAME": "Serve RT-DETRv2"},
     )
     with app:
         app.wait_until_ready()
@@ -360,3 +366,25 @@ def test_what_cannot_be_deployed_is_said_and_a_bare_file_can(deployed, checkpoin
     image_id, path = next(iter(deployed.pictures.items()))
     by_id = answer(ask(deployed, "inference_image_id", image_id=image_id, settings=EVERYTHING))
     assert found(by_id) == expected(checkpoint, path, confidence_threshold=0.0)
+
+
+def test_the_local_command_serves_the_latest_experiment(checkpoint, tmp_path):
+    from supervisely_integration.local.store import Store
+
+    store = Store(tmp_path / "instance")
+    info = {"artifacts_dir": f"{ARTIFACTS}/", "best_checkpoint": "best.pth"}
+    store.files.put_path(TEAM_ID, f"{ARTIFACTS}/experiment_info.json", json.dumps(info).encode())
+    store.files.put_path(TEAM_ID, BEST, checkpoint)
+    store.close()
+    port = free_port()
+    command = [sys.executable, "-m", "supervisely_integration.local", "serve"]
+    options = ["--root", str(tmp_path / "instance"), "--port", str(port)]
+    with subprocess.Popen(
+        [*command, *options], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    ) as process:
+        line = process.stdout.readline()
+        assert line == f"{BEST} is served at http://127.0.0.1:{port}\n"
+        answered = httpx.post(f"http://127.0.0.1:{port}/get_session_info", json={"state": {}})
+        assert answered.json()["app_name"] == "Serve RT-DETRv2"
+        process.send_signal(signal.SIGINT)
+        assert process.wait(60) == 0

@@ -1,0 +1,113 @@
+"""`python -m supervisely_integration.local serve`: instance, serving app and a model, in one."""
+
+import argparse
+import contextlib
+import json
+import signal
+from pathlib import Path
+
+import httpx
+from rich.console import Console
+
+from rtdetrv2_pytorch.src.misc.errors import CheckpointError, ConfigError
+
+from ..paths import SERVE, SERVE_MANIFEST
+from .app_process import AppProcess, is_port_free
+from .instance import LocalInstance
+from .store import TEAM_ID, Store
+from .training import run_task
+
+_MODULE_ID = 2
+
+
+def run(args: argparse.Namespace, console: Console) -> int:
+    """Serve until somebody ends it; returns the exit code.
+
+    Raises:
+        RTDETRError: if there is nothing to serve, or it cannot be served.
+    """
+    if not is_port_free(args.port):
+        raise ConfigError(f"port {args.port} is taken: end what listens there, or choose --port")
+    manifest = json.loads(SERVE_MANIFEST.read_text(encoding="utf-8"))
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    with LocalInstance(args.root) as instance, contextlib.suppress(KeyboardInterrupt):
+        checkpoint = args.checkpoint or latest_checkpoint(instance.store)
+
+        def start(task_id: int, data_dir: Path) -> AppProcess:
+            return AppProcess(
+                server_address=instance.address,
+                token=instance.token,
+                data_dir=data_dir,
+                task_id=task_id,
+                port=args.port,
+                environment={"APP_NAME": manifest["name"]},
+                app_dir=SERVE,
+                variable="model",
+            )
+
+        app_info = {
+            "id": _MODULE_ID,
+            "name": manifest["name"],
+            "version": "local",
+            "address": f"http://127.0.0.1:{args.port}",
+        }
+        task_id, _, app = run_task(instance.store, start, app=app_info, state={})
+        try:
+            with app:
+                app.wait_until_ready()
+                deploy(app, instance, checkpoint, args.runtime, args.device)
+                console.print(f"{checkpoint} is served at {app.address}", markup=False)
+                app.wait()
+        finally:
+            instance.store.set_task_status(task_id, "stopped")
+    return 0
+
+
+def latest_checkpoint(store: Store) -> str:
+    """The best checkpoint of the experiment that was written last.
+
+    Raises:
+        CheckpointError: if there is no experiment.
+    """
+    infos = [
+        record
+        for record in store.files.entries(TEAM_ID, "/experiments")
+        if record["name"] == "experiment_info.json"
+    ]
+    if not infos:
+        raise CheckpointError("no experiment in Team Files: train one, or give --checkpoint")
+    latest = max(infos, key=lambda record: (record["updatedAt"], record["id"]))
+    info = json.loads(store.files.contents(latest).read_text(encoding="utf-8"))
+    return f"{info['artifacts_dir'].rstrip('/')}/checkpoints/{Path(info['best_checkpoint']).name}"
+
+
+def deploy(
+    app: AppProcess, instance: LocalInstance, checkpoint: str, runtime: str, device: str | None
+) -> None:
+    """Let the app deploy a checkpoint, as the platform would.
+
+    Raises:
+        ConfigError: with what the app answers, if it does not.
+    """
+    if Path(checkpoint).is_file():
+        checkpoint = str(Path(checkpoint).resolve())
+    params = {
+        "model_source": "Custom models",
+        "model_files": {"checkpoint": checkpoint},
+        "model_info": {},
+        "device": device,
+        "runtime": runtime,
+    }
+    body = {
+        "state": {"deploy_params": params},
+        "context": {"outside_request": True},
+        "api_token": instance.token,
+        "server_address": instance.address,
+    }
+    answer = httpx.post(f"{app.address}/deploy_from_api", json=body, timeout=None)
+    if answer.status_code != httpx.codes.OK:
+        try:
+            reason = answer.json()["message"]
+        except (ValueError, KeyError):
+            reason = f"{answer.text}; its log is {app.log_file}"
+        raise ConfigError(f"{checkpoint} cannot be served: {reason}")
