@@ -15,9 +15,11 @@ from typing import Any
 import click
 import supervisely as sly
 import uvicorn
+from supervisely.geometry import point_location
 from supervisely.nn.benchmark import base_benchmark as sdk_base_benchmark
 from supervisely.nn.benchmark.object_detection import benchmark as sdk_benchmark
 from supervisely.nn.benchmark.object_detection.metric_provider import MetricProvider
+from supervisely.nn.inference import ObjectDetection
 from supervisely.nn.training import train_app as sdk_train_app
 
 from rtdetrv2_pytorch.src.solver.stopping import StopFlag
@@ -64,39 +66,35 @@ class OwnSession(sdk_train_app.SessionJSON):  # type: ignore[misc]
 
 
 def predicting_exactly(inference_class: type[Any]) -> type[Any]:
-    """Not in the list: predicted boxes are cut to whole pixels, which labels are, too.
-
-    A small box that is nearly right becomes exactly right, and the AP is too high. The geometries
-    of this serving class are written with fractions of pixels, if its predictions have them.
-    """
+    """A serving class that leaves fractions of pixels to the SDK; see `fractions_of_pixels`."""
 
     class Exact(inference_class):  # type: ignore[misc]
-        def _create_label(self, dto: Any, *args: Any) -> Any:
-            label = super()._create_label(dto, *args)
-            top, left, bottom, right = map(float, dto.bbox_tlbr)
-            written = label.geometry.to_json()
-            written["points"]["exterior"] = [[left, top], [max(left, right), max(top, bottom)]]
-            # Of the instance: a label takes no subclass of its class's geometry.
-            label.geometry.to_json = lambda: written
-            return label
+        def _create_label(self, dto: Any) -> sly.Label:
+            return ObjectDetection._create_label(self, dto)
 
     Exact.__name__ = inference_class.__name__
     return Exact
 
 
 @contextmanager
-def exact_downloads() -> Iterator[None]:
-    """Do not cut downloaded rectangles to whole pixels; see `predicting_exactly`."""
-    rounding = vars(sly.Rectangle)["_round_subpixel_coordinates"]
+def fractions_of_pixels() -> Iterator[None]:
+    """Not in the list: predicted boxes are cut to whole pixels, which labels are, too.
+
+    A small box that is nearly right becomes exactly right, and the AP is too high. Coordinates are
+    cut when a geometry is made, and when one is downloaded.
+    """
+    cut, cut_downloads = point_location.floor, vars(sly.Rectangle)["_round_subpixel_coordinates"]
 
     def as_they_are(*corners: float) -> tuple[float, ...]:
         return corners
 
+    point_location.floor = float
     sly.Rectangle._round_subpixel_coordinates = staticmethod(as_they_are)
     try:
         yield
     finally:
-        sly.Rectangle._round_subpixel_coordinates = rounding
+        point_location.floor = cut
+        sly.Rectangle._round_subpixel_coordinates = cut_downloads
 
 
 def ap_of_labelled_classes(metrics: MetricProvider) -> float:
@@ -115,12 +113,13 @@ class TrueBenchmark(sdk_train_app.ObjectDetectionBenchmark):  # type: ignore[mis
 
     def _run_inference(self, *args: Any, **options: Any) -> dict[str, Any]:
         sdk_benchmark.CONF_THRES = LOWEST_SCORE
-        return dict(super()._run_inference(*args, **options))
+        with fractions_of_pixels():
+            return dict(super()._run_inference(*args, **options))
 
     def _download_projects(self, save_images: bool = False) -> tuple[str, str]:
         """Predictions come with fractions of pixels; labels come as they did for training."""
         _, predictions = self.get_project_paths()
-        with exact_downloads():
+        with fractions_of_pixels():
             sdk_base_benchmark.download_project(
                 self.api,
                 self.dt_project_info.id,

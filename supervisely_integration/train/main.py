@@ -4,7 +4,13 @@ from typing import Any
 
 from supervisely.nn.training import loggers
 
-from supervisely_integration.paths import HYPERPARAMETERS, MODELS, TRAIN_OPTIONS
+from supervisely_integration.paths import (
+    HYPERPARAMETERS,
+    INFERENCE_SETTINGS,
+    MODELS,
+    TRAIN_OPTIONS,
+)
+from supervisely_integration.serve.rtdetrv2 import RTDETRv2
 from supervisely_integration.train.progress import AppProgress
 from supervisely_integration.train.sdk_patches import TrainApp
 from supervisely_integration.train.workflow import LOGS, run_training
@@ -15,6 +21,7 @@ train = TrainApp(
     hyperparameters=str(HYPERPARAMETERS),
     app_options=str(TRAIN_OPTIONS),
 )
+train.register_inference_class(RTDETRv2, str(INFERENCE_SETTINGS))
 
 
 @train.start
