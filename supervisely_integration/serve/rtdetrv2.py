@@ -14,6 +14,7 @@ import torch
 from fastapi import HTTPException
 from supervisely.nn.inference import ObjectDetection
 from supervisely.nn.prediction_dto import PredictionBBox
+from supervisely.nn.tracker import TRACKING_LIBS_INSTALLED
 from supervisely.nn.utils import CheckpointInfo, ModelSource, RuntimeType
 
 from rtdetrv2_pytorch.src.deploy.model_card import ModelCard
@@ -106,6 +107,11 @@ class RTDETRv2(ObjectDetection):  # type: ignore[misc]
         self.model_precision = card.precision.upper()
         if not _describes(self._model_meta, card):  # of an earlier model, or not of rectangles
             self.update_model_meta()
+
+    def _load_model_headless(self, *args: Any, **params: Any) -> None:
+        """The SDK keeps the name and the classes of an earlier model where a file brings none."""
+        self.checkpoint_info = self._model_meta = None
+        super()._load_model_headless(*args, **params)
 
     def _load_model(self, deploy_params: dict[str, Any]) -> None:
         super()._load_model(complete_deploy_params(deploy_params))
@@ -206,6 +212,7 @@ class RTDETRv2(ObjectDetection):  # type: ignore[misc]
     def get_info(self) -> dict[str, Any]:
         """What clients are told about the session."""
         info: dict[str, Any] = super().get_info()
+        info["tracking_on_videos_support"] = TRACKING_LIBS_INSTALLED
         if self._predictor is not None:
             card = self._predictor.runtime.card
             info |= {
@@ -216,6 +223,14 @@ class RTDETRv2(ObjectDetection):  # type: ignore[misc]
                 "input_size_hw": list(card.input_size_hw),
             }
         return info
+
+    def _tracker_init(self, tracker: str | None, tracker_settings: dict[str, Any]) -> Any:
+        """The SDK goes on without a tracker where its packages are missing."""
+        if tracker and not TRACKING_LIBS_INSTALLED:
+            raise ConfigError(
+                f"tracker = {tracker!r}: its packages are not here; install supervisely[tracking]"
+            )
+        return super()._tracker_init(tracker, tracker_settings)
 
     # --- requests ---------------------------------------------------------------------------
 

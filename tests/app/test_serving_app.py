@@ -12,7 +12,10 @@ from types import SimpleNamespace
 import httpx
 import numpy as np
 import pytest
+import requests
 import torch
+from supervisely.nn.inference.cache import InferenceImageCache
+from supervisely.nn.tracker import TRACKING_LIBS_INSTALLED
 
 from rtdetrv2_pytorch.src.data.digits import make_digits_dataset
 from rtdetrv2_pytorch.src.data.images import read_rgb
@@ -23,6 +26,7 @@ from supervisely_integration.local.app_process import free_port
 from supervisely_integration.local.store import TEAM_ID
 from supervisely_integration.paths import ROOT, SERVE
 from supervisely_integration.serve.rtdetrv2 import to_predictions, whole_pixels
+from supervisely_integration.serve.sdk_patches import ImageCache
 from tests.app.running import RunningApp, make_project
 from tests.tiny import tiny_config
 
@@ -164,7 +168,7 @@ def test_the_session_says_what_it_serves(deployed):
         "cpu",
     )
     assert info["number_of_classes"] == 10
-    assert info["tracking_on_videos_support"] is True
+    assert info["tracking_on_videos_support"] is TRACKING_LIBS_INSTALLED
     meta = answer(ask(deployed, "get_model_meta"))
     assert [each["title"] for each in meta["classes"]] == [str(i) for i in range(10)]
     assert {each["shape"] for each in meta["classes"]} == {"rectangle"}
@@ -363,9 +367,22 @@ def test_what_cannot_be_deployed_is_said_and_a_bare_file_can(deployed, checkpoin
     assert refused.status_code == 400
     assert "broken.pth" in refused.json()["message"]
     answer(deploy(deployed, path=str(bare)))
+    assert answer(ask(deployed, "get_deploy_info"))["checkpoint_name"] == "bare.pth"
     image_id, path = next(iter(deployed.pictures.items()))
     by_id = answer(ask(deployed, "inference_image_id", image_id=image_id, settings=EVERYTHING))
     assert found(by_id) == expected(checkpoint, path, confidence_threshold=0.0)
+
+
+def test_an_image_that_cannot_be_loaded_blocks_nobody(instance, tmp_path):
+    api = instance.api()
+    bare = InferenceImageCache(10, 60, base_folder=tmp_path / "bare")
+    with pytest.raises(requests.HTTPError):
+        bare.download_image(api, 99999)
+    assert "image_99999" in bare._load_queue  # the next one waits; else our own is not needed
+    ours = ImageCache(10, 60, base_folder=tmp_path / "ours")
+    for _ in range(2):
+        with pytest.raises(requests.HTTPError):
+            ours.download_image(api, 99999)
 
 
 def test_the_local_command_serves_the_latest_experiment(checkpoint, tmp_path):
