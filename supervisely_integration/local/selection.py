@@ -1,7 +1,7 @@
 """From a few words on the command line to the settings of the app, as its page would have them."""
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,6 +10,7 @@ from rtdetrv2_pytorch.src.misc.errors import ConfigError, DatasetError
 
 from .storage.listing import MAX_PER_PAGE, Listing
 from .store import Store
+from .train_options import EXPORTS
 
 _TRAIN_NAMES, _VAL_NAMES = ("train", "training"), ("val", "valid", "validation")
 _RANDOM_PERCENT = 80
@@ -174,6 +175,9 @@ def app_state(
     split: Mapping[str, Any],
     hyperparameters: str,
     experiment_name: str | None = None,
+    benchmark: bool = False,
+    speed_test: bool = False,
+    exports: Collection[str] = (),
 ) -> dict[str, Any]:
     """Settings in the form that the SDK loads.
 
@@ -183,6 +187,9 @@ def app_state(
         split: as `choose_split` gives it.
         hyperparameters: YAML text.
         experiment_name: for people; None lets the app choose.
+        benchmark: whether an evaluation report is made of the best checkpoint.
+        speed_test: whether the report tells its speed, too.
+        exports: formats to convert it to, of `EXPORTS`.
     """
     state: dict[str, Any] = {
         "model": {"source": "Pretrained models", "model_name": model},
@@ -192,8 +199,11 @@ def app_state(
         "options": {
             "convert_class_shapes": True,
             "cache_project": False,
-            "model_benchmark": {"enable": False, "speed_test": False},
-            "export": {"enable": False, "ONNXRuntime": False, "TensorRT": False},
+            "model_benchmark": {"enable": benchmark or speed_test, "speed_test": speed_test},
+            "export": {
+                "enable": bool(exports),
+                **{runtime: format_ in exports for format_, runtime in EXPORTS.items()},
+            },
         },
         "start_training": True,
     }

@@ -152,6 +152,9 @@ def _state(
         split=split,
         hyperparameters=yaml.safe_dump(values, sort_keys=False),
         experiment_name=args.name,
+        benchmark=args.benchmark,
+        speed_test=args.speedtest,
+        exports=args.export,
     )
 
 
@@ -237,4 +240,20 @@ def _conclude(store: Store, task_id: int, code: int, app: AppProcess, console: C
         return 1
     store.set_task_status(task_id, "finished")
     console.print(f"experiment: {info['artifacts_dir']}", markup=False, highlight=False)
+    evaluation = _evaluation(store, task_id, info, app.log_file)
+    if evaluation:
+        console.print(evaluation, markup=False, highlight=False)
     return 0
+
+
+def _evaluation(store: Store, task_id: int, info: dict[str, Any], log: Path) -> str:
+    """What the evaluation report says, or that there is none although it was asked for."""
+    metrics = info["evaluation_metrics"]
+    if metrics:
+        return (
+            f"evaluation: mAP {metrics['mAP']:.3f}, AP50 {metrics['AP50']:.3f}, "
+            f"F1 {metrics['f1']:.3f} at confidence {metrics['f1_optimal_conf']:.2f}"
+        )
+    state = store.tasks.info(task_id)["meta"]["params"]["state"]["guiState"] or {}
+    asked = state.get("options", {}).get("model_benchmark", {}).get("enable", False)
+    return f"no evaluation report; {log} says why" if asked else ""

@@ -3,7 +3,8 @@
 import argparse
 from pathlib import Path
 
-_APP_PORT = 8000  # the SDK's links and its benchmark know no other
+EXPORTS = {"onnx": "ONNXRuntime", "tensorrt": "TensorRT"}  # as typed -> as the SDK has it
+_APP_PORT = 8000
 
 
 def add_train_arguments(parser: argparse.ArgumentParser) -> None:
@@ -24,6 +25,20 @@ def add_train_arguments(parser: argparse.ArgumentParser) -> None:
         default=[],
         metavar="KEY=VALUE",
         help="change a hyperparameter; nested keys with dots; may be repeated",
+    )
+    parser.add_argument(
+        "--benchmark",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="end with an evaluation report of the best checkpoint; default: yes",
+    )
+    parser.add_argument("--speedtest", action="store_true", help="with its speed in the report")
+    parser.add_argument(
+        "--export",
+        choices=EXPORTS,
+        action="append",
+        default=[],
+        help="convert the best checkpoint, too; may be repeated",
     )
     parser.add_argument(
         "--app-state", type=Path, help="app_state.json of an experiment, instead of choices"

@@ -34,35 +34,57 @@ def make_project(store: Store, folder: Path, *, name: str, polygons: Collection[
     Objects of the classes in `polygons` are polygons, all others rectangles.
     """
     data = make_digits_dataset(folder, num_train=6, num_val=4)
-    shapes = {c: "polygon" if c in polygons else "rectangle" for c in CLASSES}
-    meta = {
-        "classes": [{"title": c, "shape": shapes[c], "color": "#FF0000"} for c in CLASSES],
-        "tags": [{"name": n, "value_type": "none", "color": "#00FF00"} for n in ("train", "val")],
-        "projectType": "images",
-    }
-    project_id = store.create_project(name, meta)
+    project_id = store.create_project(name, digits_meta(polygons))
     for split in ("train", "val"):
         dataset_id = store.create_dataset(project_id, split)
         content = json.loads((data / "annotations" / f"instances_{split}.json").read_text())
         for image in content["images"]:
-            image_id = store.add_image(
-                dataset_id, f"{split}_{image['file_name']}", data / split / image["file_name"]
-            )
-            objects = [
-                _object(annotation, shapes[str(annotation["category_id"])])
-                for annotation in content["annotations"]
-                if annotation["image_id"] == image["id"]
-            ]
-            store.set_annotation(
-                image_id,
-                {
-                    "description": "",
-                    "size": {"height": image["height"], "width": image["width"]},
-                    "tags": [{"name": split, "value": None}],
-                    "objects": objects,
-                },
-            )
+            path = data / split / image["file_name"]
+            own = f"{split}_{path.name}"
+            add_image(store, dataset_id, content, image, path, own, split, polygons)
     return project_id
+
+
+def digits_meta(polygons: Collection[str]) -> dict[str, Any]:
+    """Meta of a project of digits with tags for the split."""
+    return {
+        "classes": [
+            {"title": c, "shape": _shape(c, polygons), "color": "#FF0000"} for c in CLASSES
+        ],
+        "tags": [{"name": n, "value_type": "none", "color": "#00FF00"} for n in ("train", "val")],
+        "projectType": "images",
+    }
+
+
+def add_image(
+    store: Store,
+    dataset_id: int,
+    content: dict[str, Any],
+    image: dict[str, Any],
+    path: Path,
+    name: str,
+    tag: str,
+    polygons: Collection[str],
+) -> None:
+    """One image of a COCO file with its objects."""
+    objects = [
+        _object(annotation, _shape(str(annotation["category_id"]), polygons))
+        for annotation in content["annotations"]
+        if annotation["image_id"] == image["id"]
+    ]
+    store.set_annotation(
+        store.add_image(dataset_id, name, path),
+        {
+            "description": "",
+            "size": {"height": image["height"], "width": image["width"]},
+            "tags": [{"name": tag, "value": None}],
+            "objects": objects,
+        },
+    )
+
+
+def _shape(title: str, polygons: Collection[str]) -> str:
+    return "polygon" if title in polygons else "rectangle"
 
 
 def _object(annotation: dict[str, Any], shape: str) -> dict[str, Any]:
