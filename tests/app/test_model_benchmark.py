@@ -230,9 +230,10 @@ def test_what_the_report_shows_is_what_was_measured(finished):
         return finished.store.files.contents(finished.report[names[0]]).read_text()
 
     metrics = finished.info["evaluation_metrics"]
-    table = json.loads(shown("data/table_key_metrics"))
-    text = json.dumps(table)
-    assert str(round(metrics["mAP"], 2)) in text
+    overall = json.loads(shown("key_metrics_chart"))["chartContent"]["data"][0]
+    values = dict(zip(overall["theta"], overall["r"], strict=True))
+    for title, name in (("mAP", "mAP"), ("F1-score", "f1"), ("Avg. IoU", "iou")):
+        assert values[title] == pytest.approx(metrics[name])
     chart = json.loads(shown("confusion_matrix_chart"))["chartContent"]["data"][0]
     assert chart["x"] == [*CLASSES, "(None)"]
     assert "RT-DETRv2-S" in shown("markdown_overview")

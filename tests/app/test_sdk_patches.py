@@ -10,6 +10,9 @@ from tests.sdk import import_sdk
 
 import_sdk()
 
+from supervisely.geometry.rectangle import Rectangle  # noqa: E402
+from supervisely.nn.benchmark import base_benchmark  # noqa: E402
+from supervisely.nn.benchmark.object_detection import benchmark, metric_provider  # noqa: E402
 from supervisely.nn.training import loggers, train_app  # noqa: E402 (imported in a thread above)
 from supervisely.nn.training.gui import classes_selector, gui, training_process  # noqa: E402
 from supervisely.project import project  # noqa: E402
@@ -117,3 +120,56 @@ def test_conversion_hangs_on_the_checkbox_of_the_benchmark():
     text = source(gui.TrainGUI.__init__)
     inner = text[text.index("def need_convert_class_shapes") :]
     assert "run_model_benchmark_checkbox.is_checked()" in inner[: inner.index("task_type")]
+
+
+# --- the model benchmark ----------------------------------------------------------------
+
+
+def test_the_benchmark_knows_one_port():
+    """Pitfall 2: app_port, OwnSession."""
+    assert "port = 8000\n" in source(BARE._run_model_benchmark)
+
+
+def test_a_failed_benchmark_is_logged_and_forgotten():
+    """Pitfall 24: overheard_errors, BenchmarkedTrainApp._benchmark_failed."""
+    text = source(BARE._run_model_benchmark)
+    handler = text[text.index("except Exception as e:") :]
+    assert "logger.error" in handler
+    assert "raise" not in handler
+
+
+def test_the_benchmark_asks_for_few_detections():
+    """TrueBenchmark._run_inference."""
+    assert "CONF_THRES = 0.05\n" in source(benchmark)
+
+
+def test_the_speed_test_is_as_long_without_a_gpu():
+    """TrueBenchmark._run_speedtest."""
+    assert "num_iterations: int = 100" in source(base_benchmark.BaseBenchmark.run_speedtest)
+    assert "bm.run_speedtest(session, self.project_info.id)" in source(BARE._run_model_benchmark)
+
+
+def test_rectangles_are_cut_to_whole_pixels():
+    """fractions_of_pixels."""
+    rectangle = Rectangle(1.25, 2.5, 30.75, 40.875)
+    assert rectangle.to_json()["points"]["exterior"] == [[2, 1], [40, 30]]
+    assert Rectangle._round_subpixel_coordinates(1.25, 2.5, 30.75, 40.875) != (
+        *(1.25, 2.5),
+        *(30.75, 40.875),
+    )
+
+
+def test_a_class_without_a_box_counts_as_one_never_found():
+    """ap_of_labelled_classes."""
+    text = source(metric_provider.MetricProvider.AP_custom_per_class)
+    assert "np.nan_to_num(ap, nan=0)" in text
+    assert 'f"AP{iou_name}": self.AP_custom()' in source(
+        metric_provider.MetricProvider.json_metrics
+    )
+
+
+def test_labels_are_converted_whatever_was_trained_on():
+    """Pitfall 6: BenchmarkedTrainApp._convert_and_split_gt_project."""
+    text = source(BARE._convert_and_split_gt_project)
+    assert '"tmp_project",' in text
+    assert "is_convert_class_shapes_enabled" not in text

@@ -101,7 +101,18 @@ def test_settings_are_what_the_page_would_say():
     assert state["model"] == {"source": "Pretrained models", "model_name": "RT-DETRv2-S"}
     assert state["start_training"] is True
     assert state.keys() == state_of(split).keys()
-    assert state["options"].keys() == state_of(split)["options"].keys()
+    assert state["options"] == state_of(split)["options"]
+
+
+def test_a_report_and_exports_are_asked_for_in_the_settings():
+    chosen = {"model": "RT-DETRv2-S", "classes": ["cat"], "split": {}, "hyperparameters": ""}
+    options = app_state(**chosen, benchmark=True, exports=["onnx"])["options"]
+    assert options["model_benchmark"] == {"enable": True, "speed_test": False}
+    assert options["export"] == {"enable": True, "ONNXRuntime": True, "TensorRT": False}
+    # A speed test is a part of the report.
+    options = app_state(**chosen, speed_test=True)["options"]
+    assert options["model_benchmark"] == {"enable": True, "speed_test": True}
+    assert options["export"] == {"enable": False, "ONNXRuntime": False, "TensorRT": False}
 
 
 def test_a_folder_is_imported_once_and_again_when_it_has_changed(tmp_path):
@@ -153,6 +164,9 @@ def test_a_training_from_the_terminal(tmp_path):
     assert done.returncode == 0, done.stdout + done.stderr
     assert "epoch   1/1  AP" in done.stdout
     assert "experiment: /experiments/1_digits/1_RT-DETRv2" in done.stdout
+    # A report is made unless it is refused; of a model that finds nothing it cannot be.
+    assert "no evaluation report; " in done.stdout
+    assert "app.log says why" in " ".join(done.stdout.split())
     store = Store(root)
     info = find_experiment(store, 1)
     assert info["experiment_name"] == "first"
