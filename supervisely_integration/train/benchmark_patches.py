@@ -7,7 +7,6 @@ about each work-around.
 """
 
 import logging
-import shutil
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -25,6 +24,7 @@ from supervisely.nn.training import train_app as sdk_train_app
 
 from rtdetrv2_pytorch.src.solver.stopping import StopFlag
 
+from .coco import box_objects
 from .stopping import Stopped
 
 logger = logging.getLogger(__name__)
@@ -34,7 +34,6 @@ logger = logging.getLogger(__name__)
 LOWEST_SCORE = 0.02
 CPU_ITERATIONS = 20  # of the speed test, for each of its three batch sizes
 _DEFAULT_PORT = 8000
-_CONVERTED = "tmp_project"  # where the SDK converts labels
 _ENDING = ("stop_inference", "clear_inference_request")  # what a stopped benchmark still sends
 
 
@@ -185,21 +184,66 @@ class BenchmarkedTrainApp(sdk_train_app.TrainApp):  # type: ignore[misc]
         super().register_inference_class(predicting_exactly(inference_class), inference_settings)
 
     def _convert_and_split_gt_project(self, task_type: str) -> tuple[int | None, dict[str, Any]]:
-        """Not in the list: labels of other shapes become boxes even where training left them out.
+        """Not in the list: the SDK converts what training left out, and fails on nested data sets.
 
-        Pitfall 6: they are converted in a folder of the current directory, which has to be new.
+        Here the images of the validation split are copied, with the boxes of the training.
         """
+        splits = self._postprocess_splits()
         if not self.gui.classes_selector.is_convert_class_shapes_enabled():
-            return None, self._postprocess_splits()
-        shutil.rmtree(_CONVERTED, ignore_errors=True)
+            return None, splits
         try:
-            converted: tuple[int, dict[str, Any]] = super()._convert_and_split_gt_project(task_type)
+            project_id, image_ids = self._copy_with_boxes(self._image_ids(splits["val"]))
         except Exception as error:
             self._benchmark_failed(str(error) or repr(error))
             raise
-        return converted
+        return project_id, {**splits, "val": {"dataset_ids": None, "images_ids": image_ids}}
 
-    def _run_model_benchmark(self, *args: Any, **options: Any) -> tuple[Any, ...]:
+    def _copy_with_boxes(self, image_ids: list[int]) -> tuple[int, list[int]]:
+        """Copy images into a new project whose objects are boxes; returns it and the copies."""
+        project = self._api.project.create(
+            self.workspace_id,
+            f"[detection]: {self.project_info.name}",
+            description=f"Labels of task {self.task_id} as boxes, for its evaluation report",
+            change_name_if_conflict=True,
+        )
+        classes = [self.project_meta.get_obj_class(title) for title in self.classes]
+        meta = sly.ProjectMeta([c.clone(geometry_type=sly.Rectangle) for c in classes])
+        self._api.project.update_meta(project.id, meta)
+        groups: dict[int, list[int]] = {}
+        for info in self._api.image.get_info_by_id_batch(image_ids):
+            groups.setdefault(info.dataset_id, []).append(info.id)
+        copies = []
+        for dataset_id, ids in groups.items():
+            name = self._api.dataset.get_info_by_id(dataset_id).name
+            own = self._api.dataset.create(project.id, name, change_name_if_conflict=True)
+            labels = {
+                each.image_id: {
+                    **each.annotation,
+                    "tags": [],
+                    "objects": box_objects(each.annotation, self.classes, each.image_name),
+                }
+                for each in self._api.annotation.download_batch(dataset_id, ids)
+            }
+            made = [image.id for image in self._api.image.copy_batch(own.id, ids)]
+            self._api.annotation.upload_jsons(made, [labels[id_] for id_ in ids])
+            copies += made
+        return project.id, copies
+
+    def _image_ids(self, split: dict[str, Any]) -> list[int]:
+        """Images of one split, which may be named by its data sets."""
+        if split["images_ids"] is not None:
+            return list(split["images_ids"])
+        datasets = split["dataset_ids"]
+        return [image.id for id_ in datasets for image in self._api.image.get_list(id_)]
+
+    def _run_model_benchmark(
+        self,
+        local_artifacts_dir: str,
+        remote_artifacts_dir: str,
+        experiment_info: dict[str, Any],
+        splits_data: dict[str, Any],
+        *others: Any,
+    ) -> tuple[Any, ...]:
         def own_session(api: sly.Api, session_url: str) -> OwnSession:
             return OwnSession(api, session_url=session_url, stop=self.stop_flag)
 
@@ -207,7 +251,23 @@ class BenchmarkedTrainApp(sdk_train_app.TrainApp):  # type: ignore[misc]
         sdk_train_app.ObjectDetectionBenchmark = TrueBenchmark
         MetricProvider.AP_custom = ap_of_labelled_classes
         with overheard_errors() as reasons:
-            results: tuple[Any, ...] = super()._run_model_benchmark(*args, **options)
+            try:
+                # Not in the list: a data set in another one is looked for without its parent. By
+                # their images all are found.
+                validation = {
+                    "dataset_ids": None,
+                    "images_ids": self._image_ids(splits_data["val"]),
+                }
+                results: tuple[Any, ...] = super()._run_model_benchmark(
+                    local_artifacts_dir,
+                    remote_artifacts_dir,
+                    experiment_info,
+                    {**splits_data, "val": validation},
+                    *others,
+                )
+            except Exception as error:
+                self._benchmark_failed(str(error) or repr(error))
+                raise
         report_id = results[2]
         if report_id is None:
             self._benchmark_failed(reasons[0] if reasons else "no reason was given")

@@ -163,6 +163,33 @@ def write_coco(
     return CocoData(train, val, warnings)
 
 
+def box_objects(
+    content: Mapping[str, Any], classes: Sequence[str], image: str
+) -> list[dict[str, Any]]:
+    """Objects of one annotation as rectangles of the same format: the boxes to train on.
+
+    Args:
+        content: of an annotation file.
+        classes: selected classes.
+        image: name of the image.
+    """
+    figures = _Figures({title: number for number, title in enumerate(classes)}, convert_shapes=True)
+    width, height = _size_wh(content, Path(image))
+    for figure in content.get("objects") or ():
+        figures.add(figure, {"id": 0, "file_name": image, "width": width, "height": height})
+    return [
+        {
+            "classTitle": classes[each["category_id"]],
+            "geometryType": _RECTANGLE,
+            "description": "",
+            "tags": [],
+            "points": {"exterior": [[x, y], [x + w - 1, y + h - 1]], "interior": []},
+        }
+        for each in figures.annotations
+        for x, y, w, h in [each["bbox"]]
+    ]
+
+
 def images_on_disk(project_dir: Path) -> dict[str, set[str]]:
     """Names of the images of a downloaded project, by the path of their data set.
 

@@ -76,8 +76,11 @@ def make_project(store, folder, *, name, polygons=()):
     data = make_digits_dataset(folder, num_train=4, num_val=1)
     content = json.loads((data / "annotations" / "instances_train.json").read_text())
     project_id = store.create_project(name, digits_meta(polygons))
-    datasets = {"train": store.create_dataset(project_id, "train")}
-    datasets["val"] = store.create_dataset(project_id, "val")
+    parent = store.create_dataset(project_id, "all")
+    datasets = {
+        split: store.create_dataset(project_id, split, parent_id=parent)
+        for split in ("train", "val")
+    }
     for split, copies in (("train", 25), ("val", 1)):
         for image in content["images"]:
             path = data / "train" / image["file_name"]

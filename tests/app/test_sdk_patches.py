@@ -11,7 +11,7 @@ from tests.sdk import import_sdk
 import_sdk()
 
 from supervisely.geometry.rectangle import Rectangle  # noqa: E402
-from supervisely.nn.benchmark import base_benchmark  # noqa: E402
+from supervisely.nn.benchmark import base_benchmark, base_visualizer  # noqa: E402
 from supervisely.nn.benchmark.object_detection import benchmark, metric_provider  # noqa: E402
 from supervisely.nn.training import loggers, train_app  # noqa: E402 (imported in a thread above)
 from supervisely.nn.training.gui import classes_selector, gui, training_process  # noqa: E402
@@ -169,7 +169,13 @@ def test_a_class_without_a_box_counts_as_one_never_found():
 
 
 def test_labels_are_converted_whatever_was_trained_on():
-    """Pitfall 6: BenchmarkedTrainApp._convert_and_split_gt_project."""
+    """BenchmarkedTrainApp._convert_and_split_gt_project."""
     text = source(BARE._convert_and_split_gt_project)
-    assert '"tmp_project",' in text
     assert "is_convert_class_shapes_enabled" not in text
+    assert "parent_id" not in text
+
+
+def test_the_parents_of_data_sets_are_not_looked_for():
+    """BenchmarkedTrainApp._run_model_benchmark."""
+    text = source(base_visualizer.BaseVisualizer._get_eval_project_infos)
+    assert "ApiField.VALUE: [ds.name for ds in self.gt_dataset_infos]" in text
