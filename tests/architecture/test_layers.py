@@ -16,7 +16,8 @@ ALLOWED = {
     "optim": {"structures", "misc"},
     "core": BELOW_CORE,
     "solver": {"structures", "misc", "data", "optim", "core"},
-    "tools": BELOW_CORE | {"core", "solver"},
+    "deploy": {"structures", "misc", "data", "core"},
+    "tools": BELOW_CORE | {"core", "solver", "deploy"},
 }
 
 

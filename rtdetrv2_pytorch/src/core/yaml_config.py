@@ -1,6 +1,7 @@
 """`YAMLConfig`: a configuration file, checked when it is opened, built when it is used."""
 
 import logging
+from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -59,14 +60,33 @@ class YAMLConfig:
         resume: str | None = None,
         **overrides: Any,
     ) -> None:
-        self.path = Path(path)
-        layers = yaml_files.read_layers(path)
         own = yaml_files.plain(yaml_files.rename_keys(overrides))
         own |= {k: v for k, v in (("tuning", tuning), ("resume", resume)) if v is not None}
+        self._open(Path(path), yaml_files.read_layers(path), own)
+
+    @classmethod
+    def from_values(cls, values: Mapping[str, Any], *, name: str) -> "YAMLConfig":
+        """Open a configuration that is not in a file, such as the one in a checkpoint.
+
+        Args:
+            values: what a file would say; includes are not followed.
+            name: of where they come from, for messages.
+
+        Raises:
+            ConfigError: naming the first thing that is wrong.
+        """
+        own: dict[str, Any] = yaml_files.plain(yaml_files.rename_keys(values))
+        cfg = cls.__new__(cls)
+        cfg._open(Path(name), [Layer(name, own, own.get("epoches"))], {})
+        return cfg
+
+    def _open(self, path: Path, layers: list[Layer], own: dict[str, Any]) -> None:
+        self.path = path
         inherited = yaml_files.merge_layers(layers).get("epoches")
         layers.append(Layer("overrides", own, own.get("epoches", inherited)))
         self.layers = layers
         self.yaml_cfg: dict[str, Any] = yaml_files.merge_layers(layers)
+        tuning, resume = own.get("tuning"), own.get("resume")
         if resume is not None and tuning is None:
             self.yaml_cfg.pop("tuning", None)  # a recipe's starting point, long left behind
         if tuning is not None and resume is None:

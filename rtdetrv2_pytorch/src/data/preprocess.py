@@ -1,4 +1,6 @@
-"""From an image in memory to the network's input: shared by validation, serving and demos."""
+"""From images in memory to the network's input: shared by validation, serving and demos."""
+
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -16,5 +18,28 @@ def preprocess(image: np.ndarray, size_hw: tuple[int, int]) -> Tensor:
     Returns:
         [3, height, width] uint8; the model scales it to 0..1.
     """
-    pixels = torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1)
-    return resize(pixels, list(size_hw), antialias=True)
+    return preprocess_batch([image], size_hw, torch.device("cpu"))[0]
+
+
+def preprocess_batch(
+    images: Sequence[np.ndarray], size_hw: tuple[int, int], device: torch.device
+) -> Tensor:
+    """Resize images on a device; those of one size together.
+
+    Args:
+        images: [H, W, 3] uint8 RGB each.
+        size_hw: (height, width) that the network takes.
+        device: where to work.
+
+    Returns:
+        [B, 3, height, width] uint8 on the device.
+    """
+    batch = torch.empty((len(images), 3, *size_hw), dtype=torch.uint8, device=device)
+    places: dict[tuple[int, ...], list[int]] = {}
+    for place, image in enumerate(images):
+        places.setdefault(image.shape, []).append(place)
+    for same in places.values():
+        pixels = torch.from_numpy(np.stack([images[place] for place in same])).to(device)
+        resized = resize(pixels.permute(0, 3, 1, 2), list(size_hw), antialias=True)
+        batch[torch.tensor(same, device=device)] = resized
+    return batch

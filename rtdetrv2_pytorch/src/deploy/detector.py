@@ -1,0 +1,189 @@
+"""A checkpoint as one module: images and their sizes in, detections out."""
+
+import logging
+from collections.abc import Mapping, Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+import yaml
+from torch import Tensor, nn
+
+from ..core.yaml_config import YAMLConfig
+from ..core.yaml_files import get, merge, merge_layers, read_layers
+from ..misc.coco import COCO_CATEGORIES
+from ..misc.errors import CheckpointError, ConfigError
+from ..misc.weights import load_checkpoint, load_strict, locate, model_state
+from .model_card import ModelCard, class_names_of, sha256_of, thresholds_of
+
+logger = logging.getLogger(__name__)
+
+Sampling = Literal["default", "discrete"]
+
+_VERSIONS_OF = ("torch", "torchvision", "onnx")
+# What the network does not depend on; some of it names files of another machine.
+_NOT_THE_NETWORK = (
+    *("train_dataloader", "val_dataloader", "output_dir", "summary_dir", "tuning", "resume"),
+    *("device", "last_epoch"),
+)
+_VALIDATION_OPS = ("val_dataloader", "dataset", "transforms", "ops")
+# Serving does the first; the others change no pixels of an image from a file.
+_PREPROCESSING = ("Resize", "ConvertPILImage", "ConvertBoxes", "SanitizeBoundingBoxes")
+
+
+class Detector(nn.Module):
+    """Model and postprocessor, fused for inference.
+
+    Args:
+        model: the network.
+        postprocessor: predictions -> detections.
+    """
+
+    def __init__(self, model: nn.Module, postprocessor: nn.Module) -> None:
+        super().__init__()
+        self.model = model.deploy()  # type: ignore[operator]
+        self.postprocessor = postprocessor.deploy()  # type: ignore[operator]
+        self.requires_grad_(False)
+        self.eval()
+
+    def forward(self, images: Tensor, orig_target_sizes: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Detect; the names of the arguments are those of the exported inputs.
+
+        Args:
+            images: [B, 3, H, W] RGB, float 0..1 or uint8.
+            orig_target_sizes: [B, 2] as (width, height) of the original images.
+
+        Returns:
+            labels [B, N] int64, boxes [B, N, 4] xyxy in pixels of the original images, scores
+            [B, N], best first.
+        """
+        result: tuple[Tensor, Tensor, Tensor]
+        result = self.postprocessor(self.model(images), orig_target_sizes)
+        return result
+
+
+def load_detector(
+    checkpoint: str | Path,
+    *,
+    config: str | Path | None = None,
+    class_names: Sequence[str] | None = None,
+    sampling: Sampling | None = None,
+) -> tuple[Detector, ModelCard]:
+    """Build the detector of a checkpoint.
+
+    Checkpoints of this program describe themselves. Others need their configuration, and names
+    for their classes unless these are COCO's 80.
+
+    Args:
+        checkpoint: path or URL.
+        config: YAML file of the network; default: what the checkpoint holds.
+        class_names: in label order; default: what the checkpoint holds.
+        sampling: another one than the network was trained with; None keeps it.
+
+    Returns:
+        The detector on the CPU, in evaluation mode, and its card.
+
+    Raises:
+        CheckpointError: if the file is no checkpoint, is of another network, or says too little.
+        ConfigError: if the configuration is wrong.
+    """
+    path = locate(checkpoint)
+    content = load_checkpoint(path)
+    values = _network_config(content, Path(config) if config else None, path)
+    if sampling is not None:
+        values = merge(values, {"RTDETRTransformerv2": {"cross_attn_method": sampling}})
+    cfg = YAMLConfig.from_values(values, name=f"configuration of {path.name}")
+    names = class_names or class_names_of(content)
+    if names is not None:
+        cfg.yaml_cfg["num_classes"] = len(names)
+    load_strict(cfg.model, model_state(content), source=str(path))
+    if names is None:
+        names = _published_names(int(cfg.yaml_cfg.get("num_classes", 80)), path)
+    detector = Detector(cfg.model, cfg.postprocessor)
+    info = content.get("model_info")
+    card = ModelCard(
+        class_names=tuple(names),
+        input_size_hw=_input_size(content, cfg),
+        model_name=str(info.get("model_name", "")) if isinstance(info, Mapping) else "",
+        num_detections=_num_detections(cfg, len(names)),
+        sampling=get(cfg.yaml_cfg, ("RTDETRTransformerv2", "cross_attn_method")) or "default",
+        source_sha256=sha256_of(path),
+        versions={name: version(name) for name in _VERSIONS_OF},
+        **thresholds_of(content),
+    )
+    return detector, card
+
+
+def _network_config(content: Mapping[str, Any], config: Path | None, path: Path) -> dict[str, Any]:
+    """The part of a configuration that describes the network."""
+    if config is not None:
+        values: Any = merge_layers(read_layers(config))
+    elif isinstance(content.get("config"), Mapping):
+        values = dict(content["config"])
+    else:
+        values = _embedded_config(content, path)
+    _check_preprocessing(values, path)
+    values = {key: value for key, value in values.items() if key not in _NOT_THE_NETWORK}
+    for backbone in ("PResNet", "HGNetv2"):
+        if isinstance(values.get(backbone), Mapping):
+            values = merge(values, {backbone: {"pretrained": False}})  # the weights are here
+    return values
+
+
+def _embedded_config(content: Mapping[str, Any], path: Path) -> Any:
+    """The file, as {"name", "content"}, that the Supervisely SDK puts into its experiments' files."""
+    text = get(content, ("model_files", "config", "content"))
+    try:
+        values = yaml.safe_load(text) if isinstance(text, str) else None
+    except yaml.YAMLError as error:
+        raise CheckpointError(f"{path}: the configuration in it is damaged ({error})") from error
+    if not isinstance(values, Mapping):
+        raise CheckpointError(
+            f"{path}: does not say which network it is of; give its configuration, too (a YAML "
+            "file, for example rtdetrv2_r18vd_120e_coco.yml)"
+        )
+    return values
+
+
+def _check_preprocessing(values: Mapping[str, Any], path: Path) -> None:
+    ops = get(values, _VALIDATION_OPS) or []
+    other = [op.get("type") for op in ops if op.get("type") not in _PREPROCESSING]
+    if other:
+        raise ConfigError(
+            f"{path.name}: was validated on images prepared by {', '.join(map(str, other))}, which "
+            "serving does not do, so that results would differ; train without it"
+        )
+
+
+def _published_names(num_classes: int, path: Path) -> list[str]:
+    if num_classes == len(COCO_CATEGORIES):
+        return list(COCO_CATEGORIES.values())
+    raise CheckpointError(
+        f"{path}: has {num_classes} classes and does not say their names; give class names in "
+        "the order of the labels"
+    )
+
+
+def _input_size(content: Mapping[str, Any], cfg: YAMLConfig) -> tuple[int, int]:
+    height, width = content.get("eval_spatial_size") or cfg.yaml_cfg.get(
+        "eval_spatial_size", (640, 640)
+    )
+    return int(height), int(width)
+
+
+def _num_detections(cfg: YAMLConfig, num_classes: int) -> int:
+    """Detections per image: no more than there are (query, class) pairs."""
+    queries = get(cfg.yaml_cfg, ("RTDETRTransformerv2", "num_queries")) or 300
+    postprocessor: Any = cfg.postprocessor
+    pairs = queries * num_classes if postprocessor.use_focal_loss else queries
+    return min(int(postprocessor.num_top_queries), int(pairs))
+
+
+@torch.inference_mode()
+def example_inputs(card: ModelCard, batch: int = 2) -> tuple[Tensor, Tensor]:
+    """Inputs of the right shapes for tracing: noise, and images of different sizes."""
+    height, width = card.input_size_hw
+    images = torch.rand(batch, 3, height, width, generator=torch.Generator().manual_seed(0))
+    sizes = torch.tensor([[640 + 32 * i, 480 + 16 * i] for i in range(batch)])
+    return images, sizes

@@ -1,0 +1,145 @@
+"""An ONNX graph in mixed precision: 16 bits where that is safe, 32 bits everywhere else.
+
+Half precision has 11 bits: enough for features, not for pixels, and its squares overflow beyond
+255. So the norms, softmax and the sampling stay in 32 bits, and of everything that comes after the
+choice of the queries (boxes, offsets, scores) only the products with weights are done in 16. The
+types are written into the graph, so that every runtime computes the same, TensorRT's strongly
+typed networks included.
+
+Tools that convert by a list of operators put a pair of casts around each of them, and send the
+boxes between two of them through 16 bits; see docs/decisions/0011.
+"""
+
+from collections.abc import Iterable
+
+import numpy as np
+import onnx
+from onnx import TensorProto, helper, numpy_helper
+
+_SINGLE = {
+    *("LayerNormalization", "Softmax", "GridSample", "TopK", "ReduceMax", "ReduceSum"),
+    *("Exp", "Log", "Pow", "Sqrt", "Reciprocal", "NonMaxSuppression"),
+}
+_PRODUCTS = {"Conv", "Gemm", "MatMul"}
+_SMALLEST, _LARGEST = 6.0e-8, 65504.0  # of half precision, in absolute value
+
+
+def to_half(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Convert a detector's graph to mixed precision; inputs and outputs stay float32.
+
+    Args:
+        model: a float32 graph without subgraphs.
+
+    Returns:
+        A new model.
+    """
+    result = onnx.ModelProto()
+    result.CopyFrom(onnx.shape_inference.infer_shapes(model))
+    _Converter(result.graph).run()
+    del result.graph.value_info[:]  # the types in it are the old ones
+    return result
+
+
+class _Converter:
+    """Walks the nodes in order and casts every tensor once per type that it is needed in."""
+
+    def __init__(self, graph: onnx.GraphProto) -> None:
+        self.graph = graph
+        infos = [*graph.value_info, *graph.input, *graph.output]
+        self.types = {info.name: info.type.tensor_type.elem_type for info in infos}
+        self.constants = {tensor.name: tensor for tensor in graph.initializer}
+        self.types |= {name: tensor.data_type for name, tensor in self.constants.items()}
+        self.nodes: list[onnx.NodeProto] = []
+        self.cast: dict[tuple[str, int], str] = {}
+
+    def run(self) -> None:
+        """Rewrite the graph in place."""
+        outputs = {info.name for info in self.graph.output}
+        late: set[str] = set()  # tensors after the choice of the queries
+        for node in self.graph.node:
+            is_late = node.op_type == "TopK" or not late.isdisjoint(node.input)
+            if is_late:
+                late.update(node.output)
+            wanted = self._precision(node, is_late)
+            node = _copy(node)
+            if node.op_type == "Constant":
+                self.types[node.output[0]] = _constant_type(node)
+            else:
+                self._cast_inputs(node, wanted)
+            self.nodes.append(node)
+            self._note_outputs(node, wanted, outputs)
+        del self.graph.node[:]
+        self.graph.node.extend(self.nodes)
+        used = {name for node in self.nodes for name in node.input}
+        kept = [t for name, t in self.constants.items() if name in used]
+        del self.graph.initializer[:]
+        self.graph.initializer.extend(kept)
+
+    def _precision(self, node: onnx.NodeProto, is_late: bool) -> int:
+        if node.op_type in _SINGLE or (is_late and node.op_type not in _PRODUCTS):
+            return int(TensorProto.FLOAT)
+        return int(TensorProto.FLOAT16)
+
+    def _cast_inputs(self, node: onnx.NodeProto, wanted: int) -> None:
+        if node.op_type == "Cast":
+            return  # says itself what comes out
+        for place, name in enumerate(node.input):
+            is_value = place == 0 or node.op_type != "Resize"  # regions and scales stay as they are
+            if name and is_value and self.types.get(name) in (_FLOAT, _HALF):
+                node.input[place] = self._as(name, wanted)
+
+    def _as(self, name: str, wanted: int) -> str:
+        if self.types[name] == wanted:
+            return name
+        if (name, wanted) not in self.cast:
+            suffix = "half" if wanted == _HALF else "single"
+            other = f"{name}_{suffix}"
+            self.cast[name, wanted] = other
+            self.types[other] = wanted
+            if name in self.constants:
+                self.constants[other] = _converted(self.constants[name], other)
+            else:
+                self.nodes.append(helper.make_node("Cast", [name], [other], other, to=wanted))
+        return self.cast[name, wanted]
+
+    def _note_outputs(self, node: onnx.NodeProto, wanted: int, outputs: Iterable[str]) -> None:
+        for place, name in enumerate(node.output):
+            if self.types.get(name) != _FLOAT or node.op_type in ("Cast", "Constant"):
+                continue
+            if wanted == _FLOAT or not _follows_input(node):
+                continue
+            if name in outputs:  # the contract says float32
+                node.output[place] = f"{name}_half"
+                self.nodes.append(helper.make_node("Cast", [f"{name}_half"], [name], to=_FLOAT))
+            else:
+                self.types[name] = _HALF
+
+
+_FLOAT, _HALF = int(TensorProto.FLOAT), int(TensorProto.FLOAT16)
+
+
+def _copy(node: onnx.NodeProto) -> onnx.NodeProto:
+    copy = onnx.NodeProto()
+    copy.CopyFrom(node)
+    return copy
+
+
+def _follows_input(node: onnx.NodeProto) -> bool:
+    """Whether the output has the type of the input; ConstantOfShape has that of its value."""
+    return node.op_type not in ("ConstantOfShape", "Range", "EyeLike")
+
+
+def _constant_type(node: onnx.NodeProto) -> int:
+    for attribute in node.attribute:
+        if attribute.name == "value":
+            return int(attribute.t.data_type)
+        if attribute.name in ("value_float", "value_floats"):
+            return _FLOAT
+    return int(TensorProto.INT64)
+
+
+def _converted(tensor: onnx.TensorProto, name: str) -> onnx.TensorProto:
+    values = numpy_helper.to_array(tensor).astype(np.float32)
+    # What is too small becomes 0, what is too large the largest: never an infinity.
+    halves = np.clip(values, -_LARGEST, _LARGEST).astype(np.float16)
+    return numpy_helper.from_array(halves, name)

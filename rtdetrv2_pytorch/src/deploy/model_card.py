@@ -1,0 +1,145 @@
+"""What a model file says about itself, so that it can be used with no other file beside it."""
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from ..misc.errors import CheckpointError
+
+Precision = Literal["fp32", "fp16"]
+
+FORMAT = "1"
+_READ_BY_PROGRAMS = (
+    "model_name",
+    "class_names",
+    "input_size_hw",
+    "num_detections",
+    "threshold",
+    "class_thresholds",
+    "precision",
+    "sampling",
+    "nms_iou",
+    "source_sha256",
+    "versions",
+)
+# The contract of the two inputs and three outputs, for people who use the file with other code.
+_READ_BY_PEOPLE = {
+    "images": "[N, 3, height, width] float32 RGB; pixel / 255, no mean, no standard deviation",
+    "preprocessing": "resize to input_size_hw whatever the shape, bilinear with antialiasing",
+    "orig_target_sizes": "[N, 2] int64 (width, height) of the original images",
+    "labels": "[N, num_detections] int64, places in class_names",
+    "boxes": "[N, num_detections, 4] float32 x1 y1 x2 y2 in pixels of the original images",
+    "scores": "[N, num_detections] float32 0..1, best first; use those above the thresholds",
+    "input_size_order": "height, width",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelCard:
+    """Facts that a detector cannot be used without.
+
+    Attributes:
+        class_names: in label order.
+        input_size_hw: (height, width) of the network's input.
+        model_name: of the table of models, if it is known.
+        num_detections: per image, before any threshold.
+        threshold: score of the best F1 over all classes, where it was measured.
+        class_thresholds: the same by class name.
+        precision: "fp16" where most of the network computes in 16 bits.
+        sampling: of the deformable attention; "discrete" needs no GridSample.
+        nms_iou: of the suppression that is part of the file, if there is one.
+        source_sha256: of the checkpoint.
+        versions: of what made the file.
+    """
+
+    class_names: tuple[str, ...]
+    input_size_hw: tuple[int, int]
+    model_name: str = ""
+    num_detections: int = 300
+    threshold: float | None = None
+    class_thresholds: Mapping[str, float] = field(default_factory=dict)
+    precision: Precision = "fp32"
+    sampling: Literal["default", "discrete"] = "default"
+    nms_iou: float | None = None
+    source_sha256: str = ""
+    versions: Mapping[str, str] = field(default_factory=dict)
+
+    def to_metadata(self) -> dict[str, str]:
+        """Text by key, as ONNX keeps it: numbers, lists and mappings as JSON."""
+        values = {key: getattr(self, key) for key in _READ_BY_PROGRAMS}
+        facts = {k: v if isinstance(v, str) else json.dumps(v) for k, v in values.items()}
+        return {"rtdetrv2_card": FORMAT, **facts, **_READ_BY_PEOPLE}
+
+    @classmethod
+    def from_metadata(cls, metadata: Mapping[str, str], *, source: str) -> "ModelCard":
+        """Read what `to_metadata` wrote.
+
+        Raises:
+            CheckpointError: if a file of another origin, or a damaged one, lacks it.
+        """
+        if "rtdetrv2_card" not in metadata:
+            raise CheckpointError(
+                f"{source}: does not say which classes and input size it has, so another program "
+                "exported it; export the checkpoint again with this one"
+            )
+        try:
+            facts: dict[str, Any] = {
+                key: metadata[key]
+                if key in ("model_name", "precision", "sampling", "source_sha256")
+                else json.loads(metadata[key])
+                for key in _READ_BY_PROGRAMS
+            }
+            height, width = facts.pop("input_size_hw")
+            names = tuple(str(name) for name in facts.pop("class_names"))
+            return cls(class_names=names, input_size_hw=(int(height), int(width)), **facts)
+        except (KeyError, ValueError, TypeError) as error:
+            raise CheckpointError(
+                f"{source}: its description is damaged ({error!r}); export the checkpoint again"
+            ) from error
+
+    def thresholds(self, *, source: str = "the model") -> list[float]:
+        """One threshold per label: that of its class, else the one of all classes.
+
+        Raises:
+            CheckpointError: if none was measured.
+        """
+        if self.threshold is None:
+            raise CheckpointError(
+                f"{source}: no thresholds were measured for it, so 'auto' cannot be used; give a "
+                "confidence threshold between 0 and 1"
+            )
+        return [self.class_thresholds.get(name, self.threshold) for name in self.class_names]
+
+
+def thresholds_of(checkpoint: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields of a card that training measured.
+
+    A class that was never found has threshold 1 and F1 0 there, which would hide it for ever: it
+    takes the threshold of all classes.
+    """
+    measured = checkpoint.get("thresholds")
+    if not isinstance(measured, Mapping) or not measured.get("overall"):
+        return {}
+    found = {name: value for name, value in measured.get("per_class", {}).items() if value < 1}
+    overall = float(measured["overall"])
+    return {"threshold": overall if overall < 1 else 0.5, "class_thresholds": found}
+
+
+def class_names_of(checkpoint: Mapping[str, Any]) -> Sequence[str] | None:
+    """Class names in label order, as this program or the Supervisely SDK wrote them."""
+    names = checkpoint.get("class_names")
+    if names:
+        return [str(name) for name in names]
+    meta = checkpoint.get("model_meta")
+    if isinstance(meta, Mapping) and meta.get("classes"):
+        return [str(entry["title"]) for entry in meta["classes"]]
+    return None
+
+
+def sha256_of(path: Path) -> str:
+    """Hash of a file, in hexadecimal digits."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

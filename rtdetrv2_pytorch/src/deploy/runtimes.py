@@ -1,0 +1,223 @@
+"""PyTorch, ONNX Runtime, OpenVINO and TensorRT behind one protocol."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import onnxruntime as ort
+import torch
+from torch import Tensor, nn
+
+from ..misc.errors import CheckpointError, ConfigError, ExportError
+from .detector import Sampling, load_detector
+from .model_card import ModelCard
+from .onnx import INPUTS, OUTPUTS, read_card
+from .tensorrt import TensorRTRuntime
+
+RawDetections = tuple[Tensor, Tensor, Tensor]
+# What each takes; a suffix alone stands for the first kind that takes it.
+_SUFFIXES = {
+    "pytorch": (".pth", ".pt"),
+    "onnxruntime": (".onnx",),
+    "openvino": (".onnx",),
+    "tensorrt": (".engine",),
+}
+
+
+class Runtime(Protocol):
+    """A detector that is ready to run.
+
+    Attributes:
+        kind: of `RUNTIME_KINDS`.
+        card: what the file says about itself.
+        device: where images have to be.
+        max_batch_size: images that one call takes; None: any number.
+    """
+
+    kind: str
+    card: ModelCard
+    device: torch.device
+    max_batch_size: int | None
+
+    def __call__(self, images: Tensor, sizes_wh: Tensor) -> RawDetections:
+        """Detect.
+
+        Args:
+            images: [B, 3, H, W] uint8 RGB of the card's input size, on `device`.
+            sizes_wh: [B, 2] (width, height) of the original images.
+
+        Returns:
+            labels [B, N] int64, boxes [B, N, 4] xyxy in pixels, scores [B, N] float32, best
+            first, all on `device`.
+        """
+
+
+class PyTorchRuntime:
+    """A checkpoint, run by torch in float32."""
+
+    kind = "pytorch"
+    max_batch_size: int | None = None
+
+    def __init__(self, detector: nn.Module, card: ModelCard, device: torch.device) -> None:
+        self.card = card
+        self.device = device
+        self.detector = detector.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+    @torch.inference_mode()
+    def __call__(self, images: Tensor, sizes_wh: Tensor) -> RawDetections:
+        """See `Runtime`."""
+        images = images.contiguous(memory_format=torch.channels_last)
+        result: RawDetections = self.detector(images, sizes_wh.to(self.device))
+        return result
+
+
+class OnnxRuntime:
+    """An ONNX file, run by ONNX Runtime."""
+
+    kind = "onnxruntime"
+    max_batch_size: int | None = None
+
+    def __init__(self, path: Path, device: torch.device, num_threads: int = 0) -> None:
+        self.card = read_card(path)
+        self.device = device
+        options = ort.SessionOptions()
+        options.log_severity_level = 3  # it warns about its own choices
+        options.intra_op_num_threads = num_threads
+        providers: list[Any] = ["CPUExecutionProvider"]
+        if device.type == "cuda":
+            providers.insert(0, ("CUDAExecutionProvider", {"device_id": device.index or 0}))
+        try:
+            self._session = ort.InferenceSession(str(path), options, providers=providers)
+        except Exception as error:  # noqa: BLE001 (its errors have no common class)
+            raise ExportError(f"{path}: ONNX Runtime cannot load it ({_first(error)})") from error
+        # Where CUDA's libraries are missing it goes on without them, many times slower.
+        if device.type == "cuda" and "CUDAExecutionProvider" not in self._session.get_providers():
+            raise ConfigError(
+                "device = 'cuda': ONNX Runtime finds no CUDA here (onnxruntime-gpu needs CUDA 12 "
+                "and cuDNN 9); use the runtime pytorch, or device cpu"
+            )
+
+    def __call__(self, images: Tensor, sizes_wh: Tensor) -> RawDetections:
+        """See `Runtime`."""
+        results = self._session.run(list(OUTPUTS), _numpy_inputs(images, sizes_wh))
+        labels, boxes, scores = (torch.from_numpy(result).to(self.device) for result in results)
+        return labels, boxes, scores
+
+
+class OpenVINORuntime:
+    """An ONNX file, run by OpenVINO on the CPU in the precision that the file has."""
+
+    kind = "openvino"
+    max_batch_size: int | None = None
+
+    def __init__(self, path: Path, num_threads: int = 0) -> None:
+        import openvino as ov  # starts a thread
+
+        self.card = read_card(path)
+        self.device = torch.device("cpu")
+        # Without the hint it computes in bfloat16 where a processor has it: not the same network.
+        options: dict[str, Any] = {"INFERENCE_PRECISION_HINT": "f32"}
+        if num_threads:
+            options["INFERENCE_NUM_THREADS"] = num_threads
+        try:
+            model = ov.Core().compile_model(str(path), "CPU", options)
+        except RuntimeError as error:
+            raise ExportError(f"{path}: OpenVINO cannot load it ({_first(error)})") from error
+        self._model = model
+
+    def __call__(self, images: Tensor, sizes_wh: Tensor) -> RawDetections:
+        """See `Runtime`."""
+        request = self._model.create_infer_request()  # its own, so that threads can share a model
+        results = request.infer(_numpy_inputs(images, sizes_wh))
+        labels, boxes, scores = (torch.from_numpy(results[name].copy()) for name in OUTPUTS)
+        return labels.to(torch.int64), boxes, scores
+
+
+def _numpy_inputs(images: Tensor, sizes_wh: Tensor) -> dict[str, np.ndarray]:
+    pixels = images.float().div_(255).contiguous().cpu().numpy()
+    return dict(zip(INPUTS, (pixels, sizes_wh.to(torch.int64).cpu().numpy()), strict=True))
+
+
+def _first(error: Exception) -> str:
+    return (str(error) or type(error).__name__).strip().splitlines()[0]
+
+
+def _open_pytorch(
+    path: Path,
+    device: torch.device,
+    *,
+    config: Path | None = None,
+    class_names: Sequence[str] | None = None,
+    sampling: Sampling | None = None,
+) -> Runtime:
+    detector, card = load_detector(path, config=config, class_names=class_names, sampling=sampling)
+    return PyTorchRuntime(detector, card, device)
+
+
+def _open_openvino(path: Path, device: torch.device) -> Runtime:
+    if device.type != "cpu":
+        raise ConfigError(f"device = {str(device)!r}: OpenVINO runs on the CPU here; give cpu")
+    return OpenVINORuntime(path)
+
+
+_OPENERS: dict[str, Callable[..., Runtime]] = {
+    "pytorch": _open_pytorch,
+    "onnxruntime": OnnxRuntime,
+    "openvino": _open_openvino,
+    "tensorrt": TensorRTRuntime,
+}
+RUNTIME_KINDS = tuple(_OPENERS)
+
+
+def open_runtime(
+    path: str | Path, kind: str | None = None, *, device: str | torch.device = "cpu", **options: Any
+) -> Runtime:
+    """Open a model file with a runtime.
+
+    Args:
+        path: checkpoint, ONNX file or TensorRT engine.
+        kind: of `RUNTIME_KINDS`; None: the one that the suffix stands for.
+        device: "cpu", "cuda", "cuda:1".
+        **options: for checkpoints `config`, `class_names` and `sampling`, see `load_detector`.
+
+    Raises:
+        ConfigError: if there is no such runtime or device, or the runtime takes no such file.
+        CheckpointError: if the file is missing, damaged, or does not describe itself.
+        ExportError: if the runtime refuses the file.
+    """
+    path = Path(path)
+    suffix = path.suffix.lower()
+    chosen = kind or next((k for k, taken in _SUFFIXES.items() if suffix in taken), None)
+    if chosen is None or chosen not in _OPENERS:
+        raise ConfigError(
+            f"runtime = {kind or path.suffix!r}: there are {', '.join(RUNTIME_KINDS)}"
+        )
+    suffixes = _SUFFIXES[chosen]
+    if suffix not in suffixes:
+        raise ConfigError(
+            f"{path.name}: {chosen} takes {' or '.join(suffixes)} files; give one, or choose "
+            "another runtime"
+        )
+    if chosen != "pytorch" and not path.is_file():
+        raise CheckpointError(f"{path}: no such file; export the checkpoint first")
+    return _OPENERS[chosen](path, checked_device(device), **options)
+
+
+def checked_device(name: str | torch.device) -> torch.device:
+    """The device of a name.
+
+    Raises:
+        ConfigError: if there is no such device here.
+    """
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise ConfigError(f"device = {name!r}: {_first(error)}") from error
+    count = torch.cuda.device_count()
+    if device.type == "cuda" and (device.index or 0) >= count:
+        raise ConfigError(
+            f"device = {str(name)!r}: torch sees {count} GPUs here; choose another or cpu, or "
+            "check driver and CUDA_VISIBLE_DEVICES"
+        )
+    return device

@@ -1,0 +1,101 @@
+"""Non-maximum suppression within classes: for any runtime, or as part of an ONNX file.
+
+RT-DETR needs none in theory: every object has one query. In practice a few objects are found
+twice, and people want one box.
+"""
+
+import onnx
+from onnx import compose, helper, parser
+from torch import Tensor
+from torchvision.ops import batched_nms
+
+from ..structures import Detections
+
+# Suppressed detections keep their place in the outputs' fixed size: they go to the end, with
+# score 0. Classes are kept apart by moving each to a region of its own, as torchvision does.
+_GRAPH = """
+<ir_version: {ir}, opset_import: ["": {opset}]>
+suppression (int64[N, Q] all_labels, float[N, Q, 4] all_boxes, float[N, Q] all_scores)
+    => (int64[N, Q] labels, float[N, Q, 4] boxes, float[N, Q] scores)
+<float zero = {{0.0}}, float one = {{1.0}}, float iou = {{{iou}}},
+ int64[1] last = {{-1}}, int64[1] second = {{1}}, int64[1] most = {{{most}}},
+ int64[2] outer = {{0, 2}}>
+{{
+    highest = ReduceMax <keepdims = 0> (all_boxes)
+    lowest = ReduceMin <keepdims = 0> (all_boxes)
+    range = Sub (highest, lowest)
+    region = Add (range, one)
+    places = Cast <to = 1> (all_labels)
+    offsets = Mul (places, region)
+    columns = Unsqueeze (offsets, last)
+    moved = Add (all_boxes, columns)
+    one_class = Unsqueeze (all_scores, second)
+    chosen = NonMaxSuppression (moved, one_class, most, iou)
+    where = Gather <axis = 1> (chosen, outer)
+    count = Shape <start = 0, end = 1> (where)
+    ones = Expand (one, count)
+    shape = Shape (all_scores)
+    nothing = Expand (zero, shape)
+    kept = ScatterND (nothing, where, ones)
+    kept_scores = Mul (all_scores, kept)
+    scores, order = TopK <axis = 1> (kept_scores, most)
+    labels = GatherElements <axis = 1> (all_labels, order)
+    rows = Unsqueeze (order, last)
+    four = Concat <axis = 2> (rows, rows, rows, rows)
+    boxes = GatherElements <axis = 1> (all_boxes, four)
+}}
+"""
+
+
+def suppress(detections: Detections, iou: float) -> Detections:
+    """Drop detections that overlap a better one of their class by more than `iou`."""
+    keep = batched_nms(detections["boxes"], detections["scores"], detections["labels"], iou)
+    return Detections(
+        labels=detections["labels"][keep],
+        boxes=detections["boxes"][keep],
+        scores=detections["scores"][keep],
+    )
+
+
+def add_suppression(model: onnx.ModelProto, iou: float, num_detections: int) -> onnx.ModelProto:
+    """Append suppression to an exported detector; names and shapes of its outputs stay.
+
+    Args:
+        model: with outputs labels, boxes, scores.
+        iou: overlap from which the weaker one of a class is dropped.
+        num_detections: size of the outputs.
+
+    Returns:
+        A new model; dropped detections come last, with score 0.
+    """
+    opset = next(entry.version for entry in model.opset_import if entry.domain == "")
+    text = _GRAPH.format(ir=model.ir_version, opset=opset, iou=iou, most=num_detections)
+    names = ("labels", "boxes", "scores")
+    renamed = compose.add_prefix(
+        model, "all_", rename_inputs=False, rename_initializers=False, rename_value_infos=False
+    )
+    return compose.merge_models(
+        renamed,
+        parser.parse_model(text),
+        io_map=[(f"all_{name}", f"all_{name}") for name in names],
+        producer_name=model.producer_name,
+    )
+
+
+def output_sizes(model: onnx.ModelProto, num_detections: int) -> None:
+    """Write the sizes of the three outputs into the graph, where an exporter gave them names."""
+    pairs: tuple[str | int, ...] = ("N", num_detections)
+    shapes = {"labels": pairs, "scores": pairs, "boxes": (*pairs, 4)}
+    for output in model.graph.output:
+        element = output.type.tensor_type.elem_type
+        output.CopyFrom(helper.make_tensor_value_info(output.name, element, shapes[output.name]))
+
+
+def best(detections: Detections, thresholds: Tensor) -> Detections:
+    """Keep detections with at least the threshold of their label; `thresholds` is [K]."""
+    keep = detections["scores"] >= thresholds[detections["labels"]]
+    return Detections(
+        labels=detections["labels"][keep],
+        boxes=detections["boxes"][keep],
+        scores=detections["scores"][keep],
+    )

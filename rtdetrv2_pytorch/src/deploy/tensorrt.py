@@ -1,0 +1,249 @@
+"""Building and running TensorRT engines, through the Python API of TensorRT 10 and 11.
+
+The types of every layer come from the ONNX file (`half.py`), in a strongly typed network: the
+flags by which TensorRT 10 chose precisions itself are gone in 11.
+"""
+
+import contextlib
+import json
+import logging
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..misc.errors import CheckpointError, ConfigError, ExportError
+from .model_card import ModelCard
+from .onnx import INPUTS, OUTPUTS, read_card
+
+logger = logging.getLogger(__name__)
+
+_SUPPORTED = (10, 11)  # major versions whose Python API this is written for
+_WORKSPACE_BYTES = 4 << 30
+
+
+def card_file(engine: Path) -> Path:
+    """Where the description of an engine lies: beside it, because an engine holds no text."""
+    return engine.with_name(f"{engine.name}.json")
+
+
+def load_tensorrt() -> Any:
+    """Import TensorRT.
+
+    Raises:
+        ConfigError: if it is not installed, or of a version that this is not written for.
+    """
+    try:
+        import tensorrt
+    except ImportError as error:
+        raise ConfigError(
+            f"TensorRT cannot be used here ({error}); install requirements-tensorrt.txt on a "
+            "machine with an NVIDIA GPU, or choose the runtime onnxruntime"
+        ) from error
+    major = int(tensorrt.__version__.split(".")[0])
+    if major not in _SUPPORTED:
+        raise ConfigError(
+            f"TensorRT {tensorrt.__version__}: the versions that can be used are "
+            f"{' and '.join(map(str, _SUPPORTED))}"
+        )
+    return tensorrt
+
+
+def _make_logger(trt: Any, messages: list[str]) -> Any:
+    """Collects what the builder says, so that a failure can be told in its own words."""
+
+    class Collector(trt.ILogger):  # type: ignore[misc]
+        def __init__(self) -> None:
+            trt.ILogger.__init__(self)
+
+        def log(self, severity: Any, message: str) -> None:
+            if severity in (trt.ILogger.Severity.ERROR, trt.ILogger.Severity.INTERNAL_ERROR):
+                messages.append(message)
+            elif severity == trt.ILogger.Severity.WARNING:
+                logger.debug("TensorRT: %s", message)
+
+    return Collector()
+
+
+def build_engine(
+    onnx_file: Path,
+    engine_file: Path,
+    *,
+    batch_sizes: tuple[int, int, int] = (1, 1, 16),
+    timing_cache: Path | None = None,
+    workspace_bytes: int = _WORKSPACE_BYTES,
+) -> ModelCard:
+    """Build an engine from an exported ONNX file.
+
+    Args:
+        onnx_file: float32 or mixed precision; its types become those of the engine.
+        engine_file: where to write; its description goes beside it.
+        batch_sizes: smallest, most usual and largest batch.
+        timing_cache: file with measurements of earlier builds; written again. None: no cache.
+        workspace_bytes: memory that a layer may use.
+
+    Returns:
+        The card of the engine.
+
+    Raises:
+        ConfigError: if TensorRT is not there.
+        ExportError: with the builder's own messages; no engine file is left then.
+    """
+    smallest, usual, largest = batch_sizes
+    if not 1 <= smallest <= usual <= largest:
+        raise ExportError(
+            f"batch sizes {smallest}, {usual}, {largest}: give smallest <= usual <= largest, from 1"
+        )
+    trt = load_tensorrt()
+    card = read_card(onnx_file)
+    messages: list[str] = []
+    builder = trt.Builder(_make_logger(trt, messages))
+    network = builder.create_network(_network_flags(trt))
+    onnx_parser = trt.OnnxParser(network, _make_logger(trt, messages))
+    if not onnx_parser.parse(onnx_file.read_bytes()):
+        errors = [str(onnx_parser.get_error(i)) for i in range(onnx_parser.num_errors)]
+        raise _failure(onnx_file, "cannot read it", [*errors, *messages])
+    config = builder.create_builder_config()
+    config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, workspace_bytes)
+    if hasattr(trt.BuilderFlag, "TF32"):
+        config.clear_flag(trt.BuilderFlag.TF32)  # 10 bits of mantissa are no float32
+    height, width = card.input_size_hw
+    profile = builder.create_optimization_profile()
+    for name, shape in zip(INPUTS, ((3, height, width), (2,)), strict=True):
+        profile.set_shape(name, *((batch, *shape) for batch in batch_sizes))
+    config.add_optimization_profile(profile)
+    cache = _load_cache(trt, config, timing_cache)
+    plan = builder.build_serialized_network(network, config)
+    if plan is None:
+        raise _failure(onnx_file, "cannot build an engine from it", messages)
+    _save_cache(cache, timing_cache)
+    engine_file.write_bytes(bytes(plan))
+    facts = card.to_metadata() | {
+        "tensorrt": trt.__version__,
+        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else "",
+        "batch_sizes": json.dumps(list(batch_sizes)),
+    }
+    card_file(engine_file).write_text(json.dumps(facts, indent=1), encoding="utf-8")
+    return card
+
+
+def _network_flags(trt: Any) -> int:
+    """Strongly typed; in TensorRT 11 every network is, and the flag may be gone."""
+    flag = getattr(trt.NetworkDefinitionCreationFlag, "STRONGLY_TYPED", None)
+    return 0 if flag is None else 1 << int(flag)
+
+
+def _failure(onnx_file: Path, what: str, messages: list[str]) -> ExportError:
+    reasons = "; ".join(message.strip() for message in messages) or "it gave no reason"
+    return ExportError(f"{onnx_file.name}: TensorRT {what}: {reasons}")
+
+
+def _load_cache(trt: Any, config: Any, path: Path | None) -> Any:
+    if path is None:
+        return None
+    content = path.read_bytes() if path.is_file() else b""
+    cache = config.create_timing_cache(content)
+    if cache is None:  # of another version
+        cache = config.create_timing_cache(b"")
+    config.set_timing_cache(cache, ignore_mismatch=False)
+    return cache
+
+
+def _save_cache(cache: Any, path: Path | None) -> None:
+    if cache is None or path is None:
+        return
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(bytes(cache.serialize()))
+    except OSError as error:
+        logger.warning("%s: the timing cache cannot be written (%s)", path, error.strerror)
+
+
+class TensorRTRuntime:
+    """An engine; one call at a time, because its buffers are shared.
+
+    Args:
+        path: the engine; its description lies beside it.
+        device: a GPU.
+
+    Raises:
+        ConfigError: if TensorRT or the GPU is not there.
+        CheckpointError: if the engine or its description cannot be used.
+    """
+
+    kind = "tensorrt"
+    max_batch_size: int | None
+
+    def __init__(self, path: Path, device: torch.device) -> None:
+        if device.type != "cuda":
+            raise ConfigError(f"device = {str(device)!r}: TensorRT needs a GPU; give cuda")
+        trt = load_tensorrt()
+        self.device = device
+        facts = _read_facts(path)
+        self.card = ModelCard.from_metadata(facts, source=str(card_file(path)))
+        messages: list[str] = []
+        with _on(device):
+            runtime = trt.Runtime(_make_logger(trt, messages))
+            self._engine = runtime.deserialize_cuda_engine(path.read_bytes())
+            if self._engine is None:
+                made = f"TensorRT {facts.get('tensorrt', '?')} on {facts.get('gpu') or 'a GPU'}"
+                raise CheckpointError(
+                    f"{path}: TensorRT {trt.__version__} cannot load it "
+                    f"({'; '.join(messages) or 'no reason given'}). It was built by {made}; "
+                    "engines run on the same version and GPU only, so build it here again"
+                )
+            self._context = self._engine.create_execution_context()
+        self.max_batch_size = int(json.loads(facts["batch_sizes"])[2])
+        self._lock = threading.Lock()
+
+    def __call__(self, images: Tensor, sizes_wh: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """See `runtimes.Runtime`."""
+        values = (
+            images.to(self.device).float().div_(255).contiguous(),
+            sizes_wh.to(self.device, torch.int64).contiguous(),
+        )
+        with self._lock, _on(self.device):
+            for name, value in zip(INPUTS, values, strict=True):
+                if not self._context.set_input_shape(name, tuple(value.shape)):
+                    raise ConfigError(
+                        f"{name} of shape {list(value.shape)}: the engine takes up to "
+                        f"{self.max_batch_size} images of {self.card.input_size_hw} pixels"
+                    )
+                self._context.set_tensor_address(name, value.data_ptr())
+            results = [self._output(name) for name in OUTPUTS]
+            stream = torch.cuda.current_stream(self.device)
+            if not self._context.execute_async_v3(stream.cuda_stream):
+                raise ExportError("TensorRT could not run the engine; build it again")
+            stream.synchronize()
+        labels, boxes, scores = results
+        return labels.to(torch.int64), boxes.float(), scores.float()
+
+    def _output(self, name: str) -> Tensor:
+        shape = tuple(self._context.get_tensor_shape(name))
+        dtype = {"labels": torch.int64}.get(name, torch.float32)
+        result = torch.empty(shape, dtype=dtype, device=self.device)
+        self._context.set_tensor_address(name, result.data_ptr())
+        return result
+
+
+@contextlib.contextmanager
+def _on(device: torch.device) -> Iterator[None]:
+    with torch.cuda.device(device):
+        yield
+
+
+def _read_facts(engine: Path) -> dict[str, str]:
+    path = card_file(engine)
+    try:
+        facts: dict[str, str] = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise CheckpointError(
+            f"{path}: is missing; it belongs to {engine.name} and says which classes and input "
+            "size the engine has"
+        ) from error
+    except ValueError as error:
+        raise CheckpointError(f"{path}: is damaged; build the engine again") from error
+    return facts
