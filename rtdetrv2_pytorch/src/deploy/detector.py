@@ -132,7 +132,7 @@ def _network_config(content: Mapping[str, Any], config: Path | None, path: Path)
 
 
 def _embedded_config(content: Mapping[str, Any], path: Path) -> Any:
-    """The file, as {"name", "content"}, that the Supervisely SDK puts into its experiments' files."""
+    """The file that the Supervisely SDK puts into checkpoints, as {"name", "content"}."""
     text = get(content, ("model_files", "config", "content"))
     try:
         values = yaml.safe_load(text) if isinstance(text, str) else None
