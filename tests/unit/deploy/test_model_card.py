@@ -1,0 +1,149 @@
+"""What a model file says about itself."""
+
+import json
+
+import pytest
+
+from rtdetrv2_pytorch.src.deploy.model_card import (
+    ModelCard,
+    class_names_of,
+    sha256_of,
+    thresholds_of,
+)
+from rtdetrv2_pytorch.src.misc.errors import CheckpointError
+
+CARD = ModelCard(
+    class_names=("cat", 'a "quoted" name', "1e3", "caf\u00e9"),
+    input_size_hw=(320, 256),
+    model_name="RT-DETRv2-S",
+    num_detections=120,
+    threshold=0.35,
+    class_thresholds={"cat": 0.2, "caf\u00e9": 0.7},
+    precision="fp16",
+    sampling="discrete",
+    nms_iou=0.6,
+    source_sha256="ab12",
+    versions={"torch": "2.10.0"},
+)
+
+
+def test_everything_comes_back_from_text():
+    text = CARD.to_metadata()
+    assert all(isinstance(value, str) for value in text.values())
+    again = ModelCard.from_metadata(json.loads(json.dumps(text)), source="x.onnx")
+    assert again == CARD
+    assert isinstance(again.class_names, tuple)
+    assert again.input_size_hw == (320, 256)
+
+
+def test_what_was_not_measured_comes_back_as_none():
+    card = ModelCard(class_names=("a",), input_size_hw=(64, 96))
+    again = ModelCard.from_metadata(card.to_metadata(), source="x.onnx")
+    assert again == card
+    assert (again.threshold, again.nms_iou, again.class_thresholds) == (None, None, {})
+
+
+def test_names_that_look_like_numbers_stay_names():
+    # json.loads of a bare "123" would be a number.
+    card = ModelCard(class_names=("7",), input_size_hw=(64, 96), model_name="123")
+    again = ModelCard.from_metadata(card.to_metadata(), source="x.onnx")
+    assert (again.model_name, again.class_names) == ("123", ("7",))
+
+
+def test_programs_of_others_can_read_it():
+    text = CARD.to_metadata()
+    assert json.loads(text["class_names"])[0] == "cat"
+    assert json.loads(text["input_size_hw"]) == [320, 256]
+    assert text["input_size_order"] == "height, width"
+    assert "pixel / 255" in text["images"]
+    assert "(width, height)" in text["orig_target_sizes"]
+    assert json.loads(text["class_thresholds"]) == {"cat": 0.2, "caf\u00e9": 0.7}
+    assert text["source_sha256"] == "ab12"
+
+
+def test_a_file_of_another_program_is_refused_with_a_remedy():
+    with pytest.raises(
+        CheckpointError, match=r"^theirs\.onnx: .*another program exported it; export .* again"
+    ):
+        ModelCard.from_metadata({"producer": "someone"}, source="theirs.onnx")
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        {"class_names": "[1"},
+        {"class_names": "7"},
+        {"input_size_hw": "[640]"},
+        {"input_size_hw": '["a", "b"]'},
+        {"input_size_hw": "640"},
+        {"threshold": None},
+    ],
+    ids=str,
+)
+def test_a_damaged_description_is_refused_with_a_remedy(damage):
+    text = CARD.to_metadata() | damage
+    text = {key: value for key, value in text.items() if value is not None}
+    with pytest.raises(CheckpointError, match=r"^x\.onnx: its description is damaged .*again$"):
+        ModelCard.from_metadata(text, source="x.onnx")
+
+
+def test_a_class_without_a_threshold_takes_that_of_all():
+    assert CARD.thresholds() == [0.2, 0.35, 0.35, 0.7]
+
+
+def test_without_measured_thresholds_auto_says_what_to_give():
+    card = ModelCard(class_names=("a",), input_size_hw=(64, 96))
+    with pytest.raises(CheckpointError, match=r"^m\.pth: no thresholds .*give a confidence thresh"):
+        card.thresholds(source="m.pth")
+
+
+@pytest.mark.parametrize(
+    ("measured", "fields"),
+    [
+        (
+            {"overall": 0.4, "per_class": {"cat": 0.3, "dog": 1.0, "owl": 0.99}},
+            {"threshold": 0.4, "class_thresholds": {"cat": 0.3, "owl": 0.99}},
+        ),
+        # Nothing was found at all: 1 would hide everything for ever.
+        (
+            {"overall": 1.0, "per_class": {"cat": 1.0}},
+            {"threshold": 0.5, "class_thresholds": {}},
+        ),
+        ({"overall": 0.4}, {"threshold": 0.4, "class_thresholds": {}}),
+        ({"overall": 0.0, "per_class": {}}, {}),
+        (None, {}),
+        ("damaged", {}),
+    ],
+)
+def test_thresholds_of_a_checkpoint(measured, fields):
+    assert thresholds_of({"thresholds": measured}) == fields
+    assert thresholds_of({}) == {}
+
+
+def test_a_class_that_was_never_found_can_be_seen():
+    fields = thresholds_of({"thresholds": {"overall": 0.4, "per_class": {"cat": 0.3, "dog": 1.0}}})
+    card = ModelCard(class_names=("dog", "cat"), input_size_hw=(64, 96), **fields)
+    assert card.thresholds() == [0.4, 0.3]
+
+
+@pytest.mark.parametrize(
+    ("checkpoint", "names"),
+    [
+        ({"class_names": ["b", "a"]}, ["b", "a"]),
+        ({"class_names": [1, 2]}, ["1", "2"]),
+        ({"model_meta": {"classes": [{"title": "x", "shape": "rectangle"}]}}, ["x"]),
+        # Ours are in label order for certain.
+        ({"class_names": ["a"], "model_meta": {"classes": [{"title": "x"}]}}, ["a"]),
+        ({"model_meta": {"classes": []}}, None),
+        ({"model_meta": "damaged"}, None),
+        ({}, None),
+    ],
+)
+def test_class_names_of_a_checkpoint(checkpoint, names):
+    assert class_names_of(checkpoint) == names
+
+
+def test_hash_of_a_file(tmp_path):
+    path = tmp_path / "abc"
+    path.write_bytes(b"abc")  # the example of FIPS 180-2
+    assert sha256_of(path) == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
