@@ -86,7 +86,9 @@ class OnnxRuntime:
         options.intra_op_num_threads = num_threads
         providers: list[Any] = ["CPUExecutionProvider"]
         if device.type == "cuda":
-            providers.insert(0, ("CUDAExecutionProvider", {"device_id": device.index or 0}))
+            # With TF32, float32 would have 10 bits of mantissa.
+            cuda = {"device_id": device.index or 0, "use_tf32": 0}
+            providers.insert(0, ("CUDAExecutionProvider", cuda))
         try:
             self._session = ort.InferenceSession(str(path), options, providers=providers)
         except Exception as error:  # noqa: BLE001 (its errors have no common class)

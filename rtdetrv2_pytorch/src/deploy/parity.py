@@ -1,0 +1,342 @@
+"""The gate that every export passes: does the runtime find what PyTorch finds?
+
+Both run on the same images. In float32 every confident detection needs its counterpart, with the
+same score and box; in half precision, where scores move a little, the AP counts.
+"""
+
+import json
+import logging
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from scipy.optimize import linear_sum_assignment
+from torchvision.ops import box_iou
+
+from ..data.evaluator import CocoEvaluator
+from ..misc.errors import ExportError
+from ..structures import Detections
+from .predictor import Predictor
+from .runtimes import Runtime
+from .samples import Samples
+
+logger = logging.getLogger(__name__)
+
+PARITY_FILE = "parity.json"
+BATCH = 7  # images at once; odd, and no power of two, so that a wrong layout shows
+CONFIDENT = 0.3  # scores above it are compared one by one
+MAX_SCORE_DIFFERENCE, MAX_BOX_DIFFERENCE_PX = 1e-3, 0.5  # float32
+MAX_AP_DIFFERENCE, MAX_AP_LOSS_HALF = 1e-3, 5e-3
+# Half precision without ground truth: the share of confident detections that have a counterpart
+# with at least this IoU and at most this difference of scores.
+MIN_SHARE_HALF, MIN_IOU_HALF, MAX_SCORE_DIFFERENCE_HALF = 0.98, 0.9, 0.05
+_ONE_BY_ONE = 16  # images that are given alone, too
+_FALLBACK = 10  # best detections of an image, where none is confident
+_LOWEST_SCORE = 1e-6  # leaves out only what a suppression in the graph has set to 0
+
+OnProgress = Callable[[str, int, int], None]  # what is done, images done, images in all
+
+
+@dataclass(frozen=True)
+class ParityReport:
+    """What the comparison found; `failures` is empty if it passed.
+
+    Attributes:
+        file: name of the exported file.
+        runtime: that ran it.
+        precision: of the file.
+        images: what it was compared on.
+        sizes_wh: different sizes among them.
+        batch_sizes: that were run.
+        compared: how the detections were chosen.
+        num_detections: that were compared, of both sides.
+        max_score_difference: between counterparts.
+        max_box_difference_px: between corners of counterparts.
+        matched_share: of detections with a counterpart, as half precision asks for it.
+        ap_pytorch: on the annotated images; None: there are none.
+        ap_exported: the same.
+        ap_trained: with the sampling that the network was trained with, if it is another one.
+        failures: sentences with the numbers.
+    """
+
+    file: str
+    runtime: str
+    precision: str
+    images: str
+    sizes_wh: Sequence[tuple[int, int]]
+    batch_sizes: Sequence[int]
+    compared: str
+    num_detections: int
+    max_score_difference: float
+    max_box_difference_px: float
+    matched_share: float
+    ap_pytorch: float | None
+    ap_exported: float | None
+    ap_trained: float | None
+    failures: Sequence[str]
+
+    def __str__(self) -> str:
+        """One line for the log."""
+        ap = ""
+        if self.ap_exported is not None:
+            ap = f"; AP {self.ap_exported:.4f}, PyTorch {self.ap_pytorch:.4f}"
+        return (
+            f"{self.file}: {self.runtime} against PyTorch on {self.images}: "
+            f"{self.num_detections} detections {self.compared}, scores differ by up to "
+            f"{self.max_score_difference:.1e}, boxes by {self.max_box_difference_px:.1e} pixels{ap}"
+        )
+
+
+@dataclass
+class _Differences:
+    """The largest differences, and how many detections have a counterpart."""
+
+    score: float = 0.0
+    box_px: float = 0.0
+    num_detections: int = 0
+    num_matched: int = 0
+
+    def add(self, one: Detections, other: Detections, lowest: float) -> None:
+        """Compare the detections of one image in both directions."""
+        for mine, theirs in ((one, other), (other, one)):
+            for scores, boxes, ious in _counterparts(mine, theirs, lowest):
+                self.num_detections += len(scores)
+                self.score = max(self.score, *scores)
+                self.box_px = max(self.box_px, *boxes)
+                self.num_matched += int(
+                    ((scores <= MAX_SCORE_DIFFERENCE_HALF) & (ious >= MIN_IOU_HALF)).sum()
+                )
+
+
+def check_parity(
+    exported: Runtime,
+    reference: Runtime,
+    samples: Samples,
+    *,
+    file: str,
+    trained: Runtime | None = None,
+    on_progress: OnProgress | None = None,
+) -> ParityReport:
+    """Compare an exported detector with the one it was exported from.
+
+    Args:
+        exported: what was written, opened again.
+        reference: PyTorch, in float32.
+        samples: images to compare on.
+        file: name of the export, for the report.
+        trained: PyTorch with the sampling of the training, where the export has another one.
+        on_progress: called after each image.
+    """
+    card = exported.card
+    batch = min(BATCH, exported.max_batch_size or BATCH)
+    alone = range(min(_ONE_BY_ONE, len(samples.images)))
+    runs = 3 if trained is not None else 2
+    progress = _Progress(on_progress, runs * len(samples.images) + len(alone))
+    with float32_throughout():
+        wanted = progress.detect(reference, samples.images, batch, card.nms_iou)
+        together = progress.detect(exported, samples.images, batch)
+        one_by_one = progress.detect(exported, [samples.images[i] for i in alone], 1)
+        intended = None
+        if trained is not None:
+            intended = progress.detect(trained, samples.images, batch, card.nms_iou)
+
+    is_confident = any((each["scores"] > CONFIDENT).any() for each in (*wanted, *together))
+    differences = _Differences()
+    for places, found in ((range(len(together)), together), (alone, one_by_one)):
+        for place, detections in zip(places, found, strict=True):
+            lowest = CONFIDENT if is_confident else _lowest_of_best(wanted[place])
+            differences.add(wanted[place], detections, lowest)
+    count = differences.num_detections
+    report = ParityReport(
+        file=file,
+        runtime=exported.kind,
+        precision=card.precision,
+        images=samples.origin,
+        sizes_wh=samples.sizes_wh,
+        batch_sizes=sorted({1, batch}),
+        compared=f"above {CONFIDENT}"
+        if is_confident
+        else f"(none above {CONFIDENT}: the {_FALLBACK} best of each image)",
+        num_detections=count,
+        max_score_difference=differences.score,
+        max_box_difference_px=differences.box_px,
+        matched_share=differences.num_matched / count if count else 1.0,
+        ap_pytorch=average_precision(wanted, samples),
+        ap_exported=average_precision(together, samples),
+        ap_trained=average_precision(intended, samples) if intended else None,
+        failures=(),
+    )
+    return ParityReport(**{**vars(report), "failures": _failures(report)})
+
+
+def _failures(report: ParityReport) -> list[str]:
+    is_half = report.precision == "fp16"
+    failures = []
+    if report.ap_pytorch is not None and report.ap_exported is not None:
+        loss = report.ap_pytorch - report.ap_exported
+        limit = MAX_AP_LOSS_HALF if is_half else MAX_AP_DIFFERENCE
+        if (loss if is_half else abs(loss)) > limit:
+            failures.append(
+                f"AP {report.ap_exported:.4f} instead of {report.ap_pytorch:.4f} (limit: "
+                f"{'a loss' if is_half else 'a difference'} of {limit})"
+            )
+    elif is_half and report.matched_share < MIN_SHARE_HALF:
+        failures.append(
+            f"{report.matched_share:.1%} of the detections are found again (limit: "
+            f"{MIN_SHARE_HALF:.0%} with IoU {MIN_IOU_HALF} and scores within "
+            f"{MAX_SCORE_DIFFERENCE_HALF})"
+        )
+    if not is_half and report.max_score_difference > MAX_SCORE_DIFFERENCE:
+        failures.append(
+            f"scores differ by {report.max_score_difference:.2g} (limit: {MAX_SCORE_DIFFERENCE})"
+        )
+    if not is_half and report.max_box_difference_px > MAX_BOX_DIFFERENCE_PX:
+        failures.append(
+            f"boxes differ by {report.max_box_difference_px:.2g} pixels (limit: "
+            f"{MAX_BOX_DIFFERENCE_PX})"
+        )
+    return failures
+
+
+def _lowest_of_best(detections: Detections) -> float:
+    scores = detections["scores"][:_FALLBACK]
+    return float(scores[-1]) - 1e-9 if len(scores) else CONFIDENT
+
+
+def _counterparts(
+    mine: Detections, theirs: Detections, lowest: float
+) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+    """Pair my confident detections with any of theirs, one to one within each class.
+
+    Yields:
+        Per class, [n] each: difference of scores, largest difference of a corner in pixels, IoU;
+        infinite differences for those without a counterpart.
+    """
+    confident = mine["scores"] > lowest
+    for label in mine["labels"][confident].unique():
+        a, b = confident & (mine["labels"] == label), theirs["labels"] == label
+        scores = (mine["scores"][a, None] - theirs["scores"][b]).abs().double().numpy()
+        corners = (mine["boxes"][a][:, None] - theirs["boxes"][b]).abs().double()
+        boxes = corners.amax(-1).numpy()
+        overlaps = box_iou(mine["boxes"][a], theirs["boxes"][b]).double().numpy()
+        cost = np.maximum(scores / MAX_SCORE_DIFFERENCE, boxes / MAX_BOX_DIFFERENCE_PX)
+        rows, columns = linear_sum_assignment(cost)
+        missing = len(cost) - len(rows)
+        yield (
+            np.append(scores[rows, columns], [math.inf] * missing),
+            np.append(boxes[rows, columns], [math.inf] * missing),
+            np.append(overlaps[rows, columns], [0.0] * missing),
+        )
+
+
+def average_precision(found: Sequence[Detections], samples: Samples) -> float | None:
+    """COCO's AP on the annotated images; None: there are none."""
+    if samples.annotations is None:
+        return None
+    evaluator = CocoEvaluator(annotations=samples.annotations, iou_types=["bbox"])
+    # Images beyond the annotated ones have no id.
+    evaluator.update(dict(zip(samples.image_ids, found, strict=False)))
+    evaluator.accumulate()
+    evaluator.summarize()
+    return float(evaluator.result().stats["AP"])
+
+
+class _Progress:
+    """Runs detectors and counts their images."""
+
+    def __init__(self, on_progress: OnProgress | None, total: int) -> None:
+        self._tell, self._done, self._total = on_progress, 0, total
+
+    def detect(
+        self,
+        runtime: Runtime,
+        images: Sequence[np.ndarray],
+        batch: int,
+        nms_iou: float | None = None,
+    ) -> list[Detections]:
+        """All detections of all images."""
+        predictor = Predictor(runtime, batch)
+        found: list[Detections] = []
+        for start in range(0, len(images), batch):
+            some = images[start : start + batch]
+            found += predictor.predict(some, _LOWEST_SCORE, nms_iou)[0]
+            self._done += len(some)
+            if self._tell is not None:
+                self._tell(f"comparing {runtime.kind}", self._done, self._total)
+        return found
+
+
+@contextmanager
+def float32_throughout() -> Iterator[None]:
+    """GPUs multiply float32 with 10 bits of mantissa unless told otherwise."""
+    matmul = torch.backends.cuda.matmul
+    before = matmul.allow_tf32
+    matmul.allow_tf32 = False
+    try:
+        with torch.backends.cudnn.flags(allow_tf32=False):
+            yield
+    finally:
+        matmul.allow_tf32 = before
+
+
+def write_report(report: ParityReport, folder: Path) -> None:
+    """Put a report into the `parity.json` of a folder, beside those of other files."""
+    path = folder / PARITY_FILE
+    reports = _read_reports(path)
+    reports[report.file] = _plain(asdict(report))
+    partial = path.with_name(f".{path.name}")
+    partial.write_text(json.dumps(reports, indent=1), encoding="utf-8")
+    partial.replace(path)
+
+
+def remove_report(file: Path) -> None:
+    """Forget the report of a file that is no more."""
+    path = file.with_name(PARITY_FILE)
+    reports = _read_reports(path)
+    if reports.pop(file.name, None) is None:
+        return
+    if reports:
+        path.write_text(json.dumps(reports, indent=1), encoding="utf-8")
+    else:
+        path.unlink()
+
+
+def _read_reports(path: Path) -> dict[str, Any]:
+    try:
+        reports = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}  # damaged or missing: written anew
+    return reports if isinstance(reports, dict) else {}
+
+
+def _plain(values: Mapping[str, Any]) -> dict[str, Any]:
+    """JSON has no infinity."""
+    return {
+        key: None if isinstance(value, float) and not math.isfinite(value) else value
+        for key, value in values.items()
+    }
+
+
+def require(report: ParityReport) -> None:
+    """Stop an export that failed the comparison.
+
+    Raises:
+        ExportError: with the numbers, and what may help.
+    """
+    logger.log(logging.ERROR if report.failures else logging.INFO, "%s", report)
+    if not report.failures:
+        return
+    remedy = (
+        "export in fp32"
+        if report.precision == "fp16"
+        else "please report it, with the versions of torch and the runtime"
+    )
+    raise ExportError(
+        f"{report.file}: its results on {report.images} are not those of PyTorch: "
+        f"{'; '.join(report.failures)}. No file was kept; {remedy}"
+    )

@@ -1,0 +1,130 @@
+"""Images that an export is compared on: of a validation split, of the user, or generated."""
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from ..data.annotations import Annotations
+from ..data.categories import CategoryTable
+from ..data.coco_dataset import read_coco
+from ..data.dataset import SkippedItems
+from ..data.images import read_rgb
+from ..misc.errors import DatasetError
+
+logger = logging.getLogger(__name__)
+
+MAX_IMAGES = 64
+_NUM_CROPS = 2
+_GENERATED_HW = ((480, 640), (640, 480), (333, 500), (720, 1280), (97, 211), (512, 512))
+
+
+@dataclass(frozen=True)
+class Samples:
+    """Images of several sizes, with ground truth where there is some.
+
+    Attributes:
+        images: [H, W, 3] uint8 RGB each.
+        origin: what they are, for people.
+        annotations: of the first `len(image_ids)` images; None: there are none.
+        image_ids: of the annotated images, in the order of `images`.
+    """
+
+    images: Sequence[np.ndarray]
+    origin: str
+    annotations: Annotations | None = None
+    image_ids: tuple[int, ...] = ()
+
+    @property
+    def sizes_wh(self) -> list[tuple[int, int]]:
+        """The different (width, height), sorted."""
+        return sorted({(image.shape[1], image.shape[0]) for image in self.images})
+
+
+def validation_samples(
+    ann_file: Path, img_folder: Path, class_names: Sequence[str], limit: int = MAX_IMAGES
+) -> Samples:
+    """Images of a COCO split, of as many sizes as there are.
+
+    Where all are of one size, crops of the first ones are added, without ground truth.
+
+    Args:
+        ann_file: annotations in COCO format.
+        img_folder: folder that their file names are relative to.
+        class_names: of the model, in label order.
+        limit: images to take, spread over the split.
+
+    Raises:
+        DatasetError: if the split cannot be used, or has classes that the model does not know.
+    """
+    # Ids must be integers that no class of the file can be mistaken for: labels go by name.
+    table = CategoryTable(tuple(range(1, len(class_names) + 1)), tuple(class_names))
+    skipped = SkippedItems(str(ann_file))
+    annotations = read_coco(ann_file, img_folder, skipped, table)
+    images, ids = [], []
+    for place in _spread(annotations, limit):
+        record = annotations[place]
+        try:
+            images.append(read_rgb(img_folder / record.file_name, record.size_wh))
+        except DatasetError as error:
+            logger.warning("%s; it is not compared on", error)
+            continue
+        ids.append(record.image_id)
+    if not images:
+        raise DatasetError(f"{img_folder}: no image of {ann_file.name} can be read")
+    origin = f"{len(images)} of {len(annotations)} images of {ann_file.name}"
+    if len({image.shape for image in images}) == 1:
+        crops = [_crop(image) for image in images[:_NUM_CROPS]]
+        images += crops
+        origin += f" and {len(crops)} crops"
+    return Samples(images, origin, annotations, tuple(ids))
+
+
+def given_samples(paths: Sequence[Path]) -> Samples:
+    """Image files without ground truth.
+
+    Raises:
+        DatasetError: if one cannot be read.
+    """
+    return Samples([read_rgb(path) for path in paths], f"{len(paths)} given images")
+
+
+def generated_samples() -> Samples:
+    """Random rectangles on gradients: better than nothing, where there is no data set."""
+    rng = np.random.default_rng(0)
+    images = []
+    for height, width in _GENERATED_HW:
+        across = np.linspace(0, 1, width)[None, :, None] * rng.uniform(60, 200, 3)
+        image = across + np.linspace(0, 55, height)[:, None, None]
+        for _ in range(8):
+            top, left = int(rng.integers(height)), int(rng.integers(width))
+            bottom = top + int(rng.integers(8, max(9, height // 2)))
+            right = left + int(rng.integers(8, max(9, width // 2)))
+            image[top:bottom, left:right] = rng.uniform(0, 255, 3)
+        noise = rng.normal(0, 6, image.shape)
+        images.append((image + noise).clip(0, 255).astype(np.uint8))
+    return Samples(images, f"{len(images)} generated images, for want of a data set")
+
+
+def _spread(annotations: Annotations, limit: int) -> list[int]:
+    """Places of up to `limit` images: of each size in turn, evenly over the split."""
+    by_size: dict[object, list[int]] = {}
+    for place in range(len(annotations)):
+        by_size.setdefault(annotations[place].size_wh, []).append(place)
+    groups = list(by_size.values())
+    chosen: set[int] = set()
+    share = max(1, limit // len(groups))
+    for group in groups[:limit]:
+        chosen.update(group[i * len(group) // share] for i in range(min(share, len(group))))
+    rest = [place for place in range(len(annotations)) if place not in chosen]
+    missing = min(limit - len(chosen), len(rest))
+    chosen.update(rest[i * len(rest) // missing] for i in range(missing))
+    return sorted(chosen)
+
+
+def _crop(image: np.ndarray) -> np.ndarray:
+    """The middle half of an image's width and three quarters of its height."""
+    height, width = image.shape[:2]
+    return image[height // 8 : height - height // 8, width // 4 : width - width // 4].copy()

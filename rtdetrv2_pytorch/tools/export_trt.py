@@ -1,0 +1,60 @@
+"""Build a TensorRT engine from a checkpoint, compared with PyTorch; see --help."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from ..src.deploy.export import Source, export_tensorrt
+from ..src.deploy.parity import OnProgress, ParityReport
+from .exporting import make_parser, run
+
+_EXAMPLES = """
+An engine runs on the kind of GPU and the version of TensorRT that it was built with.
+
+examples:
+  python -m rtdetrv2_pytorch.tools.export_trt -r output/best.pth --data my_coco_folder
+  python -m rtdetrv2_pytorch.tools.export_trt -r output/best.pth --fp32 --batch-sizes 1 8 32
+"""
+
+
+def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    """Read the command line."""
+    parser = make_parser("export_trt", "Build a TensorRT engine from a checkpoint.", _EXAMPLES)
+    parser.add_argument("--fp32", action="store_true", help="float32 throughout")
+    parser.add_argument(
+        "--batch-sizes",
+        type=int,
+        nargs=3,
+        default=(1, 1, 16),
+        metavar=("MIN", "USUAL", "MAX"),
+        help="batches that the engine takes (1 1 16)",
+    )
+    parser.add_argument(
+        "--timing-cache", type=Path, help="file that makes the next build faster; written again"
+    )
+    parser.add_argument("-d", "--device", default="cuda", help="cuda, cuda:1 (%(default)s)")
+    return parser.parse_args(argv)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run; returns the exit status."""
+    args = parse_arguments(argv)
+
+    def export(source: Source, output: Path, on_progress: OnProgress) -> ParityReport:
+        return export_tensorrt(
+            source,
+            output,
+            precision="fp32" if args.fp32 else "fp16",
+            nms_iou=args.nms_iou,
+            batch_sizes=tuple(args.batch_sizes),
+            timing_cache=args.timing_cache,
+            device=args.device,
+            on_progress=on_progress,
+        )
+
+    return run(args, ".engine", export)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,142 @@
+"""What the export tools share: where the weights come from, what to compare on, how it is told."""
+
+import argparse
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from PIL import Image
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn
+
+from ..src.data.layouts import find_splits
+from ..src.deploy.export import Source
+from ..src.deploy.parity import OnProgress, ParityReport
+from ..src.deploy.samples import Samples, given_samples, validation_samples
+from ..src.misc.errors import ConfigError, RTDETRError
+from .console import set_up_logging
+
+logger = logging.getLogger(__name__)
+
+
+def make_parser(name: str, description: str, examples: str) -> argparse.ArgumentParser:
+    """The options of every export."""
+    parser = argparse.ArgumentParser(
+        prog=f"python -m rtdetrv2_pytorch.tools.{name}",
+        description=description,
+        epilog=examples,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("-r", "--resume", required=True, metavar="CHECKPOINT", help="path or URL")
+    parser.add_argument("-o", "--output", type=Path, help="default: beside the checkpoint")
+    parser.add_argument(
+        "-c", "--config", type=Path, help="YAML file; only for a checkpoint without one in it"
+    )
+    parser.add_argument(
+        "--classes", help="names, a,b,c in label order; only for a checkpoint without them"
+    )
+    images = parser.add_mutually_exclusive_group()
+    images.add_argument(
+        "--data", type=Path, help="COCO folder: compare on its validation split, AP included"
+    )
+    images.add_argument(
+        "--images", type=Path, nargs="+", help="compare on these files, or those in a folder"
+    )
+    parser.add_argument(
+        "--nms-iou", type=float, help="filter the outputs within classes at this overlap"
+    )
+    return parser
+
+
+def _source(args: argparse.Namespace) -> Source:
+    """What the options say to export, and what to compare it on."""
+    names = [name.strip() for name in args.classes.split(",")] if args.classes else None
+    return Source(
+        checkpoint=args.resume,
+        config=args.config,
+        class_names=names,
+        sampling="discrete" if getattr(args, "discrete", False) else None,
+        find_samples=_find_samples(args.data, args.images),
+    )
+
+
+def _output(args: argparse.Namespace, suffix: str) -> Path:
+    """The given output, or the checkpoint's name with another suffix.
+
+    Raises:
+        ConfigError: if the output has another suffix, by which no runtime would know it.
+    """
+    if args.output is None:
+        given = Path(args.resume)
+        folder = Path() if "://" in args.resume else given.parent
+        return folder / f"{given.stem}{suffix}"
+    if args.output.suffix.lower() != suffix:
+        raise ConfigError(f"--output {args.output}: give a name that ends in {suffix}")
+    return Path(args.output)
+
+
+def _find_samples(
+    data: Path | None, images: Sequence[Path] | None
+) -> Callable[[Sequence[str]], Samples] | None:
+    if data is not None:
+        split = find_splits(data).val
+        return lambda names: validation_samples(split.ann_file, split.img_folder, names)
+    if images is not None:
+        files = [file for path in images for file in _image_files(path)]
+        return lambda names: given_samples(files)
+    return None
+
+
+def _image_files(path: Path) -> list[Path]:
+    if not path.is_dir():
+        return [path]
+    readable = Image.registered_extensions()
+    files = sorted(file for file in path.iterdir() if file.suffix.lower() in readable)
+    if not files:
+        raise ConfigError(f"--images {path}: no image files are in this folder")
+    return files
+
+
+@contextmanager
+def _progress_bar(console: Console) -> Iterator[OnProgress]:
+    """A line that says what is done, with a bar while images are compared."""
+    columns = (
+        SpinnerColumn(),
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=24),
+        MofNCompleteColumn(),
+    )
+    with Progress(*columns, console=console, transient=True) as progress:
+        task = progress.add_task("", total=None)
+
+        def tell(what: str, done: int, total: int) -> None:
+            progress.update(task, description=what, completed=done, total=total or None)
+
+        yield tell
+
+
+def run(
+    args: argparse.Namespace,
+    suffix: str,
+    export: Callable[[Source, Path, OnProgress], ParityReport],
+) -> int:
+    """Export with a progress bar; returns the exit status."""
+    console = Console(soft_wrap=True, highlight=False)
+    set_up_logging(console)
+    try:
+        output = _output(args, suffix)
+        with _progress_bar(console) as tell:
+            report = export(_source(args), output, tell)
+    except RTDETRError as error:
+        logger.debug("failed", exc_info=True)
+        stderr = Console(stderr=True, soft_wrap=True, highlight=False)
+        stderr.print(f"[bold red]{type(error).__name__}[/]: {escape(str(error))}")
+        return 1
+    except KeyboardInterrupt:
+        return 130
+    if console.is_terminal:  # elsewhere it is in the log
+        console.print(escape(str(report)))
+    console.print(f"{escape(str(output))}  {output.stat().st_size / 1e6:.1f} MB")
+    return 0
