@@ -163,6 +163,11 @@ def write_coco(
     return CocoData(train, val, warnings)
 
 
+def annotation_file(folder: Path, split: str) -> Path:
+    """Where `write_coco` puts the annotations of a split, "train" or "val"."""
+    return folder / f"instances_{split}.json"
+
+
 def box_objects(
     content: Mapping[str, Any], classes: Sequence[str], image: str
 ) -> list[dict[str, Any]]:
@@ -246,7 +251,7 @@ def _write_split(
         images.append(image)
         for figure in content.get("objects") or ():
             figures.add(figure, image)
-    ann_file = output_dir / f"instances_{name}.json"
+    ann_file = annotation_file(output_dir, name)
     coco = {
         "images": images,
         "annotations": figures.annotations,

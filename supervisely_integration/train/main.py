@@ -4,6 +4,7 @@ from typing import Any
 
 from supervisely.nn.training import loggers
 
+from supervisely_integration import export
 from supervisely_integration.paths import (
     HYPERPARAMETERS,
     INFERENCE_SETTINGS,
@@ -34,6 +35,18 @@ def start_training() -> dict[str, Any]:
         return run_training(request, progress, train.stop_control.flag).as_dict()
     finally:
         progress.close()
+
+
+@train.export_onnx
+def export_onnx(experiment_info: dict[str, Any]) -> str:
+    """Convert the best checkpoint for ONNX Runtime and OpenVINO."""
+    return train.export_best(experiment_info, export.export_onnx, ".onnx")
+
+
+@train.export_tensorrt
+def export_tensorrt(experiment_info: dict[str, Any]) -> str:
+    """Build a TensorRT engine from the best checkpoint."""
+    return train.export_best(experiment_info, export.export_tensorrt, ".engine")
 
 
 if train.auto_start:

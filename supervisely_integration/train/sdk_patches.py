@@ -1,7 +1,8 @@
 """Every work-around for the Supervisely SDK (6.74.51), each with the pitfall that it answers.
 
-Those for its model benchmark are in `benchmark_patches`. `tests/app/test_sdk_patches.py` asks the
-bare SDK about each of them: a test that fails there says that the work-around is no longer needed.
+Those for its model benchmark are in `benchmark_patches`, those for exports in `export_patches`.
+`tests/app/test_sdk_patches.py` asks the bare SDK about each of them: a test that fails there says
+that the work-around is no longer needed.
 """
 
 import json
@@ -21,15 +22,14 @@ from supervisely.app.widgets import ClassesTable, SplitMethod
 from supervisely.nn.training import loggers
 from supervisely.nn.training.gui import classes_selector as sdk_classes_selector
 from supervisely.nn.training.gui import gui as sdk_gui
-from supervisely.nn.training.gui import hyperparameters_selector as sdk_hyperparameters_selector
 from supervisely.project.project import ItemInfo
 from tqdm import tqdm
 
 from rtdetrv2_pytorch.src.misc.errors import ConfigError, RTDETRError
 from rtdetrv2_pytorch.src.misc.weights import is_url, locate
 
-from .benchmark_patches import BenchmarkedTrainApp
 from .coco import check_complete, images_on_disk
+from .export_patches import COCO_FOLDER, ExportingTrainApp
 from .progress import show_logs
 from .run_config import check_hyperparameters, find_base_config
 from .run_folder import Items, RunFolder, SavedRun, fingerprint
@@ -110,26 +110,7 @@ def offer_all_shapes() -> None:
     sdk_gui.ClassesSelector = AllShapesClassesSelector
 
 
-class ForgivingHyperparametersSelector(sdk_hyperparameters_selector.HyperparametersSelector):  # type: ignore[misc]
-    """Not in the list: loading settings sets the checkboxes of exports that are switched off."""
-
-    def set_export_onnx_checkbox_value(self, value: bool) -> None:
-        """Set the checkbox, if there is one."""
-        if self.export_onnx_checkbox is not None:
-            super().set_export_onnx_checkbox_value(value)
-
-    def set_export_tensorrt_checkbox_value(self, value: bool) -> None:
-        """Set the checkbox, if there is one."""
-        if self.export_tensorrt_checkbox is not None:
-            super().set_export_tensorrt_checkbox_value(value)
-
-
-def allow_no_export() -> None:
-    """See `ForgivingHyperparametersSelector`."""
-    sdk_gui.HyperparametersSelector = ForgivingHyperparametersSelector
-
-
-class TrainApp(BenchmarkedTrainApp):
+class TrainApp(ExportingTrainApp):
     """The SDK's app, with an end, a memory and honest errors.
 
     Args:
@@ -139,7 +120,6 @@ class TrainApp(BenchmarkedTrainApp):
     def __init__(self, **options: Any) -> None:
         put_tools_on_path()
         offer_all_shapes()
-        allow_no_export()
         show_logs(sly.logger.handlers)
         self.stop_control = StopControl(self._leave)
         self.stop_flag = self.stop_control.flag
@@ -324,7 +304,7 @@ class TrainApp(BenchmarkedTrainApp):
             hyperparameters=self.hyperparameters,
             train_dir=Path(self.train_dataset_dir),
             val_dir=Path(self.val_dataset_dir),
-            coco_dir=work_dir / "coco",
+            coco_dir=work_dir / COCO_FOLDER,
             run_dir=self.run_folder.output,
             result_dir=work_dir / "result",
             device=self.device,
