@@ -21,7 +21,7 @@ _SINGLE = {
     *("Exp", "Log", "Pow", "Sqrt", "Reciprocal", "NonMaxSuppression"),
 }
 _PRODUCTS = {"Conv", "Gemm", "MatMul"}
-_SMALLEST, _LARGEST = 6.0e-8, 65504.0  # of half precision, in absolute value
+_LARGEST = 65504.0  # of half precision
 
 
 def to_half(model: onnx.ModelProto) -> onnx.ModelProto:
@@ -60,17 +60,17 @@ class _Converter:
             is_late = node.op_type == "TopK" or not late.isdisjoint(node.input)
             if is_late:
                 late.update(node.output)
+            if node.op_type == "Constant":
+                self._keep_constant(node)
+                continue
             wanted = self._precision(node, is_late)
             node = _copy(node)
-            if node.op_type == "Constant":
-                self.types[node.output[0]] = _constant_type(node)
-            else:
-                self._cast_inputs(node, wanted)
+            self._cast_inputs(node, wanted)
             self.nodes.append(node)
             self._note_outputs(node, wanted, outputs)
         del self.graph.node[:]
         self.graph.node.extend(self.nodes)
-        used = {name for node in self.nodes for name in node.input}
+        used = {name for node in self.nodes for name in node.input} | outputs
         kept = [t for name, t in self.constants.items() if name in used]
         del self.graph.initializer[:]
         self.graph.initializer.extend(kept)
@@ -79,6 +79,19 @@ class _Converter:
         if node.op_type in _SINGLE or (is_late and node.op_type not in _PRODUCTS):
             return int(TensorProto.FLOAT)
         return int(TensorProto.FLOAT16)
+
+    def _keep_constant(self, node: onnx.NodeProto) -> None:
+        """Take its value as an initializer, which can be converted here, within its range."""
+        name, value = node.output[0], helper.get_node_attr_value(node, node.attribute[0].name)
+        if isinstance(value, onnx.TensorProto):
+            tensor = onnx.TensorProto()
+            tensor.CopyFrom(value)
+            tensor.name = name
+        else:
+            kind = np.float32 if node.attribute[0].name.startswith("value_float") else np.int64
+            tensor = numpy_helper.from_array(np.array(value, kind), name)
+        self.constants[name] = tensor
+        self.types[name] = tensor.data_type
 
     def _cast_inputs(self, node: onnx.NodeProto, wanted: int) -> None:
         if node.op_type == "Cast":
@@ -104,13 +117,15 @@ class _Converter:
 
     def _note_outputs(self, node: onnx.NodeProto, wanted: int, outputs: Iterable[str]) -> None:
         for place, name in enumerate(node.output):
-            if self.types.get(name) != _FLOAT or node.op_type in ("Cast", "Constant"):
+            if self.types.get(name) != _FLOAT or node.op_type == "Cast":
                 continue
             if wanted == _FLOAT or not _follows_input(node):
                 continue
             if name in outputs:  # the contract says float32
-                node.output[place] = f"{name}_half"
-                self.nodes.append(helper.make_node("Cast", [f"{name}_half"], [name], to=_FLOAT))
+                half = self.cast[name, _HALF] = f"{name}_half"
+                self.types[half] = _HALF
+                node.output[place] = half
+                self.nodes.append(helper.make_node("Cast", [half], [name], to=_FLOAT))
             else:
                 self.types[name] = _HALF
 
@@ -127,15 +142,6 @@ def _copy(node: onnx.NodeProto) -> onnx.NodeProto:
 def _follows_input(node: onnx.NodeProto) -> bool:
     """Whether the output has the type of the input; ConstantOfShape has that of its value."""
     return node.op_type not in ("ConstantOfShape", "Range", "EyeLike")
-
-
-def _constant_type(node: onnx.NodeProto) -> int:
-    for attribute in node.attribute:
-        if attribute.name == "value":
-            return int(attribute.t.data_type)
-        if attribute.name in ("value_float", "value_floats"):
-            return _FLOAT
-    return int(TensorProto.INT64)
 
 
 def _converted(tensor: onnx.TensorProto, name: str) -> onnx.TensorProto:
