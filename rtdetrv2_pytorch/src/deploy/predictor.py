@@ -38,12 +38,17 @@ class Predictor:
     Args:
         runtime: what to run.
         batch_size: images to run at once; default: all that the runtime takes, 16 at most.
+
+    Raises:
+        ConfigError: if the batch size is below 1.
     """
 
     def __init__(self, runtime: Runtime, batch_size: int | None = None) -> None:
         self.runtime = runtime
         largest = runtime.max_batch_size
-        wanted = batch_size or 16
+        wanted = 16 if batch_size is None else batch_size
+        if wanted < 1:
+            raise ConfigError(f"batch_size = {wanted}: give 1 or more")
         self.batch_size = wanted if largest is None else min(wanted, largest)
 
     def predict(

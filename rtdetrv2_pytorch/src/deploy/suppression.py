@@ -92,8 +92,12 @@ def output_sizes(model: onnx.ModelProto, num_detections: int) -> None:
 
 
 def best(detections: Detections, thresholds: Tensor) -> Detections:
-    """Keep detections with at least the threshold of their label; `thresholds` is [K]."""
-    keep = detections["scores"] >= thresholds[detections["labels"]]
+    """Keep detections with at least the threshold of their label; `thresholds` is [K].
+
+    Score 0 marks what the suppression in an ONNX file dropped: that is never kept.
+    """
+    scores = detections["scores"]
+    keep = (scores >= thresholds[detections["labels"]]) & (scores > 0)
     return Detections(
         labels=detections["labels"][keep],
         boxes=detections["boxes"][keep],
