@@ -7,6 +7,7 @@ ROOT = PACKAGE.parent
 CONFIGS = ROOT / "rtdetrv2_pytorch" / "configs" / "rtdetrv2"
 
 MODELS = PACKAGE / "models_v2.json"
+DEMO = PACKAGE / "demo"
 
 TRAIN = PACKAGE / "train"
 HYPERPARAMETERS = TRAIN / "hyperparameters.yaml"

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -13,7 +14,7 @@ from typing import Any
 
 import httpx
 
-from ..paths import ROOT, TRAIN
+from ..paths import DEMO, ROOT, TRAIN
 from .ecosystem import training_app
 
 _STOP_SIGNAL = signal.SIGTERM  # what `docker stop` sends
@@ -35,6 +36,16 @@ def is_port_free(port: int) -> bool:
         except OSError:
             return False
     return True
+
+
+def _bring_demo(current_dir: Path) -> None:
+    """Put the demos where the SDK looks for them: on a platform an app runs in its repository."""
+    shutil.copytree(
+        DEMO,
+        current_dir / DEMO.relative_to(ROOT),
+        ignore=shutil.ignore_patterns("__pycache__"),
+        dirs_exist_ok=True,
+    )
 
 
 class AppProcess:
@@ -93,6 +104,7 @@ class AppProcess:
             }
         if app_state is not None:
             variables["modal.state.guiState"] = json.dumps(app_state)
+        _bring_demo(data_dir)
         self._log = self.log_file.open("ab")
         self.process = subprocess.Popen(
             [

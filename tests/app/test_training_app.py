@@ -13,7 +13,7 @@ import yaml
 
 from rtdetrv2_pytorch.src.core import YAMLConfig
 from supervisely_integration.local.store import InvalidRequestError
-from supervisely_integration.paths import MODELS
+from supervisely_integration.paths import DEMO, MODELS
 from supervisely_integration.train.run_folder import RunFolder
 from tests.app.running import (
     CLASSES,
@@ -102,7 +102,12 @@ def test_production_from_gui_state_with_tags_leaves_a_whole_experiment(
     folder, files, info = experiment_of(instance, project_id, app.task_id)
     logs = {name for name in files if name.startswith("logs/")}
     report = {name for name in files if name.startswith("visualization/")}  # of the SDK
-    assert set(files) - logs - report == ARTIFACTS
+    demo = {name for name in files if name.startswith("demo/")}
+    assert set(files) - logs - report - demo == ARTIFACTS
+    assert {name: instance.store.files.contents(files[name]).read_text() for name in demo} == {
+        f"demo/{path.name}": path.read_text() for path in DEMO.iterdir() if path.is_file()
+    }
+    assert {"demo/README.md", "demo/pictures.py"} < demo
     assert all(".tfevents." in name for name in logs)
     assert logs
     assert report

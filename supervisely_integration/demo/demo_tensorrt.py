@@ -1,0 +1,13 @@
+"""Detects objects with a TensorRT engine; needs this repository, TensorRT and an NVIDIA GPU.
+
+    python demo/demo_tensorrt.py image.jpg folder_of_images --threshold 0.4
+
+An engine runs on the GPU model and TensorRT version that built it, and its description lies beside
+it, in a file with `.json` at the end of its name.
+"""
+
+from demo_pytorch import run
+from pictures import parse_arguments
+
+if __name__ == "__main__":
+    run(parse_arguments("Detect objects with TensorRT.", "export/*.engine", "cuda"), "tensorrt")

@@ -1,0 +1,490 @@
+"""The demos as people start them: scripts, outside the platform, on a real image."""
+
+import importlib.util
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from onnx import helper
+from PIL import Image
+
+from rtdetrv2_pytorch.src.core import YAMLConfig
+from rtdetrv2_pytorch.src.data.images import read_rgb
+from rtdetrv2_pytorch.src.data.preprocess import preprocess
+from rtdetrv2_pytorch.src.deploy.detector import load_detector
+from rtdetrv2_pytorch.src.deploy.onnx import write_onnx
+from rtdetrv2_pytorch.src.deploy.predictor import Predictor
+from rtdetrv2_pytorch.src.deploy.runtimes import PyTorchRuntime
+from tests.lively import enliven
+from tests.tiny import CONFIGS, NETWORK
+
+pytestmark = pytest.mark.slow
+
+ROOT = Path(__file__).parents[2]
+DEMO = ROOT / "supervisely_integration" / "demo"
+NAMES = ["red cell", "white cell", "тромбоцит"]
+SIZE_HW = (512, 640)  # from the photo's 480 x 640, Pillow and torchvision agree to the bit
+ROUNDING = {"score": 0.0006, "pixels": 0.06}  # printed are 3 digits, and 1
+OTHER_RUNTIME = {"score": 0.002, "pixels": 0.3}  # and sums in another order, through random weights
+NOT_NEEDED = {
+    "demo_onnx.py": "supervisely torch torchvision onnx rtdetrv2_pytorch cv2 yaml scipy",
+    "demo_pytorch.py": "supervisely fastapi",
+    "demo_tensorrt.py": "supervisely fastapi",
+}
+# Python runs it before a script: what is named in BLOCKED is not installed, then.
+BLOCKER = """
+import os, sys
+class Blocker:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in os.environ["BLOCKED"].split():
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+sys.meta_path.insert(0, Blocker())
+"""
+
+
+@pytest.fixture(scope="module")
+def experiment(tmp_path_factory) -> SimpleNamespace:
+    """A downloaded experiment, and the predictor of its checkpoint."""
+    folder = tmp_path_factory.mktemp("experiment") / "7_RT-DETRv2"
+    shutil.copytree(DEMO, folder / "demo", ignore=shutil.ignore_patterns("__pycache__"))
+    (folder / "checkpoints").mkdir()
+    (folder / "export").mkdir()
+    cfg = YAMLConfig(
+        CONFIGS / "rtdetrv2" / "rtdetrv2_r18vd_120e_coco.yml",
+        **NETWORK,
+        eval_spatial_size=list(SIZE_HW),
+        num_classes=len(NAMES),
+        device="cpu",
+    )
+    checkpoint = folder / "checkpoints" / "best.pth"
+    content = {
+        "model": enliven(cfg.model, SIZE_HW).state_dict(),
+        "config": cfg.yaml_cfg,
+        "class_names": NAMES,
+        "eval_spatial_size": list(SIZE_HW),
+    }
+    torch.save(content, checkpoint)
+    detector, card = load_detector(checkpoint)
+    write_onnx(detector, card, folder / "export" / "best.onnx")
+    predictor = Predictor(PyTorchRuntime(detector, card, torch.device("cpu")))
+    return SimpleNamespace(
+        folder=folder, checkpoint=checkpoint, content=content, card=card, predictor=predictor
+    )
+
+
+@pytest.fixture(scope="module")
+def photo(bccd) -> Path:
+    return sorted((bccd / "supervisely" / "val" / "img").glob("*.jpg"))[0]
+
+
+@pytest.fixture
+def start(tmp_path):
+    """start(script, *arguments): runs it in an empty folder, without what it does not need."""
+    (tmp_path / "blocker").mkdir()
+    (tmp_path / "blocker" / "sitecustomize.py").write_text(BLOCKER)
+    (tmp_path / "here").mkdir()
+
+    def run(script, *arguments, paths=(), gpus=""):
+        environment = {
+            **os.environ,
+            "BLOCKED": NOT_NEEDED[script.name],
+            "PYTHONPATH": os.pathsep.join(map(str, (tmp_path / "blocker", *paths))),
+            "PYTHONDONTWRITEBYTECODE": "1",
+            "CUDA_VISIBLE_DEVICES": gpus,
+            "PYTHONIOENCODING": "utf-8",
+        }
+        result = subprocess.run(
+            [sys.executable, str(script), *map(str, arguments)],
+            cwd=tmp_path / "here",
+            env=environment,
+            capture_output=True,
+            text=True,
+            encoding="utf-8",
+            check=False,
+        )
+        result.here = tmp_path / "here"
+        return result
+
+    return run
+
+
+@pytest.fixture
+def pictures(monkeypatch):
+    return load("pictures", monkeypatch)
+
+
+def load(name, monkeypatch):
+    """A file of the demos as a module; they import each other by bare names."""
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
+    monkeypatch.syspath_prepend(str(DEMO))
+    spec = importlib.util.spec_from_file_location(name, DEMO / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    monkeypatch.setitem(sys.modules, name, module)
+    spec.loader.exec_module(module)
+    return module
+
+
+def printed(text):
+    """Tables of the output: the headline of a picture and its rows (name, score, box)."""
+    tables = []
+    for line in text.splitlines():
+        row = re.fullmatch(r"  (.+?) +(\d\.\d{3})" + r" +(-?\d+\.\d)" * 4, line)
+        if re.search(r": \d+ x \d+, \d+ detections$", line):
+            tables.append((line, []))
+        elif row:
+            name, *numbers = row.groups()
+            score, *box = map(float, numbers)
+            tables[-1][1].append((name, score, box))
+    return tables
+
+
+def found_by_pytorch(experiment, path, threshold):
+    (found,), _ = experiment.predictor.predict([read_rgb(path)], threshold)
+    rows = zip(*(found[key].tolist() for key in ("labels", "scores", "boxes")), strict=True)
+    return [(NAMES[label], score, box) for label, score, box in rows]
+
+
+def threshold_in_a_gap(experiment, path):
+    """A threshold that no detection is near to, with between 4 and 12 above it."""
+    scores = [score for _, score, _ in found_by_pytorch(experiment, path, 0.0)][:13]
+    gaps = [scores[i] - scores[i + 1] for i in range(3, len(scores) - 1)]
+    place = 3 + int(np.argmax(gaps))
+    assert max(gaps) > 0.004
+    return (scores[place] + scores[place + 1]) / 2
+
+
+def assert_same(rows, expected, *, score, pixels):
+    """Each row has a partner of its own with its class, about its score and box."""
+    assert len(rows) == len(expected)
+    left = list(expected)
+    for name, own_score, box in rows:
+        partners = [
+            other
+            for other in left
+            if other[0] == name
+            and abs(other[1] - own_score) <= score
+            and np.abs(np.subtract(other[2], box)).max() <= pixels
+        ]
+        assert partners, f"{name} {own_score} {box} is not among {left}"
+        left.remove(partners[0])
+
+
+def assert_drawn(drawing, photo, rows):
+    """The picture, changed along the boxes and hardly anywhere else."""
+    before = np.asarray(Image.open(photo).convert("RGB")).astype(int)
+    after = np.asarray(Image.open(drawing).convert("RGB")).astype(int)
+    assert after.shape == before.shape
+    change = np.abs(after - before).max(axis=2)
+    near = np.zeros(change.shape, bool)
+    for _, _, box in rows:
+        x1, y1, x2, y2 = (round(corner) for corner in box)
+        x2, y2 = min(x2, change.shape[1] - 1), min(y2, change.shape[0] - 1)
+        border = np.concatenate(
+            (change[y1, x1:x2], change[y2, x1:x2], change[y1:y2, x1], change[y1:y2, x2])
+        )
+        assert (border > 20).mean() > 0.9
+        for line in (slice(max(y1 - 24, 0), y1 + 24), slice(max(y2 - 12, 0), y2 + 12)):
+            near[line] = True  # with the names
+        for line in (slice(max(x1 - 12, 0), x1 + 12), slice(max(x2 - 12, 0), x2 + 12)):
+            near[:, line] = True
+    assert (~near).sum() > 100
+    assert (change[~near] > 20).mean() < 0.001  # of saving as JPEG
+
+
+# On a real image
+
+
+def test_onnx_in_a_downloaded_experiment_finds_what_pytorch_finds(experiment, photo, start):
+    threshold = threshold_in_a_gap(experiment, photo)
+    script = experiment.folder / "demo" / "demo_onnx.py"
+    result = start(script, photo, "--threshold", threshold)
+    assert result.returncode == 0, result.stderr
+    ((headline, rows),) = printed(result.stdout)
+    expected = found_by_pytorch(experiment, photo, threshold)
+    assert headline == f"{photo}: 640 x 480, {len(expected)} detections"
+    assert_same(rows, expected, **OTHER_RUNTIME)
+    assert [score for _, score, _ in rows] == sorted((r[1] for r in rows), reverse=True)
+    assert_drawn(result.here / f"{photo.stem}_detections.jpg", photo, rows)
+
+
+def test_pytorch_in_the_repository_finds_it_from_any_folder(experiment, photo, start):
+    threshold = threshold_in_a_gap(experiment, photo)
+    model = ("--model", experiment.checkpoint)
+    result = start(DEMO / "demo_pytorch.py", photo, *model, "--threshold", threshold)
+    assert result.returncode == 0, result.stderr
+    ((_, rows),) = printed(result.stdout)
+    expected = found_by_pytorch(experiment, photo, threshold)
+    assert_same(rows, expected, **ROUNDING)
+    assert_drawn(result.here / f"{photo.stem}_detections.jpg", photo, rows)
+
+
+def test_pytorch_in_a_downloaded_experiment_needs_the_repository(experiment, photo, start):
+    script = experiment.folder / "demo" / "demo_pytorch.py"
+    lost = start(script, photo, "--threshold", 0)
+    assert lost.returncode == 1
+    assert "PYTHONPATH=path/to/the/repository" in lost.stderr
+    assert "Traceback" not in lost.stderr
+    result = start(script, photo, "--threshold", 0, paths=[ROOT])
+    assert result.returncode == 0, result.stderr
+    ((_, rows),) = printed(result.stdout)
+    assert_same(rows, found_by_pytorch(experiment, photo, 0.0), **ROUNDING)
+
+
+def test_what_is_blocked_is_not_there(tmp_path, start):
+    script = tmp_path / "demo_onnx.py"
+    script.write_text("import torch")
+    assert "No module named 'torch'" in start(script).stderr
+
+
+def test_pillow_resizes_as_the_training_does_but_for_a_level_here_and_there(photo, monkeypatch):
+    demo = load("demo_onnx", monkeypatch)
+    picture = Image.open(photo).convert("RGB")
+    for size_hw, share in (((96, 160), 0.05), (SIZE_HW, 0.0)):
+        own = demo.preprocess(picture, size_hw)
+        assert own.dtype == np.float32
+        levels = np.rint(own[0] * 255)
+        difference = np.abs(levels - preprocess(np.asarray(picture), size_hw).numpy())
+        assert difference.max() <= 1
+        assert (difference > 0).mean() <= share
+
+
+# Thresholds
+
+
+def test_each_class_has_the_threshold_of_the_file(experiment, photo, start, tmp_path):
+    everything = found_by_pytorch(experiment, photo, 0.0)
+    name = everything[0][0]
+    other = next(found for found in everything if found[0] != name)
+    scores = [score for _, score, _ in everything]
+    lowest = (scores[7] + scores[8]) / 2
+    card = replace(experiment.card, threshold=lowest, class_thresholds={name: 1.0})
+    detector, _ = load_detector(experiment.checkpoint)
+    write_onnx(detector, card, tmp_path / "own.onnx")
+    result = start(
+        experiment.folder / "demo" / "demo_onnx.py", photo, "--model", tmp_path / "own.onnx"
+    )
+    assert result.returncode == 0, result.stderr
+    ((_, rows),) = printed(result.stdout)
+    expected = [found for found in everything[:8] if found[0] != name]
+    assert other in expected
+    assert_same(rows, expected, **OTHER_RUNTIME)
+
+
+@pytest.mark.parametrize("script", ["demo_onnx.py", "demo_pytorch.py"])
+def test_without_measured_thresholds_one_has_to_be_given(experiment, photo, start, script):
+    result = start(experiment.folder / "demo" / script, photo, paths=[ROOT])
+    assert result.returncode == 1
+    assert re.search(r"no thresholds were measured for it.*; give .*threshold", result.stderr)
+    assert "Traceback" not in result.stderr
+
+
+# Many pictures
+
+
+def test_a_folder_with_pictures_of_one_name(experiment, start, tmp_path):
+    folder = tmp_path / "images"
+    folder.mkdir()
+    colours = {"a.jpg": "red", "a.png": "green", "b.webp": "blue"}
+    for width, (name, colour) in enumerate(colours.items(), 50):
+        Image.new("RGB", (width, 40), colour).save(folder / name)
+    (folder / "notes.txt").write_text("no picture")
+    script = experiment.folder / "demo" / "demo_onnx.py"
+    arguments = (folder, "--threshold", "1", "--output", folder)
+    assert start(script, *arguments).returncode == 0
+    result = start(script, *arguments)  # drawings of the first run are no pictures
+    assert [headline for headline, _ in printed(result.stdout)] == [
+        f"{folder / 'a.jpg'}: 50 x 40, 0 detections",
+        f"{folder / 'a.png'}: 51 x 40, 0 detections",
+        f"{folder / 'b.webp'}: 52 x 40, 0 detections",
+    ]
+    widths = {
+        name: Image.open(folder / f"{name}.jpg").width
+        for name in ("a_detections", "a_2_detections", "b_detections")
+    }
+    assert widths == {"a_detections": 50, "a_2_detections": 51, "b_detections": 52}
+
+
+def test_a_picture_is_turned_upright_and_transparency_is_dropped(pictures, tmp_path):
+    picture = Image.new("RGB", (40, 20), "red")
+    exif = picture.getexif()
+    exif[0x0112] = 6  # the camera was turned
+    picture.save(tmp_path / "turned.jpg", exif=exif)
+    assert pictures.open_picture(tmp_path / "turned.jpg").size == (20, 40)
+    Image.new("RGBA", (3, 2), (10, 20, 30, 0)).save(tmp_path / "clear.png")
+    clear = pictures.open_picture(tmp_path / "clear.png")
+    assert (clear.mode, clear.getpixel((0, 0))) == ("RGB", (10, 20, 30))
+
+
+# The drawing
+
+
+def test_a_box_by_hand(pictures):
+    black = Image.new("RGB", (500, 250))  # lines of 1 pixel, letters of 10
+    found = pictures.Detection(label=0, name="x", score=0.5, box=(100.0, 100.0, 200.0, 180.0))
+    drawn = np.asarray(pictures.draw(black, [found])).astype(int)
+    red, green, blue = drawn[140, 100]
+    assert red > 200 > 60 > max(green, blue)
+    for place in ((100, 199), (180, 150), (140, 200)):
+        assert drawn[place].tolist() == [red, green, blue]
+    assert not drawn[102:179, 102:199].any()
+    assert not drawn[182:].any()
+    assert not drawn[:, 202:].any()
+    assert not drawn[:80].any()
+    above = drawn[85:100, 100:135]  # the name
+    assert (above == (red, green, blue)).all(axis=2).mean() > 0.3
+    assert not np.asarray(black).any()
+
+
+def test_the_best_lies_on_top_and_names_stay_in_the_picture(pictures):
+    black = Image.new("RGB", (400, 300))
+    best = pictures.Detection(0, "best", 0.9, (350.0, 0.0, 400.0, 60.0))
+    worst = pictures.Detection(1, "worst", 0.1, (350.0, 0.0, 400.0, 60.0))
+    together = np.asarray(pictures.draw(black, [best, worst]))
+    alone = np.asarray(pictures.draw(black, [best]))
+    assert together[50, 350].tolist() == alone[50, 350].tolist()
+    corner = alone[:14, 330:]  # the name starts left of its box, to end in the picture
+    assert (corner == alone[50, 350]).all(axis=2).mean() > 0.3
+
+
+def test_lines_grow_with_the_picture_and_small_ones_have_no_names(pictures):
+    def pixels(size):
+        box = (0.25 * size, 0.25 * size, 0.75 * size, 0.75 * size)
+        found = [pictures.Detection(0, "name", 0.5, box)]
+        return np.asarray(pictures.draw(Image.new("RGB", (size, size)), found)).any(axis=2)
+
+    assert pixels(2000)[1000, 490:520].sum() == 8  # 2000 / 250
+    assert pixels(64).sum() == 4 * 32  # one line round a box from 16 to 48
+    assert pixels(200)[:49].any()
+
+
+# Errors
+
+
+def no_description(model):
+    del model.metadata_props[:]
+
+
+def damaged_description(model):
+    helper.set_model_props(model, {"class_names": "cat, dog", "input_size_hw": "[64, 64]"})
+
+
+@pytest.mark.parametrize("damage", [no_description, damaged_description])
+def test_a_model_that_does_not_describe_itself(experiment, start, tmp_path, damage):
+    model = onnx.load(experiment.folder / "export" / "best.onnx")
+    damage(model)
+    onnx.save(model, tmp_path / "other.onnx")
+    result = start(DEMO / "demo_onnx.py", "a.jpg", "--model", tmp_path / "other.onnx")
+    assert result.returncode == 1
+    assert "other.onnx: does not say which classes and input size it has" in result.stderr
+    assert "export the checkpoint with the RT-DETRv2 app" in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["no.jpg"], "no.jpg: cannot be read as an image"),
+        (["empty"], "empty: no images in this folder (.jpg"),
+        (["deep.png"], "deep.png: has more than 8 bits a channel; save it with 8"),
+        (["a.jpg", "--threshold", "2"], "'2': give a score from 0 to 1, or auto"),
+        (["a.jpg", "--threshold", "high"], "'high': give a score from 0 to 1, or auto"),
+        (["a.jpg", "--device", "tpu"], "--device tpu: give cpu or cuda"),
+        (["a.jpg", "--device", "cuda"], "or use --device cpu"),
+        (["a.jpg", "--model", "no.onnx"], "no.onnx: no such file; give the model as --model"),
+        (["a.jpg", "--model", "a.jpg"], "a.jpg: ONNX Runtime cannot load it ("),
+        (["a.jpg", "--output", "a.jpg/x"], "cannot be written"),
+        ([], "the following arguments are required: images"),
+    ],
+)
+def test_mistakes_are_named(experiment, start, tmp_path, arguments, message):
+    here = tmp_path / "here"
+    Image.new("RGB", (9, 9)).save(here / "a.jpg")
+    Image.fromarray(np.full((9, 9), 1000, np.uint16)).save(here / "deep.png")
+    (here / "empty").mkdir()
+    threshold = [] if "--threshold" in arguments else ["--threshold", "0.5"]
+    script = experiment.folder / "demo" / "demo_onnx.py"
+    result = start(script, *arguments, *threshold)
+    assert result.returncode in (1, 2)
+    assert message in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+def test_the_copy_in_the_repository_has_no_model_of_its_own(start):
+    result = start(DEMO / "demo_onnx.py", "a.jpg")
+    assert result.returncode == 1
+    assert "give the model as --model" in result.stderr
+
+
+def test_a_checkpoint_of_something_else(start, tmp_path):
+    torch.save({"model": {"weight": torch.zeros(1)}}, tmp_path / "other.pth")
+    result = start(DEMO / "demo_pytorch.py", "a.jpg", "--model", tmp_path / "other.pth")
+    assert result.returncode == 1
+    assert "other.pth: does not say which network it is of" in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+# TensorRT
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "export/*.engine: there is none"),
+        (["--model", "my.engine"], "device = 'cuda': torch sees 0 GPUs here"),
+        (["--model", "my.engine", "--device", "cpu"], "TensorRT needs a GPU; give cuda"),
+        (["--model", "my.onnx"], "my.onnx: tensorrt takes .engine files"),
+    ],
+)
+def test_tensorrt_says_what_it_lacks(start, tmp_path, arguments, message):
+    for name in ("my.engine", "my.onnx"):
+        (tmp_path / "here" / name).write_bytes(b"engine")
+    result = start(DEMO / "demo_tensorrt.py", "a.jpg", *arguments)
+    assert result.returncode == 1
+    assert message in result.stderr.replace(os.sep, "/")
+    assert "Traceback" not in result.stderr
+
+
+@pytest.mark.gpu
+def test_tensorrt_finds_what_pytorch_finds(gpu, experiment, photo, start):
+    if importlib.util.find_spec("tensorrt") is None:
+        pytest.skip("no TensorRT")
+    from rtdetrv2_pytorch.src.deploy.tensorrt import build_engine
+
+    build_engine(experiment.folder / "export" / "best.onnx", experiment.folder / "export/e.engine")
+    threshold = threshold_in_a_gap(experiment, photo)
+    script = experiment.folder / "demo" / "demo_tensorrt.py"
+    result = start(script, photo, "--threshold", threshold, paths=[ROOT], gpus="0")
+    assert result.returncode == 0, result.stderr
+    ((_, rows),) = printed(result.stdout)
+    assert_same(rows, found_by_pytorch(experiment, photo, threshold), score=0.005, pixels=0.5)
+    assert_drawn(result.here / f"{photo.stem}_detections.jpg", photo, rows)
+
+
+# The README
+
+
+def test_the_readme_shows_code_that_runs_and_files_that_exist(experiment, monkeypatch):
+    page = (DEMO / "README.md").read_text(encoding="utf-8")
+    (code,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    monkeypatch.chdir(experiment.folder)
+    names = {}
+    exec(code, names)
+    assert (names["names"], names["height"], names["width"]) == (NAMES, *SIZE_HW)
+    outputs = [output.name for output in names["session"].get_outputs()]
+    inputs = [value.name for value in names["session"].get_inputs()]
+    table = re.findall(r"^\| (input|output) \| `(\w+)`", page, re.MULTILINE)
+    assert [name for kind, name in table if kind == "input"] == inputs
+    assert [name for kind, name in table if kind == "output"] == outputs
+    for script in re.findall(r"demo/(demo_\w+\.py)", page):
+        assert (DEMO / script).is_file()
+    assert json.loads(names["metadata"]["num_detections"]) == experiment.card.num_detections
