@@ -29,7 +29,7 @@ def enliven(model: nn.Module, size_hw: tuple[int, int], seed: int = 0) -> nn.Mod
         if not value.is_floating_point() or re.search(_FIXED, name):
             continue
         if value.dim() > 1:
-            gain = 3.0 if re.search(r"score_head|sampling_offsets", name) else 1.2
+            gain = 2.0 if re.search(r"score_head|sampling_offsets", name) else 1.0
             value.normal_(generator=generator).mul_(gain / value[0].numel() ** 0.5)
         elif name.endswith("running_var") or (name.endswith("weight") and "norm" in name):
             value.uniform_(0.7, 1.3, generator=generator)

@@ -99,6 +99,8 @@ def build_engine(
         )
     trt = load_tensorrt()
     card = read_card(onnx_file)
+    for old in (engine_file, card_file(engine_file)):  # not to be taken for the result of this
+        old.unlink(missing_ok=True)
     messages: list[str] = []
     builder = trt.Builder(_make_logger(trt, messages))
     network = builder.create_network(_network_flags(trt))
@@ -146,9 +148,9 @@ def _load_cache(trt: Any, config: Any, path: Path | None) -> Any:
         return None
     content = path.read_bytes() if path.is_file() else b""
     cache = config.create_timing_cache(content)
-    if cache is None:  # of another version
-        cache = config.create_timing_cache(b"")
-    config.set_timing_cache(cache, ignore_mismatch=False)
+    if cache is None or not config.set_timing_cache(cache, ignore_mismatch=False):
+        cache = config.create_timing_cache(b"")  # that one was of another version or GPU
+        config.set_timing_cache(cache, ignore_mismatch=False)
     return cache
 
 
@@ -184,6 +186,7 @@ class TensorRTRuntime:
         self.device = device
         facts = _read_facts(path)
         self.card = ModelCard.from_metadata(facts, source=str(card_file(path)))
+        self.max_batch_size = _largest_batch(facts, card_file(path))
         messages: list[str] = []
         with _on(device):
             runtime = trt.Runtime(_make_logger(trt, messages))
@@ -196,7 +199,6 @@ class TensorRTRuntime:
                     "engines run on the same version and GPU only, so build it here again"
                 )
             self._context = self._engine.create_execution_context()
-        self.max_batch_size = int(json.loads(facts["batch_sizes"])[2])
         self._lock = threading.Lock()
 
     def __call__(self, images: Tensor, sizes_wh: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -247,3 +249,10 @@ def _read_facts(engine: Path) -> dict[str, str]:
     except ValueError as error:
         raise CheckpointError(f"{path}: is damaged; build the engine again") from error
     return facts
+
+
+def _largest_batch(facts: dict[str, str], path: Path) -> int:
+    try:
+        return int(json.loads(facts["batch_sizes"])[2])
+    except (LookupError, ValueError, TypeError) as error:
+        raise CheckpointError(f"{path}: is damaged; build the engine again") from error

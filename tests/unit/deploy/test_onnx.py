@@ -1,0 +1,325 @@
+"""Exported files: one call on a batch, against PyTorch on one image after the other."""
+
+import shutil
+
+import onnx
+import onnxruntime as ort
+import pytest
+import torch
+
+from rtdetrv2_pytorch.src.deploy import onnx as deploy_onnx
+from rtdetrv2_pytorch.src.deploy.detector import load_detector
+from rtdetrv2_pytorch.src.deploy.onnx import read_card, write_onnx
+from rtdetrv2_pytorch.src.deploy.suppression import suppress
+from rtdetrv2_pytorch.src.misc.errors import CheckpointError, ExportError
+from rtdetrv2_pytorch.src.structures import Detections
+from tests.lively import pictures
+
+EXPORTERS = ["torchscript", pytest.param("dynamo", marks=pytest.mark.slow)]
+
+
+@pytest.fixture(scope="module")
+def exported(tiny, tmp_path_factory):
+    """exported("torchscript", ...): the tiny detector's file with these options, written once."""
+    written = {}
+
+    def export(exporter="torchscript", **options):
+        key = (exporter, *sorted(options.items()))
+        if key not in written:
+            path = tmp_path_factory.mktemp("onnx") / "model.onnx"
+            card = write_onnx(tiny.detector, tiny.card, path, exporter=exporter, **options)
+            written[key] = path, card
+        return written[key]
+
+    return export
+
+
+def run(path, images, sizes_wh):
+    session = ort.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    inputs = {"images": images.numpy(), "orig_target_sizes": sizes_wh.numpy()}
+    results = session.run(["labels", "boxes", "scores"], inputs)
+    return tuple(torch.from_numpy(result) for result in results)
+
+
+def run_openvino(path, images, sizes_wh):
+    import openvino as ov
+
+    model = ov.Core().compile_model(str(path), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    results = model({"images": images.numpy(), "orig_target_sizes": sizes_wh.numpy()})
+    return tuple(torch.from_numpy(results[n].copy()) for n in ("labels", "boxes", "scores"))
+
+
+def assert_same(found, expected, pixels=0.5, score=1e-3):
+    """Places and scores of each detection; images of a batch are up to 1240 pixels wide."""
+    torch.testing.assert_close(found[2], expected[2], rtol=0, atol=score)
+    assert torch.equal(found[0].long(), expected[0])
+    torch.testing.assert_close(found[1], expected[1], rtol=0, atol=pixels)
+
+
+def assert_nearly_same(found, expected, share, pixels=1.0, score=5e-3):
+    """The same for most detections: a last bit can choose another cell or swap neighbours."""
+    torch.testing.assert_close(found[2], expected[2], rtol=0, atol=score)
+    near = (found[1] - expected[1]).abs().amax(-1) < pixels
+    assert (near & (found[0] == expected[0])).float().mean() >= share
+
+
+def one_by_one(detector, images, sizes_wh):
+    with torch.inference_mode():
+        each = [detector(images[i : i + 1], sizes_wh[i : i + 1]) for i in range(len(images))]
+    return tuple(torch.cat(values) for values in zip(*each, strict=True))
+
+
+def op_types(path):
+    return [node.op_type for node in onnx.load(path).graph.node]
+
+
+@pytest.mark.parametrize("exporter", EXPORTERS)
+@pytest.mark.parametrize("batch", [1, 2, 7])
+def test_one_call_on_a_batch_is_pytorch_one_by_one(tiny, exported, exporter, batch):
+    path, _ = exported(exporter)
+    images, sizes_wh = tiny.images[-batch:], tiny.sizes_wh[-batch:]
+    assert_same(run(path, images, sizes_wh), one_by_one(tiny.detector, images, sizes_wh))
+
+
+@pytest.mark.parametrize("batch", [1, 2, 7])
+def test_openvino_finds_the_same(tiny, exported, batch):
+    path, _ = exported()
+    images, sizes_wh = tiny.images[:batch], tiny.sizes_wh[:batch]
+    assert_same(run_openvino(path, images, sizes_wh), one_by_one(tiny.detector, images, sizes_wh))
+
+
+@pytest.mark.parametrize("exporter", EXPORTERS)
+def test_inputs_and_outputs_are_the_published_ones(exported, exporter):
+    path, _ = exported(exporter)
+    model = onnx.load(path)
+
+    def described(values):
+        return {
+            value.name: (
+                value.type.tensor_type.elem_type,
+                [d.dim_value or "any" for d in value.type.tensor_type.shape.dim],
+            )
+            for value in values
+        }
+
+    floats, whole = onnx.TensorProto.FLOAT, onnx.TensorProto.INT64
+    assert described(model.graph.input) == {
+        "images": (floats, ["any", 3, 96, 160]),
+        "orig_target_sizes": (whole, ["any", 2]),
+    }
+    assert described(model.graph.output) == {
+        "labels": (whole, ["any", 20]),
+        "boxes": (floats, ["any", 20, 4]),
+        "scores": (floats, ["any", 20]),
+    }
+    (opset,) = [entry.version for entry in model.opset_import if entry.domain == ""]
+    assert opset >= 17
+
+
+@pytest.mark.parametrize("exporter", EXPORTERS)
+def test_norms_are_native_and_everything_is_in_one_file(tiny, exported, exporter):
+    path, _ = exported(exporter)
+    # One in the encoder's layer after attention and one after its network, three in each of two
+    # decoder layers, one before query selection.
+    norms = sum(isinstance(m, torch.nn.LayerNorm) for m in tiny.detector.modules())
+    assert norms == 9
+    assert op_types(path).count("LayerNormalization") == norms
+    assert "GridSample" in op_types(path)
+    assert not {"BatchNormalization", "Dropout", "If", "Loop"} & set(op_types(path))  # fused
+    assert [other.name for other in path.parent.iterdir()] == ["model.onnx"]
+    model = onnx.load(path, load_external_data=False)
+    assert not any(tensor.external_data for tensor in model.graph.initializer)
+
+
+@pytest.mark.parametrize("exporter", EXPORTERS)
+def test_the_card_in_the_file_is_the_checkpoints(tiny, exported, exporter):
+    path, card = exported(exporter)
+    assert read_card(path) == card == tiny.card
+    assert card.class_names == ("cat", "dog", "owl")
+
+
+def test_the_graph_without_slimming_finds_the_same(tiny, exported):
+    path, _ = exported(slim=False)
+    assert len(op_types(path)) > len(op_types(exported()[0]))
+    assert_same(run(path, tiny.images, tiny.sizes_wh), tiny.found)
+
+
+@pytest.mark.slow
+def test_a_newer_opset_finds_the_same(tiny, exported):
+    path, _ = exported(opset=18)
+    assert {e.version for e in onnx.load(path).opset_import if e.domain == ""} == {18}
+    assert_same(run(path, tiny.images, tiny.sizes_wh), tiny.found)
+
+
+@pytest.mark.parametrize("exporter", EXPORTERS)
+def test_discrete_sampling_needs_no_gridsample(tiny, tmp_path, exporter):
+    detector, card = load_detector(tiny.path, sampling="discrete")
+    path = tmp_path / "dsp.onnx"
+    write_onnx(detector, card, path, exporter=exporter)
+    assert "GridSample" not in op_types(path)
+    assert read_card(path).sampling == "discrete"
+    expected = one_by_one(detector, tiny.images, tiny.sizes_wh)
+    for batch in (1, 2, 7):
+        inputs = tiny.images[:batch], tiny.sizes_wh[:batch]
+        alone = [values[:batch] for values in expected]
+        assert_nearly_same(run(path, *inputs), alone, share=0.9)
+    assert_nearly_same(run_openvino(path, *inputs), expected, share=0.9)
+
+
+def test_half_precision_finds_nearly_the_same(tiny, tmp_path):
+    # With a query for every cell, last bits do not decide which cells become queries.
+    content = torch.load(tiny.path, weights_only=True)
+    content["config"]["RTDETRTransformerv2"]["num_queries"] = 12 * 20 + 6 * 10 + 3 * 5
+    torch.save(content, tmp_path / "best.pth")
+    detector, card = load_detector(tmp_path / "best.pth")
+    path = tmp_path / "x.onnx"
+    card = write_onnx(detector, card, path, precision="fp16", slim=False)
+    assert card.precision == read_card(path).precision == "fp16"
+    labels, boxes, scores = run(path, tiny.images, tiny.sizes_wh)
+    assert (labels.dtype, boxes.dtype, scores.dtype) == (torch.int64, *2 * [torch.float32])
+    expected = one_by_one(detector, tiny.images, tiny.sizes_wh)
+    torch.testing.assert_close(scores, expected[2], rtol=0, atol=0.1)
+    assert (scores - expected[2]).abs().mean() < 0.02
+    assert (expected[2] - expected[2].roll(1, 0)).abs().mean() > 0.05  # images differ by more
+    assert torch.equal(labels[:, 0], expected[0][:, 0])
+    torch.testing.assert_close(boxes[:, 0], expected[1][:, 0], rtol=0, atol=12)
+
+
+def test_half_precision_keeps_norms_softmax_and_sampling_in_32_bits(exported):
+    path, _ = exported(precision="fp16")
+    assert path.stat().st_size < 0.6 * exported()[0].stat().st_size
+    model = onnx.shape_inference.infer_shapes(onnx.load(path), strict_mode=True)
+    types = {i.name: i.type.tensor_type.elem_type for i in model.graph.value_info}
+    types |= {tensor.name: tensor.data_type for tensor in model.graph.initializer}
+    halves = {
+        node.op_type
+        for node in model.graph.node
+        for name in node.input
+        if node.op_type != "Cast" and types.get(name) == onnx.TensorProto.FLOAT16
+    }
+    assert {"Conv", "MatMul", "Relu"} <= halves
+    assert not {"LayerNormalization", "Softmax", "GridSample", "TopK", "Log"} & halves
+
+
+def by_suppression(tiny, iou):
+    """Per image what PyTorch finds, less what overlaps."""
+    for labels, boxes, scores in zip(*tiny.found, strict=True):
+        yield suppress(Detections(labels=labels, boxes=boxes, scores=scores), iou)
+
+
+@pytest.mark.parametrize("run", [run, run_openvino])
+def test_suppression_is_part_of_the_file_if_asked(tiny, exported, run):
+    path, card = exported(nms_iou=0.05)
+    assert card.nms_iou == read_card(path).nms_iou == 0.05
+    labels, boxes, scores = run(path, tiny.images, tiny.sizes_wh)
+    assert scores.shape == (7, 20)
+    counts = []
+    for image, expected in enumerate(by_suppression(tiny, 0.05)):
+        count = len(expected["scores"])
+        counts.append(count)
+        assert labels[image, :count].tolist() == expected["labels"].tolist()
+        torch.testing.assert_close(boxes[image, :count], expected["boxes"], rtol=0, atol=0.5)
+        torch.testing.assert_close(scores[image, :count], expected["scores"], rtol=0, atol=1e-3)
+        assert not scores[image, count:].any()
+    assert min(counts) < 20  # something was dropped
+
+
+def test_suppression_in_half_precision_is_that_of_its_own_detections(tiny, exported):
+    path, card = exported(nms_iou=0.05, precision="fp16")
+    assert (card.nms_iou, card.precision) == (0.05, "fp16")
+    found = run(path, tiny.images, tiny.sizes_wh)
+    everything = run(exported(precision="fp16")[0], tiny.images, tiny.sizes_wh)
+    for image in range(7):
+        labels, boxes, scores = (values[image] for values in everything)
+        expected = suppress(Detections(labels=labels, boxes=boxes, scores=scores), 0.05)
+        count = len(expected["scores"])
+        torch.testing.assert_close(found[2][image, :count], expected["scores"])
+        torch.testing.assert_close(found[1][image, :count], expected["boxes"])
+        assert not found[2][image, count:].any()
+
+
+@pytest.mark.parametrize("opset", [11, 16])
+def test_an_opset_without_norms_is_refused(tiny, tmp_path, opset):
+    with pytest.raises(ExportError, match=rf"^opset = {opset}: give 17 or more"):
+        write_onnx(tiny.detector, tiny.card, tmp_path / "x.onnx", opset=opset)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("iou", [0, -1, 1.5])
+def test_an_impossible_overlap_is_refused(tiny, tmp_path, iou):
+    with pytest.raises(ExportError, match="give an overlap above 0 and up to 1"):
+        write_onnx(tiny.detector, tiny.card, tmp_path / "x.onnx", nms_iou=iou)
+
+
+def test_an_existing_file_is_replaced(tiny, tmp_path):
+    path = tmp_path / "x.onnx"
+    path.write_bytes(b"an older export")
+    write_onnx(tiny.detector, tiny.card, path, slim=False)
+    assert_same(run(path, tiny.images[:1], tiny.sizes_wh[:1]), [v[:1] for v in tiny.found])
+
+
+@pytest.mark.parametrize("stage", ["trace", "check"])
+def test_a_failing_export_says_why_and_leaves_no_file(tiny, tmp_path, monkeypatch, stage):
+    path = tmp_path / "x.onnx"
+    path.write_bytes(b"an older export")
+    if stage == "trace":
+        broken = torch.nn.Linear(2, 2)  # takes one input
+        broken.requires_grad_(False)
+        reason = "forward"
+    else:
+        broken = tiny.detector
+        reason = "no good"
+
+        def fails(*_, **__):
+            raise onnx.checker.ValidationError("no good\nand more")
+
+        monkeypatch.setattr(deploy_onnx.onnx.checker, "check_model", fails)
+    with pytest.raises(ExportError, match=rf"^x\.onnx: torch .*torchscript exporter \(.*{reason}"):
+        write_onnx(broken, tiny.card, path, slim=False)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_files_of_others_are_refused_with_a_remedy(exported, tmp_path):
+    damaged = tmp_path / "damaged.onnx"
+    damaged.write_bytes(b"\xff\xfe not an onnx model")
+    with pytest.raises(ExportError, match=r"damaged\.onnx: not an ONNX model, or damaged"):
+        read_card(damaged)
+    model = onnx.load(exported()[0])
+    del model.metadata_props[:]
+    onnx.save(model, tmp_path / "theirs.onnx")
+    with pytest.raises(CheckpointError, match=r"theirs\.onnx: .*another program exported it"):
+        read_card(tmp_path / "theirs.onnx")
+
+
+def test_a_file_can_be_moved(tiny, exported, tmp_path):
+    moved = shutil.copy(exported()[0], tmp_path / "elsewhere.onnx")
+    assert_same(run(moved, tiny.images[:2], tiny.sizes_wh[:2]), [v[:2] for v in tiny.found])
+
+
+REAL = [
+    ("rtdetrv2_r18vd_120e_coco", "torchscript"),
+    ("rtdetrv2_hgnetv2_l_6x_coco", "torchscript"),
+    ("rtdetrv2_r18vd_120e_coco", "dynamo"),
+    ("rtdetrv2_hgnetv2_l_6x_coco", "dynamo"),
+]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("config", "exporter"), REAL)
+def test_real_sizes_in_batches(make_checkpoint, tmp_path, config, exporter):
+    size_hw = (320, 256)
+    path = make_checkpoint(
+        tmp_path / "best.pth",
+        config,
+        size_hw,
+        network={backbone: {"pretrained": False} for backbone in ("PResNet", "HGNetv2")},
+    )
+    detector, card = load_detector(path)
+    assert card.num_detections == 300
+    write_onnx(detector, card, tmp_path / "x.onnx", exporter=exporter)
+    for batch in (1, 2, 7):
+        images = pictures(batch, size_hw, seed=batch)
+        sizes_wh = torch.tensor([[500 + 10 * i, 400 - 20 * i] for i in range(batch)])
+        expected = one_by_one(detector, images, sizes_wh)
+        found = run(tmp_path / "x.onnx", images, sizes_wh)
+        assert_nearly_same(found, expected, share=0.9)

@@ -1,0 +1,180 @@
+"""Which runtime opens what, and that threads can share one."""
+
+from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
+
+import onnx
+import pytest
+import torch
+
+from rtdetrv2_pytorch.src.deploy import runtimes
+from rtdetrv2_pytorch.src.deploy.onnx import write_onnx
+from rtdetrv2_pytorch.src.deploy.runtimes import RUNTIME_KINDS, checked_device, open_runtime
+from rtdetrv2_pytorch.src.misc.errors import CheckpointError, ConfigError, ExportError
+
+
+@pytest.fixture(scope="module")
+def files(tiny, tmp_path_factory):
+    """The tiny detector as a checkpoint and as an ONNX file; its pictures as whole numbers."""
+    path = tmp_path_factory.mktemp("runtimes") / "model.onnx"
+    write_onnx(tiny.detector, tiny.card, path, slim=False)
+    pixels = (tiny.images * 255).round().to(torch.uint8)
+    with torch.inference_mode():
+        found = tiny.detector(pixels, tiny.sizes_wh)
+    return SimpleNamespace(onnx=path, pth=tiny.path, pixels=pixels, found=found)
+
+
+def assert_same(found, expected):
+    torch.testing.assert_close(found[2], expected[2], rtol=0, atol=1e-3)
+    assert torch.equal(found[0], expected[0])
+    torch.testing.assert_close(found[1], expected[1], rtol=0, atol=0.5)
+
+
+@pytest.mark.parametrize(
+    ("file", "kind", "opened"),
+    [
+        ("pth", None, "pytorch"),
+        ("pth", "pytorch", "pytorch"),
+        ("onnx", None, "onnxruntime"),
+        ("onnx", "onnxruntime", "onnxruntime"),
+        ("onnx", "openvino", "openvino"),
+    ],
+)
+def test_all_runtimes_find_the_same(tiny, files, file, kind, opened):
+    runtime = open_runtime(getattr(files, file), kind)
+    assert (runtime.kind, runtime.device, runtime.max_batch_size) == (
+        opened,
+        torch.device("cpu"),
+        None,
+    )
+    assert runtime.card == tiny.card
+    for batch in (1, 7):
+        found = runtime(files.pixels[:batch], tiny.sizes_wh[:batch])
+        assert [value.dtype for value in found] == [torch.int64, torch.float32, torch.float32]
+        assert_same(found, [value[:batch] for value in files.found])
+
+
+def test_a_suffix_in_capitals_is_a_suffix(tiny, files, tmp_path):
+    capitals = tmp_path / "MODEL.ONNX"
+    capitals.write_bytes(files.onnx.read_bytes())
+    assert open_runtime(str(capitals)).kind == "onnxruntime"
+
+
+def test_options_of_checkpoints_reach_them(files):
+    runtime = open_runtime(files.pth, sampling="discrete", class_names=["x", "y", "z"])
+    assert (runtime.card.sampling, runtime.card.class_names) == ("discrete", ("x", "y", "z"))
+
+
+@pytest.mark.parametrize("kind", ["onnxruntime", "openvino"])
+def test_threads_that_share_a_runtime_find_what_one_finds(tiny, files, kind):
+    runtime = open_runtime(files.onnx, kind)
+    alone = [runtime(files.pixels[i : i + 1], tiny.sizes_wh[i : i + 1]) for i in range(7)]
+    work = list(range(7)) * 4
+    with ThreadPoolExecutor(4) as threads:
+        together = list(
+            threads.map(lambda i: runtime(files.pixels[i : i + 1], tiny.sizes_wh[i : i + 1]), work)
+        )
+    for i, found in zip(work, together, strict=True):
+        for value, expected in zip(found, alone[i], strict=True):
+            torch.testing.assert_close(value, expected)
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "message"),
+    [
+        ("x.pth", "tflite", r"^runtime = 'tflite': there are pytorch, onnxruntime, openvino, tens"),
+        ("x.zip", None, r"^runtime = '\.zip': there are pytorch, onnxruntime, openvino, tensorrt$"),
+        ("x.pth", "onnxruntime", r"^x\.pth: onnxruntime takes \.onnx files; give one, or choose"),
+        ("x.onnx", "pytorch", r"^x\.onnx: pytorch takes \.pth or \.pt files"),
+        ("x.engine", "openvino", r"^x\.engine: openvino takes \.onnx files"),
+        ("x.onnx", "tensorrt", r"^x\.onnx: tensorrt takes \.engine files"),
+    ],
+)
+def test_wrong_choices_are_refused_with_the_right_ones(name, kind, message):
+    with pytest.raises(ConfigError, match=message):
+        open_runtime(name, kind)
+
+
+def test_there_is_an_opener_and_a_suffix_for_every_kind():
+    assert RUNTIME_KINDS == ("pytorch", "onnxruntime", "openvino", "tensorrt")
+    assert tuple(runtimes._SUFFIXES) == RUNTIME_KINDS
+
+
+@pytest.mark.parametrize("name", ["x.onnx", "x.engine", "x.pth"])
+def test_a_missing_file_is_named(tmp_path, name):
+    with pytest.raises(CheckpointError, match=rf"{name}: no such file; "):
+        open_runtime(tmp_path / name)
+
+
+@pytest.mark.parametrize(
+    ("kind", "who"), [("onnxruntime", "ONNX Runtime"), ("openvino", "OpenVINO")]
+)
+def test_a_file_that_a_runtime_refuses_is_named_with_its_reason(tiny, tmp_path, kind, who):
+    model = onnx.parser.parse_model(
+        """
+        <ir_version: 8, opset_import: ["": 17, "nobody": 1]>
+        g (float[2] x) => (float[2] y) { y = nobody.Unheard (x) }
+        """
+    )
+    onnx.helper.set_model_props(model, tiny.card.to_metadata())
+    onnx.save(model, tmp_path / "x.onnx")
+    with pytest.raises(ExportError, match=rf"x\.onnx: {who} cannot load it \(.*\)"):
+        open_runtime(tmp_path / "x.onnx", kind)
+
+
+@pytest.mark.parametrize("kind", ["onnxruntime", "openvino"])
+def test_files_without_a_description_or_damaged_are_refused(files, tmp_path, kind):
+    model = onnx.load(files.onnx)
+    del model.metadata_props[:]
+    onnx.save(model, tmp_path / "theirs.onnx")
+    with pytest.raises(CheckpointError, match="another program exported it"):
+        open_runtime(tmp_path / "theirs.onnx", kind)
+    (tmp_path / "damaged.onnx").write_bytes(b"\xff\xfe\xfd")
+    with pytest.raises(ExportError, match="not an ONNX model, or damaged"):
+        open_runtime(tmp_path / "damaged.onnx", kind)
+
+
+def test_openvino_on_a_gpu_is_refused(files, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    with pytest.raises(ConfigError, match=r"^device = 'cuda': OpenVINO runs on the CPU here"):
+        open_runtime(files.onnx, "openvino", device="cuda")
+
+
+def test_onnx_runtime_that_goes_on_without_its_gpu_is_refused(files, monkeypatch):
+    """As where CUDA's libraries are missing: the session is made, on the CPU."""
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    make = runtimes.ort.InferenceSession
+
+    def on_the_cpu(path, options, providers):
+        assert providers[0] == ("CUDAExecutionProvider", {"device_id": 0, "use_tf32": 0})
+        return make(path, options, providers=["CPUExecutionProvider"])
+
+    monkeypatch.setattr(runtimes.ort, "InferenceSession", on_the_cpu)
+    with pytest.raises(ConfigError, match="ONNX Runtime finds no CUDA here .* use the runtime pyt"):
+        open_runtime(files.onnx, device="cuda")
+
+
+def test_a_device_is_checked(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    assert checked_device("cpu") == torch.device("cpu")
+    assert checked_device(torch.device("cuda", 1)) == torch.device("cuda:1")
+    with pytest.raises(ConfigError, match=r"^device = 'cuda:2': torch sees 2 GPUs here; choose an"):
+        checked_device("cuda:2")
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+    with pytest.raises(ConfigError, match=r"^device = 'cuda': torch sees 0 GPUs here"):
+        checked_device("cuda")
+
+
+@pytest.mark.parametrize("name", ["gpu", "cuda:x", ""])
+def test_a_name_of_no_device_is_refused(name):
+    with pytest.raises(ConfigError, match=f"^device = '{name}': "):
+        checked_device(name)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize(("file", "kind"), [("pth", "pytorch"), ("onnx", "onnxruntime")])
+def test_a_gpu_finds_the_same(tiny, files, gpu, file, kind):
+    runtime = open_runtime(getattr(files, file), kind, device=gpu)
+    found = runtime(files.pixels.to(gpu), tiny.sizes_wh)
+    assert {value.device.type for value in found} == {"cuda"}
+    torch.testing.assert_close(found[2].cpu(), files.found[2], rtol=0, atol=5e-3)
