@@ -106,8 +106,8 @@ class _Differences:
         for mine, theirs in ((one, other), (other, one)):
             for scores, boxes, ious in _counterparts(mine, theirs, lowest):
                 self.num_detections += len(scores)
-                self.score = max(self.score, *scores)
-                self.box_px = max(self.box_px, *boxes)
+                self.score = max(self.score, float(scores.max()))
+                self.box_px = max(self.box_px, float(boxes.max()))
                 self.num_matched += int(
                     ((scores <= MAX_SCORE_DIFFERENCE_HALF) & (ious >= MIN_IOU_HALF)).sum()
                 )

@@ -102,7 +102,10 @@ class OnnxRuntime:
 
     def __call__(self, images: Tensor, sizes_wh: Tensor) -> RawDetections:
         """See `Runtime`."""
-        results = self._session.run(list(OUTPUTS), _numpy_inputs(images, sizes_wh))
+        try:
+            results = self._session.run(list(OUTPUTS), _numpy_inputs(images, sizes_wh))
+        except Exception as error:  # noqa: BLE001 (as above)
+            raise ExportError(f"ONNX Runtime cannot run the model ({_first(error)})") from error
         labels, boxes, scores = (torch.from_numpy(result).to(self.device) for result in results)
         return labels, boxes, scores
 
@@ -131,7 +134,10 @@ class OpenVINORuntime:
     def __call__(self, images: Tensor, sizes_wh: Tensor) -> RawDetections:
         """See `Runtime`."""
         request = self._model.create_infer_request()  # its own, so that threads can share a model
-        results = request.infer(_numpy_inputs(images, sizes_wh))
+        try:
+            results = request.infer(_numpy_inputs(images, sizes_wh))
+        except RuntimeError as error:
+            raise ExportError(f"OpenVINO cannot run the model ({_first(error)})") from error
         labels, boxes, scores = (torch.from_numpy(results[name].copy()) for name in OUTPUTS)
         return labels.to(torch.int64), boxes, scores
 

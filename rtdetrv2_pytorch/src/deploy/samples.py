@@ -59,7 +59,7 @@ def validation_samples(
     Raises:
         DatasetError: if the split cannot be used, or has classes that the model does not know.
     """
-    # Ids must be integers that no class of the file can be mistaken for: labels go by name.
+    # Labels go by name; ids only have to differ.
     table = CategoryTable(tuple(range(1, len(class_names) + 1)), tuple(class_names))
     skipped = SkippedItems(str(ann_file))
     annotations = read_coco(ann_file, img_folder, skipped, table)
@@ -115,13 +115,16 @@ def _spread(annotations: Annotations, limit: int) -> list[int]:
         by_size.setdefault(annotations[place].size_wh, []).append(place)
     groups = list(by_size.values())
     chosen: set[int] = set()
-    share = max(1, limit // len(groups))
     for group in groups[:limit]:
-        chosen.update(group[i * len(group) // share] for i in range(min(share, len(group))))
+        chosen.update(_evenly(group, max(1, limit // len(groups))))
     rest = [place for place in range(len(annotations)) if place not in chosen]
-    missing = min(limit - len(chosen), len(rest))
-    chosen.update(rest[i * len(rest) // missing] for i in range(missing))
+    chosen.update(_evenly(rest, limit - len(chosen)))
     return sorted(chosen)
+
+
+def _evenly(places: Sequence[int], count: int) -> list[int]:
+    count = min(count, len(places))
+    return [places[i * len(places) // count] for i in range(count)]
 
 
 def _crop(image: np.ndarray) -> np.ndarray:

@@ -44,11 +44,12 @@ def sample_nearest(level: Tensor, locations: Tensor) -> Tensor:
     Returns:
         [N, C, Q, P].
     """
-    count, channels, height, width = level.shape
+    channels, height, width = level.shape[1:]
     x = (locations[..., 0] * width + 0.5).to(torch.int64).clamp(0, width - 1)
     y = (locations[..., 1] * height + 0.5).to(torch.int64).clamp(0, height - 1)
-    index = (y * width + x).reshape(count, 1, -1).expand(-1, channels, -1)
-    return level.flatten(2).gather(2, index).view(count, channels, *locations.shape[1:3])
+    index = (y * width + x).flatten(1)[:, None].expand(-1, channels, -1)
+    # torch's exporters fix a count that is read from a shape: -1 stays open.
+    return level.flatten(2).gather(2, index).reshape(-1, channels, *locations.shape[1:3])
 
 
 class MSDeformableAttention(nn.Module):
