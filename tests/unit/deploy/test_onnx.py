@@ -138,6 +138,7 @@ def test_the_card_in_the_file_is_the_checkpoints(tiny, exported, exporter):
     assert card.class_names == ("cat", "dog", "owl")
 
 
+@pytest.mark.slow  # test_runtimes.py has such a file among the quick tests
 def test_the_graph_without_slimming_finds_the_same(tiny, exported):
     path, _ = exported(slim=False)
     assert len(op_types(path)) > len(op_types(exported()[0]))
