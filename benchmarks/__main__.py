@@ -6,14 +6,18 @@ import json
 import os
 import platform
 import subprocess
+from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
+import onnxruntime
 import torch
 import torchvision
 import transformers
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.runtimes import BATCHES, MODELS
 from benchmarks.subjects import SUBJECTS
 
 
@@ -23,22 +27,40 @@ def main() -> None:
     parser.add_argument("subjects", nargs="*", help=f"some of {', '.join(SUBJECTS)}; default: all")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--output", type=Path, help="JSON file for the raw results")
+    parser.add_argument(
+        "--models", nargs="+", default=MODELS, help="runtimes: files in configs/rtdetrv2"
+    )
+    parser.add_argument("--batches", nargs="+", type=int, default=BATCHES, help="runtimes: images")
+    parser.add_argument("--size", type=int, default=640, help="runtimes, serving: side in pixels")
+    parser.add_argument("--rounds", type=int, help="runtimes, serving: from 2 (default: 7, 3)")
     args = parser.parse_args()
     unknown = set(args.subjects) - set(SUBJECTS)
     if unknown:
         parser.error(f"unknown subjects {sorted(unknown)}; there are {', '.join(SUBJECTS)}")
     device = torch.device(args.device)
     console = Console()
-    console.print(machine(device))
+    facts = machine(device)  # before others change the tree
+    console.print(facts)
+
+    options: dict[str, dict[str, Any]] = {
+        "runtimes": {"models": args.models, "batches": args.batches, "size": args.size},
+        "serving": {"size": args.size},
+    }
+    if args.rounds is not None:
+        for chosen in options.values():
+            chosen["rounds"] = args.rounds
 
     results = {}
     for name in args.subjects or SUBJECTS:
+        load = os.getloadavg()[0]  # before we add to it
         with console.status(name):
-            results[name] = SUBJECTS[name](device)
+            results[name] = {**SUBJECTS[name](device, **options.get(name, {})), "load": load}
         show(console, results[name])
-    output = args.output or Path(__file__).parent / "results" / f"{device.type}.json"
+    # Some subjects go into a file of their own: that of all would lose the others.
+    stem = "_".join([device.type, *args.subjects])
+    output = args.output or Path(__file__).parent / "results" / f"{stem}.json"
     output.parent.mkdir(parents=True, exist_ok=True)
-    output.write_text(json.dumps({"machine": machine(device), "results": results}, indent=1) + "\n")
+    output.write_text(json.dumps({"machine": facts, "results": results}, indent=1) + "\n")
     console.print(f"raw results: {output}")
 
 
@@ -61,6 +83,8 @@ def machine(device: torch.device) -> dict[str, str]:
         "torch": torch.__version__,
         "torchvision": torchvision.__version__,
         "transformers": transformers.__version__,
+        "onnxruntime": onnxruntime.__version__,
+        "openvino": version("openvino"),
     }
 
 
@@ -69,17 +93,30 @@ def _cpuinfo() -> list[str]:
     return path.read_text().splitlines() if path.is_file() else []
 
 
-def show(console: Console, result: dict) -> None:
+def show(console: Console, result: dict[str, Any]) -> None:
     """Print one subject."""
     table = Table(title=result["what"], title_justify="left")
     table.add_column("")
-    for name in ("min s", "median s", "max s"):
+    keys = [key for key in ("min", "median", "p95", "max") if key in _first(result["seconds"])]
+    rates = result.get("rates", {})
+    for name in (*(f"{key} s" for key in keys), *rates):
         table.add_column(name, justify="right")
     for name, times in result["seconds"].items():
-        table.add_row(name, *(f"{times[k]:.4f}" for k in ("min", "median", "max")))
+        row = [f"{times[key]:.4f}" for key in keys]
+        table.add_row(name, *row, *(f"{values[name]:.2f}" for values in rates.values()))
     console.print(table)
     for name, value in result["ratios"].items():
-        console.print(f"  {name}: [bold]{value:.2f}x[/]")
+        lower, upper = result.get("spread", {}).get(name, (None, None))
+        rounds = "" if lower is None else f" (half of the rounds: {lower:.2f} to {upper:.2f})"
+        console.print(f"  {name}: [bold]{value:.2f}x[/]{rounds}")
+    for name, values in result.get("facts", {}).items():
+        console.print(f"  {name}: " + ", ".join(f"{key} {v:.3g}" for key, v in values.items()))
+    for name, reason in result.get("not measured", {}).items():
+        console.print(f"  {name}: not measured ({reason})", markup=False)
+
+
+def _first(rows: dict[str, Any]) -> Any:
+    return next(iter(rows.values()))
 
 
 if __name__ == "__main__":

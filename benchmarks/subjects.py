@@ -15,6 +15,8 @@ from torch import Tensor
 from torchvision import tv_tensors
 from torchvision.transforms import v2
 
+from benchmarks.runtimes import runtimes
+from benchmarks.serving import serving
 from benchmarks.timing import ratio, take_turns
 from rtdetrv2_pytorch.src.core import YAMLConfig
 from rtdetrv2_pytorch.src.data.annotations import Annotations, ImageRecord
@@ -382,10 +384,12 @@ def evaluation(device: torch.device, images: int = 1000) -> Result:
     }
 
 
-SUBJECTS: dict[str, Callable[[torch.device], Result]] = {
+SUBJECTS: dict[str, Callable[..., Result]] = {
     "training_step": training_step,
     "losses": losses,
     "input_pipeline": input_pipeline,
     "inference": inference,
     "evaluation": evaluation,
+    "runtimes": runtimes,
+    "serving": serving,
 }

@@ -65,5 +65,4 @@ def test_the_onnx_file_comes_with_its_classes_and_its_proof(exported, tmp_path):
 def test_an_export_that_fails_is_the_last_error_told(exported):
     errors = [line for line in exported.log.splitlines() if '"level": "error"' in line]
     last = errors[-1]
-    assert "The experiment is complete, but not its exports: " in last
-    assert "Failed to export TensorRT model: TensorRT cannot be used here" in last
+    assert "The experiment is complete, but not its exports: TensorRT cannot be used here" in last
