@@ -179,3 +179,17 @@ def test_the_parents_of_data_sets_are_not_looked_for():
     """BenchmarkedTrainApp._run_model_benchmark."""
     text = source(base_visualizer.BaseVisualizer._get_eval_project_infos)
     assert "ApiField.VALUE: [ds.name for ds in self.gt_dataset_infos]" in text
+
+
+def test_a_failed_export_is_logged_and_forgotten():
+    """ExportingTrainApp._export_weights."""
+    text = source(BARE._export_weights)
+    assert text.count("logger.error") == 2
+    assert "raise" not in text
+
+
+def test_of_an_export_only_one_file_is_uploaded():
+    """ExportingTrainApp._upload_export_weights."""
+    text = source(BARE._upload_export_weights)
+    assert "files_to_upload = list(export_weights.values())" in text
+    assert text.count("files_to_upload.append(") == 1  # the classes

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from rtdetrv2_pytorch.tools import export_onnx, export_trt
 from rtdetrv2_pytorch.tools.train import parse_arguments
 
 ROOT = Path(__file__).parents[2]
@@ -21,6 +22,16 @@ def test_commands_are_understood(line):
     command = line.split("#")[0]
     arguments = parse_arguments(shlex.split(command.split(TRAIN)[1]))
     assert arguments.config or arguments.data or arguments.resume
+
+
+@pytest.mark.parametrize("tool", [export_onnx, export_trt])
+def test_exports_are_understood(tool):
+    name = f"-m {tool.__name__} "
+    lines = [line for line in README.splitlines() if name in line]
+    lines += [line for line in tool._EXAMPLES.splitlines() if name in line]
+    assert len(lines) >= 3
+    for line in lines:
+        assert tool.parse_arguments(shlex.split(line.split(name)[1])).resume
 
 
 def test_verbs_of_make_exist():
