@@ -1,0 +1,207 @@
+"""One detector on every runtime, side by side: latency and throughput per model and batch."""
+
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import onnx
+import torch
+from torch._dynamo.exc import TorchDynamoException
+
+from benchmarks.timing import Neighbours, every_turn, ratio, spread, summary
+from rtdetrv2_pytorch.src.core import YAMLConfig
+from rtdetrv2_pytorch.src.deploy.detector import Detector, load_detector
+from rtdetrv2_pytorch.src.deploy.model_card import ModelCard
+from rtdetrv2_pytorch.src.deploy.onnx import write_onnx
+from rtdetrv2_pytorch.src.deploy.runtimes import (
+    OnnxRuntime,
+    OpenVINORuntime,
+    PyTorchRuntime,
+    Runtime,
+)
+from rtdetrv2_pytorch.src.deploy.tensorrt import TensorRTRuntime, build_engine, load_tensorrt
+from rtdetrv2_pytorch.src.misc.errors import RTDETRError
+from tests.tiny import CONFIGS
+
+MODELS = ("rtdetrv2_r18vd_120e_coco", "rtdetrv2_hgnetv2_l_6x_coco")
+BATCHES = (1, 4)
+EAGER = "PyTorch eager"
+
+
+def random_checkpoint(path: Path, model: str, size: int, **sections: Any) -> Path:
+    """A checkpoint as training leaves it, of random weights: times do not depend on their values.
+
+    Args:
+        path: file to write.
+        model: name of a file in `configs/rtdetrv2`.
+        size: side of the network's input in pixels.
+        **sections: more of the configuration.
+    """
+    torch.manual_seed(0)
+    cfg = YAMLConfig(
+        CONFIGS / "rtdetrv2" / f"{model}.yml",
+        PResNet={"pretrained": False, **sections.pop("PResNet", {})},
+        HGNetv2={"pretrained": False},
+        eval_spatial_size=[size, size],
+        **sections,
+    )
+    content = {
+        "model": cfg.model.state_dict(),
+        "config": cfg.yaml_cfg,
+        "eval_spatial_size": [size, size],
+    }
+    torch.save(content, path)
+    return path
+
+
+def runtimes(
+    device: torch.device,
+    models: Sequence[str] = MODELS,
+    batches: Sequence[int] = BATCHES,
+    size: int = 640,
+    rounds: int = 7,
+    **sections: Any,
+) -> dict[str, Any]:
+    """What serving calls: uint8 pixels on the device in, detections out; as many threads for all.
+
+    Args:
+        device: where to run.
+        models: names of files in `configs/rtdetrv2`.
+        batches: images of one call.
+        size: side of the network's input in pixels.
+        rounds: in each of them every runtime is called once.
+        **sections: more of the configuration.
+    """
+    result: dict[str, Any] = {
+        "what": f"detector, {size} px, {torch.get_num_threads()} threads, random weights",
+        "seconds": {},
+        "rates": {"images/s": {}},
+        "ratios": {},
+        "spread": {},
+        "facts": {},
+        "not measured": {},
+    }
+    neighbours = Neighbours()
+    for model in models:
+        with TemporaryDirectory() as folder:
+            checkpoint = random_checkpoint(Path(folder, "model.pth"), model, size, **sections)
+            detector, card = load_detector(checkpoint)
+            # Exported before the detector is compiled, or moves to a GPU.
+            files, facts = _export(detector, card, Path(folder))
+            result["facts"][f"{_short(model)}, export"] = facts
+            for batch in batches:
+                ways = _ways(detector, card, files, device, max(batches))
+                title = f"{_short(model)}, batch {batch}"
+                _measure(result, title, ways, card, batch, rounds, neighbours)
+    result["facts"]["other programs"] = {"cores": neighbours.cores()}
+    return result
+
+
+def _short(model: str) -> str:
+    return model.removeprefix("rtdetrv2_").removesuffix("_coco")
+
+
+def _export(
+    detector: Detector, card: ModelCard, folder: Path
+) -> tuple[dict[str, Path], dict[str, float]]:
+    """Write what the runtimes read; facts about the graphs, too."""
+    files = {name: folder / f"{name}.onnx" for name in ("fp32", "fp16", "whole")}
+    begin = time.perf_counter()
+    write_onnx(detector, card, files["fp32"])
+    facts = {"seconds": time.perf_counter() - begin}
+    write_onnx(detector, card, files["fp16"], precision="fp16")
+    write_onnx(detector, card, files["whole"], slim=False)
+    for name, path in files.items():
+        facts[f"nodes {name}"] = len(onnx.load(path).graph.node)
+    # Not of the whole one: torch writes equal weights once, and random layers are copies.
+    facts |= {f"MB {name}": files[name].stat().st_size / 1e6 for name in ("fp32", "fp16")}
+    return files, facts
+
+
+def _ways(
+    detector: Detector,
+    card: ModelCard,
+    files: dict[str, Path],
+    device: torch.device,
+    largest_batch: int,
+) -> dict[str, Callable[[], Runtime]]:
+    """Name -> what opens the runtime."""
+    threads = torch.get_num_threads()
+
+    def compiled() -> Runtime:
+        torch.compiler.reset()  # each batch gets code for its own shape
+        return PyTorchRuntime(torch.compile(detector, dynamic=False), card, device)  # type: ignore[arg-type]
+
+    def tensorrt(precision: str) -> Runtime:
+        load_tensorrt()
+        engine = files[precision].with_suffix(".engine")
+        if not engine.is_file():
+            sizes = (1, largest_batch, largest_batch)
+            cache = engine.with_name("timing_cache")
+            build_engine(files[precision], engine, batch_sizes=sizes, timing_cache=cache)
+        return TensorRTRuntime(engine, device)
+
+    ways: dict[str, Callable[[], Runtime]] = {
+        EAGER: lambda: PyTorchRuntime(detector, card, device),
+        "PyTorch compiled": compiled,
+        "ONNX Runtime": lambda: OnnxRuntime(files["fp32"], device, threads),
+    }
+    if device.type == "cpu":
+        ways["OpenVINO"] = lambda: OpenVINORuntime(files["fp32"], threads)
+    else:
+        ways["ONNX Runtime fp16"] = lambda: OnnxRuntime(files["fp16"], device, threads)
+        ways["TensorRT"] = lambda: tensorrt("fp32")
+        ways["TensorRT fp16"] = lambda: tensorrt("fp16")
+    return ways
+
+
+def _measure(
+    result: dict[str, Any],
+    title: str,
+    ways: dict[str, Callable[[], Runtime]],
+    card: ModelCard,
+    batch: int,
+    rounds: int,
+    neighbours: Neighbours,
+) -> None:
+    """Open all, then call them in turns; what does not run here is noted with its reason."""
+    ready: dict[str, Callable[[], Any]] = {}
+    scores: dict[str, torch.Tensor] = {}
+    generator = torch.Generator().manual_seed(0)
+    shape = (batch, 3, *card.input_size_hw)
+    images = torch.randint(0, 256, shape, generator=generator, dtype=torch.uint8)
+    sizes_wh = torch.tensor([[640, 480]]).repeat(batch, 1)
+    for name, open_one in ways.items():
+        row = f"{title}, {name}"
+        begin = time.perf_counter()
+        try:
+            runtime = open_one()
+            pixels = images.to(runtime.device)
+            scores[name] = runtime(pixels, sizes_wh)[2].cpu()
+        except (RTDETRError, TorchDynamoException) as error:
+            result["not measured"][row] = _reason(error)
+            continue
+        opened = time.perf_counter() - begin
+        result["facts"][row] = {
+            "seconds to the first answer": opened,
+            "difference of scores": (scores[name] - scores[EAGER]).abs().max().item(),
+        }
+        ready[row] = partial(runtime, pixels, sizes_wh)
+    with neighbours:
+        samples = every_turn(ready, rounds=rounds, pause_s=0.05)
+    result["seconds"] |= {row: summary(seconds) for row, seconds in samples.items()}
+    eager = f"{title}, {EAGER}"
+    for row, seconds in samples.items():
+        result["rates"]["images/s"][row] = batch / statistics.median(seconds)
+        if row != eager:
+            name = f"{row} vs eager"
+            result["ratios"][name] = ratio(result["seconds"], eager, row)
+            result["spread"][name] = spread(samples[eager], seconds)
+
+
+def _reason(error: Exception) -> str:
+    return (str(error) or type(error).__name__).strip().splitlines()[0]

@@ -1,0 +1,297 @@
+"""The serving app under load: requests per second of clients that wait for their answers.
+
+The real app, with the real SDK, against an instance of this machine. Apps, instance and clients
+share its cores, as they would not in production.
+"""
+
+import contextlib
+import itertools
+import json
+import statistics
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from io import BytesIO
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import httpx
+import numpy as np
+import torch
+from PIL import Image
+
+from benchmarks.runtimes import random_checkpoint
+from benchmarks.timing import Neighbours, spread, summary
+from rtdetrv2_pytorch.src.deploy.detector import load_detector
+from rtdetrv2_pytorch.src.deploy.onnx import write_onnx
+from rtdetrv2_pytorch.src.deploy.predictor import Predictor
+from rtdetrv2_pytorch.src.deploy.runtimes import PyTorchRuntime
+from supervisely_integration.local.app_process import AppProcess, free_port
+from supervisely_integration.local.instance import LocalInstance
+from supervisely_integration.local.serve_command import deploy
+from supervisely_integration.paths import SERVE
+
+MODEL = "rtdetrv2_r18vd_120e_coco"
+CLIENTS = (1, 4, 16)
+YARDSTICK = "PyTorch"
+_OBJECTS = 15  # that an answer holds, about
+_REQUESTS = {1: 4, 4: 8}  # of a round; other numbers of clients: one each
+_SPEED_TEST = {"batch_size": 1, "num_iterations": 4, "num_warmup": 1}
+
+
+def serving(
+    device: torch.device,
+    clients: Sequence[int] = CLIENTS,
+    size: int = 640,
+    rounds: int = 3,
+    picture_wh: tuple[int, int] = (1280, 960),
+    **sections: Any,
+) -> dict[str, Any]:
+    """One app per runtime, asked in turns: by upload of a JPEG, and by id of an image.
+
+    Args:
+        device: of the apps.
+        clients: that ask at the same time, each as soon as it has its answer.
+        size: side of the network's input in pixels.
+        rounds: in each of them every app has every number of clients once.
+        picture_wh: of the JPEG, (width, height) in pixels.
+        **sections: more of the configuration.
+    """
+    neighbours = Neighbours()
+    with TemporaryDirectory() as name, neighbours:
+        folder = Path(name)
+        files, threshold = _model_files(folder, size, picture_wh, device, **sections)
+        settings = {"confidence_threshold": threshold}
+        jpeg = _jpeg(picture_wh)
+        with LocalInstance(folder / "instance") as instance:
+            project, images = _fill(instance, jpeg, _ids_needed(clients, rounds))
+            with _apps(instance, folder, files, device) as apps:
+                asked = {
+                    runtime: _Asked(app, instance, jpeg, images, settings)
+                    for runtime, app in apps.items()
+                }
+                load, times = _take_turns(asked, project, clients, rounds)
+    result = _summarize(load, times)
+    result["what"] = (
+        f"serving, {MODEL}, {size} px, JPEG of {picture_wh[0]}x{picture_wh[1]} pixels and "
+        f"{len(jpeg) // 1000} kB: seconds from request to answer"
+    )
+    result["facts"]["other programs"] = {"cores": neighbours.cores()}
+    return result
+
+
+def _model_files(
+    folder: Path, size: int, picture_wh: tuple[int, int], device: torch.device, **sections: Any
+) -> tuple[dict[str, Path], float]:
+    """Runtime -> file, and a threshold that leaves as many objects as a photograph may have."""
+    checkpoint = random_checkpoint(folder / "model.pth", MODEL, size, **sections)
+    detector, card = load_detector(checkpoint)
+    exported = folder / "model.onnx"
+    write_onnx(detector, card, exported)
+    predictor = Predictor(PyTorchRuntime(detector, card, torch.device("cpu")))
+    picture = np.asarray(Image.open(BytesIO(_jpeg(picture_wh))))
+    found, _ = predictor.predict([picture], confidence_threshold=0)
+    scores = found[0]["scores"]
+    files = {YARDSTICK: checkpoint, "ONNXRuntime": exported}
+    if device.type == "cpu":
+        files["OpenVINO"] = exported
+    return files, float(scores[min(_OBJECTS, len(scores)) - 1])
+
+
+def _jpeg(picture_wh: tuple[int, int]) -> bytes:
+    """Soft shapes with some grain, which compress about as a photograph does."""
+    rng = np.random.default_rng(0)
+    coarse = rng.integers(0, 255, (24, 32, 3), dtype=np.uint8)
+    soft = np.asarray(Image.fromarray(coarse).resize(picture_wh, Image.Resampling.BICUBIC))
+    grain = rng.normal(0, 6, soft.shape)
+    buffer = BytesIO()
+    Image.fromarray((soft + grain).clip(0, 255).astype(np.uint8)).save(buffer, "JPEG", quality=90)
+    return buffer.getvalue()
+
+
+def _requests(clients: int) -> int:
+    return _REQUESTS.get(clients, clients)
+
+
+def _ids_needed(clients: Sequence[int], rounds: int) -> int:
+    return 1 + rounds * sum(_requests(n) for n in clients)  # one is for the warm-up
+
+
+def _fill(instance: LocalInstance, jpeg: bytes, count: int) -> tuple[dict[str, int], list[int]]:
+    """A project with images to be asked for, and a data set of two for the speed test."""
+    store = instance.store
+    project = store.create_project("load")
+    dataset, of_test = store.create_dataset(project, "load"), store.create_dataset(project, "test")
+    with store.transaction():
+        images = [store.add_image(dataset, f"{i}.jpg", jpeg) for i in range(count)]
+        for i in range(2):
+            store.add_image(of_test, f"test_{i}.jpg", jpeg)
+    return {"projectId": project, "dataset_id": of_test}, images
+
+
+@contextlib.contextmanager
+def _apps(
+    instance: LocalInstance, folder: Path, files: dict[str, Path], device: torch.device
+) -> Iterator[dict[str, AppProcess]]:
+    """An app per runtime, with its model deployed."""
+    with contextlib.ExitStack() as stack:
+        apps = {}
+        for runtime in files:
+            app: dict[str, Any] = {"id": 2, "name": "Serve RT-DETRv2", "version": "local"}
+            process = AppProcess(
+                server_address=instance.address,
+                token=instance.token,
+                data_dir=folder / runtime,
+                task_id=instance.store.create_task(app=app),
+                port=free_port(),
+                environment={"APP_NAME": app["name"]},
+                app_dir=SERVE,
+                variable="model",
+            )
+            apps[runtime] = stack.enter_context(process)
+        for runtime, process in apps.items():
+            process.wait_until_ready()
+            deploy(process, instance, str(files[runtime]), runtime, str(device))
+        yield apps
+
+
+class _Asked:
+    """The ways to ask one app; every image is asked for once, so that none is in its cache."""
+
+    def __init__(
+        self,
+        app: AppProcess,
+        instance: LocalInstance,
+        jpeg: bytes,
+        images: list[int],
+        settings: dict[str, Any],
+    ) -> None:
+        limits = httpx.Limits(max_connections=None, max_keepalive_connections=None)
+        self._client = httpx.Client(base_url=app.address, timeout=300, limits=limits)
+        self._instance = instance
+        self._jpeg = jpeg
+        self._images = itertools.cycle(images)
+        self._next = threading.Lock()
+        self._settings = settings
+        self.ways: dict[str, Callable[[], None]] = {"upload": self._upload, "id": self._by_id}
+
+    def _upload(self) -> None:
+        files = {"files": ("picture.jpg", self._jpeg)}
+        data = {"state": json.dumps({"settings": self._settings})}
+        self._check(self._client.post("/inference_image", files=files, data=data))
+
+    def _by_id(self) -> None:
+        with self._next:
+            image = next(self._images)
+        self._check(self.post("inference_image_id", image_id=image, settings=self._settings))
+
+    def post(self, route: str, **state: Any) -> httpx.Response:
+        """Ask as the platform does."""
+        body = {
+            "state": state,
+            "context": {"outside_request": True},
+            "api_token": self._instance.token,
+            "server_address": self._instance.address,
+        }
+        return self._client.post(f"/{route}", json=body)
+
+    def _check(self, response: httpx.Response) -> None:
+        """An error is answered faster than a prediction."""
+        response.raise_for_status()
+        if not response.json()["annotation"]["objects"]:
+            raise RuntimeError("the app found nothing, so its answer is no measurement")
+
+    def speed_test(self, project: dict[str, int]) -> list[dict[str, float]]:
+        """The three times of the SDK's speed test, and their total, in milliseconds per image."""
+        place = {"projectId": project["projectId"], "dataset_ids": [project["dataset_id"]]}
+        started = self.post("run_speedtest", **place, **_SPEED_TEST).raise_for_status().json()
+        request = {"inference_request_uuid": started["inference_request_uuid"]}
+        while not self.post("get_inference_progress", **request).json()["finished"]:
+            time.sleep(0.1)
+        times = self.post("pop_inference_results", **request).raise_for_status().json()
+        results: list[dict[str, float]] = times["pending_results"]
+        return results
+
+
+Load = dict[str, list[tuple[float, list[float]]]]  # per round: seconds in all, and of each request
+
+
+def _take_turns(
+    asked: dict[str, _Asked], project: dict[str, int], clients: Sequence[int], rounds: int
+) -> tuple[Load, dict[str, list[dict[str, float]]]]:
+    load: Load = {}
+    times: dict[str, list[dict[str, float]]] = {runtime: [] for runtime in asked}
+    for one in asked.values():
+        for way in one.ways.values():
+            way()
+    for _ in range(rounds):
+        for runtime, one in asked.items():
+            times[runtime] += one.speed_test(project)
+        for count, name in itertools.product(clients, ("upload", "id")):
+            for runtime, one in asked.items():
+                row = f"{name}, clients {count}, {runtime}"
+                load.setdefault(row, []).append(_ask(one.ways[name], count, _requests(count)))
+    return load, times
+
+
+def _ask(way: Callable[[], None], clients: int, requests: int) -> tuple[float, list[float]]:
+    """Seconds in all and of each request."""
+    together = threading.Barrier(clients + 1)
+
+    def work(mine: int) -> list[float]:
+        together.wait()
+        seconds = []
+        for _ in range(mine):
+            begin = time.perf_counter()
+            way()
+            seconds.append(time.perf_counter() - begin)
+        return seconds
+
+    with ThreadPoolExecutor(clients) as pool:
+        parts = [pool.submit(work, requests // clients) for _ in range(clients)]
+        together.wait()
+        begin = time.perf_counter()
+        seconds = [each for part in parts for each in part.result()]
+        return time.perf_counter() - begin, seconds
+
+
+def _summarize(load: Load, times: dict[str, list[dict[str, float]]]) -> dict[str, Any]:
+    seconds: dict[str, dict[str, float]] = {}
+    ratios: dict[str, float] = {}
+    spreads: dict[str, list[float]] = {}
+    rates: dict[str, float] = {}
+    for row, parts in load.items():
+        latencies = [each for _, own in parts for each in own]
+        p95 = statistics.quantiles(latencies, n=20, method="inclusive")[-1]
+        seconds[row] = {**summary(latencies), "p95": p95}
+        rates[row] = statistics.median(len(own) / whole for whole, own in parts)
+    for row, parts in load.items():
+        cell, _, runtime = row.rpartition(", ")
+        if runtime != YARDSTICK:
+            yardstick = f"{cell}, {YARDSTICK}"
+            ratios[f"{row} vs {YARDSTICK}"] = rates[row] / rates[yardstick]
+            theirs = [whole for whole, _ in load[yardstick]]
+            spreads[f"{row} vs {YARDSTICK}"] = spread(theirs, [whole for whole, _ in parts])
+    facts = {
+        f"{runtime} alone": _parts(parts, seconds.get(f"upload, clients 1, {runtime}"))
+        for runtime, parts in times.items()
+    }
+    return {
+        "seconds": seconds,
+        "rates": {"requests/s": rates},
+        "ratios": ratios,
+        "spread": spreads,
+        "facts": facts,
+    }
+
+
+def _parts(times: list[dict[str, float]], alone: dict[str, float] | None) -> dict[str, float]:
+    """Median milliseconds of the three timers, and the detector's share of a lone request."""
+    names = ("preprocess", "inference", "postprocess")
+    facts = {f"{name} ms": statistics.median(each[name] for each in times) for name in names}
+    if alone is not None:
+        facts["request ms"] = 1000 * alone["median"]
+        facts["share of the detector"] = facts["inference ms"] / facts["request ms"]
+    return facts
