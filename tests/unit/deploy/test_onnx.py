@@ -58,9 +58,11 @@ def assert_same(found, expected, pixels=0.5, score=1e-3):
 
 def assert_nearly_same(found, expected, share, pixels=1.0, score=5e-3):
     """The same for most detections: a last bit can choose another cell or swap neighbours."""
-    torch.testing.assert_close(found[2], expected[2], rtol=0, atol=score)
+    error = (found[2] - expected[2]).abs()
+    assert error.max() < 10 * score
     near = (found[1] - expected[1]).abs().amax(-1) < pixels
-    assert (near & (found[0] == expected[0])).float().mean() >= share
+    same = (error < score) & near & (found[0] == expected[0])
+    assert same.float().mean() >= share
 
 
 def one_by_one(detector, images, sizes_wh):
@@ -308,12 +310,14 @@ REAL = [
 @pytest.mark.slow
 @pytest.mark.parametrize(("config", "exporter"), REAL)
 def test_real_sizes_in_batches(make_checkpoint, tmp_path, config, exporter):
-    size_hw = (320, 256)
+    size_hw = (192, 160)
+    cells = 24 * 20 + 12 * 10 + 6 * 5  # a query each: no last bit decides which become queries
     path = make_checkpoint(
         tmp_path / "best.pth",
         config,
         size_hw,
-        network={backbone: {"pretrained": False} for backbone in ("PResNet", "HGNetv2")},
+        network={backbone: {"pretrained": False} for backbone in ("PResNet", "HGNetv2")}
+        | {"RTDETRTransformerv2": {"num_queries": cells}},
     )
     detector, card = load_detector(path)
     assert card.num_detections == 300
