@@ -1,14 +1,17 @@
 """Every work-around of the serving app for the Supervisely SDK (6.74.51), with its pitfall."""
 
+import queue
 import sys
 import threading
 import uuid
 from collections.abc import Sequence
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import supervisely as sly
 import torch
+from supervisely.nn.inference import uploader as sdk_uploader
 from supervisely.nn.inference.cache import InferenceImageCache
 from supervisely.nn.inference.inference import Inference
 from supervisely.nn.inference.inference_request import InferenceRequest, InferenceRequestsManager
@@ -26,6 +29,7 @@ KINDS = {
 }
 _SHORT = {"torch": "PyTorch", "onnx": "ONNXRuntime", "trt": "TensorRT"}
 _STRIPES = 64
+_LONGEST_WAIT_S = 0.02
 
 
 def add_openvino() -> None:
@@ -152,8 +156,20 @@ class ImageCache(InferenceImageCache):  # type: ignore[misc]
             return None
 
 
+class PromptQueue(queue.Queue):  # type: ignore[type-arg]
+    """Threads notice the end of a request only when their wait for one more item is over.
+
+    That is after a second, so that a request by image id takes one however fast the network is.
+    They take an early end of a wait for what it is, and ask again.
+    """
+
+    def get(self, block: bool = True, timeout: float | None = None) -> Any:
+        """The next item, waited for only shortly where a time is given."""
+        return super().get(block, None if timeout is None else min(timeout, _LONGEST_WAIT_S))
+
+
 def replace_shared_parts(model: Inference) -> None:
-    """See `Requests` and `ImageCache`; the folder of the cache is this process's own.
+    """See `Requests`, `ImageCache` and `PromptQueue`; the cache's folder is this process's own.
 
     The SDK's cache lies in one folder for all processes of the machine, under ids that two
     instances may both have.
@@ -162,3 +178,4 @@ def replace_shared_parts(model: Inference) -> None:
     folder = f"{model.model_dir}/../image_cache/{uuid.uuid4().hex}"
     model.cache = ImageCache(old._maxsize, old._ttl, base_folder=folder, log_progress=True)
     model.inference_requests_manager = Requests(executor=model._executor)
+    sdk_uploader.queue = SimpleNamespace(Queue=PromptQueue, Empty=queue.Empty, Full=queue.Full)

@@ -164,6 +164,24 @@ def test_requests_have_ids_of_their_own_and_no_pause(monkeypatch):
     assert len(ours.run(produce)) == 501
 
 
+def test_the_end_of_a_request_is_noticed_at_once():
+    """The SDK's threads wait for one more item for a second; else the work-around is not needed."""
+    import inspect
+    import queue
+
+    from supervisely.nn.inference import uploader
+
+    from supervisely_integration.serve.sdk_patches import PromptQueue
+
+    for loop in (uploader.Uploader._upload_loop, uploader.Uploader._notify_loop):
+        assert "else 1.0" in inspect.getsource(loop)
+    items = PromptQueue()
+    with pytest.raises(queue.Empty):
+        items.get(timeout=1e6)  # is not waited for
+    items.put("item")
+    assert items.get(timeout=1e6) == "item"
+
+
 @pytest.mark.parametrize(
     ("body", "problem"),
     [
