@@ -202,8 +202,14 @@ class _View:
 
 
 def _watch(app: AppProcess, data_dir: Path, task_id: int, console: Console) -> int:
-    """Show the training until its process ends; Ctrl-C asks it to end, as the platform would."""
-    before = signal.signal(signal.SIGINT, lambda number, frame: app.stop())
+    """Show the training until its process ends; Ctrl-C asks it to end, as the platform would.
+
+    So do a signal to end and a closed terminal: the app would go on without its instance.
+    """
+    before = {
+        number: signal.signal(number, lambda *_: app.stop())
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    }
     columns = (TextColumn("[bold]{task.description}"), BarColumn(bar_width=24))
     details = (MofNCompleteColumn(), TextColumn("{task.fields[details]}"))
     try:
@@ -215,7 +221,8 @@ def _watch(app: AppProcess, data_dir: Path, task_id: int, console: Console) -> i
                     view.event(event)
         return app.wait()
     finally:
-        signal.signal(signal.SIGINT, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
         app.kill()  # what it left behind: TensorBoard
 
 
