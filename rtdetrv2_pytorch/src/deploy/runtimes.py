@@ -222,6 +222,8 @@ def checked_device(name: str | torch.device) -> torch.device:
         device = torch.device(name)
     except RuntimeError as error:
         raise ConfigError(f"device = {name!r}: {_first(error)}") from error
+    if device.type not in ("cpu", "cuda"):
+        raise ConfigError(f"device = {str(name)!r}: give cpu, cuda or cuda:1")
     count = torch.cuda.device_count()
     if device.type == "cuda" and (device.index or 0) >= count:
         raise ConfigError(

@@ -165,7 +165,7 @@ def test_a_device_is_checked(monkeypatch):
         checked_device("cuda")
 
 
-@pytest.mark.parametrize("name", ["gpu", "cuda:x", ""])
+@pytest.mark.parametrize("name", ["gpu", "cuda:x", "", "mps"])
 def test_a_name_of_no_device_is_refused(name):
     with pytest.raises(ConfigError, match=f"^device = '{name}': "):
         checked_device(name)
