@@ -25,6 +25,21 @@ NETWORK: dict[str, Any] = {
     "RTDETRPostProcessor": {"num_top_queries": 20},
 }
 
+# Small, and yet able to learn a few images by heart.
+SMALL_HEAD: dict[str, Any] = {
+    "HybridEncoder": {"hidden_dim": 64, "nhead": 2, "dim_feedforward": 32, "expansion": 0.5},
+    "RTDETRTransformerv2": {
+        "hidden_dim": 64,
+        "nhead": 2,
+        "feat_channels": [64, 64, 64],
+        "dim_feedforward": 32,
+        "num_layers": 2,
+        "num_queries": 30,
+        "num_denoising": 8,
+    },
+    "RTDETRPostProcessor": {"num_top_queries": 50},
+}
+
 
 def data_section(data: Path, batch_size: int = 2) -> dict[str, Any]:
     """Both loaders on the digits in a folder; loaded in the main process."""

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from rich.console import Console
 from rich.logging import RichHandler
+from rich.markup import escape
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -20,8 +21,10 @@ from rich.table import Table
 
 from ..src.data.evaluator import Evaluation
 from ..src.misc.distributed import MainRankFilter
-from ..src.misc.errors import ConfigError
+from ..src.misc.errors import ConfigError, RTDETRError
 from ..src.solver.events import EpochReport, FitResult, SilentEvents, StepReport, TrainingPlan
+
+logger = logging.getLogger(__name__)
 
 LOG_FILE = "train.log"
 
@@ -59,6 +62,13 @@ def log_to_file(folder: Path) -> None:
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s %(message)s"))
     handler.addFilter(MainRankFilter())
     logging.getLogger().addHandler(handler)
+
+
+def print_error(error: RTDETRError) -> None:
+    """Say in one sentence what went wrong; the log gets where."""
+    logger.debug("failed", exc_info=error)
+    console = Console(stderr=True, soft_wrap=True, highlight=False)
+    console.print(f"[bold red]{type(error).__name__}[/]: {escape(str(error))}")
 
 
 class ConsoleProgress(SilentEvents):

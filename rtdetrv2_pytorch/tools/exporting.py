@@ -1,7 +1,6 @@
 """What the export tools share: where the weights come from, what to compare on, how it is told."""
 
 import argparse
-import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,9 +15,7 @@ from ..src.deploy.export import Source
 from ..src.deploy.parity import OnProgress, ParityReport
 from ..src.deploy.samples import Samples, given_samples, validation_samples
 from ..src.misc.errors import ConfigError, RTDETRError
-from .console import set_up_logging
-
-logger = logging.getLogger(__name__)
+from .console import print_error, set_up_logging
 
 
 def make_parser(name: str, description: str, examples: str) -> argparse.ArgumentParser:
@@ -130,9 +127,7 @@ def run(
         with _progress_bar(console) as tell:
             report = export(_source(args), output, tell)
     except RTDETRError as error:
-        logger.debug("failed", exc_info=True)
-        stderr = Console(stderr=True, soft_wrap=True, highlight=False)
-        stderr.print(f"[bold red]{type(error).__name__}[/]: {escape(str(error))}")
+        print_error(error)
         return 1
     except KeyboardInterrupt:
         return 130

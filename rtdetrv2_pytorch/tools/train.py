@@ -1,7 +1,6 @@
 """Train and evaluate from the command line; see --help."""
 
 import argparse
-import logging
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,7 +8,6 @@ from typing import Any
 
 import torch
 from rich.console import Console
-from rich.markup import escape
 
 from ..src.core import ConfigError, YAMLConfig
 from ..src.core.yaml_files import merge, parse_overrides
@@ -20,9 +18,7 @@ from ..src.misc.errors import RTDETRError
 from ..src.solver import DetSolver
 from ..src.solver.det_solver import MODEL_CONFIG
 from . import recipe
-from .console import ConsoleProgress, log_to_file, print_metrics, set_up_logging
-
-logger = logging.getLogger(__name__)
+from .console import ConsoleProgress, log_to_file, print_error, print_metrics, set_up_logging
 
 _EXAMPLES = """
 examples:
@@ -139,9 +135,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             solver.fit()
     except RTDETRError as error:
         progress.close()
-        logger.debug("failed", exc_info=True)
-        stderr = Console(stderr=True, soft_wrap=True, highlight=False)
-        stderr.print(f"[bold red]{type(error).__name__}[/]: {escape(str(error))}")
+        print_error(error)
         return 1
     except KeyboardInterrupt:
         progress.close()

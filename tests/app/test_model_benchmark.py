@@ -25,6 +25,7 @@ from tests.app.running import (
     read_json,
     state_of,
 )
+from tests.tiny import SMALL_HEAD
 
 pytestmark = pytest.mark.slow
 
@@ -36,17 +37,7 @@ METRICS = {
 }
 # Seen again and again without augmentation, four images are found within 75 steps.
 QUICK = {
-    "HybridEncoder": {"hidden_dim": 64, "nhead": 2, "dim_feedforward": 32, "expansion": 0.5},
-    "RTDETRTransformerv2": {
-        "hidden_dim": 64,
-        "nhead": 2,
-        "feat_channels": [64, 64, 64],
-        "dim_feedforward": 32,
-        "num_layers": 2,
-        "num_queries": 30,
-        "num_denoising": 8,
-    },
-    "RTDETRPostProcessor": {"num_top_queries": 50},
+    **SMALL_HEAD,
     "epoches": 3,
     "batch_size": 4,
     "eval_spatial_size": SIZE,

@@ -8,7 +8,7 @@ from rtdetrv2_pytorch.src.core import YAMLConfig
 from rtdetrv2_pytorch.src.core.yaml_files import merge
 from rtdetrv2_pytorch.src.data.digits import make_digits_dataset
 from rtdetrv2_pytorch.src.solver import DetSolver
-from tests.tiny import CONFIGS
+from tests.tiny import CONFIGS, SMALL_HEAD
 
 SIZE_HW = [96, 128]  # non-square, as the images
 _COPIES = 20  # of each training image in an epoch: they are learned by heart
@@ -20,17 +20,7 @@ _OPS = [
     {"type": "ConvertBoxes", "fmt": "cxcywh", "normalize": True},
 ]
 _RECIPE: dict[str, Any] = {
-    "HybridEncoder": {"hidden_dim": 64, "nhead": 2, "dim_feedforward": 32, "expansion": 0.5},
-    "RTDETRTransformerv2": {
-        "hidden_dim": 64,
-        "nhead": 2,
-        "feat_channels": [64, 64, 64],
-        "dim_feedforward": 32,
-        "num_layers": 2,
-        "num_queries": 30,
-        "num_denoising": 8,
-    },
-    "RTDETRPostProcessor": {"num_top_queries": 50},
+    **SMALL_HEAD,
     "epoches": 4,
     "eval_spatial_size": SIZE_HW,
     "use_ema": False,
