@@ -197,6 +197,18 @@ def test_an_empty_split_is_refused_at_the_start(tmp_path, digits):
         DetSolver(cfg).fit()
 
 
+@pytest.mark.parametrize("split", ["train", "val"])
+def test_a_split_without_boxes_is_refused_at_the_start(tmp_path, digits, split):
+    ann = json.loads((digits / "annotations" / f"instances_{split}.json").read_text())
+    bare = tmp_path / "bare.json"
+    bare.write_text(json.dumps({**ann, "annotations": []}))
+    cfg = tiny_config(
+        tmp_path, digits, **{f"{split}_dataloader": {"dataset": {"ann_file": str(bare)}}}
+    )
+    with pytest.raises(DatasetError, match=f"{split}: none of . images has a usable box; label"):
+        DetSolver(cfg).fit()
+
+
 def test_an_unreadable_image_is_named_and_does_not_end_training(tmp_path, digits):
     folder = tmp_path / "data"
     for split in ("train", "val"):

@@ -12,6 +12,9 @@ import numpy as np
 
 from .categories import CategoryTable
 
+# Names of files need not be proper text, neither on disk nor in JSON.
+_ANY_NAME = ("utf-8", "surrogatepass")
+
 
 @dataclass(frozen=True)
 class ImageRecord:
@@ -36,7 +39,7 @@ class Annotations:
 
     def __init__(self, records: Sequence[ImageRecord], categories: CategoryTable) -> None:
         self.categories = categories
-        names = [r.file_name.encode() for r in records]
+        names = [r.file_name.encode(*_ANY_NAME) for r in records]
         self._names = np.frombuffer(b"".join(names), dtype=np.uint8)
         self._name_ends = np.cumsum([len(n) for n in names], dtype=np.int64)
         self._box_ends = np.cumsum([len(r.labels) for r in records], dtype=np.int64)
@@ -55,7 +58,7 @@ class Annotations:
         start, end = (self._box_ends[index - 1] if index else 0), self._box_ends[index]
         width, height = (int(v) for v in self._sizes[index])
         return ImageRecord(
-            file_name=self._names[name_start : self._name_ends[index]].tobytes().decode(),
+            file_name=self._names[name_start : self._name_ends[index]].tobytes().decode(*_ANY_NAME),
             image_id=int(self.image_ids[index]),
             size_wh=(width, height) if width and height else None,
             boxes_xyxy=self.boxes_xyxy[start:end],

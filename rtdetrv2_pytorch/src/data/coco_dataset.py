@@ -3,6 +3,7 @@
 import json
 import math
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -12,7 +13,9 @@ from ..misc.errors import DatasetError
 from .annotations import Annotations, ImageRecord
 from .categories import CategoryId, CategoryTable, normalise_id
 from .compose import Compose
-from .dataset import DetectionDataset, SkippedItems, keep_existing
+from .dataset import DetectionDataset, SkippedItems, SkipReason, keep_existing
+
+_MAX_SIDE = 2**31 - 1  # of a declared size: no image has it, and arrays hold it
 
 
 class CocoDetection(DetectionDataset):
@@ -70,6 +73,8 @@ def read_coco_json(path: Path) -> dict[str, Any]:
         raise DatasetError(
             f"{path}: is not valid JSON at line {error.lineno}, column {error.colno} ({error.msg})"
         ) from error
+    except (ValueError, RecursionError) as error:  # a number or a nesting without end
+        raise DatasetError(f"{path}: is no JSON that can be read ({error})") from error
     for key in ("images", "annotations", "categories"):
         if not isinstance(content, dict) or not isinstance(content.get(key), list):
             raise DatasetError(
@@ -79,7 +84,16 @@ def read_coco_json(path: Path) -> dict[str, Any]:
     return content
 
 
-def _categories(content: Mapping[str, Any], source: str) -> CategoryTable:
+def read_categories(content: Mapping[str, Any], source: str) -> CategoryTable:
+    """The classes of a COCO file.
+
+    Args:
+        content: of the file.
+        source: the file, for messages.
+
+    Raises:
+        DatasetError: if there are none, or ids or names repeat.
+    """
     used = {
         normalise_id(a.get("category_id")) for a in content["annotations"] if isinstance(a, dict)
     }
@@ -100,8 +114,18 @@ def read_coco(
     Raises:
         DatasetError: if nothing usable is left, or image ids repeat.
     """
-    content = read_coco_json(ann_file)
-    own = _categories(content, str(ann_file))
+    return parse_coco(read_coco_json(ann_file), ann_file, img_folder, skipped, reference)
+
+
+def parse_coco(
+    content: Mapping[str, Any],
+    ann_file: Path,
+    img_folder: Path,
+    skipped: SkippedItems,
+    reference: CategoryTable | None,
+) -> Annotations:
+    """`read_coco` of a file that is read already; `ann_file` is for messages only."""
+    own = read_categories(content, str(ann_file))
     table = reference or own
     label_of = table.labels_of(own, source=str(ann_file)) if reference else own.label_of
 
@@ -142,7 +166,7 @@ def _images(
     for entry in entries:
         name = entry.get("file_name") if isinstance(entry, dict) else None
         if not name or not isinstance(name, str) or "id" not in entry:
-            skipped.add("image entry without id or file_name", entry)
+            skipped.add(SkipReason.NO_NAME, entry)
             continue
         id_ = normalise_id(entry["id"])
         if id_ in images:
@@ -155,10 +179,21 @@ def _images(
 
 
 def _declared_size(image: Mapping[str, Any]) -> tuple[int, int] | None:
-    width, height = image.get("width"), image.get("height")
+    width, height = normalise_id(image.get("width")), normalise_id(image.get("height"))
     if isinstance(width, int) and isinstance(height, int) and width > 0 and height > 0:
-        return width, height
+        return min(width, _MAX_SIDE), min(height, _MAX_SIDE)
     return None
+
+
+@dataclass(frozen=True)
+class AnnotationEntry:
+    """An entry of `annotations`, as people are told of it."""
+
+    entry: Mapping[str, Any]
+    image_id: CategoryId
+
+    def __str__(self) -> str:
+        return f"annotation {self.entry.get('id')} of image {self.image_id}"
 
 
 def _boxes_by_image(
@@ -168,28 +203,20 @@ def _boxes_by_image(
     skipped: SkippedItems,
 ) -> dict[CategoryId, list[tuple[float, ...]]]:
     """Group usable boxes: (x1, y1, x2, y2, label, area, iscrowd) per image."""
+    sizes = {id_: _declared_size(image) for id_, image in images.items()}
     grouped: dict[CategoryId, list[tuple[float, ...]]] = {}
     for entry in entries:
         if not isinstance(entry, dict):
-            skipped.add("annotation that is no object", entry)
+            skipped.add(SkipReason.NO_OBJECT, entry)
             continue
         image_id = normalise_id(entry.get("image_id"))
-        name = f"annotation {entry.get('id')} of image {image_id}"
         label = label_of.get(normalise_id(entry.get("category_id")))
-        if image_id not in images:
-            skipped.add("annotation of an image that is not used", name)
-            continue
-        if label is None:
-            skipped.add("annotation with an unknown category_id", name)
-            continue
         box = _numbers(entry.get("bbox"))
-        if box is None:
-            skipped.add("box that is not four numbers", name)
+        reason = _why_unusable(image_id in images, label, box, sizes.get(image_id))
+        if reason is not None or label is None or box is None:
+            skipped.add(reason or SkipReason.NO_OBJECT, AnnotationEntry(entry, image_id))
             continue
         x, y, width, height = box
-        if width <= 0 or height <= 0:
-            skipped.add("box without area", name)
-            continue
         area = entry.get("area")
         area = float(area) if isinstance(area, int | float) and area >= 0 else width * height
         crowd = float(normalise_id(entry.get("iscrowd") or 0) != 0)
@@ -197,12 +224,33 @@ def _boxes_by_image(
     return grouped
 
 
+def _why_unusable(
+    has_image: bool,
+    label: int | None,
+    box: tuple[float, float, float, float] | None,
+    size_wh: tuple[int, int] | None,
+) -> SkipReason | None:
+    if not has_image:
+        return SkipReason.NO_IMAGE
+    if label is None:
+        return SkipReason.UNKNOWN_CLASS
+    if box is None:
+        return SkipReason.NOT_FOUR_NUMBERS
+    x, y, width, height = box
+    if width <= 0 or height <= 0:
+        return SkipReason.NO_AREA
+    # Nobody can find it there: it would count as missed in every evaluation.
+    if x + width <= 0 or y + height <= 0 or (size_wh and (x >= size_wh[0] or y >= size_wh[1])):
+        return SkipReason.OUTSIDE
+    return None
+
+
 def _numbers(value: Any) -> tuple[float, float, float, float] | None:
     if not isinstance(value, list) or len(value) != 4:
         return None
     try:
         x, y, width, height = (float(v) for v in value)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         return None
     box = (x, y, width, height)
     return box if all(math.isfinite(v) for v in box) else None

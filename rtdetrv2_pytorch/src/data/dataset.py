@@ -3,6 +3,7 @@
 import logging
 import random
 from collections.abc import Sequence
+from enum import StrEnum
 from pathlib import Path
 from typing import Any, Literal
 
@@ -13,6 +14,7 @@ from torch.utils.data import Dataset
 
 from ..misc.errors import DatasetError
 from ..misc.seeding import derive_seed
+from ..misc.text import printable
 from ..structures import Target
 from .annotations import Annotations, ImageRecord
 from .categories import CategoryTable
@@ -86,6 +88,18 @@ class DetectionDataset(Dataset[Item | None]):
         sample = self._try_load(index)
         return None if sample is None else self._augment(index, sample)
 
+    def check_boxes(self) -> None:
+        """Refuse a split without a single box: nothing could be learned or measured.
+
+        Raises:
+            DatasetError: if there is none but around crowds.
+        """
+        if not (self.annotations.iscrowd == 0).any():
+            raise DatasetError(
+                f"{self.img_folder}: none of {len(self)} images has a usable box; label them, or "
+                "choose other images for this split"
+            )
+
     def load_readable(self, index: int) -> tuple[int, Sample]:
         """Read an image and its boxes, without augmentation; if need be, the next one.
 
@@ -108,7 +122,7 @@ class DetectionDataset(Dataset[Item | None]):
         except DatasetError as error:
             if not self._is_unreadable[index]:
                 self._is_unreadable[index] = True
-                logger.warning("%s; the image is not used", error)
+                logger.warning("%s; the image is not used", printable(str(error)))
             return None
         return _make_sample(pixels, record)
 
@@ -136,17 +150,44 @@ class DetectionDataset(Dataset[Item | None]):
         return sample.image, target
 
 
+def boxes_inside(boxes_xyxy: np.ndarray, size_wh: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
+    """Clip boxes to their image.
+
+    Args:
+        boxes_xyxy: [N, 4] pixels.
+        size_wh: (width, height) of the image.
+
+    Returns:
+        The clipped boxes [N, 4], and which of them still have an area: [N] bool.
+    """
+    boxes = boxes_xyxy.clip(0, (*size_wh, *size_wh))
+    return boxes, (boxes[:, 2] > boxes[:, 0]) & (boxes[:, 3] > boxes[:, 1])
+
+
 def _make_sample(pixels: np.ndarray, record: ImageRecord) -> Sample:
     """Boxes as training wants them: no crowds, inside the image, with an area."""
     height, width = pixels.shape[:2]
-    boxes = record.boxes_xyxy.clip(0, (width, height, width, height))
-    keep = (record.iscrowd == 0) & (boxes[:, 2] > boxes[:, 0]) & (boxes[:, 3] > boxes[:, 1])
+    boxes, keep = boxes_inside(record.boxes_xyxy, (width, height))
+    keep = keep & (record.iscrowd == 0)
     return Sample(
         image=torch.from_numpy(pixels).permute(2, 0, 1),
         boxes=boxes[keep],
         labels=record.labels[keep],
         area=record.area[keep],
     )
+
+
+class SkipReason(StrEnum):
+    """Why a part of a COCO file is not used."""
+
+    NO_NAME = "image entry without id or file_name"
+    MISSING = "image file missing"
+    NO_OBJECT = "annotation that is no object"
+    NO_IMAGE = "annotation of an image that is not used"
+    UNKNOWN_CLASS = "annotation with an unknown category_id"
+    NOT_FOUR_NUMBERS = "box that is not four numbers"
+    NO_AREA = "box without area"
+    OUTSIDE = "box outside its image"
 
 
 class SkippedItems:
@@ -158,7 +199,7 @@ class SkippedItems:
 
     def add(self, reason: str, what: Any) -> None:
         """Note one skipped thing, for example ("box without area", "image 17")."""
-        self._reasons.setdefault(reason, []).append(str(what))
+        self._reasons.setdefault(reason, []).append(printable(str(what)))
 
     def counts(self) -> dict[str, int]:
         """Number of skipped things per reason."""
@@ -178,10 +219,17 @@ def keep_existing(names: Sequence[str], folder: Path, skipped: SkippedItems) -> 
     for name in names:
         path = folder / name
         if path.parent not in listings:
-            is_folder = path.parent.is_dir()
-            listings[path.parent] = {p.name for p in path.parent.iterdir()} if is_folder else set()
+            listings[path.parent] = _names_in(path.parent)
         exists = path.name in listings[path.parent]
         if not exists:
-            skipped.add("image file missing", name)
+            skipped.add(SkipReason.MISSING, name)
         result.append(exists)
     return result
+
+
+def _names_in(folder: Path) -> set[str]:
+    """Names in a folder; none if it is not there, or its name is none that could be."""
+    try:
+        return {path.name for path in folder.iterdir()}
+    except (OSError, ValueError):
+        return set()

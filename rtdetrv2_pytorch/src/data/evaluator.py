@@ -134,6 +134,11 @@ class CocoEvaluator:
             rows[:, 6] = labels if self._labels_are_category_ids else self._category_ids[labels]
             self._rows.append(rows)
 
+    @property
+    def num_images(self) -> int:
+        """Images that were given to `update`."""
+        return len(self._image_ids)
+
     def synchronize_between_processes(self) -> None:
         """Bring the detections of all ranks together, on every rank; each image counts once."""
         parts = distributed.all_gather_objects((self._image_ids, self._rows))

@@ -1,16 +1,19 @@
 """Reading image files: whatever they hold becomes upright RGB with 8 bits a channel."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+import stat
+import struct
+import threading
+import zlib
 from pathlib import Path
+from types import TracebackType
 
 import numpy as np
-from PIL import Image, ImageFile, UnidentifiedImageError
+from PIL import Image, ImageFile
 
 from ..misc.errors import DatasetError
 
-_EXIF_ORIENTATION = 0x0112
-_TO_UPRIGHT = {
+EXIF_ORIENTATION = 0x0112
+TO_UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
     4: Image.Transpose.FLIP_TOP_BOTTOM,
@@ -20,18 +23,56 @@ _TO_UPRIGHT = {
     8: Image.Transpose.ROTATE_90,
 }
 
-_MAX_PIXELS = 89_478_485  # PIL's own: it warns beyond, and refuses beyond the double
+MAX_PIXELS = 89_478_485  # PIL's own: it warns beyond, and refuses beyond the double
+# What a damaged file may raise depends on its format and on the place of the damage.
+DAMAGED = (
+    OSError,
+    ValueError,
+    SyntaxError,
+    RuntimeError,
+    LookupError,
+    TypeError,
+    AttributeError,
+    ArithmeticError,
+    EOFError,
+    MemoryError,
+    struct.error,
+    zlib.error,
+)
 
 
-@contextmanager
-def _with_checks() -> Iterator[None]:
-    """Let PIL refuse bombs and torn files; other libraries switch that off for the process."""
-    before = Image.MAX_IMAGE_PIXELS, ImageFile.LOAD_TRUNCATED_IMAGES
-    Image.MAX_IMAGE_PIXELS, ImageFile.LOAD_TRUNCATED_IMAGES = _MAX_PIXELS, False
-    try:
-        yield
-    finally:
-        Image.MAX_IMAGE_PIXELS, ImageFile.LOAD_TRUNCATED_IMAGES = before
+class _Checks:
+    """Lets PIL refuse bombs and torn files; other libraries switch that off for the process.
+
+    The settings belong to the process and threads read images side by side: the first one to enter
+    sets them, the last one to leave puts back what was there.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._readers = 0
+        self._before: tuple[int | None, bool] = (None, False)
+
+    def __enter__(self) -> None:
+        with self._lock:
+            if self._readers == 0:
+                self._before = Image.MAX_IMAGE_PIXELS, ImageFile.LOAD_TRUNCATED_IMAGES
+                Image.MAX_IMAGE_PIXELS, ImageFile.LOAD_TRUNCATED_IMAGES = MAX_PIXELS, False
+            self._readers += 1
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        with self._lock:
+            self._readers -= 1
+            if self._readers == 0:
+                Image.MAX_IMAGE_PIXELS, ImageFile.LOAD_TRUNCATED_IMAGES = self._before
+
+
+pil_checks = _Checks()
 
 
 def read_rgb(path: Path, declared_wh: tuple[int, int] | None = None) -> np.ndarray:
@@ -51,15 +92,17 @@ def read_rgb(path: Path, declared_wh: tuple[int, int] | None = None) -> np.ndarr
         DatasetError: if the file cannot be read, or has neither way round the declared size.
     """
     try:
-        with _with_checks(), Image.open(path) as file:
+        if not stat.S_ISREG(path.stat().st_mode):  # opening a pipe would wait for ever
+            raise OSError("it is no file")
+        with pil_checks, Image.open(path) as file:
             file.load()
             image: Image.Image = file
-            turn = _TO_UPRIGHT.get(file.getexif().get(_EXIF_ORIENTATION, 1))
+            turn = TO_UPRIGHT.get(file.getexif().get(EXIF_ORIENTATION, 1))
             if turn is not None:
                 upright = file.transpose(turn)
                 image = file if upright.size != file.size == declared_wh else upright
             pixels = _to_rgb(image)
-    except (OSError, ValueError, SyntaxError, RuntimeError, UnidentifiedImageError) as error:
+    except DAMAGED as error:
         raise DatasetError(f"{path}: cannot be read as an image ({error})") from error
     except Image.DecompressionBombError as error:
         raise DatasetError(f"{path}: {error}; shrink the image") from error

@@ -55,7 +55,8 @@ def find_splits(folder: Path) -> Splits:
     if not folder.is_dir():
         raise DatasetError(f"{folder}: no such folder; give the folder of a COCO data set")
     candidates = list(_annotation_files(folder))
-    chosen = {split: _choose(candidates, split) for split in _SPLIT_WORDS}
+    refused: list[str] = []
+    chosen = {split: _choose(candidates, split, refused) for split in _SPLIT_WORDS}
     train, val = chosen["train"], chosen["val"] or chosen["test"]
     if train is None or val is None:
         missing = "training" if train is None else "validation"
@@ -63,6 +64,7 @@ def find_splits(folder: Path) -> Splits:
         raise DatasetError(
             f"{folder}: no {missing} annotations found (COCO json files seen: {seen}); name the "
             f"file or its folder after the split, as in instances_train.json, {_EXPLICIT}"
+            + "".join(f"; not used: {reason}" for reason in refused[:3])
         )
     note = "no validation split: the test split is used for it" if chosen["val"] is None else ""
     return Splits(_locate(train, folder, "train"), _locate(val, folder, "val"), note)
@@ -90,15 +92,22 @@ def _split_of(path: Path) -> str | None:
     return None
 
 
-def _choose(candidates: Sequence[Path], split: str) -> tuple[Path, list[str]] | None:
-    """The first COCO detection file of a split, with the names of its images."""
+def _choose(
+    candidates: Sequence[Path], split: str, refused: list[str]
+) -> tuple[Path, list[str]] | None:
+    """The first COCO detection file of a split, with the names of its images.
+
+    Why another file was none goes into `refused`.
+    """
     for path in candidates:
         if _split_of(path) == split:
             try:
                 images = read_coco_json(path)["images"]
-            except DatasetError:
+            except DatasetError as error:
+                refused.append(str(error))
                 continue
-            return path, [str(i["file_name"]) for i in images if "file_name" in i]
+            names = [i.get("file_name") for i in images if isinstance(i, dict)]
+            return path, [name for name in names if isinstance(name, str)]
     return None
 
 
@@ -109,7 +118,7 @@ def _locate(found: tuple[Path, list[str]], folder: Path, split: str) -> Split:
 
     def score(candidate: Path) -> tuple[int, bool, bool, int]:
         """More images found, then beside the annotations, then named after the split."""
-        hits = sum((candidate / name).is_file() for name in probes)
+        hits = sum(_is_file(candidate / name) for name in probes)
         parts = "/".join(candidate.relative_to(folder).parts).lower()
         named = any(word in _SPLIT_WORDS[split] for word in re.findall(r"[a-z]+", parts))
         return hits, candidate == ann_file.parent, named, -len(candidate.parts)
@@ -122,6 +131,13 @@ def _locate(found: tuple[Path, list[str]], folder: Path, split: str) -> Split:
             f"{_EXPLICIT}"
         )
     return Split(ann_file, best)
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except OSError:  # a name longer than any can be
+        return False
 
 
 def _folders(folder: Path) -> Iterator[Path]:

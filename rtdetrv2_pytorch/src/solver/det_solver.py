@@ -74,7 +74,9 @@ class DetSolver:
             cfg.device = distributed.init_from_environment(cfg.device)
             seed_everything(settings.seed)
             steps = math.ceil(len(cfg.train_dataloader) / settings.grad_accum_steps)
-            _ = cfg.val_dataloader  # its errors belong before the first step, too
+            # Errors of the validation data belong before the first step, too.
+            for loader in (cfg.train_dataloader, cfg.val_dataloader):
+                loader.dataset.check_boxes()  # type: ignore[attr-defined]
             changes = [*cfg.notes, *fit_steps(cfg.yaml_cfg, steps * settings.epoches)]
 
             state, position = set_up(cfg)

@@ -15,7 +15,7 @@ from ..data.evaluator import CocoEvaluator, Evaluation
 from ..data.loader import DataLoader
 from ..misc import distributed
 from ..misc.boxes import xyxy_to_cxcywh
-from ..misc.errors import TrainingDiverged
+from ..misc.errors import DatasetError, TrainingDiverged
 from ..misc.seeding import seed_everything
 from ..optim.ema import ModelEMA
 from ..optim.warmup import LinearWarmup
@@ -213,6 +213,9 @@ def evaluate(
 
     Returns:
         The measurements, or None if it was stopped.
+
+    Raises:
+        DatasetError: if no image of the split can be read.
     """
     model.eval()
     criterion.eval()
@@ -243,6 +246,8 @@ def evaluate(
     if stop is not None and stop.agreed():
         return None
     evaluator.synchronize_between_processes()
+    if not evaluator.num_images:
+        raise DatasetError("no image of the validation split can be read; see the warnings above")
     evaluator.accumulate()
     evaluator.summarize()
     losses = _mean_over_ranks(totals, num_boxes)

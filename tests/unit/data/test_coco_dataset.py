@@ -319,3 +319,68 @@ def test_a_split_without_images_is_refused(write_coco, tmp_path, img_folder):
     message = rf"none of its 2 images is in {folder}; check the image folder of this split"
     with pytest.raises(DatasetError, match=message):
         CocoDetection(**arguments)
+
+
+@pytest.mark.parametrize(
+    ("bbox", "is_used"),
+    [
+        ([40, 3, 10, 8], False),  # begins where the image of 40 x 30 ends
+        ([4, 30, 10, 8], False),
+        ([-10, 3, 10, 8], False),
+        ([4, -8, 10, 8], False),
+        ([39, 29, 10, 8], True),
+        ([-9, -7, 10, 8], True),
+    ],
+)
+def test_boxes_outside_a_declared_image_are_skipped(write_coco, bbox, is_used):
+    images = [{"id": 1, "file_name": "a.png", "width": 40, "height": 30}]
+    data = CocoDetection(**write_coco([{"bbox": bbox}], images))
+    assert len(data.annotations.labels) == is_used
+    assert data.skipped.counts() == ({} if is_used else {"box outside its image": 1})
+
+
+@pytest.mark.parametrize(
+    ("width", "height", "expected"),
+    [
+        (40.0, "30", (40, 30)),
+        (10**30, 30, (2**31 - 1, 30)),  # is kept, so that the picture disagrees
+        (None, 30, None),
+        (0, 30, None),
+        (40.5, 30, None),
+        (True, 30, None),
+    ],
+)
+def test_declared_sizes(write_coco, width, height, expected):
+    images = [{"id": 1, "file_name": "a.png", "width": width, "height": height}]
+    assert CocoDetection(**write_coco(images=images)).annotations[0].size_wh == expected
+
+
+def test_numbers_that_no_float_holds_are_skipped(write_coco):
+    data = CocoDetection(**write_coco([{"bbox": [0, 0, 10**400, 1]}]))
+    assert data.skipped.counts() == {NOT_NUMBERS: 1}
+
+
+def test_names_that_are_no_text_and_names_longer_than_any(write_coco, tmp_path):
+    names = ["a.png", "odd\udcff.png", "\ud800.png", "x" * 300 + "/b.png", "nul\0/c.png"]
+    images = [{"id": i, "file_name": name} for i, name in enumerate(names)]
+    arguments = write_coco(images=images, files=["a.png"])
+    (tmp_path / "images" / names[1]).write_bytes((tmp_path / "images" / "a.png").read_bytes())
+    data = CocoDetection(**arguments)
+    assert [data.annotations[i].file_name for i in range(len(data))] == names[:2]
+    assert data.skipped.counts() == {"image file missing": 3}
+    assert data[1] is not None
+
+
+@pytest.mark.parametrize(
+    "text", ["[" * 100_000, '{"images": ' + "9" * 5000 + "}"], ids=["nesting", "number"]
+)
+def test_json_that_exhausts_the_reader_is_refused(write_coco, text):
+    with pytest.raises(DatasetError, match=r"instances\.json: is no JSON that can be read"):
+        CocoDetection(**write_text(write_coco, text.encode()))
+
+
+def test_a_split_without_boxes_is_refused_when_asked(write_coco):
+    CocoDetection(**write_coco([{}])).check_boxes()
+    crowd = CocoDetection(**write_coco([{"iscrowd": 1}]))
+    with pytest.raises(DatasetError, match="none of 2 images has a usable box; label them"):
+        crowd.check_boxes()

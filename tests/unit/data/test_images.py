@@ -1,6 +1,7 @@
 """Image files of all kinds become upright 8-bit RGB."""
 
 import io
+import os
 import struct
 import warnings
 import zlib
@@ -9,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageFile, ImageOps
 
-from rtdetrv2_pytorch.src.data.images import read_rgb
+from rtdetrv2_pytorch.src.data.images import MAX_PIXELS, pil_checks, read_rgb
 from rtdetrv2_pytorch.src.misc.errors import DatasetError
 
 STORED = np.random.default_rng(0).integers(0, 256, (3, 5, 3), dtype=np.uint8)  # 5 wide, 3 high
@@ -253,4 +254,39 @@ def test_a_decoder_that_fails_in_its_own_way_is_an_unreadable_image(tmp_path):
     content[at + 4 : at + 20] = bytes(16)
     path.write_bytes(content)
     with pytest.raises(DatasetError, match=r"x\.avif: cannot be read as an image"):
+        read_rgb(path)
+
+
+def test_a_pipe_is_no_image_and_nobody_waits_for_it(tmp_path):
+    os.mkfifo(tmp_path / "pipe.jpg")
+    with pytest.raises(
+        DatasetError, match=r"pipe\.jpg: cannot be read as an image \(it is no file"
+    ):
+        read_rgb(tmp_path / "pipe.jpg")
+
+
+def test_threads_that_read_side_by_side_keep_the_checks(tmp_path, monkeypatch):
+    monkeypatch.setattr(ImageFile, "LOAD_TRUNCATED_IMAGES", True)
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", None)
+    with pil_checks:
+        with pil_checks:  # a second reader, who leaves first
+            pass
+        assert ImageFile.LOAD_TRUNCATED_IMAGES is False
+        assert Image.MAX_IMAGE_PIXELS == MAX_PIXELS
+    assert ImageFile.LOAD_TRUNCATED_IMAGES is True
+    assert Image.MAX_IMAGE_PIXELS is None
+
+
+@pytest.mark.parametrize(
+    "error", [struct.error("x"), KeyError("x"), IndexError("x"), EOFError("x")]
+)
+def test_whatever_a_decoder_raises_is_an_unreadable_image(tmp_path, monkeypatch, error):
+    path = tmp_path / "a.png"
+    Image.fromarray(STORED).save(path)
+
+    def load(self):
+        raise error
+
+    monkeypatch.setattr(ImageFile.ImageFile, "load", load)
+    with pytest.raises(DatasetError, match=r"a\.png: cannot be read as an image"):
         read_rgb(path)

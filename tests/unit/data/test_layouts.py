@@ -138,3 +138,23 @@ def test_what_is_missing_is_said_with_the_remedy(tmp_path, files, message):
 def test_a_folder_that_is_not_there(tmp_path):
     with pytest.raises(DatasetError, match="no such folder; give the folder of a COCO data set"):
         find_splits(tmp_path / "nowhere")
+
+
+def test_why_a_file_of_the_right_name_was_not_used_is_said(tmp_path):
+    image(tmp_path / "a.jpg")
+    coco_file(tmp_path / "val.json", ["a.jpg"])
+    (tmp_path / "train.json").write_text("{")
+    with pytest.raises(
+        DatasetError, match=r"no training .*; not used: .*train\.json: is not valid"
+    ):
+        find_splits(tmp_path)
+
+
+def test_odd_entries_and_names_are_no_obstacle(tmp_path):
+    image(tmp_path / "a.jpg")
+    for split in ("train", "val"):
+        coco_file(tmp_path / f"{split}.json", ["a.jpg"])
+        content = json.loads((tmp_path / f"{split}.json").read_text())
+        content["images"] += [5, {"file_name": 7}, {"file_name": "x" * 300}, {}]
+        (tmp_path / f"{split}.json").write_text(json.dumps(content))
+    assert find_splits(tmp_path).train.img_folder == tmp_path

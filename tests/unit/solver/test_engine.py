@@ -5,7 +5,7 @@ import copy
 import pytest
 import torch
 
-from rtdetrv2_pytorch.src.misc.errors import TrainingDiverged
+from rtdetrv2_pytorch.src.misc.errors import DatasetError, TrainingDiverged
 from rtdetrv2_pytorch.src.solver.engine import (
     EpochProgress,
     _accumulation_group,
@@ -216,6 +216,16 @@ def run_evaluation(cfg, **options):
         precision=Precision(torch.float32),
         **options,
     )
+
+
+def test_a_split_of_unreadable_images_is_no_measurement(tmp_path, digits):
+    folder = tmp_path / "val"
+    folder.mkdir()
+    for path in (digits / "val").iterdir():
+        (folder / path.name).write_bytes(b"")
+    cfg = tiny_config(tmp_path, digits, val_dataloader={"dataset": {"img_folder": str(folder)}})
+    with pytest.raises(DatasetError, match="no image of the validation split can be read"):
+        run_evaluation(cfg)
 
 
 def test_validation_loss_does_not_depend_on_the_batch_size(tmp_path, digits):

@@ -1,0 +1,19 @@
+"""Names of files and classes, as people are shown them."""
+
+import pytest
+
+from rtdetrv2_pytorch.src.misc.text import printable
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("zwei Äpfel, 二.png", "zwei Äpfel, 二.png"),
+        ("a\x1b[31mred\nb", "a\\x1b[31mred\\nb"),
+        ("gnp\u202egpj", "gnp\\u202egpj"),  # turns the reading direction
+        ("\udcff.png", "\\udcff.png"),  # not UTF-8 on disk
+        ("<b>&", "<b>&"),
+    ],
+)
+def test_what_cannot_be_seen_is_written_out(text, expected):
+    assert printable(text) == expected
