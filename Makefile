@@ -14,7 +14,7 @@ ARGS ?=
 TORCH ?= 2.15.0
 
 .DEFAULT_GOAL := help
-.PHONY: help install train train-cli gui test test-fast test-torch check fix bench clean
+.PHONY: help install train train-cli gui doctor test test-fast test-torch check fix bench clean
 
 help: ## list the verbs
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -41,6 +41,9 @@ train-cli: install ## the engine alone, without the app
 
 gui: install ## the app's page on an instance of its own, to choose and start there
 	$(BIN)/python -m supervisely_integration.local train --gui $(if $(DATA),--data $(DATA),--sample) $(ARGS)
+
+doctor: install ## say what is wrong with DATA, and what the trainer does about it
+	$(BIN)/python -m rtdetrv2_pytorch.tools.doctor $(if $(DATA),--data $(DATA)) $(ARGS)
 
 test: check ## check, then all tests
 	$(PYTEST) -n auto --dist worksteal $(ARGS)

@@ -17,7 +17,8 @@ ALLOWED = {
     "core": BELOW_CORE,
     "solver": {"structures", "misc", "data", "optim", "core"},
     "deploy": {"structures", "misc", "data", "core"},
-    "tools": BELOW_CORE | {"core", "solver", "deploy"},
+    "doctor": {"misc", "data"},
+    "tools": BELOW_CORE | {"core", "solver", "deploy", "doctor"},
 }
 
 

@@ -1,0 +1,97 @@
+"""The report as one HTML file: no scripts, no network, every name escaped."""
+
+import base64
+import io
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from jinja2 import Environment, StrictUndefined
+from PIL import Image, ImageDraw
+
+from ..data.images import read_rgb
+from ..misc.errors import DatasetError
+from ..misc.text import printable
+from .finding import Finding
+from .report import REPORT_HTML, REPORT_JSON, DataReport
+
+_TEMPLATE = Path(__file__).with_name("page.html")
+_PICTURES = 8  # of a kind
+_PICTURE_SIDE = 240  # pixels
+_BYTES = 4_000_000  # of all pictures
+_LISTED = 100  # offenders of a kind, and classes
+_BOXES = 100  # drawn on a picture
+
+
+@dataclass(frozen=True)
+class _Figure:
+    """A picture in the page."""
+
+    source: str  # data URI
+    caption: str
+
+
+def write_page(report: DataReport, folder: Path) -> Path:
+    """Write `data_report.html`.
+
+    Args:
+        report: what was found.
+        folder: exists.
+    """
+    environment = Environment(
+        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    environment.filters["printable"] = lambda value: printable(str(value))
+    groups = report.groups()
+    room = [_BYTES]
+    page = environment.from_string(_TEMPLATE.read_text(encoding="utf-8")).render(
+        report=report,
+        groups=groups,
+        figures=[list(_figures(group.findings, room)) for group in groups],
+        classes=_classes(report),
+        listed=_LISTED,
+        json_file=REPORT_JSON,
+    )
+    path = folder / REPORT_HTML
+    path.write_text(page, encoding="utf-8")
+    return path
+
+
+def _classes(report: DataReport) -> list[tuple[str, list[int]]]:
+    """Used boxes per class and split."""
+    splits = [split for split in report.splits if split.classes]
+    names = dict.fromkeys(name for split in splits for name in split.classes)
+    return [(name, [split.classes.get(name, 0) for split in splits]) for name in names]
+
+
+def _figures(findings: Sequence[Finding], room: list[int]) -> Iterator[_Figure]:
+    """The first pictures of a kind, while there is room in the page."""
+    shown = 0
+    for finding in findings:
+        if finding.picture is None or shown >= _PICTURES or room[0] <= 0:
+            continue
+        source = _thumbnail(finding)
+        if source:
+            shown += 1
+            room[0] -= len(source)
+            yield _Figure(source, str(finding))
+
+
+def _thumbnail(finding: Finding) -> str:
+    """The offender as the trainer sees it, small, with its boxes; empty if there is none."""
+    assert finding.picture is not None
+    try:
+        image = Image.fromarray(read_rgb(finding.picture.path, finding.picture.size_wh))
+    except DatasetError:
+        return ""
+    width, height = image.size
+    image.thumbnail((_PICTURE_SIDE, _PICTURE_SIDE))
+    draw = ImageDraw.Draw(image)
+    for x1, y1, x2, y2 in finding.boxes[:_BOXES]:
+        # What lies outside is drawn along the border, so that it can be seen.
+        left, right = (min(max(x / width, 0), 1) * (image.width - 1) for x in (x1, x2))
+        top, bottom = (min(max(y / height, 0), 1) * (image.height - 1) for y in (y1, y2))
+        draw.rectangle((left, top, right, bottom), outline=(255, 40, 90), width=2)
+    buffer = io.BytesIO()
+    image.save(buffer, "JPEG", quality=75)
+    return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")

@@ -1,0 +1,166 @@
+"""What an examination found: counts that add up, findings by kind, and JSON."""
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ..misc.text import printable
+from .finding import KINDS, Action, Finding, Kind, Severity
+
+REPORT_JSON, REPORT_HTML = "data_report.json", "data_report.html"
+_FORMAT = 1
+_EXAMPLES = 3
+_ORDER = {Severity.ERROR: 0, Severity.WARNING: 1, Severity.NOTE: 2}
+
+
+@dataclass(frozen=True)
+class Counts:
+    """Things that were given, and what becomes of them."""
+
+    used: int = 0
+    skipped: int = 0
+
+    @property
+    def given(self) -> int:
+        """All of them."""
+        return self.used + self.skipped
+
+    def __add__(self, other: "Counts") -> "Counts":
+        return Counts(self.used + other.used, self.skipped + other.skipped)
+
+    def as_dict(self) -> dict[str, int]:
+        """Plain values."""
+        return {"given": self.given, "used": self.used, "skipped": self.skipped}
+
+
+@dataclass(frozen=True)
+class SplitSummary:
+    """One split in numbers; images that no split lists are one, too."""
+
+    name: str
+    images: Counts
+    boxes: Counts
+    clipped: int = 0  # among the used boxes
+    classes: Mapping[str, int] = field(default_factory=dict)  # used boxes
+
+
+@dataclass(frozen=True)
+class Group:
+    """All findings of one kind."""
+
+    kind: Kind
+    findings: Sequence[Finding]
+
+    @property
+    def count(self) -> int:
+        """Of offenders: images, files, classes, or boxes."""
+        return sum(finding.count for finding in self.findings)
+
+    @property
+    def examples(self) -> str:
+        """The first ones, for a line."""
+        shown = [str(finding) for finding in self.findings[:_EXAMPLES]]
+        rest = len(self.findings) - len(shown)
+        return printable("; ".join(shown) + (f"; and {rest} more" if rest else ""))
+
+
+@dataclass(frozen=True)
+class DataReport:
+    """The result of an examination."""
+
+    data: str  # what was examined
+    size_hw: tuple[int, int]
+    num_queries: int
+    splits: Sequence[SplitSummary]
+    findings: Sequence[Finding]
+
+    @property
+    def images(self) -> Counts:
+        """Of all splits."""
+        return sum((split.images for split in self.splits), Counts())
+
+    @property
+    def boxes(self) -> Counts:
+        """Of all splits."""
+        return sum((split.boxes for split in self.splits), Counts())
+
+    @property
+    def refusals(self) -> list[Finding]:
+        """Why there would be no training."""
+        return [f for f in self.findings if f.kind.action is Action.REFUSES]
+
+    def groups(self) -> list[Group]:
+        """Findings by kind, what matters most first."""
+        by_kind: dict[str, list[Finding]] = {}
+        for found in self.findings:
+            by_kind.setdefault(found.kind.name, []).append(found)
+        names = sorted(by_kind, key=lambda n: (_ORDER[KINDS[n].severity], list(KINDS).index(n)))
+        return [Group(KINDS[name], by_kind[name]) for name in names]
+
+    def verdict(self) -> str:
+        """The result in a sentence."""
+        images, boxes = self.images, self.boxes
+        numbers = (
+            f"{images.given} images: {images.used} used, {images.skipped} skipped; "
+            f"{boxes.given} boxes: {boxes.used} used, {boxes.skipped} skipped"
+        )
+        if self.refusals:
+            return f"The trainer refuses this data. {numbers}"
+        kinds = len(self.groups())
+        found = f"findings of {kinds} kinds" if kinds else "no findings"
+        return f"The trainer uses this data. {numbers}; {found}"
+
+    def lines(self, most: int = 12) -> Iterator[str]:
+        """For a log: the result, and a line per kind that matters, up to `most`."""
+        yield self.verdict()
+        groups = self.groups()
+        for group in groups[:most]:
+            kind = group.kind
+            yield f"{kind.action}: {group.count} {kind.title}: {group.examples}"
+        if len(groups) > most:
+            yield f"{len(groups) - most} more kinds are in {REPORT_HTML}"
+
+    def as_dict(self) -> dict[str, Any]:
+        """Content of the JSON file, with every offender."""
+        return {
+            "format": _FORMAT,
+            "data": self.data,
+            "training_size_hw": list(self.size_hw),
+            "num_queries": self.num_queries,
+            "verdict": "refuses" if self.refusals else "uses",
+            "images": self.images.as_dict(),
+            "boxes": self.boxes.as_dict(),
+            "splits": [
+                {
+                    "name": split.name,
+                    "images": split.images.as_dict(),
+                    "boxes": {**split.boxes.as_dict(), "clipped": split.clipped},
+                    "classes": dict(split.classes),
+                }
+                for split in self.splits
+            ],
+            "findings": [
+                {
+                    "kind": group.kind.name,
+                    "title": group.kind.title,
+                    "severity": group.kind.severity,
+                    "trainer": group.kind.action,
+                    "effect": group.kind.effect,
+                    "remedy": group.kind.remedy,
+                    "count": group.count,
+                    "offenders": [
+                        {"split": f.split, "where": f.where, "detail": f.detail, "count": f.count}
+                        for f in group.findings
+                    ],
+                }
+                for group in self.groups()
+            ],
+        }
+
+    def write_json(self, folder: Path) -> Path:
+        """Write `data_report.json`; names that are no proper text are escaped."""
+        path = folder / REPORT_JSON
+        path.write_text(json.dumps(self.as_dict(), indent=1), encoding="ascii")
+        return path

@@ -1,0 +1,179 @@
+"""Examine a data set before training; see --help."""
+
+import argparse
+import logging
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from ..src.data.layouts import find_splits
+from ..src.doctor.cache import default_folder
+from ..src.doctor.examination import OnProgress, Options, SplitFiles, examine
+from ..src.doctor.finding import Severity
+from ..src.doctor.page import write_page
+from ..src.doctor.report import DataReport
+from ..src.misc.errors import ConfigError, RTDETRError
+from ..src.misc.text import printable
+from .console import set_up_logging
+
+logger = logging.getLogger(__name__)
+
+_STYLES = {Severity.ERROR: "bold red", Severity.WARNING: "yellow", Severity.NOTE: "cyan"}
+_EXAMPLES = """
+examples:
+  python -m rtdetrv2_pytorch.tools.doctor --data my_coco_folder
+  python -m rtdetrv2_pytorch.tools.doctor --data my_coco_folder --size 800x1333 --queries 500
+
+The exit status is 0 if the data can be trained on, 1 if the trainer would refuse it.
+"""
+
+
+def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(
+        prog="python -m rtdetrv2_pytorch.tools.doctor",
+        description="Say what is wrong with a data set, and what the trainer does about it.",
+        epilog=_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        "--data", type=Path, required=True, help="folder of a COCO data set, its splits are found"
+    )
+    parser.add_argument(
+        "-o",
+        "--output",
+        type=Path,
+        default=Path(),
+        help="folder for data_report.json and data_report.html; default: the current one",
+    )
+    parser.add_argument(
+        "--size",
+        type=_size,
+        default=Options.size_hw,
+        metavar="HxW",
+        help="height and width of the images in training; default: 640x640",
+    )
+    parser.add_argument(
+        "--queries", type=_positive, default=Options.num_queries, help="of the model; default: 300"
+    )
+    parser.add_argument("--no-cache", action="store_true", help="decode every image again")
+    parser.add_argument(
+        "--workers", type=_positive, default=Options.workers, help="images decoded at once"
+    )
+    return parser.parse_args(argv)
+
+
+def _size(text: str) -> tuple[int, int]:
+    height, cross, width = text.lower().partition("x")
+    if not cross:
+        raise argparse.ArgumentTypeError(f"{text!r}: give height x width, for example 640x640")
+    return _positive(height), _positive(width)
+
+
+def _positive(text: str) -> int:
+    if not text.isdecimal() or int(text) == 0:
+        raise argparse.ArgumentTypeError(f"{text!r}: give a whole number above 0")
+    return int(text)
+
+
+@contextmanager
+def _progress_bar(console: Console) -> Iterator[OnProgress]:
+    columns = (
+        TextColumn("examining images"),
+        BarColumn(bar_width=24),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+    )
+    with Progress(
+        *columns, console=console, transient=True, disable=not console.is_terminal
+    ) as progress:
+        task = progress.add_task("", total=None)
+        yield lambda done, total: progress.update(task, completed=done, total=total)
+
+
+def print_report(console: Console, report: DataReport) -> None:
+    """Print counts, and a line per kind of finding."""
+    counts = Table(title="Counts", title_justify="left", title_style="bold")
+    counts.add_column("split")
+    for name in ("images", "used", "skipped", "boxes", "used", "clipped", "skipped"):
+        counts.add_column(name, justify="right")
+    for split in report.splits:
+        images, boxes = split.images, split.boxes
+        numbers = [images.given, images.used, images.skipped]
+        numbers += [boxes.given, boxes.used, split.clipped, boxes.skipped]
+        counts.add_row(split.name, *map(str, numbers))
+    console.print(counts)
+    groups = report.groups()
+    if groups:
+        table = Table(title="Findings", title_justify="left", title_style="bold", show_lines=True)
+        table.add_column("trainer")
+        table.add_column("", justify="right")
+        table.add_column("what", ratio=2)
+        table.add_column("first of them", ratio=3, overflow="fold")
+        for group in groups:
+            kind = group.kind
+            table.add_row(
+                f"[{_STYLES[kind.severity]}]{kind.action}[/]",
+                str(group.count),
+                f"{kind.title}\n[dim]{kind.effect}[/]",
+                escape(group.examples),
+            )
+        console.print(table)
+    style = "bold red" if report.refusals else "bold green"
+    console.print(escape(report.verdict()), style=style, highlight=False)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run; returns the exit status."""
+    args = parse_arguments(argv)
+    console = Console(highlight=False)
+    set_up_logging(console)
+    try:
+        splits = find_splits(args.data)
+        if splits.note:
+            console.print(escape(splits.note), style="yellow")
+        options = Options(
+            size_hw=args.size,
+            num_queries=args.queries,
+            workers=args.workers,
+            cache=None if args.no_cache else default_folder(),
+        )
+        with _progress_bar(console) as tell:
+            report = examine(
+                args.data.name or str(args.data),
+                SplitFiles("train", splits.train.ann_file, splits.train.img_folder),
+                SplitFiles("val", splits.val.ann_file, splits.val.img_folder),
+                options,
+                on_progress=tell,
+            )
+        print_report(console, report)
+        for path in _write(report, args.output):
+            console.print(escape(printable(str(path))), soft_wrap=True)
+    except RTDETRError as error:
+        logger.debug("failed", exc_info=True)
+        stderr = Console(stderr=True, soft_wrap=True, highlight=False)
+        stderr.print(f"[bold red]{type(error).__name__}[/]: {escape(printable(str(error)))}")
+        return 1
+    except KeyboardInterrupt:
+        return 130
+    return 1 if report.refusals else 0
+
+
+def _write(report: DataReport, folder: Path) -> list[Path]:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        return [report.write_json(folder), write_page(report, folder)]
+    except OSError as error:
+        raise ConfigError(
+            f"--output {folder}: cannot be written ({error.strerror}); choose another folder"
+        ) from error
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,18 @@
+"""docs/data_doctor.md says what the code says."""
+
+import re
+from pathlib import Path
+
+from rtdetrv2_pytorch.src.doctor.finding import KINDS
+
+PAGE = (Path(__file__).parents[2] / "docs" / "data_doctor.md").read_text()
+
+
+def test_the_table_has_every_kind_as_the_code_has_it():
+    rows = re.findall(
+        r"^\| (.+?) \| `(\w+)`, (\w+) \| (\w+): (.+?) \| (.+) \|$", PAGE, re.MULTILINE
+    )
+    assert rows == [
+        (kind.title, name, kind.severity, kind.action, kind.effect, kind.remedy)
+        for name, kind in KINDS.items()
+    ]

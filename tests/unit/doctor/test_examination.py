@@ -1,0 +1,218 @@
+"""Every case: what the report says, and that the trainer does what it says."""
+
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from rtdetrv2_pytorch.src.data import images
+from rtdetrv2_pytorch.src.data.coco_dataset import CocoDetection
+from rtdetrv2_pytorch.src.doctor import pictures
+from rtdetrv2_pytorch.src.doctor.examination import Options, SplitFiles, examine
+from rtdetrv2_pytorch.src.doctor.finding import KINDS, Action
+from rtdetrv2_pytorch.src.misc.errors import DatasetError
+from tests.hostile import CASES, CocoFolder
+
+# What only projects of the platform have: tests/unit/app/test_examination.py.
+OF_PROJECTS = {"unknown_geometry", "class_not_selected", "left_out", "dataset_lost"}
+ALL = [
+    pytest.param(kind, *case[1:], id=f"{kind}: {case[0]}")
+    for kind, cases in CASES.items()
+    for case in cases
+]
+
+
+def files(data, split):
+    return SplitFiles(split, data.ann_file(split), data.root / split)
+
+
+def examined(data, **options):
+    data.write()
+    return examine(
+        "test", files(data, "train"), files(data, "val"), Options(**{"num_queries": 12, **options})
+    )
+
+
+def opened(data, split):
+    train = CocoDetection(
+        img_folder=str(data.root / "train"), ann_file=str(data.ann_file("train")), transforms=None
+    )
+    if split == "train":
+        return train
+    return CocoDetection(
+        img_folder=str(data.root / "val"),
+        ann_file=str(data.ann_file("val")),
+        transforms=None,
+        categories=train.categories,
+    )
+
+
+def found(report, kind):
+    return [finding for finding in report.findings if finding.kind.name == kind]
+
+
+@pytest.fixture
+def data(tmp_path):
+    return CocoFolder(tmp_path / "data")
+
+
+@pytest.fixture
+def low_limit(monkeypatch):
+    """A picture of 200 x 100 is very large."""
+    for module in (images, pictures):
+        monkeypatch.setattr(module, "MAX_PIXELS", 15_000)
+
+
+def test_data_in_order_has_nothing_to_say(data):
+    report = examined(data)
+    assert report.findings == []
+    assert report.verdict() == (
+        "The trainer uses this data. 5 images: 5 used, 0 skipped; 5 boxes: 5 used, 0 skipped; "
+        "no findings"
+    )
+    assert [split.classes for split in report.splits] == [{"cat": 2, "dog": 1}] + [
+        {"cat": 1, "dog": 1}
+    ]
+
+
+def test_every_kind_has_a_case():
+    assert set(CASES) | OF_PROJECTS == set(KINDS)
+    assert not set(CASES) & OF_PROJECTS
+
+
+@pytest.mark.parametrize(("kind", "spoil", "where", "detail"), ALL)
+@pytest.mark.usefixtures("low_limit")
+@pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
+def test_a_case_is_found_and_the_trainer_does_what_is_said(data, kind, spoil, where, detail):
+    spoil(data)
+    report = examined(data)
+    offenders = found(report, kind)
+    assert offenders, [str(f) for f in report.findings]
+    assert where in offenders[0].where
+    assert detail in offenders[0].detail
+    assert bool(report.refusals) == (KINDS[kind].action is Action.REFUSES)
+
+    for split, summary in zip(("train", "val"), report.splits, strict=False):
+        images_given, boxes_given = listed(data, split)
+        assert summary.images.used + summary.images.skipped == images_given
+        assert summary.boxes.used + summary.boxes.skipped == boxes_given
+        try:
+            dataset = opened(data, split)
+        except DatasetError:
+            assert KINDS[kind].action is Action.REFUSES
+            continue
+        items = [dataset[i] for i in range(len(dataset))]
+        used = [target for _, target in filter(None, items)]
+        assert summary.images.used == len(used)
+        assert summary.boxes.used == sum(len(target["labels"]) for target in used)
+        names = [name for name, count in summary.classes.items() for _ in range(count)]
+        labels = sorted(int(label) for target in used for label in target["labels"])
+        assert [dataset.categories.names[label] for label in labels] == names
+
+
+def listed(data, split):
+    """Images and boxes of a file, counted without the trainer."""
+    try:
+        content = json.loads(data.ann_file(split).read_text(encoding="utf-8-sig"))
+        return len(content["images"]), len(content["annotations"])
+    except (OSError, ValueError, TypeError):
+        return 0, 0
+
+
+@pytest.mark.parametrize("kind", [k for k in CASES if KINDS[k].action is Action.REFUSES])
+def test_what_refuses_is_refused_by_the_trainer(data, kind):
+    for _, spoil, _, _ in CASES[kind][:1]:
+        spoil(data)
+    data.write()
+    with pytest.raises(DatasetError):
+        for split in ("train", "val"):
+            dataset = opened(data, split)
+            dataset.check_boxes()
+
+
+@pytest.mark.parametrize("kind", [k for k in CASES if KINDS[k].action is Action.SKIPS])
+def test_what_is_skipped_takes_no_neighbour_with_it(data, kind):
+    CASES[kind][0][1](data)
+    report = examined(data)
+    assert not report.refusals
+    assert report.splits[0].images.used >= 3
+    assert report.splits[0].boxes.used >= 3
+    assert report.images.skipped + report.boxes.skipped > 0
+
+
+def test_all_at_once(data, low_limit):
+    """What does not refuse, in one data set: each is found, and the sums are right."""
+    together = [
+        kind
+        for kind in CASES
+        # A case that writes the file itself comes alone.
+        if KINDS[kind].action is not Action.REFUSES and kind != "byte_order_mark"
+    ]
+    # Boxes of other cases would go to the last image.
+    together.sort(key=lambda kind: kind == "image_without_objects")
+    for kind in together:
+        CASES[kind][0][1](data)
+    report = examined(data)
+    assert {f.kind.name for f in report.findings} >= set(together)
+    assert not report.refusals
+    for split in ("train", "val"):
+        images_given, boxes_given = listed(data, split)
+        summary = next(s for s in report.splits if s.name == split)
+        assert summary.images.given == images_given
+        assert summary.boxes.given == boxes_given
+    unlisted = next(s for s in report.splits if s.name == "in no split")
+    assert unlisted.images.used == 0
+    assert unlisted.images.skipped == len(found(report, "unlisted_image"))
+
+
+def test_a_clipped_box_is_drawn_as_annotated_and_used_as_clipped(data):
+    data.box("train", (50, 40, 30, 30))
+    report = examined(data)
+    assert found(report, "box_out_of_bounds")[0].boxes == [(50, 40, 80, 70)]
+    assert report.splits[0].clipped == 1
+    target = opened(data, "train")[2][1]
+    assert target["boxes"].tolist() == [[8, 8, 40, 40], [50, 40, 64, 48]]
+
+
+def test_both_ways_round_of_a_rotated_image_are_seen_as_the_trainer_sees_them(data):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    stored = Image.fromarray(np.zeros((48, 64, 3), np.uint8))
+    for name, size in (("up.jpg", (48, 64)), ("stored.jpg", (64, 48))):
+        stored.save(data.root / "train" / name, exif=exif)
+        data.add("train", name, b"nothing", width=size[0], height=size[1])
+    report = examined(data)
+    sizes = [f.picture.size_wh for f in found(report, "exif_rotated")]
+    assert sizes == [(48, 64), (64, 48)]
+    dataset = opened(data, "train")
+    assert [dataset[i][1]["orig_size"].tolist() for i in (3, 4)] == [[48, 64], [64, 48]]
+
+
+def test_the_size_of_the_training_decides_what_is_tiny(data):
+    data.box("train", (1, 1, 1, 9))  # of 64 pixels across
+    assert not found(examined(data), "object_tiny")  # 10 pixels
+    assert found(examined(data, size_hw=(640, 192)), "object_tiny")  # 3
+    assert found(examined(data, size_hw=(640, 32)), "object_vanishing")  # one half
+
+
+def test_progress_counts_every_image_and_may_end_the_pass(data):
+    data.write()
+    seen = []
+    arguments = ("test", files(data, "train"), files(data, "val"), Options())
+    examine(*arguments, on_progress=lambda done, total: seen.append((done, total)))
+    assert seen == [(i, 5) for i in range(1, 6)]
+
+    def stop(done, total):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        examine(*arguments, on_progress=stop)
+
+
+def test_pictures_from_elsewhere_are_not_shown(data):
+    CASES["outside_folder"][0][1](data)
+    away = data.content["train"]["images"][-1]
+    away.update(width=1)  # something to show
+    report = examined(data)
+    assert [f.picture for f in report.findings if f.where == "away.png"] == [None] * 3
