@@ -17,6 +17,9 @@ class Settings:
         epoches: length of the run (the spelling of the public files; `epochs` works too).
         last_epoch: epoch just finished, when going on without a checkpoint.
         batch_size: images per rank for both loaders, instead of their own values.
+        micro_batch_size: images per rank that training computes at once, if the batch does not
+            fit into memory: gradients are added up to those of the whole batch. "auto" finds it
+            out, on a GPU before the first epoch, with the largest size and the most boxes.
         num_workers: worker processes for both loaders, instead of their own values.
         device: "cuda", "cuda:1", "cpu", ...; default: a GPU if there is one.
         seed: of all randomness.
@@ -45,6 +48,7 @@ class Settings:
     epoches: int = 72
     last_epoch: int = -1
     batch_size: int | None = None
+    micro_batch_size: int | Literal["auto"] = "auto"
     num_workers: int | None = None
     device: str | None = None
     seed: int = 0
@@ -76,11 +80,12 @@ class Settings:
             "clip_max_norm": 0,
             "max_skipped_steps": 1,
             "batch_size": 1,
+            "micro_batch_size": 1,
             "num_workers": 0,
         }
         for name, low in lowest.items():
             value: Any = getattr(self, name)
-            if value is not None and value < low:
+            if value not in (None, "auto") and value < low:
                 raise ConfigError(f"{name} = {value!r}: must be at least {low}")
         if self.tuning and self.resume:
             raise ConfigError(

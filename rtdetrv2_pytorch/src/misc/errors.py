@@ -23,3 +23,7 @@ class ExportError(RTDETRError):
 
 class TrainingDiverged(RTDETRError, ArithmeticError):  # noqa: N818 (what happened, not an error)
     """The network's outputs or losses stopped being finite numbers."""
+
+
+class OutOfMemory(RTDETRError):  # noqa: N818 (what happened, not an error)
+    """Not even the smallest part of a batch fits into the memory of the device."""

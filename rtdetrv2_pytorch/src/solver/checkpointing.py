@@ -1,5 +1,6 @@
 """Which checkpoints are written when, and that none of them is ever half a file."""
 
+import contextlib
 import copy
 import datetime
 import os
@@ -16,8 +17,8 @@ from ..data.evaluator import Evaluation
 from ..misc.errors import CheckpointError
 from ..misc.weights import load_checkpoint, locate
 from ..optim.ema import unwrap
-from .engine import TrainState
 from .setup import Position
+from .step import TrainState
 
 FORMAT_VERSION = 1
 LAST, BEST = "last.pth", "best.pth"
@@ -38,7 +39,8 @@ def write_atomically(content: Mapping[str, Any], path: Path) -> None:
             os.fsync(file.fileno())
         partial.replace(path)
     except (OSError, RuntimeError) as error:
-        partial.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            partial.unlink(missing_ok=True)
         raise CheckpointError(
             f"{path}: cannot be written ({error}); free space or choose another output_dir. "
             "Checkpoints that were there are untouched"
@@ -186,13 +188,15 @@ def checkpoint_content(
         "lr_warmup_scheduler": state.warmup.state_dict(),
         "scaler": state.scaler.state_dict(),
         # Randomness is a function of (seed, epoch, step): these three are all there is to save
-        # of random generators and of the order of images.
+        # of random generators and of the order of images. What was given up is not tried again.
         "progress": {
             "seed": state.seed,
             "epoch": position.epoch,
             "step": position.step,
             "global_step": state.global_step,
             "best": position.best.state_dict(),
+            "micro_batch": state.micro_batches.size,
+            "fallback": str(state.precision) if state.has_fallen_back else None,
         },
         "config": copy.deepcopy(cfg.yaml_cfg),
         "class_names": list(categories.names),

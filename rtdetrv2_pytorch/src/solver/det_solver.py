@@ -20,11 +20,14 @@ from ..misc.weights import load_checkpoint, load_strict, model_state
 from ..optim.ema import unwrap
 from .best import BestSoFar
 from .checkpointing import BEST, CheckpointWriter, checkpoint_content
-from .engine import TrainState, evaluate, train_one_epoch
+from .engine import evaluate, train_one_epoch
 from .events import FanOut, FitResult, SilentEvents, TrainingEvents
 from .observers import JsonLog, LogLines, TensorBoard, metrics_table
+from .precision import Precision
+from .probing import find_micro_batch
 from .reporting import StepReporter, epoch_report, training_plan
 from .setup import Position, run_precision, set_up, tune_from
+from .step import TrainState
 from .stopping import StopFlag, stop_on_signals
 
 logger = logging.getLogger(__name__)
@@ -67,7 +70,8 @@ class DetSolver:
         Raises:
             DatasetError: if the data cannot be trained on.
             CheckpointError: if weights cannot be loaded, or files cannot be written.
-            TrainingDiverged: if losses are not finite again and again.
+            TrainingDiverged: if losses are not finite again and again, in float32, too.
+            OutOfMemory: if a single image does not fit.
         """
         cfg, settings = self.cfg, self.cfg.settings
         with stop_on_signals(self.stop_flag):
@@ -91,6 +95,13 @@ class DetSolver:
                 writer.check_space(cfg.model, settings.epoches)
                 self._write_config()
             self._find_best(position, writer)
+            if cfg.device.type == "cuda" and settings.micro_batch_size == "auto":
+                find_micro_batch(state, cfg.train_dataloader)
+            if state.micro_batches.size:
+                changes.append(
+                    f"{state.micro_batches.size} images are computed at a time; the batch stays "
+                    "as it was"
+                )
             events = self._followers()
             events.train_started(
                 training_plan(cfg, state, first_epoch=position.epoch, changes=changes)
@@ -135,7 +146,7 @@ class DetSolver:
             load_strict(cfg.model, model_state(load_checkpoint(str(source))), source=str(source))
         elif source:
             tune_from(cfg, source)
-        evaluation = self._evaluate(cfg.model, self._events)
+        evaluation = self._evaluate(cfg.model, self._events, run_precision(cfg))
         assert evaluation is not None, "only a set stop flag leaves an evaluation unfinished"
         for line in metrics_table(evaluation):
             logger.info("%s", line)
@@ -145,8 +156,11 @@ class DetSolver:
         if not distributed.is_main():
             return SilentEvents()
         followers: list[TrainingEvents] = [LogLines(), JsonLog(self.cfg.output_dir / LOG)]
-        if self.cfg.writer is not None:
-            followers.append(TensorBoard(self.cfg.writer))
+        try:
+            if self.cfg.writer is not None:
+                followers.append(TensorBoard(self.cfg.writer))
+        except OSError as error:
+            logger.warning("no TensorBoard: %s", error)
         return FanOut([*followers, self._events])
 
     def _write_config(self) -> None:
@@ -201,21 +215,20 @@ class DetSolver:
         begin = time.perf_counter()
         model = _evaluated_model(state)
         distributed.share_buffers(model)  # what is saved is the main rank's
-        evaluation = self._evaluate(model, events)
+        evaluation = self._evaluate(model, events, state.precision)
         if evaluation is None:
             return False
         eval_s = time.perf_counter() - begin
 
         state.warmup.step_epoch()
+        previous = copy.copy(position.best)
         is_best = position.best.update(epoch, evaluation)
         position.epoch, position.step = epoch + 1, 0
+        is_saved = True
         if distributed.is_main():
-            content = checkpoint_content(cfg, state, position, evaluation)
-            # Best first: what last.pth calls the best so far has to be there already.
-            if is_best:
-                writer.save_best(content)
-            writer.save_last(content)
-            writer.save_numbered(content, epoch)
+            is_saved = self._save(writer, state, position, evaluation, is_best=is_best)
+        if distributed.on_any_rank(not is_saved):
+            position.best = previous  # its file is the one that is there
         unreadable = cfg.train_dataset.new_unreadable() + cfg.val_dataset.new_unreadable()
         events.epoch_finished(
             epoch_report(
@@ -229,7 +242,36 @@ class DetSolver:
         )
         return True
 
-    def _evaluate(self, model: nn.Module, events: TrainingEvents) -> Evaluation | None:
+    def _save(
+        self,
+        writer: CheckpointWriter,
+        state: TrainState,
+        position: Position,
+        evaluation: Evaluation,
+        *,
+        is_best: bool,
+    ) -> bool:
+        """Write the checkpoints of an epoch; returns False if that failed, and the run goes on.
+
+        Only the last epoch has to be written: until then the disk may have room again.
+        """
+        content = checkpoint_content(self.cfg, state, position, evaluation)
+        try:
+            # Best first: what last.pth calls the best so far has to be there already.
+            if is_best:
+                writer.save_best(content)
+            writer.save_last(content)
+            writer.save_numbered(content, position.epoch - 1)
+        except CheckpointError as error:
+            if position.epoch >= self.cfg.settings.epoches:
+                raise
+            logger.error("%s; training goes on, and the next epoch is written again", error)
+            return False
+        return True
+
+    def _evaluate(
+        self, model: nn.Module, events: TrainingEvents, precision: Precision
+    ) -> Evaluation | None:
         cfg = self.cfg
         model.to(device=cfg.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         return evaluate(
@@ -239,7 +281,7 @@ class DetSolver:
             cfg.val_dataloader,
             cfg.evaluator,
             device=cfg.device,
-            precision=run_precision(cfg),
+            precision=precision,
             stop=self.stop_flag,
             after_step=events.evaluation_step_finished,
         )
@@ -267,7 +309,7 @@ class DetSolver:
         checkpoint = load_checkpoint(path)
         model = copy.deepcopy(_evaluated_model(state))
         load_strict(model, model_state(checkpoint), source=str(path))
-        evaluation = self._evaluate(model, SilentEvents())
+        evaluation = self._evaluate(model, SilentEvents(), state.precision)
         if evaluation is not None:
             measured = float(checkpoint["metrics"]["AP"])
             difference = abs(evaluation.stats["AP"] - measured)

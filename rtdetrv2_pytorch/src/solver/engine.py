@@ -7,41 +7,17 @@ from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
-from torch.amp.grad_scaler import GradScaler
-from torch.optim import Optimizer
 
-from ..data.collate import resize_batch
 from ..data.evaluator import CocoEvaluator, Evaluation
 from ..data.loader import DataLoader
 from ..misc import distributed
 from ..misc.boxes import xyxy_to_cxcywh
 from ..misc.errors import DatasetError, TrainingDiverged
-from ..misc.seeding import seed_everything
-from ..optim.ema import ModelEMA
-from ..optim.warmup import LinearWarmup
-from ..structures import Target
-from .guard import FiniteGuard
+from ..structures import Detections, Target
+from .memory import MicroBatches, run_in_parts
 from .precision import Precision
+from .step import Batch, TrainState, accumulate, fall_back
 from .stopping import StopFlag
-
-
-@dataclass
-class TrainState:
-    """Everything that changes while training, and what changes it."""
-
-    model: nn.Module
-    criterion: nn.Module
-    optimizer: Optimizer
-    scaler: GradScaler
-    warmup: LinearWarmup
-    ema: ModelEMA | None
-    guard: FiniteGuard
-    device: torch.device
-    precision: Precision
-    seed: int
-    clip_max_norm: float = 0.0
-    grad_accum_steps: int = 1
-    global_step: int = 0
 
 
 @dataclass
@@ -104,6 +80,7 @@ def train_one_epoch(
 
     Raises:
         TrainingDiverged: if losses or gradients are not finite too many steps in a row.
+        OutOfMemory: if a step cannot be computed in smaller parts.
     """
     state.model.train()
     state.criterion.train()
@@ -112,7 +89,6 @@ def train_one_epoch(
     begin = time.perf_counter()
     for images, targets in loader:
         arrived = time.perf_counter()
-        seed_everything(state.seed, distributed.rank(), epoch, progress.step)
         if len(targets):
             _train_step(state, loader, images, targets, progress)
         progress.step += 1
@@ -137,30 +113,23 @@ def _train_step(
 ) -> None:
     """Forward, losses, backward; an optimizer step where enough batches were accumulated."""
     step = progress.step
-    images = images.to(state.device, non_blocking=True, memory_format=torch.channels_last)
     size = loader.collate.size_for((images.shape[2], images.shape[3]), progress.epoch, step)
-    images = resize_batch(images, size)
-
     group_end, group_size = _accumulation_group(step, progress.num_steps, state.grad_accum_steps)
-    state.guard.remember()
-    try:
-        with state.precision.autocast(state.device):
-            outputs = state.model(images, targets=targets)
-        losses = state.criterion(
-            outputs, targets, epoch=progress.epoch, step=step, global_step=state.global_step
-        )
-        loss: Tensor = sum(losses.values())  # type: ignore[assignment]
-        state.scaler.scale(loss / group_size).backward()
-    except TrainingDiverged as error:
-        state.guard.skip(error)
-        state.optimizer.zero_grad(set_to_none=True)
+    batch = Batch(images, targets, size, progress.epoch, step, state.global_step)
+    losses = accumulate(state, batch, group_size=group_size)
+    if losses:
+        state.guard.passed()
+        progress.add(losses)
+    else:
         progress.skipped += 1
-        return
-    state.guard.passed()
-    progress.add(losses)
-    if step == group_end:
+    # A step skipped on several ranks at once leaves gradients that are no numbers, on all of them.
+    if step == group_end and losses is not None:
         progress.grad_norm = _optimizer_step(state)
-        state.guard.watch(progress.grad_norm)
+        state.group.clear()
+        try:
+            state.guard.watch(progress.grad_norm)
+        except TrainingDiverged as error:
+            fall_back(state, error)
 
 
 def _accumulation_group(step: int, num_steps: int, size: int) -> tuple[int, int]:
@@ -222,22 +191,39 @@ def evaluate(
     evaluator.cleanup()
     totals: dict[str, float] = {}
     num_boxes = 0
+    micro_batches = MicroBatches()
+
+    def measure(
+        images: Tensor, targets: Sequence[Target]
+    ) -> tuple[dict[str, float], int, dict[int, Detections]]:
+        images = images.to(device, non_blocking=True, memory_format=torch.channels_last)
+        with precision.autocast(device):
+            outputs = model(images)
+        scaled = [_scaled(t, (images.shape[2], images.shape[3])) for t in targets]
+        losses = {name: float(value) for name, value in criterion(outputs, scaled).items()}
+        sizes = torch.stack([t["orig_size"] for t in targets]).to(device)
+        detections = postprocessor(outputs, sizes)
+        ids = [int(t["image_id"]) for t in targets]
+        boxes = sum(len(t["labels"]) for t in targets)
+        return losses, boxes, dict(zip(ids, detections, strict=True))
+
     for done, (images, targets) in enumerate(loader, start=1):
         if len(targets):
-            images = images.to(device, non_blocking=True, memory_format=torch.channels_last)
-            with precision.autocast(device):
-                outputs = model(images)
-            scaled = [_scaled(t, (images.shape[2], images.shape[3])) for t in targets]
-            # The criterion divides by the boxes of a batch; weighing by them again makes the
-            # result that of the whole split at once, whatever the batch size.
-            boxes = sum(len(t["labels"]) for t in targets)
-            for name, value in criterion(outputs, scaled).items():
-                totals[name] = totals.get(name, 0.0) + float(value) * max(boxes, 1)
-            num_boxes += boxes
-            sizes = torch.stack([t["orig_size"] for t in targets]).to(device)
-            detections = postprocessor(outputs, sizes)
-            ids = [int(t["image_id"]) for t in targets]
-            evaluator.update(dict(zip(ids, detections, strict=True)))
+            measured = run_in_parts(
+                lambda images=images, targets=targets: [  # type: ignore[misc]
+                    measure(images[part], targets[part])
+                    for part in micro_batches.parts(len(targets))
+                ],
+                micro_batches,
+                len(targets),
+            )
+            for losses, boxes, detections in measured:
+                # The criterion divides by the boxes it is given; weighing by them again makes the
+                # result that of the whole split at once, whatever the batch size.
+                for name, value in losses.items():
+                    totals[name] = totals.get(name, 0.0) + value * max(boxes, 1)
+                num_boxes += boxes
+                evaluator.update(detections)
         if after_step is not None:
             after_step(done, len(loader))
         if stop is not None and stop.is_set:

@@ -5,7 +5,6 @@ import logging
 import torch
 from torch import Tensor, nn
 
-from ..misc import distributed
 from ..misc.errors import TrainingDiverged
 
 logger = logging.getLogger(__name__)
@@ -17,8 +16,8 @@ _SCALER_PATIENCE = 16  # halvings that bring float16's first loss scale, 65536, 
 class FiniteGuard:
     """Counts bad steps in a row and puts back what a bad step spoiled.
 
-    Outputs are checked on the host, where the matching brings them anyway; gradients are
-    watched on the device, so that a step never waits for this.
+    Outputs are checked on the host, where the matching brings them anyway, and so is the loss;
+    gradients are watched on the device, so that a step never waits for this.
 
     Args:
         model: whose running statistics a bad forward pass would spoil for good.
@@ -42,16 +41,24 @@ class FiniteGuard:
         if self._buffers:
             torch._foreach_copy_(self._copies, self._buffers)
 
-    def skip(self, error: TrainingDiverged) -> None:
-        """Note a step without finite outputs and put the running statistics back.
-
-        Raises:
-            TrainingDiverged: if there were too many in a row, or other ranks would wait for this.
-        """
-        self._skipped += 1
+    def restore(self) -> None:
+        """Put the running statistics back to what they were."""
         if self._buffers:
             torch._foreach_copy_(self._buffers, self._copies)
-        if self._skipped >= self._max_skipped or distributed.is_distributed():
+
+    def start_anew(self) -> None:
+        """Forget bad steps, because from now on there is no loss scale, or none is needed."""
+        self._skipped, self._bad_norms = 0, None
+        self._max_bad_norms = self._max_skipped
+
+    def skip(self, error: TrainingDiverged) -> None:
+        """Note a step without finite outputs.
+
+        Raises:
+            TrainingDiverged: if there were too many in a row.
+        """
+        self._skipped += 1
+        if self._skipped >= self._max_skipped:
             raise TrainingDiverged(
                 f"{error} (for {self._skipped} steps in a row; the last good checkpoint is kept)"
             ) from error

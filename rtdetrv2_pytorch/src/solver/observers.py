@@ -3,7 +3,7 @@
 import json
 import logging
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -115,6 +115,7 @@ class JsonLog(SilentEvents):
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self._is_complete = True
 
     def train_started(self, plan: TrainingPlan) -> None:
         """Write the plan."""
@@ -144,8 +145,15 @@ class JsonLog(SilentEvents):
 
     def _write(self, kind: str, content: Mapping[str, Any]) -> None:
         line = json.dumps({"event": kind, **finite(content)}, default=str)
-        with self.path.open("a", encoding="utf-8") as file:
-            file.write(line + "\n")
+        try:
+            with self.path.open("a", encoding="utf-8") as file:
+                file.write(line + "\n")
+        except OSError as error:
+            if self._is_complete:
+                logger.warning(
+                    "%s: cannot be written (%s); lines will be missing", self.path, error
+                )
+            self._is_complete = False
 
 
 def finite(value: Any) -> Any:
@@ -160,7 +168,7 @@ def finite(value: Any) -> Any:
 
 
 class TensorBoard(SilentEvents):
-    """Scalars for TensorBoard.
+    """Scalars for TensorBoard, as long as they can be written.
 
     Args:
         writer: where to write.
@@ -168,33 +176,53 @@ class TensorBoard(SilentEvents):
 
     def __init__(self, writer: SummaryWriter) -> None:
         self.writer = writer
+        self._is_alive = True
 
     def step_finished(self, report: StepReport) -> None:
         """Write losses and speed."""
         if report.is_fresh:
-            step = report.global_step
-            self.writer.add_scalar("train/loss", report.loss, step)
-            for name, value in report.losses.items():
-                self.writer.add_scalar(f"train_terms/{name}", value, step)
-            self.writer.add_scalar("train/lr", report.lr, step)
-            self.writer.add_scalar("train/grad_norm", report.grad_norm, step)
-            self.writer.add_scalar("speed/images_per_s", report.images_per_s, step)
-            self.writer.add_scalar("speed/data_s", report.data_s, step)
-            self.writer.add_scalar("speed/step_s", report.step_s, step)
+            values = {
+                "train/loss": report.loss,
+                **{f"train_terms/{name}": value for name, value in report.losses.items()},
+                "train/lr": report.lr,
+                "train/grad_norm": report.grad_norm,
+                "speed/images_per_s": report.images_per_s,
+                "speed/data_s": report.data_s,
+                "speed/step_s": report.step_s,
+            }
+            self._write(values, report.global_step)
 
     def epoch_finished(self, report: EpochReport) -> None:
         """Write metrics."""
-        evaluation, epoch = report.evaluation, report.epoch
-        for name in STAT_NAMES:
-            self.writer.add_scalar(f"val/{name}", evaluation.stats[name], epoch)
-        self.writer.add_scalar("val/loss", evaluation.loss, epoch)
-        self.writer.add_scalar("val/best_f1", evaluation.best.f1, epoch)
-        self.writer.add_scalar("val/best_threshold", evaluation.best.threshold, epoch)
-        for c in evaluation.classes:
-            if math.isfinite(c.ap):
-                self.writer.add_scalar(f"val_AP/{c.name}", c.ap, epoch)
-        self.writer.flush()
+        evaluation = report.evaluation
+        values = {
+            **{f"val/{name}": evaluation.stats[name] for name in STAT_NAMES},
+            "val/loss": evaluation.loss,
+            "val/best_f1": evaluation.best.f1,
+            "val/best_threshold": evaluation.best.threshold,
+            **{f"val_AP/{c.name}": c.ap for c in evaluation.classes if math.isfinite(c.ap)},
+        }
+        self._write(values, report.epoch, flush=True)
 
     def train_finished(self, result: FitResult) -> None:
         """Close the files."""
-        self.writer.close()
+        if self._is_alive:
+            self._guarded(self.writer.close)
+
+    def _write(self, values: Mapping[str, float], step: int, *, flush: bool = False) -> None:
+        def write() -> None:
+            for name, value in values.items():
+                self.writer.add_scalar(name, value, step)
+            if flush:
+                self.writer.flush()
+
+        if self._is_alive:
+            self._guarded(write)
+
+    def _guarded(self, write: Callable[[], None]) -> None:
+        """A full or unreachable folder ends the curves, not the training."""
+        try:
+            write()
+        except (OSError, RuntimeError, ValueError) as error:
+            self._is_alive = False
+            logger.warning("TensorBoard cannot be written any more, training goes on: %s", error)

@@ -26,6 +26,13 @@ class Precision:
         """Context in which the model runs; losses stay outside, in float32."""
         return torch.autocast(device.type, self.dtype, enabled=self.is_mixed)
 
+    def more_exact(self, device: torch.device) -> "Precision | None":
+        """What to try when numbers overflow: bfloat16 has the range of float32, float16 has not."""
+        if not self.is_mixed:
+            return None
+        is_next = self.dtype == torch.float16 and has_bfloat16(device)
+        return Precision(torch.bfloat16 if is_next else torch.float32)
+
     def __str__(self) -> str:
         return str(self.dtype).removeprefix("torch.")
 

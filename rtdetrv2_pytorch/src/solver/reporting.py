@@ -10,8 +10,9 @@ from ..core.yaml_config import YAMLConfig
 from ..data.evaluator import Evaluation
 from ..misc import distributed
 from .best import BestSoFar
-from .engine import EpochProgress, TrainState
+from .engine import EpochProgress
 from .events import EpochReport, StepReport, TrainingEvents, TrainingPlan
+from .step import TrainState
 
 _REFRESH_S = 0.5  # how old the numbers of a live display may be: reading them waits for the device
 

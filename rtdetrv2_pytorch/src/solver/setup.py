@@ -16,10 +16,12 @@ from ..misc.errors import CheckpointError
 from ..misc.weights import load_checkpoint, load_matching, load_strict, model_state
 from ..optim.factories import resume_schedule
 from ..optim.warmup import LinearWarmup
+from .bad_batches import BadBatches
 from .best import BestSoFar
-from .engine import TrainState
 from .guard import FiniteGuard
+from .memory import MicroBatches
 from .precision import Precision, resolve_precision
+from .step import TrainState, plain_scaler, use_precision
 
 logger = logging.getLogger(__name__)
 
@@ -62,7 +64,9 @@ def set_up(cfg: YAMLConfig) -> tuple[TrainState, Position]:
         criterion=cfg.criterion.to(cfg.device),
         ema=cfg.ema,
         optimizer=cfg.optimizer,
-        scaler=_scaler(cfg, uses_loss_scale),
+        scaler=(cfg.scaler or GradScaler(cfg.device.type))
+        if uses_loss_scale
+        else plain_scaler(cfg.device),
         warmup=cfg.lr_warmup_scheduler or LinearWarmup(cfg.lr_scheduler, warmup_duration=0),
         guard=FiniteGuard(
             cfg.model,
@@ -74,6 +78,11 @@ def set_up(cfg: YAMLConfig) -> tuple[TrainState, Position]:
         seed=settings.seed,
         clip_max_norm=settings.clip_max_norm,
         grad_accum_steps=settings.grad_accum_steps,
+        micro_batches=MicroBatches(
+            None if settings.micro_batch_size == "auto" else settings.micro_batch_size,
+            is_fixed=distributed.is_distributed(),
+        ),
+        bad_batches=BadBatches(cfg.output_dir, cfg.train_dataset),
     )
     position = Position(epoch=settings.last_epoch + 1)
     if resumed is not None:
@@ -128,17 +137,6 @@ def _data_parallel(cfg: YAMLConfig) -> nn.Module:
     )
 
 
-def _scaler(cfg: YAMLConfig, uses_loss_scale: bool) -> GradScaler:
-    """The configured scaler for float16; else one that scales by 1.
-
-    Even that one is of use: it is torch's way to leave out an optimizer step whose gradients are
-    not finite without asking the device.
-    """
-    if uses_loss_scale:
-        return cfg.scaler or GradScaler(cfg.device.type)
-    return GradScaler(cfg.device.type, init_scale=1.0, growth_interval=2**31 - 1)
-
-
 def _load_optimizer(cfg: YAMLConfig, state: TrainState, checkpoint: Mapping[str, Any]) -> None:
     """Optimizer, schedule, warm-up and scaler of a resumed run."""
     saved, own = checkpoint["optimizer"]["param_groups"], state.optimizer.param_groups
@@ -176,10 +174,14 @@ def _go_on(cfg: YAMLConfig, state: TrainState, checkpoint: Mapping[str, Any]) ->
         state.ema.updates = int(average["updates"])
     elif state.ema is not None:
         logger.warning("%s holds no moving average; it starts from the weights", source)
-    _load_optimizer(cfg, state, checkpoint)
-
     # Files of other programs know the last finished epoch only.
     progress = checkpoint.get("progress") or {"epoch": int(checkpoint.get("last_epoch", -1)) + 1}
+    if progress.get("fallback"):
+        use_precision(state, Precision(getattr(torch, progress["fallback"])))
+    if cfg.settings.micro_batch_size == "auto" and progress.get("micro_batch"):
+        state.micro_batches.size = int(progress["micro_batch"])
+    _load_optimizer(cfg, state, checkpoint)
+
     position = Position(epoch=int(progress["epoch"]), step=int(progress.get("step", 0)))
     if "best" in progress:
         position.best.load_state_dict(progress["best"])

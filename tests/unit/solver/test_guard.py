@@ -16,7 +16,7 @@ def test_a_bad_forward_pass_does_not_spoil_the_running_statistics():
     guard.remember()
     norm(torch.full((4, 2, 3, 3), torch.nan))
     assert norm.running_mean.isnan().all()
-    guard.skip(TrainingDiverged("step 1: image 7"))
+    guard.restore()
     torch.testing.assert_close(norm.running_mean, good)
 
 
