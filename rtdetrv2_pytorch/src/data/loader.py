@@ -1,20 +1,34 @@
 """Batches in an order that follows from (seed, epoch), from any step on."""
 
+import contextlib
+import logging
 import math
 import os
+import re
 import signal
-from collections.abc import Iterator
+import threading
+from collections.abc import Iterator, Sequence
 from typing import Any, Literal
 
 import torch
+from torch import Tensor
 from torch.utils.data import DataLoader as TorchDataLoader
-from torch.utils.data import Sampler
+from torch.utils.data import Sampler, get_worker_info
 
 from ..misc import distributed
 from ..misc.errors import DatasetError
 from ..misc.seeding import derive_seed
 from .collate import Batch, BatchImageCollateFunction
 from .dataset import DetectionDataset
+
+logger = logging.getLogger(__name__)
+
+_MOST_DEATHS = 3  # of workers, after which the main process does their work
+# What torch says; its errors have no types of their own.
+_WORKER_DIED = re.compile(r"DataLoader worker \(pid|Pin memory thread exited")
+_CANNOT_SHARE = re.compile(
+    r"shared memory|torch_\d+_|mmap|ancdata|Too many open files|unable to (resize|write)"
+)
 
 _STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
@@ -68,8 +82,11 @@ class EpochSampler(Sampler[list[int]]):
         else:
             order = list(range(self.num_images))
         mine = order[distributed.rank() :: distributed.world_size()]
-        for batch in range(self.start_step, self._num_batches()):
-            yield mine[batch * self.batch_size : (batch + 1) * self.batch_size]
+        # The range is made now, not with the first batch: `start_step` may change until then.
+        return (
+            mine[batch * self.batch_size : (batch + 1) * self.batch_size]
+            for batch in range(self.start_step, self._num_batches())
+        )
 
 
 def leave_stopping_to_the_main_process(worker: int) -> None:
@@ -82,8 +99,33 @@ def leave_stopping_to_the_main_process(worker: int) -> None:
         signal.signal(number, signal.SIG_IGN)
 
 
+class _CollateAndShare:
+    """Collates and, in a worker, moves the batch into shared memory.
+
+    Else a thread of the worker would do that; its errors are printed, and the main process waits
+    for the batch for ever. Here they are errors.
+    """
+
+    def __init__(self, collate: BatchImageCollateFunction) -> None:
+        self.collate = collate
+
+    def __call__(self, items: Sequence[tuple[Tensor, Any] | None]) -> Batch:
+        images, targets = self.collate(items)
+        if get_worker_info() is not None:
+            images.share_memory_()
+            for target in targets:
+                for value in target.values():
+                    if isinstance(value, Tensor):
+                        value.share_memory_()
+        return images, targets
+
+
 class DataLoader(TorchDataLoader[Any]):
     """Loads batches with worker processes that live as long as the loader.
+
+    A worker that dies is replaced, and the batch that was due is loaded again: batches follow
+    from their place, so nothing changes. Where that goes on, or batches cannot be shared between
+    processes, the main process loads them itself.
 
     Args:
         dataset: what to load.
@@ -145,7 +187,7 @@ class DataLoader(TorchDataLoader[Any]):
             dataset,
             batch_sampler=self.epoch_sampler,
             num_workers=num_workers,
-            collate_fn=self.collate,
+            collate_fn=_CollateAndShare(self.collate),
             pin_memory=torch.cuda.is_available() if pin_memory is None else pin_memory,
             timeout=timeout,
             worker_init_fn=leave_stopping_to_the_main_process,
@@ -155,6 +197,7 @@ class DataLoader(TorchDataLoader[Any]):
             persistent_workers=persistent_workers and num_workers > 0,
             in_order=in_order,
         )
+        self._deaths = 0
 
     def set_epoch(self, epoch: int, start_step: int = 0) -> None:
         """Choose order and augmentations of an epoch, and the batch to begin with."""
@@ -162,9 +205,76 @@ class DataLoader(TorchDataLoader[Any]):
         self.epoch_sampler.set_epoch(epoch, start_step)
 
     def __iter__(self) -> Iterator[Batch]:  # type: ignore[override]
+        step = self.epoch_sampler.start_step
+        while True:
+            running = None
+            try:
+                running = self._start(step)
+                for batch in running:
+                    step += 1
+                    yield batch
+                return
+            except RuntimeError as error:
+                self._give_up_workers(error, running or self._iterator)
+
+    def _start(self, step: int) -> Any:
+        """Begin with a batch of the epoch.
+
+        Torch raises the death of a worker wherever the main process happens to be, even amid an
+        optimizer step. Its handler is taken away: waiting for a batch finds out, too.
+        """
+        is_main_thread = threading.current_thread() is threading.main_thread()
+        handler = signal.getsignal(signal.SIGCHLD)
+        first, self.epoch_sampler.start_step = self.epoch_sampler.start_step, step
         # Blocked until a new worker has said that it ignores them.
         before = signal.pthread_sigmask(signal.SIG_BLOCK, _STOP_SIGNALS)
         try:
             return super().__iter__()
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
+            self.epoch_sampler.start_step = first
+            if is_main_thread and handler is not None:
+                signal.signal(signal.SIGCHLD, handler)
+
+    def _give_up_workers(self, error: RuntimeError, running: Any) -> None:
+        """End all workers if one failed as a process; errors of what they do are raised."""
+        workers = list(getattr(running, "_workers", ()))
+        dead = [worker for worker in workers if worker.exitcode is not None]
+        cannot_share = _CANNOT_SHARE.search(str(error)) or any(
+            worker.exitcode == -signal.SIGBUS for worker in dead
+        )
+        if not workers or not (cannot_share or _WORKER_DIED.search(str(error))):
+            raise error
+        reason = str(error).splitlines()[-1]
+        if dead:
+            causes = [_ending(worker.exitcode) for worker in dead]
+            reason = f"worker {dead[0].pid} ended ({causes[0]})"
+        self._deaths += 1
+        self._iterator = None
+        with contextlib.suppress(RuntimeError):
+            running._shutdown_workers()
+        if cannot_share:
+            self.num_workers = 0
+            logger.warning(
+                "workers cannot hand over images: %s. The main process loads them now, which is "
+                "slower; give the machine or container more shared memory (docker: --shm-size), "
+                "raise its limit of open files, or set num_workers to 0",
+                reason,
+            )
+        elif self._deaths > _MOST_DEATHS:
+            self.num_workers = 0
+            logger.warning(
+                "%s, again. The main process loads images now, which is slower; if memory is "
+                "short, set num_workers to fewer",
+                reason,
+            )
+        else:
+            logger.warning("%s; new workers load its batch again", reason)
+
+
+def _ending(exitcode: int) -> str:
+    """How a process ended, in words."""
+    if exitcode >= 0:
+        return f"exit code {exitcode}"
+    name = signal.Signals(-exitcode).name
+    return f"{name}, often for lack of memory" if name == "SIGKILL" else name

@@ -2,6 +2,7 @@
 
 import os
 import random
+import resource
 import signal
 
 import numpy as np
@@ -216,10 +217,89 @@ def test_workers_do_not_end_when_the_main_process_is_asked_to(data):
     loader = DataLoader(dataset=data, batch_size=1, num_workers=2, prefetch_factor=1)
     iterator = iter(loader)
     next(iterator)
-    for worker in iterator._workers:
+    for worker in loader._iterator._workers:
         os.kill(worker.pid, signal.SIGINT)
         os.kill(worker.pid, signal.SIGTERM)
     assert len(list(iterator)) == 5
+
+
+class ShortOfSharedMemory:
+    """Limits the files, and with them the shared memory, of a worker: a real error, no fake."""
+
+    def __init__(self, num_bytes):
+        self.num_bytes = num_bytes
+
+    def __call__(self, worker):
+        resource.setrlimit(resource.RLIMIT_FSIZE, (self.num_bytes, self.num_bytes))
+
+
+def test_a_worker_that_is_killed_is_replaced_and_no_batch_is_lost(data, caplog):
+    expected = contents(DataLoader(dataset=data, batch_size=1, shuffle=True), 2, 1)
+    loader = DataLoader(dataset=data, batch_size=1, shuffle=True, num_workers=2, prefetch_factor=1)
+    loader.set_epoch(2, 1)
+    found = []
+    for images, targets in loader:
+        if len(found) == 1:
+            for worker in loader._iterator._workers:
+                os.kill(worker.pid, signal.SIGKILL)
+        boxes = torch.cat([t["boxes"] for t in targets])
+        found.append(([int(t["idx"]) for t in targets], images.clone(), boxes.clone()))
+    assert same(found, expected)
+    assert "SIGKILL, often for lack of memory); new workers load its batch again" in caplog.text
+    assert loader.num_workers == 2
+    assert same(contents(loader, 2, 1), expected)  # between epochs nothing is left of it
+
+
+def test_a_worker_that_is_killed_between_epochs_is_replaced(data):
+    expected = contents(DataLoader(dataset=data, batch_size=2, shuffle=True), 1)
+    loader = DataLoader(dataset=data, batch_size=2, shuffle=True, num_workers=1)
+    contents(loader, 0)
+    os.kill(loader._iterator._workers[0].pid, signal.SIGKILL)
+    assert same(contents(loader, 1), expected)
+
+
+def test_the_death_of_a_worker_is_told_where_batches_are_awaited_and_nowhere_else(data):
+    before = signal.getsignal(signal.SIGCHLD)
+    loader = DataLoader(dataset=data, batch_size=1, num_workers=1)
+    iterator = iter(loader)
+    next(iterator)
+    assert signal.getsignal(signal.SIGCHLD) is before
+    worker = loader._iterator._workers[0]
+    os.kill(worker.pid, signal.SIGKILL)
+    worker.join()
+    sum(range(1000))  # with torch's handler: RuntimeError here
+    assert len(list(iterator)) == 5
+
+
+def test_workers_that_keep_dying_are_given_up(data, caplog):
+    loader = DataLoader(dataset=data, batch_size=1, num_workers=1)
+    loader.worker_init_fn = os._exit  # worker 0 ends at once, with code 0
+    expected = contents(DataLoader(dataset=data, batch_size=1))
+    assert same(contents(loader), expected)
+    assert caplog.text.count("new workers load its batch again") == 3
+    assert "again. The main process loads images now" in caplog.text
+    assert loader.num_workers == 0
+
+
+def test_without_shared_memory_the_main_process_loads(data, caplog):
+    loader = DataLoader(dataset=data, batch_size=2, shuffle=True, num_workers=2)
+    loader.worker_init_fn = ShortOfSharedMemory(4096)  # a batch has 9216 bytes
+    expected = contents(DataLoader(dataset=data, batch_size=2, shuffle=True), 1)
+    assert same(contents(loader, 1), expected)
+    assert "workers cannot hand over images: " in caplog.text
+    assert "more shared memory (docker: --shm-size)" in caplog.text
+    assert loader.num_workers == 0
+
+
+def test_errors_of_the_data_are_not_taken_for_dying_workers(data, monkeypatch):
+    def broken(self, index):
+        raise RuntimeError("no such thing")
+
+    monkeypatch.setattr(CocoDetection, "__getitem__", broken)
+    loader = DataLoader(dataset=data, batch_size=2, num_workers=1)
+    with pytest.raises(RuntimeError, match="no such thing"):
+        list(loader)
+    assert loader.num_workers == 1
 
 
 def test_the_collate_function_is_used_and_known(data):
