@@ -29,7 +29,9 @@ def run(args: argparse.Namespace, console: Console) -> int:
     if not is_port_free(args.port):
         raise ConfigError(f"port {args.port} is taken: end what listens there, or choose --port")
     manifest = json.loads(SERVE_MANIFEST.read_text(encoding="utf-8"))
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        # Ctrl-C, too: a shell that starts it in the background has switched that off.
+        signal.signal(number, signal.default_int_handler)
     with LocalInstance(args.root) as instance, contextlib.suppress(KeyboardInterrupt):
         checkpoint = args.checkpoint or latest_checkpoint(instance.store)
 

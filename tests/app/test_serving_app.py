@@ -399,9 +399,12 @@ def test_the_local_command_serves_the_latest_experiment(checkpoint, tmp_path):
     with subprocess.Popen(
         [*command, *options], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     ) as process:
-        line = process.stdout.readline()
-        assert line == f"{BEST} is served at http://127.0.0.1:{port}\n"
-        answered = httpx.post(f"http://127.0.0.1:{port}/get_session_info", json={"state": {}})
-        assert answered.json()["app_name"] == "Serve RT-DETRv2"
-        process.send_signal(signal.SIGINT)
-        assert process.wait(60) == 0
+        try:
+            line = process.stdout.readline()
+            assert line == f"{BEST} is served at http://127.0.0.1:{port}\n"
+            answered = httpx.post(f"http://127.0.0.1:{port}/get_session_info", json={"state": {}})
+            assert answered.json()["app_name"] == "Serve RT-DETRv2"
+            process.send_signal(signal.SIGINT)
+            assert process.wait(60) == 0
+        finally:
+            process.kill()  # leaving the block waits for its end
