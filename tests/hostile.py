@@ -224,8 +224,8 @@ def _crowded(data: CocoFolder) -> None:
 
 def _listed_twice(data: CocoFolder) -> None:
     entry = data.content["train"]["images"][0]
-    data.content["train"]["images"].append({**entry, "id": 99})
-    data.box("train", (1, 2, 12, 13), image_id=99)
+    data.content["train"]["images"].append({**entry, "id": 9999})
+    data.box("train", (1, 2, 12, 13), image_id=9999)
 
 
 def _nested(data: CocoFolder) -> None:

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from rtdetrv2_pytorch.src.doctor.finding import Finding, Shown, finding
 from rtdetrv2_pytorch.src.misc.errors import DatasetError
 
 logger = logging.getLogger(__name__)
@@ -62,6 +63,10 @@ class SplitReport:
     boxes: Mapping[str, int]  # by class, in the order of the classes
     left_out: Mapping[str, Mapping[str, int]]  # class -> shape -> objects that became no boxes
     unusable: Sequence[str] = ()  # objects that are damaged, or lie outside their image
+    num_given: int = 0  # images and annotations on disk, each with or without the other
+    num_objects: int = 0  # in the annotations that could be read
+    not_selected: Mapping[str, int] = field(default_factory=dict)  # objects of other classes
+    findings: Sequence[Finding] = ()  # what the annotation files of COCO do not show any more
 
     @property
     def num_boxes(self) -> int:
@@ -94,23 +99,36 @@ class _Figures:
     boxes: Counter[str] = field(default_factory=Counter)
     left_out: dict[str, Counter[str]] = field(default_factory=dict)
     unusable: list[str] = field(default_factory=list)
+    not_selected: Counter[str] = field(default_factory=Counter)
+    num_objects: int = 0
+    split: str = ""
+    findings: list[Finding] = field(default_factory=list)
 
     def add(self, figure: Mapping[str, Any], image: Mapping[str, Any]) -> None:
         """Take one object of an image: as a box, or into one of the lists."""
+        self.num_objects += 1
         title = str(figure.get("classTitle"))
         if title not in self.category_of:
+            self.not_selected[title] += 1
             return
         shape = str(figure.get("geometryType") or figure.get("shape") or "unknown")
         if shape != _RECTANGLE and not (self.convert_shapes and shape in _HAVE_A_BOX):
             self.left_out.setdefault(title, Counter())[shape] += 1
             return
+        name = f"{shape} {figure.get('id')} of {title!r}"
+        kind, drawn, box = "annotation_malformed", None, None
         try:
-            box = _inside(_box(figure, shape), image["width"], image["height"])
+            drawn = _box(figure, shape)
+            kind, box = "box_outside", _inside(drawn, image["width"], image["height"])
         except _DAMAGED as error:
             logger.debug("%s: damaged %s: %r", image["file_name"], shape, error)
-            box = None
         if box is None:
-            self.unusable.append(f"{image['file_name']}: {shape} {figure.get('id')} of {title!r}")
+            self.unusable.append(f"{image['file_name']}: {name}")
+        else:
+            kind = "box_out_of_bounds"
+        if box is None or box != drawn:
+            self._note(kind, image, name, drawn)
+        if box is None:
             return
         self.boxes[title] += 1
         left, top, right, bottom = box
@@ -123,6 +141,15 @@ class _Figures:
                 "area": (right - left) * (bottom - top),
                 "iscrowd": 0,
             }
+        )
+
+    def _note(self, kind: str, image: Mapping[str, Any], name: str, drawn: Box | None) -> None:
+        size_wh = image["width"], image["height"]
+        picture = Shown(image["path"], size_wh) if "path" in image else None
+        boxes = [drawn] if drawn is not None else []
+        where = image["file_name"]
+        self.findings.append(
+            finding(kind, where, name, split=self.split, picture=picture, boxes=boxes)
         )
 
 
@@ -145,7 +172,7 @@ def write_coco(
             are left out, and reported.
 
     Raises:
-        DatasetError: if a split has no image or no box, or files of it are missing.
+        DatasetError: if a split has no image that can be used, or no box.
     """
     if not classes:
         raise DatasetError("no class is selected; select at least one")
@@ -238,19 +265,30 @@ def _write_split(
     name: str, folder: Path, output_dir: Path, classes: Sequence[str], *, convert_shapes: bool
 ) -> SplitReport:
     items = [item for dataset in _dataset_folders(folder) for item in _items(dataset)]
-    _check_files(name, items)
+    if not items:
+        raise DatasetError(f"the {name} split has no images; choose another split, or add some")
     category_of = {title: number for number, title in enumerate(classes, start=1)}
-    figures = _Figures(category_of, convert_shapes)
-    images = []
-    for image_id, item in enumerate(items, start=1):
-        content = _read(item.annotation)
-        width, height = _size_wh(content, item.annotation)
+    figures = _Figures(category_of, convert_shapes, split=name)
+    images: list[dict[str, Any]] = []
+    for item in items:
         # With the data set's folder: equal names in different data sets are different images.
         file_name = item.image.relative_to(folder).as_posix()
-        image = {"id": image_id, "file_name": file_name, "width": width, "height": height}
+        try:
+            content, (width, height) = _usable(item)
+        except _Unusable as error:
+            figures.findings.append(finding(error.kind, file_name, str(error), split=name))
+            continue
+        if _has_bom(item.annotation):
+            figures.findings.append(finding("byte_order_mark", item.annotation.name, split=name))
+        image = {"id": len(images) + 1, "file_name": file_name, "width": width, "height": height}
         images.append(image)
         for figure in content.get("objects") or ():
-            figures.add(figure, image)
+            figures.add(figure, {**image, "path": item.image})
+    if not images:
+        raise DatasetError(
+            f"the {name} split has {len(items)} images and none can be used, the first because of "
+            f"{figures.findings[0]}; repair the annotations, or choose another split"
+        )
     ann_file = annotation_file(output_dir, name)
     coco = {
         "images": images,
@@ -266,6 +304,10 @@ def _write_split(
         boxes={title: figures.boxes[title] for title in classes},
         left_out=figures.left_out,
         unusable=figures.unusable,
+        num_given=len(items),
+        num_objects=figures.num_objects,
+        not_selected=figures.not_selected,
+        findings=figures.findings,
     )
 
 
@@ -317,34 +359,45 @@ def _items(dataset: Path) -> Iterator[_Item]:
         yield _Item(dataset / "img" / name.removesuffix(_ANNOTATION), dataset / "ann" / name)
 
 
-def _check_files(split: str, items: Sequence[_Item]) -> None:
-    if not items:
-        raise DatasetError(f"the {split} split has no images; choose another split, or add some")
-    missing_of = {
-        "images": [item.image.name for item in items if not item.image.is_file()],
-        "annotations": [item.image.name for item in items if not item.annotation.is_file()],
-    }
-    for what, missing in missing_of.items():
-        if missing:
-            raise DatasetError(
-                f"{split} split: {what} of {len(missing)} of {len(items)} items did not arrive: "
-                f"{_listed(missing)}; start again"
-            )
-
-
 def _listed(names: Sequence[str]) -> str:
     rest = len(names) - _NAMES_SHOWN
     return ", ".join(names[:_NAMES_SHOWN]) + (f" and {rest} more" if rest > 0 else "")
 
 
-def _read(path: Path) -> Mapping[str, Any]:
+class _Unusable(Exception):  # noqa: N818 (what is said of one image, it never leaves this file)
+    """An image that cannot be trained on, because of its files."""
+
+    def __init__(self, kind: str, reason: str) -> None:
+        super().__init__(reason)
+        self.kind = kind
+
+
+def _usable(item: _Item) -> tuple[Mapping[str, Any], tuple[int, int]]:
+    """Content and size of an annotation; one that cannot be used costs its own image only."""
+    if not item.image.exists() and not item.image.is_symlink():
+        raise _Unusable("annotation_without_image", f"there is {item.annotation.name} only")
+    if not item.annotation.is_file():
+        raise _Unusable("unlisted_image", f"there is no {item.annotation.name}")
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise DatasetError(f"{path}: cannot be read ({error}); start again") from error
-    if not isinstance(content, dict):
-        raise DatasetError(f"{path}: is no Supervisely annotation; start again")
-    return content
+        content = json.loads(item.annotation.read_text(encoding="utf-8-sig"))
+    except UnicodeDecodeError as error:
+        raise _Unusable("annotation_malformed", f"is not in UTF-8 ({error.reason})") from error
+    except (OSError, ValueError, RecursionError) as error:
+        raise _Unusable("annotation_malformed", f"cannot be read ({error})") from error
+    if not isinstance(content, dict) or not isinstance(content.get("objects") or [], list):
+        raise _Unusable("annotation_malformed", "is no Supervisely annotation")
+    objects = content.get("objects") or []
+    if not all(isinstance(each, dict) for each in objects):
+        raise _Unusable("annotation_malformed", "holds an object that is none")
+    try:
+        return content, _size_wh(content, item.annotation)
+    except DatasetError as error:
+        raise _Unusable("annotation_malformed", "has no width and height") from error
+
+
+def _has_bom(path: Path) -> bool:
+    with path.open("rb") as file:
+        return file.read(3) == b"\xef\xbb\xbf"
 
 
 def _size_wh(content: Mapping[str, Any], path: Path) -> tuple[int, int]:
@@ -404,6 +457,17 @@ def _warnings(report: SplitReport) -> Iterator[str]:
         if count == 0:
             effect = "cannot be learned" if report.name == "train" else "cannot be measured"
             yield f"{report.name}: class {title!r} has no box and {effect}"
+    unused = report.num_given - report.num_images
+    if unused:
+        of_files = ("annotation_without_image", "unlisted_image", "annotation_malformed")
+        names = [
+            f"{f.where} ({f.detail})"
+            for f in report.findings
+            if f.kind.name in of_files and f.picture is None
+        ]
+        yield (
+            f"{report.name}: {unused} of {report.num_given} images cannot be used: {_listed(names)}"
+        )
     if report.unusable:
         yield (
             f"{report.name}: {len(report.unusable)} objects are damaged or outside their images "

@@ -29,6 +29,7 @@ from rtdetrv2_pytorch.src.misc.errors import ConfigError, RTDETRError
 from rtdetrv2_pytorch.src.misc.weights import is_url, locate
 
 from .coco import check_complete, images_on_disk
+from .examination import Origins
 from .export_patches import COCO_FOLDER, ExportingTrainApp
 from .progress import show_logs
 from .run_config import check_hyperparameters, find_base_config
@@ -173,7 +174,11 @@ class TrainApp(ExportingTrainApp):
         self.gui._start_training = True
 
     def _split_project(self) -> None:
-        """Restore a split that was drawn at random; the SDK would draw another one."""
+        """Restore a split that was drawn at random; the SDK would draw another one.
+
+        The SDK removes the project's own folders, so what was there is noted first.
+        """
+        self._downloaded = images_on_disk(Path(self.project_dir))
         saved, self._saved = self._saved, None  # once: a later start may choose another split
         if saved is None:
             super()._split_project()
@@ -194,6 +199,16 @@ class TrainApp(ExportingTrainApp):
             paths = datasets[dataset_name].get_item_paths(name)
             items.append(ItemInfo(dataset_name, name, paths.img_path, paths.ann_path))
         return items
+
+    def _origins(self) -> Origins:
+        """The names of images before the SDK renamed them, as it does in `_split_project`."""
+        digits = len(str(max(len(self._train_split), len(self._val_split))))
+        names = {
+            f"{split}_img_{number:0{digits}d}": f"{item.dataset_name}/{item.name}"
+            for split, items in (("train", self._train_split), ("val", self._val_split))
+            for number, item in enumerate(items, start=1)
+        }
+        return Origins(names, self._downloaded)
 
     def begin_run(self) -> Path | None:
         """Open this training's folder; returns the checkpoint to go on from, if there is one."""
@@ -308,6 +323,7 @@ class TrainApp(ExportingTrainApp):
             run_dir=self.run_folder.output,
             result_dir=work_dir / "result",
             device=self.device,
+            origins=self._origins(),
         )
 
     def show_tensorboard(self, folder: Path) -> None:

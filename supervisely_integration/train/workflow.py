@@ -2,16 +2,19 @@
 
 import logging
 import shutil
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from rtdetrv2_pytorch.src.core import YAMLConfig
+from rtdetrv2_pytorch.src.core.yaml_files import get
+from rtdetrv2_pytorch.src.doctor.report import REPORT_HTML, REPORT_JSON
 from rtdetrv2_pytorch.src.solver import DetSolver
 from rtdetrv2_pytorch.src.solver.events import TrainingEvents
 from rtdetrv2_pytorch.src.solver.stopping import StopFlag
 
 from .coco import write_coco
+from .examination import Origins, examine_splits
 from .experiment import ExperimentInfo
 from .run_config import RunFiles, portable_config, run_config, write_config
 from .stopping import Stopped
@@ -19,6 +22,7 @@ from .stopping import Stopped
 logger = logging.getLogger(__name__)
 
 MODEL_CONFIG = "model_config.yml"
+DATA_REPORTS = (REPORT_JSON, REPORT_HTML)  # in the folder of the result
 LOGS = "summary"  # TensorBoard's event files, in the folder of the run
 
 
@@ -39,6 +43,7 @@ class TrainingRequest:
     run_dir: Path  # gets the checkpoints while training; outlives the process
     result_dir: Path  # gets what is to be uploaded
     device: str
+    origins: Origins = field(default_factory=Origins)  # of the images of the splits
 
 
 def run_training(
@@ -86,6 +91,15 @@ def run_training(
     for note in run.notes:
         logger.info("changed: %s", note)
     cfg = YAMLConfig(request.base_config, **run.overrides)
+    height, width = cfg.yaml_cfg["eval_spatial_size"]
+    examine_splits(
+        data,
+        request.origins,
+        request.result_dir,
+        size_hw=(height, width),
+        num_queries=get(cfg.yaml_cfg, ("RTDETRTransformerv2", "num_queries")) or 300,
+        stop=stop,
+    )
     if stop.is_set:
         raise Stopped(stop.reason)
 

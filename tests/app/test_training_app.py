@@ -32,6 +32,8 @@ ARTIFACTS = {
     "checkpoints/best.pth",
     "checkpoints/last.pth",
     "app_state.json",
+    "data_report.html",
+    "data_report.json",
     "experiment_info.json",
     "hyperparameters.yaml",
     "model_config.yml",

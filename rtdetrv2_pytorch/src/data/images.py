@@ -121,7 +121,7 @@ def _to_rgb(image: Image.Image) -> np.ndarray:
         return np.repeat(_to_8_bit(np.asarray(image))[..., None], 3, axis=2)
     if image.mode in ("P", "PA") and "transparency" in image.info:
         image = image.convert("RGBA")
-    return np.array(image.convert("RGB"))
+    return np.array(image if image.mode == "RGB" else image.convert("RGB"))
 
 
 def _to_8_bit(values: np.ndarray) -> np.ndarray:

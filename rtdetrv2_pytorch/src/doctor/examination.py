@@ -139,7 +139,8 @@ def _read(files: SplitFiles, reference: CategoryTable | None) -> _Split:
     except DatasetError as error:
         if kind == "split_refused" and not _has_repeated_ids(split.content):
             kind = "empty_split"
-        split.refusals.append(finding(kind, files.ann_file.name, str(error), split=files.name))
+        reason = str(error).removeprefix(f"{files.ann_file}: ")
+        split.refusals.append(finding(kind, files.ann_file.name, reason, split=files.name))
     return split
 
 

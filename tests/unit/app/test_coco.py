@@ -338,33 +338,79 @@ def test_a_split_of_points_does_not(project):
         convert(project, convert_shapes=False)
 
 
-@pytest.mark.parametrize("what", ["image", "annotation"])
-def test_files_that_did_not_arrive_are_named(project, what):
+@pytest.mark.parametrize(
+    ("what", "kind", "reason"),
+    [
+        ("image", "annotation_without_image", "there is gone00.png.json only"),
+        ("annotation", "unlisted_image", "there is no gone00.png.json"),
+    ],
+)
+def test_half_of_a_pair_costs_that_image_only(project, what, kind, reason):
     for i in range(12):
         add_image(project / "train", f"gone{i:02}.png", **{what: False})
-    with pytest.raises(DatasetError) as caught:
-        convert(project)
-    message = str(caught.value)
-    assert message.startswith(f"train split: {what}s of 12 of 13 items did not arrive: gone00.png")
-    assert message.endswith("gone09.png and 2 more; start again")
+    data = convert(project)
+    assert data.train.num_images == 1
+    assert data.train.num_given == 13
+    assert boxes(data.train) == [[10, 5, 10, 20]]
+    assert [f.kind.name for f in data.train.findings] == [kind] * 12
+    first = f"train: 12 of 13 images cannot be used: img/gone00.png ({reason}), img/gone01.png"
+    assert data.warnings[0].startswith(first)
+    assert data.warnings[0].endswith("and 2 more")
 
 
 def test_a_data_set_without_its_annotations_is_not_overlooked(project):
     lonely = project / "train" / "datasets" / "lonely" / "img"
     lonely.mkdir(parents=True)
     Image.new("RGB", (4, 4)).save(lonely / "a.png")
-    with pytest.raises(DatasetError, match=r"annotations of 1 of 2 items did not arrive: a.png"):
+    data = convert(project)
+    assert "1 of 2 images cannot be used: datasets/lonely/img/a.png" in data.warnings[0]
+
+
+BROKEN = [
+    (b"{", "cannot be read"),
+    (b"[]", "is no Supervisely annotation"),
+    (b"{}", "has no width and height"),
+    (b"[" * 100_000, "cannot be read"),
+    ("{'\u00e4': 1}".encode("latin-1"), "is not in UTF-8"),
+    ("{}".encode("utf-16"), "is not in UTF-8"),
+    (b'{"size": {"width": 4, "height": 4}, "objects": [7]}', "holds an object that is none"),
+]
+
+
+@pytest.mark.parametrize(("content", "complaint"), BROKEN)
+def test_a_broken_annotation_costs_its_own_image_only(project, content, complaint):
+    add_image(project / "train", "bad.png")
+    (project / "train" / "ann" / "bad.png.json").write_bytes(content)
+    data = convert(project)
+    assert boxes(data.train) == [[10, 5, 10, 20]]
+    (found,) = data.train.findings
+    assert (found.kind.name, found.where) == ("annotation_malformed", "img/bad.png")
+    assert complaint in found.detail
+
+
+def test_a_split_of_nothing_but_broken_annotations_is_refused(project):
+    (project / "train" / "ann" / "train.png.json").write_text("{")
+    message = (
+        r"train split has 1 images and none can be used.*img/train.png.*repair the annotations"
+    )
+    with pytest.raises(DatasetError, match=message):
         convert(project)
 
 
-@pytest.mark.parametrize(
-    ("text", "complaint"),
-    [("{", "cannot be read"), ("[]", "no Supervisely annotation"), ("{}", "no width and height")],
-)
-def test_a_broken_annotation_file_is_named(project, text, complaint):
-    (project / "train" / "ann" / "train.png.json").write_text(text)
-    with pytest.raises(DatasetError, match=rf"train.png.json: .*{complaint}.*start again"):
-        convert(project)
+def test_a_byte_order_mark_is_read_over_and_noted(project):
+    path = project / "train" / "ann" / "train.png.json"
+    path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())
+    report = convert(project).train
+    assert boxes(report) == [[10, 5, 10, 20]]
+    assert [f.kind.name for f in report.findings] == ["byte_order_mark"]
+
+
+def test_what_is_clipped_is_noted(project):
+    add_image(project / "train", "out.png", points("cat", (-5, 5), (9, 9)))
+    report = convert(project).train
+    assert boxes(report)[0] == [0, 5, 10, 5]
+    (found,) = report.findings
+    assert (found.kind.name, found.boxes) == ("box_out_of_bounds", [(-5, 5, 10, 10)])
 
 
 # A download against what there was

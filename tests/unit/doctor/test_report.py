@@ -1,0 +1,199 @@
+"""What people get: the table in a terminal, the JSON file, the page, and a fast second pass."""
+
+import json
+import os
+
+import pytest
+
+from rtdetrv2_pytorch.src.doctor import examination
+from rtdetrv2_pytorch.src.doctor.cache import PictureCache
+from rtdetrv2_pytorch.src.doctor.examination import Options, SplitFiles, examine
+from rtdetrv2_pytorch.src.doctor.finding import KINDS, finding
+from rtdetrv2_pytorch.src.doctor.page import write_page
+from rtdetrv2_pytorch.src.doctor.pictures import Picture
+from rtdetrv2_pytorch.src.doctor.report import Counts, DataReport, SplitSummary
+from rtdetrv2_pytorch.tools import doctor
+from tests.hostile import CocoFolder, encoded
+
+EVIL = "<img src=x onerror=window.hacked=1>\x1b[31m"
+
+
+@pytest.fixture
+def data(tmp_path):
+    return CocoFolder(tmp_path / "data")
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+
+
+def report_of(*findings):
+    splits = [SplitSummary("train", Counts(7, 3), Counts(20, 2), clipped=1, classes={"cat": 20})]
+    return DataReport("test", (640, 480), 300, splits, findings)
+
+
+def command(data, tmp_path, *options):
+    data.write()
+    return doctor.main(["--data", str(data.root), "-o", str(tmp_path / "out"), *options])
+
+
+def test_the_command_says_it_and_writes_both_files(data, tmp_path, capsys):
+    data.add("train", "zero.png", b"")
+    assert command(data, tmp_path) == 0
+    printed = capsys.readouterr().out
+    assert "files of zero bytes" in printed
+    assert "6 images: 5 used, 1 skipped; 6 boxes: 5 used, 1 skipped" in " ".join(printed.split())
+    content = json.loads((tmp_path / "out" / "data_report.json").read_text())
+    assert content["verdict"] == "uses"
+    assert content["images"] == {"given": 6, "used": 5, "skipped": 1}
+    assert [f["kind"] for f in content["findings"]] == ["empty_file"]
+    assert content["findings"][0]["offenders"] == [
+        {"split": "train", "where": "zero.png", "detail": "", "count": 1}
+    ]
+    assert "zero.png" in (tmp_path / "out" / "data_report.html").read_text()
+
+
+def test_the_exit_status_says_whether_the_trainer_would_refuse(data, tmp_path, capsys):
+    data.content["val"]["annotations"].clear()
+    assert command(data, tmp_path) == 1
+    assert "The trainer refuses this data" in capsys.readouterr().out
+
+
+def test_a_folder_without_splits_is_an_error_with_the_remedy(tmp_path, capsys):
+    assert doctor.main(["--data", str(tmp_path)]) == 1
+    assert "no training annotations found" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("options", [["--size", "640"], ["--size", "0x5"], ["--queries", "-1"]])
+def test_options_that_make_no_sense(options, capsys):
+    with pytest.raises(SystemExit):
+        doctor.parse_arguments(["--data", "x", *options])
+    assert "give" in capsys.readouterr().err
+
+
+def test_hundreds_of_offenders_are_one_line(data, tmp_path, capsys):
+    for i in range(300):
+        data.add("train", f"zero{i:03}.png", b"")
+    assert command(data, tmp_path) == 0
+    printed = capsys.readouterr().out
+    assert len(printed.splitlines()) < 40
+    assert "300" in printed
+    content = json.loads((tmp_path / "out" / "data_report.json").read_text())
+    assert len(content["findings"][0]["offenders"]) == 300
+
+
+def test_names_do_nothing_to_a_terminal_and_to_markup(data, tmp_path, capsys):
+    data.add("train", f"[red]{EVIL.replace('/', '')}.png", b"")
+    assert command(data, tmp_path) == 0
+    printed = capsys.readouterr().out
+    assert "\x1b" not in printed
+    assert "[red]<img" in printed.replace("\n", "")
+
+
+def test_lines_of_a_log_are_few_and_the_worst_comes_first():
+    report = report_of(
+        *(finding(kind, "a.png") for kind in KINDS if KINDS[kind].severity == "note"),
+        *(finding("empty_file", f"{i}.png", split="train") for i in range(5)),
+    )
+    lines = list(report.lines(most=3))
+    assert lines[0].startswith("The trainer uses this data. 10 images: 7 used, 3 skipped")
+    assert lines[1] == (
+        "skips: 5 files of zero bytes: train: 0.png; train: 1.png; train: 2.png; and 2 more"
+    )
+    assert len(lines) == 5
+    assert lines[4].endswith("more kinds are in data_report.html")
+
+
+def test_no_name_is_markup_in_the_page(tmp_path):
+    report = report_of(finding("class_name_odd", EVIL, EVIL), finding("empty_split", EVIL, EVIL))
+    report.splits[0].classes[EVIL] = 1
+    page = write_page(report, tmp_path).read_text()
+    assert "<img" not in page
+    assert "\x1b" not in page
+    assert page.count("&lt;img src=x onerror=window.hacked=1&gt;\\x1b[31m") == 7
+    assert "http" not in page.replace("http-equiv", "")  # nothing is loaded from elsewhere
+
+
+def test_pictures_in_the_page_are_few_and_small(data, tmp_path):
+    for i in range(20):
+        data.add("train", f"{i}.jpg", encoded("PNG", 100 + i), bbox=(40, 30, 90, 90))
+    command(data, tmp_path)
+    page = (tmp_path / "out" / "data_report.html").read_text()
+    for kind in ("wrong_extension", "box_out_of_bounds"):
+        section = page.split(KINDS[kind].title)[1].split("</details>")[0]
+        assert section.count('<img src="data:image/jpeg;base64,') == 8
+        assert section.count("<li>") == 20
+    assert len(page) < 300_000
+
+
+def test_a_name_that_is_no_text_is_no_obstacle(tmp_path):
+    report = report_of(finding("missing_image", "odd\udcff.png"))
+    assert "odd\\udcff.png" in write_page(report, tmp_path).read_text()
+    content = json.loads(report.write_json(tmp_path).read_text())
+    assert content["findings"][0]["offenders"][0]["where"] == "odd\udcff.png"
+
+
+# The second pass
+
+
+def run(data, cache):
+    splits = [SplitFiles(s, data.ann_file(s), data.root / s) for s in ("train", "val")]
+    return examine("test", *splits, Options(cache=cache))
+
+
+def test_files_that_have_not_changed_are_not_decoded_again(data, tmp_path, monkeypatch):
+    data.add("train", "zero.png", b"")
+    data.write()
+    decoded = []
+    original = examination.examine_picture
+
+    def counted(path, declared_wh):
+        decoded.append(path.name)
+        return original(path, declared_wh)
+
+    monkeypatch.setattr(examination, "examine_picture", counted)
+    first = run(data, tmp_path / "c")
+    assert len(decoded) == 6
+    assert run(data, tmp_path / "c").as_dict() == first.as_dict()
+    assert len(decoded) == 6
+    changed = data.root / "train" / "train1.png"
+    os.utime(changed, ns=(0, 0))  # another time
+    (data.root / "train" / "zero.png").write_bytes(encoded("PNG", 5))  # another size
+    second = run(data, tmp_path / "c")
+    assert sorted(decoded[6:]) == ["train1.png", "zero.png"]
+    assert second.images == Counts(6, 0)
+    run(data, None)
+    assert len(decoded) == 14
+
+
+@pytest.mark.parametrize("text", ["", "{", "[1, 2, 3]", '["other version", {}]', "null"])
+def test_a_cache_that_cannot_be_used_is_an_empty_one(data, tmp_path, text):
+    data.write()
+    run(data, tmp_path / "c")
+    for path in (tmp_path / "c").iterdir():
+        path.write_text(text)
+    assert run(data, tmp_path / "c").images == Counts(5, 0)
+
+
+def test_a_cache_that_cannot_be_written_is_said(data, tmp_path, caplog):
+    data.write()
+    (tmp_path / "file").touch()
+    assert run(data, tmp_path / "file" / "c").images == Counts(5, 0)
+    assert "cannot be written" in caplog.text
+
+
+def test_an_interrupted_pass_keeps_what_was_known(tmp_path):
+    path = tmp_path / "a.png"
+    path.write_bytes(b"x")
+    folder = tmp_path / "c"
+    cache = PictureCache(folder, tmp_path)
+    key = cache.key(path, None)
+    cache.put(key, Picture((1, 2), (("huge_image", "1x2"),), "d", "l"))
+    cache.save(is_complete=True)
+    PictureCache(folder, tmp_path).save(is_complete=False)
+    assert PictureCache(folder, tmp_path).get(key) == Picture(
+        (1, 2), (("huge_image", "1x2"),), "d", "l"
+    )
+    PictureCache(folder, tmp_path).save(is_complete=True)  # nobody asked for it
+    assert PictureCache(folder, tmp_path).get(key) is None
