@@ -300,9 +300,12 @@ def _across(splits: Sequence[_Split]) -> Iterator[Finding]:
     for path in sorted(train.keys() & val.keys()):
         yield finding("split_overlap", val[path], picture=_shown(splits[1], path))
     yield from leakage.leaks(_seen(splits[0]), _seen(splits[1]))
-    yield from names.same_names(
-        [split.path(record.file_name) for split in splits for record in _records(split)]
-    )
+    named = {
+        _real(split.path(record.file_name)): Path(split.name, record.file_name)
+        for split in splits
+        for record in _records(split)
+    }
+    yield from names.same_names(list(named.values()))
 
 
 def _unlisted(splits: Sequence[_Split]) -> Iterator[Finding]:
@@ -316,5 +319,6 @@ def _unlisted(splits: Sequence[_Split]) -> Iterator[Finding]:
             for path in (Path(parent, name) for name in sorted(files)):
                 is_new = path.suffix.lower() in readable and path not in seen
                 if is_new and _real(path) not in listed:
-                    yield finding("unlisted_image", str(path), picture=_shown(split, path))
+                    where = str(path.relative_to(split.files.img_folder.parent))
+                    yield finding("unlisted_image", where, picture=_shown(split, path))
                 seen.add(path)

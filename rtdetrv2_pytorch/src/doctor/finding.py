@@ -239,7 +239,11 @@ KINDS: dict[str, Kind] = dict(
         _kind(
             "annotation_malformed",
             "annotations that are malformed",
-            *("warning", "skips", "the annotation is left out"),
+            *(
+                "warning",
+                "skips",
+                "left out; a project's file that cannot be read costs its own image",
+            ),
             "repair or remove it",
         ),
         _kind(
