@@ -30,6 +30,7 @@ from .selection import (
     note_import,
 )
 from .store import Store, StoreError
+from .train_options import EXPORTS
 from .training import (
     find_experiment,
     follow,
@@ -250,7 +251,28 @@ def _conclude(store: Store, task_id: int, code: int, app: AppProcess, console: C
     evaluation = _evaluation(store, task_id, info, app.log_file)
     if evaluation:
         console.print(evaluation, markup=False, highlight=False)
+    for line in _exports(store, task_id, info, app.log_file):
+        console.print(line, markup=False, highlight=False)
     return 0
+
+
+def _asked(store: Store, task_id: int) -> dict[str, Any]:
+    """The options that the task was started with."""
+    state = store.tasks.info(task_id)["meta"]["params"]["state"]["guiState"] or {}
+    options: dict[str, Any] = state.get("options", {})
+    return options
+
+
+def _exports(store: Store, task_id: int, info: dict[str, Any], log: Path) -> list[str]:
+    """Which exports there are, and which there are not although they were asked for."""
+    asked = _asked(store, task_id).get("export", {})
+    return [
+        f"export: {info['export'][runtime]}"
+        if runtime in info["export"]
+        else f"no export for {runtime}; {log} says why"
+        for runtime in EXPORTS.values()
+        if runtime in info["export"] or asked.get(runtime)
+    ]
 
 
 def _evaluation(store: Store, task_id: int, info: dict[str, Any], log: Path) -> str:
@@ -261,6 +283,5 @@ def _evaluation(store: Store, task_id: int, info: dict[str, Any], log: Path) -> 
             f"evaluation: mAP {metrics['mAP']:.3f}, AP50 {metrics['AP50']:.3f}, "
             f"F1 {metrics['f1']:.3f} at confidence {metrics['f1_optimal_conf']:.2f}"
         )
-    state = store.tasks.info(task_id)["meta"]["params"]["state"]["guiState"] or {}
-    asked = state.get("options", {}).get("model_benchmark", {}).get("enable", False)
+    asked = _asked(store, task_id).get("model_benchmark", {}).get("enable", False)
     return f"no evaluation report; {log} says why" if asked else ""

@@ -157,7 +157,7 @@ def test_a_training_from_the_terminal(tmp_path):
     updates = [part for k, v in changes.items() for part in ("-u", f"{k}={json.dumps(v)}")]
     done = local(
         *("--project", "digits", "--model", MODEL, "--epochs", 1, "--classes", "3,7"),
-        *("--name", "first", "--port", free_port(), *updates),
+        *("--name", "first", "--port", free_port(), "--export", "tensorrt", *updates),
         cwd=tmp_path,
         root=root,
     )
@@ -167,6 +167,7 @@ def test_a_training_from_the_terminal(tmp_path):
     # A report is made unless it is refused; of a model that finds nothing it cannot be.
     assert "no evaluation report; " in done.stdout
     assert "app.log says why" in " ".join(done.stdout.split())
+    assert "no export for TensorRT; " in done.stdout  # there is no GPU
     store = Store(root)
     info = find_experiment(store, 1)
     assert info["experiment_name"] == "first"
