@@ -88,6 +88,8 @@ class CheckpointWriter:
             probe = self.folder / ".write_probe"
             probe.touch()
             probe.unlink()
+            for half in self.folder.glob(".*.pth.partial"):  # of a run that was killed
+                half.unlink()
         except OSError as error:
             raise CheckpointError(
                 f"{self.folder}: cannot be written ({error.strerror}); choose another output_dir"

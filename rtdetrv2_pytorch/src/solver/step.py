@@ -203,7 +203,6 @@ def backward(state: TrainState, batch: Batch, *, group_size: int) -> dict[str, T
                     raise
                 _describe_bad_batch(state, batch, error)
                 logger.warning("step skipped on all ranks: %s", error)
-                state.guard.restore()
                 sums = [t.float().sum() for t in _tensors(outputs)]
                 loss = torch.stack(sums).sum() * torch.nan
                 is_spoiled = True
@@ -211,7 +210,10 @@ def backward(state: TrainState, batch: Batch, *, group_size: int) -> dict[str, T
         for name, value in losses.items():
             value = value.detach()
             totals[name] = totals[name] + value if name in totals else value
-    return {} if is_spoiled else totals
+    if is_spoiled:
+        state.guard.restore()  # not before: the backward pass needs the statistics as they were
+        return {}
+    return totals
 
 
 def _shares_of_boxes(targets: Sequence[Target], parts: Sequence[slice]) -> list[float]:

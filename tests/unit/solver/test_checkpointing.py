@@ -1,5 +1,6 @@
 """Which files are written when, and that none of them is ever half a file."""
 
+import resource
 from types import SimpleNamespace
 
 import pytest
@@ -139,3 +140,26 @@ def test_a_folder_that_cannot_be_written_is_named(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(CheckpointError, match="file/out: cannot be written .*choose another"):
         writer(tmp_path / "file" / "out").check_space(torch.nn.Linear(1, 1), epochs=1)
+
+
+def test_what_a_killed_run_left_half_written_is_cleared_away(tmp_path):
+    (tmp_path / ".best.pth.partial").write_bytes(b"half")
+    (tmp_path / "last.pth").write_bytes(b"whole")
+    writer(tmp_path).check_space(torch.nn.Linear(1, 1), epochs=1)
+    assert listing(tmp_path) == ["last.pth"]
+
+
+def test_a_file_larger_than_the_system_allows_leaves_the_old_one(tmp_path):
+    """A real failure to write, in the middle of the file."""
+    path = tmp_path / "last.pth"
+    write_atomically({"x": torch.zeros(10)}, path)
+    before = path.read_bytes()
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, hard))
+    try:
+        with pytest.raises(CheckpointError, match="cannot be written.*Checkpoints that were there"):
+            write_atomically({"x": torch.zeros(100_000)}, path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert path.read_bytes() == before
+    assert listing(tmp_path) == ["last.pth"]

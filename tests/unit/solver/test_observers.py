@@ -2,9 +2,13 @@
 
 import json
 import math
+import resource
+import threading
 from pathlib import Path
 
 import pytest
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from torch.utils.tensorboard import SummaryWriter
 
 from rtdetrv2_pytorch.src.data.evaluator import (
     STAT_NAMES,
@@ -13,7 +17,13 @@ from rtdetrv2_pytorch.src.data.evaluator import (
 )
 from rtdetrv2_pytorch.src.data.operating_point import OperatingPoint
 from rtdetrv2_pytorch.src.solver.events import EpochReport, FanOut, FitResult, StepReport
-from rtdetrv2_pytorch.src.solver.observers import JsonLog, LogLines, finite, metrics_table
+from rtdetrv2_pytorch.src.solver.observers import (
+    JsonLog,
+    LogLines,
+    TensorBoard,
+    finite,
+    metrics_table,
+)
 
 POINT = OperatingPoint(threshold=0.4, f1=0.5, precision=0.6, recall=0.43)
 
@@ -109,3 +119,42 @@ def test_events_reach_all_followers_in_order():
     calls = []
     FanOut([Follower("a"), Follower("b")]).epoch_started(3, 10)
     assert calls == [("a", 3, 10), ("b", 3, 10)]
+
+
+def test_a_log_that_cannot_be_written_is_said_once_and_ends_nothing(tmp_path, caplog):
+    (tmp_path / "log.jsonl").mkdir()
+    log = JsonLog(tmp_path / "log.jsonl")
+    log.step_finished(step_report())
+    log.epoch_finished(epoch_report())
+    assert caplog.text.count("log.jsonl: cannot be written") == 1
+
+
+def test_tensorboard_that_cannot_be_written_is_said_once_and_ends_nothing(
+    tmp_path, caplog, monkeypatch
+):
+    """A real writer whose file may not grow: its thread dies, and every call fails from then on."""
+    monkeypatch.setattr(threading, "excepthook", lambda args: None)  # of the thread that dies
+    board = TensorBoard(SummaryWriter(str(tmp_path)))
+    board.step_finished(step_report())
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, before[1]))
+    try:
+        for _ in range(3):
+            board.epoch_finished(epoch_report())
+        board.step_finished(step_report())
+        board.train_finished(FitResult(1, evaluation(), None, 1, None))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert caplog.text.count("TensorBoard cannot be written any more, training goes on") == 1
+
+
+def test_tensorboard_has_the_values_that_were_reported(tmp_path):
+    board = TensorBoard(SummaryWriter(str(tmp_path)))
+    board.step_finished(step_report())
+    board.epoch_finished(epoch_report())
+    board.train_finished(FitResult(1, evaluation(), None, 1, None))
+    events = EventAccumulator(str(tmp_path)).Reload()
+    assert [(e.step, e.value) for e in events.Scalars("train/loss")] == [(2, 3.5)]
+    assert [(e.step, e.value) for e in events.Scalars("val/AP")] == [(1, 0.25)]
+    assert events.Scalars("val_AP/cat")[0].value == pytest.approx(0.3)
+    assert "val_AP/a long name" not in events.Tags()["scalars"]  # not a number

@@ -1,0 +1,132 @@
+"""Memory and open files of many short epochs: neither may grow.
+
+    python -m benchmarks.long_run --epochs 200
+
+PSS, the share of memory that is a process's own, is summed over the parent and its workers
+(/proc/*/smaps_rollup), so that shared pages are counted once.
+"""
+
+import argparse
+import json
+import os
+import tempfile
+from pathlib import Path
+
+import numpy as np
+
+from rtdetrv2_pytorch.src.core import YAMLConfig
+from rtdetrv2_pytorch.src.data.digits import make_digits_dataset
+from rtdetrv2_pytorch.src.solver import DetSolver
+from rtdetrv2_pytorch.src.solver.events import EpochReport, SilentEvents
+
+CONFIG = (
+    Path(__file__).parents[1] / "rtdetrv2_pytorch/configs/rtdetrv2/rtdetrv2_r18vd_120e_coco.yml"
+)
+
+
+class Meter(SilentEvents):
+    """Measures after every epoch."""
+
+    def __init__(self) -> None:
+        self.pss_mib: list[float] = []
+        self.files: list[int] = []
+
+    def epoch_finished(self, report: EpochReport) -> None:
+        """Read the system's own numbers of this process and its children."""
+        processes = [os.getpid(), *children(os.getpid())]
+        self.pss_mib.append(sum(pss_mib(process) for process in processes))
+        self.files.append(sum(open_files(process) for process in processes))
+
+
+def children(process: int) -> list[int]:
+    """Processes that a process started and that are still there."""
+    tasks = Path(f"/proc/{process}/task").iterdir()
+    return [int(pid) for task in tasks for pid in (task / "children").read_text().split()]
+
+
+def pss_mib(process: int) -> float:
+    """Proportional set size in MiB."""
+    lines = Path(f"/proc/{process}/smaps_rollup").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("Pss:")) / 1024
+
+
+def open_files(process: int) -> int:
+    """Number of file descriptors."""
+    return len(list(Path(f"/proc/{process}/fd").iterdir()))
+
+
+def slope(values: list[float]) -> float:
+    """Growth per epoch of the straight line through the values, by least squares."""
+    return float(np.polyfit(np.arange(len(values)), values, 1)[0])
+
+
+def run(folder: Path, epochs: int, *, workers: int = 2) -> Meter:
+    """Train a small network; returns what was measured.
+
+    Args:
+        folder: where to write.
+        epochs: of two steps and an evaluation each.
+        workers: per loader.
+    """
+    data = make_digits_dataset(folder / "data", num_train=4, num_val=2)
+    splits = {
+        f"{split}_dataloader": {
+            "dataset": {
+                "img_folder": str(data / split),
+                "ann_file": str(data / "annotations" / f"instances_{split}.json"),
+            },
+            "total_batch_size": 2,
+            "num_workers": workers,
+        }
+        for split in ("train", "val")
+    }
+    meter = Meter()
+    cfg = YAMLConfig(
+        CONFIG,
+        PResNet={"pretrained": False},
+        HybridEncoder={"hidden_dim": 32, "nhead": 2, "dim_feedforward": 32, "expansion": 0.5},
+        RTDETRTransformerv2={
+            "hidden_dim": 32,
+            "nhead": 2,
+            "feat_channels": [32, 32, 32],
+            "dim_feedforward": 32,
+            "num_layers": 1,
+            "num_queries": 12,
+            "num_denoising": 8,
+        },
+        RTDETRPostProcessor={"num_top_queries": 20},
+        output_dir=str(folder / "out"),
+        eval_spatial_size=[64, 64],
+        epoches=epochs,
+        device="cpu",
+        use_amp=False,
+        checkpoint_freq=0,
+        print_freq=1,
+        **splits,
+    )
+    DetSolver(cfg, events=meter).fit()
+    return meter
+
+
+def main() -> None:
+    """Print what 200 epochs need."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--epochs", type=int, default=200)
+    parser.add_argument("--settled", type=int, default=20, help="epochs that are not counted")
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory() as name:
+        meter = run(Path(name), arguments.epochs)
+    rest = meter.pss_mib[arguments.settled :]
+    result = {
+        "epochs": arguments.epochs,
+        "pss_mib_settled": round(rest[0], 1),
+        "pss_mib_end": round(rest[-1], 1),
+        "growth_mib_per_epoch": round(slope(rest), 3),
+        "files_settled": meter.files[arguments.settled],
+        "files_end": meter.files[-1],
+    }
+    print(json.dumps(result))  # noqa: T201 (what the program is for)
+
+
+if __name__ == "__main__":
+    main()

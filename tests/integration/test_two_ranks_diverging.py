@@ -1,0 +1,54 @@
+"""Numbers of one rank that are not finite: no rank waits for another, all skip the step."""
+
+import pytest
+
+from rtdetrv2_pytorch.src.data.digits import make_digits_dataset
+from tests.ranks import run_two_ranks
+from tests.tiny import tiny_file
+
+SPOILED = """
+import json
+import torch
+from rtdetrv2_pytorch.src.core import YAMLConfig
+from rtdetrv2_pytorch.src.misc import distributed
+from rtdetrv2_pytorch.src.solver import DetSolver
+from rtdetrv2_pytorch.src.solver.events import SilentEvents
+from rtdetrv2_pytorch.src.solver import det_solver
+
+cfg = YAMLConfig({path!r}, epoches=1, micro_batch_size={micro})
+distributed.init_from_environment(cfg.device)
+forward = cfg.criterion.forward
+calls = []
+def spoiled(outputs, targets, **place):
+    if cfg.criterion.training:
+        calls.append(len(targets))
+        if distributed.rank() == 1 and place["global_step"] == 1:
+            outputs["pred_logits"] = outputs["pred_logits"] * torch.nan
+    return forward(outputs, targets, **place)
+cfg.criterion.forward = spoiled
+sums = []
+after = det_solver.StepReporter.__call__
+def look(self, progress):
+    after(self, progress)
+    sums.append(sum(float(p.detach().double().sum()) for p in cfg.model.parameters()))
+det_solver.StepReporter.__call__ = look
+result = DetSolver(cfg).fit()
+distributed.barrier()
+distributed.shutdown()
+print(json.dumps([result.last_epoch, calls, sums]))
+"""
+
+
+@pytest.mark.parametrize(("micro", "parts"), [(2, [2] * 3), (1, [1, 1] * 3)])
+def test_a_bad_step_of_one_rank_is_skipped_on_all(tmp_path, micro, parts):
+    """With whole batches, and with batches in parts."""
+    data = make_digits_dataset(tmp_path / "data", num_train=12, num_val=4)
+    out = tmp_path / "out"
+    path = tiny_file(tmp_path / "tiny.yml", out, data, train_dataloader={"total_batch_size": 4})
+    first, second = run_two_ranks(SPOILED.format(path=str(path), micro=micro))
+    assert first == second
+    last_epoch, calls, sums = first
+    assert (last_epoch, calls) == (0, parts)
+    assert sums[0] == sums[1] != sums[2]
+    (described,) = (out / "bad_batches").iterdir()
+    assert described.name == "epoch0000_step000001_rank1.json"
