@@ -22,6 +22,7 @@ from rich.table import Table
 from ..src.data.evaluator import Evaluation
 from ..src.misc.distributed import MainRankFilter
 from ..src.misc.errors import ConfigError, RTDETRError
+from ..src.misc.text import printable
 from ..src.solver.events import EpochReport, FitResult, SilentEvents, StepReport, TrainingPlan
 
 logger = logging.getLogger(__name__)
@@ -68,7 +69,7 @@ def print_error(error: RTDETRError) -> None:
     """Say in one sentence what went wrong; the log gets where."""
     logger.debug("failed", exc_info=error)
     console = Console(stderr=True, soft_wrap=True, highlight=False)
-    console.print(f"[bold red]{type(error).__name__}[/]: {escape(str(error))}")
+    console.print(f"[bold red]{type(error).__name__}[/]: {escape(printable(str(error)))}")
 
 
 class ConsoleProgress(SilentEvents):

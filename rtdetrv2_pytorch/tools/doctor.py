@@ -1,7 +1,6 @@
 """Examine a data set before training; see --help."""
 
 import argparse
-import logging
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -12,7 +11,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from ..src.data.layouts import find_splits
+from ..src.data.layouts import Splits, find_splits
 from ..src.doctor.cache import default_folder
 from ..src.doctor.examination import OnProgress, Options, SplitFiles, examine
 from ..src.doctor.finding import Severity
@@ -20,9 +19,7 @@ from ..src.doctor.page import write_page
 from ..src.doctor.report import DataReport
 from ..src.misc.errors import ConfigError, RTDETRError
 from ..src.misc.text import printable
-from .console import set_up_logging
-
-logger = logging.getLogger(__name__)
+from .console import print_error, set_up_logging
 
 _STYLES = {Severity.ERROR: "bold red", Severity.WARNING: "yellow", Severity.NOTE: "cyan"}
 _EXAMPLES = """
@@ -129,6 +126,34 @@ def print_report(console: Console, report: DataReport) -> None:
     console.print(escape(report.verdict()), style=style, highlight=False)
 
 
+def examine_folder(
+    console: Console, name: str, splits: Splits, options: Options, output: Path
+) -> DataReport:
+    """Examine with a progress bar, write both reports and say where they are.
+
+    Args:
+        console: where to print; the tables are the caller's.
+        name: of the data set.
+        splits: its files.
+        options: see `Options`.
+        output: folder for the reports; made if needed.
+
+    Raises:
+        ConfigError: if the folder cannot be written.
+    """
+    with _progress_bar(console) as tell:
+        report = examine(
+            name,
+            SplitFiles("train", splits.train.ann_file, splits.train.img_folder),
+            SplitFiles("val", splits.val.ann_file, splits.val.img_folder),
+            options,
+            on_progress=tell,
+        )
+    for path in _write(report, output):
+        console.print(escape(printable(str(path))), soft_wrap=True, highlight=False)
+    return report
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run; returns the exit status."""
     args = parse_arguments(argv)
@@ -144,21 +169,11 @@ def main(argv: Sequence[str] | None = None) -> int:
             workers=args.workers,
             cache=None if args.no_cache else default_folder(),
         )
-        with _progress_bar(console) as tell:
-            report = examine(
-                args.data.name or str(args.data),
-                SplitFiles("train", splits.train.ann_file, splits.train.img_folder),
-                SplitFiles("val", splits.val.ann_file, splits.val.img_folder),
-                options,
-                on_progress=tell,
-            )
+        name = args.data.name or str(args.data)
+        report = examine_folder(console, name, splits, options, args.output)
         print_report(console, report)
-        for path in _write(report, args.output):
-            console.print(escape(printable(str(path))), soft_wrap=True)
     except RTDETRError as error:
-        logger.debug("failed", exc_info=True)
-        stderr = Console(stderr=True, soft_wrap=True, highlight=False)
-        stderr.print(f"[bold red]{type(error).__name__}[/]: {escape(printable(str(error)))}")
+        print_error(error)
         return 1
     except KeyboardInterrupt:
         return 130

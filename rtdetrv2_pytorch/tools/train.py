@@ -1,6 +1,7 @@
 """Train and evaluate from the command line; see --help."""
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,15 +11,19 @@ import torch
 from rich.console import Console
 
 from ..src.core import ConfigError, YAMLConfig
-from ..src.core.yaml_files import merge, parse_overrides
+from ..src.core.yaml_files import get, merge, parse_overrides
 from ..src.data.digits import make_digits_dataset
 from ..src.data.layouts import find_splits
+from ..src.doctor.cache import default_folder
+from ..src.doctor.examination import Options
+from ..src.doctor.finding import Severity
 from ..src.misc import distributed
-from ..src.misc.errors import RTDETRError
+from ..src.misc.errors import DatasetError, RTDETRError
 from ..src.solver import DetSolver
 from ..src.solver.det_solver import MODEL_CONFIG
 from . import recipe
 from .console import ConsoleProgress, log_to_file, print_error, print_metrics, set_up_logging
+from .doctor import examine_folder, print_report
 
 _EXAMPLES = """
 examples:
@@ -54,6 +59,9 @@ def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     amp.add_argument("--no-amp", dest="use_amp", action="store_false", help="float32 throughout")
     parser.add_argument("--seed", type=int)
     parser.add_argument("--output-dir", type=Path)
+    parser.add_argument(
+        "--no-doctor", action="store_true", help="do not examine the images of --data first"
+    )
     parser.add_argument("--test-only", action="store_true", help="evaluate, do not train")
     parser.add_argument(
         "-u",
@@ -119,6 +127,26 @@ def configure(args: argparse.Namespace, console: Console) -> YAMLConfig:
     return YAMLConfig(config, **overrides)
 
 
+def examine_data(args: argparse.Namespace, cfg: YAMLConfig, console: Console) -> None:
+    """Say what is wrong with the data before anything is trained on it.
+
+    Raises:
+        DatasetError: if it cannot be trained on.
+    """
+    options = Options(
+        size_hw=tuple(cfg.yaml_cfg.get("eval_spatial_size") or Options.size_hw),
+        num_queries=get(cfg.yaml_cfg, ("RTDETRTransformerv2", "num_queries")) or 300,
+        cache=default_folder(),
+    )
+    splits = find_splits(args.data)
+    name = args.data.resolve().name
+    report = examine_folder(console, name, splits, options, cfg.output_dir)
+    if any(group.kind.severity is not Severity.NOTE for group in report.groups()):
+        print_report(console, report)
+    if report.refusals:
+        raise DatasetError(f"{report.refusals[0]}; {report.refusals[0].kind.remedy}")
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run; returns the exit status."""
     args = parse_arguments(argv)
@@ -128,6 +156,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         cfg = configure(args, console)
         log_to_file(cfg.output_dir)
+        is_first = os.environ.get("RANK", "0") == "0"  # the others wait for it to start
+        if args.data and is_first and not (args.no_doctor or args.test_only or args.resume):
+            examine_data(args, cfg, console)
         solver = DetSolver(cfg, events=progress)
         if args.test_only:
             print_metrics(console, solver.val(), "Validation")

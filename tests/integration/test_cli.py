@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -105,6 +106,22 @@ def test_a_folder_is_enough_to_name_the_data(run, digits):
     result = call("-c", bare, "--data", digits, "--output-dir", out, "-u", "epoches=1", cwd=folder)
     assert result.returncode == 0, result.stderr
     assert load_checkpoint(out / "best.pth")["class_names"] == list("0123456789")
+    report = json.loads((out / "data_report.json").read_text())
+    assert [split["images"]["used"] for split in report["splits"]] == [6, 4]
+    assert (out / "data_report.html").is_file()
+
+
+def test_data_that_cannot_be_trained_on_is_refused_before_the_first_step(run, digits, tmp_path):
+    folder, path, _ = run
+    data = tmp_path / "data"
+    shutil.copytree(digits, data)
+    for picture in (data / "val").iterdir():
+        picture.write_bytes(b"")
+    result = call("-c", path, "--data", data, "--output-dir", tmp_path / "out", cwd=folder)
+    assert result.returncode == 1
+    assert "DatasetError: " in result.stderr
+    assert "Traceback" not in result.stderr
+    assert not list((tmp_path / "out").glob("*.pth"))
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
