@@ -49,7 +49,7 @@ def train(path, resume, kind, epoch, seed):
     steps_left = [rng.randrange(3)]
 
     def part_of_it(content, file):
-        # Not every epoch is the best; there the file after it takes its place.
+        # Not every epoch is the best; there the last file takes its place.
         fatal = (".last.pth",) if fatal_file == "best.pth" else ()
         is_the_one = clock.is_fatal and kind == "write"
         is_the_one &= file.name.rpartition("/")[2].startswith((f".{fatal_file}", *fatal))

@@ -68,6 +68,7 @@ def test_a_run_that_dies_in_every_epoch_ends_with_equal_results(whole, tmp_path,
     def resume():
         return str(last) if last.is_file() else None
 
+    untold = set()  # epochs whose death came between last.pth and the line of the log
     for epoch, kind in enumerate(moments(run)):
         code = launch(path, resume(), kind, epoch, 100 * run + epoch)
         assert code == -signal.SIGKILL, kind
@@ -75,16 +76,18 @@ def test_a_run_that_dies_in_every_epoch_ends_with_equal_results(whole, tmp_path,
             load_checkpoint(file)
         reached = load_checkpoint(last)["progress"]["epoch"] if last.is_file() else 0
         assert epoch <= reached <= epoch + 1
-        if kind in ("step", "evaluation"):
+        if kind != "anytime":
             assert reached == epoch
+        elif reached > epoch:
+            untold.add(epoch)
     assert launch(path, resume(), "never", -1, 0) == 0
 
     steps, epochs = curve(out)
     expected_steps, expected_epochs = curve(whole)
     assert steps == pytest.approx(expected_steps, rel=1e-6)
-    assert epochs.keys() == expected_epochs.keys()
-    for epoch, values in expected_epochs.items():
-        assert epochs[epoch] == pytest.approx(values, rel=1e-5)
+    assert expected_epochs.keys() - epochs.keys() <= untold
+    for epoch, values in epochs.items():
+        assert values == pytest.approx(expected_epochs[epoch], rel=1e-5)
     ours, theirs = load_checkpoint(last), load_checkpoint(whole / "last.pth")
     assert ours["progress"] == theirs["progress"]
     for part in ("model", "ema"):

@@ -224,11 +224,11 @@ class DetSolver:
         previous = copy.copy(position.best)
         is_best = position.best.update(epoch, evaluation)
         position.epoch, position.step = epoch + 1, 0
-        is_saved = True
+        is_best_there = True
         if distributed.is_main():
-            is_saved = self._save(writer, state, position, evaluation, is_best=is_best)
-        if distributed.on_any_rank(not is_saved):
-            position.best = previous  # its file is the one that is there
+            is_best_there = self._save(writer, state, position, evaluation, is_best=is_best)
+        if distributed.on_any_rank(not is_best_there):
+            position.best = previous  # whose file is still there
         unreadable = cfg.train_dataset.new_unreadable() + cfg.val_dataset.new_unreadable()
         events.epoch_finished(
             epoch_report(
@@ -251,23 +251,28 @@ class DetSolver:
         *,
         is_best: bool,
     ) -> bool:
-        """Write the checkpoints of an epoch; returns False if that failed, and the run goes on.
+        """Write the checkpoints of an epoch; if that fails, the run goes on without.
 
         Only the last epoch has to be written: until then the disk may have room again.
+
+        Returns:
+            Whether `best.pth` is what the position says.
         """
         content = checkpoint_content(self.cfg, state, position, evaluation)
+        is_best_there = not is_best
         try:
-            # Best first: what last.pth calls the best so far has to be there already.
+            # Best first: what last.pth calls the best so far has to be there already. Last at
+            # the end: without it, a run that is killed in between repeats the epoch.
             if is_best:
                 writer.save_best(content)
-            writer.save_last(content)
+                is_best_there = True
             writer.save_numbered(content, position.epoch - 1)
+            writer.save_last(content)
         except CheckpointError as error:
             if position.epoch >= self.cfg.settings.epoches:
                 raise
             logger.error("%s; training goes on, and the next epoch is written again", error)
-            return False
-        return True
+        return is_best_there
 
     def _evaluate(
         self, model: nn.Module, events: TrainingEvents, precision: Precision
