@@ -24,7 +24,7 @@ Section = Mapping[str, Any]
 def suggest(word: str, known: Iterable[str]) -> str:
     """Hint for a mistyped word: "; did you mean ...?" or what there is."""
     known = sorted(known)
-    close = difflib.get_close_matches(word, known, n=1)
+    close = difflib.get_close_matches(str(word), known, n=1)
     return f"; did you mean {close[0]!r}?" if close else f"; known are {', '.join(known)}"
 
 

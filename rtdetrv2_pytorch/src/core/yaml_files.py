@@ -15,9 +15,14 @@ from typing import Any
 import yaml
 
 from ..misc.errors import ConfigError
+from ..misc.limits import MAX_YAML_CHARS, read_yaml
 
 INCLUDE = "__include__"
 _RENAMED = {"epochs": "epoches"}  # both spellings are accepted; files are full of the second
+
+_SUFFIXES = (".yml", ".yaml")  # of included files: no keys of others, no devices
+_MAX_INCLUDED = 100  # files that include two others each soon are a million
+_MAX_DEPTH = 20
 
 KeyPath = tuple[str, ...]
 
@@ -38,7 +43,8 @@ def read_layers(path: str | Path, _above: Sequence[Path] = ()) -> list[Layer]:
         path: the file; its includes are relative to it.
 
     Raises:
-        ConfigError: if a file is missing, is not a YAML mapping, or includes itself.
+        ConfigError: if a file is missing, is not a YAML mapping, includes itself, or includes too
+            much.
     """
     path = Path(path).expanduser().resolve()
     if path in _above:
@@ -48,9 +54,13 @@ def read_layers(path: str | Path, _above: Sequence[Path] = ()) -> list[Layer]:
     includes = values.pop(INCLUDE, None) or []
     if not isinstance(includes, list):
         raise ConfigError(f"{path}: {INCLUDE} is {includes!r}; give a list of files")
+    if len(_above) > _MAX_DEPTH:
+        raise ConfigError(f"{path}: is included over {_MAX_DEPTH} files; merge some")
     included: list[Layer] = []
     for name in includes:
-        included += read_layers(path.parent / Path(str(name)).expanduser(), (*_above, path))
+        included += read_layers(_included_path(path, name), (*_above, path))
+        if len(included) > _MAX_INCLUDED:
+            raise ConfigError(f"{path}: includes more than {_MAX_INCLUDED} files; merge some")
 
     inherited = merge_layers(included).get("epoches")
     # A file without epochs of its own was written for the run of the files beside it.
@@ -61,11 +71,22 @@ def read_layers(path: str | Path, _above: Sequence[Path] = ()) -> list[Layer]:
     return [*included, Layer(str(path), values, values.get("epoches", inherited))]
 
 
+def _included_path(path: Path, name: Any) -> Path:
+    if Path(str(name)).suffix not in _SUFFIXES:
+        raise ConfigError(f"{path}: {INCLUDE} names {name!r}; give .yml or .yaml files")
+    try:
+        return (path.parent / Path(str(name)).expanduser()).resolve()
+    except (ValueError, RuntimeError, OSError) as error:  # a byte 0, no such user, a loop of links
+        raise ConfigError(
+            f"{path}: {INCLUDE} names {name!r}, which is no path ({error})"
+        ) from error
+
+
 def _read_mapping(path: Path) -> dict[str, Any]:
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        content = read_yaml(_read_text(path))
     except OSError as error:
-        raise ConfigError(f"{path}: cannot be read ({error.strerror})") from error
+        raise ConfigError(f"{path}: cannot be read ({error.strerror or error})") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: is not valid YAML ({error})") from error
     if content is None:
@@ -73,6 +94,14 @@ def _read_mapping(path: Path) -> dict[str, Any]:
     if not isinstance(content, dict) or not all(isinstance(key, str) for key in content):
         raise ConfigError(f"{path}: is not a mapping of names to values")
     return rename_keys(content)
+
+
+def _read_text(path: Path) -> str:
+    """The text of a file; of a very long one as much as shows that it is too long."""
+    if path.exists() and not path.is_file():  # a pipe would be waited for, for ever
+        raise OSError("it is no file")
+    with path.open(encoding="utf-8") as file:
+        return file.read(MAX_YAML_CHARS + 1)
 
 
 def rename_keys(values: Mapping[str, Any]) -> dict[str, Any]:
@@ -155,7 +184,7 @@ def parse_overrides(assignments: Sequence[str]) -> dict[str, Any]:
         if not equals or not key.strip():
             raise ConfigError(f"-u {text}: is not of the form key=value, for example epoches=20")
         try:
-            parsed = yaml.safe_load(value)
+            parsed = read_yaml(value)
         except yaml.YAMLError as error:
             raise ConfigError(f"-u {text}: the value is not valid YAML ({error})") from error
         nested: dict[str, Any] = {}

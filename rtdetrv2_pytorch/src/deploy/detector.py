@@ -14,7 +14,8 @@ from ..core.yaml_config import YAMLConfig
 from ..core.yaml_files import get, merge, merge_layers, read_layers
 from ..misc.coco import COCO_CATEGORIES
 from ..misc.errors import CheckpointError, ConfigError
-from ..misc.weights import load_checkpoint, load_strict, locate, model_state
+from ..misc.limits import MAX_SIDE_PX, Blueprint, read_yaml
+from ..misc.weights import check_fits, load_checkpoint, load_strict, locate, model_state
 from .model_card import ModelCard, class_names_of, sha256_of, thresholds_of
 
 logger = logging.getLogger(__name__)
@@ -28,6 +29,9 @@ _NOT_THE_NETWORK = (
     *("device", "last_epoch"),
 )
 _VALIDATION_OPS = ("val_dataloader", "dataset", "transforms", "ops")
+# What a network may allocate while it is drawn: every weight is made, filled, and copied, and
+# there are grids and anchors beside them.
+_TIMES_FILLED, _ELEMENTS_BESIDE = 4, 20_000_000
 # Serving does the first; the others change no pixels of an image from a file.
 _PREPROCESSING = ("Resize", "ConvertPILImage", "ConvertBoxes", "SanitizeBoundingBoxes")
 
@@ -93,26 +97,50 @@ def load_detector(
     values = _network_config(content, Path(config) if config else None, path)
     if sampling is not None:
         values = merge(values, {"RTDETRTransformerv2": {"cross_attn_method": sampling}})
-    cfg = YAMLConfig.from_values(values, name=f"configuration of {path.name}")
     names = class_names or class_names_of(content)
-    if names is not None:
-        cfg.yaml_cfg["num_classes"] = len(names)
-    load_strict(cfg.model, model_state(content), source=str(path))
+    state = model_state(content)
+    _check_network(_open_config(values, names, path), state, path)
+    cfg = _open_config(values, names, path)
+    load_strict(cfg.model, state, source=str(path))
     if names is None:
         names = _published_names(int(cfg.yaml_cfg.get("num_classes", 80)), path)
     detector = Detector(cfg.model, cfg.postprocessor)
     info = content.get("model_info")
-    card = ModelCard(
-        class_names=tuple(names),
-        input_size_hw=_input_size(content, cfg),
-        model_name=str(info.get("model_name", "")) if isinstance(info, Mapping) else "",
-        num_detections=_num_detections(cfg, len(names)),
-        sampling=get(cfg.yaml_cfg, ("RTDETRTransformerv2", "cross_attn_method")) or "default",
-        source_sha256=sha256_of(path),
-        versions={name: version(name) for name in _VERSIONS_OF},
-        **thresholds_of(content),
-    )
+    try:
+        card = ModelCard(
+            class_names=tuple(names),
+            input_size_hw=_input_size(content, cfg, path),
+            model_name=str(info.get("model_name", "")) if isinstance(info, Mapping) else "",
+            num_detections=_num_detections(cfg, len(names)),
+            sampling=get(cfg.yaml_cfg, ("RTDETRTransformerv2", "cross_attn_method")) or "default",
+            source_sha256=sha256_of(path),
+            versions={name: version(name) for name in _VERSIONS_OF},
+            **thresholds_of(content),
+        )
+    except ValueError as error:
+        raise CheckpointError(f"{path}: {error}") from error
     return detector, card
+
+
+def _open_config(values: Mapping[str, Any], names: Sequence[str] | None, path: Path) -> YAMLConfig:
+    cfg = YAMLConfig.from_values(values, name=f"configuration of {path.name}")
+    if names is not None:
+        cfg.yaml_cfg["num_classes"] = len(names)
+    return cfg
+
+
+def _check_network(cfg: YAMLConfig, state: Mapping[str, Tensor], path: Path) -> None:
+    """Draw the network before it is built: a few words may describe one that fits nowhere."""
+    for side in cfg.yaml_cfg.get("eval_spatial_size") or ():
+        if not 1 <= side <= MAX_SIDE_PX:
+            raise ConfigError(f"{path.name}: eval_spatial_size has {side}; 1 to {MAX_SIDE_PX}")
+    elements = sum(tensor.numel() for tensor in state.values())
+    try:
+        with Blueprint(_ELEMENTS_BESIDE + _TIMES_FILLED * elements):
+            drawn = cfg.model
+    except ValueError as error:
+        raise CheckpointError(f"{path}: its configuration cannot be right ({error})") from error
+    check_fits(drawn, state, source=str(path))
 
 
 def _network_config(content: Mapping[str, Any], config: Path | None, path: Path) -> dict[str, Any]:
@@ -135,7 +163,7 @@ def _embedded_config(content: Mapping[str, Any], path: Path) -> Any:
     """The file that the Supervisely SDK puts into checkpoints, as {"name", "content"}."""
     text = get(content, ("model_files", "config", "content"))
     try:
-        values = yaml.safe_load(text) if isinstance(text, str) else None
+        values = read_yaml(text) if isinstance(text, str) else None
     except yaml.YAMLError as error:
         raise CheckpointError(f"{path}: the configuration in it is damaged ({error})") from error
     if not isinstance(values, Mapping):
@@ -148,7 +176,8 @@ def _embedded_config(content: Mapping[str, Any], path: Path) -> Any:
 
 def _check_preprocessing(values: Mapping[str, Any], path: Path) -> None:
     ops = get(values, _VALIDATION_OPS) or []
-    other = [op.get("type") for op in ops if op.get("type") not in _PREPROCESSING]
+    types = [op.get("type") if isinstance(op, Mapping) else op for op in list(ops)]
+    other = [name for name in types if name not in _PREPROCESSING]
     if other:
         raise ConfigError(
             f"{path.name}: was validated on images prepared by {', '.join(map(str, other))}, which "
@@ -165,11 +194,15 @@ def _published_names(num_classes: int, path: Path) -> list[str]:
     )
 
 
-def _input_size(content: Mapping[str, Any], cfg: YAMLConfig) -> tuple[int, int]:
-    height, width = content.get("eval_spatial_size") or cfg.yaml_cfg.get(
-        "eval_spatial_size", (640, 640)
-    )
-    return int(height), int(width)
+def _input_size(content: Mapping[str, Any], cfg: YAMLConfig, path: Path) -> tuple[int, int]:
+    size = content.get("eval_spatial_size") or cfg.yaml_cfg.get("eval_spatial_size", (640, 640))
+    try:
+        if isinstance(size, str):
+            raise TypeError("a text")
+        height, width = size
+        return int(height), int(width)
+    except (TypeError, ValueError, OverflowError) as error:
+        raise CheckpointError(f"{path}: eval_spatial_size = {size!r}: no two numbers") from error
 
 
 def _num_detections(cfg: YAMLConfig, num_classes: int) -> int:

@@ -8,10 +8,12 @@ from pathlib import Path
 from typing import Any, Literal
 
 from ..misc.errors import CheckpointError
+from ..misc.limits import MAX_SIDE_PX
 
 Precision = Literal["fp32", "fp16"]
 
 FORMAT = "1"
+_MAX_DETECTIONS = 100_000  # per image
 _READ_BY_PROGRAMS = (
     "model_name",
     "class_names",
@@ -53,6 +55,9 @@ class ModelCard:
         nms_iou: of the suppression that is part of the file, if there is one.
         source_sha256: of the checkpoint.
         versions: of what made the file.
+
+    Raises:
+        ValueError: for values that no detector has.
     """
 
     class_names: tuple[str, ...]
@@ -66,6 +71,19 @@ class ModelCard:
     nms_iou: float | None = None
     source_sha256: str = ""
     versions: Mapping[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if not all(1 <= side <= MAX_SIDE_PX for side in self.input_size_hw):
+            raise ValueError(f"input_size_hw = {self.input_size_hw}: 1 to {MAX_SIDE_PX} pixels")
+        if not self.class_names:
+            raise ValueError("class_names is empty")
+        if not 1 <= self.num_detections <= _MAX_DETECTIONS:
+            raise ValueError(f"num_detections = {self.num_detections}: 1 to {_MAX_DETECTIONS}")
+        overall = [] if self.threshold is None else [self.threshold]
+        if not all(0 <= value <= 1 for value in (*overall, *self.class_thresholds.values())):
+            raise ValueError("thresholds have to be between 0 and 1")
+        if self.nms_iou is not None and not 0 < self.nms_iou <= 1:
+            raise ValueError(f"nms_iou = {self.nms_iou}: above 0, up to 1")
 
     def to_metadata(self) -> dict[str, str]:
         """Text by key, as ONNX keeps it: numbers, lists and mappings as JSON."""
@@ -89,13 +107,19 @@ class ModelCard:
             facts: dict[str, Any] = {
                 key: metadata[key]
                 if key in ("model_name", "precision", "sampling", "source_sha256")
-                else json.loads(metadata[key])
+                else _parse(metadata[key])
                 for key in _READ_BY_PROGRAMS
             }
             height, width = facts.pop("input_size_hw")
-            names = tuple(str(name) for name in facts.pop("class_names"))
-            return cls(class_names=names, input_size_hw=(int(height), int(width)), **facts)
-        except (KeyError, ValueError, TypeError) as error:
+            names = facts.pop("class_names")
+            if not isinstance(names, list):
+                raise TypeError("class_names is no list")
+            return cls(
+                class_names=tuple(str(name) for name in names),
+                input_size_hw=(int(height), int(width)),
+                **facts,
+            )
+        except (LookupError, ValueError, TypeError, ArithmeticError, AttributeError) as error:
             raise CheckpointError(
                 f"{source}: its description is damaged ({error!r}); export the checkpoint again"
             ) from error
@@ -114,29 +138,59 @@ class ModelCard:
         return [self.class_thresholds.get(name, self.threshold) for name in self.class_names]
 
 
+def _parse(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except RecursionError as error:
+        raise ValueError("it is nested too deeply") from error
+
+
 def thresholds_of(checkpoint: Mapping[str, Any]) -> dict[str, Any]:
     """The fields of a card that training measured.
 
     A class that was never found has threshold 1 and F1 0 there, which would hide it for ever: it
     takes the threshold of all classes.
+
+    Raises:
+        CheckpointError: if they are no numbers.
     """
     measured = checkpoint.get("thresholds")
     if not isinstance(measured, Mapping) or not measured.get("overall"):
         return {}
-    found = {name: value for name, value in measured.get("per_class", {}).items() if value < 1}
-    overall = float(measured["overall"])
-    return {"threshold": overall if overall < 1 else 0.5, "class_thresholds": found}
+    per_class = measured.get("per_class")
+    try:
+        values = {str(k): float(v) for k, v in per_class.items()} if per_class else {}
+        overall = float(measured["overall"])
+    except (AttributeError, TypeError, ValueError) as error:
+        raise CheckpointError(f"the thresholds in the checkpoint are damaged ({error})") from error
+    return {
+        "threshold": overall if overall < 1 else 0.5,
+        "class_thresholds": {name: value for name, value in values.items() if value < 1},
+    }
 
 
 def class_names_of(checkpoint: Mapping[str, Any]) -> Sequence[str] | None:
-    """Class names in label order, as this program or the Supervisely SDK wrote them."""
-    names = checkpoint.get("class_names")
-    if names:
-        return [str(name) for name in names]
-    meta = checkpoint.get("model_meta")
-    if isinstance(meta, Mapping) and meta.get("classes"):
-        return [str(entry["title"]) for entry in meta["classes"]]
+    """Class names in label order, as this program or the Supervisely SDK wrote them.
+
+    Raises:
+        CheckpointError: if what should be them is something else.
+    """
+    try:
+        names = checkpoint.get("class_names")
+        if names:
+            return _texts(names)
+        meta = checkpoint.get("model_meta")
+        if isinstance(meta, Mapping) and meta.get("classes"):
+            return _texts([entry["title"] for entry in meta["classes"]])
+    except (LookupError, TypeError) as error:
+        raise CheckpointError(f"the class names in the checkpoint are damaged ({error})") from error
     return None
+
+
+def _texts(values: Any) -> list[str]:
+    if not isinstance(values, list | tuple) or not all(isinstance(v, str | int) for v in values):
+        raise TypeError("no list of texts")
+    return [str(value) for value in values]
 
 
 def sha256_of(path: Path) -> str:

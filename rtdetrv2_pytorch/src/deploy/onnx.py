@@ -131,15 +131,35 @@ def _quiet() -> Iterator[None]:
 
 
 def read_card(path: Path) -> ModelCard:
-    """Read the description in an ONNX file.
+    """Read the description in an ONNX file, which has to hold all its weights itself.
+
+    A file that takes weights from others names paths, and a runtime would follow them anywhere.
 
     Raises:
         CheckpointError: if there is none.
-        ExportError: if the file is no ONNX model.
+        ExportError: if the file is no ONNX model, or needs other files.
     """
     try:
-        model = onnx.load(path)
+        model = onnx.load(path, load_external_data=False)
+        outside = next(_external_tensors(model), None)
     except Exception as error:  # noqa: BLE001 (protobuf has errors of its own)
         raise ExportError(f"{path}: not an ONNX model, or damaged; export it again") from error
+    if outside is not None:
+        raise ExportError(
+            f"{path}: takes the weights {outside[:80]!r} from another file; give one that holds "
+            "all its weights"
+        )
     metadata = {entry.key: entry.value for entry in model.metadata_props}
     return ModelCard.from_metadata(metadata, source=str(path))
+
+
+def _external_tensors(message: Any) -> Iterator[str]:
+    """Names of tensors whose data are in another file, wherever in a model they are."""
+    if isinstance(message, onnx.TensorProto):
+        if message.data_location == onnx.TensorProto.EXTERNAL or message.external_data:
+            yield message.name
+        return
+    for field, value in message.ListFields():
+        if field.message_type is not None:
+            for part in value if field.is_repeated else (value,):
+                yield from _external_tensors(part)

@@ -240,19 +240,21 @@ def _on(device: torch.device) -> Iterator[None]:
 def _read_facts(engine: Path) -> dict[str, str]:
     path = card_file(engine)
     try:
-        facts: dict[str, str] = json.loads(path.read_text(encoding="utf-8"))
+        facts = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise CheckpointError(
             f"{path}: is missing; it belongs to {engine.name} and says which classes and input "
             "size the engine has"
         ) from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise CheckpointError(f"{path}: is damaged; build the engine again") from error
+    if not isinstance(facts, dict) or not all(isinstance(fact, str) for fact in facts.values()):
+        raise CheckpointError(f"{path}: is damaged; build the engine again")
     return facts
 
 
 def _largest_batch(facts: dict[str, str], path: Path) -> int:
     try:
         return int(json.loads(facts["batch_sizes"])[2])
-    except (LookupError, ValueError, TypeError) as error:
+    except (LookupError, ValueError, TypeError, RecursionError, OverflowError) as error:
         raise CheckpointError(f"{path}: is damaged; build the engine again") from error

@@ -5,7 +5,7 @@ import logging
 import os
 import pickle
 import re
-import struct
+import zipfile
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from http.client import HTTPException
@@ -20,6 +20,7 @@ from rich.progress import wrap_file
 from torch import Tensor, nn
 
 from .errors import CheckpointError
+from .limits import check_tensors, check_values
 
 logger = logging.getLogger(__name__)
 
@@ -27,18 +28,6 @@ _TIMEOUT_S = 20  # without a sign of life from a server
 _CHUNK = 1 << 20  # bytes
 
 SUPERVISELY_CACHE = Path("~/.cache/supervisely/checkpoints")  # filled by the Supervisely image
-
-# What torch and pickle raise on files that were cut short.
-_DAMAGED = (
-    RuntimeError,
-    EOFError,
-    OSError,
-    ValueError,
-    TypeError,
-    AttributeError,
-    LookupError,
-    struct.error,
-)
 
 # Rebuilt for the size at hand, whatever a file holds.
 _SIZE_DEPENDENT = re.compile(r"(^|\.)(anchors|valid_mask)$")
@@ -139,24 +128,49 @@ def load_checkpoint(source: str | Path) -> dict[str, Any]:
         The dict in the file.
 
     Raises:
-        CheckpointError: if there is no such file, it is damaged, or holds more than tensors and
-            plain values.
+        CheckpointError: if there is no such file, it is damaged, holds more than tensors and
+            plain values, or says that it holds more than its size allows.
     """
     path = locate(source)
     try:
+        _check_archive(path)
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+    except CheckpointError:
+        raise
     except pickle.UnpicklingError as error:
-        if "Unsupported global" in str(error) or "Unsupported class" in str(error):
+        reason = str(error).lower()  # modules such as os have a sentence of their own
+        if any(words in reason for words in ("unsupported global", "unsupported class")):
             raise CheckpointError(
                 f"{path}: holds Python objects other than tensors and plain values; refused, "
                 "because loading them would run code from the file. Save its state dict instead"
             ) from error
         raise CheckpointError(f"{path}: not a PyTorch checkpoint, or damaged") from error
-    except _DAMAGED as error:
+    except Exception as error:  # noqa: BLE001 (what a damaged pickle raises depends on the place)
         raise CheckpointError(f"{path}: damaged or cut short ({error}); fetch it again") from error
     if not isinstance(checkpoint, dict):
         raise CheckpointError(f"{path}: holds a {type(checkpoint).__name__}, not a dict of weights")
+    try:
+        check_values(checkpoint)
+        check_tensors(checkpoint, path.stat().st_size)
+    except ValueError as error:
+        raise CheckpointError(
+            f"{path}: refused, because {error}; no program saves weights like that"
+        ) from error
     return checkpoint
+
+
+def _check_archive(path: Path) -> None:
+    """Refuse zip files that would become larger when they are read; torch compresses nothing."""
+    with path.open("rb") as file:
+        if file.read(4) != b"PK\x03\x04":
+            return  # the format before torch 1.6, or none
+    with zipfile.ZipFile(path) as archive:
+        members = archive.infolist()
+    if sum(max(m.file_size, m.compress_size) for m in members) > path.stat().st_size:
+        raise CheckpointError(
+            f"{path}: refused, because it would become larger when it is unpacked; no program "
+            "saves weights like that"
+        )
 
 
 def model_state(checkpoint: Mapping[str, Any]) -> dict[str, Tensor]:
@@ -170,11 +184,14 @@ def model_state(checkpoint: Mapping[str, Any]) -> dict[str, Tensor]:
     ema = checkpoint.get("ema")
     state = ema.get("module") if isinstance(ema, Mapping) else None
     state = state or checkpoint.get("model") or checkpoint
-    tensors = {k.removeprefix("module."): v for k, v in state.items() if isinstance(v, Tensor)}
+    tensors = {
+        str(key).removeprefix("module."): value
+        for key, value in (state.items() if isinstance(state, Mapping) else ())
+        if isinstance(value, Tensor)
+    }
     if not tensors:
-        raise CheckpointError(
-            f"no weights under 'ema.module' or 'model'; the file holds {sorted(checkpoint)[:10]}"
-        )
+        held = sorted(map(str, checkpoint))[:10]
+        raise CheckpointError(f"no weights under 'ema.module' or 'model'; the file holds {held}")
     return tensors
 
 
@@ -269,6 +286,18 @@ def load_strict(model: nn.Module, state: Mapping[str, Tensor], *, source: str) -
     Raises:
         CheckpointError: naming `source` and what differs, if they are of another model.
     """
+    check_fits(model, state, source=source)
+    own = model.state_dict()
+    fitting = {k: state[k] for k in own if k in state and not _SIZE_DEPENDENT.search(k)}
+    model.load_state_dict(fitting, strict=False)
+
+
+def check_fits(model: nn.Module, state: Mapping[str, Tensor], *, source: str) -> None:
+    """Compare names and shapes; the model may be one that was only drawn.
+
+    Raises:
+        CheckpointError: as `load_strict`.
+    """
     own = {k: v.shape for k, v in model.state_dict().items() if not _SIZE_DEPENDENT.search(k)}
     theirs = {k: v.shape for k, v in state.items() if not _SIZE_DEPENDENT.search(k)}
     missing = [k for k in own if k not in theirs]
@@ -284,4 +313,3 @@ def load_strict(model: nn.Module, state: Mapping[str, Tensor], *, source: str) -
             f"other shapes {other[:3]} ({len(missing)}, {len(unknown)}, {len(other)} in all); "
             "use its own configuration, or tune from it instead of resuming"
         )
-    model.load_state_dict({k: state[k] for k in own if k in state}, strict=False)
