@@ -21,6 +21,7 @@ from rich.progress import (
 from rtdetrv2_pytorch.src.misc.errors import RTDETRError
 
 from .copying import plan_copy
+from .faults import KINDS, Fault
 from .instance import LOOPBACK, LocalInstance
 from .serve_options import add_serve_arguments
 from .storage.errors import StoreError
@@ -84,12 +85,20 @@ def _add_up(commands: "Commands[argparse.ArgumentParser]") -> argparse.ArgumentP
     parser.add_argument(
         "--port", type=int, default=DEFAULT_PORT, help="to listen on; 0 takes a free one"
     )
+    parser.add_argument(
+        "--fault",
+        action="append",
+        default=[],
+        metavar="KIND:METHOD:TIMES:SECONDS",
+        help=f"let something go wrong on purpose: {', '.join(KINDS)}; may be repeated",
+    )
     parser.set_defaults(run=_up)
     return parser
 
 
 def _up(options: argparse.Namespace) -> int:
-    instance = LocalInstance(options.root, options.host, options.port)
+    faults = [Fault.parse(text) for text in options.fault]
+    instance = LocalInstance(options.root, options.host, options.port, faults=faults)
     try:
         instance.bind()
     except OSError as error:

@@ -3,6 +3,7 @@
 import logging
 import socket
 import threading
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING
 import uvicorn
 
 from .authorization import instance_token
+from .faults import Fault, Faults
 from .server import create_app
 from .store import Store
 
@@ -35,15 +37,25 @@ class LocalInstance:
         host: to listen on; anything but the loopback can be reached from other machines.
         port: to listen on; 0 takes a free one.
         token: every call has to bring it; default: `API_TOKEN`, else the one in the root.
+        faults: that happen on purpose; `faults.replace` changes them while it runs.
     """
 
     def __init__(
-        self, root: Path, host: str = LOOPBACK, port: int = 0, token: str | None = None
+        self,
+        root: Path,
+        host: str = LOOPBACK,
+        port: int = 0,
+        token: str | None = None,
+        faults: Sequence[Fault] = (),
     ) -> None:
         self.store = Store(root)
         self.host = host
         self.token = token or instance_token(self.store.root)
+        self.faults = Faults(faults)
         self._wanted_port = port
+        self._gone_s: float | None = None  # how long nobody is to listen
+        self._is_stopping = threading.Event()
+        self._port: int | None = None
         self._socket: socket.socket | None = None
         self._server: uvicorn.Server | None = None
         self._thread: threading.Thread | None = None
@@ -55,9 +67,9 @@ class LocalInstance:
         Raises:
             RuntimeError: if it has not been started.
         """
-        if self._socket is None:
+        if self._port is None:
             raise RuntimeError("the instance has not been started")
-        return int(self._socket.getsockname()[1])
+        return self._port
 
     @property
     def address(self) -> str:
@@ -94,8 +106,9 @@ class LocalInstance:
             listener.close()
             raise
         self._socket = listener
+        self._port = int(listener.getsockname()[1])
         config = uvicorn.Config(
-            create_app(self.store, self.token),
+            create_app(self.store, self.token, self.faults, self._go),
             log_level="warning",
             access_log=False,  # it would show the token
             lifespan="off",
@@ -109,10 +122,29 @@ class LocalInstance:
 
     def serve(self) -> None:
         """Serve in this thread until SIGINT or SIGTERM."""
-        self.bind()
+        while True:
+            self.bind()
+            assert self._server is not None
+            assert self._socket is not None
+            self._server.run(sockets=[self._socket])
+            if self._gone_s is None:
+                return
+            seconds, self._gone_s = self._gone_s, None
+            self._wanted_port = self.port  # clients come back to where it was
+            self._socket.close()
+            if self._is_stopping.wait(seconds):
+                return
+            self._socket = None
+
+    def _go(self, seconds: float) -> None:
+        """Drop all connections and listen to nobody for a while, in the thread that serves."""
         assert self._server is not None
-        assert self._socket is not None
-        self._server.run(sockets=[self._socket])
+        self._gone_s = seconds
+        self._server.should_exit = self._server.force_exit = True
+        for listener in self._server.servers:
+            listener.close()
+        for connection in list(self._server.server_state.connections):
+            connection.transport.abort()  # type: ignore[attr-defined]
 
     def start(self) -> None:
         """Serve in another thread; returns when it answers."""
@@ -122,13 +154,15 @@ class LocalInstance:
 
     def stop(self) -> None:
         """End it; requests in flight have a few seconds."""
+        self._is_stopping.set()
         if self._server is not None:
             self._server.should_exit = True
         if self._thread is not None:
             self._thread.join(_STOP_TIMEOUT_S + 5)
         if self._socket is not None:
             self._socket.close()
-        self._socket = self._server = self._thread = None
+        self._socket = self._port = self._server = self._thread = None
+        self._is_stopping.clear()
 
     def __enter__(self) -> "LocalInstance":
         self.start()

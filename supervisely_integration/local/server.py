@@ -12,6 +12,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
 from .authorization import TokenCheck
+from .faults import FaultInjection, Faults
 from .routes import ROUTERS
 from .storage.errors import StoreError
 from .store import Store
@@ -21,16 +22,19 @@ logger = logging.getLogger(__name__)
 _METHOD_PREFIX = "/public/api/v3/"
 
 
-def create_app(store: Store, token: str) -> FastAPI:
+def create_app(store: Store, token: str, faults: Faults, go: Callable[[float], None]) -> FastAPI:
     """The ASGI application of an instance.
 
     Args:
         store: its data.
         token: every request has to bring it.
+        faults: that happen on purpose.
+        go: called with the seconds for which nobody is to listen.
     """
     # Without the pages of the API itself: they would load scripts from a CDN.
     app = FastAPI(title="Local Supervisely", docs_url=None, redoc_url=None, openapi_url=None)
     app.state.store = store
+    app.state.faults = faults
     for router in ROUTERS:
         app.include_router(router)
     app.add_exception_handler(StoreError, _handler(_answer_store_error))
@@ -39,6 +43,7 @@ def create_app(store: Store, token: str) -> FastAPI:
     app.add_exception_handler(sqlite3.OperationalError, _handler(_answer_database_error))
     app.add_exception_handler(OSError, _handler(_answer_disk_error))
     app.add_exception_handler(ClientDisconnect, _handler(_answer_disconnect))
+    app.add_middleware(FaultInjection, faults=faults, go=go)
     app.add_middleware(TokenCheck, token=token)
     return app
 

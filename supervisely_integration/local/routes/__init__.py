@@ -7,6 +7,7 @@ from . import (
     apps,
     datasets,
     entity_collections,
+    faults,
     figures,
     file_contents,
     files,
@@ -37,5 +38,6 @@ ROUTERS: tuple[APIRouter, ...] = (
     file_contents.router,
     tasks.router,
     apps.router,
+    faults.router,
     page.router,
 )
