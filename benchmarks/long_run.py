@@ -3,10 +3,13 @@
     python -m benchmarks.long_run --epochs 200
 
 PSS, the share of memory that is a process's own, is summed over the parent and its workers
-(/proc/*/smaps_rollup), so that shared pages are counted once.
+(/proc/*/smaps_rollup), so that shared pages are counted once. What the allocator of the parent
+keeps for the next epoch comes and goes by hundreds of MiB; it is given back before measuring.
 """
 
 import argparse
+import ctypes
+import gc
 import json
 import os
 import tempfile
@@ -33,6 +36,8 @@ class Meter(SilentEvents):
 
     def epoch_finished(self, report: EpochReport) -> None:
         """Read the system's own numbers of this process and its children."""
+        gc.collect()
+        ctypes.CDLL(None).malloc_trim(0)
         processes = [os.getpid(), *children(os.getpid())]
         self.pss_mib.append(sum(pss_mib(process) for process in processes))
         self.files.append(sum(open_files(process) for process in processes))

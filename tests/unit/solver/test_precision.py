@@ -62,3 +62,17 @@ def test_autocast_covers_the_model_only_where_it_is_mixed():
         with precision.Precision(dtype).autocast(CPU):
             assert linear(x).dtype is dtype
     assert str(precision.Precision(torch.bfloat16)) == "bfloat16"
+
+
+@pytest.mark.parametrize(
+    ("dtype", "has_it", "expected"),
+    [
+        (torch.float16, True, torch.bfloat16),
+        (torch.float16, False, torch.float32),
+        (torch.bfloat16, True, torch.float32),
+    ],
+)
+def test_what_is_more_exact(monkeypatch, dtype, has_it, expected):
+    monkeypatch.setattr(precision, "has_bfloat16", lambda device: has_it)
+    assert precision.Precision(dtype).more_exact(CPU).dtype is expected
+    assert precision.Precision(torch.float32).more_exact(CPU) is None

@@ -7,7 +7,8 @@ import torch
 from torch import nn
 
 from rtdetrv2_pytorch.src.misc.errors import OutOfMemory, TrainingDiverged
-from rtdetrv2_pytorch.src.solver import precision
+from rtdetrv2_pytorch.src.solver import precision, step
+from rtdetrv2_pytorch.src.solver.checkpointing import checkpoint_content, write_atomically
 from rtdetrv2_pytorch.src.solver.engine import evaluate, train_one_epoch
 from rtdetrv2_pytorch.src.solver.probing import find_micro_batch, worst_batch
 from rtdetrv2_pytorch.src.solver.setup import set_up
@@ -352,3 +353,30 @@ def test_gradients_that_stay_bad_in_half_precision_are_computed_more_exactly(
         run_epoch(state, cfg)
     assert str(state.precision) == "float32"
     assert state.global_step == 1  # the first step went on, the second did not
+
+
+def test_parts_weigh_their_share_of_the_boxes_of_all_ranks(monkeypatch):
+    """This rank has 3 and 1 boxes, the other 1 and 0: divided by 2, by 1 (not 0.5); whole: 2.5."""
+    other = torch.tensor([1.0, 0.0, 1.0])
+    monkeypatch.setattr(step.distributed, "all_reduce_mean", lambda mine: (mine + other) / 2)
+    targets = [{"labels": torch.zeros(n, dtype=torch.int64)} for n in (2, 1, 1)]
+    shares = step._shares_of_boxes(targets, [slice(0, 2), slice(2, 3)])
+    assert shares == pytest.approx([2 / 2.5, 1 / 2.5])
+
+
+def test_what_was_given_up_is_not_tried_again_after_a_resume(tmp_path, digits, monkeypatch):
+    monkeypatch.setattr(precision, "has_bfloat16", lambda device: True)
+    half = {"use_amp": True, "amp_dtype": "float16", "epoches": 1}
+    cfg = tiny_config(tmp_path, digits, **half)
+    state, position = set_up(cfg)
+    step.fall_back(state, TrainingDiverged("bad"))
+    state.micro_batches.size = 1
+    write_atomically(checkpoint_content(cfg, state, position, None), tmp_path / "last.pth")
+    last = str(tmp_path / "last.pth")
+
+    resumed, _ = set_up(tiny_config(tmp_path, digits, resume=last, **half))
+    assert str(resumed.precision) == "bfloat16"
+    assert resumed.scaler.get_scale() == 1.0
+    assert resumed.micro_batches.size == 1
+    chosen, _ = set_up(tiny_config(tmp_path, digits, resume=last, micro_batch_size=2, **half))
+    assert chosen.micro_batches.size == 2
