@@ -2,14 +2,12 @@
 
     python -m benchmarks.long_run --epochs 200
 
-PSS, the share of memory that is a process's own, is summed over the parent and its workers
-(/proc/*/smaps_rollup), so that shared pages are counted once. What the allocator of the parent
-keeps for the next epoch comes and goes by hundreds of MiB; it is given back before measuring.
+PSS counts a page that several processes share once, over all of them (/proc/*/smaps_rollup). It is
+summed over the parent and its workers, for memory and shared memory. Pages of files, such as
+torch's libraries, are left out: their share changes whenever another program starts or ends.
 """
 
 import argparse
-import ctypes
-import gc
 import json
 import os
 import tempfile
@@ -36,8 +34,6 @@ class Meter(SilentEvents):
 
     def epoch_finished(self, report: EpochReport) -> None:
         """Read the system's own numbers of this process and its children."""
-        gc.collect()
-        ctypes.CDLL(None).malloc_trim(0)
         processes = [os.getpid(), *children(os.getpid())]
         self.pss_mib.append(sum(pss_mib(process) for process in processes))
         self.files.append(sum(open_files(process) for process in processes))
@@ -50,9 +46,10 @@ def children(process: int) -> list[int]:
 
 
 def pss_mib(process: int) -> float:
-    """Proportional set size in MiB."""
+    """Proportional set size in MiB, without pages of files."""
     lines = Path(f"/proc/{process}/smaps_rollup").read_text().splitlines()
-    return next(int(line.split()[1]) for line in lines if line.startswith("Pss:")) / 1024
+    kinds = ("Pss_Anon:", "Pss_Shmem:")
+    return sum(int(line.split()[1]) for line in lines if line.startswith(kinds)) / 1024
 
 
 def open_files(process: int) -> int:

@@ -16,6 +16,6 @@ def test_the_slope_is_the_growth_per_epoch():
 def test_memory_and_open_files_do_not_grow(tmp_path):
     meter = run(tmp_path, 60)
     assert len(meter.pss_mib) == 60
-    assert meter.pss_mib[0] > 100  # torch alone needs that: the processes were found
+    assert meter.pss_mib[0] > 100  # the network with its moments needs that
     assert slope(meter.pss_mib[SETTLED:]) < 0.5
     assert max(meter.files[SETTLED:]) <= meter.files[SETTLED]
