@@ -17,5 +17,5 @@ def test_memory_and_open_files_do_not_grow(tmp_path):
     meter = run(tmp_path, 60)
     assert len(meter.pss_mib) == 60
     assert meter.pss_mib[0] > 100  # the network with its moments needs that
-    assert slope(meter.pss_mib[SETTLED:]) < 0.5
+    assert slope(meter.pss_mib[SETTLED:]) < 0.5, meter.pss_mib
     assert max(meter.files[SETTLED:]) <= meter.files[SETTLED]
