@@ -60,8 +60,8 @@ class DetectionDataset(Dataset[Item | None]):
         self.seed = seed
         self.unreadable = unreadable
         # Shared with the workers, which live longer than an epoch.
-        self._epoch = torch.zeros((), dtype=torch.int64).share_memory_()
-        self._is_unreadable = torch.zeros(len(annotations), dtype=torch.bool).share_memory_()
+        self._epoch = _shared(torch.zeros((), dtype=torch.int64))
+        self._is_unreadable = _shared(torch.zeros(len(annotations), dtype=torch.bool))
         self._reported: set[int] = set()
 
     @property
@@ -162,6 +162,15 @@ def boxes_inside(boxes_xyxy: np.ndarray, size_wh: tuple[int, int]) -> tuple[np.n
     """
     boxes = boxes_xyxy.clip(0, (*size_wh, *size_wh))
     return boxes, (boxes[:, 2] > boxes[:, 0]) & (boxes[:, 3] > boxes[:, 1])
+
+
+def _shared(tensor: Tensor) -> Tensor:
+    """Move to shared memory; where there is none, there are no workers to share with either."""
+    try:
+        return tensor.share_memory_()
+    except RuntimeError as error:
+        logger.debug("no shared memory: %s", error)
+        return tensor
 
 
 def _make_sample(pixels: np.ndarray, record: ImageRecord) -> Sample:

@@ -63,6 +63,19 @@ def test_a_box_beyond_the_image_is_left_out_of_training(write_coco):
     assert data[0][1]["boxes"].tolist() == [[4, 3, 14, 11]]
 
 
+def test_without_shared_memory_it_still_reads(augmented, monkeypatch):
+    def refuse(tensor):
+        raise RuntimeError("unable to open shared memory object: Read-only file system (30)")
+
+    expected = augmented()
+    monkeypatch.setattr(torch.Tensor, "share_memory_", refuse)
+    data = augmented()
+    for one in (expected, data):
+        one.set_epoch(4)
+    assert data.epoch == 4
+    assert same(data[2], expected[2])
+
+
 def test_an_item_depends_on_seed_epoch_and_index_only(augmented):
     data = augmented(seed=3)
     first = [data[i] for i in range(6)]
