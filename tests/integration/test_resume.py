@@ -182,7 +182,7 @@ def test_another_model_cannot_be_resumed(tmp_path, digits):
 
 
 def test_a_stop_can_come_from_another_thread(tmp_path, digits):
-    solver = DetSolver(tiny_config(tmp_path, digits, epoches=500))
+    solver = DetSolver(tiny_config(tmp_path, digits, epoches=500, checkpoint_freq=0))
     timer = threading.Timer(1.5, solver.stop, args=["thread"])
     timer.start()
     result = solver.fit()

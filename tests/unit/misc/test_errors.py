@@ -13,6 +13,7 @@ from rtdetrv2_pytorch.src.misc import errors
         ("CheckpointError", Exception),
         ("ExportError", Exception),
         ("TrainingDiverged", ArithmeticError),
+        ("OutOfMemory", Exception),
     ],
 )
 def test_every_error_is_caught_as_ours_and_as_the_builtin_it_is(name, builtin):
@@ -25,5 +26,5 @@ def test_every_error_is_caught_as_ours_and_as_the_builtin_it_is(name, builtin):
 def test_a_user_error_is_not_mistaken_for_a_bug():
     bugs = (TypeError, KeyError, AttributeError, RuntimeError, OSError)
     kinds = [kind for kind in vars(errors).values() if isinstance(kind, type)]
-    assert len(kinds) == 6
+    assert len(kinds) == 7
     assert not [kind for kind in kinds if issubclass(kind, bugs)]
