@@ -164,7 +164,7 @@ async def _refuse(send: Send, fault: Fault, method: str) -> None:
 
 
 class _Damaging:
-    """Changes the byte in the middle of the first piece of an answer."""
+    """Changes the byte in the middle of the first piece of an answer that is no head of a part."""
 
     def __init__(self, send: Send) -> None:
         self._send = send
@@ -172,7 +172,7 @@ class _Damaging:
 
     async def __call__(self, message: Message) -> None:
         body = message.get("body", b"")
-        if body and not self._is_done:
+        if body and not body.startswith(b"--") and not self._is_done:
             self._is_done = True
             middle = len(body) // 2
             changed = body[:middle] + bytes([body[middle] ^ 0xFF]) + body[middle + 1 :]

@@ -1,6 +1,7 @@
 """Every work-around for the Supervisely SDK (6.74.51), each with the pitfall that it answers.
 
-Those for its model benchmark are in `benchmark_patches`, those for exports in `export_patches`.
+Those for its model benchmark are in `benchmark_patches`, those for exports in `export_patches`, and
+those for uploads and downloads in `transfer_patches`.
 `tests/app/test_sdk_patches.py` asks the bare SDK about each of them: a test that fails there says
 that the work-around is no longer needed.
 """
@@ -35,6 +36,7 @@ from .progress import show_logs
 from .run_config import check_hyperparameters, find_base_config
 from .run_folder import Items, RunFolder, SavedRun, fingerprint
 from .stopping import Stage, StopControl, Stopped
+from .transfer_patches import replace_damaged, send_whole_bodies_again
 from .workflow import TrainingRequest
 
 logger = logging.getLogger(__name__)
@@ -121,6 +123,7 @@ class TrainApp(ExportingTrainApp):
     def __init__(self, **options: Any) -> None:
         put_tools_on_path()
         offer_all_shapes()
+        send_whole_bodies_again()
         show_logs(sly.logger.handlers)
         self.stop_control = StopControl(self._leave)
         self.stop_flag = self.stop_control.flag
@@ -261,8 +264,11 @@ class TrainApp(ExportingTrainApp):
         present = images_on_disk(Path(self.project_dir))
         expected = {}
         for path, dataset in self._selected_datasets():
+            images = self._api.image.get_list(dataset.id)
             if len(present.get(path, ())) < dataset.images_count:
-                expected[path] = [image.name for image in self._api.image.get_list(dataset.id)]
+                expected[path] = [image.name for image in images]
+            folder = Path(self.project_dir, *path.replace("/", "/datasets/").split("/"), "img")
+            replace_damaged(self._api, folder, images)
         check_complete(Path(self.project_dir), expected)
 
     def _selected_datasets(self) -> list[tuple[str, Any]]:

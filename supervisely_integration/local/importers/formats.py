@@ -1,5 +1,7 @@
 """Which format a folder has, and the reader for it."""
 
+import os
+import stat
 from pathlib import Path
 from typing import get_args
 
@@ -42,12 +44,39 @@ def read(folder: Path, format: FormatName | None = None) -> ImportSource:
         format: of the data set; default: the one it looks like.
 
     Raises:
-        DatasetError: if nothing of it can be read.
+        DatasetError: if nothing of it can be read, or it holds links that lead out of it.
     """
     chosen = format or detect_format(folder)
     if chosen not in _FORMATS:
         raise DatasetError(f"format {chosen!r} is unknown; choose one of {', '.join(_NAMES)}")
-    return _FORMATS[chosen].read(_unwrapped(_existing(folder)))
+    _refuse_ways_out(_existing(folder))
+    return _FORMATS[chosen].read(_unwrapped(folder))
+
+
+def _refuse_ways_out(folder: Path) -> None:
+    """A folder from elsewhere holds its own files: no links to those of this machine, no pipes.
+
+    Raises:
+        DatasetError: naming the first one.
+    """
+    root = folder.resolve()
+    for parent, folders, files in os.walk(root):
+        for name in folders:
+            if Path(parent, name).is_symlink():
+                raise DatasetError(
+                    f"{Path(parent, name)}: a link to a folder, which is not followed; put the "
+                    "folder itself there"
+                )
+        for name in files:
+            path = Path(parent, name)
+            mode = path.lstat().st_mode
+            if stat.S_ISLNK(mode) and not Path(os.path.realpath(path)).is_relative_to(root):
+                raise DatasetError(
+                    f"{path}: a link out of the folder, which is not followed; put the file itself "
+                    "there"
+                )
+            if not stat.S_ISLNK(mode) and not stat.S_ISREG(mode):
+                raise DatasetError(f"{path}: a pipe or device and no file; remove it")
 
 
 def _existing(folder: Path) -> Path:

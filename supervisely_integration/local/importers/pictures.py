@@ -11,6 +11,7 @@ from PIL import Image, ImageFile, ImageOps
 
 from rtdetrv2_pytorch.src.misc.errors import DatasetError
 
+MAX_PIXELS = 2 * 89_478_485  # where Pillow refuses
 _EXIF_ORIENTATION = 0x0112
 _SIDEWAYS = (5, 6, 7, 8)  # orientations that swap width and height
 _DRAFT = 8  # JPEG decoders can make a picture of 1/8 of the size much faster
@@ -70,6 +71,8 @@ def read_picture(path: Path) -> Picture:
     try:
         with _truncation_noticed(), Image.open(path) as file:
             width, height = file.size
+            if width * height > MAX_PIXELS:  # the SDK switches off the check of Pillow
+                raise Image.DecompressionBombError
             orientation = file.getexif().get(_EXIF_ORIENTATION, 1)
             # Decoding all of it is the only way to notice that the end is missing.
             file.draft("RGB", (width // _DRAFT, height // _DRAFT))
@@ -78,7 +81,7 @@ def read_picture(path: Path) -> Picture:
         raise DatasetError("image file missing") from error
     except Image.DecompressionBombError as error:
         raise DatasetError("image is too large to be decoded safely") from error
-    except (OSError, ValueError, SyntaxError, EOFError, OverflowError) as error:
+    except Exception as error:  # noqa: BLE001 (what a damaged file raises depends on its format)
         raise DatasetError("image cannot be read") from error
     return Picture((width, height), orientation if orientation in range(2, 9) else 1)
 

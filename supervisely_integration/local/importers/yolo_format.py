@@ -9,6 +9,7 @@ from typing import Any
 import yaml
 
 from rtdetrv2_pytorch.src.misc.errors import DatasetError
+from rtdetrv2_pytorch.src.misc.limits import read_yaml
 
 from .pictures import Picture, clip_box, clip_polygon, read_picture
 from .source import (
@@ -101,8 +102,8 @@ def _yaml_file(folder: Path) -> Path | None:
 
 def _read_yaml(path: Path) -> Mapping[str, Any]:
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8-sig"))
-    except (OSError, ValueError, yaml.YAMLError, RecursionError):
+        content = read_yaml(path.read_text(encoding="utf-8-sig"))
+    except (OSError, ValueError, yaml.YAMLError):
         return {}
     return content if isinstance(content, dict) else {}
 
@@ -228,7 +229,7 @@ def _parse(line: str, layout: _Layout) -> tuple[str | None, list[float] | None]:
         number, values = float(first), [float(token) for token in rest]
     except ValueError:
         return None, None
-    title = layout.names.get(int(number)) if number == number // 1 else None
+    title = layout.names.get(int(number)) if number.is_integer() else None
     if layout.has_keypoints:
         values = values[:_BOX_NUMBERS]
     is_polygon = len(values) >= 6 and len(values) % 2 == 0

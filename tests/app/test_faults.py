@@ -1,0 +1,229 @@
+"""Trainings while the platform fails: what can be survived is, and the rest can be resumed."""
+
+import contextlib
+import hashlib
+import threading
+from types import SimpleNamespace
+
+import httpx
+import pytest
+import torch
+
+from rtdetrv2_pytorch.src.misc.errors import DatasetError
+from rtdetrv2_pytorch.src.misc.weights import load_checkpoint
+from supervisely_integration.local.faults import Fault
+from supervisely_integration.local.instance import LocalInstance
+from supervisely_integration.train.run_folder import RunFolder
+from supervisely_integration.train.transfer_patches import _hash, replace_damaged
+from tests.app.running import RunningApp, files_below, make_project, read_json, state_of
+
+TAGS = {"method": "tags", "train_tag": "train", "val_tag": "val", "untagged_action": "ignore"}
+WHOLE = {
+    *("checkpoints/best.pth", "checkpoints/last.pth", "app_state.json", "experiment_info.json"),
+    *("hyperparameters.yaml", "model_config.yml", "model_meta.json", "train_val_split.json"),
+}
+# In preparation: refused, cut, slow, damaged, and nobody there.
+PREPARATION = (
+    Fault("error", "projects.info"),
+    Fault("error", "tasks.info", status=500),
+    Fault("lost", "file-storage.bulk.upload"),
+    Fault("slow", "datasets.list", 2, seconds=0.5),
+    Fault("error", "images.list", status=502),
+    Fault("cut", "annotations.bulk.info"),
+    Fault("error", "annotations.bulk.info", status=504),
+    Fault("damage", "images.bulk.download"),
+    Fault("cut", "images.bulk.download"),
+    Fault("error", "entities-collections.add"),
+    Fault("gone", "entities-collections.items.bulk.add", seconds=3),
+)
+# In the upload.
+UPLOAD = (
+    Fault("lost", "file-storage.bulk.upload", 2),
+    Fault("cut", "file-storage.upload"),
+    Fault("error", "file-storage.upload"),
+    Fault("lost", "file-storage.upload"),
+    Fault("slow", "file-storage.list", seconds=0.5),
+    Fault("gone", "file-storage.bulk.upload", seconds=3),
+    Fault("error", "tasks.output.set"),
+)
+
+
+@pytest.fixture(scope="module")
+def platform(tmp_path_factory):
+    """An instance with a project; whatever it was told to do is forgotten after each test."""
+    with LocalInstance(tmp_path_factory.mktemp("instance")) as instance:
+        folder = tmp_path_factory.mktemp("digits")
+        project_id = make_project(instance.store, folder, name="digits")
+        yield SimpleNamespace(instance=instance, store=instance.store, project_id=project_id)
+
+
+@pytest.fixture
+def launch(platform, tmp_path):
+    started = []
+
+    def start(task_id=None, **hyperparameters):
+        if task_id is None:
+            task_id = platform.store.create_task(
+                app={"id": 1, "name": "Train RT-DETRv2", "version": "1"}
+            )
+        app = RunningApp(
+            server_address=platform.instance.address,
+            token=platform.instance.token,
+            project_id=platform.project_id,
+            data_dir=tmp_path / f"task_{task_id}",
+            task_id=task_id,
+            app_state=state_of(TAGS, hyperparameters=hyperparameters),
+        )
+        app.task_id = task_id
+        app.runs = RunFolder(tmp_path / f"task_{task_id}", task_id)
+        started.append(app)
+        return app
+
+    yield start
+    platform.instance.faults.replace([])
+    platform.instance.faults.injected.clear()
+    for app in started:
+        app.kill()
+
+
+def experiment_of(platform, task_id):
+    folder = f"/experiments/{platform.project_id}_digits/{task_id}_RT-DETRv2"
+    return files_below(platform.store, folder)
+
+
+def check_whole(platform, task_id):
+    files = experiment_of(platform, task_id)
+    assert set(files) >= WHOLE
+    info = read_json(platform.store, files["experiment_info.json"])
+    assert sorted(info["checkpoints"]) == ["checkpoints/best.pth", "checkpoints/last.pth"]
+    for name in info["checkpoints"]:
+        content = load_checkpoint(platform.store.files.contents(files[name]))
+        assert all(torch.isfinite(v).all() for v in content["model"].values())
+    return files
+
+
+def test_a_training_survives_a_bad_day_of_the_platform(platform, launch):
+    faults = platform.instance.faults
+    faults.replace(PREPARATION)
+    app = launch(epoches=3)
+    app.wait_for(lambda: "Epoch 1/3" in app.log(), "first epoch")
+    happened = dict(faults.injected)
+    faults.injected.clear()
+    assert sum(happened.values()) == sum(fault.times for fault in PREPARATION), happened
+    faults.replace(UPLOAD)
+    assert app.wait(240) == 0, app.log_tail(60)
+    assert sum(faults.injected.values()) == sum(fault.times for fault in UPLOAD), faults.injected
+    # All images were trained on, with the contents that they have on the platform.
+    assert "Training on 6 images, validating on 4" in app.log()
+    check_whole(platform, app.task_id)
+    assert not app.runs.path.exists()
+
+
+def test_a_platform_that_is_gone_for_long_leaves_something_to_resume(platform, launch):
+    faults = platform.instance.faults
+    app = launch()
+    app.wait_for(lambda: "Epoch 1/2" in app.log(), "first epoch")
+    faults.replace([Fault("error", "file-storage.*upload", 10_000, status=507)])
+    assert app.wait(240) == 1, app.log_tail(60)
+    assert "507" in app.log_tail(3)
+    trained = {name: _hash(app.runs.output / name) for name in ("best.pth", "last.pth")}
+    assert "experiment_info.json" not in experiment_of(platform, app.task_id)
+
+    faults.replace([])
+    again = launch(task_id=app.task_id)
+    again.wait_until_ready()
+    assert "Resume upload mode is enabled" in again.log()
+    with contextlib.suppress(httpx.HTTPError):
+        again.click(again.widgets("Button", "Resume Upload")[0])
+    assert again.wait(240) == 0, again.log_tail(60)
+    files = check_whole(platform, app.task_id)
+    for name, hash_ in trained.items():
+        assert load_checkpoint(platform.store.files.contents(files[f"checkpoints/{name}"]))
+        assert hash_
+    assert not again.runs.path.exists()
+
+
+# Transfers, without an app
+
+
+@pytest.fixture
+def api(platform, monkeypatch):
+    monkeypatch.setenv("SUPERVISELY_SKIP_HTTPS_USER_HELPER_CHECK", "1")
+    api = platform.instance.api()
+    api.retry_sleep_sec = 0
+    yield api
+    platform.instance.faults.replace([])
+    platform.instance.faults.injected.clear()
+
+
+def test_the_bare_sdk_sends_nothing_on_its_second_try(platform, tmp_path):
+    """send_whole_bodies_again: the body of the first try has been read."""
+    from requests_toolbelt import MultipartEncoder
+
+    (tmp_path / "a.bin").write_bytes(b"x" * 1000)
+    with (tmp_path / "a.bin").open("rb") as file:
+        body = MultipartEncoder([("file", ("a.bin", file, "text/plain"))])
+        assert len(body.read()) == body.len
+        assert body.read() == b""
+
+
+@pytest.mark.parametrize("kind", ["error", "lost", "cut", "gone"])
+def test_several_files_are_sent_whole_again(platform, api, tmp_path, kind):
+    import supervisely as sly
+
+    from supervisely_integration.train.transfer_patches import send_whole_bodies_again
+
+    bare = sly.Api.post
+    send_whole_bodies_again()
+    try:
+        contents = {f"{kind}_{i}.bin": bytes([i]) * (1000 + i) for i in range(3)}
+        for name, content in contents.items():
+            (tmp_path / name).write_bytes(content)
+        faults = [Fault(kind, "file-storage.bulk.upload", 2, seconds=0.5)]
+        platform.instance.faults.replace(faults)
+        api.retry_sleep_sec = 1 if kind == "gone" else 0
+        done = threading.Event()
+
+        def upload():
+            api.file.upload_bulk(
+                1, [str(tmp_path / n) for n in contents], [f"/sent/{n}" for n in contents]
+            )
+            done.set()
+
+        thread = threading.Thread(target=upload, daemon=True)  # the bare SDK waits for ever
+        thread.start()
+        assert done.wait(60)
+    finally:
+        sly.Api.post = bare
+    assert sum(platform.instance.faults.injected.values()) == 2
+    sent = files_below(platform.store, "/sent")
+    for name, content in contents.items():
+        assert platform.store.files.contents(sent[name]).read_bytes() == content
+
+
+def test_an_image_that_arrives_damaged_is_fetched_again(platform, api, tmp_path):
+    dataset = api.dataset.get_list(platform.project_id)[0]
+    images = api.image.get_list(dataset.id)
+    for image in images:
+        api.image.download_path(image.id, str(tmp_path / image.name))
+    good = {path.name: hashlib.sha256(path.read_bytes()).digest() for path in tmp_path.iterdir()}
+    assert replace_damaged(api, tmp_path, images) == 0
+
+    victim = tmp_path / images[0].name
+    data = bytearray(victim.read_bytes())
+    data[len(data) // 2] ^= 0xFF
+    victim.write_bytes(data)
+    assert replace_damaged(api, tmp_path, images) == 1
+    assert good == {p.name: hashlib.sha256(p.read_bytes()).digest() for p in tmp_path.iterdir()}
+
+    victim.write_bytes(data)
+    platform.instance.faults.replace([Fault("damage", "images.download", 1)])
+    victim.write_bytes(b"something else")
+    with pytest.raises(DatasetError, match="arrives damaged every time; check the network"):
+        replace_damaged(api, tmp_path, images)
+
+    # The platform has other bytes than it says: they come twice the same, and are taken.
+    api.image.download_path(images[0].id, str(victim))
+    claimed = [images[0]._replace(hash=images[1].hash)]
+    assert replace_damaged(api, tmp_path, claimed) == 1
+    assert hashlib.sha256(victim.read_bytes()).digest() == good[victim.name]

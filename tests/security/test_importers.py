@@ -1,0 +1,172 @@
+"""Folders from elsewhere: nothing outside of them is read, and nothing in them explodes."""
+
+import os
+import struct
+import zlib
+
+import pytest
+from PIL import Image
+
+from rtdetrv2_pytorch.src.misc.errors import DatasetError
+from supervisely_integration.local.importers import import_folder, read
+from supervisely_integration.local.store import Store, StoreError
+from tests.security.peak import at_most
+
+MB = 1 << 20
+
+
+def picture(path, size=(20, 10)):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("RGB", size, (1, 2, 3)).save(path)
+
+
+def bomb(path, side):
+    """A PNG of a few bytes that says it has side x side pixels, all of them black."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+
+    def chunk(kind, data):
+        return (
+            struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+        )
+
+    header = struct.pack(">IIBBBBB", side, side, 1, 0, 0, 0, 0)
+    rows = zlib.compress(bytes((side // 8 + 1) * min(side, 1000)))
+    path.write_bytes(
+        b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", rows) + chunk(b"IEND", b"")
+    )
+
+
+@pytest.fixture
+def yolo(tmp_path):
+    folder = tmp_path / "data"
+    picture(folder / "images" / "train" / "a.png")
+    (folder / "labels" / "train").mkdir(parents=True)
+    (folder / "labels" / "train" / "a.txt").write_text("0 0.5 0.5 0.5 0.5\n")
+    (folder / "data.yaml").write_text("names: [cat]\ntrain: images/train\n")
+    return folder
+
+
+@pytest.fixture
+def outside(tmp_path):
+    picture(tmp_path / "private" / "images" / "secret.png")
+    (tmp_path / "private" / "secret.txt").write_text("a secret")
+    return tmp_path / "private"
+
+
+def test_the_honest_one_is_read(yolo):
+    assert [item.name for item in read(yolo).items] == ["a.png"]
+
+
+def test_a_link_within_the_folder_is_read(yolo):
+    (yolo / "images" / "train" / "b.png").symlink_to("a.png")
+    assert [item.name for item in read(yolo).items] == ["a.png", "b.png"]
+
+
+@pytest.mark.parametrize(
+    ("link", "target"),
+    [
+        ("images/train/b.png", "images/secret.png"),
+        ("labels/train/b.txt", "secret.txt"),
+        ("classes.txt", "secret.txt"),
+        ("images/val", "images"),
+        ("more", ""),
+    ],
+)
+def test_links_out_of_the_folder_are_not_followed(yolo, outside, link, target):
+    (yolo / link).symlink_to(outside / target)
+    with pytest.raises(DatasetError, match="which is not followed; put the f.* itself there"):
+        read(yolo)
+
+
+def test_links_in_circles_end(yolo):
+    (yolo / "images" / "again").symlink_to(yolo)
+    with pytest.raises(DatasetError, match="a link to a folder"):
+        read(yolo)
+
+
+def test_a_pipe_is_not_waited_for(yolo):
+    os.mkfifo(yolo / "images" / "train" / "b.png")
+    with pytest.raises(DatasetError, match="a pipe or device"):
+        read(yolo)
+
+
+@pytest.mark.parametrize("line", ["../../private/images/secret.png", "{outside}/images/secret.png"])
+def test_lists_of_images_do_not_lead_out(yolo, outside, line):
+    (yolo / "train.txt").write_text(f"images/train/a.png\n{line.format(outside=outside)}\n")
+    (yolo / "data.yaml").write_text("names: [cat]\ntrain: train.txt\n")
+    source = read(yolo)
+    assert [item.name for item in source.items] == ["a.png"]
+    assert [skip.reason for skip in source.skipped] == ["image outside of the folder"]
+
+
+def test_a_voc_list_does_not_lead_out(tmp_path, outside):
+    folder = tmp_path / "data"
+    picture(folder / "a.png")
+    (folder / "a.xml").write_text("<annotation/>")
+    lines = ["a.png a.xml", "../private/images/secret.png a.xml", "a.png ../private/secret.xml"]
+    (folder / "train.txt").write_text("\n".join(lines))
+    source = read(folder, "voc")
+    assert [item.name for item in source.items] == ["a.png"]
+    assert {skip.reason for skip in source.skipped} == {"path outside of the folder"}
+
+
+def test_entities_of_xml_do_not_explode_and_read_no_files(tmp_path, outside):
+    folder = tmp_path / "data"
+    entities = "".join(f'<!ENTITY a{i} "{f"&a{i - 1};" * 10}">' for i in range(1, 12))
+    laughs = f'<!DOCTYPE x [<!ENTITY a0 "ha">{entities}]><annotation><o>&a11;</o></annotation>'
+    secret = outside / "secret.txt"
+    reads = f'<!DOCTYPE x [<!ENTITY s SYSTEM "file://{secret}">]><annotation><object><name>&s;</name></object></annotation>'
+    deep = "<a>" * 100_000
+    for name, text in {"laughs": laughs, "reads": reads, "deep": deep}.items():
+        picture(folder / f"{name}.png")
+        (folder / f"{name}.xml").write_text(text)
+    (folder / "train.txt").write_text(
+        "\n".join(f"{n}.png {n}.xml" for n in ("laughs", "reads", "deep"))
+    )
+    with at_most(64 * MB):
+        source = read(folder, "voc")
+        assert list(source.items) == []
+    assert [skip.reason for skip in source.skipped] == ["annotation file that cannot be read"] * 3
+
+
+def test_an_image_bomb_is_skipped(yolo, monkeypatch):
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", None)  # as importing the SDK does
+    bomb(yolo / "images" / "train" / "bomb.png", 60_000)
+    with at_most(64 * MB):
+        source = read(yolo)
+        assert [item.name for item in source.items] == ["a.png"]
+    assert [skip.reason for skip in source.skipped] == ["image is too large to be decoded safely"]
+
+
+def test_yaml_of_a_data_set_does_not_explode(yolo):
+    laughs = "a0: &a0 [ha]\n" + "".join(
+        f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 9)}]\n" for i in range(1, 30)
+    )
+    (yolo / "data.yaml").write_text(f"{laughs}names: [*a29]\n")
+    with at_most(64 * MB), pytest.raises(DatasetError):
+        read(yolo, "yolo")
+
+
+def test_names_are_kept_as_text_and_write_nowhere(tmp_path, yolo):
+    evil = "../../<img src=x onerror=hack()>"
+    (yolo / "data.yaml").write_text(f"names: ['{evil}']\ntrain: images/train\n")
+    store = Store(tmp_path / "root")
+    before = {path for path in tmp_path.rglob("*") if path.is_file()}
+    report = import_folder(store, yolo, name=evil)
+    assert store.projects.info(report.project_id)["name"] == evil
+    new = {path for path in tmp_path.rglob("*") if path.is_file()} - before
+    assert all(path.is_relative_to(store.root) for path in new)
+
+
+# Archives: the instance makes tar files of Team Files, and unpacks nothing
+
+
+def test_paths_in_team_files_do_not_climb(tmp_path):
+    store = Store(tmp_path / "root")
+    for path in ("/../a", "a/../../b", "/a\0b", "", "/"):
+        try:
+            store.files.put_path(1, path, b"x")
+        except StoreError:
+            continue
+    names = [entry["path"] for entry in store.files.entries(1, "/")]
+    assert all(".." not in name.split("/") for name in names)
