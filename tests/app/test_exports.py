@@ -66,3 +66,18 @@ def test_an_export_that_fails_is_the_last_error_told(exported):
     errors = [line for line in exported.log.splitlines() if '"level": "error"' in line]
     last = errors[-1]
     assert "The experiment is complete, but not its exports: TensorRT cannot be used here" in last
+
+
+@pytest.mark.slow
+def test_the_token_is_in_no_log_and_in_no_file(instance, exported):
+    """The app has it from its environment, as on the platform."""
+    assert len(instance.token) >= 32
+    assert instance.token not in exported.log
+    secret = instance.token.encode()
+    leaking = [
+        name
+        for name, record in exported.files.items()
+        if secret in exported.store.files.contents(record).read_bytes()
+    ]
+    assert exported.files
+    assert leaking == []
