@@ -14,7 +14,8 @@ from rtdetrv2_pytorch.src.misc.weights import load_checkpoint
 from supervisely_integration.local.faults import Fault
 from supervisely_integration.local.instance import LocalInstance
 from supervisely_integration.train.run_folder import RunFolder
-from supervisely_integration.train.transfer_patches import _hash, replace_damaged
+from supervisely_integration.train.transfer_patches import replace_damaged
+from tests.app.processes import command_lines, listening_addresses
 from tests.app.running import RunningApp, files_below, make_project, read_json, state_of
 
 TAGS = {"method": "tags", "train_tag": "train", "val_tag": "val", "untagged_action": "ignore"}
@@ -102,6 +103,24 @@ def check_whole(platform, task_id):
     return files
 
 
+def check_hidden(platform, app):
+    """The token is in the environment of the app, as on the platform, and nowhere else."""
+    token = platform.instance.token
+    session = app.process.pid
+    lines = command_lines(session)
+    assert any("uvicorn" in line for line in lines)
+    assert any("tensorboard" in line for line in lines)
+    assert not [line for line in lines if token in line]
+    assert listening_addresses(session) <= {"127.0.0.1", "::1"}
+    assert listening_addresses(session)
+    folders = (app.log_file.parent, platform.store.root)
+    files = [path for folder in folders for path in folder.rglob("*") if path.is_file()]
+    assert app.log_file in files
+    holding = [path for path in files if token.encode() in path.read_bytes()]
+    assert holding == [platform.store.root / "token"]
+    assert holding[0].stat().st_mode & 0o777 == 0o600
+
+
 def test_a_training_survives_a_bad_day_of_the_platform(platform, launch):
     faults = platform.instance.faults
     faults.replace(PREPARATION)
@@ -123,10 +142,11 @@ def test_a_platform_that_is_gone_for_long_leaves_something_to_resume(platform, l
     faults = platform.instance.faults
     app = launch()
     app.wait_for(lambda: "Epoch 1/2" in app.log(), "first epoch")
+    check_hidden(platform, app)
     faults.replace([Fault("error", "file-storage.*upload", 10_000, status=507)])
     assert app.wait(240) == 1, app.log_tail(60)
     assert "507" in app.log_tail(3)
-    trained = {name: _hash(app.runs.output / name) for name in ("best.pth", "last.pth")}
+    trained = {n: load_checkpoint(app.runs.output / n)["model"] for n in ("best.pth", "last.pth")}
     assert "experiment_info.json" not in experiment_of(platform, app.task_id)
 
     faults.replace([])
@@ -137,9 +157,9 @@ def test_a_platform_that_is_gone_for_long_leaves_something_to_resume(platform, l
         again.click(again.widgets("Button", "Resume Upload")[0])
     assert again.wait(240) == 0, again.log_tail(60)
     files = check_whole(platform, app.task_id)
-    for name, hash_ in trained.items():
-        assert load_checkpoint(platform.store.files.contents(files[f"checkpoints/{name}"]))
-        assert hash_
+    for name, weights in trained.items():  # the training is not lost, and not another one
+        arrived = load_checkpoint(platform.store.files.contents(files[f"checkpoints/{name}"]))
+        assert all(torch.equal(arrived["model"][key], value) for key, value in weights.items())
     assert not again.runs.path.exists()
 
 

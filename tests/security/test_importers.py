@@ -123,7 +123,7 @@ def test_entities_of_xml_do_not_explode_and_read_no_files(tmp_path, outside):
     (folder / "train.txt").write_text(
         "\n".join(f"{n}.png {n}.xml" for n in ("laughs", "reads", "deep"))
     )
-    with at_most(64 * MB):
+    with at_most(200 * MB):  # the parser gives up at 8 MB of text; all of it would be 200 GB
         source = read(folder, "voc")
         assert list(source.items) == []
     assert [skip.reason for skip in source.skipped] == ["annotation file that cannot be read"] * 3

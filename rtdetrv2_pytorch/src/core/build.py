@@ -133,7 +133,10 @@ class Sections:
             raise ConfigError(f"{at} = {description!r}: give a component's name, or {{type: name}}")
         component(name, at)
         name = ALIASES.get(name, name)
-        return name, {**(self.values.get(name) or {}), **own}
+        section = self.values.get(name) or {}
+        if not isinstance(section, Mapping):
+            raise ConfigError(f"{name} = {section!r}: give its keys with their values")
+        return name, {**section, **own}
 
     def check(self, description: Any, at: str, *, given: Iterable[str] = ()) -> None:
         """Check a described component and all inside it, without building anything.

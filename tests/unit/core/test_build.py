@@ -59,6 +59,12 @@ def test_the_misspelt_historical_name_is_known():
     assert sections.construct("BatchImageCollateFuncion", "collate_fn").scales is None
 
 
+@pytest.mark.parametrize("section", ["640", [640], 640])
+def test_a_section_that_is_no_mapping_is_refused(section):
+    with pytest.raises(ConfigError, match="Resize = .*640.*: give its keys with their values"):
+        Sections({"Resize": section}, {}).check("Resize", "op")
+
+
 @pytest.mark.parametrize(
     ("description", "message"),
     [

@@ -1,0 +1,47 @@
+"""What the processes of an app show to others on its machine."""
+
+import ipaddress
+import os
+import struct
+from pathlib import Path
+
+_LISTENING = "0A"
+
+
+def processes_of(session: int) -> list[Path]:
+    """Folders in /proc of all processes of a session."""
+    found = []
+    for folder in Path("/proc").iterdir():
+        try:
+            fields = (folder / "stat").read_text().rpartition(")")[2].split()
+        except OSError:
+            continue
+        if folder.name.isdigit() and int(fields[3]) == session:
+            found.append(folder)
+    return found
+
+
+def command_lines(session: int) -> list[str]:
+    """What process lists show."""
+    return [(folder / "cmdline").read_bytes().decode() for folder in processes_of(session)]
+
+
+def listening_addresses(session: int) -> set[str]:
+    """Addresses of this machine that processes of a session listen on."""
+    sockets = set()
+    for folder in processes_of(session):
+        for handle in (folder / "fd").iterdir():
+            try:
+                sockets.add(os.readlink(handle))  # noqa: PTH115 (the link of a socket is no path)
+            except OSError:
+                continue
+    found = set()
+    for table in ("tcp", "tcp6"):
+        for line in Path("/proc/net", table).read_text().splitlines()[1:]:
+            fields = line.split()
+            if fields[3] == _LISTENING and f"socket:[{fields[9]}]" in sockets:
+                raw = bytes.fromhex(fields[1].partition(":")[0])
+                words = struct.unpack(f"<{len(raw) // 4}I", raw)
+                packed = struct.pack(f">{len(words)}I", *words)
+                found.add(str(ipaddress.ip_address(packed)))
+    return found

@@ -1,0 +1,63 @@
+"""What every file of the project keeps to."""
+
+import ast
+import re
+
+import pytest
+
+from supervisely_integration.local.cli import DEFAULT_PORT
+from supervisely_integration.local.instance import LOOPBACK, LocalInstance
+from tests.conftest import ROOT
+from tests.security.peak import at_most
+
+REQUIREMENTS = sorted(ROOT.glob("*requirements*.txt"))
+OURS = [
+    *(ROOT / "rtdetrv2_pytorch").rglob("*.py"),
+    *(ROOT / "supervisely_integration").rglob("*.py"),
+]
+# Calls that run what they are given.
+RUNS_CODE = {
+    *("eval", "exec", "compile", "__import__", "os.system", "os.popen", "pickle.load"),
+    *("pickle.loads", "yaml.load", "yaml.unsafe_load", "yaml.full_load", "shutil.unpack_archive"),
+    *("marshal.loads", "shelve.open", "numpy.load", "np.load", "joblib.load"),
+}
+
+
+@pytest.mark.parametrize("file", REQUIREMENTS, ids=lambda p: p.name)
+def test_every_requirement_is_pinned_exactly(file):
+    lines = [line.partition("#")[0].strip() for line in file.read_text().splitlines()]
+    packages = [line for line in lines if line and not line.startswith("-r ")]
+    assert packages
+    loose = [p for p in packages if not re.fullmatch(r"[\w.-]+(\[[\w,-]+\])?==[\w.+!]+", p)]
+    assert loose == []
+
+
+def test_the_instance_listens_on_the_loopback_interface_if_nothing_else_is_said(tmp_path):
+    with LocalInstance(tmp_path) as instance:
+        assert instance._socket.getsockname()[0] == LOOPBACK == "127.0.0.1"
+    assert DEFAULT_PORT > 1024  # no rights are needed
+
+
+def calls(path):
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Call):
+            yield ast.unparse(node.func), node
+
+
+def test_nothing_of_ours_runs_what_it_reads():
+    found = [
+        f"{path.name}:{node.lineno} {name}"
+        for path in OURS
+        for name, node in calls(path)
+        if name in RUNS_CODE
+        or any(k.arg == "shell" and ast.unparse(k.value) != "False" for k in node.keywords)
+        or (name.endswith("torch.load") and "weights_only=True" not in ast.unparse(node))
+        or name.endswith((".extractall", ".extract"))
+    ]
+    assert found == []
+    assert len(OURS) > 100
+
+
+def test_the_measure_of_memory_measures():
+    with pytest.raises(AssertionError, match="bytes more"), at_most(8 << 20):
+        bytearray(b"x" * (64 << 20))
