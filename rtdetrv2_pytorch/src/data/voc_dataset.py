@@ -97,7 +97,8 @@ def _read_xml(
 ) -> ImageRecord | None:
     try:
         tree = ET.parse(path).getroot()
-    except (OSError, ET.ParseError) as error:
+    # The path may hold a byte 0, the XML name an encoding that there is not.
+    except (OSError, ET.ParseError, ValueError, LookupError) as error:
         skipped.add("annotation file that cannot be read", f"{path.name}: {error}")
         return None
     rows = []

@@ -113,6 +113,22 @@ def test_missing_and_broken_files_are_skipped_and_named(write_voc, tmp_path, cap
         assert name in caplog.text
 
 
+def test_a_path_that_is_none_and_an_unknown_encoding_cost_their_own_image(
+    write_voc, tmp_path, caplog
+):
+    lines = [
+        "JPEGImages/0.png Annotations/0.xml",
+        "JPEGImages/1.png Annotations/1\0.xml",
+        "JPEGImages/2.png Annotations/2.xml",
+    ]
+    root = write_voc([thing("cat", (4, 3, 14, 11))] * 3, lines)
+    odd = tmp_path / "Annotations" / "2.xml"
+    odd.write_bytes(b'<?xml version="1.0" encoding="no-such-code"?><annotation/>')
+    data = VOCDetection(**root)
+    assert [data.annotations[i].file_name for i in range(len(data))] == ["JPEGImages/0.png"]
+    assert "annotation file that cannot be read" in caplog.text
+
+
 @pytest.mark.parametrize(
     ("size", "size_wh"),
     [
