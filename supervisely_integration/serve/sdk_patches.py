@@ -17,7 +17,7 @@ from supervisely.nn.inference.inference import Inference
 from supervisely.nn.inference.inference_request import InferenceRequest, InferenceRequestsManager
 from supervisely.nn.utils import RuntimeType
 
-from rtdetrv2_pytorch.src.deploy.runtimes import checked_device
+from rtdetrv2_pytorch.src.misc.devices import checked_device
 from rtdetrv2_pytorch.src.misc.errors import ConfigError
 
 # Names of the SDK and its clients -> kinds of the engine.

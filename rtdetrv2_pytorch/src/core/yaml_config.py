@@ -18,6 +18,7 @@ from ..data.dataset import DetectionDataset
 from ..data.evaluator import CocoEvaluator
 from ..data.loader import DataLoader
 from ..misc import distributed
+from ..misc.devices import checked_device, named_device
 from ..misc.errors import ConfigError
 from ..optim.ema import ModelEMA
 from ..optim.param_groups import group_parameters
@@ -125,14 +126,7 @@ class YAMLConfig:
     def device(self) -> torch.device:
         """Where to train."""
         name = self.settings.device
-        device = _as_device(name or ("cuda" if torch.cuda.is_available() else "cpu"))
-        count = torch.cuda.device_count()
-        if device.type == "cuda" and (device.index or 0) >= count:
-            raise ConfigError(
-                f"device = {name!r}: torch sees {count} GPUs here; choose another or cpu, or check "
-                "driver and CUDA_VISIBLE_DEVICES"
-            )
-        return device
+        return checked_device(name or ("cuda" if torch.cuda.is_available() else "cpu"))
 
     # Checks
 
@@ -147,7 +141,7 @@ class YAMLConfig:
             if key not in known:
                 raise ConfigError(f"{self.path.name}: unknown key {key!r}{suggest(key, known)}")
         if self.settings.device is not None:
-            _as_device(self.settings.device)
+            named_device(self.settings.device)
         sections = self._sections()
         for conflict in sections.conflicts():
             logger.warning(conflict)
@@ -401,10 +395,3 @@ class YAMLConfig:
             return None
         folder = self.settings.summary_dir or self.output_dir / "summary"
         return SummaryWriter(str(folder))
-
-
-def _as_device(name: str) -> torch.device:
-    try:
-        return torch.device(name)
-    except RuntimeError as error:
-        raise ConfigError(f"device = {name!r}: {str(error).splitlines()[0]}") from error

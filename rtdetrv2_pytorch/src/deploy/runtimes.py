@@ -9,6 +9,7 @@ import onnxruntime as ort
 import torch
 from torch import Tensor, nn
 
+from ..misc.devices import checked_device
 from ..misc.errors import CheckpointError, ConfigError, ExportError
 from .detector import Sampling, load_detector
 from .model_card import ModelCard
@@ -210,24 +211,3 @@ def open_runtime(
     if chosen != "pytorch" and not path.is_file():
         raise CheckpointError(f"{path}: no such file; export the checkpoint first")
     return _OPENERS[chosen](path, checked_device(device), **options)
-
-
-def checked_device(name: str | torch.device) -> torch.device:
-    """The device of a name.
-
-    Raises:
-        ConfigError: if there is no such device here.
-    """
-    try:
-        device = torch.device(name)
-    except RuntimeError as error:
-        raise ConfigError(f"device = {name!r}: {_first(error)}") from error
-    if device.type not in ("cpu", "cuda"):
-        raise ConfigError(f"device = {str(name)!r}: give cpu, cuda or cuda:1")
-    count = torch.cuda.device_count()
-    if device.type == "cuda" and (device.index or 0) >= count:
-        raise ConfigError(
-            f"device = {str(name)!r}: torch sees {count} GPUs here; choose another or cpu, or "
-            "check driver and CUDA_VISIBLE_DEVICES"
-        )
-    return device

@@ -9,7 +9,7 @@ import torch
 
 from rtdetrv2_pytorch.src.deploy import runtimes
 from rtdetrv2_pytorch.src.deploy.onnx import write_onnx
-from rtdetrv2_pytorch.src.deploy.runtimes import RUNTIME_KINDS, checked_device, open_runtime
+from rtdetrv2_pytorch.src.deploy.runtimes import RUNTIME_KINDS, open_runtime
 from rtdetrv2_pytorch.src.misc.errors import CheckpointError, ConfigError, ExportError
 
 
@@ -152,23 +152,6 @@ def test_onnx_runtime_that_goes_on_without_its_gpu_is_refused(files, monkeypatch
     monkeypatch.setattr(runtimes.ort, "InferenceSession", on_the_cpu)
     with pytest.raises(ConfigError, match="ONNX Runtime finds no CUDA here .* use the runtime pyt"):
         open_runtime(files.onnx, device="cuda")
-
-
-def test_a_device_is_checked(monkeypatch):
-    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
-    assert checked_device("cpu") == torch.device("cpu")
-    assert checked_device(torch.device("cuda", 1)) == torch.device("cuda:1")
-    with pytest.raises(ConfigError, match=r"^device = 'cuda:2': torch sees 2 GPUs here; choose an"):
-        checked_device("cuda:2")
-    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
-    with pytest.raises(ConfigError, match=r"^device = 'cuda': torch sees 0 GPUs here"):
-        checked_device("cuda")
-
-
-@pytest.mark.parametrize("name", ["gpu", "cuda:x", "", "mps"])
-def test_a_name_of_no_device_is_refused(name):
-    with pytest.raises(ConfigError, match=f"^device = '{name}': "):
-        checked_device(name)
 
 
 @pytest.mark.gpu
