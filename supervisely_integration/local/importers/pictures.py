@@ -2,17 +2,15 @@
 
 import io
 import math
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from PIL import Image, ImageFile, ImageOps
+from PIL import Image, ImageOps
 
+from rtdetrv2_pytorch.src.data.images import DAMAGED, EXIF_ORIENTATION, pil_checks
 from rtdetrv2_pytorch.src.misc.errors import DatasetError
 
-MAX_PIXELS = 2 * 89_478_485  # where Pillow refuses
-_EXIF_ORIENTATION = 0x0112
 _SIDEWAYS = (5, 6, 7, 8)  # orientations that swap width and height
 _DRAFT = 8  # JPEG decoders can make a picture of 1/8 of the size much faster
 
@@ -69,11 +67,9 @@ def read_picture(path: Path) -> Picture:
         DatasetError: if it is missing, damaged, or no image; the message fits behind its name.
     """
     try:
-        with _truncation_noticed(), Image.open(path) as file:
+        with pil_checks, Image.open(path) as file:
             width, height = file.size
-            if width * height > MAX_PIXELS:  # the SDK switches off the check of Pillow
-                raise Image.DecompressionBombError
-            orientation = file.getexif().get(_EXIF_ORIENTATION, 1)
+            orientation = file.getexif().get(EXIF_ORIENTATION, 1)
             # Decoding all of it is the only way to notice that the end is missing.
             file.draft("RGB", (width // _DRAFT, height // _DRAFT))
             file.load()
@@ -81,20 +77,9 @@ def read_picture(path: Path) -> Picture:
         raise DatasetError("image file missing") from error
     except Image.DecompressionBombError as error:
         raise DatasetError("image is too large to be decoded safely") from error
-    except Exception as error:  # noqa: BLE001 (what a damaged file raises depends on its format)
+    except DAMAGED as error:
         raise DatasetError("image cannot be read") from error
     return Picture((width, height), orientation if orientation in range(2, 9) else 1)
-
-
-@contextmanager
-def _truncation_noticed() -> Iterator[None]:
-    """Importing the SDK makes Pillow read truncated files as if nothing were missing."""
-    before = ImageFile.LOAD_TRUNCATED_IMAGES
-    ImageFile.LOAD_TRUNCATED_IMAGES = False
-    try:
-        yield
-    finally:
-        ImageFile.LOAD_TRUNCATED_IMAGES = before
 
 
 def upright_contents(path: Path) -> bytes | None:
@@ -104,7 +89,7 @@ def upright_contents(path: Path) -> bytes | None:
     the way in, it has one size for all. None for all other files, which stay as they are.
     """
     with Image.open(path) as file:
-        if file.getexif().get(_EXIF_ORIENTATION, 1) not in _SIDEWAYS:
+        if file.getexif().get(EXIF_ORIENTATION, 1) not in _SIDEWAYS:
             return None
         turned = ImageOps.exif_transpose(file)
         buffer = io.BytesIO()
