@@ -1,7 +1,5 @@
 """Work-arounds for transfers of the Supervisely SDK (6.74.51): whole uploads, whole downloads."""
 
-import base64
-import hashlib
 import logging
 import time
 from collections.abc import Iterable
@@ -14,6 +12,7 @@ from requests_toolbelt import (  # type: ignore[import-untyped]
     MultipartEncoder,
     MultipartEncoderMonitor,
 )
+from supervisely.io.fs import get_file_hash
 
 from rtdetrv2_pytorch.src.misc.errors import DatasetError
 
@@ -85,18 +84,17 @@ def replace_damaged(api: Any, folder: Path, images: Iterable[Any]) -> int:
     count = 0
     for image in images:
         path = folder / image.name
-        if not image.hash or not path.is_file() or (first := _hash(path)) == image.hash:
+        if (
+            not image.hash
+            or not path.is_file()
+            or (first := get_file_hash(str(path))) == image.hash
+        ):
             continue
         logger.warning("%s: arrived damaged, and is fetched again", image.name)
         count += 1
         api.image.download_path(image.id, str(path))
-        if _hash(path) not in (image.hash, first):
+        if get_file_hash(str(path)) not in (image.hash, first):
             raise DatasetError(
                 f"{image.name}: arrives damaged every time; check the network, and start again"
             )
     return count
-
-
-def _hash(path: Path) -> str:
-    with path.open("rb") as file:
-        return base64.b64encode(hashlib.file_digest(file, "sha256").digest()).decode()
