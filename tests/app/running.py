@@ -163,6 +163,31 @@ class RunningApp(AppProcess):
         return self.log_file.read_text(encoding="utf-8", errors="replace")
 
 
+def train_to_end(
+    instance: Any, folder: Path, project_id: int, state: dict[str, Any]
+) -> tuple[int, str]:
+    """Train in production, as a task of its own; returns the task and the log.
+
+    Args:
+        instance: a running `LocalInstance`.
+        folder: of the task.
+        project_id: what to train on.
+        state: settings of the app.
+    """
+    task_id = instance.store.create_task(app={"id": 1, "name": "Train RT-DETRv2", "version": "1"})
+    with RunningApp(
+        server_address=instance.address,
+        token=instance.token,
+        project_id=project_id,
+        data_dir=folder,
+        task_id=task_id,
+        app_state=state,
+    ) as app:
+        code = app.wait(400)
+        assert code == 0, app.log_tail(60)
+        return task_id, app.log()
+
+
 def files_below(store: Store, folder: str) -> dict[str, dict[str, Any]]:
     """Team Files below a folder: relative path -> record."""
     prefix = folder.rstrip("/") + "/"

@@ -5,7 +5,14 @@ from types import SimpleNamespace
 import pytest
 
 from rtdetrv2_pytorch.src.deploy.runtimes import open_runtime
-from tests.app.running import CLASSES, RunningApp, files_below, make_project, read_json, state_of
+from tests.app.running import (
+    CLASSES,
+    files_below,
+    make_project,
+    read_json,
+    state_of,
+    train_to_end,
+)
 
 RUNTIMES = {"ONNXRuntime": True, "TensorRT": True}
 
@@ -18,18 +25,7 @@ def exported(instance, tmp_path_factory):
     split = {"method": "tags", "train_tag": "train", "val_tag": "val", "untagged_action": "ignore"}
     state = state_of(split)
     state["options"]["export"] = {"enable": True, **RUNTIMES}
-    task_id = instance.store.create_task(app={"id": 1, "name": "Train RT-DETRv2", "version": "1"})
-    with RunningApp(
-        server_address=instance.address,
-        token=instance.token,
-        project_id=project_id,
-        data_dir=folder / "task",
-        task_id=task_id,
-        app_state=state,
-    ) as app:
-        code = app.wait(300)
-        log = app.log()
-    assert code == 0, log[-6000:]
+    task_id, log = train_to_end(instance, folder / "task", project_id, state)
     files = files_below(instance.store, f"/experiments/{project_id}_digits/{task_id}_RT-DETRv2")
     return SimpleNamespace(
         store=instance.store,

@@ -18,12 +18,12 @@ from rtdetrv2_pytorch.src.data.preprocess import preprocess
 from rtdetrv2_pytorch.src.misc.weights import load_checkpoint, load_strict, model_state
 from tests.app.running import (
     CLASSES,
-    RunningApp,
     add_image,
     digits_meta,
     files_below,
     read_json,
     state_of,
+    train_to_end,
 )
 from tests.tiny import SMALL_HEAD
 
@@ -98,20 +98,7 @@ def train(instance, tmp_path_factory):
         state = state_of(split, hyperparameters={**QUICK, **hyperparameters})
         state["options"]["model_benchmark"] = {"enable": True, "speed_test": speed_test}
         state["options"]["convert_class_shapes"] = convert
-        task_id = instance.store.create_task(
-            app={"id": 1, "name": "Train RT-DETRv2", "version": "1"}
-        )
-        with RunningApp(
-            server_address=instance.address,
-            token=instance.token,
-            project_id=project_id,
-            data_dir=folder / "task",
-            task_id=task_id,
-            app_state=state,
-        ) as app:
-            code = app.wait(400)
-            assert code == 0, app.log_tail(60)
-            log = app.log()
+        task_id, log = train_to_end(instance, folder / "task", project_id, state)
         experiment = files_below(
             instance.store, f"/experiments/{project_id}_{name}/{task_id}_RT-DETRv2"
         )
