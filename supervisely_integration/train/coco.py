@@ -16,6 +16,8 @@ from typing import Any
 from rtdetrv2_pytorch.src.doctor.finding import Finding, Shown, finding
 from rtdetrv2_pytorch.src.misc.errors import DatasetError
 
+from ..masks import MASKS, check_mask
+
 logger = logging.getLogger(__name__)
 
 _ANNOTATION = ".json"
@@ -29,8 +31,7 @@ _HAVE_A_BOX = frozenset(
     {
         "polygon",
         "line",
-        "bitmap",
-        "alpha_mask",
+        *MASKS,
         "multipolygon",
         "oriented_bbox",
         "graph",
@@ -118,7 +119,7 @@ class _Figures:
         name = f"{shape} {figure.get('id')} of {title!r}"
         kind, drawn, box = "annotation_malformed", None, None
         try:
-            drawn = _box(figure, shape)
+            drawn = _box(figure, shape, (image["width"], image["height"]))
             kind, box = "box_outside", _inside(drawn, image["width"], image["height"])
         except _DAMAGED as error:
             logger.debug("%s: damaged %s: %r", image["file_name"], shape, error)
@@ -410,11 +411,13 @@ def _size_wh(content: Mapping[str, Any], path: Path) -> tuple[int, int]:
 # Shapes
 
 
-def _box(figure: Mapping[str, Any], shape: str) -> Box:
+def _box(figure: Mapping[str, Any], shape: str, size_wh: tuple[int, int]) -> Box:
     if shape in _OF_POINTS:
         points = figure["points"]["exterior"]
         xs, ys = [float(x) for x, _ in points], [float(y) for _, y in points]
         return min(xs), min(ys), max(xs) + 1, max(ys) + 1
+    if shape in MASKS:
+        check_mask(figure, size_wh)
     # Loading the SDK takes seconds, and projects of rectangles can do without.
     from supervisely.annotation.json_geometries_map import GET_GEOMETRY_FROM_STR
 

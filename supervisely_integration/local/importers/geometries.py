@@ -11,6 +11,7 @@ from typing import Any
 
 from rtdetrv2_pytorch.src.misc.errors import DatasetError
 
+from ...masks import MASKS, check_mask
 from .pictures import Picture, clip_box
 from .source import RECTANGLE
 
@@ -18,7 +19,6 @@ JsonObject = dict[str, Any]
 
 _CENTRE = 0.5  # of a pixel
 _OF_POINTS = ("polygon", "line", "point")
-_MASKS = ("bitmap", "alpha_mask")
 _FEWEST_POINTS = {"polygon": 3, "line": 2, "point": 1}
 _DAMAGED = "damaged geometry"
 
@@ -98,8 +98,7 @@ def _multipolygon(figure: JsonObject, picture: Picture, is_turned: bool) -> Json
 
 def _mask(figure: JsonObject, picture: Picture, is_turned: bool) -> JsonObject:
     mask = figure["bitmap"]
-    if not isinstance(mask["data"], str) or not mask["data"]:
-        raise ValueError("no pixels")
+    check_mask(figure, picture.size_wh)
     ((x, y),) = _numbers([mask["origin"]])
     width, height = picture.size_wh
     if x >= width or y >= height:
@@ -126,7 +125,7 @@ _CONVERTERS: Mapping[str, Callable[[JsonObject, Picture, bool], JsonObject]] = {
     RECTANGLE: _rectangle,
     **dict.fromkeys(_OF_POINTS, _points),
     "multipolygon": _multipolygon,
-    **dict.fromkeys(_MASKS, _mask),
+    **dict.fromkeys(MASKS, _mask),
     "graph": _graph,
     "oriented_bbox": _oriented,
 }

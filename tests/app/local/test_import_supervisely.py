@@ -2,6 +2,7 @@
 
 import json
 
+import numpy as np
 import pytest
 import supervisely as sly
 
@@ -28,17 +29,14 @@ GEOMETRIES = [
     },
     {"geometryType": "line", "points": {"exterior": [[1, 2], [3, 4]], "interior": []}},
     {"geometryType": "point", "points": {"exterior": [[5, 6]], "interior": []}},
-    {
-        "geometryType": "bitmap",
-        "bitmap": {"data": "eJwBLQDS/4lQTkcNChoKAAAADUlIRFI=", "origin": [3, 4]},
-    },
+    sly.Bitmap(np.eye(4, dtype=bool), sly.PointLocation(4, 3)).to_json(),
     {"geometryType": "graph", "nodes": {"a": {"loc": [7, 8]}, "b": {"loc": [9, 10]}}},
     {"geometryType": "oriented_bbox", "points": [[1, 2], [11, 22]], "angle": 0.3},
     {
         "geometryType": "multipolygon",
         "parts": [{"exterior": [[0, 0], [5, 0], [5, 5]], "interior": []}],
     },
-    {"geometryType": "alpha_mask", "bitmap": {"data": "eJw=", "origin": [0, 1]}},
+    sly.AlphaMask(np.full((2, 3), 9, np.uint8), sly.PointLocation(1, 0)).to_json(),
     {"geometryType": "cuboid", "points": [[1, 1]] * 7, "faces": [[0, 1, 2, 3]]},
 ]
 
@@ -165,6 +163,7 @@ def test_what_is_wrong_in_a_project_is_skipped_one_by_one(project):
         figure(points={**points, "exterior": [[200, 200], [300, 300]]}),
         figure(points={**points, "exterior": [[-5, -5], [4, 4]]}),
         figure(GEOMETRIES[4], bitmap={"data": "", "origin": [0, 0]}),
+        figure(sly.Bitmap(np.ones((51, 9), bool)).to_json(), title=CAT),
         figure(GEOMETRIES[1], points={**points, "exterior": [[1, 1], [2, 2]]}),
         figure(tags=[{"name": "gone"}, {"name": TAG}, TAG, 7]),
     ]
@@ -196,10 +195,10 @@ def test_what_is_wrong_in_a_project_is_skipped_one_by_one(project):
         "object of an unknown class": [f"{at}2", f"{at}3"],
         "polygon of a class whose shape is rectangle": [f"{at}4"],
         "object that is none": [f"{at}5"],
-        "damaged geometry": [f"{at}6", f"{at}7", f"{at}8", f"{at}11"],
+        "damaged geometry": [f"{at}6", f"{at}7", f"{at}8", f"{at}11", f"{at}12"],
         "box outside of its image": [f"{at}9"],
-        "polygon with too few corners": [f"{at}12"],
-        "tag that meta.json does not have": [f"{at}13: gone", f"{at}13: 7", "ds/a.png: gone"],
+        "polygon with too few corners": [f"{at}13"],
+        "tag that meta.json does not have": [f"{at}14: gone", f"{at}14: 7", "ds/a.png: gone"],
         "annotation file that cannot be read": [
             "ds/bad json.png",
             "ds/binary.png",
@@ -211,7 +210,7 @@ def test_what_is_wrong_in_a_project_is_skipped_one_by_one(project):
         "the image is 100x50, its annotations are for 7x7": ["ds/other size.png"],
         "image file missing": ["ds/no image.png"],
     }
-    assert (source.ledger.given_images, source.ledger.given_objects) == (10, 18)
+    assert (source.ledger.given_images, source.ledger.given_objects) == (10, 19)
 
 
 @pytest.mark.parametrize(

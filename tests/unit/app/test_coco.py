@@ -291,6 +291,7 @@ def test_points_are_left_out_always(project):
             "bitmap": {"origin": [0, 0], "data": "bm90IGEgbWFzaw=="},
         },
         points("cat", ("a", 1), (2, 2)),
+        mask("cat", (0, 0), np.ones((500, 500))),  # larger than the image
     ],
 )
 def test_damaged_objects_are_named_and_left_out(project, damaged):

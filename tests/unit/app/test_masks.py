@@ -1,0 +1,63 @@
+"""Masks are measured before they are decompressed."""
+
+import base64
+import io
+import zlib
+
+import numpy as np
+import pytest
+import supervisely as sly
+from PIL import Image
+
+from supervisely_integration.masks import check_mask
+
+
+def figure(content: bytes):
+    return {"bitmap": {"origin": [0, 0], "data": base64.b64encode(content).decode()}}
+
+
+def png(width, height):
+    file = io.BytesIO()
+    Image.new("L", (width, height)).save(file, "PNG")
+    return file.getvalue()
+
+
+def test_masks_that_the_sdk_writes_and_reads_pass():
+    origin = sly.PointLocation(0, 0)
+    check_mask(sly.Bitmap(np.ones((40, 60), bool), origin).to_json(), (60, 40))
+    check_mask(sly.AlphaMask(np.full((40, 60), 9, np.uint8), origin).to_json(), (60, 40))
+    check_mask(figure(png(60, 40)), (60, 40))  # not compressed once more
+
+
+def test_noise_is_no_bomb():
+    """The least compressible mask, which is as large as a mask can be."""
+    pixels = np.random.default_rng(0).integers(0, 256, (300, 200, 4), np.uint8)
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, "PNG", compress_level=0)
+    check_mask(figure(zlib.compress(file.getvalue())), (200, 300))
+
+
+@pytest.mark.parametrize("size_wh", [(61, 40), (60, 41), (20_000, 20_000)])
+def test_a_mask_larger_than_its_image_is_refused(size_wh):
+    with pytest.raises(
+        ValueError, match=r"mask of \d+x\d+ pixels on an image of 60x40|more than 75136 bytes"
+    ):
+        check_mask(figure(zlib.compress(png(*size_wh))), (60, 40))
+
+
+def test_what_would_fill_the_memory_is_not_decompressed():
+    """300 MB of zeros in 300 kB."""
+    bomb = figure(zlib.compress(bytes(300 << 20), 9))
+    assert len(bomb["bitmap"]["data"]) < 500_000
+    with pytest.raises(ValueError, match="mask of more than 75136 bytes"):
+        check_mask(bomb, (60, 40))
+
+
+@pytest.mark.parametrize(
+    "broken",
+    [{}, {"bitmap": None}, {"bitmap": {"data": 7}}, figure(b""), figure(b"no picture"),
+     figure(zlib.compress(b"neither"))],
+)  # fmt: skip
+def test_what_is_no_picture_is_refused(broken):
+    with pytest.raises(ValueError, match="mask that is no picture"):
+        check_mask(broken, (60, 40))
