@@ -2,13 +2,14 @@
 
 import sys
 
+from rtdetrv2_pytorch.src.misc.errors import RTDETRError
 from supervisely_integration.serve.rtdetrv2 import RTDETRv2
 from supervisely_integration.serve.sdk_patches import is_command_line
 
 try:
     model = RTDETRv2(use_gui=True, use_serving_gui_template=True)
     model.serve()
-except (OSError, ValueError, RuntimeError) as error:
+except (RTDETRError, OSError, ValueError, RuntimeError) as error:
     if not is_command_line():
         raise
     sys.exit(f"error: {error}")

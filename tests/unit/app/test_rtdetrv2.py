@@ -211,10 +211,22 @@ def command_line(*words):
     )
 
 
-def test_the_command_line_says_what_is_wrong_in_a_line():
-    ended = command_line("predict", "x.jpg", "--model", "no.pth", "--runtime", "NCNN")
+@pytest.mark.parametrize(
+    ("file", "runtime", "said"),
+    [
+        ("no.pth", "NCNN", "error: runtime = 'NCNN': there are PyTorch"),
+        ("torn.onnx", "ONNXRuntime", "error: "),
+        ("torn.pth", "PyTorch", "error: "),
+    ],
+)
+def test_the_command_line_says_what_is_wrong_in_a_line(tmp_path, file, runtime, said):
+    path = tmp_path / file
+    if file != "no.pth":
+        path.write_bytes(b"torn")
+    ended = command_line("predict", "x.jpg", "--model", str(path), "--runtime", runtime)
     assert ended.returncode == 1
-    assert ended.stderr.splitlines()[-1].startswith("error: runtime = 'NCNN': there are PyTorch")
+    last = ended.stderr.splitlines()[-1]
+    assert last.startswith(said) and (file in last or "NCNN" in last)
     assert "Traceback" not in ended.stderr
 
 
