@@ -16,6 +16,7 @@ from typing import Any
 
 import supervisely as sly
 import torch
+from requests import HTTPError
 from supervisely import env as sly_env
 from supervisely.app.content import get_synced_data_dir
 from supervisely.app.fastapi.subapp import _add_event_handler
@@ -280,6 +281,18 @@ class TrainApp(ExportingTrainApp):
             return datasets
         ids = {*selector.get_train_dataset_ids(), *selector.get_val_dataset_ids()}
         return [(path, dataset) for path, dataset in datasets if dataset.id in ids]
+
+    def _create_collection(self, split_type: str, suffix: int) -> int:
+        """Not in the list: where the answer is lost, the SDK asks again, and the name is taken."""
+        known = {each.id for each in self._api.entities_collection.get_list(self.project_id)}
+        try:
+            return int(super()._create_collection(split_type, suffix))
+        except HTTPError:
+            name = f"{split_type}_{suffix:03d}"
+            for made in self._api.entities_collection.get_list(self.project_id):
+                if made.id not in known and made.name.startswith(name):
+                    return int(made.id)
+            raise
 
     def _convert_project_to_model_task(self) -> None:
         """Pitfall 29: conversion hangs on the benchmark's checkbox; `coco.py` does it instead."""

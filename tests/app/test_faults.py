@@ -35,6 +35,7 @@ PREPARATION = (
     Fault("damage", "images.bulk.download"),
     Fault("cut", "images.bulk.download"),
     Fault("error", "entities-collections.add"),
+    Fault("lost", "entities-collections.add"),
     Fault("gone", "entities-collections.items.bulk.add", seconds=3),
 )
 # In the upload.
