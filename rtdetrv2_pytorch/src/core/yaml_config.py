@@ -20,6 +20,7 @@ from ..data.loader import DataLoader
 from ..misc import distributed
 from ..misc.devices import checked_device, named_device
 from ..misc.errors import ConfigError
+from ..misc.limits import MAX_NETWORK_ELEMENTS, MAX_SIDE_PX, Blueprint
 from ..optim.ema import ModelEMA
 from ..optim.param_groups import group_parameters
 from ..optim.warmup import LinearWarmup
@@ -33,6 +34,7 @@ from .yaml_files import Layer, get
 logger = logging.getLogger(__name__)
 
 _TRAIN_DATASET = ("train_dataloader", "dataset")
+_BACKBONES = ("PResNet", "HGNetv2")
 
 
 class YAMLConfig:
@@ -178,18 +180,19 @@ class YAMLConfig:
                 "{type: ConvertBoxes, fmt: cxcywh, normalize: true}; the losses need boxes 0..1"
             )
 
-    def _sections(self) -> Sections:
+    def _sections(self, values: Mapping[str, Any] | None = None) -> Sections:
         shared = {
             key: convert(self.yaml_cfg[key], hint, key)
             for key, hint in SHARED.items()
             if self.yaml_cfg.get(key) is not None
         }
         size = shared.get("eval_spatial_size")
-        if size and (min(size) < 32 or size[0] % 32 or size[1] % 32):
+        if size and not all(32 <= side <= MAX_SIDE_PX and side % 32 == 0 for side in size):
             raise ConfigError(
-                f"eval_spatial_size = {list(size)}: height and width must be multiples of 32"
+                f"{self.path.name}: eval_spatial_size = {list(size)}: height and width must be "
+                f"multiples of 32, and at most {MAX_SIDE_PX}"
             )
-        return Sections(self.yaml_cfg, shared)
+        return Sections(self.yaml_cfg if values is None else values, shared)
 
     def _slot(self, slot: str) -> Any:
         """The description of a part, without keys that are for the run to interpret."""
@@ -277,10 +280,31 @@ class YAMLConfig:
         """The network; without its ImageNet weights where a checkpoint is going to replace them."""
         _ = self.categories
         if self.settings.tuning or self.settings.resume:
-            for name in ("PResNet", "HGNetv2"):
-                if isinstance(self.yaml_cfg.get(name), dict):
-                    self.yaml_cfg[name]["pretrained"] = False
+            self.yaml_cfg = self._without_pretrained()
+        self.draw_model()
         return self._build("model")
+
+    def _without_pretrained(self) -> dict[str, Any]:
+        return {
+            key: {**value, "pretrained": False}
+            if key in _BACKBONES and isinstance(value, dict)
+            else value
+            for key, value in self.yaml_cfg.items()
+        }
+
+    def draw_model(self, max_elements: int = MAX_NETWORK_ELEMENTS) -> nn.Module:
+        """The network with shapes and no memory: a few words may describe one that fits nowhere.
+
+        Args:
+            max_elements: that all tensors made for it may have together.
+
+        Raises:
+            ConfigError: if they have more.
+        """
+        sections = self._sections(self._without_pretrained())
+        with Blueprint(max_elements):
+            drawn: nn.Module = sections.construct(self._slot("model"), "model")
+        return drawn
 
     @cached_property
     def criterion(self) -> nn.Module:

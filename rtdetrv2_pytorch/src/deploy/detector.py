@@ -14,7 +14,7 @@ from ..core.yaml_config import YAMLConfig
 from ..core.yaml_files import get, merge, merge_layers, read_layers
 from ..misc.coco import COCO_CATEGORIES
 from ..misc.errors import CheckpointError, ConfigError
-from ..misc.limits import MAX_SIDE_PX, Blueprint, read_yaml
+from ..misc.limits import read_yaml
 from ..misc.weights import check_fits, load_checkpoint, load_strict, locate, model_state
 from .model_card import ModelCard, class_names_of, sha256_of, thresholds_of
 
@@ -99,8 +99,8 @@ def load_detector(
         values = merge(values, {"RTDETRTransformerv2": {"cross_attn_method": sampling}})
     names = class_names or class_names_of(content)
     state = model_state(content)
-    _check_network(_open_config(values, names, path), state, path)
     cfg = _open_config(values, names, path)
+    _check_network(cfg, state, path)
     load_strict(cfg.model, state, source=str(path))
     if names is None:
         names = _published_names(int(cfg.yaml_cfg.get("num_classes", 80)), path)
@@ -130,14 +130,10 @@ def _open_config(values: Mapping[str, Any], names: Sequence[str] | None, path: P
 
 
 def _check_network(cfg: YAMLConfig, state: Mapping[str, Tensor], path: Path) -> None:
-    """Draw the network before it is built: a few words may describe one that fits nowhere."""
-    for side in cfg.yaml_cfg.get("eval_spatial_size") or ():
-        if not 1 <= side <= MAX_SIDE_PX:
-            raise ConfigError(f"{path.name}: eval_spatial_size has {side}; 1 to {MAX_SIDE_PX}")
+    """Draw the network before it is built: it may be no larger than its weights."""
     elements = sum(tensor.numel() for tensor in state.values())
     try:
-        with Blueprint(_ELEMENTS_BESIDE + _TIMES_FILLED * elements):
-            drawn = cfg.model
+        drawn = cfg.draw_model(_ELEMENTS_BESIDE + _TIMES_FILLED * elements)
     except ValueError as error:
         raise CheckpointError(f"{path}: its configuration cannot be right ({error})") from error
     check_fits(drawn, state, source=str(path))

@@ -17,6 +17,8 @@ from torch.utils._pytree import tree_leaves
 MAX_YAML_CHARS = 1 << 20  # a hundred times the longest configuration
 MAX_VALUES = 5_000_000  # in one file, every one counted as often as it would be written out
 MAX_SIDE_PX = 8192  # of an input: 800 MB as float32
+# Everything that a network makes while it is built; the largest published one makes a tenth of it.
+MAX_NETWORK_ELEMENTS = 4_000_000_000
 
 
 def read_yaml(text: str) -> Any:
@@ -126,7 +128,7 @@ class Blueprint(TorchDispatchMode):
 
     def __init__(self, max_elements: int) -> None:
         super().__init__()
-        self._left = max_elements
+        self._max = self._left = max_elements
         self._meta = torch.device("meta")
 
     def __enter__(self) -> "Blueprint":
@@ -147,5 +149,5 @@ class Blueprint(TorchDispatchMode):
             math.prod(made.shape) for made in tree_leaves(result) if isinstance(made, Tensor)
         )
         if self._left < 0:
-            raise ValueError("it describes a much larger network than its weights are of")
+            raise ValueError(f"it describes a network of more than {self._max:.2g} numbers")
         return result

@@ -192,6 +192,36 @@ def test_validation_takes_the_labels_of_training(tmp_path, digits):
     assert other.val_dataset.annotations.labels.tolist() == labels.tolist()
 
 
+# Sizes
+
+
+@pytest.mark.parametrize(
+    ("section", "values"),
+    [
+        ("RTDETRTransformerv2", {"dim_feedforward": 10**9}),
+        ("HybridEncoder", {"dim_feedforward": 10**9}),
+        ("HybridEncoder", {"num_encoder_layers": 10**6}),
+    ],
+)
+def test_a_network_that_fits_nowhere_is_refused(section, values):
+    """Building it would take terabytes, or for ever."""
+    cfg = YAMLConfig(
+        CONFIGS / "rtdetrv2" / "rtdetrv2_r18vd_120e_coco.yml",
+        **{section: values, "PResNet": {"pretrained": False}},
+    )
+    with pytest.raises(ConfigError, match=r"describes a network of more than 4e\+09 numbers"):
+        _ = cfg.model
+
+
+def test_a_drawing_takes_no_memory_and_no_random_numbers():
+    cfg = YAMLConfig(CONFIGS / "rtdetrv2" / "rtdetrv2_r18vd_120e_coco.yml", PResNet={"pretrained": True})
+    before = torch.get_rng_state()
+    drawn = cfg.draw_model()
+    assert torch.equal(torch.get_rng_state(), before)
+    assert {p.device.type for p in drawn.parameters()} == {"meta"}
+    assert cfg.yaml_cfg["PResNet"]["pretrained"] is True
+
+
 # Checks
 
 
@@ -204,6 +234,7 @@ def test_validation_takes_the_labels_of_training(tmp_path, digits):
         ({"epoch": 3}, r"unknown key 'epoch'; did you mean 'epoches'"),
         ({"model": "RTDETRX"}, r"model: unknown component 'RTDETRX'; did you mean 'RTDETR'"),
         ({"eval_spatial_size": [300, 320]}, r"must be multiples of 32"),
+        ({"eval_spatial_size": [320, 8224]}, r"multiples of 32, and at most 8192"),
         ({"optimizer": {"lr": "fast"}}, r"AdamW.lr = 'fast'"),
         ({"epoches": "many"}, r"epoches = 'many'"),
         ({"amp_dtype": "fp8"}, r"amp_dtype = 'fp8': Input should be 'auto', 'bfloat16'"),
