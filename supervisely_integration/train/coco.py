@@ -232,7 +232,7 @@ def images_on_disk(project_dir: Path) -> dict[str, set[str]]:
     project_dir = Path(project_dir)
     return {
         _dataset_path(folder, project_dir): {path.name for path in _files(folder / "img")}
-        for folder in _dataset_folders(project_dir)
+        for folder in dataset_folders(project_dir)
     }
 
 
@@ -265,7 +265,7 @@ def check_complete(project_dir: Path, expected: Mapping[str, Collection[str]]) -
 def _write_split(
     name: str, folder: Path, output_dir: Path, classes: Sequence[str], *, convert_shapes: bool
 ) -> SplitReport:
-    items = [item for dataset in _dataset_folders(folder) for item in _items(dataset)]
+    items = [item for dataset in dataset_folders(folder) for item in _items(dataset)]
     if not items:
         raise DatasetError(f"the {name} split has no images; choose another split, or add some")
     category_of = {title: number for number, title in enumerate(classes, start=1)}
@@ -315,8 +315,11 @@ def _write_split(
 # Files
 
 
-def _dataset_folders(folder: Path) -> list[Path]:
-    """Folders with images and annotations, at any depth; the given one may be one itself."""
+def dataset_folders(folder: Path) -> list[Path]:
+    """Folders with images and annotations, at any depth; the given one may be one itself.
+
+    Whatever they are called: the SDK's reader leaves out those whose names end in "img" or "meta".
+    """
     found = []
     pending = [folder]
     while pending:

@@ -22,8 +22,6 @@ from .stopping import Stopped
 logger = logging.getLogger(__name__)
 
 _QUIET_S = 10.0  # between two lines of progress
-# The platform's reader leaves out data sets whose names end so, without a word.
-_LOST_ENDINGS = ("img", "ann", "img_info", "seg", "meta", "datasets", "blob")
 _IN_SPLIT = re.compile(r"(?:img/)?((?:train|val)_img_\d+)(?:\.\w+)?")
 
 
@@ -144,7 +142,4 @@ def _left_out(origins: Origins) -> Iterator[Finding]:
     used = set(origins.names.values())
     for dataset, images in sorted(origins.project.items()):
         missing = sorted(name for name in images if f"{dataset}/{name}" not in used)
-        if missing and len(missing) == len(images) and dataset.endswith(_LOST_ENDINGS):
-            yield finding("dataset_lost", dataset, f"{len(images)} images", count=len(images))
-        else:
-            yield from (finding("left_out", f"{dataset}/{name}") for name in missing)
+        yield from (finding("left_out", f"{dataset}/{name}") for name in missing)

@@ -24,13 +24,14 @@ from supervisely.app.widgets import ClassesTable, SplitMethod
 from supervisely.nn.training import loggers
 from supervisely.nn.training.gui import classes_selector as sdk_classes_selector
 from supervisely.nn.training.gui import gui as sdk_gui
+from supervisely.project import project as sdk_project
 from supervisely.project.project import ItemInfo
 from tqdm import tqdm
 
 from rtdetrv2_pytorch.src.misc.errors import ConfigError, RTDETRError
 from rtdetrv2_pytorch.src.misc.weights import is_url, locate
 
-from .coco import check_complete, images_on_disk
+from .coco import check_complete, dataset_folders, images_on_disk
 from .examination import Origins
 from .export_patches import COCO_FOLDER, ExportingTrainApp
 from .progress import show_logs
@@ -65,6 +66,16 @@ def use_cpu_without_gpu(process: Any) -> None:
     process.get_device = lambda: "cpu"
     process.get_devices = lambda: ["cpu"]
     process.get_device_name = lambda: "CPU"
+
+
+def read_all_data_sets() -> None:
+    """Not in the list: data sets whose names end in "img", "ann", "meta" ... are left out."""
+
+    def folders(project_dir: str, *ignored: Any) -> list[str]:
+        root = Path(project_dir)
+        return [str(each.relative_to(root)) for each in dataset_folders(root)]
+
+    sdk_project.subdirs_tree = folders
 
 
 def close_bars() -> None:
@@ -124,6 +135,7 @@ class TrainApp(ExportingTrainApp):
     def __init__(self, **options: Any) -> None:
         put_tools_on_path()
         offer_all_shapes()
+        read_all_data_sets()
         send_whole_bodies_again()
         show_logs(sly.logger.handlers)
         self.stop_control = StopControl(self._leave)

@@ -28,15 +28,22 @@ TINY: dict[str, Any] = {
 }
 
 
-def make_project(store: Store, folder: Path, *, name: str, polygons: Collection[str] = ()) -> int:
-    """Digits as a project: dataset `train` with 6 images, `val` with 4, tagged so, too.
+def make_project(
+    store: Store,
+    folder: Path,
+    *,
+    name: str,
+    polygons: Collection[str] = (),
+    datasets: tuple[str, str] = ("train", "val"),
+) -> int:
+    """Digits as a project: a data set of 6 images tagged "train", one of 4 tagged "val".
 
     Objects of the classes in `polygons` are polygons, all others rectangles.
     """
     data = make_digits_dataset(folder, num_train=6, num_val=4)
     project_id = store.create_project(name, digits_meta(polygons))
-    for split in ("train", "val"):
-        dataset_id = store.create_dataset(project_id, split)
+    for split, dataset in zip(("train", "val"), datasets, strict=True):
+        dataset_id = store.create_dataset(project_id, dataset)
         content = json.loads((data / "annotations" / f"instances_{split}.json").read_text())
         for image in content["images"]:
             path = data / split / image["file_name"]

@@ -55,7 +55,10 @@ def platform(tmp_path_factory):
     """An instance with a project; whatever it was told to do is forgotten after each test."""
     with LocalInstance(tmp_path_factory.mktemp("instance")) as instance:
         folder = tmp_path_factory.mktemp("digits")
-        project_id = make_project(instance.store, folder, name="digits")
+        # The bare SDK would lose both data sets, because of their names.
+        project_id = make_project(
+            instance.store, folder, name="digits", datasets=("my_img", "my_meta")
+        )
         yield SimpleNamespace(instance=instance, store=instance.store, project_id=project_id)
 
 

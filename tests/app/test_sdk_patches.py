@@ -6,6 +6,7 @@ import sys
 
 import pytest
 
+from supervisely_integration.train.coco import dataset_folders
 from tests.sdk import import_sdk
 
 import_sdk()
@@ -98,6 +99,17 @@ def test_the_dialog_does_not_say_what_happened():
 def test_items_that_cannot_be_downloaded_are_skipped():
     """Pitfall 27: TrainApp._download_project."""
     assert "Task error" in source(project)
+
+
+def test_data_sets_are_left_out_because_of_their_names(tmp_path):
+    """read_all_data_sets."""
+    for name in ("day", "day_meta", "my_img/datasets/x_ann"):
+        for part in ("img", "ann"):
+            (tmp_path / name / part).mkdir(parents=True)
+    args = ({"img", "ann", "meta", "datasets"}, {"img", "ann", "meta"})
+    assert list(project.subdirs_tree(str(tmp_path), *args)) == ["day"]
+    found = [str(f.relative_to(tmp_path)) for f in dataset_folders(tmp_path)]
+    assert found == ["day", "day_meta", "my_img/datasets/x_ann"]
 
 
 def test_the_file_of_the_split_holds_images_only_where_they_were_looked_up():

@@ -423,12 +423,6 @@ KINDS: dict[str, Kind] = dict(
             *("warning", "skips", "the image is left out"),
             "give it a tag or collection of one of the splits, or leave it out on purpose",
         ),
-        _kind(
-            "dataset_lost",
-            "data sets that are lost because of their name",
-            *("warning", "skips", "the platform's reader leaves out the whole data set"),
-            "rename it so that it does not end in img, ann, meta, seg, blob, img_info or datasets",
-        ),
     )
 )
 

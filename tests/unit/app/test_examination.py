@@ -111,14 +111,15 @@ def test_images_have_their_own_names_back(project):
     assert found.detail == "identical to night/a.png of the training split"
 
 
-def test_splits_that_overlap_or_leave_images_out_and_data_sets_that_are_lost(project):
+def test_splits_that_overlap_or_leave_images_out(project):
     names = {"train_img_1": "ds/a.png", "train_img_2": "ds/b.png", "val_img_1": "ds/b.png"}
     on_disk = {"ds": {"a.png", "b.png", "c.png"}, "my_img": {"x.png", "y.png"}}
     report = examined(project, Origins(names, on_disk))
     assert told(report) == [
         ("split_overlap", "", "ds/b.png", 1),
         ("left_out", "", "ds/c.png", 1),
-        ("dataset_lost", "", "my_img", 2),
+        ("left_out", "", "my_img/x.png", 1),
+        ("left_out", "", "my_img/y.png", 1),
     ]
     assert (report.images.given, report.images.used, report.images.skipped) == (6, 3, 3)
 

@@ -214,7 +214,9 @@ def test_a_network_that_fits_nowhere_is_refused(section, values):
 
 
 def test_a_drawing_takes_no_memory_and_no_random_numbers():
-    cfg = YAMLConfig(CONFIGS / "rtdetrv2" / "rtdetrv2_r18vd_120e_coco.yml", PResNet={"pretrained": True})
+    cfg = YAMLConfig(
+        CONFIGS / "rtdetrv2" / "rtdetrv2_r18vd_120e_coco.yml", PResNet={"pretrained": True}
+    )
     before = torch.get_rng_state()
     drawn = cfg.draw_model()
     assert torch.equal(torch.get_rng_state(), before)

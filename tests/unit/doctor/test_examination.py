@@ -15,7 +15,7 @@ from rtdetrv2_pytorch.src.misc.errors import DatasetError
 from tests.hostile import CASES, CocoFolder
 
 # What only projects of the platform have: tests/unit/app/test_examination.py.
-OF_PROJECTS = {"unknown_geometry", "class_not_selected", "left_out", "dataset_lost"}
+OF_PROJECTS = {"unknown_geometry", "class_not_selected", "left_out"}
 ALL = [
     pytest.param(kind, *case[1:], id=f"{kind}: {case[0]}")
     for kind, cases in CASES.items()
