@@ -154,6 +154,7 @@ class ConsoleProgress(SilentEvents):
             f"{_clock(report.train_s + report.eval_s)}{best}",
             highlight=False,
         )
+        self.console.print(f"  {report.verdict}", style="dim", highlight=False)
         for name in report.skipped_images:
             self.console.print(f"  image not used: {name}", style="yellow", markup=False)
         if report.skipped_steps:

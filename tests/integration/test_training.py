@@ -11,6 +11,7 @@ from rtdetrv2_pytorch.src.misc.errors import CheckpointError, DatasetError
 from rtdetrv2_pytorch.src.misc.weights import load_checkpoint, model_state
 from rtdetrv2_pytorch.src.solver import DetSolver
 from rtdetrv2_pytorch.src.solver.events import SilentEvents
+from rtdetrv2_pytorch.src.solver.stopwatch import SECTIONS
 from tests.tiny import tiny_config
 
 
@@ -78,6 +79,21 @@ def test_the_files_are_there(trained):
     assert set(result.checkpoints) == {"best", "last", "checkpoint0000", "checkpoint0001"}
     assert any((folder / "summary").iterdir())
     assert (result.best_epoch, result.last_epoch) in {(0, 1), (1, 1)}
+
+
+def test_every_epoch_tells_where_its_time_went(trained):
+    folder, _, events = trained
+    lines = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+    for line, report in zip(
+        [e for e in lines if e["event"] == "epoch"], events.reports, strict=True
+    ):
+        assert tuple(report.time_shares) == SECTIONS
+        assert sum(report.time_shares.values()) == pytest.approx(1)
+        # Nothing that takes time is forgotten; only what is between the epochs is left out.
+        assert min(report.time_shares[name] for name in ("data", "forward", "backward")) > 0.01
+        assert report.verdict.split(":")[0].endswith(" bound")
+        assert line["time_shares"] == report.time_shares
+        assert line["verdict"] == report.verdict
 
 
 def test_checkpoints_say_what_they_are(trained):

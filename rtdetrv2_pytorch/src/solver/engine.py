@@ -86,9 +86,11 @@ def train_one_epoch(
     state.criterion.train()
     loader.set_epoch(epoch, start_step)
     progress = EpochProgress(epoch, len(loader), step=start_step)
+    state.stopwatch.start()
     begin = time.perf_counter()
     for images, targets in loader:
         arrived = time.perf_counter()
+        state.stopwatch.lap("data")
         if len(targets):
             _train_step(state, loader, images, targets, progress)
         progress.step += 1
@@ -100,6 +102,7 @@ def train_one_epoch(
         after_step(progress)
         if progress.step % state.grad_accum_steps == 0 and stop.agreed():
             break  # between two optimizer steps, so that none is lost
+        state.stopwatch.lap("other")
         begin = time.perf_counter()
     return progress
 
@@ -130,6 +133,7 @@ def _train_step(
             state.guard.watch(progress.grad_norm)
         except TrainingDiverged as error:
             fall_back(state, error)
+        state.stopwatch.lap("optimizer")
 
 
 def _accumulation_group(step: int, num_steps: int, size: int) -> tuple[int, int]:

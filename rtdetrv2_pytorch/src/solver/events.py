@@ -1,6 +1,6 @@
 """What training tells the outside: the only way out of the solver."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
@@ -66,6 +66,8 @@ class EpochReport:
     images_per_s: float
     skipped_steps: int
     skipped_images: Sequence[str] = ()
+    time_shares: Mapping[str, float] = field(default_factory=dict)  # 0..1 by stopwatch.SECTIONS
+    verdict: str = ""  # what limits the speed, and what would help
 
 
 @dataclass(frozen=True)

@@ -62,7 +62,7 @@ class LogLines(SilentEvents):
         stats = report.evaluation.stats
         logger.info(
             "epoch=%d train_loss=%.4f val_loss=%.4f AP=%.4f AP50=%.4f AP75=%.4f best_ap=%.4f "
-            "best_epoch=%d train_s=%.1f eval_s=%.1f skipped_steps=%d",
+            "best_epoch=%d train_s=%.1f eval_s=%.1f skipped_steps=%d %s",
             report.epoch,
             report.train_loss,
             report.evaluation.loss,
@@ -74,6 +74,7 @@ class LogLines(SilentEvents):
             report.train_s,
             report.eval_s,
             report.skipped_steps,
+            _times(report),
         )
         for name in report.skipped_images:
             logger.warning("epoch=%d image not used: %s", report.epoch, name)
@@ -92,6 +93,12 @@ class LogLines(SilentEvents):
                 result.best.stats["AP50"],
                 result.best.best.threshold,
             )
+
+
+def _times(report: EpochReport) -> str:
+    """Shares of the epoch's time, and the verdict on them."""
+    shares = " ".join(f"{name}={share:.0%}" for name, share in report.time_shares.items())
+    return f"{shares} verdict={json.dumps(report.verdict)}"
 
 
 def metrics_table(evaluation: Evaluation) -> list[str]:
@@ -201,18 +208,28 @@ class TensorBoard(SilentEvents):
             "val/best_f1": evaluation.best.f1,
             "val/best_threshold": evaluation.best.threshold,
             **{f"val_AP/{c.name}": c.ap for c in evaluation.classes if math.isfinite(c.ap)},
+            **{f"time/{name}": share for name, share in report.time_shares.items()},
         }
-        self._write(values, report.epoch, flush=True)
+        self._write(values, report.epoch, texts={"time/verdict": report.verdict}, flush=True)
 
     def train_finished(self, result: FitResult) -> None:
         """Close the files."""
         if self._is_alive:
             self._guarded(self.writer.close)
 
-    def _write(self, values: Mapping[str, float], step: int, *, flush: bool = False) -> None:
+    def _write(
+        self,
+        values: Mapping[str, float],
+        step: int,
+        *,
+        texts: Mapping[str, str] | None = None,
+        flush: bool = False,
+    ) -> None:
         def write() -> None:
             for name, value in values.items():
                 self.writer.add_scalar(name, value, step)
+            for name, text in (texts or {}).items():
+                self.writer.add_text(name, text, step)
             if flush:
                 self.writer.flush()
 

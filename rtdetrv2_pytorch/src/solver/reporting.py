@@ -13,6 +13,8 @@ from .best import BestSoFar
 from .engine import EpochProgress
 from .events import EpochReport, StepReport, TrainingEvents, TrainingPlan
 from .step import TrainState
+from .stopwatch import shares_of
+from .verdict import verdict
 
 _REFRESH_S = 0.5  # how old the numbers of a live display may be: reading them waits for the device
 
@@ -79,11 +81,13 @@ def epoch_report(
     best: BestSoFar,
     *,
     eval_s: float,
+    num_workers: int,
     skipped_images: Sequence[str],
 ) -> EpochReport:
     """Describe an epoch with its evaluation."""
     losses = progress.read_average()
     timed = max(progress.timed_steps, 1)
+    shares = shares_of(state.stopwatch.seconds(), eval_s)
     return EpochReport(
         epoch=progress.epoch,
         train_loss=sum(losses.values()) if losses else math.nan,
@@ -100,6 +104,10 @@ def epoch_report(
         images_per_s=_per_second(progress),
         skipped_steps=progress.skipped,
         skipped_images=skipped_images,
+        time_shares=shares,
+        verdict=verdict(
+            shares, num_workers=num_workers, device=state.device, precision=state.precision
+        ),
     )
 
 

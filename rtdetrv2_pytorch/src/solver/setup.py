@@ -22,6 +22,7 @@ from .guard import FiniteGuard
 from .memory import MicroBatches
 from .precision import Precision, resolve_precision
 from .step import TrainState, plain_scaler, use_precision
+from .stopwatch import Stopwatch
 
 logger = logging.getLogger(__name__)
 
@@ -83,6 +84,7 @@ def set_up(cfg: YAMLConfig) -> tuple[TrainState, Position]:
             is_fixed=distributed.is_distributed(),
         ),
         bad_batches=BadBatches(cfg.output_dir, cfg.train_dataset),
+        stopwatch=Stopwatch(cfg.device),
     )
     position = Position(epoch=settings.last_epoch + 1)
     if resumed is not None:

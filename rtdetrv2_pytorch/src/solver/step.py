@@ -23,6 +23,7 @@ from .bad_batches import BadBatches
 from .guard import FiniteGuard
 from .memory import MicroBatches, run_in_parts
 from .precision import Precision
+from .stopwatch import Stopwatch
 
 logger = logging.getLogger(__name__)
 
@@ -60,6 +61,7 @@ class TrainState:
     bad_batches: BadBatches | None = None
     has_fallen_back: bool = False  # to another precision than was asked for
     group: list[Batch] = field(default_factory=list)  # since the last optimizer step
+    stopwatch: Stopwatch = field(default_factory=Stopwatch)
 
 
 class NonFiniteLoss(TrainingDiverged):
@@ -183,8 +185,10 @@ def backward(state: TrainState, batch: Batch, *, group_size: int) -> dict[str, T
                 state.device, non_blocking=True, memory_format=torch.channels_last
             )
             images = resize_batch(images, batch.size_hw)
+            state.stopwatch.lap("transfer")
             with state.precision.autocast(state.device):
                 outputs = state.model(images, targets=targets)
+            state.stopwatch.lap("forward")
             losses: dict[str, Tensor] = {}
             try:
                 losses = state.criterion(
@@ -206,7 +210,9 @@ def backward(state: TrainState, batch: Batch, *, group_size: int) -> dict[str, T
                 sums = [t.float().sum() for t in _tensors(outputs)]
                 loss = torch.stack(sums).sum() * torch.nan
                 is_spoiled = True
+            state.stopwatch.lap("matching")
             state.scaler.scale(loss / group_size).backward()
+        state.stopwatch.lap("backward")
         for name, value in losses.items():
             value = value.detach()
             totals[name] = totals[name] + value if name in totals else value

@@ -55,6 +55,7 @@ def epoch_report():
         epoch=1, train_loss=2.0, train_losses={"loss_vfl": 2.0}, evaluation=evaluation(),
         is_best=True, best_epoch=1, best_ap=0.25, lr=1e-4, train_s=10.0, eval_s=2.0, data_s=0.01,
         step_s=0.5, images_per_s=5.0, skipped_steps=1, skipped_images=("broken.jpg",),
+        time_shares={"data": 0.25, "forward": 0.75}, verdict="input bound: 2 more workers",
     )  # fmt: skip
 
 
@@ -72,6 +73,8 @@ def test_the_json_log_has_one_object_a_line_and_no_nan(tmp_path):
     assert (step["event"], step["loss"], step["grad_norm"]) == ("step", 3.5, None)
     assert (epoch["event"], epoch["AP"], epoch["val_loss"]) == ("epoch", 0.25, 1.5)
     assert epoch["per_class"]["cat"]["AP50"] == 0.5
+    assert epoch["time_shares"] == {"data": 0.25, "forward": 0.75}
+    assert epoch["verdict"] == "input bound: 2 more workers"
     assert epoch["per_class"]["a long name"]["AP"] is None
     assert (end["event"], end["best_epoch"]) == ("end", 1)
     assert end["checkpoints"] == {"best": "best.pth"}
@@ -90,6 +93,7 @@ def test_log_lines_are_key_value_pairs(caplog):
         LogLines().epoch_finished(epoch_report())
     assert "epoch=0 step=2/10 loss=3.5000 lr=1.00e-04" in caplog.text
     assert "epoch=1 train_loss=2.0000 val_loss=1.5000 AP=0.2500" in caplog.text
+    assert 'data=25% forward=75% verdict="input bound: 2 more workers"' in caplog.text
     assert "image not used: broken.jpg" in caplog.text
     assert len(caplog.records) == 3
 
@@ -157,4 +161,7 @@ def test_tensorboard_has_the_values_that_were_reported(tmp_path):
     assert [(e.step, e.value) for e in events.Scalars("train/loss")] == [(2, 3.5)]
     assert [(e.step, e.value) for e in events.Scalars("val/AP")] == [(1, 0.25)]
     assert events.Scalars("val_AP/cat")[0].value == pytest.approx(0.3)
+    assert [(e.step, e.value) for e in events.Scalars("time/forward")] == [(1, 0.75)]
+    [text] = events.Tensors("time/verdict/text_summary")
+    assert text.tensor_proto.string_val == [b"input bound: 2 more workers"]
     assert "val_AP/a long name" not in events.Tags()["scalars"]  # not a number

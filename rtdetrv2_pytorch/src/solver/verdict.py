@@ -1,0 +1,55 @@
+"""One sentence on what limits the speed of a training, and what would help."""
+
+import math
+import os
+from collections.abc import Mapping
+
+import torch
+
+from .precision import Precision, has_bfloat16
+
+# Shares of the training, or of the whole epoch, from which on a section is worth a remedy.
+_INPUT, _EVALUATION, _TRANSFER, _MATCHING = 0.1, 0.5, 0.15, 0.3
+
+
+def verdict(
+    shares: Mapping[str, float], *, num_workers: int, device: torch.device, precision: Precision
+) -> str:
+    """Name the bottleneck of an epoch.
+
+    Args:
+        shares: of the epoch, by section.
+        num_workers: processes that load images.
+        device: where training runs.
+        precision: what it computes in.
+    """
+    training = 1 - shares["evaluation"]
+    data = shares["data"] / training if training > 0 else 0.0
+    if data >= _INPUT:
+        return f"input bound: {_more_input(data, num_workers, device)}"
+    if shares["evaluation"] >= _EVALUATION:
+        return "evaluation bound: fewer validation images"
+    if shares["transfer"] >= _TRANSFER * training:
+        return "transfer bound: pin_memory: true, or smaller images"
+    if shares["matching"] >= _MATCHING * training:
+        return "matching bound: pairs are assigned on the host, which wants faster cores"
+    if not precision.is_mixed and has_bfloat16(device):
+        return "compute bound: use_amp: true would compute in bfloat16"
+    return "compute bound: the input keeps up"
+
+
+def _more_input(data: float, num_workers: int, device: torch.device) -> str:
+    """How many workers would hide the wait, as far as there are cores for them."""
+    busy = 1 - data
+    wanted = num_workers / busy if num_workers else data / busy
+    more = max(1, math.ceil(wanted) - num_workers) if busy > 0 else num_workers + 1
+    possible = min(more, _spare_cores(num_workers, device))
+    return f"{possible} more workers" if possible > 0 else "more or faster processor cores"
+
+
+def _spare_cores(num_workers: int, device: torch.device) -> int:
+    """Cores that neither this rank's workers nor, without a GPU, the network itself needs."""
+    if device.type == "cpu":
+        return 0
+    ranks = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    return max(0, (os.cpu_count() or 1) // ranks - num_workers)
