@@ -6,6 +6,7 @@ import random
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -28,6 +29,8 @@ from rtdetrv2_pytorch.src.solver.setup import set_up
 from tests.tiny import CONFIGS
 
 Result = dict[str, Any]
+# Batches are made up; only what describes a bad one would look here.
+NO_DATA: Any = SimpleNamespace(annotations=None)
 
 
 def config(**overrides: Any) -> YAMLConfig:
@@ -112,6 +115,7 @@ def _our_step(
     class Loader:
         collate = BatchImageCollateFunction()
 
+    cfg.train_dataset = NO_DATA
     state, _ = set_up(cfg)
     state.model.train()
     state.criterion.train()

@@ -21,6 +21,8 @@ class Settings:
             fit into memory: gradients are added up to those of the whole batch. "auto" finds it
             out, on a GPU before the first epoch, with the largest size and the most boxes.
         num_workers: worker processes for both loaders, instead of their own values.
+        cache: where both data sets keep decoded images, unless they say so themselves: "ram",
+            "disk", or "none".
         device: "cuda", "cuda:1", "cpu", ...; default: a GPU if there is one.
         seed: of all randomness.
         use_amp: mixed precision; see `amp_dtype`.
@@ -50,6 +52,7 @@ class Settings:
     batch_size: int | None = None
     micro_batch_size: int | Literal["auto"] = "auto"
     num_workers: int | None = None
+    cache: Literal["none", "ram", "disk"] = "none"
     device: str | None = None
     seed: int = 0
     use_amp: bool = False

@@ -243,7 +243,7 @@ class YAMLConfig:
             return None
         # Without the shared values: they follow from this data set, not the other way round.
         self.train_dataset = Sections(self.yaml_cfg, {}).construct(
-            dataset, "train_dataloader.dataset", seed=self.settings.seed, unreadable="replace"
+            dataset, "train_dataloader.dataset", unreadable="replace", **self._of_the_run()
         )
         table = self.train_dataset.categories
         chosen_at = max(
@@ -372,7 +372,7 @@ class YAMLConfig:
         if description is None:
             raise ConfigError(f"{self.path.name}: '{slot}.dataset' is not configured")
         dataset: DetectionDataset = self._sections().construct(
-            description, f"{slot}.dataset", categories=table, seed=self.settings.seed, **given
+            description, f"{slot}.dataset", categories=table, **self._of_the_run(), **given
         )
         found, wanted = len(dataset.categories), self.yaml_cfg.get("num_classes", 80)
         if table is None and found != wanted:  # without training data to read them from
@@ -382,6 +382,10 @@ class YAMLConfig:
                 "split's annotations (train_dataloader.dataset.ann_file)"
             )
         return dataset
+
+    def _of_the_run(self) -> dict[str, Any]:
+        """What data sets take from the run, unless their section says otherwise."""
+        return {"seed": self.settings.seed, "cache": self.settings.cache}
 
     @cached_property
     def train_dataloader(self) -> DataLoader:

@@ -44,7 +44,8 @@ class Annotations:
         self._name_ends = np.cumsum([len(n) for n in names], dtype=np.int64)
         self._box_ends = np.cumsum([len(r.labels) for r in records], dtype=np.int64)
         self.image_ids = np.array([r.image_id for r in records], dtype=np.int64)
-        self._sizes = np.array([r.size_wh or (0, 0) for r in records], dtype=np.int32)
+        # (width, height) as declared; zeros where nothing is.
+        self.sizes_wh = np.array([r.size_wh or (0, 0) for r in records], np.int32).reshape(-1, 2)
         self.boxes_xyxy = _join([r.boxes_xyxy for r in records], np.float64, (0, 4))
         self.labels = _join([r.labels for r in records], np.int64, (0,))
         self.area = _join([r.area for r in records], np.float64, (0,))
@@ -56,7 +57,7 @@ class Annotations:
     def __getitem__(self, index: int) -> ImageRecord:
         name_start = self._name_ends[index - 1] if index else 0
         start, end = (self._box_ends[index - 1] if index else 0), self._box_ends[index]
-        width, height = (int(v) for v in self._sizes[index])
+        width, height = (int(v) for v in self.sizes_wh[index])
         return ImageRecord(
             file_name=self._names[name_start : self._name_ends[index]].tobytes().decode(*_ANY_NAME),
             image_id=int(self.image_ids[index]),
@@ -89,7 +90,7 @@ class Annotations:
             "info": {},
             "images": [
                 {"id": i, "width": w, "height": h}
-                for i, (w, h) in zip(self.image_ids.tolist(), self._sizes.tolist(), strict=True)
+                for i, (w, h) in zip(self.image_ids.tolist(), self.sizes_wh.tolist(), strict=True)
             ],
             "categories": [
                 {"id": i, "name": name} for i, name in zip(ids, self.categories.names, strict=True)

@@ -14,6 +14,7 @@ from .annotations import Annotations, ImageRecord
 from .categories import CategoryId, CategoryTable, normalise_id
 from .compose import Compose
 from .dataset import DetectionDataset, SkippedItems, SkipReason, keep_existing
+from .image_cache import CacheKind
 
 _MAX_SIDE = 2**31 - 1  # of a declared size: no image has it, and arrays hold it
 
@@ -30,6 +31,9 @@ class CocoDetection(DetectionDataset):
         categories: labels to use, by class name; default: those of this file.
         seed: of the run.
         unreadable: see `DetectionDataset`.
+        cache: where decoded images are kept, so that files are decoded once: "ram" in memory that
+            the workers of a rank share, "disk" in files that survive the run; as many images as
+            fit. Augmentation comes after it and stays exactly the same.
 
     Raises:
         DatasetError: if the file cannot be used, or no image is left.
@@ -46,6 +50,7 @@ class CocoDetection(DetectionDataset):
         categories: CategoryTable | None = None,
         seed: int = 0,
         unreadable: Literal["skip", "replace"] = "skip",
+        cache: CacheKind = "none",
     ) -> None:
         self.ann_file = ann_file
         self.skipped = SkippedItems(ann_file)
@@ -53,7 +58,12 @@ class CocoDetection(DetectionDataset):
         annotations = read_coco(Path(ann_file), Path(img_folder), self.skipped, reference)
         self.skipped.log()
         super().__init__(
-            annotations, Path(img_folder), transforms, seed=seed, unreadable=unreadable
+            annotations,
+            Path(img_folder),
+            transforms,
+            seed=seed,
+            unreadable=unreadable,
+            cache=cache,
         )
 
 

@@ -19,6 +19,7 @@ from ..structures import Target
 from .annotations import Annotations, ImageRecord
 from .categories import CategoryTable
 from .compose import Compose
+from .image_cache import CacheKind, make_cache
 from .images import read_rgb
 from .sample import Sample
 
@@ -41,6 +42,7 @@ class DetectionDataset(Dataset[Item | None]):
         unreadable: what becomes of an image that cannot be read when its turn comes: "skip"
             gives None, which the collate function leaves out; "replace" gives the next readable
             one, so that training batches keep their size. Either way it is named once.
+        cache: where decoded images are kept; see `image_cache`.
     """
 
     def __init__(
@@ -51,8 +53,10 @@ class DetectionDataset(Dataset[Item | None]):
         *,
         seed: int,
         unreadable: Literal["skip", "replace"],
+        cache: CacheKind = "none",
     ) -> None:
         self.annotations = annotations
+        self.cache = make_cache(cache, annotations, img_folder)
         self.img_folder = img_folder
         self.transforms = transforms
         if transforms is not None:
@@ -117,8 +121,9 @@ class DetectionDataset(Dataset[Item | None]):
 
     def _try_load(self, index: int) -> Sample | None:
         record = self.annotations[index]
+        path = self.img_folder / record.file_name
         try:
-            pixels = read_rgb(self.img_folder / record.file_name, record.size_wh)
+            pixels = self.cache.get(index, path, lambda: read_rgb(path, record.size_wh))
         except DatasetError as error:
             if not self._is_unreadable[index]:
                 self._is_unreadable[index] = True

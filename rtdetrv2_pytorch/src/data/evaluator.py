@@ -1,7 +1,9 @@
 """COCO metrics, per class too, and the score thresholds at which a detector is best used."""
 
+import contextlib
+import gc
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -149,6 +151,10 @@ class CocoEvaluator:
 
     def accumulate(self) -> None:
         """Match detections with ground truth at all IoU thresholds."""
+        with _no_garbage_collection():
+            self._accumulate()
+
+    def _accumulate(self) -> None:
         if self._coco_gt is None:
             self._coco_gt = COCO(self.annotations.to_coco())
         rows = np.concatenate([np.empty((0, _COLUMNS)), *self._rows])
@@ -226,6 +232,21 @@ class CocoEvaluator:
         owners = np.repeat(annotations.image_ids, annotations.boxes_per_image())
         counted = np.isin(owners, self._image_ids) & (annotations.iscrowd == 0)
         return np.bincount(annotations.labels[counted], minlength=len(self._category_ids))
+
+
+@contextlib.contextmanager
+def _no_garbage_collection() -> Iterator[None]:
+    """Leave cycles alone: a dict per detection would set off scans of all that there is.
+
+    They took half of the time; the dicts are in no cycle and go when nobody needs them.
+    """
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
 
 
 def _named(coco_eval: COCOeval_faster) -> dict[str, float]:

@@ -11,6 +11,7 @@ from .annotations import Annotations, ImageRecord
 from .categories import CategoryTable
 from .compose import Compose
 from .dataset import DetectionDataset, SkippedItems, keep_existing
+from .image_cache import CacheKind
 
 
 class VOCDetection(DetectionDataset):
@@ -24,6 +25,9 @@ class VOCDetection(DetectionDataset):
         categories: labels to use, by class name; default: those of the label file.
         seed: of the run.
         unreadable: see `DetectionDataset`.
+        cache: where decoded images are kept, so that files are decoded once: "ram" in memory that
+            the workers of a rank share, "disk" in files that survive the run; as many images as
+            fit. Augmentation comes after it and stays exactly the same.
 
     Raises:
         DatasetError: if a list cannot be read, or no image is left.
@@ -39,13 +43,21 @@ class VOCDetection(DetectionDataset):
         categories: CategoryTable | None = None,
         seed: int = 0,
         unreadable: Literal["skip", "replace"] = "skip",
+        cache: CacheKind = "none",
     ) -> None:
         self.ann_file = str(Path(root, ann_file))
         self.skipped = SkippedItems(self.ann_file)
         table = categories or read_labels(Path(root, label_file))
         annotations = _read_voc(Path(root), Path(root, ann_file), table, self.skipped)
         self.skipped.log()
-        super().__init__(annotations, Path(root), transforms, seed=seed, unreadable=unreadable)
+        super().__init__(
+            annotations,
+            Path(root),
+            transforms,
+            seed=seed,
+            unreadable=unreadable,
+            cache=cache,
+        )
 
 
 def read_labels(path: Path) -> CategoryTable:

@@ -9,6 +9,7 @@ from typing import Any
 
 import PIL
 
+from ..misc.resources import cache_folder
 from .pictures import Picture
 
 logger = logging.getLogger(__name__)
@@ -19,9 +20,8 @@ Key = tuple[str, int, int, int, int]  # file, time in ns, size in bytes, declare
 
 
 def default_folder() -> Path:
-    """The folder for caches of this user."""
-    base = os.environ.get("XDG_CACHE_HOME")
-    return (Path(base) if base else Path("~/.cache").expanduser()) / "rtdetrv2" / "doctor"
+    """The folder for what this user's examinations found."""
+    return cache_folder("doctor")
 
 
 class PictureCache:

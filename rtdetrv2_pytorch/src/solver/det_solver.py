@@ -237,7 +237,7 @@ class DetSolver:
                 evaluation,
                 position.best,
                 eval_s=eval_s,
-                num_workers=cfg.train_dataloader.num_workers,
+                loader=cfg.train_dataloader,
                 skipped_images=unreadable,
             )
         )

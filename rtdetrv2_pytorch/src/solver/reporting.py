@@ -8,6 +8,7 @@ import torch
 
 from ..core.yaml_config import YAMLConfig
 from ..data.evaluator import Evaluation
+from ..data.loader import DataLoader
 from ..misc import distributed
 from .best import BestSoFar
 from .engine import EpochProgress
@@ -81,7 +82,7 @@ def epoch_report(
     best: BestSoFar,
     *,
     eval_s: float,
-    num_workers: int,
+    loader: DataLoader,
     skipped_images: Sequence[str],
 ) -> EpochReport:
     """Describe an epoch with its evaluation."""
@@ -106,7 +107,11 @@ def epoch_report(
         skipped_images=skipped_images,
         time_shares=shares,
         verdict=verdict(
-            shares, num_workers=num_workers, device=state.device, precision=state.precision
+            shares,
+            num_workers=loader.num_workers,
+            cache=loader.dataset.cache.kind,  # type: ignore[attr-defined]
+            device=state.device,
+            precision=state.precision,
         ),
     )
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 import torch
 
+from ..data.image_cache import CacheKind
 from .precision import Precision, has_bfloat16
 
 # Shares of the training, or of the whole epoch, from which on a section is worth a remedy.
@@ -13,20 +14,29 @@ _INPUT, _EVALUATION, _TRANSFER, _MATCHING = 0.1, 0.5, 0.15, 0.3
 
 
 def verdict(
-    shares: Mapping[str, float], *, num_workers: int, device: torch.device, precision: Precision
+    shares: Mapping[str, float],
+    *,
+    num_workers: int,
+    cache: CacheKind,
+    device: torch.device,
+    precision: Precision,
 ) -> str:
     """Name the bottleneck of an epoch.
 
     Args:
         shares: of the epoch, by section.
         num_workers: processes that load images.
+        cache: where decoded images are kept.
         device: where training runs.
         precision: what it computes in.
     """
     training = 1 - shares["evaluation"]
     data = shares["data"] / training if training > 0 else 0.0
     if data >= _INPUT:
-        return f"input bound: {_more_input(data, num_workers, device)}"
+        remedies = [_more_workers(data, num_workers, device)]
+        remedies += ["cache: ram"] if cache == "none" else []
+        named = ", or ".join(filter(None, remedies)) or "more or faster processor cores"
+        return f"input bound: {named}"
     if shares["evaluation"] >= _EVALUATION:
         return "evaluation bound: fewer validation images"
     if shares["transfer"] >= _TRANSFER * training:
@@ -38,13 +48,13 @@ def verdict(
     return "compute bound: the input keeps up"
 
 
-def _more_input(data: float, num_workers: int, device: torch.device) -> str:
+def _more_workers(data: float, num_workers: int, device: torch.device) -> str:
     """How many workers would hide the wait, as far as there are cores for them."""
     busy = 1 - data
     wanted = num_workers / busy if num_workers else data / busy
     more = max(1, math.ceil(wanted) - num_workers) if busy > 0 else num_workers + 1
     possible = min(more, _spare_cores(num_workers, device))
-    return f"{possible} more workers" if possible > 0 else "more or faster processor cores"
+    return f"{possible} more worker{'s' * (possible > 1)}" if possible > 0 else ""
 
 
 def _spare_cores(num_workers: int, device: torch.device) -> int:

@@ -288,6 +288,14 @@ def test_batch_size_and_workers_at_the_top_hold_for_both_loaders(tmp_path, digit
     assert cfg.val_dataloader.epoch_sampler.batch_size == 3
 
 
+def test_a_cache_at_the_top_holds_for_the_data_sets_that_say_nothing(tmp_path, digits):
+    own = {"val_dataloader": {"dataset": {"cache": "none"}}}
+    cfg = tiny_config(tmp_path, digits, cache="ram", **own)
+    assert (cfg.train_dataset.cache.kind, cfg.val_dataset.cache.kind) == ("ram", "none")
+    with pytest.raises(ConfigError, match="cache = 'sram'"):
+        tiny_config(tmp_path, digits, cache="sram").check()
+
+
 # Weights
 
 

@@ -18,10 +18,12 @@ def machine(monkeypatch):
     monkeypatch.delenv("LOCAL_WORLD_SIZE", raising=False)
 
 
-def judge(workers=4, device=CUDA, dtype=torch.bfloat16, **shares):
+def judge(workers=4, device=CUDA, dtype=torch.bfloat16, cache="ram", **shares):
     rest = 1 - sum(shares.values())
     full = {**dict.fromkeys(SECTIONS, 0.0), "forward": rest, **shares}
-    return verdict(full, num_workers=workers, device=device, precision=Precision(dtype))
+    return verdict(
+        full, num_workers=workers, cache=cache, device=device, precision=Precision(dtype)
+    )
 
 
 @pytest.mark.parametrize(
@@ -37,6 +39,12 @@ def judge(workers=4, device=CUDA, dtype=torch.bfloat16, **shares):
 def test_waiting_for_data(workers, data, said):
     expected = "compute bound: the input keeps up" if said is None else f"input bound: {said}"
     assert judge(workers, data=data) == expected
+
+
+def test_a_cache_is_named_where_there_is_none():
+    assert judge(4, data=0.33, cache="none") == "input bound: 2 more workers, or cache: ram"
+    assert judge(7, data=0.12, cache="none") == "input bound: 1 more worker, or cache: ram"
+    assert judge(8, data=0.5, cache="none") == "input bound: cache: ram"
 
 
 def test_the_wait_is_compared_with_the_training_not_with_the_evaluation():

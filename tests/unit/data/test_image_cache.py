@@ -1,0 +1,259 @@
+"""Decoded images in memory or on disk: the same pixels, fewer times decoded."""
+
+import os
+import pickle
+import shutil
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+
+from rtdetrv2_pytorch.src.data import dataset as dataset_module
+from rtdetrv2_pytorch.src.data import image_cache
+from rtdetrv2_pytorch.src.data.coco_dataset import CocoDetection
+from rtdetrv2_pytorch.src.data.collate import BatchImageCollateFunction
+from rtdetrv2_pytorch.src.data.image_cache import DiskCache, RamCache
+from rtdetrv2_pytorch.src.data.loader import DataLoader
+from rtdetrv2_pytorch.src.data.transforms import Resize
+from rtdetrv2_pytorch.src.misc import resources
+
+KEPT = 30 * 40 * 3  # bytes of a picture that `write_coco` makes
+
+
+@pytest.fixture(autouse=True)
+def machine(monkeypatch, tmp_path):
+    """Caches of this test only, and room for them."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "caches"))
+    monkeypatch.setattr(image_cache, "available_memory", lambda: 100 * KEPT)
+    monkeypatch.setattr(RamCache, "_alive", set())
+
+
+@pytest.fixture
+def decoded(monkeypatch):
+    """Names of the files that were decoded."""
+    names = []
+    read = dataset_module.read_rgb
+
+    def counting(path, size_wh):
+        names.append(path.name)
+        return read(path, size_wh)
+
+    monkeypatch.setattr(dataset_module, "read_rgb", counting)
+    return names
+
+
+def images(*names, size=(40, 30)):
+    sized = {"width": size[0], "height": size[1]} if size else {}
+    return [{"id": i, "file_name": name, **sized} for i, name in enumerate(names, start=1)]
+
+
+def items_of(loader, epochs=2):
+    for epoch in range(epochs):
+        loader.set_epoch(epoch)
+        yield from loader
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("cache", ["ram", "disk"])
+def test_augmented_batches_are_the_same(digits, training_pipeline, cache, workers):
+    training_pipeline.ops[5] = Resize(size=[64, 64])
+
+    def loader(kind, num_workers):
+        data = CocoDetection(
+            img_folder=str(digits / "train"),
+            ann_file=str(digits / "annotations/instances_train.json"),
+            transforms=training_pipeline,
+            unreadable="replace",
+            cache=kind,
+        )
+        return DataLoader(
+            dataset=data, batch_size=2, shuffle=True, num_workers=num_workers,
+            collate_fn=BatchImageCollateFunction(), seed=3,
+        )  # fmt: skip
+
+    plain, cached = loader("none", 0), loader(cache, workers)
+    for (image, targets), (other, others) in zip(
+        items_of(plain, 3), items_of(cached, 3), strict=True
+    ):
+        assert torch.equal(image, other)
+        for target, other_target in zip(targets, others, strict=True):
+            assert all(torch.equal(target[k], other_target[k]) for k in target)
+    if cache == "ram":  # what the workers read, the main process has, too
+        assert cached.dataset.cache.unfilled_bytes() == 0
+
+
+@pytest.mark.parametrize("cache", ["ram", "disk"])
+def test_a_file_is_decoded_once_and_what_was_given_can_be_changed(write_coco, decoded, cache):
+    data = CocoDetection(**write_coco([{}], images("a.png", "b.png"), cache=cache))
+    first = data[0][0].clone()
+    data[0][0].zero_()
+    assert torch.equal(data[0][0], first)
+    data[1]
+    assert decoded == ["a.png", "b.png"]
+
+
+def test_memory_that_does_not_suffice_keeps_what_fits_and_says_so(
+    write_coco, decoded, caplog, monkeypatch
+):
+    monkeypatch.setattr(image_cache, "available_memory", lambda: int(2.6 * KEPT))  # 2.08 of it
+    data = CocoDetection(**write_coco([{}], images("a.png", "b.png", "c.png"), cache="ram"))
+    for _ in range(2):
+        [data[i] for i in range(3)]
+    assert decoded == ["a.png", "b.png", "c.png", "c.png"]
+    assert "2 of 3 images are kept" in caplog.text
+
+
+def test_images_without_a_declared_size_are_not_kept_in_memory(write_coco, decoded, caplog):
+    data = CocoDetection(**write_coco([{}], images("a.png", "b.png", size=None), cache="ram"))
+    data[0], data[0]
+    assert decoded == ["a.png", "a.png"]
+    assert "0 of 2 images are kept" in caplog.text
+    assert "2 of them declare no size" in caplog.text
+
+
+def test_what_one_cache_will_take_is_not_there_for_the_next(write_coco, monkeypatch):
+    monkeypatch.setattr(image_cache, "available_memory", lambda: 4 * KEPT)
+    data = [CocoDetection(**write_coco([{}], images("a.png", "b.png"), cache="ram")) for _ in "12"]
+    # 0.8 of 4 pictures' memory holds 2; of the 2 that are left, 1.
+    assert [list(d.cache._is_kept) for d in data] == [[True, True], [True, False]]
+    data[0][0]
+    assert data[0].cache.unfilled_bytes() == KEPT
+
+
+def test_ranks_share_the_memory_of_a_machine(write_coco, monkeypatch):
+    monkeypatch.setattr(image_cache, "available_memory", lambda: 4 * KEPT)
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
+    data = CocoDetection(**write_coco([{}], images("a.png", "b.png"), cache="ram"))
+    assert list(data.cache._is_kept) == [True, False]
+
+
+def test_spawned_workers_read_files_and_it_is_said(write_coco, decoded, caplog):
+    data = CocoDetection(**write_coco([{}], images("a.png"), cache="ram"))
+    data[0]
+    copy = pickle.loads(pickle.dumps(data))
+    assert torch.equal(copy[0][0], data[0][0])
+    assert decoded == ["a.png", "a.png"]
+    assert "shared with forked workers only" in caplog.text
+
+
+def test_a_disk_cache_outlives_the_run(write_coco, decoded):
+    arguments = write_coco([{}], images("a.png", "b.png"), cache="disk")
+    expected = CocoDetection(**arguments)[0][0]
+    decoded.clear()
+    assert torch.equal(CocoDetection(**arguments)[0][0], expected)
+    assert decoded == []
+
+
+def change_pixels(path):
+    shutil.copy(path.with_name("b.png"), path)
+
+
+def touch(path):
+    os.utime(path, ns=(1, 1))
+
+
+@pytest.mark.parametrize("change", [change_pixels, touch])
+def test_a_changed_file_is_decoded_again_and_takes_the_place_of_the_old(
+    write_coco, decoded, tmp_path, change
+):
+    arguments = write_coco([{}], images("a.png", "b.png"), cache="disk")
+    data = CocoDetection(**arguments)
+    data[0]
+    change(tmp_path / "images" / "a.png")
+    expected = CocoDetection(**{**arguments, "cache": "none"})[0][0]
+    decoded.clear()
+    assert torch.equal(data[0][0], expected)
+    data[0]
+    assert decoded == ["a.png"]
+    assert len(list((tmp_path / "caches").rglob("*.pixels"))) == 1
+
+
+@pytest.mark.parametrize("length", [0, 10, 24, 25, KEPT])
+def test_a_damaged_cache_file_is_not_used(write_coco, decoded, tmp_path, length):
+    data = CocoDetection(**write_coco([{}], images("a.png"), cache="disk"))
+    expected = data[0][0]
+    [file] = (tmp_path / "caches").rglob("*.pixels")
+    file.write_bytes(file.read_bytes()[:length])
+    assert torch.equal(data[0][0], expected)
+    assert decoded == ["a.png", "a.png"]
+    assert file.stat().st_size == 24 + KEPT
+
+
+def test_a_disk_that_has_no_room_for_all(write_coco, decoded, caplog, monkeypatch):
+    arguments = write_coco([{}], images("a.png", "b.png", "c.png"), cache="disk")
+    monkeypatch.setattr(
+        image_cache.shutil, "disk_usage", lambda path: SimpleNamespace(free=int(1.3 * KEPT))
+    )
+    first = CocoDetection(**arguments)
+    [first[i] for i in range(3)]
+    assert "1 of 3 images are kept" in caplog.text
+    decoded.clear()
+    # The one that is there takes no more room, so there is some for one more.
+    second = CocoDetection(**arguments)
+    for _ in range(2):
+        [second[i] for i in range(3)]
+    assert decoded == ["b.png", "c.png", "c.png"]
+
+
+def test_a_disk_that_fills_up_ends_the_cache_not_the_training(
+    write_coco, decoded, caplog, monkeypatch, tmp_path
+):
+    data = CocoDetection(**write_coco([{}], images("a.png", "b.png"), cache="disk"))
+
+    def full(self, target):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(image_cache.Path, "replace", full)
+    for _ in range(2):
+        data[0], data[1]
+    assert decoded == ["a.png", "b.png"] * 2
+    assert caplog.text.count("no more images are kept") == 1
+    assert not list((tmp_path / "caches").rglob("*.p*l*"))
+
+
+def test_a_folder_that_cannot_be_made_is_said(write_coco, decoded, caplog, tmp_path):
+    (tmp_path / "caches").write_text("a file")
+    data = CocoDetection(**write_coco([{}], images("a.png"), cache="disk"))
+    data[0], data[0]
+    assert decoded == ["a.png", "a.png"]
+    assert "nothing is kept" in caplog.text
+
+
+@pytest.mark.parametrize("cache", ["ram", "disk"])
+def test_unreadable_images_are_as_unreadable_as_ever(write_coco, caplog, tmp_path, cache):
+    data = CocoDetection(**write_coco([{}], images("a.png", "b.png"), cache=cache))
+    (tmp_path / "images" / "a.png").write_bytes(b"no picture")
+    assert (data[0], data[0]) == (None, None)
+    assert data.new_unreadable() == ["a.png"]
+
+
+def test_settings_are_part_of_the_name(tmp_path):
+    path = tmp_path / "a.png"
+    one, other = (_disk_cache(size, tmp_path) for size in ((40, 30), (30, 40)))
+    assert one._file(0, path) != other._file(0, path)
+    assert one._file(0, path) == _disk_cache((40, 30), tmp_path)._file(0, path)
+
+
+def _disk_cache(size_wh, folder):
+    class Sized(SimpleNamespace):
+        def __len__(self):
+            return 1
+
+    return DiskCache(Sized(sizes_wh=np.array([size_wh])), folder, folder)
+
+
+def test_what_is_free_is_the_least_of_machine_and_container(monkeypatch, tmp_path):
+    monkeypatch.setattr(resources, "_MEMINFO", tmp_path / "meminfo")
+    limit, used = tmp_path / "max", tmp_path / "current"
+    monkeypatch.setattr(resources, "_CGROUPS", ((limit, used),))
+    assert resources.available_memory() is None
+    (tmp_path / "meminfo").write_text("MemTotal: 9000 kB\nMemAvailable:    4000 kB\n")
+    assert resources.available_memory() == 4000 * 1024
+    limit.write_text("max\n")
+    used.write_text("1000\n")
+    assert resources.available_memory() == 4000 * 1024
+    limit.write_text("3000\n")
+    assert resources.available_memory() == 2000
+    used.write_text("5000\n")
+    assert resources.available_memory() == 0
