@@ -14,7 +14,7 @@ ARGS ?=
 TORCH ?= 2.15.0
 
 .DEFAULT_GOAL := help
-.PHONY: help install train train-cli gui doctor test test-fast test-torch check fix bench clean
+.PHONY: help install train train-cli gui doctor test test-fast test-torch check fix lock bench clean
 
 help: ## list the verbs
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -71,6 +71,10 @@ check: install ## format, lint, types, layers
 fix: install ## format and repair what a tool can repair
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
+
+lock: | uv ## write docker/requirements.lock anew, after a change of requirements.txt
+	$(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header \
+		--output-file docker/requirements.lock requirements.txt
 
 bench: install ## measure against the public implementation, side by side
 	$(BIN)/python -m benchmarks $(ARGS)

@@ -1,0 +1,48 @@
+"""Bring published weights into the cache of this user, while an image is built.
+
+python3 docker/bake_weights.py all|NAMES
+"""
+
+import json
+import sys
+from pathlib import Path
+
+from rtdetrv2_pytorch.src.misc.weights import SUPERVISELY_CACHE, locate
+
+MODELS = Path(__file__).parents[1] / "supervisely_integration" / "models_v2.json"
+
+
+def addresses(chosen: str, models: Path = MODELS) -> list[str]:
+    """Where the weights of some rows of the model table are.
+
+    Args:
+        chosen: `all`, or names of models with commas between them; empty: none.
+        models: the table.
+
+    Raises:
+        SystemExit: if a name is not in the table; the message lists those that are.
+    """
+    rows = [row["meta"] for row in json.loads(models.read_text())]
+    known = {
+        row["model_name"]: row["model_files"]["checkpoint"]
+        for row in rows
+        if "checkpoint" in row["model_files"]
+    }
+    names = list(known) if chosen == "all" else [n.strip() for n in chosen.split(",") if n.strip()]
+    if unknown := [name for name in names if name not in known]:
+        sys.exit(f"no weights of {', '.join(unknown)}; there are: {', '.join(known)}")
+    return [known[name] for name in names]
+
+
+def bake(urls: list[str]) -> None:
+    """Download what the cache lacks, readable for every user; nothing else stays in it."""
+    folder = SUPERVISELY_CACHE.expanduser()
+    folder.mkdir(parents=True, exist_ok=True)
+    for url in urls:
+        locate(url).chmod(0o644)
+    for lock in folder.glob("*.lock"):
+        lock.unlink()
+
+
+if __name__ == "__main__":
+    bake(addresses(sys.argv[1]))

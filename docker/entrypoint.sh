@@ -1,0 +1,25 @@
+#!/bin/sh
+# `train` and `serve` start that app as its manifest says; anything else runs as it is.
+set -eu
+
+case ${1:-} in
+train | serve)
+    manifest=supervisely_integration/$1/config.json
+    if [ ! -r "$manifest" ]; then
+        echo "error: no code in $PWD: mount a clone (-v \"\$PWD\":/app:ro), or build docker/Dockerfile.deploy" >&2
+        exit 2
+    fi
+    if [ -z "${TASK_ID:-}" ]; then # the SDK has a folder for every task, and none without
+        export SLY_APP_DATA_DIR="${SLY_APP_DATA_DIR:-/sly-app-data}"
+    fi
+    data=${SLY_APP_DATA_DIR:-/sly-app-data}
+    if [ -e "$data" ] && [ ! -w "$data" ]; then
+        echo "error: user $(id -u) may not write to $data: start with --user 0, or give the folder to that user" >&2
+        exit 2
+    fi
+    command=$(python3 -c 'import json, sys; print(json.load(open(sys.argv[1]))["entrypoint"])' "$manifest")
+    # shellcheck disable=SC2086 # the manifest's words are the words of the command
+    exec $command
+    ;;
+esac
+exec "$@"

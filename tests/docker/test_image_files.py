@@ -1,0 +1,166 @@
+"""What the image is made from: pins, stages, users, and the files that a build needs."""
+
+import json
+import re
+import subprocess
+import sysconfig
+from pathlib import Path
+
+import pytest
+import yaml
+
+from .dockerfiles import (
+    DOCKER,
+    ROOT,
+    ancestry,
+    apt_packages,
+    copied_from_context,
+    is_ignored,
+    requirement_lines,
+    stages,
+)
+
+MANIFESTS = [
+    json.loads((ROOT / place / "config.json").read_text())
+    for place in ("", "supervisely_integration/train", "supervisely_integration/serve")
+]
+IMAGE = MANIFESTS[0]["docker_image"]
+ARGUMENTS, STAGES = stages(DOCKER / "Dockerfile")
+FINAL = STAGES[-1]
+DEPLOY_ARGUMENTS, DEPLOY_STAGES = stages(DOCKER / "Dockerfile.deploy")
+PINS = dict(line.split("==") for line in requirement_lines(ROOT / "requirements.txt"))
+COMPILERS = re.compile(r"gcc|g\+\+|clang|make|build-essential|-dev$|nvcc|devel|rust|cargo|golang")
+
+
+def test_the_manifests_name_one_image():
+    assert {manifest["docker_image"] for manifest in MANIFESTS} == {IMAGE}
+    assert re.fullmatch(r"supervisely/rt-detrv2:\d+\.\d+\.\d+", IMAGE)
+
+
+def test_the_base_is_the_vendors_runtime_for_the_cuda_of_the_manifest():
+    base = re.fullmatch(
+        r"nvidia/cuda:(\d+\.\d+)\.\d+-cudnn-runtime-ubuntu24\.04", ARGUMENTS["BASE_IMAGE"]
+    )
+    assert base is not None
+    assert base[1] == MANIFESTS[0]["cuda_version"]
+    assert STAGES[0].base == "${BASE_IMAGE}"
+
+
+def test_labels_say_the_versions_of_sdk_and_image():
+    sdk = PINS["supervisely[training,model-benchmark,versioning]"]
+    text = (DOCKER / "Dockerfile").read_text()
+    # The ecosystem's workflow looks for this line with grep.
+    assert re.findall(r"^LABEL python_sdk_version=(.*)$", text, re.MULTILINE) == [sdk]
+    labels = " ".join(FINAL.all("LABEL"))
+    assert f'image.version="{IMAGE.split(":")[1]}"' in labels
+    assert f'image.licenses="{MANIFESTS[0]["license"]["type"]}"' in labels
+    assert re.search(r'image\.source="https://github\.com/[\w/-]+"', labels)
+
+
+def test_the_last_stage_holds_no_compiler_and_no_installer():
+    layers = ancestry(STAGES, FINAL)
+    assert [stage.name for stage in layers] == ["", "system"]
+    installed = set().union(*map(apt_packages, layers))
+    assert "python3" in installed
+    assert not [name for name in installed if COMPILERS.search(name)]
+    assert not [name for stage in STAGES for name in apt_packages(stage) if COMPILERS.search(name)]
+    packages = next(stage for stage in STAGES if stage.name == "packages")
+    assert packages.all("RUN")[-1] == "pip uninstall --yes pip"
+
+
+def test_packages_are_installed_from_the_lock_with_their_hashes():
+    packages = next(stage for stage in STAGES if stage.name == "packages")
+    installs = [command for command in packages.all("RUN") if "pip install" in command]
+    assert "--require-hashes" in installs[0]
+    assert installs[0].endswith("-r requirements.lock")
+    assert "-r requirements-tensorrt.txt" in installs[1]
+    assert 'if [ -n "$TENSORRT_INDEX" ]' in installs[1]
+    assert len(installs) == 2
+
+
+def test_no_frontend_is_fetched_from_a_registry():
+    for name in ("Dockerfile", "Dockerfile.deploy"):
+        assert not re.search(r"^#\s*syntax=", (DOCKER / name).read_text(), re.I | re.MULTILINE)
+
+
+def test_it_runs_as_a_numbered_user_and_its_health_is_that_of_the_app():
+    (user,) = FINAL.all("USER")
+    assert user.isdigit()
+    assert int(user) > 0
+    assert f"--uid {user} " in " ".join(FINAL.all("RUN"))
+    (check,) = FINAL.all("HEALTHCHECK")
+    assert f"'127.0.0.1', {MANIFESTS[0]['port']}" in check
+    assert "'/livez'" in check
+    assert FINAL.all("EXPOSE") == [str(MANIFESTS[0]["port"])]
+    assert not DEPLOY_STAGES[-1].all("USER")  # stays that of the image below
+
+
+def test_weights_are_baked_where_the_sdk_and_the_engine_look_for_them():
+    from rtdetrv2_pytorch.src.misc.weights import SUPERVISELY_CACHE
+
+    home = re.search(r"HOME=(\S+)", " ".join(FINAL.all("ENV")))[1]
+    place = str(SUPERVISELY_CACHE).replace("~", home)
+    assert f"--from=weights {place} {place}" in FINAL.all("COPY")
+    weights = next(stage for stage in STAGES if stage.name == "weights")
+    assert f"HOME={home}" in weights.all("ENV")
+    assert "WEIGHTS=all" in weights.all("ARG")
+
+
+@pytest.mark.parametrize("stage", STAGES, ids=lambda stage: stage.name or "final")
+def test_files_that_a_stage_copies_exist_and_reach_it(stage):
+    for path in copied_from_context(stage):
+        assert (ROOT / path).exists(), path
+        assert not is_ignored(path), path
+
+
+def test_the_context_is_the_code_and_nothing_else():
+    listed = subprocess.run(
+        ("git", "ls-files"), cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    files = listed.stdout.splitlines()
+    code = [f for f in files if f.startswith(("rtdetrv2_pytorch/", "supervisely_integration/"))]
+    assert [f for f in [*code, "config.json", "LICENSE"] if is_ignored(f)] == []
+    others = [".git/HEAD", ".venv/bin/python", "app_data/x", "tests/tiny.py", "local.env"]
+    others += ["docs/architecture.md", "output/best.pth", "rtdetrv2_pytorch/__pycache__/x.pyc"]
+    assert [f for f in others if not is_ignored(f)] == []
+
+
+def test_the_deploy_image_stands_on_the_published_one():
+    assert DEPLOY_ARGUMENTS == {"IMAGE": IMAGE}
+    (stage,) = DEPLOY_STAGES
+    assert stage.all("COPY") == [". /app"]
+    assert stage.all("ENV") == ["PYTHONPATH=/app"]
+
+
+def test_compose_runs_these_images_on_this_machine_only():
+    file = yaml.safe_load((DOCKER / "compose.yml").read_text())
+    services = file["services"]
+    assert {name: service["image"] for name, service in services.items()} == {
+        "train": IMAGE,
+        "serve": IMAGE,
+        "deploy": "rt-detrv2-deploy",
+    }
+    for service in services.values():
+        assert service["ports"] == ["${BIND:-127.0.0.1}:8000:8000"]
+        assert (DOCKER / service["build"]["context"] / service["build"]["dockerfile"]).is_file()
+        volumes = [volume.split(":")[0] for volume in service["volumes"]]
+        assert set(volumes) - {".."} <= set(file["volumes"])
+    assert services["train"]["command"] == ["train"]
+    assert services["serve"]["command"] == ["serve"]
+
+
+def test_the_development_container_is_this_image():
+    folder = ROOT / ".devcontainer"
+    build = json.loads((folder / "devcontainer.json").read_text())["build"]
+    assert (folder / build["dockerfile"]).resolve() == DOCKER / "Dockerfile"
+    assert (folder / build["context"]).resolve() == ROOT
+    assert build["args"].keys() <= {
+        argument.split("=")[0] for stage in STAGES for argument in stage.all("ARG")
+    }
+
+
+def test_hadolint_finds_nothing():
+    command = [Path(sysconfig.get_path("scripts")) / "hadolint", "--no-color"]
+    files = [DOCKER / "Dockerfile", DOCKER / "Dockerfile.deploy"]
+    result = subprocess.run([*command, *files], capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stdout + result.stderr

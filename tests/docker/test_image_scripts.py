@@ -1,0 +1,189 @@
+"""What runs in the image, or makes it: the entry point, the baking of weights, the lists."""
+
+import http.server
+import importlib.util
+import json
+import os
+import shutil
+import subprocess
+import tempfile
+import threading
+from functools import partial
+from importlib.metadata import version
+from pathlib import Path
+
+import pytest
+import torch
+
+from .dockerfiles import DOCKER, ROOT
+
+ENTRY = DOCKER / "entrypoint.sh"
+
+
+def load(name):
+    spec = importlib.util.spec_from_file_location(name, DOCKER / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+bake_weights = load("bake_weights")
+list_packages = load("list_packages")
+
+
+@pytest.fixture
+def app_folder():
+    """A folder that any user may enter, with an app whose command is to print."""
+    folder = Path(tempfile.mkdtemp())
+    folder.chmod(0o755)
+    for app in ("train", "serve"):
+        place = folder / "supervisely_integration" / app
+        place.mkdir(parents=True)
+        command = f"printf %s|%s|%s\\n {app} a"
+        (place / "config.json").write_text(json.dumps({"entrypoint": command}))
+    (folder / "data").mkdir()
+    yield folder
+    shutil.rmtree(folder)
+
+
+def run(folder, *words, env=None, **more):
+    variables = {"PATH": os.environ["PATH"], "SLY_APP_DATA_DIR": str(folder / "data")}
+    return subprocess.run(
+        ("sh", ENTRY, *words),
+        cwd=folder,
+        env={**variables, **(env or {})},
+        capture_output=True,
+        text=True,
+        check=False,
+        **more,
+    )
+
+
+@pytest.mark.parametrize("app", ["train", "serve"])
+def test_an_app_starts_as_its_manifest_says(app_folder, app):
+    result = run(app_folder, app)
+    assert (result.stdout, result.returncode) == (f"{app}|a|\n", 0)
+
+
+def test_other_commands_run_as_they_are(app_folder):
+    result = run(app_folder, "printf", "%s,", "a b", "c")
+    assert result.stdout == "a b,c,"
+
+
+def test_the_data_folder_has_a_default_only_without_a_task(app_folder):
+    manifest = app_folder / "supervisely_integration" / "train" / "config.json"
+    manifest.write_text(json.dumps({"entrypoint": "env"}))
+    free = run(app_folder, "train", env={"SLY_APP_DATA_DIR": ""}).stdout.splitlines()
+    task = run(app_folder, "train", env={"SLY_APP_DATA_DIR": "", "TASK_ID": "7"}).stdout
+    assert "SLY_APP_DATA_DIR=/sly-app-data" in free
+    assert "SLY_APP_DATA_DIR=/sly-app-data" not in task.splitlines()
+
+
+def test_without_code_it_says_how_to_bring_it(tmp_path):
+    result = run(tmp_path, "train")
+    assert result.returncode == 2
+    assert f"no code in {tmp_path}: mount a clone" in result.stderr
+    assert "Dockerfile.deploy" in result.stderr
+
+
+def test_a_data_folder_of_another_user_is_named(app_folder):
+    (app_folder / "data").chmod(0o555)
+    other = 65534 if os.geteuid() == 0 else None  # root may write everywhere
+    result = run(app_folder, "train", user=other, group=other)
+    assert result.returncode == 2
+    assert f"may not write to {app_folder / 'data'}: start with --user 0" in result.stderr
+
+
+def test_names_of_models_become_addresses():
+    table = json.loads(bake_weights.MODELS.read_text())
+    urls = [row["meta"]["model_files"].get("checkpoint") for row in table]
+    assert bake_weights.addresses("all") == [url for url in urls if url]
+    assert bake_weights.addresses("RT-DETRv2-M*, RT-DETRv2-S") == [urls[1], urls[0]]
+    assert bake_weights.addresses("") == []
+
+
+def test_models_without_weights_are_refused_with_a_list():
+    with pytest.raises(SystemExit, match=r"no weights of RT-DETRv2-Q; there are: RT-DETRv2-S, "):
+        bake_weights.addresses("RT-DETRv2-S,RT-DETRv2-Q")
+
+
+def test_baked_weights_are_readable_noted_and_listed(tmp_path, monkeypatch):
+    source = tmp_path / "source"
+    source.mkdir()
+    torch.save({"model": {"w": torch.ones(2)}}, source / "best.pth")
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    handler = partial(http.server.SimpleHTTPRequestHandler, directory=source)
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    url = f"http://127.0.0.1:{server.server_port}/best.pth"
+    try:
+        bake_weights.bake([url])
+    finally:
+        server.shutdown()
+    folder = tmp_path / "home" / ".cache" / "supervisely" / "checkpoints"
+    assert sorted(path.name for path in folder.iterdir()) == ["best.pth", "best.pth.url"]
+    assert (folder / "best.pth").stat().st_mode & 0o777 == 0o644
+    ((name, digest, address),) = list_packages.baked_weights(folder)
+    assert (name, address) == ("best.pth", url)
+    check = subprocess.run(("sha256sum", folder / "best.pth"), capture_output=True, text=True)
+    assert digest == check.stdout.split()[0]
+
+
+def test_python_packages_are_listed_with_their_licences():
+    rows = {
+        name: (kind, number, licence)
+        for kind, name, number, licence in list_packages.python_packages()
+    }
+    assert rows["numpy"][:2] == ("python", version("numpy"))
+    assert "BSD-3-Clause" in rows["numpy"][2]
+    assert rows["supervisely"][2] == "see LICENSE"  # it declares none
+    assert all(licence for _, _, licence in rows.values())
+
+
+def test_licences_of_the_distribution_come_from_its_copyright_files(tmp_path):
+    file = tmp_path / "copyright"
+    file.write_text("Files: *\nLicense: MIT\n\nFiles: a\nLicense: GPL-2+\n text\n\nLicense: MIT\n")
+    assert list_packages.debian_licence(file) == "MIT, GPL-2+"
+    assert list_packages.debian_licence(tmp_path / "none") == f"see {tmp_path / 'none'}"
+
+
+def publish(tmp_path, *, changes="", published=1):
+    calls = tmp_path / "calls"
+    for name, script in {
+        "git": f'case $1 in status) printf "%s" "{changes}";; rev-parse) echo abc;; esac',
+        "docker": f'echo "$*" >> {calls}; if [ "$1" = manifest ]; then exit {published}; fi',
+    }.items():
+        (tmp_path / name).write_text(f"#!/bin/sh\n{script}\n")
+        (tmp_path / name).chmod(0o755)
+    result = subprocess.run(
+        (DOCKER / "publish.sh", "--build-arg", "WEIGHTS="),
+        env={"PATH": f"{tmp_path}:{os.environ['PATH']}"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    return result, calls.read_text().splitlines() if calls.exists() else []
+
+
+def test_publishing_builds_and_pushes_the_image_of_the_manifest(tmp_path):
+    image = json.loads((ROOT / "config.json").read_text())["docker_image"]
+    result, calls = publish(tmp_path)
+    assert result.returncode == 0, result.stderr
+    assert calls[1:] == [
+        "build --label org.opencontainers.image.revision=abc "
+        f"-f docker/Dockerfile -t {image} --build-arg WEIGHTS= .",
+        f"push {image}",
+    ]
+
+
+def test_publishing_refuses_changes_without_a_commit(tmp_path):
+    result, calls = publish(tmp_path, changes=" M README.md")
+    assert (result.returncode, calls) == (1, [])
+    assert "an image belongs to one" in result.stderr
+
+
+def test_publishing_replaces_no_published_image(tmp_path):
+    result, calls = publish(tmp_path, published=0)
+    assert result.returncode == 1
+    assert len(calls) == 1
+    assert "published already" in result.stderr

@@ -1,0 +1,51 @@
+"""docker/requirements.lock is what requirements.txt asks for, whole, with hashes."""
+
+import re
+from importlib.metadata import requires
+
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+from .dockerfiles import DOCKER, ROOT, requirement_lines
+
+TEXT = (DOCKER / "requirements.lock").read_text()
+ENTRIES = re.split(r"\n(?=[a-z0-9])", TEXT.strip())
+REMEDY = "run `make lock`"
+
+
+def versions() -> dict[str, str]:
+    pins = [re.match(r"([\w.-]+)(?:\[[^]]*\])?==([^\s;]+)", entry) for entry in ENTRIES]
+    return {canonicalize_name(pin[1]): pin[2] for pin in pins}
+
+
+def test_every_requirement_is_locked_at_its_version():
+    locked = versions()
+    for line in requirement_lines(ROOT / "requirements.txt"):
+        wanted = Requirement(line)
+        version = locked.get(canonicalize_name(wanted.name))
+        assert str(wanted.specifier) == f"=={version}", f"{line}: {REMEDY}"
+
+
+def test_what_the_requirements_stand_on_is_locked_at_versions_that_they_accept():
+    locked = versions()
+    todo = [Requirement(line) for line in requirement_lines(ROOT / "requirements.txt")]
+    seen = set()
+    while todo:
+        wanted = todo.pop()
+        name = canonicalize_name(wanted.name)
+        assert name in locked, f"{wanted}: not in the lock; {REMEDY}"
+        assert wanted.specifier.contains(locked[name], prereleases=True), f"{wanted}: {REMEDY}"
+        for extra in ("", *wanted.extras):
+            if (name, extra) in seen:
+                continue
+            seen.add((name, extra))
+            below = map(Requirement, requires(name) or [])
+            todo += [r for r in below if not r.marker or r.marker.evaluate({"extra": extra})]
+    assert len({name for name, _ in seen}) > 100
+
+
+def test_every_entry_has_hashes_and_none_has_an_address():
+    assert len(ENTRIES) > 100
+    assert [e.split()[0] for e in ENTRIES if not re.search(r"--hash=sha256:[0-9a-f]{64}", e)] == []
+    assert "://" not in TEXT
+    assert "index-url" not in TEXT
