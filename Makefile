@@ -24,9 +24,10 @@ help: ## list the verbs
 install: $(VENV)/.installed ## create the environment with the pinned requirements
 
 # Only what the pins say decides whether the environment is current, so a second call starts at once.
-$(VENV)/.installed: requirements.txt dev_requirements.txt | uv
+$(VENV)/.installed: requirements.txt dev_requirements.txt docker/requirements.lock | uv
 	$(UV) venv --quiet --allow-existing --python '>=3.11,<3.13' $(VENV)
-	VIRTUAL_ENV=$(VENV) $(UV) pip install --quiet --python $(BIN)/python -r dev_requirements.txt
+	VIRTUAL_ENV=$(VENV) $(UV) pip install --quiet --python $(BIN)/python -r dev_requirements.txt \
+		--constraints docker/requirements.lock
 	@touch $@
 
 .PHONY: uv
