@@ -66,6 +66,9 @@ def tiny_values(output: Path, data: Path) -> dict[str, Any]:
         "use_amp": False,
         "seed": 7,
         "print_freq": 1,
+        # What people look at has tests of its own.
+        "report": False,
+        "pictures": False,
     }
     return merge(merge(NETWORK, data_section(data)), run)
 

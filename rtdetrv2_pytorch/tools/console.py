@@ -72,6 +72,11 @@ def print_error(error: RTDETRError) -> None:
     console.print(f"[bold red]{type(error).__name__}[/]: {escape(printable(str(error)))}")
 
 
+def print_path(console: Console, path: Path) -> None:
+    """Say where something is: alone on its line, whole, to be copied or clicked."""
+    console.print(escape(printable(str(path))), soft_wrap=True, highlight=False)
+
+
 class ConsoleProgress(SilentEvents):
     """Shows a training in a terminal; elsewhere it prints the result only.
 
@@ -92,6 +97,14 @@ class ConsoleProgress(SilentEvents):
         )
         self._task: TaskID | None = None
         self._epochs = 0
+
+    def __enter__(self) -> "ConsoleProgress":
+        """Show the bars from now on, without a training."""
+        self._progress.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
 
     def train_started(self, plan: TrainingPlan) -> None:
         """Say what will happen."""

@@ -15,10 +15,11 @@ ALLOWED = {
     "data": {"structures", "misc"},
     "optim": {"structures", "misc"},
     "core": BELOW_CORE,
-    "solver": {"structures", "misc", "data", "optim", "core"},
+    "report": {"structures", "misc", "data", "doctor"},
+    "solver": {"structures", "misc", "data", "optim", "core", "report"},
     "deploy": {"structures", "misc", "data", "core"},
     "doctor": {"misc", "data"},
-    "tools": BELOW_CORE | {"core", "solver", "deploy", "doctor"},
+    "tools": BELOW_CORE | {"core", "solver", "deploy", "doctor", "report"},
 }
 
 

@@ -41,6 +41,9 @@ class Settings:
         save_optimizer: whether best and numbered checkpoints can be resumed from.
         save_ema: whether best and numbered checkpoints hold raw weights beside the average.
         patience: epochs without improvement after which training ends; 0: never.
+        report: whether a run ends with `report.html` in its folder.
+        pictures: whether augmented batches and validation images with their detections are drawn
+            while it trains, in the run's folder and for TensorBoard.
         max_skipped_steps: steps in a row with non-finite losses after which training ends.
     """
 
@@ -70,6 +73,8 @@ class Settings:
     save_optimizer: bool = False
     save_ema: bool = False
     patience: int = 0
+    report: bool = True
+    pictures: bool = True
     max_skipped_steps: int = 10
 
     def __post_init__(self) -> None:

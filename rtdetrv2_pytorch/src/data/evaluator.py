@@ -47,6 +47,25 @@ class ClassMetrics:
 
 
 @dataclass(frozen=True)
+class Found:
+    """All detections of a split, in flat arrays: those of an image lie together."""
+
+    image_ids: np.ndarray  # [I] int64
+    counts: np.ndarray  # [I] int64, detections of each image
+    boxes: np.ndarray  # [N, 4] float32, xyxy pixels of the original image
+    scores: np.ndarray  # [N] float32
+    labels: np.ndarray  # [N] int64
+
+    def slices(self) -> dict[int, slice]:
+        """Where the detections of an image lie, by its id."""
+        ends = np.cumsum(self.counts)
+        return {
+            int(id_): slice(int(end - count), int(end))
+            for id_, count, end in zip(self.image_ids, self.counts, ends, strict=True)
+        }
+
+
+@dataclass(frozen=True)
 class Evaluation:
     """What one pass over a split told."""
 
@@ -55,6 +74,7 @@ class Evaluation:
     best: OperatingPoint  # over all classes
     losses: dict[str, float] = field(default_factory=dict)  # validation losses, weighted
     num_images: int = 0
+    found: Found | None = field(default=None, repr=False, compare=False)  # what was measured
 
     @property
     def loss(self) -> float:
@@ -205,6 +225,20 @@ class CocoEvaluator:
             classes=classes,
             best=best_operating_point(scores, is_hit, int(wanted.sum())),
             num_images=len(self._image_ids),
+            found=self._found(),
+        )
+
+    def _found(self) -> Found:
+        rows = np.concatenate([np.empty((0, _COLUMNS)), *self._rows])
+        label_of = {id_: label for label, id_ in enumerate(self._category_ids.tolist())}
+        ids, places = np.unique(rows[:, 6], return_inverse=True)
+        labels = np.array([label_of[int(id_)] for id_ in ids], dtype=np.int64)[places]
+        return Found(
+            image_ids=np.array(self._image_ids, dtype=np.int64),
+            counts=np.array([len(each) for each in self._rows], dtype=np.int64),
+            boxes=np.concatenate((rows[:, 1:3], rows[:, 1:3] + rows[:, 3:5]), 1).astype(np.float32),
+            scores=rows[:, 5].astype(np.float32),
+            labels=labels,
         )
 
     def _hits(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -17,6 +17,39 @@ class OperatingPoint:
     recall: float
 
 
+@dataclass(frozen=True)
+class OperatingCurve:
+    """What every choice of a threshold gives, highest threshold first: [T] each.
+
+    Equal scores cannot be told apart by a threshold, so T is the number of different ones.
+    """
+
+    thresholds: np.ndarray
+    precision: np.ndarray
+    recall: np.ndarray
+    f1: np.ndarray
+
+
+def operating_curve(scores: np.ndarray, is_hit: np.ndarray, num_boxes: int) -> OperatingCurve:
+    """Precision, recall and F1 at every threshold.
+
+    Args:
+        scores: [N] of detections, any order.
+        is_hit: [N] bool.
+        num_boxes: boxes to be found.
+
+    Returns:
+        The curve; empty where nothing is found or there is nothing to find.
+    """
+    if not len(scores) or not num_boxes:
+        return OperatingCurve(*(np.empty(0) for _ in range(4)))
+    order = np.argsort(-scores, kind="stable")
+    scores, hits = scores[order], np.cumsum(is_hit[order])
+    is_choice = np.append(scores[:-1] != scores[1:], True)
+    scores, hits, used = scores[is_choice], hits[is_choice], np.flatnonzero(is_choice) + 1
+    return OperatingCurve(scores, hits / used, hits / num_boxes, 2 * hits / (used + num_boxes))
+
+
 def best_operating_point(scores: np.ndarray, is_hit: np.ndarray, num_boxes: int) -> OperatingPoint:
     """Find the score threshold with the highest F1.
 
@@ -28,26 +61,36 @@ def best_operating_point(scores: np.ndarray, is_hit: np.ndarray, num_boxes: int)
     Returns:
         The point; threshold 1 and zeros where nothing is found.
     """
-    if not len(scores) or not num_boxes:
+    curve = operating_curve(scores, is_hit, num_boxes)
+    if not len(curve.f1) or curve.f1.max() <= 0:
         return OperatingPoint(1.0, 0.0, 0.0, 0.0)
-    order = np.argsort(-scores, kind="stable")
-    scores, hits = scores[order], np.cumsum(is_hit[order])
-    used = np.arange(1, len(scores) + 1)
-    f1 = 2 * hits / (used + num_boxes)
-    # Equal scores cannot be told apart by a threshold: only the last of them is a choice.
-    f1[:-1][scores[:-1] == scores[1:]] = -1
-    best = int(f1.argmax())
-    if f1[best] <= 0:
-        return OperatingPoint(1.0, 0.0, 0.0, 0.0)
+    best = int(curve.f1.argmax())
     return OperatingPoint(
-        threshold=float(scores[best]),
-        f1=float(f1[best]),
-        precision=float(hits[best] / used[best]),
-        recall=float(hits[best] / num_boxes),
+        threshold=float(curve.thresholds[best]),
+        f1=float(curve.f1[best]),
+        precision=float(curve.precision[best]),
+        recall=float(curve.recall[best]),
     )
 
 
 def find_hits(
+    boxes: np.ndarray,
+    scores: np.ndarray,
+    labels: np.ndarray,
+    true_boxes: np.ndarray,
+    true_labels: np.ndarray,
+    is_crowd: np.ndarray,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Tell the hits among the detections of one image; see `match_boxes`.
+
+    Returns:
+        [N] bool whether each is a hit, and [N] bool whether it counts at all.
+    """
+    found, counts = match_boxes(boxes, scores, labels, true_boxes, true_labels, is_crowd)
+    return found >= 0, counts
+
+
+def match_boxes(
     boxes: np.ndarray,
     scores: np.ndarray,
     labels: np.ndarray,
@@ -69,10 +112,11 @@ def find_hits(
         is_crowd: [M] bool.
 
     Returns:
-        [N] bool whether each is a hit, and [N] bool whether it counts at all.
+        [N] place of the true box that each detection finds, -1 for none, and [N] bool whether it
+        counts at all.
     """
-    is_hit, counts = np.zeros(len(boxes), dtype=bool), np.ones(len(boxes), dtype=bool)
-    overlaps = _overlaps(boxes, true_boxes, is_crowd)
+    found, counts = np.full(len(boxes), -1), np.ones(len(boxes), dtype=bool)
+    overlaps = box_overlaps(boxes, true_boxes, is_crowd)
     overlaps[(labels[:, None] != true_labels) | (overlaps < IOU_OF_A_HIT)] = 0
     in_crowd = (overlaps[:, is_crowd] > 0).any(axis=1)
     free = np.where(is_crowd, 0.0, overlaps)
@@ -80,13 +124,13 @@ def find_hits(
     for i in candidates[np.argsort(-scores[candidates], kind="stable")]:
         place = int(free[i].argmax())
         if free[i, place] > 0:
-            is_hit[i] = True
+            found[i] = place
             free[:, place] = 0
-    counts[in_crowd & ~is_hit] = False
-    return is_hit, counts
+    counts[in_crowd & (found < 0)] = False
+    return found, counts
 
 
-def _overlaps(boxes: np.ndarray, true_boxes: np.ndarray, is_crowd: np.ndarray) -> np.ndarray:
+def box_overlaps(boxes: np.ndarray, true_boxes: np.ndarray, is_crowd: np.ndarray) -> np.ndarray:
     """[N, M] IoU; with a crowd the part of the detection that lies in it."""
     low = np.maximum(boxes[:, None, :2], true_boxes[:, :2])
     high = np.minimum(boxes[:, None, 2:], true_boxes[:, 2:])

@@ -1,17 +1,14 @@
 """The report as one HTML file: no scripts, no network, every name escaped."""
 
-import base64
-import io
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from jinja2 import Environment, StrictUndefined
 from PIL import Image, ImageDraw
 
 from ..data.images import read_rgb
 from ..misc.errors import DatasetError
-from ..misc.text import printable
+from ..misc.pages import jpeg_uri, render
 from .finding import Finding
 from .report import REPORT_HTML, REPORT_JSON, DataReport
 
@@ -38,13 +35,10 @@ def write_page(report: DataReport, folder: Path) -> Path:
         report: what was found.
         folder: exists.
     """
-    environment = Environment(
-        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    environment.filters["printable"] = lambda value: printable(str(value))
     groups = report.groups()
     room = [_BYTES]
-    page = environment.from_string(_TEMPLATE.read_text(encoding="utf-8")).render(
+    page = render(
+        _TEMPLATE,
         report=report,
         groups=groups,
         figures=[list(_figures(group.findings, room)) for group in groups],
@@ -92,6 +86,4 @@ def _thumbnail(finding: Finding) -> str:
         left, right = (min(max(x / width, 0), 1) * (image.width - 1) for x in (x1, x2))
         top, bottom = (min(max(y / height, 0), 1) * (image.height - 1) for y in (y1, y2))
         draw.rectangle((left, top, right, bottom), outline=(255, 40, 90), width=2)
-    buffer = io.BytesIO()
-    image.save(buffer, "JPEG", quality=75)
-    return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
+    return jpeg_uri(image)

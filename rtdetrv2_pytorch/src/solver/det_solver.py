@@ -1,6 +1,7 @@
 """`DetSolver`: trains and evaluates what a configuration describes."""
 
 import copy
+import dataclasses
 import logging
 import math
 import time
@@ -18,14 +19,16 @@ from ..misc.errors import CheckpointError
 from ..misc.seeding import seed_everything
 from ..misc.weights import load_checkpoint, load_strict, model_state
 from ..optim.ema import unwrap
+from ..report.training_report import write_report
 from .best import BestSoFar
 from .checkpointing import BEST, CheckpointWriter, checkpoint_content
 from .engine import evaluate, train_one_epoch
 from .events import FanOut, FitResult, SilentEvents, TrainingEvents
 from .observers import JsonLog, LogLines, TensorBoard, metrics_table
+from .pictures import TrainingPictures
 from .precision import Precision
 from .probing import find_micro_batch
-from .reporting import StepReporter, epoch_report, training_plan
+from .reporting import StepReporter, epoch_report, report_source, training_plan
 from .setup import Position, run_precision, set_up, tune_from
 from .step import TrainState
 from .stopping import StopFlag, stop_on_signals
@@ -109,7 +112,7 @@ class DetSolver:
             stopped = self._run_epochs(state, position, writer, events)
             result = self._finish(state, position, writer, stopped)
             events.train_finished(result)
-            return result
+            return dataclasses.replace(result, report=self._report(result))
 
     def _find_best(self, position: Position, writer: CheckpointWriter) -> None:
         """Hold a resumed run to its best only where those weights still are."""
@@ -156,11 +159,15 @@ class DetSolver:
         if not distributed.is_main():
             return SilentEvents()
         followers: list[TrainingEvents] = [LogLines(), JsonLog(self.cfg.output_dir / LOG)]
+        writer = None
         try:
-            if self.cfg.writer is not None:
-                followers.append(TensorBoard(self.cfg.writer))
+            writer = self.cfg.writer
         except OSError as error:
             logger.warning("no TensorBoard: %s", error)
+        if self.cfg.settings.pictures:
+            followers.append(TrainingPictures(self.cfg, writer))
+        if writer is not None:  # the last to use it: it closes the files
+            followers.append(TensorBoard(writer))
         return FanOut([*followers, self._events])
 
     def _write_config(self) -> None:
@@ -274,6 +281,21 @@ class DetSolver:
                 raise
             logger.error("%s; training goes on, and the next epoch is written again", error)
         return is_best_there
+
+    def _report(self, result: FitResult) -> Path | None:
+        """Write the page about the run, on the main rank; whatever happens, the run is complete."""
+        cfg = self.cfg
+        if not (cfg.settings.report and distributed.is_main()):
+            return None
+        measured = [e for e in (result.confirmed, result.best) if e is not None]
+        logger.info("writing the report")
+        try:
+            return write_report(
+                report_source(cfg, cfg.output_dir, measured[0] if measured else None)
+            )
+        except Exception:  # a report is no reason to lose a training
+            logger.exception("no report: it could not be made; the training is complete without it")
+            return None
 
     def _evaluate(
         self, model: nn.Module, events: TrainingEvents, precision: Precision

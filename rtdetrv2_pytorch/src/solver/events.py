@@ -80,6 +80,7 @@ class FitResult:
     last_epoch: int  # the last one that was finished
     stopped: str | None  # reason, if it ended before its time
     checkpoints: dict[str, Path] = field(default_factory=dict)  # "best", "last", "0004", ...
+    report: Path | None = None  # the page about the run; made after its end was told
 
 
 class TrainingEvents(Protocol):

@@ -1,0 +1,1 @@
+"""The training report: one page with everything that a run tells."""

@@ -1,0 +1,200 @@
+"""Which curves the page shows."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from ..data.operating_point import OperatingCurve, OperatingPoint
+from .outcomes import Calibration, Outcomes
+from .plots import SERIES_COLOURS, Plot, Series
+from .run_log import RunLog
+
+_MOST_COLOURED = SERIES_COLOURS - 1  # classes with a colour of their own
+_UNIT = (-0.02, 1.02)
+
+
+def run_charts(log: RunLog) -> list[Plot]:
+    """Losses, precision and learning rate over the epochs; those that were measured."""
+    charts = [_loss(log), _precision(log), _terms(log), _rate(log)]
+    return [chart for chart in charts if any(len(series.xs) for series in chart.series)]
+
+
+def _by_epoch(log: RunLog, name: str, *path: str, colour: int, is_dashed: bool = False) -> Series:
+    points = log.numbers(*path)
+    return Series(
+        name=name,
+        xs=[epoch + 1 for epoch, _ in points],
+        ys=[value for _, value in points],
+        colour=colour,
+        is_dashed=is_dashed,
+        titles=[f"epoch {epoch + 1}: {name} {value:.4g}" for epoch, value in points],
+    )
+
+
+def _kept(series: Sequence[Series]) -> list[Series]:
+    return [each for each in series if len(each.xs)]
+
+
+def _loss(log: RunLog) -> Plot:
+    series = [
+        _by_epoch(log, "training", "train_loss", colour=0),
+        _by_epoch(log, "validation", "val_loss", colour=1, is_dashed=True),
+    ]
+    return Plot(
+        description="Training and validation loss over the epochs",
+        x_label="epoch",
+        y_label="loss",
+        series=_kept(series),
+        whole_x=True,
+    )
+
+
+def _precision(log: RunLog) -> Plot:
+    series = [
+        _by_epoch(log, "AP", "AP", colour=0),
+        _by_epoch(log, "AP50", "AP50", colour=1),
+        _by_epoch(log, "AP75", "AP75", colour=2),
+    ]
+    best = log.best
+    return Plot(
+        description="Average precision on the validation split over the epochs",
+        x_label="epoch",
+        y_label="average precision",
+        series=_kept(series),
+        marks=[(best["epoch"] + 1, best["AP"], f"best AP {best['AP']:.3f}")] if best else (),
+        y_range=_UNIT,
+        whole_x=True,
+    )
+
+
+def _terms(log: RunLog) -> Plot:
+    """Terms of the last decoder layer; those of the others follow them."""
+    terms = log.epochs[-1].get("train_losses") if log.epochs else None
+    names = [name for name in terms or () if name.count("_") == 1]
+    series = [
+        _by_epoch(log, name.removeprefix("loss_"), "train_losses", name, colour=i)
+        for i, name in enumerate(names[:SERIES_COLOURS])
+    ]
+    return Plot(
+        description="Terms of the training loss, of the last decoder layer, over the epochs",
+        x_label="epoch",
+        y_label="loss term",
+        series=_kept(series),
+        whole_x=True,
+    )
+
+
+def _rate(log: RunLog) -> Plot:
+    per_epoch = max(int(log.plan.get("steps_per_epoch") or 1), 1)
+    points = [
+        (s["epoch"] + (s["step"] + 1) / per_epoch, s["lr"])
+        for s in log.steps
+        if isinstance(s.get("lr"), int | float)
+    ]
+    return Plot(
+        description="Learning rate over the epochs",
+        x_label="epoch",
+        y_label="learning rate",
+        series=_kept(
+            [Series(name="highest", xs=[x for x, _ in points], ys=[y for _, y in points])]
+        ),
+        legend=False,
+    )
+
+
+def _class_series(
+    curves: Sequence[tuple[str, OperatingCurve]],
+    overall: OperatingCurve,
+    x: str,
+    y: str,
+) -> list[Series]:
+    """All classes together in bold text's colour, and each in one of its own if they are few."""
+    coloured = 1 < len(curves) <= _MOST_COLOURED
+    series = [
+        Series(
+            name=name,
+            xs=getattr(curve, x),
+            ys=getattr(curve, y),
+            colour=i + 1 if coloured else None,
+            is_dashed=coloured,
+        )
+        for i, (name, curve) in enumerate(curves)
+        if len(curves) > 1
+    ]
+    own = Series(name="all classes", xs=getattr(overall, x), ys=getattr(overall, y), colour=0)
+    return [*_kept(series), *_kept([own])]
+
+
+def threshold_charts(outcomes: Outcomes, names: Sequence[str], best: OperatingPoint) -> list[Plot]:
+    """Precision by recall, and what each threshold gives."""
+    overall = outcomes.curve()
+    if not len(overall.f1):
+        return []
+    has_best = best.f1 > 0
+    curves = [(name, outcomes.curve(label)) for label, name in enumerate(names)]
+    sides = [
+        Series(name="precision", xs=overall.thresholds, ys=overall.precision, colour=2),
+        Series(name="recall", xs=overall.thresholds, ys=overall.recall, colour=1),
+        Series(name="F1", xs=overall.thresholds, ys=overall.f1, colour=0),
+    ]
+    f1_text = f"F1 {best.f1:.2f} at {best.threshold:.2f}"
+    return [
+        Plot(
+            description="Precision by recall at IoU 0.5, of all classes and of each",
+            x_label="recall",
+            y_label="precision",
+            series=_class_series(curves, overall, "recall", "precision"),
+            marks=[(best.recall, best.precision, f"at {best.threshold:.2f}")] if has_best else (),
+            x_range=_UNIT,
+            y_range=_UNIT,
+        ),
+        Plot(
+            description="Precision, recall and F1 at IoU 0.5 by score threshold, all classes",
+            x_label="score threshold",
+            y_label="",
+            series=sides,
+            marks=[(best.threshold, best.f1, f1_text)] if has_best else (),
+            x_range=_UNIT,
+            y_range=_UNIT,
+        ),
+        Plot(
+            description="F1 at IoU 0.5 by score threshold, of all classes and of each",
+            x_label="score threshold",
+            y_label="F1",
+            series=_class_series(curves, overall, "thresholds", "f1"),
+            marks=[(best.threshold, best.f1, f"{best.threshold:.2f}")] if has_best else (),
+            x_range=_UNIT,
+            y_range=_UNIT,
+        ),
+    ]
+
+
+def calibration_chart(calibration: Calibration) -> Plot:
+    """How often detections of a score are right."""
+    known = np.flatnonzero(calibration.counts)
+    texts = [
+        f"{calibration.counts[i]} detections with scores {calibration.edges[i]:.1f} to "
+        f"{calibration.edges[i + 1]:.1f}: {calibration.precision[i]:.0%} are right"
+        for i in known
+    ]
+    share = calibration.counts / max(calibration.counts[1:].max(initial=0), 1)
+    width = float(calibration.edges[1])
+    return Plot(
+        description="Share of detections that are right, by their score; the dotted line would be "
+        "perfect. Bars: how many detections have that score",
+        x_label="score",
+        y_label="share that is right",
+        series=[
+            Series(
+                name="precision",
+                xs=calibration.scores[known],
+                ys=calibration.precision[known],
+                titles=texts,
+            )
+        ],
+        bars=(calibration.edges[:-1], width, np.minimum(share, 1) * 0.3),
+        x_range=_UNIT,
+        y_range=_UNIT,
+        diagonal=True,
+        legend=False,
+    )

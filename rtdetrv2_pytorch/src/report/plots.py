@@ -1,0 +1,241 @@
+"""Curves as SVG: drawn by matplotlib, coloured by the page, readable without a script.
+
+Colours are stand-ins while matplotlib draws; in the text they become variables of the page's style,
+so that one drawing serves light and dark. Letters stay text, for screen readers and any size.
+"""
+
+import io
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+from xml.etree import ElementTree
+
+import numpy as np
+
+from ..misc.text import printable
+
+_SIZE_PX = (420, 272)  # small, so that letters are large enough on a phone
+_SVG, _XLINK = "http://www.w3.org/2000/svg", "http://www.w3.org/1999/xlink"
+_MOST_POINTS = 300  # of a curve; more cannot be seen
+_MOST_MARKERS = 60
+SERIES_COLOURS = 8  # --s0 to --s7
+# Colours that nothing else has -> what they become.
+_STAND_INS = {
+    "#010203": "var(--text)",
+    "#010204": "var(--dim)",
+    "#010205": "var(--line)",
+    "#010206": "var(--card)",
+    **{f"#0103{i:02x}": f"var(--s{i})" for i in range(SERIES_COLOURS)},
+}
+_TEXT, _DIM, _LINE, _CARD = list(_STAND_INS)[:4]
+_STYLE: dict[Any, Any] = {
+    "svg.fonttype": "none",
+    "font.size": 11.0,
+    "font.sans-serif": ["DejaVu Sans"],
+    "text.color": _TEXT,
+    "text.parse_math": False,  # a dollar in the name of a class is a dollar
+    "axes.labelcolor": _DIM,
+    "axes.edgecolor": _LINE,
+    "axes.facecolor": "none",
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.unicode_minus": False,
+    "figure.facecolor": "none",
+    "grid.color": _LINE,
+    "grid.linewidth": 0.8,
+    "xtick.color": _LINE,
+    "ytick.color": _LINE,
+    "xtick.labelcolor": _DIM,
+    "ytick.labelcolor": _DIM,
+    "legend.frameon": False,
+    "legend.fontsize": 10.0,
+    "lines.linewidth": 1.8,
+    "path.simplify": False,
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Series:
+    """A line, or points, of a plot."""
+
+    name: str
+    xs: Sequence[float] | np.ndarray
+    ys: Sequence[float] | np.ndarray
+    colour: int | None = 0  # place among the series' colours; None: in the background
+    is_dashed: bool = False
+    titles: Sequence[str] = ()  # what a pointer over each point tells
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plot:
+    """What is drawn on one pair of axes.
+
+    Args:
+        description: what it shows, for those who do not see it.
+        x_label: of the axis.
+        y_label: of the axis.
+        series: in the order of drawing.
+        marks: single points with a text beside them: (x, y, text).
+        bars: (left edges, width, heights), behind the series.
+        x_range: of the axis; None: of the data.
+        y_range: of the axis; None: of the data.
+        is_log: whether the y axis is logarithmic.
+        diagonal: whether to draw the line where both are equal.
+        whole_x: whether only whole numbers are marked on the x axis.
+        legend: whether the series are named above.
+    """
+
+    description: str
+    x_label: str
+    y_label: str
+    series: Sequence[Series] = ()
+    marks: Sequence[tuple[float, float, str]] = ()
+    bars: tuple[np.ndarray, float, np.ndarray] | None = None
+    x_range: tuple[float, float] | None = None
+    y_range: tuple[float, float] | None = None
+    is_log: bool = False
+    diagonal: bool = False
+    whole_x: bool = False
+    legend: bool = True
+
+
+def draw(plot: Plot) -> str:
+    """An `<svg>` element for the page."""
+    import matplotlib  # takes a second; a training imports this module, too
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
+
+    with matplotlib.rc_context({**_STYLE, "svg.hashsalt": plot.description}):
+        figure = Figure(figsize=(_SIZE_PX[0] / 72, _SIZE_PX[1] / 72), layout="constrained")
+        axes = figure.subplots()
+        titles: dict[str, Sequence[str]] = {}
+        if plot.bars is not None:
+            lefts, width, heights = plot.bars
+            axes.bar(
+                lefts,
+                heights,
+                width,
+                align="edge",
+                color=_series_colour(0),
+                alpha=0.25,
+                linewidth=0,
+            )
+        if plot.diagonal:
+            axes.plot([0, 1], [0, 1], color=_DIM, linestyle=(0, (2, 3)), linewidth=1)
+        for number, series in enumerate(plot.series):
+            _add(axes, series, f"series-{number}", titles)
+        for x, y, text in plot.marks:
+            axes.plot([x], [y], "o", color=_TEXT, markersize=6, markerfacecolor=_CARD, zorder=5)
+            _annotate(axes, x, y, text, plot)
+        axes.set(xlabel=plot.x_label, ylabel=plot.y_label)
+        if plot.is_log:
+            axes.set_yscale("log")
+        if plot.x_range:
+            axes.set_xlim(*plot.x_range)
+        if plot.y_range:
+            axes.set_ylim(*plot.y_range)
+        if plot.whole_x:
+            axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=8))
+        named = [series for series in plot.series if series.colour is not None]
+        if plot.legend and named:
+            figure.legend(
+                loc="outside upper left", ncols=min(len(named), 4), handlelength=1.4, borderpad=0
+            )
+        buffer = io.StringIO()
+        figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
+    return _for_page(buffer.getvalue(), plot.description, titles)
+
+
+def _series_colour(place: int) -> str:
+    return f"#0103{place % SERIES_COLOURS:02x}"
+
+
+def _add(axes: Any, series: Series, name: str, titles: dict[str, Sequence[str]]) -> None:
+    xs, ys, texts = _thinned(series)
+    is_marked = len(xs) == 1 or (bool(texts) and len(xs) <= _MOST_MARKERS)
+    in_background = series.colour is None
+    axes.plot(
+        xs,
+        ys,
+        color=_DIM if series.colour is None else _series_colour(series.colour),
+        alpha=0.35 if in_background else 1.0,
+        linewidth=1.0 if in_background else 1.8,
+        linestyle=(0, (4, 2)) if series.is_dashed else "-",
+        marker="o" if is_marked else None,
+        markersize=3.5,
+        label=f"_{name}" if in_background else _label(series.name),
+        gid=name,
+    )
+    titles[name] = texts if is_marked and texts else [printable(series.name)]
+
+
+def _label(name: str) -> str:
+    """A legend's text: short, and without the underscore that would hide it."""
+    text = printable(name)
+    text = text if len(text) <= 24 else f"{text[:23]}..."
+    return f"\u200b{text}" if text.startswith("_") else text
+
+
+def _thinned(series: Series) -> tuple[np.ndarray, np.ndarray, Sequence[str]]:
+    """The series with as many points as can be seen, the first and last among them."""
+    xs, ys = np.asarray(series.xs, dtype=float), np.asarray(series.ys, dtype=float)
+    if len(xs) <= _MOST_POINTS:
+        return xs, ys, series.titles
+    chosen = np.unique(np.linspace(0, len(xs) - 1, _MOST_POINTS).round().astype(int))
+    return xs[chosen], ys[chosen], ()
+
+
+def _annotate(axes: Any, x: float, y: float, text: str, plot: Plot) -> None:
+    """Write beside a point, towards the middle of the plot."""
+    low, high = plot.x_range or axes.get_xlim()
+    bottom, top = plot.y_range or axes.get_ylim()
+    is_right, is_upper = x > (low + high) / 2, y > (bottom + top) / 2
+    axes.annotate(
+        printable(text),
+        (x, y),
+        xytext=(-7 if is_right else 7, -9 if is_upper else 9),
+        textcoords="offset points",
+        ha="right" if is_right else "left",
+        va="top" if is_upper else "bottom",
+        fontsize=10.5,
+        fontweight="bold",
+    )
+
+
+def _for_page(text: str, description: str, titles: dict[str, Sequence[str]]) -> str:
+    """Make matplotlib's file an element of the page."""
+    ElementTree.register_namespace("", _SVG)
+    ElementTree.register_namespace("xlink", _XLINK)
+    root = ElementTree.fromstring(text)
+    for parent in list(root.iter()):
+        for child in list(parent):  # its style would be that of the whole page
+            if child.tag in (f"{{{_SVG}}}metadata", f"{{{_SVG}}}style"):
+                parent.remove(child)
+    for group in root.iter(f"{{{_SVG}}}g"):
+        if group.get("id") in titles:
+            _add_titles(group, titles[str(group.get("id"))])
+    used = set(re.findall(r'(?:url\(|href=")#([\w-]+)', text))
+    for element in root.iter():
+        if element.get("id") not in used:
+            element.attrib.pop("id", None)
+    for name in ("width", "height", "version"):
+        root.attrib.pop(name, None)
+    root.attrib |= {"class": "plot", "role": "img", "aria-label": printable(description)}
+    page = ElementTree.tostring(root, encoding="unicode")
+    for stand_in, variable in _STAND_INS.items():
+        page = page.replace(stand_in, variable)
+    return page
+
+
+def _add_titles(group: ElementTree.Element, texts: Sequence[str]) -> None:
+    """Let a pointer over a point, or over the whole line, tell what it is."""
+    points = list(group.iter(f"{{{_SVG}}}use"))
+    if len(points) != len(texts):
+        points, texts = [group], texts[:1]
+    for element, text in zip(points, texts, strict=True):
+        title = ElementTree.Element(f"{{{_SVG}}}title")
+        title.text = text
+        element.insert(0, title)

@@ -1,0 +1,113 @@
+"""What a run was made with, in tables: settings, versions, files."""
+
+import platform
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path, PurePosixPath, PureWindowsPath
+from typing import Any
+
+import torch
+import yaml
+
+Row = tuple[str, str]
+
+_PACKAGES = ("torch", "torchvision", "numpy", "faster-coco-eval", "pillow")
+_SETTINGS = (
+    "epoches", "seed", "use_amp", "amp_dtype", "use_ema", "sync_bn", "clip_max_norm",
+    "grad_accum_steps", "patience", "tuning", "resume",
+)  # fmt: skip
+_FILES = {
+    "best.pth": "the weights with the best AP, with class names and thresholds in the file",
+    "last.pth": "the state at the end, to go on from",
+    "model_config.yml": "the resolved configuration of the run",
+    "log.jsonl": "every number of this page and more, one JSON object a line",
+    "train.log": "what was logged, for people",
+    "data_report.html": "what was wrong with the data, with pictures",
+    "summary": "for TensorBoard",
+    "pictures": "batches as they entered the network, and validation images over the epochs",
+}
+_DRIVE = re.compile(r"^[A-Za-z]:[\\/]")
+
+
+def versions() -> list[Row]:
+    """What computed."""
+    rows = [("Python", f"{platform.python_version()} on {platform.system()} {platform.machine()}")]
+    rows += [(name, found) for name in _PACKAGES if (found := _version(name))]
+    if torch.version.cuda:
+        rows.append(("CUDA of torch", str(torch.version.cuda)))
+    if torch.cuda.is_available():
+        rows.append(("GPU", torch.cuda.get_device_name()))
+    return rows
+
+
+def _version(name: str) -> str:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return ""
+
+
+def settings(config: Mapping[str, Any], plan: Mapping[str, Any]) -> list[Row]:
+    """The values that people look for first."""
+    rows = [
+        ("device", plan.get("device")),
+        ("precision", plan.get("precision")),
+        ("images to train on", plan.get("num_train_images")),
+        ("images to validate on", plan.get("num_val_images")),
+        ("batch size", plan.get("batch_size")),
+        ("steps per epoch", plan.get("steps_per_epoch")),
+        ("input size", _size(config.get("eval_spatial_size"))),
+        ("optimizer", _component(config.get("optimizer"))),
+        ("lr_scheduler", _component(config.get("lr_scheduler"))),
+        ("lr_warmup_scheduler", _component(config.get("lr_warmup_scheduler"))),
+        *((name, config.get(name)) for name in _SETTINGS),
+    ]
+    return [(name, str(without_paths(v))) for name, v in rows if v not in (None, "")]
+
+
+def _size(size: Any) -> str:
+    is_pair = isinstance(size, Sequence) and not isinstance(size, str) and len(size) == 2
+    return f"{size[0]}x{size[1]} (height x width)" if is_pair else ""
+
+
+def _component(section: Any) -> str:
+    if not isinstance(section, Mapping):
+        return ""
+    values = [f"{k} {v}" for k, v in section.items() if k not in ("type", "params")]
+    return f"{section.get('type', '')} {', '.join(values)}".strip()
+
+
+def resolved_yaml(config: Mapping[str, Any]) -> str:
+    """The whole configuration, without places of this machine."""
+    return yaml.safe_dump(without_paths(config), sort_keys=False, allow_unicode=True)
+
+
+def without_paths(value: Any) -> Any:
+    """The value with names instead of absolute paths: a report is shown to others."""
+    if isinstance(value, Mapping):
+        return {key: without_paths(one) for key, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [without_paths(one) for one in value]
+    if isinstance(value, Path):
+        value = str(value)
+    if isinstance(value, str) and value.startswith("/"):
+        return PurePosixPath(value).name
+    if isinstance(value, str) and _DRIVE.match(value):
+        return PureWindowsPath(value).name
+    return value
+
+
+def files(folder: Path) -> Iterator[tuple[str, str, str]]:
+    """(name, size, purpose) of what the run left."""
+    for name, purpose in _FILES.items():
+        path = folder / name
+        if path.is_dir():
+            yield f"{name}/", "", purpose
+        elif path.is_file():
+            yield name, size_text(path.stat().st_size), purpose
+
+
+def size_text(size: int) -> str:
+    """A size in bytes, for people."""
+    return f"{size / 1e6:.1f} MB" if size >= 1e6 else f"{size / 1e3:.0f} kB"

@@ -1,0 +1,353 @@
+"""`report.html`: everything that a run tells, computed from its log and its best weights."""
+
+import json
+import logging
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..data.annotations import Annotations
+from ..data.evaluator import ClassMetrics, Evaluation
+from ..data.operating_point import OperatingPoint
+from ..doctor.report import REPORT_HTML, REPORT_JSON
+from ..misc.pages import render
+from ..misc.text import printable
+from . import setup_tables
+from .advice import Facts, advice, confusions, waiting_share
+from .charts import calibration_chart, run_charts, threshold_charts
+from .outcomes import Outcome, Outcomes, confusion_matrix
+from .pictures import Picture, picture_of, spread
+from .plots import draw
+from .run_log import RunLog, read_run_log
+from .snapshots import Snapshot, snapshots
+
+logger = logging.getLogger(__name__)
+
+REPORT = "report.html"
+LOG = "log.jsonl"
+_TEMPLATE = Path(__file__).with_name("page.html")
+_PICTURES = 4  # of a kind
+_BACKGROUND_PICTURES = 4
+_FALLBACK_THRESHOLD = 0.5  # where no detection is right, so that none can be recommended
+_MATRIX_CLASSES = 20
+_SIZES = {"small": (0, 32**2), "medium": (32**2, 96**2), "large": (96**2, 1e10)}  # COCO's
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReportSource:
+    """What a report is made of."""
+
+    folder: Path  # of the run; gets the page
+    config: Mapping[str, Any]  # resolved
+    evaluation: Evaluation | None  # of the best weights; None: there are none
+    annotations: Annotations  # of the validation split
+    img_folder: Path  # of the validation split
+    train_boxes: Sequence[int] = ()  # of each class
+
+
+@dataclass(frozen=True)
+class ClassRow:
+    """A class in numbers."""
+
+    metrics: ClassMetrics
+    train_boxes: int | None
+
+
+@dataclass(frozen=True)
+class SizeRow:
+    """A range of sizes in numbers."""
+
+    name: str
+    limits: str
+    num_boxes: int
+    ap: float
+    recall: float
+
+
+@dataclass(frozen=True)
+class Matrix:
+    """The part of the confusion matrix that is shown."""
+
+    names: Sequence[str]  # the classes, and "nothing" at the end
+    counts: np.ndarray  # [K + 1, K + 1]
+    shares: np.ndarray  # of the row's sum, 0..1
+    left_out: int  # classes
+
+
+@dataclass(frozen=True)
+class TimeShare:
+    """Where a part of the time went."""
+
+    name: str
+    seconds: float
+    share: float
+
+
+def write_report(source: ReportSource) -> Path:
+    """Write `report.html` into the folder of the run.
+
+    Raises:
+        OSError: if it cannot be written.
+    """
+    path = source.folder / REPORT
+    partial = path.with_name(f".{REPORT}.partial")
+    partial.write_text(render(_TEMPLATE, report=TrainingReport(source)), encoding="utf-8")
+    partial.replace(path)
+    return path
+
+
+class TrainingReport:
+    """What the page shows, section by section.
+
+    Args:
+        source: what is known.
+    """
+
+    def __init__(self, source: ReportSource) -> None:
+        self.source = source
+        self.evaluation = source.evaluation
+        self.names = list(source.annotations.categories.names)
+        self.log: RunLog = read_run_log(source.folder / LOG)
+        self.files = list(setup_tables.files(source.folder))
+        self.versions = setup_tables.versions()
+        self.settings = setup_tables.settings(source.config, self.log.plan)
+        self.yaml = setup_tables.resolved_yaml(source.config)
+        self.data_page = REPORT_HTML
+
+    @property
+    def title(self) -> str:
+        """Name of the run: that of its folder."""
+        folder = self.source.folder.resolve()
+        return folder.parent.name if folder.name == "output" and folder.parent.name else folder.name
+
+    @cached_property
+    def outcomes(self) -> Outcomes | None:
+        """What the best weights find; None where that is not known."""
+        if self.evaluation is None or self.evaluation.found is None:
+            return None
+        return Outcomes(self.source.annotations, self.evaluation.found)
+
+    @property
+    def best(self) -> OperatingPoint | None:
+        """Where F1 is highest, if anything is found at all."""
+        is_useful = self.evaluation is not None and self.evaluation.best.f1 > 0
+        return self.evaluation.best if self.evaluation is not None and is_useful else None
+
+    @property
+    def threshold(self) -> float:
+        """The score from which detections are counted on this page."""
+        return self.best.threshold if self.best else _FALLBACK_THRESHOLD
+
+    @cached_property
+    def at_threshold(self) -> list[Outcome]:
+        """Every image that was looked at."""
+        return list(self.outcomes.at(self.threshold)) if self.outcomes else []
+
+    @property
+    def background(self) -> list[Outcome]:
+        """Images on which there is nothing to find, those with the most mistakes first."""
+        found = [o for o in self.at_threshold if not len(o.record.labels)]
+        return sorted(found, key=lambda o: (-o.num_false, -float(o.scores.max(initial=0))))
+
+    @property
+    def state(self) -> tuple[str, str]:
+        """How the run ended, and whether that is "good", a "warning" or a "note"."""
+        planned, done = self.log.plan.get("epochs"), len(self.log.epochs)
+        if not self.log.plan:
+            return "There is no log.jsonl: what happened in training is not known", "warning"
+        if self.log.end is None:
+            return f"Not ended: {done} of {planned} epochs are in the log", "warning"
+        if self.log.end.get("stopped"):
+            return f"Stopped after {done} of {planned} epochs: {self.log.end['stopped']}", "note"
+        return f"Finished: {done} of {planned} epochs", "good"
+
+    @property
+    def skipped(self) -> tuple[int, list[str]]:
+        """Steps that were skipped, and images that could not be used."""
+        steps = sum(int(e.get("skipped_steps") or 0) for e in self.log.epochs)
+        images = dict.fromkeys(n for e in self.log.epochs for n in e.get("skipped_images") or ())
+        return steps, list(images)
+
+    @cached_property
+    def matrix(self) -> np.ndarray | None:
+        """The whole confusion matrix; see `confusion_matrix`."""
+        return confusion_matrix(self.at_threshold, len(self.names)) if self.at_threshold else None
+
+    @cached_property
+    def calibration(self) -> Any:
+        """See `Outcomes.calibration`."""
+        return self.outcomes.calibration() if self.outcomes else None
+
+    def advice(self) -> list[str]:
+        """What to do next."""
+        background = self.background
+        return advice(
+            Facts(
+                log=self.log,
+                evaluation=self.evaluation,
+                matrix=self.matrix,
+                train_boxes=self.source.train_boxes,
+                num_images=len(self.at_threshold),
+                num_background=len(background),
+                num_background_wrong=sum(o.num_false > 0 for o in background),
+                calibration_error=self.calibration.error if self.calibration else math.nan,
+            )
+        )
+
+    def run_plots(self) -> list[str]:
+        """Curves over the epochs."""
+        return [draw(chart) for chart in run_charts(self.log)]
+
+    def threshold_plots(self) -> list[str]:
+        """Curves over the score thresholds."""
+        if self.outcomes is None or self.evaluation is None:
+            return []
+        charts = threshold_charts(self.outcomes, self.names, self.evaluation.best)
+        return [draw(chart) for chart in charts]
+
+    def calibration_plot(self) -> str:
+        """Scores against how often they are right; empty where nothing was found."""
+        has_any = self.calibration is not None and self.calibration.counts.any()
+        return draw(calibration_chart(self.calibration)) if has_any else ""
+
+    def classes(self) -> list[ClassRow]:
+        """All classes, the weakest first; those without boxes last."""
+        if self.evaluation is None:
+            return []
+        unknown: list[int | None] = [None] * len(self.evaluation.classes)
+        boxes = self.source.train_boxes or unknown
+        rows = [ClassRow(c, n) for c, n in zip(self.evaluation.classes, boxes, strict=True)]
+        return sorted(rows, key=lambda r: (math.isnan(r.metrics.ap), r.metrics.ap))
+
+    def sizes(self) -> list[SizeRow]:
+        """Small, medium and large boxes, as COCO has them."""
+        if self.evaluation is None or self.outcomes is None:
+            return []
+        stats, areas = self.evaluation.stats, self.outcomes.box_areas()
+        return [
+            SizeRow(
+                name,
+                _limits(low, high),
+                int(((areas >= low) & (areas < high)).sum()),
+                stats[f"AP_{name}"],
+                stats.get(f"AR_{name}", math.nan),
+            )
+            for name, (low, high) in _SIZES.items()
+            if f"AP_{name}" in stats
+        ]
+
+    def shown_matrix(self) -> Matrix | None:
+        """The confusion matrix; of many classes those with the most mistakes."""
+        if self.matrix is None or not self.matrix.any():
+            return None
+        mistakes = self.matrix.sum(axis=0) + self.matrix.sum(axis=1) - 2 * np.diag(self.matrix)
+        order = np.argsort(-mistakes[:-1], kind="stable")[:_MATRIX_CLASSES]
+        shown = np.append(np.sort(order), len(self.names))
+        counts = self.matrix[np.ix_(shown, shown)]
+        sums = self.matrix.sum(axis=1)[shown]
+        names = [*(self.names[i] for i in shown[:-1]), "nothing"]
+        shares = counts / np.maximum(sums, 1)[:, None]
+        return Matrix(names, counts, shares, len(self.names) - len(order))
+
+    def mix_ups(self, most: int = 8) -> list[tuple[str, str, int, int]]:
+        """(true class, class found, boxes, of) of the classes that are taken for each other."""
+        pairs = confusions(self.matrix)[:most] if self.matrix is not None else []
+        return [(self.names[t], self.names[f], count, total) for t, f, count, total in pairs]
+
+    def pictures(self) -> dict[str, list[Picture]]:
+        """The worst, middle and best validation images."""
+        with_boxes = [o for o in self.at_threshold if o.num_boxes]
+        chosen = spread(with_boxes, _PICTURES)
+        return {name: list(self._pictures(found)) for name, found in chosen.items()}
+
+    def background_pictures(self) -> list[Picture]:
+        """Images without objects on which something is found."""
+        wrong = [o for o in self.background if o.num_false]
+        return list(self._pictures(wrong[:_BACKGROUND_PICTURES]))
+
+    def _pictures(self, outcomes: Sequence[Outcome]) -> Iterator[Picture]:
+        for outcome in outcomes:
+            picture = picture_of(outcome, self.source.img_folder, self.names)
+            if picture is not None:
+                yield picture
+
+    def snapshots(self) -> list[Snapshot]:
+        """Pictures that were made while it trained."""
+        return snapshots(self.source.folder)
+
+    def time_shares(self) -> list[TimeShare]:
+        """Where the time of all epochs went."""
+        train = sum(float(e.get("train_s") or 0) for e in self.log.epochs)
+        evaluation = sum(float(e.get("eval_s") or 0) for e in self.log.epochs)
+        total = train + evaluation
+        if not total:
+            return []
+        waiting = train * (waiting_share(self.log) or 0)
+        parts = {
+            "computing": train - waiting,
+            "waiting for images": waiting,
+            "evaluating": evaluation,
+        }
+        return [TimeShare(name, s, s / total) for name, s in parts.items()]
+
+    def speed(self) -> list[tuple[str, str]]:
+        """How fast it was."""
+        rates = [value for _, value in self.log.numbers("images_per_s")]
+        steps = [value for _, value in self.log.numbers("step_s")]
+        evaluations = [value for _, value in self.log.numbers("eval_s")]
+        rows = []
+        if rates:
+            rows.append(("training", f"{float(np.median(rates)):.1f} images/s (median epoch)"))
+            rows.append(("a step", f"{float(np.median(steps)):.3f} s"))
+        if evaluations and self.log.plan.get("num_val_images"):
+            per_s = self.log.plan["num_val_images"] / float(np.median(evaluations))
+            rows.append(
+                ("evaluating", f"{per_s:.1f} images/s, with loading, losses and COCO metrics")
+            )
+        return rows
+
+    def data_findings(self) -> dict[str, Any] | None:
+        """The data doctor's report, if it is there and can be read."""
+        try:
+            content = json.loads((self.source.folder / REPORT_JSON).read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError) as error:
+            logger.warning("%s: cannot be read (%s)", REPORT_JSON, error)
+            return None
+        return content if isinstance(content, dict) and "findings" in content else None
+
+    @staticmethod
+    def number(value: float | None, digits: int = 3) -> str:
+        """A metric, or a dash where there is none."""
+        is_known = value is not None and math.isfinite(value) and value >= 0
+        return f"{value:.{digits}f}" if is_known else "-"
+
+    @staticmethod
+    def clock(seconds: float) -> str:
+        """A duration for people."""
+        minutes, seconds = divmod(round(seconds), 60)
+        hours, minutes = divmod(minutes, 60)
+        if hours:
+            return f"{hours} h {minutes:02d} min"
+        return f"{minutes} min {seconds:02d} s" if minutes else f"{seconds} s"
+
+    @staticmethod
+    def short(name: str, most: int = 18) -> str:
+        """A name for a narrow place."""
+        text = printable(name)
+        return text if len(text) <= most else f"{text[: most - 1]}\u2026"
+
+
+def _limits(low: float, high: float) -> str:
+    low_side, high_side = round(math.sqrt(low)), round(math.sqrt(high))
+    if not low:
+        return f"below {high_side}x{high_side} pixels"
+    if high >= 1e9:
+        return f"{low_side}x{low_side} pixels and more"
+    return f"{low_side}x{low_side} to {high_side}x{high_side} pixels"
