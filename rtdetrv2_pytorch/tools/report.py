@@ -3,13 +3,14 @@
 import argparse
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 
 from ..src.core import ConfigError, YAMLConfig
-from ..src.core.yaml_files import merge, parse_overrides
+from ..src.core.yaml_files import merge, merge_layers, parse_overrides, read_layers
 from ..src.data.layouts import find_splits
 from ..src.misc.errors import RTDETRError
 from ..src.report.training_report import REPORT, write_report
@@ -68,6 +69,12 @@ def _configure(args: argparse.Namespace) -> YAMLConfig:
     return YAMLConfig(config, **merge(overrides, parse_overrides(args.update)))
 
 
+def _as_trained(run: Path) -> dict[str, Any]:
+    """The configuration of the run, without what was changed to evaluate it here."""
+    values: dict[str, Any] = merge_layers(read_layers(run / MODEL_CONFIG))
+    return values
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run; returns the exit status."""
     args = parse_arguments(argv)
@@ -79,7 +86,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         with progress:
             evaluation = DetSolver(cfg, events=progress).val()
         with console.status("writing the report"):
-            path = write_report(report_source(cfg, args.run, evaluation))
+            source = report_source(cfg, args.run, evaluation)
+            path = write_report(replace(source, config=_as_trained(args.run)))
     except RTDETRError as error:
         print_error(error)
         return 1

@@ -163,7 +163,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         if args.test_only:
             print_metrics(console, solver.val(), "Validation")
         else:
-            solver.fit()
+            report = solver.fit().report
+            if report is not None:
+                console.print(f"{'report':>15}  {report}", highlight=False, markup=False)
     except RTDETRError as error:
         progress.close()
         print_error(error)

@@ -16,7 +16,10 @@ print(main(["-c", {path!r}]))
 
 def test_two_ranks_train_one_network_and_measure_what_they_save(tmp_path, digits):
     out = tmp_path / "out"
-    path = tiny_file(tmp_path / "tiny.yml", out, digits, ema={"decay": 0.5, "warmups": 0})
+    path = tiny_file(
+        tmp_path / "tiny.yml", out, digits, ema={"decay": 0.5, "warmups": 0}, report=True,
+        pictures=True,
+    )  # fmt: skip
     assert run_two_ranks(SCRIPT.format(path=str(path))) == [0, 0]
     events = [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
     assert [e["event"] for e in events].count("epoch") == 2
@@ -25,6 +28,13 @@ def test_two_ranks_train_one_network_and_measure_what_they_save(tmp_path, digits
     # Every rank evaluated its half of the images with the statistics of the main one.
     assert end["confirmed"]["val_loss"] == pytest.approx(end["best"]["val_loss"], rel=1e-6)
     assert end["confirmed"]["num_images"] == 4
+    # The main rank alone looks at all of them.
+    page = (out / "report.html").read_text()
+    assert f"<b>{end['confirmed']['AP']:.3f}</b>" in page
+    assert sorted(path.name for path in (out / "pictures").iterdir()) == [
+        *(f"train_epoch0000_batch{i}.jpg" for i in (0, 1)),
+        *(f"val_epoch000{i}.jpg" for i in (0, 1)),
+    ]
     checkpoint = load_checkpoint(out / "last.pth")
     assert all(not key.startswith("module.") for key in checkpoint["model"])
     assert all(v.isfinite().all() for k, v in checkpoint["model"].items() if "anchors" not in k)

@@ -10,7 +10,7 @@ from .run_log import RunLog
 
 _FEW_IMAGES = 50
 _FEW_BOXES = 100  # of a class, to train on
-_WAITING = 0.25  # of the training time
+_NOTHING_TO_GAIN = "compute bound: the input"  # a verdict that asks for nothing
 _OVERFIT = 1.05  # validation loss at the end, by its lowest
 _CONFUSED = 0.1  # of the boxes of a class
 _CONFUSED_BOXES = 5
@@ -126,19 +126,9 @@ def _of_background(facts: Facts) -> Iterator[str]:
 
 
 def _of_speed(log: RunLog) -> Iterator[str]:
-    share = waiting_share(log)
-    if share is not None and share > _WAITING:
-        yield (
-            f"{share:.0%} of the training time went into waiting for images. Use more num_workers, "
-            "or store the images smaller."
-        )
-
-
-def waiting_share(log: RunLog) -> float | None:
-    """Part of the training steps in which they waited for their batch."""
-    steps = [(e.get("data_s"), e.get("step_s")) for e in log.epochs]
-    known = [(d, s) for d, s in steps if d is not None and s]
-    return sum(d for d, _ in known) / sum(s for _, s in known) if known else None
+    verdict = str(log.epochs[-1].get("verdict") or "") if log.epochs else ""
+    if verdict and not verdict.startswith(_NOTHING_TO_GAIN):
+        yield f"Speed is {verdict}."
 
 
 def _of_certainty(facts: Facts) -> Iterator[str]:

@@ -41,6 +41,7 @@ def _loss(log: RunLog) -> Plot:
         _by_epoch(log, "validation", "val_loss", colour=1, is_dashed=True),
     ]
     return Plot(
+        title="Loss",
         description="Training and validation loss over the epochs",
         x_label="epoch",
         y_label="loss",
@@ -56,13 +57,15 @@ def _precision(log: RunLog) -> Plot:
         _by_epoch(log, "AP75", "AP75", colour=2),
     ]
     best = log.best
+    top = max((float(max(one.ys)) for one in series if len(one.ys)), default=1.0)
     return Plot(
+        title="Average precision",
         description="Average precision on the validation split over the epochs",
         x_label="epoch",
         y_label="average precision",
         series=_kept(series),
         marks=[(best["epoch"] + 1, best["AP"], f"best AP {best['AP']:.3f}")] if best else (),
-        y_range=_UNIT,
+        y_range=(0, min(1.02, max(0.1, 1.15 * top))),
         whole_x=True,
     )
 
@@ -76,6 +79,7 @@ def _terms(log: RunLog) -> Plot:
         for i, name in enumerate(names[:SERIES_COLOURS])
     ]
     return Plot(
+        title="Loss terms of the last decoder layer",
         description="Terms of the training loss, of the last decoder layer, over the epochs",
         x_label="epoch",
         y_label="loss term",
@@ -92,6 +96,7 @@ def _rate(log: RunLog) -> Plot:
         if isinstance(s.get("lr"), int | float)
     ]
     return Plot(
+        title="Learning rate",
         description="Learning rate over the epochs",
         x_label="epoch",
         y_label="learning rate",
@@ -140,6 +145,7 @@ def threshold_charts(outcomes: Outcomes, names: Sequence[str], best: OperatingPo
     f1_text = f"F1 {best.f1:.2f} at {best.threshold:.2f}"
     return [
         Plot(
+            title="Precision and recall",
             description="Precision by recall at IoU 0.5, of all classes and of each",
             x_label="recall",
             y_label="precision",
@@ -149,6 +155,7 @@ def threshold_charts(outcomes: Outcomes, names: Sequence[str], best: OperatingPo
             y_range=_UNIT,
         ),
         Plot(
+            title="What a threshold gives",
             description="Precision, recall and F1 at IoU 0.5 by score threshold, all classes",
             x_label="score threshold",
             y_label="",
@@ -158,6 +165,7 @@ def threshold_charts(outcomes: Outcomes, names: Sequence[str], best: OperatingPo
             y_range=_UNIT,
         ),
         Plot(
+            title="F1 of the classes",
             description="F1 at IoU 0.5 by score threshold, of all classes and of each",
             x_label="score threshold",
             y_label="F1",
@@ -180,6 +188,7 @@ def calibration_chart(calibration: Calibration) -> Plot:
     share = calibration.counts / max(calibration.counts[1:].max(initial=0), 1)
     width = float(calibration.edges[1])
     return Plot(
+        title="Calibration",
         description="Share of detections that are right, by their score; the dotted line would be "
         "perfect. Bars: how many detections have that score",
         x_label="score",

@@ -1,7 +1,7 @@
 """Images with boxes: the picture small, the boxes as lines over it, sharp at any size."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -16,6 +16,7 @@ from .outcomes import Outcome
 
 _SIDE_PX = 480
 _QUALITY = 72
+_LETTER_WIDTH = 0.6  # of its height, about
 _MOST_BOXES = 100  # drawn on a picture, of a kind
 
 Kind = Literal["truth", "hit", "false", "missed"]
@@ -49,7 +50,11 @@ class Picture:
     @property
     def letter(self) -> float:
         """Height of the labels."""
-        return max(11.0, 0.03 * self.width)
+        return _letter(self.width)
+
+    def label_x(self, box: Box) -> float:
+        """Where a label begins: above its box, and inside of the picture."""
+        return round(max(min(box.x + 2, self.width - _reach(box.label, self.letter)), 0), 1)
 
 
 def picture_of(outcome: Outcome, folder: Path, names: Sequence[str]) -> Picture | None:
@@ -78,7 +83,7 @@ def picture_of(outcome: Outcome, folder: Path, names: Sequence[str]) -> Picture 
         source=jpeg_uri(image, _QUALITY),
         width=image.width,
         height=image.height,
-        boxes=drawn,
+        boxes=_readable(drawn, _letter(image.width)),
         name=printable(record.file_name),
         caption=_caption(outcome),
     )
@@ -118,6 +123,31 @@ def _box(kind: Kind, xyxy: np.ndarray, label: str, title: str) -> Box:
     x1, y1, x2, y2 = (round(float(v), 1) for v in xyxy)
     width, height = round(max(x2 - x1, 1), 1), round(max(y2 - y1, 1), 1)
     return Box(kind, x1, y1, width, height, printable(label), printable(title))
+
+
+def _reach(label: str, letter: float) -> float:
+    return _LETTER_WIDTH * letter * len(label)
+
+
+def _letter(width: int) -> float:
+    return 0.042 * width  # about 11 pixels of the screen
+
+
+def _readable(boxes: Sequence[Box], letter: float) -> list[Box]:
+    """The boxes, without the labels that would lie on another one; what lies on top keeps its."""
+    taken: list[tuple[float, float, float]] = []
+    result = []
+    for box in reversed(boxes):
+        place = box.x, max(box.y, letter)
+        reach = _reach(box.label, letter)
+        is_free = all(
+            abs(place[1] - y) >= letter or place[0] >= end or x >= place[0] + reach
+            for x, y, end in taken
+        )
+        if box.label and is_free:
+            taken.append((*place, place[0] + reach))
+        result.append(box if is_free else replace(box, label=""))
+    return result[::-1]
 
 
 def _short(name: str) -> str:

@@ -19,6 +19,7 @@ _SIZE_PX = (420, 272)  # small, so that letters are large enough on a phone
 _SVG, _XLINK = "http://www.w3.org/2000/svg", "http://www.w3.org/1999/xlink"
 _MOST_POINTS = 300  # of a curve; more cannot be seen
 _MOST_MARKERS = 60
+_LEGEND_LETTERS = 66  # beside each other, with what is drawn before each name
 SERIES_COLOURS = 8  # --s0 to --s7
 # Colours that nothing else has -> what they become.
 _STAND_INS = {
@@ -74,6 +75,7 @@ class Plot:
     """What is drawn on one pair of axes.
 
     Args:
+        title: above it.
         description: what it shows, for those who do not see it.
         x_label: of the axis.
         y_label: of the axis.
@@ -88,6 +90,7 @@ class Plot:
         legend: whether the series are named above.
     """
 
+    title: str
     description: str
     x_label: str
     y_label: str
@@ -102,8 +105,16 @@ class Plot:
     legend: bool = True
 
 
-def draw(plot: Plot) -> str:
-    """An `<svg>` element for the page."""
+@dataclass(frozen=True)
+class Drawing:
+    """A plot in the page."""
+
+    title: str
+    svg: str  # an element
+
+
+def draw(plot: Plot) -> Drawing:
+    """Draw a plot for the page."""
     import matplotlib  # takes a second; a training imports this module, too
     from matplotlib.figure import Figure
     from matplotlib.ticker import MaxNLocator
@@ -141,12 +152,12 @@ def draw(plot: Plot) -> str:
             axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=8))
         named = [series for series in plot.series if series.colour is not None]
         if plot.legend and named:
-            figure.legend(
-                loc="outside upper left", ncols=min(len(named), 4), handlelength=1.4, borderpad=0
-            )
+            widest = max(len(_label(series.name)) for series in named)
+            columns = max(1, min(len(named), _LEGEND_LETTERS // (widest + 4)))
+            figure.legend(loc="outside upper left", ncols=columns, handlelength=1.4, borderpad=0)
         buffer = io.StringIO()
         figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
-    return _for_page(buffer.getvalue(), plot.description, titles)
+    return Drawing(plot.title, _for_page(buffer.getvalue(), plot.description, titles))
 
 
 def _series_colour(place: int) -> str:
@@ -169,13 +180,13 @@ def _add(axes: Any, series: Series, name: str, titles: dict[str, Sequence[str]])
         label=f"_{name}" if in_background else _label(series.name),
         gid=name,
     )
-    titles[name] = texts if is_marked and texts else [printable(series.name)]
+    titles[name] = texts if is_marked and texts else [series.name]
 
 
 def _label(name: str) -> str:
     """A legend's text: short, and without the underscore that would hide it."""
     text = printable(name)
-    text = text if len(text) <= 24 else f"{text[:23]}..."
+    text = text if len(text) <= 18 else f"{text[:17]}\u2026"
     return f"\u200b{text}" if text.startswith("_") else text
 
 
@@ -237,5 +248,5 @@ def _add_titles(group: ElementTree.Element, texts: Sequence[str]) -> None:
         points, texts = [group], texts[:1]
     for element, text in zip(points, texts, strict=True):
         title = ElementTree.Element(f"{{{_SVG}}}title")
-        title.text = text
+        title.text = printable(text)
         element.insert(0, title)

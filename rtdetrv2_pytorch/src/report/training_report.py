@@ -18,12 +18,12 @@ from ..doctor.report import REPORT_HTML, REPORT_JSON
 from ..misc.pages import render
 from ..misc.text import printable
 from . import setup_tables
-from .advice import Facts, advice, confusions, waiting_share
+from .advice import Facts, advice, confusions
 from .charts import calibration_chart, run_charts, threshold_charts
 from .outcomes import Outcome, Outcomes, confusion_matrix
 from .pictures import Picture, picture_of, spread
-from .plots import draw
-from .run_log import RunLog, read_run_log
+from .plots import Drawing, draw
+from .run_log import Event, RunLog, read_run_log
 from .snapshots import Snapshot, snapshots
 
 logger = logging.getLogger(__name__)
@@ -36,6 +36,17 @@ _BACKGROUND_PICTURES = 4
 _FALLBACK_THRESHOLD = 0.5  # where no detection is right, so that none can be recommended
 _MATRIX_CLASSES = 20
 _SIZES = {"small": (0, 32**2), "medium": (32**2, 96**2), "large": (96**2, 1e10)}  # COCO's
+
+_SECTIONS = {  # of the solver's stopwatch, for people
+    "data": "waiting for images",
+    "transfer": "to the device",
+    "forward": "network, forward",
+    "matching": "matching and losses",
+    "backward": "network, backward",
+    "optimizer": "optimizer and average",
+    "evaluation": "evaluating",
+    "other": "log and progress",
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -199,21 +210,21 @@ class TrainingReport:
             )
         )
 
-    def run_plots(self) -> list[str]:
+    def run_plots(self) -> list[Drawing]:
         """Curves over the epochs."""
         return [draw(chart) for chart in run_charts(self.log)]
 
-    def threshold_plots(self) -> list[str]:
+    def threshold_plots(self) -> list[Drawing]:
         """Curves over the score thresholds."""
         if self.outcomes is None or self.evaluation is None:
             return []
         charts = threshold_charts(self.outcomes, self.names, self.evaluation.best)
         return [draw(chart) for chart in charts]
 
-    def calibration_plot(self) -> str:
-        """Scores against how often they are right; empty where nothing was found."""
+    def calibration_plot(self) -> Drawing | None:
+        """Scores against how often they are right; None where nothing was found."""
         has_any = self.calibration is not None and self.calibration.counts.any()
-        return draw(calibration_chart(self.calibration)) if has_any else ""
+        return draw(calibration_chart(self.calibration)) if has_any else None
 
     def classes(self) -> list[ClassRow]:
         """All classes, the weakest first; those without boxes last."""
@@ -263,7 +274,8 @@ class TrainingReport:
         """The worst, middle and best validation images."""
         with_boxes = [o for o in self.at_threshold if o.num_boxes]
         chosen = spread(with_boxes, _PICTURES)
-        return {name: list(self._pictures(found)) for name, found in chosen.items()}
+        drawn = {name: list(self._pictures(found)) for name, found in chosen.items()}
+        return {name: found for name, found in drawn.items() if found}
 
     def background_pictures(self) -> list[Picture]:
         """Images without objects on which something is found."""
@@ -280,20 +292,20 @@ class TrainingReport:
         """Pictures that were made while it trained."""
         return snapshots(self.source.folder)
 
+    @property
+    def seconds(self) -> float:
+        """Of all epochs, with their evaluations."""
+        return sum(map(_seconds, self.log.epochs))
+
     def time_shares(self) -> list[TimeShare]:
-        """Where the time of all epochs went."""
-        train = sum(float(e.get("train_s") or 0) for e in self.log.epochs)
-        evaluation = sum(float(e.get("eval_s") or 0) for e in self.log.epochs)
-        total = train + evaluation
-        if not total:
-            return []
-        waiting = train * (waiting_share(self.log) or 0)
-        parts = {
-            "computing": train - waiting,
-            "waiting for images": waiting,
-            "evaluating": evaluation,
-        }
-        return [TimeShare(name, s, s / total) for name, s in parts.items()]
+        """Where the time of the epochs went that tell it, the largest part first."""
+        seconds: dict[str, float] = {}
+        for event in self.log.epochs:
+            for name, share in (event.get("time_shares") or {}).items():
+                seconds[name] = seconds.get(name, 0.0) + share * _seconds(event)
+        total = sum(seconds.values())
+        parts = [TimeShare(_SECTIONS.get(n, n), s, s / total) for n, s in seconds.items() if s]
+        return sorted(parts, key=lambda part: -part.seconds)
 
     def speed(self) -> list[tuple[str, str]]:
         """How fast it was."""
@@ -301,6 +313,9 @@ class TrainingReport:
         steps = [value for _, value in self.log.numbers("step_s")]
         evaluations = [value for _, value in self.log.numbers("eval_s")]
         rows = []
+        verdict = self.log.epochs[-1].get("verdict") if self.log.epochs else None
+        if verdict:
+            rows.append(("verdict", str(verdict)))
         if rates:
             rows.append(("training", f"{float(np.median(rates)):.1f} images/s (median epoch)"))
             rows.append(("a step", f"{float(np.median(steps)):.3f} s"))
@@ -342,6 +357,10 @@ class TrainingReport:
         """A name for a narrow place."""
         text = printable(name)
         return text if len(text) <= most else f"{text[: most - 1]}\u2026"
+
+
+def _seconds(epoch: Event) -> float:
+    return float(epoch.get("train_s") or 0) + float(epoch.get("eval_s") or 0)
 
 
 def _limits(low: float, high: float) -> str:

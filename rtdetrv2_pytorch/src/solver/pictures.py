@@ -32,6 +32,7 @@ _MOST_BOXES = 50  # drawn in an image
 _UNSURE = 0.5  # the threshold while no detection is right
 _QUALITY = 80
 _TRUTH = (255, 255, 255)
+_BETWEEN = (96, 104, 116)
 _COLOURS = (
     (55, 214, 122), (255, 92, 92), (255, 194, 51), (98, 170, 255), (214, 130, 255),
     (70, 220, 230), (255, 140, 190), (190, 230, 70),
@@ -178,25 +179,34 @@ def _drawn(pixels: np.ndarray, labels: Sequence[Label]) -> Image.Image:
     image = image.resize((width, height), Image.Resampling.BILINEAR)
     draw = ImageDraw.Draw(image)
     font = ImageFont.load_default(size=11)
+    taken: list[tuple[float, float, float, float]] = []
     for box, colour, text in labels:
         x1, y1, x2, y2 = (float(v) * factor for v in box)
         corners = (x1, y1, max(x2, x1 + 1), max(y2, y1 + 1))
         draw.rectangle(corners, outline=colour, width=1 if colour == _TRUTH else 2)
-        if text:
-            short = printable(text if len(text) <= 20 else f"{text[:19]}~")
-            place = (x1 + 2, max(y1 - 13, 0))
+        short = printable(text if len(text) <= 20 else f"{text[:19]}~")
+        place = (x1 + 2, max(y1 - 13, 0))
+        room = draw.textbbox(place, short, font=font)
+        if short and not any(_overlap(room, other) for other in taken):
+            taken.append(room)
             draw.text(place, short, fill=colour, font=font, stroke_width=2, stroke_fill=(0, 0, 0))
     return image
 
 
+def _overlap(a: Sequence[float], b: Sequence[float]) -> bool:
+    """Whether two boxes, xyxy, share more than their borders."""
+    return min(a[2], b[2]) > max(a[0], b[0]) and min(a[3], b[3]) > max(a[1], b[1])
+
+
 def _mosaic(cells: Sequence[Image.Image], columns: int) -> Image.Image:
-    """All cells in rows, on black."""
+    """All cells in rows; images may have black borders of their own, so that it is not black."""
     gap = 4
     columns = min(columns, len(cells))
     rows = [cells[i : i + columns] for i in range(0, len(cells), columns)]
     width = columns * (_CELL_PX + gap) - gap
     heights = [max(cell.height for cell in row) for row in rows]
-    canvas = Image.new("RGB", (width, sum(heights) + gap * (len(rows) - 1)))
+    size = (width, sum(heights) + gap * (len(rows) - 1))
+    canvas = Image.new("RGB", size, _BETWEEN)
     top = 0
     for row, height in zip(rows, heights, strict=True):
         for column, cell in enumerate(row):

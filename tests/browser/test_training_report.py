@@ -1,0 +1,77 @@
+"""The training report in a real Chromium: light, dark, on a phone; screenshots to look at."""
+
+import re
+
+import pytest
+
+from rtdetrv2_pytorch.src.report.training_report import write_report
+from tests.browser.instance_data import EVIL
+from tests.conftest import ROOT
+from tests.runs import make_run
+
+pytestmark = pytest.mark.browser
+
+SHOTS = ROOT / ".test-output" / "report"
+
+
+@pytest.fixture(scope="module")
+def page_file(tmp_path_factory):
+    """A run with a class of an odd name and a very long one."""
+    folder = tmp_path_factory.mktemp("run") / "cells"
+    return write_report(make_run(folder, names=("cell", EVIL, "long_" * 30), images=14))
+
+
+def open_report(new_page, page_file, width=1280, scheme="light"):
+    page = new_page(viewport={"width": width, "height": 860}, color_scheme=scheme)
+    page.set_content(page_file.read_text())
+    return page
+
+
+@pytest.mark.parametrize(("width", "scheme"), [(1280, "light"), (1280, "dark"), (360, "dark")])
+def test_it_fits_and_shows_everything(page_file, new_page, width, scheme):
+    page = open_report(new_page, page_file, width, scheme)
+    SHOTS.mkdir(parents=True, exist_ok=True)
+    page.screenshot(path=SHOTS / f"report_{width}_{scheme}.png", full_page=True)
+    assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
+    shown = page.eval_on_selector_all("img", "all => all.map(i => i.naturalWidth)")
+    assert len(shown) >= 12
+    assert min(shown) > 0
+    assert page.locator("svg.plot").count() == 8
+    assert page.evaluate("window.hacked") is None
+    # Letters of plots are as large as those of captions, on a phone, too, and seen on the card.
+    label = page.locator("svg.plot text").first
+    assert label.bounding_box()["height"] >= 8
+    colours = page.evaluate(
+        "() => [getComputedStyle(document.querySelector('svg.plot text')).fill,"
+        " getComputedStyle(document.querySelector('.panel')).backgroundColor]"
+    )
+    text, card = (sum(map(int, re.findall(r"\d+", colour)[:3])) for colour in colours)
+    assert (text > card) == (scheme == "dark")
+    assert abs(text - card) > 200
+
+
+def test_boxes_lie_on_their_images_and_can_be_hidden(page_file, new_page):
+    page = open_report(new_page, page_file)
+    shot = page.locator("#images .shot").first
+    image, layer = (shot.locator(name).bounding_box() for name in ("img", "svg"))
+    assert image == layer
+    hit = page.locator("#images g.hit").first
+    assert hit.is_visible()
+    page.get_by_label("found", exact=True).uncheck()
+    assert not hit.is_visible()
+    assert page.locator("#images g.truth").first.is_visible()
+    page.get_by_label("found", exact=True).check()
+    assert hit.is_visible()
+
+
+def test_a_keyboard_and_a_screen_reader_find_their_way(page_file, new_page):
+    page = open_report(new_page, page_file)
+    page.keyboard.press("Tab")
+    assert page.evaluate("document.activeElement.getAttribute('href')") == "#curves"
+    levels = page.eval_on_selector_all("h1, h2", "all => all.map(h => h.tagName)")
+    assert levels[0] == "H1"
+    assert levels.count("H1") == 1
+    assert page.get_by_role("img", name="Training and validation loss over the epochs").count() == 1
+    links = page.eval_on_selector_all("nav a", "all => all.map(a => a.getAttribute('href'))")
+    assert all(page.locator(link).count() == 1 for link in links)
+    assert page.get_by_role("row", name=re.compile("^cell .*"), exact=False).count() >= 1

@@ -1,0 +1,80 @@
+"""Curves as SVG: what is drawn where, in the page's colours, readable without seeing it."""
+
+import re
+from xml.etree import ElementTree
+
+import numpy as np
+import pytest
+
+from rtdetrv2_pytorch.src.report.plots import Plot, Series, draw
+
+SVG = "{http://www.w3.org/2000/svg}"
+EVIL = "<script>$x^2$ _\x1b[2J"
+
+
+def plot(**values):
+    given = {"title": "t", "description": "what it shows", "x_label": "x", "y_label": "y"}
+    return draw(Plot(**{**given, **values}))
+
+
+def element(drawing):
+    return ElementTree.fromstring(drawing.svg)
+
+
+def points_of(drawing, title):
+    """Places of the markers that have this title."""
+    root = element(drawing)
+    return [
+        (float(use.get("x")), float(use.get("y")))
+        for use in root.iter(f"{SVG}use")
+        if any(child.text == title for child in use.iter(f"{SVG}title"))
+    ]
+
+
+def test_points_lie_where_their_values_are():
+    series = Series(name="a", xs=[0, 1, 2], ys=[0.0, 1.0, 0.5], titles=["p", "q", "r"])
+    drawing = plot(series=[series], x_range=(0, 2), y_range=(0, 1))
+    ((x0, y0),), ((x1, y1),), ((x2, y2),) = (points_of(drawing, t) for t in "pqr")
+    assert x1 - x0 == pytest.approx(x2 - x1, abs=0.01)
+    assert y0 - y2 == pytest.approx((y0 - y1) / 2, abs=0.01)
+    assert y1 < y0  # up is more
+    assert x2 - x0 > 250  # of 420
+
+
+def test_colours_are_the_pages_and_names_are_text():
+    drawing = plot(series=[Series(name="AP", xs=[1, 2], ys=[1, 2], colour=3)])
+    assert "var(--s3)" in drawing.svg
+    assert not re.search(r"#010[23]", drawing.svg)
+    root = element(drawing)
+    assert "AP" in [text.text for text in root.iter(f"{SVG}text")]
+    assert (root.get("role"), root.get("aria-label")) == ("img", "what it shows")
+    assert root.get("viewBox") == "0 0 420 272"
+    assert not list(root.iter(f"{SVG}style"))
+
+
+def test_names_from_data_do_nothing():
+    drawing = plot(
+        description=EVIL,
+        series=[Series(name=EVIL, xs=[1], ys=[1], titles=[EVIL])],
+        marks=[(1, 1, EVIL)],
+    )
+    root = element(drawing)  # parses, so that nothing of it is an element
+    assert not [e for e in root.iter() if "script" in e.tag]
+    assert "\x1b" not in drawing.svg
+    texts = [text.text or "" for text in root.iter(f"{SVG}text")]
+    assert len([text for text in texts if "<script>$x^2$" in text]) == 2  # legend and mark
+
+
+def test_two_plots_in_one_page_share_no_identifier_but_that_of_equal_things():
+    one = plot(description="one", series=[Series(name="a", xs=[1, 2], ys=[1, 2])])
+    two = plot(description="two", series=[Series(name="a", xs=[1, 2], ys=[1, 2])])
+    ids = [set(re.findall(r' id="([^"]+)"', each.svg)) for each in (one, two)]
+    assert ids[0]
+    assert not ids[0] & ids[1]
+
+
+def test_long_curves_are_thinned_and_keep_their_ends():
+    xs = np.arange(5000)
+    drawing = plot(series=[Series(name="a", xs=xs, ys=xs**0.5)])
+    assert len(drawing.svg) < 40_000
+    assert plot(series=[Series(name="a", xs=[5], ys=[3])]).svg  # a single point is a point
