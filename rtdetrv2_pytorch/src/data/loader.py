@@ -7,6 +7,7 @@ import os
 import re
 import signal
 import threading
+import weakref
 from collections.abc import Iterator, Sequence
 from typing import Any, Literal
 
@@ -236,6 +237,17 @@ class DataLoader(TorchDataLoader[Any]):
             if is_main_thread and handler is not None:
                 signal.signal(signal.SIGCHLD, handler)
 
+    def _get_iterator(self) -> Any:
+        """Start workers that end with their iterator, however that ends.
+
+        One that Python's collector takes, or the end of the interpreter, cannot reach its workers
+        any more but by SIGTERM, which they ignore.
+        """
+        iterator: Any = super()._get_iterator()
+        if self.num_workers:
+            weakref.finalize(iterator, _kill, iterator._workers, os.getpid())
+        return iterator
+
     def _give_up_workers(self, error: RuntimeError, running: Any) -> None:
         """End all workers if one failed as a process; errors of what they do are raised."""
         workers = list(getattr(running, "_workers", ()))
@@ -270,6 +282,12 @@ class DataLoader(TorchDataLoader[Any]):
             )
         else:
             logger.warning("%s; new workers load its batch again", reason)
+
+
+def _kill(workers: Sequence[Any], parent: int) -> None:
+    if os.getpid() == parent:  # other workers hold a copy of the iterator
+        for worker in workers:
+            worker.kill()
 
 
 def _ending(exitcode: int) -> str:

@@ -4,6 +4,9 @@ import os
 import random
 import resource
 import signal
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,6 +19,8 @@ from rtdetrv2_pytorch.src.data.loader import DataLoader, EpochSampler
 from rtdetrv2_pytorch.src.data.transforms import RandomHorizontalFlip, RandomZoomOut, Resize
 from rtdetrv2_pytorch.src.misc import distributed
 from rtdetrv2_pytorch.src.misc.errors import DatasetError
+
+ROOT = Path(__file__).parents[3]
 
 
 def sampler(num_images, batch_size, *, shuffle=True, drop_last=True, seed=0):
@@ -128,6 +133,10 @@ def test_a_resumed_epoch_on_several_ranks_gets_the_rest(monkeypatch):
 
 @pytest.fixture
 def data(digits):
+    return small(digits)
+
+
+def small(digits):
     """Six images of the digits, augmented by geometry and made small."""
     ops = [RandomZoomOut(), RandomHorizontalFlip(), Resize(size=[32, 48])]
     return CocoDetection(
@@ -231,6 +240,33 @@ class ShortOfSharedMemory:
 
     def __call__(self, worker):
         resource.setrlimit(resource.RLIMIT_FSIZE, (self.num_bytes, self.num_bytes))
+
+
+_START = """
+import gc, sys
+from pathlib import Path
+from tests.unit.data.test_loader import DataLoader, small
+loader = DataLoader(dataset=small(Path(sys.argv[1])), num_workers=2)
+batches = iter(loader)
+next(batches)
+"""
+_COLLECTED = """
+workers = loader._iterator._workers
+loader.itself = loader
+del loader, batches
+gc.collect()
+for worker in workers:
+    worker.join(10)
+assert [worker.exitcode for worker in workers] == [-9, -9]
+"""
+
+
+@pytest.mark.parametrize("then", ["", _COLLECTED], ids=["held", "collected"])
+def test_a_process_ends_although_its_workers_ignore_that_they_are_asked_to(digits, then):
+    """The loader is there until the interpreter ends, or part of a cycle that is collected."""
+    script = _START + then
+    ended = subprocess.run([sys.executable, "-c", script, digits], cwd=ROOT, timeout=60)
+    assert ended.returncode == 0
 
 
 def test_a_worker_that_is_killed_is_replaced_and_no_batch_is_lost(data, caplog):
