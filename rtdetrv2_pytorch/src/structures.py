@@ -76,8 +76,10 @@ class GroundTruth:
             torch.arange(len(counts)), torch.tensor(counts, dtype=torch.int64)
         )
         return cls(
-            labels=torch.cat([t["labels"] for t in targets]).to(device),
-            boxes=torch.cat([t["boxes"] for t in targets]).to(device, torch.float32),
+            labels=torch.cat([t["labels"] for t in targets]).to(device, non_blocking=True),
+            boxes=torch.cat([t["boxes"] for t in targets]).to(
+                device, torch.float32, non_blocking=True
+            ),
             image_index=image_index.to(device, non_blocking=True),
             counts=counts,
             image_ids=tuple(t["image_id"] for t in targets if "image_id" in t),

@@ -34,16 +34,18 @@ class EpochProgress:
     skipped: int = 0
     names: list[str] = field(default_factory=list)
     last: Tensor | None = None  # [terms] of the last good step
-    total: Tensor | None = None  # [terms] sum over good steps
-    counted: int = 0
+    total: Tensor | None = None  # [terms + 1] sums over good steps, and how many these are
     grad_norm: Tensor | None = None
 
     def add(self, losses: dict[str, Tensor]) -> None:
         """Count the terms of a good step."""
         self.names = list(losses)
         self.last = torch.stack([v.detach() for v in losses.values()])
-        self.total = self.last.clone() if self.total is None else self.total.add_(self.last)
-        self.counted += 1
+        # Steps whose loss is no number are found on the device, and do not count there.
+        good = self.last.sum().isfinite()
+        values = torch.where(good, self.last, 0.0)
+        values = torch.cat((values, good.to(values.dtype)[None]))
+        self.total = values if self.total is None else self.total.add_(values)
 
     def read_last(self) -> dict[str, float]:
         """Terms of the last good step; waits for the device."""
@@ -53,7 +55,8 @@ class EpochProgress:
         """Terms averaged over the epoch so far; waits for the device."""
         if self.total is None:
             return {}
-        return dict(zip(self.names, (self.total / self.counted).tolist(), strict=True))
+        *sums, counted = self.total.tolist()
+        return {name: value / max(counted, 1) for name, value in zip(self.names, sums, strict=True)}
 
 
 def train_one_epoch(

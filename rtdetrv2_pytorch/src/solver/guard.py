@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from ..misc.errors import TrainingDiverged
+from ..misc.transfers import wait_for
 
 logger = logging.getLogger(__name__)
 
@@ -16,8 +17,9 @@ _SCALER_PATIENCE = 16  # halvings that bring float16's first loss scale, 65536, 
 class FiniteGuard:
     """Counts bad steps in a row and puts back what a bad step spoiled.
 
-    Outputs are checked on the host, where the matching brings them anyway, and so is the loss;
-    gradients are watched on the device, so that a step never waits for this.
+    Outputs are checked on the host, where the matching brings them anyway; gradients are watched on
+    the device, so that a step never waits for this. The loss itself is asked for on a CPU only: on
+    a GPU, what makes it no number shows in the gradients.
 
     Args:
         model: whose running statistics a bad forward pass would spoil for good.
@@ -77,9 +79,12 @@ class FiniteGuard:
         before = norm.new_zeros(()) if self._bad_norms is None else self._bad_norms
         self._bad_norms = torch.where(norm.isfinite(), 0.0, before + 1)
         self._watched += 1
-        if self._watched % _CHECK_EVERY == 0 and int(self._bad_norms) >= self._max_bad_norms:
+        if self._watched % _CHECK_EVERY:
+            return
+        bad = int(wait_for(self._bad_norms))
+        if bad >= self._max_bad_norms:
             raise TrainingDiverged(
-                f"gradients were not finite for {int(self._bad_norms)} steps in a row, while the "
+                f"gradients were not finite for {bad} steps in a row, while the "
                 "losses were; lower the learning rate or clip_max_norm, or train without mixed "
                 "precision. The last good checkpoint is kept"
             )

@@ -1,6 +1,7 @@
 """One epoch of training, one pass of evaluation."""
 
 import copy
+import math
 
 import pytest
 import torch
@@ -296,3 +297,11 @@ def test_a_stopped_evaluation_gives_nothing(cfg):
 
     assert run_evaluation(cfg, stop=stop, after_step=after_step) is None
     assert seen == [(1, 2)]
+
+
+def test_a_step_without_a_loss_does_not_count_in_the_average():
+    progress = EpochProgress(epoch=0, num_steps=3)
+    for value in (1.0, math.nan, 3.0):
+        progress.add({"a": torch.tensor(value), "b": torch.tensor(1.0)})
+    assert progress.read_average() == {"a": 2.0, "b": 1.0}
+    assert progress.read_last() == {"a": 3.0, "b": 1.0}

@@ -103,7 +103,7 @@ class RTDETRCriterionv2(nn.Module):
 
     def _num_boxes(self, truth: GroundTruth) -> Tensor:
         """Boxes, at least 1; in training averaged over the ranks. A tensor: nobody waits for it."""
-        count = torch.tensor(float(len(truth.labels)), device=truth.labels.device)
+        count = torch.full((), float(len(truth.labels)), device=truth.labels.device)
         if self.training:  # in evaluation ranks may have different numbers of batches
             count = distributed.all_reduce_mean(count)
         return count.clamp(min=1)

@@ -61,13 +61,14 @@ def make_denoising_queries(
     batch, width = len(truth.counts), max(1, *truth.counts)  # every image is padded to `width`
     groups = max(1, num_denoising // width) if any(truth.counts) else 1
 
-    slot = torch.cat([torch.arange(n) for n in truth.counts]).to(device)
+    slot = torch.cat([torch.arange(n) for n in truth.counts]).to(device, non_blocking=True)
     labels = torch.full((batch, width), num_classes, device=device)
     labels[truth.image_index, slot] = truth.labels
     boxes = torch.zeros(batch, width, 4, device=device)
     boxes[truth.image_index, slot] = truth.boxes
     if not any(truth.counts):
-        boxes[:] = torch.tensor(_EMPTY_BOX, device=device)
+        for coordinate, value in enumerate(_EMPTY_BOX):
+            boxes[..., coordinate] = value
 
     # Order of the queries: group by group; inside a group all positives, then all negatives.
     labels = labels.repeat(1, 2 * groups)  # [B, R]

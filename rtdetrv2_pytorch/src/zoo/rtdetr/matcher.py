@@ -16,6 +16,7 @@ from torch import Tensor
 
 from ...misc.boxes import cxcywh_to_xyxy, iou_and_giou
 from ...misc.errors import TrainingDiverged
+from ...misc.transfers import wait_for
 from ...structures import GroundTruth, LayerOutput, Target
 
 CostName = Literal["cost_class", "cost_bbox", "cost_giou"]
@@ -117,7 +118,7 @@ class HungarianMatcher:
         # One number per image says whether its predictions are finite; it rides along with the
         # costs, so that nothing else has to be fetched from the device.
         health = logits.sum((0, 2, 3)) + boxes.sum((0, 2, 3))  # [B]
-        host = torch.cat((cost.flatten(), health)).cpu().numpy()
+        host = wait_for(torch.cat((cost.flatten(), health))).numpy()
         self._refuse_non_finite(host[cost.numel() :], truth)
 
         costs = host[: cost.numel()].reshape(num_sets, num_truths, num_queries)
