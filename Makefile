@@ -14,7 +14,8 @@ ARGS ?=
 TORCH ?= 2.15.0
 
 .DEFAULT_GOAL := help
-.PHONY: help install train train-cli gui doctor test test-fast test-torch check fix lock bench clean
+.PHONY: help install train train-cli gui doctor test test-fast test-torch check fix lock bench \
+	gpu-bundle clean
 
 help: ## list the verbs
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -80,5 +81,12 @@ lock: | uv ## write docker/requirements.lock anew, after a change of requirement
 bench: install ## measure against the public implementation, side by side
 	$(BIN)/python -m benchmarks $(ARGS)
 
+# Wheels for Python 3.12 on x86-64, without what they need: that machine has the rest.
+gpu-bundle: ## collect in .gpu-bundle what a bare GPU machine lacks for python -m benchmarks.gpu
+	rm -rf .gpu-bundle
+	$(PYTHON) -m pip download --quiet --no-deps --only-binary=:all: --python-version 3.12 \
+		--implementation cp --platform manylinux_2_28_x86_64 --platform manylinux_2_17_x86_64 \
+		--platform manylinux2014_x86_64 -d .gpu-bundle -r benchmarks/gpu-requirements.txt
+
 clean: ## remove what make created, not your data or results
-	rm -rf .venv .venv-torch-* .uv .mypy_cache .pytest_cache .ruff_cache
+	rm -rf .venv .venv-torch-* .uv .gpu-bundle .mypy_cache .pytest_cache .ruff_cache

@@ -6,89 +6,43 @@ import random
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import torch
 from PIL import Image
-from torch import Tensor
 from torchvision import tv_tensors
 from torchvision.transforms import v2
 
 from benchmarks.runtimes import runtimes
 from benchmarks.serving import serving
+from benchmarks.steps import (
+    config,
+    our_step,
+    random_batch,
+    random_targets,
+    their_network,
+    their_step,
+)
 from benchmarks.timing import ratio, take_turns
-from rtdetrv2_pytorch.src.core import YAMLConfig
 from rtdetrv2_pytorch.src.data.annotations import Annotations, ImageRecord
 from rtdetrv2_pytorch.src.data.categories import CategoryTable
 from rtdetrv2_pytorch.src.data.evaluator import CocoEvaluator
 from rtdetrv2_pytorch.src.data.sample import Sample
-from rtdetrv2_pytorch.src.solver.engine import EpochProgress, _train_step
-from rtdetrv2_pytorch.src.solver.setup import set_up
-from tests.tiny import CONFIGS
 
 Result = dict[str, Any]
-# Batches are made up; only what describes a bad one would look here.
-NO_DATA: Any = SimpleNamespace(annotations=None)
-
-
-def config(**overrides: Any) -> YAMLConfig:
-    """The published S recipe from random weights."""
-    values = {"PResNet": {"pretrained": False}, **overrides}
-    return YAMLConfig(CONFIGS / "rtdetrv2" / "rtdetrv2_r18vd_120e_coco.yml", **values)
-
-
-def random_targets(batch: int, boxes: int, generator: torch.Generator) -> list[dict[str, Tensor]]:
-    """Boxes of moderate size, anywhere."""
-    targets = []
-    for i in range(batch):
-        size = torch.rand(boxes, 2, generator=generator) * 0.2 + 0.03
-        centre = size / 2 + torch.rand(boxes, 2, generator=generator) * (1 - size)
-        targets.append(
-            {
-                "boxes": torch.cat((centre, size), dim=1),
-                "labels": torch.randint(80, (boxes,), generator=generator),
-                "image_id": torch.tensor([i]),
-            }
-        )
-    return targets
-
-
-def _theirs(device: torch.device) -> Any:
-    from tests.transformers_map import build_theirs
-
-    model = build_theirs("r18vd_120e").to(device)
-    model.config.num_denoising = 100
-    return model
 
 
 def training_step(device: torch.device, size: int = 320, batch: int = 4, boxes: int = 8) -> Result:
     """Forward, losses, backward, AdamW: ours and transformers', float32 and bfloat16 autocast."""
-    from transformers import RTDetrV2ForObjectDetection
-
-    from tests.transformers_map import build_theirs
-
-    generator = torch.Generator().manual_seed(0)
-    images = torch.randint(0, 256, (batch, 3, size, size), generator=generator, dtype=torch.uint8)
-    targets = random_targets(batch, boxes, generator)
-
+    images, targets = random_batch(size, batch, boxes)
     ways: dict[str, Callable[[], Any]] = {}
     for precision in ("float32", "bfloat16"):
-        cfg = config(
-            eval_spatial_size=[size, size],
-            use_amp=precision == "bfloat16",
-            amp_dtype="bfloat16",
-            device=str(device),
-            lr_warmup_scheduler={"warmup_duration": 0},
+        common: dict[str, Any] = {"precision": precision, "device": device}
+        ways[f"ours {precision}"] = our_step("r18", images, targets, **common)
+        ways[f"transformers {precision}"] = their_step(
+            their_network("r18", device), images, targets, **common
         )
-        ways[f"ours {precision}"] = _our_step(cfg, images, targets)
-
-        # Their denoising embedding is made with the model, so the configuration needs it before.
-        their_config = build_theirs("r18vd_120e").config
-        their_config.num_denoising = 100
-        theirs = RTDetrV2ForObjectDetection(their_config).to(device).train()
-        ways[f"transformers {precision}"] = _their_step(theirs, images, targets, precision, device)
     times = take_turns(ways)
     return {
         "what": f"training step, r18, {size} px, batch {batch}, {boxes} boxes an image",
@@ -105,50 +59,6 @@ def training_step(device: torch.device, size: int = 320, batch: int = 4, boxes: 
             ),
         },
     }
-
-
-def _our_step(
-    cfg: YAMLConfig, images: Tensor, targets: list[dict[str, Tensor]]
-) -> Callable[[], None]:
-    from rtdetrv2_pytorch.src.data.collate import BatchImageCollateFunction
-
-    class Loader:
-        collate = BatchImageCollateFunction()
-
-    cfg.train_dataset = NO_DATA
-    state, _ = set_up(cfg)
-    state.model.train()
-    state.criterion.train()
-    progress = EpochProgress(epoch=0, num_steps=1)
-
-    def step() -> None:
-        _train_step(state, Loader(), images, targets, progress)  # type: ignore[arg-type]
-
-    return step
-
-
-def _their_step(
-    model: Any,
-    images: Tensor,
-    targets: list[dict[str, Tensor]],
-    precision: str,
-    device: torch.device,
-) -> Callable[[], None]:
-    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4, weight_decay=1e-4)
-    pixels = (images.float() / 255).to(device)
-    labels = [
-        {"class_labels": t["labels"].to(device), "boxes": t["boxes"].to(device)} for t in targets
-    ]
-
-    def step() -> None:
-        with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16"):
-            loss = model(pixel_values=pixels, labels=labels).loss
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 0.1)
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
-
-    return step
 
 
 def losses(device: torch.device, batch: int = 16, boxes: int = 30) -> Result:
@@ -298,7 +208,7 @@ def inference(device: torch.device, size: int = 640, batch: int = 1) -> Result:
     model = config(eval_spatial_size=[size, size]).model.eval().to(device)
     deployed = config(eval_spatial_size=[size, size]).model.to(device).deploy()
     deployed = deployed.to(memory_format=torch.channels_last)
-    theirs = _theirs(device).eval()
+    theirs = their_network("r18", device).eval()
 
     def run(call: Callable[[], Any], precision: str) -> Callable[[], None]:
         def way() -> None:
@@ -332,7 +242,7 @@ def inference(device: torch.device, size: int = 640, batch: int = 1) -> Result:
     }
 
 
-def evaluation(device: torch.device, images: int = 1000) -> Result:
+def evaluation(device: torch.device, images: int = 5000) -> Result:
     """COCO metrics of 100 detections an image: our evaluator and pycocotools."""
     from pycocotools.coco import COCO
     from pycocotools.cocoeval import COCOeval

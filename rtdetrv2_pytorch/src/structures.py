@@ -73,7 +73,9 @@ class GroundTruth:
         """Flatten the targets of a batch; at least one image."""
         counts = tuple(len(t["labels"]) for t in targets)
         image_index = torch.repeat_interleave(
-            torch.arange(len(counts)), torch.tensor(counts, dtype=torch.int64)
+            torch.arange(len(counts)),
+            torch.tensor(counts, dtype=torch.int64),
+            output_size=sum(counts),
         )
         return cls(
             labels=torch.cat([t["labels"] for t in targets]).to(device, non_blocking=True),

@@ -28,6 +28,8 @@ class Settings:
         use_amp: mixed precision; see `amp_dtype`.
         amp_dtype: "auto" is bfloat16 where the hardware has it, else float32; "float16" comes
             with loss scaling.
+        compile: let `torch.compile` make kernels of backbone and encoder for training. It takes
+            minutes before the first step, and pays where that is little of the run.
         clip_max_norm: largest L2 norm of all gradients together; 0: no clipping.
         grad_accum_steps: batches whose gradients are added up for one optimizer step.
         use_ema: evaluate and keep a moving average of the weights.
@@ -60,6 +62,7 @@ class Settings:
     seed: int = 0
     use_amp: bool = False
     amp_dtype: Literal["auto", "bfloat16", "float16"] = "auto"
+    compile: bool = False
     clip_max_norm: float = 0.0
     grad_accum_steps: int = 1
     use_ema: bool = False

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from ..misc.devices import checked_device
 from ..misc.errors import CheckpointError, ConfigError, ExportError
+from .cuda_graphs import GraphedDetector
 from .detector import Sampling, load_detector
 from .model_card import ModelCard
 from .onnx import INPUTS, OUTPUTS, read_card
@@ -55,15 +56,43 @@ class Runtime(Protocol):
 
 
 class PyTorchRuntime:
-    """A checkpoint, run by torch in float32."""
+    """A checkpoint, run by torch in float32.
+
+    Args:
+        detector: see `Detector`.
+        card: its card.
+        device: where to run.
+        compiled: let `torch.compile` make kernels for each batch size: seconds to minutes of work
+            before its first answer.
+        cuda_graphs: record the kernels of each batch size, see `GraphedDetector`; on a GPU only.
+
+    Raises:
+        ConfigError: if CUDA graphs are wanted elsewhere.
+    """
 
     kind = "pytorch"
     max_batch_size: int | None = None
 
-    def __init__(self, detector: nn.Module, card: ModelCard, device: torch.device) -> None:
+    def __init__(
+        self,
+        detector: nn.Module,
+        card: ModelCard,
+        device: torch.device,
+        *,
+        compiled: bool = False,
+        cuda_graphs: bool = False,
+    ) -> None:
+        if cuda_graphs and device.type != "cuda":
+            raise ConfigError(
+                f"cuda_graphs with device = {str(device)!r}: they are for a GPU; leave them out"
+            )
         self.card = card
         self.device = device
         self.detector = detector.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        if compiled:
+            self.detector.compile(dynamic=False)
+        if cuda_graphs:
+            self.detector = GraphedDetector(self.detector)
 
     @torch.inference_mode()
     def __call__(self, images: Tensor, sizes_wh: Tensor) -> RawDetections:
@@ -159,9 +188,11 @@ def _open_pytorch(
     config: Path | None = None,
     class_names: Sequence[str] | None = None,
     sampling: Sampling | None = None,
+    compiled: bool = False,
+    cuda_graphs: bool = False,
 ) -> Runtime:
     detector, card = load_detector(path, config=config, class_names=class_names, sampling=sampling)
-    return PyTorchRuntime(detector, card, device)
+    return PyTorchRuntime(detector, card, device, compiled=compiled, cuda_graphs=cuda_graphs)
 
 
 def _open_openvino(path: Path, device: torch.device) -> Runtime:
@@ -188,7 +219,8 @@ def open_runtime(
         path: checkpoint, ONNX file or TensorRT engine.
         kind: of `RUNTIME_KINDS`; None: the one that the suffix stands for.
         device: "cpu", "cuda", "cuda:1".
-        **options: for checkpoints `config`, `class_names` and `sampling`, see `load_detector`.
+        **options: for checkpoints `config`, `class_names` and `sampling`, see `load_detector`, and
+            `compiled` and `cuda_graphs`, see `PyTorchRuntime`.
 
     Raises:
         ConfigError: if there is no such runtime or device, or the runtime takes no such file.

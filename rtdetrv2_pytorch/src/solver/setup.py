@@ -55,6 +55,8 @@ def set_up(cfg: YAMLConfig) -> tuple[TrainState, Position]:
         logger.warning("last_epoch = %d without resume: weights start anew", settings.last_epoch)
     cfg.model.to(device=cfg.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     model = _data_parallel(cfg)
+    if settings.compile:
+        _compile(cfg.model)
     if cfg.ema is not None:
         cfg.ema.module.to(cfg.device)  # it may have been made before the device was known
 
@@ -137,6 +139,18 @@ def _data_parallel(cfg: YAMLConfig) -> nn.Module:
         device_ids=[cfg.device] if cfg.device.type == "cuda" else None,
         find_unused_parameters=cfg.settings.find_unused_parameters,
     )
+
+
+def _compile(model: nn.Module) -> None:
+    """Compile the parts whose shapes depend on nothing but the size of the images.
+
+    In place: names of weights stay, and copies of the model are not compiled. Sizes are dynamic,
+    because multi-scale training has a dozen of them.
+    """
+    for name in ("backbone", "encoder"):
+        part = getattr(model, name, None)
+        if isinstance(part, nn.Module):
+            part.compile(dynamic=True)
 
 
 def _load_optimizer(cfg: YAMLConfig, state: TrainState, checkpoint: Mapping[str, Any]) -> None:

@@ -10,6 +10,7 @@ from rtdetrv2_pytorch.src.misc.errors import DatasetError, TrainingDiverged
 from rtdetrv2_pytorch.src.solver.engine import (
     EpochProgress,
     _accumulation_group,
+    _train_step,
     evaluate,
     train_one_epoch,
 )
@@ -305,3 +306,24 @@ def test_a_step_without_a_loss_does_not_count_in_the_average():
         progress.add({"a": torch.tensor(value), "b": torch.tensor(1.0)})
     assert progress.read_average() == {"a": 2.0, "b": 1.0}
     assert progress.read_last() == {"a": 3.0, "b": 1.0}
+
+
+def test_compiled_parts_train_under_their_names_and_the_average_is_not_compiled(
+    tmp_path, digits, monkeypatch
+):
+    """The compiler itself is torch's, and takes minutes."""
+    calls = []
+
+    def count(call, **options):
+        return lambda *inputs: calls.append(options) or call(*inputs)
+
+    plain, _ = set_up(tiny_config(tmp_path, digits, use_ema=True))
+    monkeypatch.setattr(torch, "compile", count)
+    cfg = tiny_config(tmp_path, digits, compile=True, use_ema=True)
+    state, _ = set_up(cfg)
+    assert list(state.model.state_dict()) == list(plain.model.state_dict())
+    images, targets = next(iter(cfg.train_dataloader))
+    _train_step(state, cfg.train_dataloader, images, targets, EpochProgress(0, 1))
+    assert calls == [{"dynamic": True}] * 2  # backbone and encoder
+    state.ema.module(images[:1].float() / 255)
+    assert len(calls) == 2

@@ -1,0 +1,307 @@
+"""Everything that only a GPU can tell, in one run of less than ten minutes.
+
+    python -m benchmarks.gpu [--output FILE]            on a machine with a GPU
+    python -m benchmarks.gpu --device cpu --tiny        a dry run of every line, anywhere
+
+It needs torch with torchvision, and what `make gpu-bundle` collects: see README.md. Parts that
+fail, for lack of memory or of a package, are listed with the reason; the others are measured all
+the same.
+"""
+
+import argparse
+import contextlib
+import copy
+import json
+import os
+import platform
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.profiler import ProfilerActivity, profile
+
+from benchmarks.floors import Rates, inference_work, measured_rates, training_work
+from benchmarks.steps import config, our_step, random_batch, their_network, their_step
+from rtdetrv2_pytorch.src.data.digits import make_digits_dataset
+from rtdetrv2_pytorch.src.deploy.cuda_graphs import GraphedDetector
+from rtdetrv2_pytorch.src.deploy.detector import Detector
+from rtdetrv2_pytorch.src.solver.engine import train_one_epoch
+from rtdetrv2_pytorch.src.solver.setup import set_up
+from rtdetrv2_pytorch.src.solver.stopping import StopFlag
+from rtdetrv2_pytorch.src.solver.stopwatch import shares_of
+
+Result = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How much to do."""
+
+    device: torch.device
+    models: tuple[str, ...] = ("r18", "r50")
+    batches: tuple[int, ...] = (16, 64)
+    size: int = 640
+    boxes: int = 8
+    seconds: float = 6.0  # per way of doing one thing
+    images: int = 2048  # of the run with the whole input pipeline
+    workers: int = 16
+
+    @classmethod
+    def tiny(cls, device: torch.device) -> "Plan":
+        """The same, so small that a CPU does it."""
+        return cls(device, ("r18",), (2,), size=64, seconds=0.05, images=4, workers=0)
+
+
+def wait(device: torch.device) -> None:
+    """Until the device has done what is queued."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def rate(work: Callable[[], Any], plan: Plan, *, warmup: int = 3) -> dict[str, float]:
+    """Repeat for some seconds: seconds per call, and the highest memory use in GiB."""
+    for _ in range(warmup):
+        work()
+    wait(plan.device)
+    if plan.device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(plan.device)
+    calls, begin = 0, time.perf_counter()
+    while time.perf_counter() - begin < plan.seconds:
+        work()
+        calls += 1
+        if calls % 8 == 0:  # else the host queues far more than fits into the time
+            wait(plan.device)
+    wait(plan.device)
+    result = {"seconds": (time.perf_counter() - begin) / calls, "calls": calls}
+    if plan.device.type == "cuda":
+        result["peak_gib"] = torch.cuda.max_memory_allocated(plan.device) / 2**30
+    return result
+
+
+@contextlib.contextmanager
+def reported(failures: dict[str, str], name: str) -> Iterator[None]:
+    """Note what failed, and go on; give back its memory."""
+    try:
+        yield
+    except (RuntimeError, ImportError, ValueError, OSError) as error:
+        failures[name] = f"{type(error).__name__}: {str(error).splitlines()[0][:300]}"
+    finally:
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+
+
+def training(plan: Plan, rates: Rates, failures: dict[str, str]) -> Result:
+    """Images a second of a whole step in bfloat16, both sides, as a multiple of the floor, too."""
+    results: Result = {}
+    for model in plan.models:
+        for batch in plan.batches:
+            images, targets = random_batch(plan.size, batch, plan.boxes)
+            floor = max(training_work(model, size=plan.size, batch=batch).seconds(rates))
+            common: dict[str, Any] = {"precision": "bfloat16", "device": plan.device}
+            for side in ("ours", "ours compiled", "transformers"):
+                name = f"{model}, batch {batch}, {side}"
+                with reported(failures, name):
+                    if side == "transformers":
+                        step = their_step(
+                            their_network(model, plan.device), images, targets, **common
+                        )
+                    elif side == "ours":
+                        step = our_step(model, images, targets, **common)
+                    elif plan.device.type == "cuda":
+                        step = our_step(model, images, targets, **common, compile=True)
+                    else:
+                        continue  # its compiler takes minutes there
+                    result = rate(step, plan)
+                    result["images_s"] = batch / result["seconds"]
+                    result["times_its_floor"] = result["seconds"] / floor
+                    results[name] = result
+                    del step
+    return results
+
+
+def whole_run(plan: Plan, failures: dict[str, str]) -> Result:
+    """An epoch with files, workers and augmentation: how busy the GPU is, and where time goes."""
+    results: Result = {}
+    with tempfile.TemporaryDirectory() as folder:
+        data = make_digits_dataset(Path(folder, "data"), num_train=plan.images, num_val=1)
+        for model in plan.models:
+            for cache in ("none", "ram"):
+                name = f"{model}, batch {plan.batches[0]}, cache {cache}"
+                with reported(failures, name):
+                    results[name] = _epochs(plan, model, cache, data, Path(folder, "out"))
+    return results
+
+
+def _epochs(plan: Plan, model: str, cache: str, data: Path, output: Path) -> Result:
+    split = {
+        "img_folder": str(data / "train"),
+        "ann_file": str(data / "annotations/instances_train.json"),
+    }
+    cfg = config(
+        model,
+        output_dir=str(output),
+        eval_spatial_size=[plan.size, plan.size],
+        use_amp=True,
+        amp_dtype="bfloat16",
+        device=str(plan.device),
+        cache=cache,
+        epoches=3,
+        train_dataloader={
+            "dataset": split,
+            "total_batch_size": plan.batches[0],
+            "num_workers": plan.workers,
+        },
+    )
+    state, _ = set_up(cfg)
+    loader = cfg.train_dataloader
+
+    def epoch(number: int) -> int:
+        done = train_one_epoch(state, loader, number, stop=StopFlag(), after_step=lambda _: None)
+        return done.images
+
+    epoch(0)  # starts workers, fills the cache
+    wait(plan.device)
+    begin = time.perf_counter()
+    images = epoch(1)
+    shares = shares_of(state.stopwatch.seconds(), 0.0)
+    result: Result = {"images_s": images / (time.perf_counter() - begin), "shares": shares}
+    if plan.device.type == "cuda":
+        with profile(activities=[ProfilerActivity.CUDA]) as watched:
+            begin = time.perf_counter()
+            epoch(2)
+            wait(plan.device)
+            wall = time.perf_counter() - begin
+        result["gpu_busy"] = busy_seconds(watched) / wall
+    return result
+
+
+def busy_seconds(watched: Any) -> float:
+    """Time in which at least one kernel or copy ran: what overlaps counts once."""
+    spans = sorted(
+        (event.time_range.start, event.time_range.end)
+        for event in watched.events()
+        if event.device_type != torch.autograd.DeviceType.CPU
+    )
+    busy, reached = 0.0, float("-inf")
+    for start, end in spans:
+        busy += max(0.0, end - max(start, reached))
+        reached = max(reached, end)
+    return busy / 1e6
+
+
+def inference(plan: Plan, rates: Rates, failures: dict[str, str]) -> Result:
+    """Batch 1 as it comes and as a graph; batch 32 against its floor; float32 and bfloat16."""
+    results: Result = {}
+    for model in plan.models:
+        cfg = config(model, eval_spatial_size=[plan.size, plan.size])
+        detector = Detector(cfg.model, cfg.postprocessor).to(plan.device)
+        detector = detector.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        half = copy.deepcopy(detector).bfloat16()
+        for batch in (1, 32 if plan.device.type == "cuda" else 2):
+            floor = max(inference_work(model, size=plan.size, batch=batch).seconds(rates))
+            pixels = torch.rand(batch, 3, plan.size, plan.size, device=plan.device)
+            pixels = pixels.contiguous(memory_format=torch.channels_last)
+            sizes = torch.full((batch, 2), plan.size, device=plan.device)
+            halved = pixels.bfloat16()
+            ways: dict[str, Callable[[], Any]] = {
+                "eager float32": partial(detector, pixels, sizes),
+                "eager bfloat16": partial(half, halved, sizes),
+            }
+            if plan.device.type == "cuda":
+                ways["CUDA graph bfloat16"] = partial(GraphedDetector(half), halved, sizes)
+            with reported(failures, f"{model}, transformers"):
+                theirs = their_network(model, plan.device).eval()
+                ways["transformers float32"] = partial(theirs, pixel_values=pixels)
+            for way, work in ways.items():
+                name = f"{model}, batch {batch}, {way}"
+                with reported(failures, name), torch.inference_mode():
+                    result = rate(work, plan)
+                    result["images_s"] = batch / result["seconds"]
+                    result["times_its_floor"] = result["seconds"] / floor
+                    results[name] = result
+    return results
+
+
+def targets_met(results: Result) -> dict[str, float]:
+    """The ratios that the targets are about, as far as both sides were measured."""
+    train, infer = results.get("training", {}), results.get("inference", {})
+    met: dict[str, float] = {}
+    for name, ours in train.items():
+        theirs = train.get(
+            name.replace("ours compiled", "transformers").replace("ours", "transformers")
+        )
+        if theirs is not None and name.endswith(("ours", "ours compiled")):
+            met[f"{name}: images/s against transformers, at least 2"] = (
+                ours["images_s"] / theirs["images_s"]
+            )
+            if "peak_gib" in ours:
+                met[f"{name}: memory against transformers, at most 1"] = (
+                    ours["peak_gib"] / theirs["peak_gib"]
+                )
+    for name, graph in infer.items():
+        if "batch 1, CUDA graph" in name:
+            eager = infer.get(name.replace("CUDA graph", "eager"))
+            if eager is not None:
+                met[f"{name}: against eager, at least 3"] = eager["seconds"] / graph["seconds"]
+        if "batch 32, CUDA graph" in name:
+            met[f"{name}: times its floor, at most 4"] = graph["times_its_floor"]
+    for name, run in results.get("whole run", {}).items():
+        if "gpu_busy" in run:
+            met[f"{name}: GPU busy, at least 0.9"] = run["gpu_busy"]
+    return met
+
+
+def machine(device: torch.device) -> dict[str, str]:
+    """What the numbers depend on."""
+    commit = subprocess.run(
+        ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False
+    ).stdout.strip()
+    is_cuda = device.type == "cuda"
+    return {
+        "commit": commit,
+        "device": torch.cuda.get_device_name(device) if is_cuda else platform.processor(),
+        "cores": str(os.cpu_count()),
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "cuda": str(torch.version.cuda),
+    }
+
+
+def main() -> None:
+    """Measure, and write everything as JSON."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--device", default="cuda")
+    parser.add_argument("--tiny", action="store_true", help="a dry run of every line")
+    parser.add_argument("--output", type=Path, help="JSON file for the results")
+    arguments = parser.parse_args()
+    device = torch.device(arguments.device)
+    plan = Plan.tiny(device) if arguments.tiny else Plan(device)
+    results = measure(plan)
+    text = json.dumps(results, indent=1)
+    output = arguments.output or Path(__file__).parent / "results" / f"{device.type}_gpu.json"
+    output.write_text(text + "\n")
+    print(text)
+
+
+def measure(plan: Plan) -> Result:
+    """All of it."""
+    failures: dict[str, str] = {}
+    rates = measured_rates(plan.device, side=256 if plan.size < 320 else None)
+    results: Result = {
+        "machine": machine(plan.device),
+        "rates": {"flops_per_s": rates.flops_per_s, "bytes_per_s": rates.bytes_per_s},
+        "training": training(plan, rates, failures),
+        "inference": inference(plan, rates, failures),
+        "whole run": whole_run(plan, failures),
+    }
+    return {**results, "targets": targets_met(results), "not measured": failures}
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,133 @@
+"""The networks and training steps of both sides, which several measurements share.
+
+Nothing here needs more than torch, transformers and the engine: it runs on a bare GPU machine, too.
+"""
+
+from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from rtdetrv2_pytorch.src.core import YAMLConfig
+from rtdetrv2_pytorch.src.data.collate import BatchImageCollateFunction
+from rtdetrv2_pytorch.src.solver.engine import EpochProgress, _train_step
+from rtdetrv2_pytorch.src.solver.setup import set_up
+from tests.tiny import CONFIGS
+
+# Batches are made up; only what describes a bad one would look here.
+NO_DATA: Any = SimpleNamespace(annotations=None)
+# Our recipe -> the name of the same network in tests/transformers_map.py.
+MODELS = {
+    "r18": ("rtdetrv2_r18vd_120e_coco", "r18vd_120e"),
+    "r50": ("rtdetrv2_r50vd_6x_coco", "r50vd_6x"),
+}
+
+
+def config(model: str = "r18", **overrides: Any) -> YAMLConfig:
+    """A published recipe from random weights."""
+    values = {"PResNet": {"pretrained": False}, **overrides}
+    return YAMLConfig(CONFIGS / "rtdetrv2" / f"{MODELS[model][0]}.yml", **values)
+
+
+def random_targets(batch: int, boxes: int, generator: torch.Generator) -> list[dict[str, Tensor]]:
+    """Boxes of moderate size, anywhere."""
+    targets = []
+    for i in range(batch):
+        size = torch.rand(boxes, 2, generator=generator) * 0.2 + 0.03
+        centre = size / 2 + torch.rand(boxes, 2, generator=generator) * (1 - size)
+        targets.append(
+            {
+                "boxes": torch.cat((centre, size), dim=1),
+                "labels": torch.randint(80, (boxes,), generator=generator),
+                "image_id": torch.tensor([i]),
+            }
+        )
+    return targets
+
+
+def random_batch(size: int, batch: int, boxes: int) -> tuple[Tensor, list[dict[str, Tensor]]]:
+    """Noise [B, 3, size, size] uint8, page-locked where there is a GPU, and its targets."""
+    generator = torch.Generator().manual_seed(0)
+    images = torch.randint(0, 256, (batch, 3, size, size), generator=generator, dtype=torch.uint8)
+    if torch.cuda.is_available():
+        images = images.pin_memory()
+    return images, random_targets(batch, boxes, generator)
+
+
+def our_step(
+    model: str,
+    images: Tensor,
+    targets: list[dict[str, Tensor]],
+    *,
+    precision: str,
+    device: torch.device,
+    **overrides: Any,
+) -> Callable[[], None]:
+    """A whole step of ours but for the moving average, which the other side does not have."""
+    cfg = config(
+        model,
+        eval_spatial_size=list(images.shape[-2:]),
+        use_amp=precision == "bfloat16",
+        amp_dtype="bfloat16",
+        use_ema=False,
+        device=str(device),
+        lr_warmup_scheduler={"warmup_duration": 0},
+        **overrides,
+    )
+    cfg.train_dataset = NO_DATA
+
+    class Loader:
+        collate = BatchImageCollateFunction()
+
+    state, _ = set_up(cfg)
+    state.model.train()
+    state.criterion.train()
+    progress = EpochProgress(epoch=0, num_steps=1)
+
+    def step() -> None:
+        _train_step(state, Loader(), images, targets, progress)  # type: ignore[arg-type]
+
+    return step
+
+
+def their_network(model: str, device: torch.device, **changes: Any) -> Any:
+    """The RT-DETRv2 of transformers, of the same shape, from random weights."""
+    from transformers import RTDetrV2ForObjectDetection
+
+    from tests.transformers_map import build_theirs
+
+    # The denoising embedding is made with the model, so the configuration needs it before.
+    their_config = build_theirs(MODELS[model][1]).config
+    their_config.num_denoising = 100
+    for name, value in changes.items():
+        setattr(their_config, name, value)
+    return RTDetrV2ForObjectDetection(their_config).to(device)
+
+
+def their_step(
+    network: Any,
+    images: Tensor,
+    targets: list[dict[str, Tensor]],
+    *,
+    precision: str,
+    device: torch.device,
+) -> Callable[[], None]:
+    """The same step of theirs, from float images that are on the device already."""
+    network.train()
+    optimizer = torch.optim.AdamW(network.parameters(), lr=1e-4, weight_decay=1e-4)
+    pixels = (images.float() / 255).to(device)
+    labels = [
+        {"class_labels": t["labels"].to(device), "boxes": t["boxes"].to(device)} for t in targets
+    ]
+
+    def step() -> None:
+        with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16"):
+            loss = network(pixel_values=pixels, labels=labels).loss
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(network.parameters(), 0.1)
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+
+    return step
