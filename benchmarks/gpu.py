@@ -10,7 +10,6 @@ the same.
 
 import argparse
 import contextlib
-import copy
 import json
 import os
 import platform
@@ -18,12 +17,13 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor, nn
 from torch.profiler import ProfilerActivity, profile
 
 from benchmarks.floors import Rates, inference_work, measured_rates, training_work
@@ -35,6 +35,7 @@ from rtdetrv2_pytorch.src.solver.engine import train_one_epoch
 from rtdetrv2_pytorch.src.solver.setup import set_up
 from rtdetrv2_pytorch.src.solver.stopping import StopFlag
 from rtdetrv2_pytorch.src.solver.stopwatch import shares_of
+from tests.tiny import NETWORK
 
 Result = dict[str, Any]
 
@@ -51,11 +52,23 @@ class Plan:
     seconds: float = 6.0  # per way of doing one thing
     images: int = 2048  # of the run with the whole input pipeline
     workers: int = 16
+    sections: dict[str, Any] = field(default_factory=dict)  # of our network
+    changes: dict[str, Any] = field(default_factory=dict)  # of theirs
 
     @classmethod
     def tiny(cls, device: torch.device) -> "Plan":
         """The same, so small that a CPU does it."""
-        return cls(device, ("r18",), (2,), size=64, seconds=0.05, images=4, workers=0)
+        return cls(
+            device,
+            ("r18",),
+            (2,),
+            size=64,
+            seconds=0.05,
+            images=4,
+            workers=0,
+            sections=NETWORK,
+            changes={"num_queries": 12, "num_denoising": 8},
+        )
 
 
 def wait(device: torch.device) -> None:
@@ -102,19 +115,25 @@ def training(plan: Plan, rates: Rates, failures: dict[str, str]) -> Result:
     for model in plan.models:
         for batch in plan.batches:
             images, targets = random_batch(plan.size, batch, plan.boxes)
-            floor = max(training_work(model, size=plan.size, batch=batch).seconds(rates))
+            floor = max(
+                training_work(model, size=plan.size, batch=batch, **plan.sections).seconds(rates)
+            )
             common: dict[str, Any] = {"precision": "bfloat16", "device": plan.device}
+            ours = partial(our_step, model, images, targets, **common, **plan.sections)
             for side in ("ours", "ours compiled", "transformers"):
                 name = f"{model}, batch {batch}, {side}"
                 with reported(failures, name):
                     if side == "transformers":
                         step = their_step(
-                            their_network(model, plan.device), images, targets, **common
+                            their_network(model, plan.device, **plan.changes),
+                            images,
+                            targets,
+                            **common,
                         )
                     elif side == "ours":
-                        step = our_step(model, images, targets, **common)
+                        step = ours()
                     elif plan.device.type == "cuda":
-                        step = our_step(model, images, targets, **common, compile=True)
+                        step = ours(compile=True)
                     else:
                         continue  # its compiler takes minutes there
                     result = rate(step, plan)
@@ -157,6 +176,7 @@ def _epochs(plan: Plan, model: str, cache: str, data: Path, output: Path) -> Res
             "total_batch_size": plan.batches[0],
             "num_workers": plan.workers,
         },
+        **plan.sections,
     )
     state, _ = set_up(cfg)
     loader = cfg.train_dataloader
@@ -199,24 +219,25 @@ def inference(plan: Plan, rates: Rates, failures: dict[str, str]) -> Result:
     """Batch 1 as it comes and as a graph; batch 32 against its floor; float32 and bfloat16."""
     results: Result = {}
     for model in plan.models:
-        cfg = config(model, eval_spatial_size=[plan.size, plan.size])
+        cfg = config(model, eval_spatial_size=[plan.size, plan.size], **plan.sections)
         detector = Detector(cfg.model, cfg.postprocessor).to(plan.device)
         detector = detector.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        half = copy.deepcopy(detector).bfloat16()
+        half = InBfloat16(detector)
         for batch in (1, 32 if plan.device.type == "cuda" else 2):
-            floor = max(inference_work(model, size=plan.size, batch=batch).seconds(rates))
+            floor = max(
+                inference_work(model, size=plan.size, batch=batch, **plan.sections).seconds(rates)
+            )
             pixels = torch.rand(batch, 3, plan.size, plan.size, device=plan.device)
             pixels = pixels.contiguous(memory_format=torch.channels_last)
             sizes = torch.full((batch, 2), plan.size, device=plan.device)
-            halved = pixels.bfloat16()
             ways: dict[str, Callable[[], Any]] = {
                 "eager float32": partial(detector, pixels, sizes),
-                "eager bfloat16": partial(half, halved, sizes),
+                "eager bfloat16": partial(half, pixels, sizes),
             }
             if plan.device.type == "cuda":
-                ways["CUDA graph bfloat16"] = partial(GraphedDetector(half), halved, sizes)
+                ways["CUDA graph bfloat16"] = partial(GraphedDetector(half), pixels, sizes)
             with reported(failures, f"{model}, transformers"):
-                theirs = their_network(model, plan.device).eval()
+                theirs = their_network(model, plan.device, **plan.changes).eval()
                 ways["transformers float32"] = partial(theirs, pixel_values=pixels)
             for way, work in ways.items():
                 name = f"{model}, batch {batch}, {way}"
@@ -226,6 +247,19 @@ def inference(plan: Plan, rates: Rates, failures: dict[str, str]) -> Result:
                     result["times_its_floor"] = result["seconds"] / floor
                     results[name] = result
     return results
+
+
+class InBfloat16(nn.Module):
+    """A detector under autocast, whose casts of weights a graph can record."""
+
+    def __init__(self, detector: nn.Module) -> None:
+        super().__init__()
+        self.detector = detector
+
+    def forward(self, images: Tensor, sizes_wh: Tensor) -> Any:
+        """See `Detector`."""
+        with torch.autocast(images.device.type, torch.bfloat16, cache_enabled=False):
+            return self.detector(images, sizes_wh)
 
 
 def targets_met(results: Result) -> dict[str, float]:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from rtdetrv2_pytorch.src.core import YAMLConfig
+from rtdetrv2_pytorch.src.core.yaml_files import merge
 from rtdetrv2_pytorch.src.data.collate import BatchImageCollateFunction
 from rtdetrv2_pytorch.src.solver.engine import EpochProgress, _train_step
 from rtdetrv2_pytorch.src.solver.setup import set_up
@@ -27,7 +28,7 @@ MODELS = {
 
 def config(model: str = "r18", **overrides: Any) -> YAMLConfig:
     """A published recipe from random weights."""
-    values = {"PResNet": {"pretrained": False}, **overrides}
+    values = merge({"PResNet": {"pretrained": False}}, overrides)
     return YAMLConfig(CONFIGS / "rtdetrv2" / f"{MODELS[model][0]}.yml", **values)
 
 
