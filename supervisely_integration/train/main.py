@@ -14,7 +14,7 @@ from supervisely_integration.paths import (
 from supervisely_integration.serve.rtdetrv2 import RTDETRv2
 from supervisely_integration.train.progress import AppProgress
 from supervisely_integration.train.sdk_patches import TrainApp
-from supervisely_integration.train.workflow import DATA_REPORTS, LOGS, run_training
+from supervisely_integration.train.workflow import LOGS, REPORTS, run_training
 
 train = TrainApp(
     framework_name="RT-DETRv2",
@@ -33,7 +33,8 @@ def start_training() -> dict[str, Any]:
     progress = AppProgress(loggers.train_logger)
     try:
         info = run_training(request, progress, train.stop_control.flag).as_dict()
-        train.add_output_files([str(request.result_dir / name) for name in DATA_REPORTS])
+        reports = [request.result_dir / name for name in REPORTS]
+        train.add_output_files([str(path) for path in reports if path.is_file()])
         return info
     finally:
         progress.close()

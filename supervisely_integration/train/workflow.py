@@ -9,6 +9,7 @@ from typing import Any
 from rtdetrv2_pytorch.src.core import YAMLConfig
 from rtdetrv2_pytorch.src.core.yaml_files import get
 from rtdetrv2_pytorch.src.doctor.report import REPORT_HTML, REPORT_JSON
+from rtdetrv2_pytorch.src.report.training_report import REPORT
 from rtdetrv2_pytorch.src.solver import DetSolver
 from rtdetrv2_pytorch.src.solver.events import TrainingEvents
 from rtdetrv2_pytorch.src.solver.stopping import StopFlag
@@ -22,7 +23,7 @@ from .stopping import Stopped
 logger = logging.getLogger(__name__)
 
 MODEL_CONFIG = "model_config.yml"
-DATA_REPORTS = (REPORT_JSON, REPORT_HTML)  # in the folder of the result
+REPORTS = (REPORT, REPORT_HTML, REPORT_JSON)  # in the folder of the result
 LOGS = "summary"  # TensorBoard's event files, in the folder of the run
 
 
@@ -103,8 +104,12 @@ def run_training(
     if stop.is_set:
         raise Stopped(stop.reason)
 
+    request.run_dir.mkdir(parents=True, exist_ok=True)
+    shutil.copy2(request.result_dir / REPORT_JSON, request.run_dir)  # a part of the report
     result = DetSolver(cfg, events=events, stop_flag=stop).fit()
     request.result_dir.mkdir(parents=True, exist_ok=True)
+    if result.report is not None:
+        shutil.copy2(result.report, request.result_dir)
     return ExperimentInfo.from_checkpoints(
         request.model_name,
         write_config(portable_config(cfg.yaml_cfg), request.result_dir / MODEL_CONFIG),

@@ -25,6 +25,8 @@ TINY: dict[str, Any] = {
     "num_workers": 0,
     "print_freq": 1,
     "lr_scheduler": {"type": "MultiStepLR", "milestones": [1]},
+    "report": False,
+    "pictures": False,
 }
 
 

@@ -142,14 +142,20 @@ def test_production_from_gui_state_with_tags_leaves_a_whole_experiment(
 def test_development_mode_through_train_from_api(instance, launch, project_id):
     app = launch(project_id, development=True)
     app.wait_until_ready()
+    split = {"method": "random", "split": "train", "percent": 60}
+    looked_at = {"report": True, "pictures": True}
     app.post(
         "/train_from_api",
-        state={"app_state": state_of({"method": "random", "split": "train", "percent": 60})},
+        state={"app_state": state_of(split, hyperparameters=looked_at)},
         context={"outside_request": True},
     )
     assert app.wait(240) == 0, app.log_tail(60)
     _, files, info = experiment_of(instance, project_id, -1)
-    assert set(files) >= ARTIFACTS
+    assert set(files) >= {*ARTIFACTS, "report.html"}
+    page = instance.store.files.contents(files["report.html"]).read_text()
+    assert "Finished: 2 of 2 epochs" in page
+    assert "10 images: 10 used" in page  # what the data doctor said
+    assert str(app.runs.path) not in page
     assert (info["train_size"], info["val_size"]) == (6, 4)
 
 

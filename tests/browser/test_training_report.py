@@ -5,7 +5,9 @@ import re
 import pytest
 
 from rtdetrv2_pytorch.src.report.training_report import write_report
-from tests.browser.instance_data import EVIL
+from supervisely_integration.local.instance import LocalInstance
+from supervisely_integration.local.store import TEAM_ID
+from tests.browser.instance_data import EVIL, put_experiment
 from tests.conftest import ROOT
 from tests.runs import make_run
 
@@ -75,3 +77,27 @@ def test_a_keyboard_and_a_screen_reader_find_their_way(page_file, new_page):
     links = page.eval_on_selector_all("nav a", "all => all.map(a => a.getAttribute('href'))")
     assert all(page.locator(link).count() == 1 for link in links)
     assert page.get_by_role("row", name=re.compile("^cell .*"), exact=False).count() >= 1
+
+
+def test_it_opens_from_the_page_of_the_instance(page_file, new_page, tmp_path):
+    with LocalInstance(tmp_path / "instance") as instance:
+        folder = "/experiments/1_cells/7_RT-DETRv2"
+        put_experiment(instance.store, folder)
+        page_bytes = page_file.read_bytes()
+        instance.store.files.put_path(TEAM_ID, f"{folder}/report.html", page_bytes)
+        page = new_page()
+        page.goto(instance.page_address)
+        page.get_by_role("link", name=re.compile("cells, first try")).click()
+        SHOTS.mkdir(parents=True, exist_ok=True)
+        with page.context.expect_page() as opened:
+            page.get_by_role("link", name="Training report").click()
+        page.screenshot(path=SHOTS / "instance.png")
+        report = opened.value
+        report.wait_for_load_state()
+        # Nothing of it depends on scripts, which what is in Team Files must not run.
+        assert report.get_by_role("heading", name="Validation images").is_visible()
+        sizes = report.eval_on_selector_all("img", "all => all.map(i => i.naturalWidth)")
+        assert min(sizes) > 0
+        report.get_by_label("found", exact=True).uncheck()
+        assert not report.locator("#images g.hit").first.is_visible()
+        page.goto("about:blank")  # or it would miss the instance

@@ -305,7 +305,7 @@ async function experiment(parameters, id) {
     stamps: ["experiments"],
     content: [
       h("div", { class: "crumbs" }, h("a", { href: "#/experiments" }, "Experiments")),
-      h("div", { class: "heading" }, h("h1", {}, found.name)),
+      h("div", { class: "heading" }, h("h1", {}, found.name), reportLinks(found.files)),
       h("div", { class: "card panel" }, h("h2", {}, found.metricsFrom === "logs" ? "Metrics of the best epoch" : "Metrics"), metricsOf(found, 40)),
       charts.length > 0 && h("div", { class: "split", style: { marginTop: "18px" } }, charts.map(([names, title]) =>
         h("div", { class: "card panel" }, h("h2", {}, title), chart(names.map((n) => found.curves[n]), names[0].startsWith("val/") ? 1 : 0), h("div", { class: "legend" },
@@ -316,6 +316,12 @@ async function experiment(parameters, id) {
       h("div", { class: "card panel" }, h("h2", {}, `Files (${bytes(found.size)})`), h("table", { class: "files" }, found.files.map(fileRow))),
     ],
   };
+}
+
+function reportLinks(files) {
+  const known = [["report.html", "Training report"], ["data_report.html", "Data report"]];
+  return known.flatMap(([name, text]) => files.filter((file) => file.name === name).map((file) =>
+    h("a", { class: "button", href: `/file-storage/${file.id}`, target: "_blank", rel: "noopener" }, text)));
 }
 
 function fileRow(file) {

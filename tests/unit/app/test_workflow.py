@@ -69,6 +69,8 @@ def request_of(project, tmp_path):
                 "checkpoint_freq": 1,
                 "use_amp": False,
                 "num_workers": 0,
+                "report": False,
+                "pictures": False,
             },
             "train_dir": project / "train",
             "val_dir": project / "val",
@@ -91,6 +93,16 @@ def test_a_training_leaves_copies_for_the_upload_and_its_own_folder(request_of, 
     assert {path.rsplit("/", 1)[1] for path in info["checkpoints"]} == names
     assert {path.name for path in (tmp_path / "run").glob("*.pth")} == names
     assert load_checkpoint(tmp_path / "result" / "best.pth")["class_names"] == CLASSES
+
+
+def test_the_report_comes_along_with_what_the_data_doctor_said(request_of, tmp_path):
+    request = request_of()
+    request.hyperparameters.update(epoches=1, report=True)
+    run_training(request, SilentEvents(), StopFlag())
+    page = (tmp_path / "result" / "report.html").read_text()
+    assert "Finished: 1 of 1 epochs" in page
+    assert "The data was not examined" not in page
+    assert str(tmp_path) not in page
 
 
 def test_the_uploaded_configuration_is_whole_and_of_no_machine(request_of, tmp_path):
