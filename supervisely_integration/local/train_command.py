@@ -14,6 +14,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from rtdetrv2_pytorch.src.core.yaml_files import merge, parse_overrides
 from rtdetrv2_pytorch.src.data.digits import make_digits_dataset
 from rtdetrv2_pytorch.src.misc.errors import ConfigError
+from rtdetrv2_pytorch.src.report.training_report import REPORT
 
 from .app_process import AppProcess, is_port_free
 from .ecosystem import training_app
@@ -29,7 +30,7 @@ from .selection import (
     folder_fingerprint,
     note_import,
 )
-from .store import Store, StoreError
+from .store import TEAM_ID, Store, StoreError
 from .train_options import EXPORTS
 from .training import (
     find_experiment,
@@ -40,6 +41,8 @@ from .training import (
     run_task,
     sample_choices,
 )
+
+_TAIL_LINES = 15  # of the log, shown after a failure
 
 
 def run(args: argparse.Namespace, console: Console) -> int:
@@ -234,11 +237,10 @@ def _conclude(store: Store, task_id: int, code: int, app: AppProcess, console: C
         return 1
     if code != 0:
         store.set_task_status(task_id, "error", error=app.log_tail(1))
-        console.print(app.log_tail(15), markup=False, highlight=False)
-        console.print(
-            f"[bold red]The app ended with code {code}[/]. Go on with: "
-            f"python -m supervisely_integration.local train --task {task_id}"
-        )
+        console.print(app.log_tail(_TAIL_LINES), style="dim", markup=False, highlight=False)
+        console.print(f"[bold red]The app ended with code {code}[/]; the whole log:")
+        console.print(str(app.log_file), markup=False, highlight=False)
+        console.print(f"Go on with: python -m supervisely_integration.local train --task {task_id}")
         return 1
     try:
         info = find_experiment(store, task_id)
@@ -247,7 +249,10 @@ def _conclude(store: Store, task_id: int, code: int, app: AppProcess, console: C
         console.print(f"no experiment: {error}", markup=False)
         return 1
     store.set_task_status(task_id, "finished")
+    folder = info["artifacts_dir"].rstrip("/")
     console.print(f"experiment: {info['artifacts_dir']}", markup=False, highlight=False)
+    if store.files.entries(TEAM_ID, f"{folder}/{REPORT}"):
+        console.print(f"report: {folder}/{REPORT}", markup=False, highlight=False)
     evaluation = _evaluation(store, task_id, info, app.log_file)
     if evaluation:
         console.print(evaluation, markup=False, highlight=False)

@@ -153,7 +153,7 @@ def local(*arguments, cwd, root):
 def test_a_training_from_the_terminal(tmp_path):
     root = tmp_path / "instance"
     make_project(Store(root), tmp_path / "digits", name="digits")
-    changes = {k: v for k, v in TINY.items() if k != "epoches"}
+    changes = {**{k: v for k, v in TINY.items() if k != "epoches"}, "report": True}
     updates = [part for k, v in changes.items() for part in ("-u", f"{k}={json.dumps(v)}")]
     done = local(
         *("--project", "digits", "--model", MODEL, "--epochs", 1, "--classes", "3,7"),
@@ -164,6 +164,7 @@ def test_a_training_from_the_terminal(tmp_path):
     assert done.returncode == 0, done.stdout + done.stderr
     assert "epoch   1/1  AP" in done.stdout
     assert "experiment: /experiments/1_digits/1_RT-DETRv2" in done.stdout
+    assert "report: /experiments/1_digits/1_RT-DETRv2/report.html" in done.stdout
     # A report is made unless it is refused; of a model that finds nothing it cannot be.
     assert "no evaluation report; " in done.stdout
     assert "app.log says why" in " ".join(done.stdout.split())
@@ -185,6 +186,7 @@ def test_a_failed_training_says_why_and_is_no_success(tmp_path):
     done = local(*arguments, cwd=tmp_path, root=root)
     assert done.returncode == 1
     assert "did you mean 'optimizer'?" in done.stdout
+    assert "app.log" in done.stdout
     assert Store(root).tasks.info(1)["status"] == "error"
     # The same task again fails for the same reason, and does not wait for somebody.
     again = local("--task", 1, "--port", free_port(), cwd=tmp_path, root=root)
