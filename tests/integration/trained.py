@@ -27,6 +27,8 @@ _RECIPE: dict[str, Any] = {
     "device": "cpu",
     "use_amp": False,
     "seed": 7,
+    "report": False,
+    "pictures": False,
     "optimizer": {"type": "AdamW", "lr": 0.001, "params": []},
     "lr_scheduler": {"type": "MultiStepLR", "milestones": [3]},
     "lr_warmup_scheduler": {"type": "LinearWarmup", "warmup_duration": 5},
