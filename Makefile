@@ -5,6 +5,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 UV := $(shell command -v uv || echo .uv/bin/uv)
 PYTEST := $(BIN)/python -m pytest
+PAGE := supervisely_integration/gui/web
 
 # What to train on: a folder in COCO, Supervisely, YOLO or VOC format. Empty: a sample set.
 DATA ?=
@@ -14,7 +15,7 @@ ARGS ?=
 TORCH ?= 2.15.0
 
 .DEFAULT_GOAL := help
-.PHONY: help install train train-cli gui doctor test test-fast test-torch check fix lock bench \
+.PHONY: help install train train-cli gui page doctor test test-fast test-torch check fix lock bench \
 	gpu-bundle clean
 
 help: ## list the verbs
@@ -41,13 +42,23 @@ train: install ## train on DATA (or on a generated sample set): the app, on an i
 train-cli: install ## the engine alone, without the app
 	$(BIN)/python -m rtdetrv2_pytorch.tools.train $(if $(DATA),--data $(DATA),--sample) $(ARGS)
 
-gui: install ## the app's page on an instance of its own, to choose and start there
+gui: install page ## the app's page on an instance of its own, to choose and start there
 	$(BIN)/python -m supervisely_integration.local train --gui $(if $(DATA),--data $(DATA),--sample) $(ARGS)
+
+page: $(PAGE)/node_modules/.package-lock.json ## fetch what the app's page is made of (needs npm)
+
+$(PAGE)/node_modules/.package-lock.json: $(PAGE)/package.json $(PAGE)/package-lock.json
+	@command -v npm >/dev/null || { echo "The app's page needs npm, once, to fetch Vue and Element UI:" \
+		"install Node.js 18 or newer (for example: sudo apt install npm), then say this again." \
+		"Without it, 'make train' trains from the command line." >&2; exit 1; }
+	cd $(PAGE) && npm ci --loglevel=error
+	@touch $@
 
 doctor: install ## say what is wrong with DATA, and what the trainer does about it
 	$(BIN)/python -m rtdetrv2_pytorch.tools.doctor $(if $(DATA),--data $(DATA)) $(ARGS)
 
-test: check ## check, then all tests
+# Without npm the tests of the page are skipped, and say so.
+test: check $(if $(shell command -v npm),page) ## check, then all tests
 	$(PYTEST) -n auto --dist worksteal $(ARGS)
 
 test-fast: install ## the quick tests only
@@ -89,4 +100,4 @@ gpu-bundle: ## collect in .gpu-bundle what a bare GPU machine lacks for python -
 		--platform manylinux2014_x86_64 -d .gpu-bundle -r benchmarks/gpu-requirements.txt
 
 clean: ## remove what make created, not your data or results
-	rm -rf .venv .venv-torch-* .uv .gpu-bundle .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(PAGE)/node_modules .venv .venv-torch-* .uv .gpu-bundle .mypy_cache .pytest_cache .ruff_cache

@@ -1,8 +1,10 @@
 """`python -m supervisely_integration.local train`: instance, app and a view of both, in one."""
 
 import argparse
+import contextlib
 import json
 import signal
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,7 @@ from rtdetrv2_pytorch.src.data.digits import make_digits_dataset
 from rtdetrv2_pytorch.src.misc.errors import ConfigError
 from rtdetrv2_pytorch.src.report.training_report import REPORT
 
+from ..gui.libraries import missing_libraries
 from .app_process import AppProcess, is_port_free
 from .ecosystem import training_app
 from .importers import import_folder
@@ -88,8 +91,20 @@ def run(args: argparse.Namespace, console: Console) -> int:
         if args.gui:
             app.wait_until_ready()
             console.print(f"The app's page: {app.address}")
+            if missing_libraries():
+                console.print("It is not built yet: `make page` does that, once.")
         code = _watch(app, data_dir, task_id, console)
-        return _conclude(store, task_id, code, app, console)
+        code = _conclude(store, task_id, code, app, console)
+        if args.gui and code == 0:
+            _show_results(instance, console)
+        return code
+
+
+def _show_results(instance: LocalInstance, console: Console) -> None:
+    """Keep the instance for whoever follows the links of the app's page; the app has ended."""
+    console.print(f"Projects and experiments: {instance.page_address} (Ctrl-C ends)")
+    with contextlib.suppress(KeyboardInterrupt):
+        threading.Event().wait()
 
 
 def _project(args: argparse.Namespace, store: Store, console: Console) -> Project:

@@ -19,6 +19,7 @@ from supervisely.nn.inference.inference import Inference
 
 from rtdetrv2_pytorch.src.data.images import read_rgb
 from rtdetrv2_pytorch.src.misc.errors import DatasetError, RTDETRError
+from supervisely_integration.gui.page import serve_own_page
 
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
@@ -42,6 +43,8 @@ def prepare_server(model: Inference) -> None:
         server.add_exception_handler(kind, _bad_request)
     server.add_exception_handler(requests.HTTPError, _refused_by_platform)
     _replace_uploads(server, model)
+    if model.gui is not None:
+        serve_own_page(server)
 
 
 class BodyCheck:

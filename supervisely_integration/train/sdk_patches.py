@@ -30,6 +30,7 @@ from tqdm import tqdm
 
 from rtdetrv2_pytorch.src.misc.errors import ConfigError, RTDETRError
 from rtdetrv2_pytorch.src.misc.weights import is_url, locate
+from supervisely_integration.gui.page import serve_own_page
 
 from .coco import check_complete, dataset_folders, images_on_disk
 from .examination import Origins
@@ -146,6 +147,8 @@ class TrainApp(ExportingTrainApp):
         self.last_words = None
         try:
             super().__init__(**options)
+            serve_own_page(self._server)
+            show_logs(sly.logger.handlers)  # the page has a window for them
             use_cpu_without_gpu(self.gui.training_process)
             self._connect_stop()
             if self._saved is not None and not self._is_resume_upload:

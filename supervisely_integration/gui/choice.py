@@ -1,0 +1,42 @@
+"""Which page an app shows: the platform's, whose scripts come from its CDN, or our own."""
+
+import ipaddress
+from urllib.parse import urlsplit
+
+import requests
+from supervisely.app.fastapi.templating import js_bundle_version
+
+SCRIPTS = (
+    "https://cdn-public-cloudstore.supervisely.com/sly-app-bundle/"
+    f"{js_bundle_version}/sly-app-widgets-{js_bundle_version}.bundle.js"
+)
+_TIMEOUT_S = 3.0
+
+
+def is_local(server_address: str) -> bool:
+    """Whether an instance runs on this machine, as ours does; the platform never does."""
+    if "//" not in server_address:
+        server_address = f"//{server_address}"
+    host = urlsplit(server_address).hostname or ""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost" or host.endswith(".localhost")
+
+
+def is_reachable(address: str) -> bool:
+    """Whether a file can be had from here; a browser beside the app has the same network."""
+    try:
+        return requests.head(address, timeout=_TIMEOUT_S, allow_redirects=True).ok
+    except requests.RequestException:
+        return False
+
+
+def needs_own_page(server_address: str, scripts: str = SCRIPTS) -> bool:
+    """Whether the platform's page would be missing, or would stay blank.
+
+    Args:
+        server_address: of the instance or platform that the app works for.
+        scripts: address of what the platform's page loads.
+    """
+    return is_local(server_address) or not is_reachable(scripts)

@@ -1,0 +1,94 @@
+"""Serves the page: the SDK's templates of the widgets in a frame of our own."""
+
+import logging
+import os
+from typing import Any
+
+import supervisely as sly
+from fastapi import FastAPI, Request
+from fastapi.responses import HTMLResponse, JSONResponse, Response
+from starlette.routing import Mount, Route
+from starlette.staticfiles import StaticFiles
+from supervisely.app.fastapi.subapp import get_name_from_env
+from supervisely.app.fastapi.templating import Jinja2Templates
+from supervisely.app.widgets_context import JinjaWidgets
+
+from .choice import is_local, needs_own_page
+from .libraries import PACKAGES, SCRIPTS, STYLES, WEB, missing_libraries
+from .log_window import LogWindow
+from .routes import page_routes
+
+logger = logging.getLogger(__name__)
+
+_HEADERS = {
+    # Nothing but files of this app. Vue 2 compiles the SDK's templates in the browser.
+    "content-security-policy": (
+        "default-src 'none'; script-src 'self' 'unsafe-eval'; style-src 'self' 'unsafe-inline'; "
+        "img-src 'self' data:; font-src 'self' data:; connect-src 'self'; base-uri 'none'; "
+        "form-action 'none'"
+    ),
+    "x-content-type-options": "nosniff",
+    "cache-control": "no-cache",
+}
+
+
+class Assets(StaticFiles):
+    """Files of the page; a class of its own, since the SDK copies its kind into Team Files."""
+
+    def file_response(self, *args: Any, **options: Any) -> Response:
+        """A file that browsers ask for again, and take from their cache if it is the same."""
+        response = super().file_response(*args, **options)
+        response.headers["cache-control"] = "no-cache"
+        return response
+
+
+def serve_own_page(server: FastAPI) -> bool:
+    """Show our own page at "/" if the platform's cannot be; returns whether that is so.
+
+    On a platform, without the libraries, its own page stays: a browser may reach more than the app.
+    """
+    address = sly.env.server_address(raise_not_found=False) or ""
+    if not needs_own_page(address):
+        return False
+    missing = missing_libraries()
+    if missing and not is_local(address):
+        logger.warning("the page's scripts are out of reach, and ours are not built: make page")
+        return False
+    if missing:
+        logger.warning("the page is not built: install Node.js with npm, then `make page`")
+    window = LogWindow()
+    sly.logger.addHandler(window)
+    front = [
+        Route("/", _read_page),
+        Mount("/gui/web", Assets(directory=WEB)),
+        Mount("/gui/packages", Assets(directory=PACKAGES, check_dir=False)),
+        *page_routes(window),
+    ]
+    server.router.routes[:0] = front  # before the SDK's own "/"
+    return True
+
+
+def _read_page(request: Request) -> Response:
+    if request.query_params.get("ping", "").lower() in ("true", "1"):
+        return JSONResponse({"message": "App is running"})
+    return HTMLResponse(render_page(), headers=_HEADERS)
+
+
+def render_page() -> str:
+    """The page as it is now, or what to do so that there is one."""
+    name = "unbuilt.html" if missing_libraries() else "page.html"
+    template = Jinja2Templates().env.from_string((WEB / name).read_text(encoding="utf-8"))
+    address = (sly.env.server_address(raise_not_found=False) or "").rstrip("/")
+    instance = address if is_local(address) else ""
+    # The address lets its reader in; whoever reads this page may ask the app for the token, too.
+    instance_page = f"{instance}/?token={os.environ.get('API_TOKEN', '')}" if instance else ""
+    return template.render(
+        {
+            **JinjaWidgets().context,
+            "app_name": get_name_from_env(default="Supervisely App"),
+            "instance": instance,
+            "instance_page": instance_page,
+            "scripts": [f"./gui/packages/{each}" for each in SCRIPTS],
+            "styles": [*(f"./gui/packages/{each}" for each in STYLES), "./gui/web/page.css"],
+        }
+    )

@@ -1,0 +1,69 @@
+/* The frame: the app's name, whether it answers, its documents for everything inside, its dialog. */
+
+import { Documents } from "../documents.js";
+import { dialog } from "./dialog.js";
+
+export const app = {
+  name: "SlyApp",
+  components: { "app-dialog": dialog },
+  props: { name: { type: String, default: "" } },
+  data: () => ({
+    data: null,
+    state: null,
+    connection: "opening",
+    failure: null,
+    busy: {},
+    instance: document.documentElement.dataset.instancePage,
+  }),
+  computed: {
+    problem() {
+      if (this.failure) return { ...this.failure, status: "error" };
+      if (!this.state?.slyAppShowDialog) return null;
+      const { slyAppDialogTitle, slyAppDialogMessage, slyAppDialogStatus } = this.data;
+      return { title: slyAppDialogTitle, message: slyAppDialogMessage, status: slyAppDialogStatus };
+    },
+  },
+  created() {
+    this.documents = new Documents(this);
+    this.documents.connect();
+  },
+  methods: {
+    /** Send an event to the app; a button that is still at work is not pressed again. */
+    async post(path, more) {
+      if (path.endsWith("/button_clicked_cb") && this.busy[path]) return;
+      this.$set(this.busy, path, true);
+      try {
+        const error = await this.documents.post(path, more);
+        // A training that fails opens the app's own dialog, which says it better.
+        if (error && !this.state.slyAppShowDialog) this.failure = error;
+      } catch {
+        // The app is gone, which the line at the top says.
+      } finally {
+        this.$delete(this.busy, path);
+      }
+    },
+    close() {
+      this.failure = null;
+      this.state.slyAppShowDialog = false;
+    },
+  },
+  template: `
+    <div class="app">
+      <header class="app-header">
+        <h1>{{ name }}</h1>
+        <p class="app-connection" role="status">
+          <template v-if="connection === 'lost'">
+            <i class="zmdi zmdi-alert-circle" aria-hidden="true"></i>
+            The app does not answer: it has ended, or cannot be reached. This is its last state.
+          </template>
+        </p>
+        <a v-if="instance" :href="instance" target="_blank">Projects and experiments</a>
+      </header>
+      <main v-if="state && data">
+        <slot :post="post" :state="state" :data="data" :session="null" :is-static-version="false"
+          :public-api-instance="null"></slot>
+      </main>
+      <p v-else class="app-loading" role="status">Loading ...</p>
+      <app-dialog v-if="problem" v-bind="problem" @close="close"></app-dialog>
+    </div>`,
+};

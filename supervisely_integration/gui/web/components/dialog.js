@@ -1,0 +1,44 @@
+/* A message that has to be seen: the browser's own dialog, with its focus and its Escape key. */
+
+const ICONS = {
+  info: "zmdi-info",
+  success: "zmdi-check-circle",
+  warning: "zmdi-alert-triangle",
+  error: "zmdi-alert-circle",
+};
+
+/** The text of a message. It may quote names of files, which must not become part of the page. */
+function plain(message) {
+  const html = String(message ?? "").replace(/<br\s*\/?>/gi, "\n");
+  return new DOMParser().parseFromString(html, "text/html").body.textContent;
+}
+
+export const dialog = {
+  props: {
+    title: { type: String, default: "" },
+    message: { type: String, default: "" },
+    status: { type: String, default: "info" },
+  },
+  computed: {
+    icon() {
+      return ICONS[this.status] ?? ICONS.info;
+    },
+    text() {
+      return plain(this.message);
+    },
+  },
+  mounted() {
+    this.$el.showModal();
+  },
+  template: `
+    <dialog class="app-dialog" :class="status" aria-labelledby="app-dialog-title"
+      aria-describedby="app-dialog-text" @cancel.prevent="$emit('close')">
+      <i class="zmdi" :class="icon" aria-hidden="true"></i>
+      <div>
+        <h2 id="app-dialog-title">{{ title }}</h2>
+        <p id="app-dialog-text">{{ text }}</p>
+        <button type="button" class="el-button el-button--primary" autofocus
+          @click="$emit('close')">OK</button>
+      </div>
+    </dialog>`,
+};

@@ -1,0 +1,61 @@
+/* Text with line numbers and colours: a plain text field over a picture of its own text.
+ *
+ * Everything that people expect of a field works: undo, the tabulator key that leaves it, reading
+ * aloud, zooming. */
+
+const LINE_PX = 20;
+const PARTS = {
+  yaml: [/^(\s*-?\s*)([\w.]+)(:)/, /(^|\s)(#.*)$/],
+  json: [/^(\s*)("[^"]*")(\s*:)/, /$.^/],
+};
+
+function pretty(text) {
+  try {
+    return JSON.stringify(JSON.parse(text), null, 2);
+  } catch {
+    return text;
+  }
+}
+
+/** Pieces of a line: [kind, text]. */
+function pieces(line, [key, comment]) {
+  const remark = comment.exec(line);
+  const code = remark ? line.slice(0, remark.index) : line;
+  const rest = line.slice(code.length);
+  const named = key.exec(code);
+  const name = named ? [["", named[1]], ["key", named[2]]] : [];
+  return [...name, ["", code.slice(name.map(([, text]) => text).join("").length)], ["comment", rest]];
+}
+
+export const editor = {
+  props: { value: { type: String, default: "" }, options: { type: Object, default: () => ({}) } },
+  computed: {
+    language() {
+      return String(this.options.mode ?? "").split("/").pop();
+    },
+    text() {
+      const isJson = this.language === "json" && this.options.formatJsonOnInit;
+      return isJson ? pretty(this.value ?? "") : this.value ?? "";
+    },
+    lines() {
+      const parts = PARTS[this.language];
+      return this.text.split("\n").map((line) => (parts ? pieces(line, parts) : [["", line]]));
+    },
+    style() {
+      const height = this.options.maxLines ? `${this.options.maxLines * LINE_PX + 16}px` : null;
+      return { maxHeight: `min(${height ?? "400px"}, 62vh)`, minHeight: "56px" };
+    },
+  },
+  template: `
+    <div class="sly-editor">
+      <div class="sly-editor-scroll" :style="style">
+        <pre aria-hidden="true"><div v-for="line in lines"><span v-for="[kind, text] in line"
+          :class="kind">{{ text }}</span></div></pre>
+        <textarea :value="text" :readonly="options.readOnly" spellcheck="false" wrap="off"
+          autocapitalize="off" autocomplete="off"
+          :aria-label="options.readOnly ? 'Settings' : 'Hyperparameters, as YAML'"
+          @input="$emit('input', $event.target.value)"></textarea>
+      </div>
+      <div class="sly-editor-controls"><slot name="controls"></slot></div>
+    </div>`,
+};

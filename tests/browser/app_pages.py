@@ -1,0 +1,62 @@
+"""How tests find their way on the pages of the apps, and where their screenshots are kept."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+SCREENSHOTS = Path(__file__).parents[2] / ".test-output" / "pages"
+LONG_MS = 240_000  # for what computes
+
+
+class AppPage:
+    """A page of an app, by what a screen reader would say."""
+
+    def __init__(self, page: Any, address: str) -> None:
+        self.page = page
+        page.goto(address)
+        page.get_by_role("heading", level=1).wait_for()
+
+    def card(self, title: str) -> Any:
+        """A card, by its title."""
+        return self.page.get_by_role("region", name=title, exact=True)
+
+    def press(self, card: str, button: str) -> None:
+        """Press a button of a card."""
+        self.card(card).get_by_role("button", name=button, exact=True).click()
+
+    def locked(self, card: str) -> bool:
+        """Whether a card waits for an earlier step."""
+        return self.card(card).get_attribute("aria-disabled") == "true"
+
+    def step(self) -> str:
+        """The title of the card of the current step."""
+        return self.page.locator("[aria-current=step] h2").inner_text()
+
+    def write_hyperparameters(self, values: dict[str, Any]) -> None:
+        """Replace the text in the editor, with the keyboard."""
+        self.card("Hyperparameters").get_by_role("textbox").click()
+        self.page.keyboard.press("Control+a")
+        lines = [f"{key}: {json.dumps(value)}" for key, value in values.items()]
+        self.page.keyboard.insert_text("\n".join(lines))
+
+    def bar(self, name: str) -> int:
+        """Percent of a progress bar, -1 while there is none."""
+        found = "(all, name) => all.find((bar) => bar.ariaLabel === name)?.ariaValueNow ?? -1"
+        return int(self.page.eval_on_selector_all("[role=progressbar]", found, name))
+
+    def picture(self, name: str) -> None:
+        """Keep a screenshot of the whole page, and check that nothing makes it scroll sideways."""
+        SCREENSHOTS.mkdir(parents=True, exist_ok=True)
+        self.page.screenshot(path=SCREENSHOTS / f"{name}.png", full_page=True)
+        assert self.page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
+
+
+def unnamed_controls(page: Any) -> list[str]:
+    """Buttons and inputs that can be seen and of which a screen reader would say nothing."""
+    return page.evaluate(
+        """() => [...document.querySelectorAll('button, input, textarea, select, [role=textbox]')]
+        .filter((e) => e.checkVisibility())
+        .filter((e) => !(e.ariaLabel || e.getAttribute('aria-labelledby') || e.labels?.length &&
+            e.labels[0].textContent.trim() || e.textContent.trim() || e.title))
+        .map((e) => e.outerHTML.slice(0, 160))"""
+    )

@@ -1,0 +1,34 @@
+import json
+import re
+
+from supervisely_integration.gui import libraries
+from supervisely_integration.paths import ROOT
+
+
+def test_versions_are_exact_and_no_registry_is_named():
+    package = json.loads((libraries.WEB / "package.json").read_text())
+    lock = (libraries.WEB / "package-lock.json").read_text()
+    locked = json.loads(lock)["packages"]
+    assert "://" not in re.sub(r'"(url|funding)": "[^"]*"', "", lock)
+    for name, version in package["dependencies"].items():
+        assert locked[f"node_modules/{name}"]["version"] == version
+    assert all("integrity" in entry for name, entry in locked.items() if name)
+
+
+def test_every_file_of_the_page_is_of_a_declared_package():
+    declared = json.loads((libraries.WEB / "package.json").read_text())["dependencies"]
+    used = {name.split("/")[0] for name in (*libraries.SCRIPTS, *libraries.STYLES)}
+    assert used == set(declared)
+
+
+def test_what_npm_fetches_is_not_committed():
+    ignored = (ROOT / ".gitignore").read_text().splitlines()
+    assert f"/{libraries.PACKAGES.relative_to(ROOT)}/" in ignored
+
+
+def test_missing_files_are_named(tmp_path, monkeypatch):
+    monkeypatch.setattr(libraries, "PACKAGES", tmp_path)
+    file = tmp_path / libraries.SCRIPTS[0]
+    file.parent.mkdir(parents=True)
+    file.touch()
+    assert libraries.missing_libraries() == [*libraries.SCRIPTS[1:], *libraries.STYLES]
