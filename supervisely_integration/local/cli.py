@@ -36,8 +36,8 @@ _LOOPBACK_HOSTS = (LOOPBACK, "localhost", "::1")
 Command = Callable[[argparse.Namespace], int]
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a command; returns the exit code."""
+def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:
+    """Read the command line; `run` is what to call with the result."""
     parser = argparse.ArgumentParser(
         prog="python -m supervisely_integration.local",
         description="A Supervisely instance for one machine: no account, no network.",
@@ -51,7 +51,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
             default=DEFAULT_ROOT,
             help="folder of the instance's data (default: %(default)s)",
         )
-    options = parser.parse_args(arguments)
+    return parser.parse_args(arguments)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command; returns the exit code."""
+    options = parse_arguments(arguments)
     logging.basicConfig(level=os.environ.get("LOG_LEVEL", "WARNING").upper())
     run: Command = options.run
     try:

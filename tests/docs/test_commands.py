@@ -1,0 +1,194 @@
+"""Every command in the pages for people is one that its program understands; cheap ones run."""
+
+import importlib
+import json
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import yaml
+
+from rtdetrv2_pytorch.tools import doctor
+from supervisely_integration.local import cli
+from supervisely_integration.paths import MODELS
+
+ROOT = Path(__file__).parents[2]
+PAGES = [
+    ROOT / "README.md",
+    ROOT / "CONTRIBUTING.md",
+    *sorted((ROOT / "supervisely_integration").glob("*/README.md")),
+    *sorted((ROOT / "docs").glob("*.md")),
+    *sorted((ROOT / "docker").glob("*ompose.yml")),
+    ROOT / "docker" / "Dockerfile.deploy",
+]
+PROGRAMS = ("make", "python", "python3", "torchrun", "docker", "docker/publish.sh", "pip", "curl")
+TOOLS = "rtdetrv2_pytorch.tools."
+NOTHING_TO_PARSE = {
+    "benchmarks.long_run",
+    "rtdetrv2_pytorch.tools.document",
+    "tests.integration.test_golden_loss",
+}
+
+
+def lines(page: Path) -> list[str]:
+    """Commands in blocks of code, between backticks, and in comments of the image's files."""
+    text = page.read_text(encoding="utf-8")
+    if page.suffix == ".md":
+        blocks = re.findall(r"^```(\w*)\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+        found = "\n".join(block for language, block in blocks if not language).splitlines()
+        found += re.findall(r"`([^`\n]+)`", re.sub(r"^```.*?^```", "", text, flags=re.M | re.S))
+    else:
+        found = [line.removeprefix("# ") for line in text.splitlines() if line.startswith("# ")]
+    return [line.strip() for line in found]
+
+
+def words_of(line: str) -> list[str]:
+    """The words of a command, without variables before it and what is said after it."""
+    try:
+        words = shlex.split(line, comments=True)
+    except ValueError:  # prose
+        return []
+    while words and re.fullmatch(r"\w+=\S*", words[0]):
+        words.pop(0)
+    return words
+
+
+def is_command(words: list[str]) -> bool:
+    """Whether it is one to be typed: a program's bare name is prose."""
+    names_a_module = words[1:2] == ["-m"] and len(words) == 3
+    return len(words) > 1 and not names_a_module or "/" in words[0]
+
+
+COMMANDS = sorted(
+    {
+        shlex.join(words)
+        for page in PAGES
+        for line in lines(page)
+        if (words := words_of(line)) and words[0] in PROGRAMS and is_command(words)
+    }
+)
+
+
+def check_make(words):
+    run = ["make", "-n", *words[1:]]
+    result = subprocess.run(run, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
+
+
+def check_module(name, words):
+    if name == "supervisely_integration.local":
+        assert callable(cli.parse_arguments(words).run)
+    elif name == "supervisely_integration.serve.main":
+        check_serving(words)
+    elif name == "uvicorn":
+        raise AssertionError("the commands of the apps are in their manifests")
+    elif name in NOTHING_TO_PARSE:
+        assert importlib.util.find_spec(name)
+    else:
+        package = importlib.import_module(name if name.startswith(TOOLS) else f"{name}.__main__")
+        assert package.parse_arguments(words)
+
+
+def check_serving(words):
+    from supervisely.nn.inference import Inference
+
+    from supervisely_integration.serve.sdk_patches import parse_command_line
+
+    app = SimpleNamespace(pretrained_models=json.loads(MODELS.read_text()))
+    before = sys.argv
+    sys.argv = ["main.py", *words]
+    try:
+        arguments, _ = parse_command_line(lambda: Inference._parse_cli_deploy_args(app))
+    finally:
+        sys.argv = before
+    assert arguments.mode == words[0]
+    assert arguments.model
+
+
+def check_script(path, words, tmp_path, monkeypatch):
+    """The demos lie in `demo` of an experiment and in `supervisely_integration/demo`."""
+    script = ROOT / "supervisely_integration" / "demo" / Path(path).name
+    assert path in (f"demo/{script.name}", str(script.relative_to(ROOT)))
+    assert script.is_file()
+    monkeypatch.syspath_prepend(str(script.parent))
+    from pictures import parse_arguments
+
+    monkeypatch.chdir(tmp_path)
+    model = tmp_path / "model"
+    model.touch()
+    words = [
+        str(model) if before == "--model" else word
+        for before, word in zip(["", *words[:-1]], words, strict=True)
+    ]
+    monkeypatch.setattr(sys, "argv", [script.name, "--model", str(model), *words])
+    assert parse_arguments("", "").images
+
+
+def check_docker(words):
+    if "-f" in words:
+        assert (ROOT / words[words.index("-f") + 1]).is_file()
+    if words[1] == "compose":
+        services = yaml.safe_load((ROOT / "docker" / "compose.yml").read_text())["services"]
+        assert words[-2] == "up"
+        assert words[-1] in services
+    elif words[1] == "build":
+        text = "".join(path.read_text() for path in (ROOT / "docker").glob("Dockerfile*"))
+        for value in words[words.index("build") :]:
+            if "=" in value:
+                assert f"ARG {value.split('=')[0]}=" in text
+    else:
+        assert words[1] == "run"
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_is_understood(command, tmp_path, monkeypatch):
+    words = shlex.split(command)
+    if words[0] == "make":
+        check_make(words)
+    elif words[0] == "docker":
+        check_docker(words)
+    elif words[0] == "pip":
+        assert words[1] == "install"
+        assert "-r" not in words or (ROOT / words[words.index("-r") + 1]).is_file()
+    elif words[0] == "curl":
+        assert re.fullmatch(r"localhost:8000/inference_image", words[-1])
+    elif words[0] == "docker/publish.sh":
+        assert (ROOT / words[0]).is_file()
+    elif "-m" in words:
+        place = words.index("-m")
+        check_module(words[place + 1], words[place + 2 :])
+    else:
+        check_script(words[1], words[2:], tmp_path, monkeypatch)
+
+
+def test_the_pages_hold_commands_of_every_kind():
+    text = "\n".join(COMMANDS)
+    assert len(COMMANDS) > 40
+    for part in (
+        "make train",
+        "local serve",
+        "tools.train",
+        "main deploy",
+        "compose",
+        "publish.sh",
+    ):
+        assert part in text
+
+
+def test_make_without_a_verb_lists_the_verbs():
+    result = subprocess.run(["make"], cwd=ROOT, capture_output=True, text=True, check=True)
+    verbs = re.findall(r"^  make ([a-z-]+) ", result.stdout, re.MULTILINE)
+    assert {"install", "train", "gui", "test", "lock", "clean"} <= set(verbs)
+
+
+def test_the_doctor_runs_as_the_readme_says(digits, tmp_path, monkeypatch):
+    command = "python -m rtdetrv2_pytorch.tools.doctor --data my_coco_folder"
+    assert command in COMMANDS
+    monkeypatch.chdir(tmp_path)
+    Path("my_coco_folder").symlink_to(digits)
+    assert doctor.main([*shlex.split(command)[3:], "--no-cache"]) == 0
+    assert Path("data_report.html").is_file()
