@@ -1,4 +1,4 @@
-"""Runs a piece of Python in two real processes that form a process group over loopback."""
+"""Runs a piece of Python in real processes that form a process group over loopback."""
 
 import json
 import os
@@ -16,16 +16,21 @@ def free_port() -> int:
         return probe.getsockname()[1]
 
 
-def run_two_ranks(script: str) -> list:
+def run_ranks(script: str, count: int = 2) -> list:
     """The script prints one JSON value as its last line; gives the values in rank order."""
+    results = end_ranks(script, count)
+    for code, _, errors in results:
+        assert code == 0, errors
+    return [json.loads(output.splitlines()[-1]) for _, output, _ in results]
+
+
+def end_ranks(script: str, count: int = 2) -> list[tuple[int, str, str]]:
+    """Exit status, output and errors of every rank, however it ends."""
     common = {
-        **os.environ,
-        "WORLD_SIZE": "2",
+        **environment(),
+        "WORLD_SIZE": str(count),
         "MASTER_ADDR": "127.0.0.1",
         "MASTER_PORT": str(free_port()),
-        "PYTHONPATH": str(ROOT),
-        "OMP_NUM_THREADS": "1",
-        "CUDA_VISIBLE_DEVICES": "",
     }
     processes = [
         subprocess.Popen(
@@ -35,13 +40,21 @@ def run_two_ranks(script: str) -> list:
             stderr=subprocess.PIPE,
             text=True,
         )
-        for rank in range(2)
+        for rank in range(count)
     ]
     try:
         results = [process.communicate(timeout=240) for process in processes]
     finally:
         for process in processes:
             process.kill()
-    for process, (_, errors) in zip(processes, results, strict=True):
-        assert process.returncode == 0, errors
-    return [json.loads(output.splitlines()[-1]) for output, _ in results]
+    return [(p.returncode, *texts) for p, texts in zip(processes, results, strict=True)]
+
+
+def environment() -> dict[str, str]:
+    """What a rank finds on a machine with no GPU and one processor for each."""
+    return {
+        **os.environ,
+        "PYTHONPATH": str(ROOT),
+        "OMP_NUM_THREADS": "1",
+        "CUDA_VISIBLE_DEVICES": "",
+    }

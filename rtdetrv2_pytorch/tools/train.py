@@ -166,13 +166,16 @@ def main(argv: Sequence[str] | None = None) -> int:
             report = solver.fit().report
             if report is not None:
                 console.print(f"{'report':>15}  {report}", highlight=False, markup=False)
-    except RTDETRError as error:
-        progress.close()
-        print_error(error)
-        return 1
     except KeyboardInterrupt:
         progress.close()
         return 130
+    except Exception as error:
+        progress.close()
+        reported = distributed.report_failure(error)
+        if not isinstance(reported, RTDETRError):
+            raise
+        print_error(reported)
+        return 1
     finally:
         distributed.shutdown()
     return 0

@@ -61,11 +61,15 @@ def put_tools_on_path() -> None:
 
 
 def use_cpu_without_gpu(process: Any) -> None:
-    """Pitfall 1: without a GPU the selected device is None, or a GPU that is not there."""
+    """Pitfall 1: without a GPU the selected device is None, or a GPU that is not there.
+
+    `CPU_RANKS` in the environment says how many ranks share the CPU; one, if it says nothing.
+    """
     if torch.cuda.is_available():
         return
+    ranks = int(os.environ.get("CPU_RANKS", "1"))
     process.get_device = lambda: "cpu"
-    process.get_devices = lambda: ["cpu"]
+    process.get_devices = lambda: ["cpu"] * ranks
     process.get_device_name = lambda: "CPU"
 
 
@@ -356,7 +360,7 @@ class TrainApp(ExportingTrainApp):
             coco_dir=work_dir / COCO_FOLDER,
             run_dir=self.run_folder.output,
             result_dir=work_dir / "result",
-            device=self.device,
+            devices=tuple(self.devices) or (self.device,),
             origins=self._origins(),
         )
 

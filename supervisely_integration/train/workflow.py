@@ -17,6 +17,7 @@ from rtdetrv2_pytorch.src.solver.stopping import StopFlag
 from .coco import write_coco
 from .examination import Origins, examine_splits
 from .experiment import ExperimentInfo
+from .ranks import train_on_devices
 from .run_config import RunFiles, portable_config, run_config, write_config
 from .stopping import Stopped
 
@@ -43,7 +44,7 @@ class TrainingRequest:
     coco_dir: Path  # gets the annotation files
     run_dir: Path  # gets the checkpoints while training; outlives the process
     result_dir: Path  # gets what is to be uploaded
-    device: str
+    devices: tuple[str, ...]  # one rank on each
     origins: Origins = field(default_factory=Origins)  # of the images of the splits
 
 
@@ -86,7 +87,7 @@ def run_training(
         request.hyperparameters,
         files,
         num_classes=len(request.classes),
-        device=request.device,
+        device=request.devices[0],
         num_train_images=data.train.num_images,
     )
     for note in run.notes:
@@ -106,13 +107,19 @@ def run_training(
 
     request.run_dir.mkdir(parents=True, exist_ok=True)
     shutil.copy2(request.result_dir / REPORT_JSON, request.run_dir)  # a part of the report
-    result = DetSolver(cfg, events=events, stop_flag=stop).fit()
+    if len(request.devices) > 1:
+        outcome = train_on_devices(
+            request.base_config, run.overrides, request.devices, events, stop
+        )
+        result, values = outcome.result, outcome.config
+    else:
+        result, values = DetSolver(cfg, events=events, stop_flag=stop).fit(), cfg.yaml_cfg
     request.result_dir.mkdir(parents=True, exist_ok=True)
     if result.report is not None:
         shutil.copy2(result.report, request.result_dir)
     return ExperimentInfo.from_checkpoints(
         request.model_name,
-        write_config(portable_config(cfg.yaml_cfg), request.result_dir / MODEL_CONFIG),
+        write_config(portable_config(values), request.result_dir / MODEL_CONFIG),
         {
             name: Path(shutil.copy2(path, request.result_dir))
             for name, path in result.checkpoints.items()

@@ -16,7 +16,7 @@ ALLOWED = {
     "optim": {"structures", "misc"},
     "core": BELOW_CORE,
     "report": {"structures", "misc", "data", "doctor"},
-    "solver": {"structures", "misc", "data", "optim", "core", "report"},
+    "solver": {"structures", "misc", "nn", "data", "optim", "core", "report"},
     "deploy": {"structures", "misc", "data", "core"},
     "doctor": {"misc", "data"},
     "tools": BELOW_CORE | {"core", "solver", "deploy", "doctor", "report"},

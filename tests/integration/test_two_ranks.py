@@ -1,12 +1,19 @@
-"""Two processes train one network: on CPUs, through gloo."""
+"""Several processes train one network: on CPUs, through gloo."""
 
 import json
+import subprocess
+import sys
 
 import pytest
+import torch
 
+from rtdetrv2_pytorch.src.core.yaml_files import merge
+from rtdetrv2_pytorch.src.data.digits import make_digits_dataset
+from rtdetrv2_pytorch.src.misc.seeding import seed_everything
 from rtdetrv2_pytorch.src.misc.weights import load_checkpoint
-from tests.ranks import run_two_ranks
-from tests.tiny import tiny_file
+from rtdetrv2_pytorch.tools.train import main
+from tests.ranks import environment, run_ranks
+from tests.tiny import tiny_config, tiny_file
 
 SCRIPT = """
 from rtdetrv2_pytorch.tools.train import main
@@ -14,31 +21,126 @@ print(main(["-c", {path!r}]))
 """
 
 
-def test_two_ranks_train_one_network_and_measure_what_they_save(tmp_path, digits):
-    out = tmp_path / "out"
-    path = tiny_file(
-        tmp_path / "tiny.yml", out, digits, ema={"decay": 0.5, "warmups": 0}, report=True,
-        pictures=True,
-    )  # fmt: skip
-    assert run_two_ranks(SCRIPT.format(path=str(path))) == [0, 0]
-    events = [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
-    assert [e["event"] for e in events].count("epoch") == 2
-    assert [e["global_step"] for e in events if e["event"] == "step"] == [1, 2, 3, 4, 5, 6]
-    end = events[-1]
-    # Every rank evaluated its half of the images with the statistics of the main one.
+@pytest.fixture(scope="module")
+def sparse(tmp_path_factory):
+    """Twelve images to train on, of which seven have no boxes, and five to evaluate on."""
+    data = make_digits_dataset(tmp_path_factory.mktemp("sparse"), num_train=12, num_val=5)
+    path = data / "annotations" / "instances_train.json"
+    content = json.loads(path.read_text())
+    labelled = {image["id"] for image in content["images"][:5]}
+    content["annotations"] = [a for a in content["annotations"] if a["image_id"] in labelled]
+    path.write_text(json.dumps(content))
+    return data
+
+
+# Steps as large as the gradients: Adam's own would turn a difference in the last digit of a small
+# gradient into one of a whole step.
+SHARED_RUN = {
+    "train_dataloader": {"total_batch_size": 4, "collate_fn": {"scales": [64, 96, 128]}},
+    "val_dataloader": {"total_batch_size": 4},
+    "optimizer": {"lr": 0.01, "eps": 1.0},
+    "ema": {"decay": 0.5, "warmups": 0},
+    "save_optimizer": True,
+    "save_ema": True,
+}
+
+
+def run_of(folder, data, count, **overrides):
+    """Log and checkpoint of a run on so many ranks."""
+    path = run_file(folder, data, **overrides)
+    if count == 1:
+        assert main(["-c", str(path)]) == 0
+    else:
+        assert run_ranks(SCRIPT.format(path=str(path)), count) == [0] * count
+    return outcome(folder)
+
+
+def run_file(folder, data, **overrides):
+    folder.mkdir()
+    return tiny_file(folder / "tiny.yml", folder / "out", data, **merge(SHARED_RUN, overrides))
+
+
+def outcome(folder):
+    events = [json.loads(line) for line in (folder / "out/log.jsonl").read_text().splitlines()]
+    return events, load_checkpoint(folder / "out/last.pth")
+
+
+@pytest.fixture(scope="module")
+def one_process(tmp_path_factory, sparse):
+    """Folder of a run of two epochs in one process."""
+    folder = tmp_path_factory.mktemp("alone") / "1"
+    run_of(folder, sparse, 1)
+    return folder
+
+
+def assert_same_run(run, expected, start, *, epochs):
+    """Losses of every step, measurements, and weights of a run are those of another.
+
+    Args:
+        run: log and checkpoint.
+        expected: the same of the run in one process.
+        start: weights that both began with, as a scale.
+        epochs: to compare.
+    """
+    (events, checkpoint), (alone, wanted) = run, expected
+    for kind, count in (("step", 3 * len(epochs)), ("epoch", len(epochs))):
+        mine, theirs = (
+            [e for e in log if e["event"] == kind and e["epoch"] in epochs]
+            for log in (events, alone)
+        )
+        assert len(mine) == len(theirs) == count
+        for one, other in zip(mine, theirs, strict=True):
+            if kind == "step":
+                assert one["global_step"] == other["global_step"]
+                assert one["losses"] == pytest.approx(other["losses"], rel=2e-3, abs=1e-4)
+                assert one["grad_norm"] == pytest.approx(other["grad_norm"], rel=1e-2)
+            else:
+                assert one["num_images"] == other["num_images"] == 5
+                assert one["AP"] == pytest.approx(other["AP"], abs=1e-3)
+                assert one["val_loss"] == pytest.approx(other["val_loss"], rel=1e-3)
+    assert checkpoint["model"].keys() == wanted["model"].keys()
+    for mine, theirs in (
+        (checkpoint["model"], wanted["model"]),
+        (checkpoint["ema"]["module"], wanted["ema"]["module"]),
+    ):
+        assert distance(mine, theirs) < 0.01 * distance(theirs, start)
+
+
+def test_two_ranks_train_the_network_that_one_process_trains(tmp_path, sparse, one_process):
+    run = run_of(tmp_path / "run", sparse, 2, report=True, pictures=True)
+    start = run_start(sparse, tmp_path)
+    assert_same_run(run, outcome(one_process), start, epochs=[0, 1])
+    end = run[0][-1]
     assert end["confirmed"]["val_loss"] == pytest.approx(end["best"]["val_loss"], rel=1e-6)
-    assert end["confirmed"]["num_images"] == 4
-    # The main rank alone looks at all of them.
-    page = (out / "report.html").read_text()
+    # The main rank alone looks at all images for the report.
+    page = (tmp_path / "run/out/report.html").read_text()
     assert f"<b>{end['confirmed']['AP']:.3f}</b>" in page
-    assert sorted(path.name for path in (out / "pictures").iterdir()) == [
+    assert sorted(path.name for path in (tmp_path / "run/out/pictures").iterdir()) == [
         *(f"train_epoch0000_batch{i}.jpg" for i in (0, 1)),
         *(f"val_epoch000{i}.jpg" for i in (0, 1)),
     ]
-    checkpoint = load_checkpoint(out / "last.pth")
-    assert all(not key.startswith("module.") for key in checkpoint["model"])
-    assert all(v.isfinite().all() for k, v in checkpoint["model"].items() if "anchors" not in k)
-    assert checkpoint["model"].keys() == checkpoint["ema"]["module"].keys()
+
+
+def test_three_ranks_go_on_with_the_run_of_one_process(tmp_path, sparse, one_process):
+    """A batch of 4 is 1 + 1 + 2 images for them, and often one of them has no boxes."""
+    middle = one_process / "out" / "checkpoint0000.pth"
+    run = run_of(tmp_path / "run", sparse, 3, resume=str(middle))
+    start = load_checkpoint(middle)["model"]
+    assert_same_run(run, outcome(one_process), start, epochs=[1])
+
+
+def run_start(data, folder):
+    """The weights that the runs began with."""
+    cfg = tiny_config(folder, data)
+    seed_everything(cfg.settings.seed)
+    return cfg.model.state_dict()
+
+
+def distance(one, other):
+    """Root of the summed squares of all differences, statistics of batch norm included."""
+    names = [key for key in one if key.endswith((".weight", ".bias", "_mean", "_var"))]
+    squares = [(one[name].double() - other[name].double()).square().sum() for name in names]
+    return float(torch.stack(squares).sum().sqrt())
 
 
 ONE_EPOCH = """
@@ -71,11 +173,51 @@ print(json.dumps([result.last_epoch, result.stopped, result.confirmed is not Non
 
 def test_all_ranks_confirm_the_best_weights_once_they_are_written(tmp_path, digits):
     path = tiny_file(tmp_path / "tiny.yml", tmp_path / "out", digits, epoches=1)
-    assert run_two_ranks(ONE_EPOCH.format(path=str(path), stop_at=0)) == [[0, None, True]] * 2
+    assert run_ranks(ONE_EPOCH.format(path=str(path), stop_at=0)) == [[0, None, True]] * 2
 
 
 def test_one_rank_that_is_asked_to_stop_stops_all(tmp_path, digits):
     path = tiny_file(tmp_path / "tiny.yml", tmp_path / "out", digits)
-    results = run_two_ranks(ONE_EPOCH.format(path=str(path), stop_at=2))
+    results = run_ranks(ONE_EPOCH.format(path=str(path), stop_at=2))
     assert results == [[-1, "by hand", False], [-1, "asked on another rank", False]]
     assert load_checkpoint(tmp_path / "out" / "last.pth")["progress"]["step"] == 2
+
+
+KILLED = """
+import os, signal, sys
+from rtdetrv2_pytorch.src.solver import det_solver
+from rtdetrv2_pytorch.tools.train import main
+
+if os.environ["RANK"] == "1" and os.environ["TORCHELASTIC_RESTART_COUNT"] == "0":
+    report = det_solver.StepReporter.__call__
+    def die(self, progress):
+        report(self, progress)
+        if (progress.epoch, progress.step) == (1, 1):
+            os.kill(os.getpid(), signal.SIGKILL)
+    det_solver.StepReporter.__call__ = die
+sys.exit(main(["-c", sys.argv[1]]))
+"""
+
+
+def test_a_killed_rank_is_started_again_and_the_run_goes_on(tmp_path, sparse, one_process):
+    path = run_file(tmp_path / "run", sparse)
+    (tmp_path / "killed.py").write_text(KILLED)
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+    done = subprocess.run(
+        [*torchrun, "--nproc-per-node=2", "--max-restarts=1", tmp_path / "killed.py", path],
+        env=environment(),
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr[-4000:]
+    assert "started again: going on from" in done.stderr
+    run = outcome(tmp_path / "run")
+    epochs = [e["epoch"] for e in run[0] if e["event"] == "epoch"]
+    assert epochs == [0, 1]  # the first one was not trained again
+    events = [e for e in run[0] if e["event"] != "step" or e["epoch"] == 0]
+    steps = [e for e in run[0] if e["event"] == "step" and e["epoch"] == 1]
+    assert [e["step"] for e in steps[-3:]] == [0, 1, 2]
+    start = run_start(sparse, tmp_path)
+    run = ([*events, *steps[-3:]], run[1])
+    assert_same_run(run, outcome(one_process), start, epochs=[0, 1])

@@ -3,7 +3,7 @@
 import pytest
 
 from rtdetrv2_pytorch.src.data.digits import make_digits_dataset
-from tests.ranks import run_two_ranks
+from tests.ranks import run_ranks
 from tests.tiny import tiny_file
 
 SPOILED = """
@@ -45,7 +45,7 @@ def test_a_bad_step_of_one_rank_is_skipped_on_all(tmp_path, micro, parts):
     data = make_digits_dataset(tmp_path / "data", num_train=12, num_val=4)
     out = tmp_path / "out"
     path = tiny_file(tmp_path / "tiny.yml", out, data, train_dataloader={"total_batch_size": 4})
-    first, second = run_two_ranks(SPOILED.format(path=str(path), micro=micro))
+    first, second = run_ranks(SPOILED.format(path=str(path), micro=micro))
     assert first == second
     last_epoch, calls, sums = first
     assert (last_epoch, calls) == (0, parts)

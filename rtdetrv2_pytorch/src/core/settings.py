@@ -34,6 +34,7 @@ class Settings:
         grad_accum_steps: batches whose gradients are added up for one optimizer step.
         use_ema: evaluate and keep a moving average of the weights.
         sync_bn: share batch statistics between ranks.
+        rank_timeout_s: seconds that a rank waits for another before the run ends, naming it.
         find_unused_parameters: of data-parallel training.
         tuning: checkpoint to start from, whatever of it fits.
         resume: checkpoint to go on from, exactly.
@@ -67,6 +68,7 @@ class Settings:
     grad_accum_steps: int = 1
     use_ema: bool = False
     sync_bn: bool = True
+    rank_timeout_s: int = 120
     find_unused_parameters: bool = False
     tuning: str | None = None
     resume: str | None = None
@@ -93,6 +95,7 @@ class Settings:
             "batch_size": 1,
             "micro_batch_size": 1,
             "num_workers": 0,
+            "rank_timeout_s": 1,
         }
         for name, low in lowest.items():
             value: Any = getattr(self, name)

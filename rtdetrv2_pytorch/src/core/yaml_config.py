@@ -204,23 +204,14 @@ class YAMLConfig:
             description.pop("params", None)  # rules for groups, applied by `optimizer`
         if slot.endswith("_dataloader"):
             settings = self.settings
-            total = description.pop("total_batch_size", None)
-            if total is not None:
-                description["batch_size"] = self._per_rank(total, f"{slot}.total_batch_size")
+            if settings.batch_size is not None:
+                description.pop("total_batch_size", None)
             for key in ("batch_size", "num_workers"):
                 if getattr(settings, key) is not None:
                     description[key] = getattr(settings, key)
         if slot in ("ema", "scaler") and "type" not in description:
             description["type"] = {"ema": "ModelEMA", "scaler": "GradScaler"}[slot]
         return description
-
-    @staticmethod
-    def _per_rank(total: Any, at: str) -> int:
-        total = convert(total, int, at)
-        ranks = distributed.world_size()
-        if total < ranks or total % ranks:
-            raise ConfigError(f"{at} = {total}: cannot be divided among {ranks} ranks")
-        return int(total // ranks)
 
     def _build(self, slot: str, **given: Any) -> Any:
         description = self._slot(slot)

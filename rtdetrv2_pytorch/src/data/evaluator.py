@@ -167,7 +167,8 @@ class CocoEvaluator:
         by_image: dict[int, np.ndarray] = {}
         for image_ids, rows in parts:
             by_image.update(zip(image_ids, rows, strict=True))
-        self._image_ids, self._rows = list(by_image), list(by_image.values())
+        self._image_ids = sorted(by_image)  # one order, however many ranks there were
+        self._rows = [by_image[image_id] for image_id in self._image_ids]
 
     def accumulate(self) -> None:
         """Match detections with ground truth at all IoU thresholds."""

@@ -27,3 +27,7 @@ class TrainingDiverged(RTDETRError, ArithmeticError):  # noqa: N818 (what happen
 
 class OutOfMemory(RTDETRError):  # noqa: N818 (what happened, not an error)
     """Not even the smallest part of a batch fits into the memory of the device."""
+
+
+class RankError(RTDETRError):
+    """Another rank failed, or is gone."""

@@ -14,6 +14,7 @@ from torch import nn
 
 from ..core.yaml_config import YAMLConfig
 from ..data.evaluator import Evaluation
+from ..misc import distributed
 from ..misc.errors import CheckpointError
 from ..misc.weights import load_checkpoint, locate
 from ..optim.ema import unwrap
@@ -45,6 +46,13 @@ def write_atomically(content: Mapping[str, Any], path: Path) -> None:
             f"{path}: cannot be written ({error}); free space or choose another output_dir. "
             "Checkpoints that were there are untouched"
         ) from error
+
+
+def written_by(path: Path, run: str) -> bool:
+    """Whether a checkpoint is one of this run, from before it was started again."""
+    if not path.is_file():
+        return False
+    return bool((load_checkpoint(path).get("progress") or {}).get("run") == run)
 
 
 class CheckpointWriter:
@@ -189,13 +197,15 @@ def checkpoint_content(
         "lr_scheduler": cfg.lr_scheduler.state_dict(),
         "lr_warmup_scheduler": state.warmup.state_dict(),
         "scaler": state.scaler.state_dict(),
-        # Randomness is a function of (seed, epoch, step): these three are all there is to save
+        # Randomness is a function of (seed, epoch, step): these are all there is to save
         # of random generators and of the order of images. What was given up is not tried again.
         "progress": {
             "seed": state.seed,
             "epoch": position.epoch,
             "step": position.step,
             "global_step": state.global_step,
+            "batch_size": cfg.train_dataloader.epoch_sampler.total_batch_size,
+            "run": distributed.run_id(),
             "best": position.best.state_dict(),
             "micro_batch": state.micro_batches.size,
             "fallback": str(state.precision) if state.has_fallen_back else None,

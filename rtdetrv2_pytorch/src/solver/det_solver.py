@@ -21,7 +21,7 @@ from ..misc.weights import load_checkpoint, load_strict, model_state
 from ..optim.ema import unwrap
 from ..report.training_report import write_report
 from .best import BestSoFar
-from .checkpointing import BEST, CheckpointWriter, checkpoint_content
+from .checkpointing import BEST, LAST, CheckpointWriter, checkpoint_content, written_by
 from .engine import evaluate, train_one_epoch
 from .events import FanOut, FitResult, SilentEvents, TrainingEvents
 from .observers import JsonLog, LogLines, TensorBoard, metrics_table
@@ -76,9 +76,11 @@ class DetSolver:
             TrainingDiverged: if losses are not finite again and again, in float32, too.
             OutOfMemory: if a single image does not fit.
         """
-        cfg, settings = self.cfg, self.cfg.settings
+        cfg = self.cfg
         with stop_on_signals(self.stop_flag):
-            cfg.device = distributed.init_from_environment(cfg.device)
+            self._join_ranks()
+            self._go_on_after_restart()
+            settings = cfg.settings
             seed_everything(settings.seed)
             steps = math.ceil(len(cfg.train_dataloader) / settings.grad_accum_steps)
             # Errors of the validation data belong before the first step, too.
@@ -114,6 +116,19 @@ class DetSolver:
             events.train_finished(result)
             return dataclasses.replace(result, report=self._report(result))
 
+    def _join_ranks(self) -> None:
+        self.cfg.device = distributed.init_from_environment(
+            self.cfg.device, timeout_s=self.cfg.settings.rank_timeout_s
+        )
+
+    def _go_on_after_restart(self) -> None:
+        """When `torchrun` starts a run again, go on from what its last start has saved."""
+        path, run = self.cfg.output_dir / LAST, distributed.run_id()
+        is_own = run is not None and distributed.is_main() and written_by(path, run)
+        if distributed.all_gather_objects(is_own)[0]:
+            logger.warning("started again: going on from %s", path)
+            self.cfg.yaml_cfg |= {"resume": str(path), "tuning": None}
+
     def _find_best(self, position: Position, writer: CheckpointWriter) -> None:
         """Hold a resumed run to its best only where those weights still are."""
         resumed, best = self.cfg.settings.resume, position.best
@@ -138,7 +153,7 @@ class DetSolver:
             CheckpointError: if there are no weights to evaluate.
         """
         cfg = self.cfg
-        cfg.device = distributed.init_from_environment(cfg.device)
+        self._join_ranks()
         source = cfg.settings.resume or cfg.settings.tuning
         if not source and "model" not in vars(cfg):  # neither given nor trained nor assigned
             raise CheckpointError(

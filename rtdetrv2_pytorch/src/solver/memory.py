@@ -8,6 +8,7 @@ from typing import TypeVar
 
 import torch
 
+from ..misc import distributed
 from ..misc.errors import OutOfMemory
 
 logger = logging.getLogger(__name__)
@@ -31,7 +32,8 @@ class MicroBatches:
 
     Args:
         size: images at once; None: whole batches.
-        is_fixed: never fewer, because other ranks would wait for what this one repeats.
+        is_fixed: never fewer, because other ranks would wait for what this one repeats. They
+            agree on the number of parts instead, as they meet in each.
     """
 
     def __init__(self, size: int | None = None, *, is_fixed: bool = False) -> None:
@@ -40,7 +42,10 @@ class MicroBatches:
 
     def parts(self, num_images: int) -> list[slice]:
         """Divide a batch into parts of at most `size` images, as equal as possible."""
-        count = math.ceil(num_images / min(self.size or num_images, num_images))
+        sizes = [num_images]
+        if self.size and self.is_fixed:
+            sizes = [size for (size,) in distributed.gather_numbers(num_images)]
+        count = min(math.ceil(max(sizes) / (self.size or max(sizes))), *sizes)
         ends = [num_images * i // count for i in range(count + 1)]
         return [slice(start, end) for start, end in zip(ends[:-1], ends[1:], strict=True)]
 

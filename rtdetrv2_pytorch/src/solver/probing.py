@@ -34,13 +34,11 @@ def find_micro_batch(state: TrainState, loader: DataLoader) -> None:
     batch = worst_batch(loader)
     num_images = len(batch.targets)
     found = MicroBatches(state.micro_batches.size)
-    # Without other ranks: no averages of gradients, batch statistics or numbers of boxes.
     alone = dataclasses.replace(
         state, model=unwrap(state.model), micro_batches=MicroBatches(), bad_batches=None, group=[]
     )
     alone.model.train()
-    alone.criterion.eval()
-    for module in alone.model.modules():
+    for module in alone.model.modules():  # torch's own asks its group, not us
         if isinstance(module, nn.SyncBatchNorm):
             module.eval()
     trained = [p for p in alone.model.parameters() if p.requires_grad]
@@ -55,7 +53,8 @@ def find_micro_batch(state: TrainState, loader: DataLoader) -> None:
 
     state.guard.remember()
     try:
-        run_in_parts(compute, found, num_images, undo=lambda: drop_group(alone))
+        with distributed.alone():  # each rank finds its own number, in as many attempts
+            run_in_parts(compute, found, num_images, undo=lambda: drop_group(alone))
     finally:
         drop_group(alone)
         del moments

@@ -52,6 +52,8 @@ class StepReporter:
         is_fresh = is_logged or now - self._read_at > _REFRESH_S
         if is_fresh:
             self._losses = progress.read_last()
+            if is_logged:  # all ranks come to this step; what is shown in between is this rank's
+                self._losses = distributed.mean_over_ranks(self._losses)
             if progress.grad_norm is not None:
                 self._grad_norm = float(progress.grad_norm)
             self._read_at = now
@@ -89,7 +91,7 @@ def epoch_report(
     skipped_images: Sequence[str],
 ) -> EpochReport:
     """Describe an epoch with its evaluation."""
-    losses = progress.read_average()
+    losses = distributed.mean_over_ranks(progress.read_average())
     timed = max(progress.timed_steps, 1)
     shares = shares_of(state.stopwatch.seconds(), eval_s)
     return EpochReport(
@@ -124,7 +126,7 @@ def training_plan(
 ) -> TrainingPlan:
     """Describe what is about to happen, after everything was resolved."""
     settings, loader = cfg.settings, cfg.train_dataloader
-    batch = loader.epoch_sampler.batch_size * distributed.world_size()
+    batch = loader.epoch_sampler.total_batch_size
     size = cfg.yaml_cfg.get("eval_spatial_size")
     name = torch.cuda.get_device_name(state.device) if state.device.type == "cuda" else "CPU"
     return TrainingPlan(
@@ -193,4 +195,6 @@ def highest_lr(state: TrainState) -> float:
 
 
 def _per_second(progress: EpochProgress) -> float:
-    return progress.images / progress.total_s if progress.total_s > 0 else 0.0
+    """Images of all ranks, which have as many as this one, or one more or less in a batch."""
+    images = progress.images * distributed.world_size()
+    return images / progress.total_s if progress.total_s > 0 else 0.0

@@ -14,6 +14,7 @@ from ..core.yaml_config import YAMLConfig
 from ..misc import distributed
 from ..misc.errors import CheckpointError
 from ..misc.weights import load_checkpoint, load_matching, load_strict, model_state
+from ..nn.sync_batch_norm import synchronize_batch_norm
 from ..optim.factories import resume_schedule
 from ..optim.warmup import LinearWarmup
 from .bad_batches import BadBatches
@@ -132,11 +133,12 @@ def _raw_weights(checkpoint: Mapping[str, Any]) -> dict[str, Tensor]:
 def _data_parallel(cfg: YAMLConfig) -> nn.Module:
     if not distributed.is_distributed():
         return cfg.model
-    if cfg.settings.sync_bn and cfg.device.type == "cuda":
-        cfg.model = nn.SyncBatchNorm.convert_sync_batchnorm(cfg.model)
+    if cfg.settings.sync_bn:
+        cfg.model = synchronize_batch_norm(cfg.model, cfg.device)
     return DistributedDataParallel(
         cfg.model,
         device_ids=[cfg.device] if cfg.device.type == "cuda" else None,
+        broadcast_buffers=False,  # equal with `sync_bn`; without, shared once an epoch
         find_unused_parameters=cfg.settings.find_unused_parameters,
     )
 
@@ -176,6 +178,18 @@ def _load_optimizer(cfg: YAMLConfig, state: TrainState, checkpoint: Mapping[str,
         state.warmup.follow(rates)
 
 
+def _step_of(cfg: YAMLConfig, progress: Mapping[str, Any]) -> int:
+    """The batch that comes next; where batches were of another size, after as many images."""
+    step, size = int(progress.get("step", 0)), cfg.train_dataloader.epoch_sampler.total_batch_size
+    was = int(progress.get("batch_size") or size)
+    if was == size:
+        return step
+    if step:
+        logger.warning("a batch has %d images, in the resumed run it had %d", size, was)
+    step = step * was // size
+    return step - step % cfg.settings.grad_accum_steps
+
+
 def _go_on(cfg: YAMLConfig, state: TrainState, checkpoint: Mapping[str, Any]) -> Position:
     """Take over the state of a run from its checkpoint, beside the weights."""
     source = cfg.settings.resume
@@ -198,7 +212,7 @@ def _go_on(cfg: YAMLConfig, state: TrainState, checkpoint: Mapping[str, Any]) ->
         state.micro_batches.size = int(progress["micro_batch"])
     _load_optimizer(cfg, state, checkpoint)
 
-    position = Position(epoch=int(progress["epoch"]), step=int(progress.get("step", 0)))
+    position = Position(epoch=int(progress["epoch"]), step=_step_of(cfg, progress))
     if "best" in progress:
         position.best.load_state_dict(progress["best"])
     steps = position.epoch * len(cfg.train_dataloader) + position.step

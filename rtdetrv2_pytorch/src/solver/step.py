@@ -173,7 +173,8 @@ def backward(state: TrainState, batch: Batch, *, group_size: int) -> dict[str, T
         TrainingDiverged: if outputs or loss are not finite, naming the images; not with several
             ranks, where the others wait: there the gradients of all become NaN.
     """
-    seed_everything(state.seed, distributed.rank(), batch.epoch, batch.step)
+    # All ranks draw alike: for the images of all of them. (The 0 was a rank's place; see 0006.)
+    seed_everything(state.seed, 0, batch.epoch, batch.step)
     parts = state.micro_batches.parts(len(batch.targets))
     shares = _shares_of_boxes(batch.targets, parts)
     totals: dict[str, Tensor] = {}
@@ -211,7 +212,8 @@ def backward(state: TrainState, batch: Batch, *, group_size: int) -> dict[str, T
                 loss = torch.stack(sums).sum() * torch.nan
                 is_spoiled = True
             state.stopwatch.lap("matching")
-            state.scaler.scale(loss / group_size).backward()
+            with distributed.meeting():
+                state.scaler.scale(loss / group_size).backward()
         state.stopwatch.lap("backward")
         for name, value in losses.items():
             value = value.detach()
@@ -225,13 +227,13 @@ def backward(state: TrainState, batch: Batch, *, group_size: int) -> dict[str, T
 def _shares_of_boxes(targets: Sequence[Target], parts: Sequence[slice]) -> list[float]:
     """What each part's loss weighs: the criterion divides by the boxes of what it is given.
 
-    It divides by the average over the ranks, and by no less than 1.
+    It divides by the boxes of all ranks, and by no less than 1.
     """
     if len(parts) == 1:
         return [1.0]
     counts = [sum(len(t["labels"]) for t in targets[part]) for part in parts]
-    averages = distributed.all_reduce_mean(torch.tensor([*counts, sum(counts)], dtype=torch.double))
-    divisors = averages.clamp(min=1).tolist()
+    totals = distributed.sum_over_ranks(torch.tensor([*counts, sum(counts)], dtype=torch.double))
+    divisors = totals.clamp(min=1).tolist()
     return [divisor / divisors[-1] for divisor in divisors[:-1]]
 
 

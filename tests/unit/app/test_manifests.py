@@ -129,7 +129,6 @@ def test_the_default_model_is_in_the_table():
 
 def test_options_that_would_break_the_app_are_off():
     assert "train_logger" not in OPTIONS
-    assert OPTIONS["multi_gpu"] is False
     assert OPTIONS["train_val_splits_selector"]["enabled"] is True
     demo = OPTIONS.get("demo")
     assert demo is None or (paths.ROOT / demo["path"]).is_dir()
@@ -137,6 +136,8 @@ def test_options_that_would_break_the_app_are_off():
 
 def test_options_of_the_page():
     assert OPTIONS["show_logs_in_gui"] is True
+    assert OPTIONS["device_selector"] is True  # the SDK offers several only with it
+    assert OPTIONS["multi_gpu"] is True
     assert OPTIONS["auto_convert_classes"] is True
     assert OPTIONS["collapsable"] is False
     assert OPTIONS["model_selector"]["show_custom"] is True

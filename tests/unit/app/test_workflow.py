@@ -77,7 +77,7 @@ def request_of(project, tmp_path):
             "coco_dir": tmp_path / "coco",
             "run_dir": tmp_path / "run",
             "result_dir": tmp_path / "result",
-            "device": "cpu",
+            "devices": ("cpu",),
         }
         return TrainingRequest(**{**values, **changes})
 

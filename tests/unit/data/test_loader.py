@@ -1,5 +1,6 @@
 """Batches follow from seed, epoch and step, whoever loads them."""
 
+import math
 import os
 import random
 import resource
@@ -102,7 +103,9 @@ def test_the_last_smaller_batch_is_dropped_in_training(num_images, drop_last, si
 @pytest.mark.parametrize("count", [2, 3, 4])
 @pytest.mark.parametrize("num_images", [8, 23, 24, 25])
 def test_ranks_train_on_different_images_in_equal_numbers(monkeypatch, count, num_images):
-    per_rank = on_ranks(monkeypatch, count, lambda: batches(sampler(num_images, 2, seed=5), 1))
+    per_rank = on_ranks(
+        monkeypatch, count, lambda: batches(sampler(num_images, 2 * count, seed=5), 1)
+    )
     assert len({len(b) for b in per_rank}) == 1
     assert len(per_rank[0]) == num_images // (2 * count)
     assert all(len(b) == 2 for b in flat(per_rank))
@@ -122,9 +125,35 @@ def test_ranks_evaluate_every_image_once(monkeypatch, count, num_images):
     assert sorted(flat(flat(on_ranks(monkeypatch, count, make)))) == list(range(num_images))
 
 
+@pytest.mark.parametrize("count", [2, 3])
+@pytest.mark.parametrize("shuffle", [True, False])
+def test_ranks_share_the_batches_of_one_process(monkeypatch, count, shuffle):
+    """Seven images a step are 3 + 4 for two ranks, 2 + 2 + 3 for three."""
+
+    def make():
+        return batches(sampler(23, 7, shuffle=shuffle, drop_last=False), 1)
+
+    (whole,) = on_ranks(monkeypatch, 1, make)
+    assert [len(b) for b in whole] == [7, 7, 7, 2]
+    parts = on_ranks(monkeypatch, count, make)
+    for step, batch in enumerate(whole):
+        shares = [part[step] for part in parts if step < len(part)]
+        # Two images are none for one of three ranks: it waits for nobody in evaluation only.
+        is_left_out = shuffle and len(batch) < count
+        assert flat(shares) == ([] if is_left_out else batch)
+        assert max(map(len, shares), default=0) <= math.ceil(len(batch) / count)
+
+
+def test_more_ranks_than_images_to_evaluate(monkeypatch):
+    per_rank = on_ranks(
+        monkeypatch, 4, lambda: batches(sampler(3, 8, shuffle=False, drop_last=False))
+    )
+    assert per_rank == [[], [[0]], [[1]], [[2]]]
+
+
 def test_a_resumed_epoch_on_several_ranks_gets_the_rest(monkeypatch):
-    whole = on_ranks(monkeypatch, 2, lambda: batches(sampler(23, 2), 1))
-    rest = on_ranks(monkeypatch, 2, lambda: batches(sampler(23, 2), 1, 3))
+    whole = on_ranks(monkeypatch, 2, lambda: batches(sampler(23, 4), 1))
+    rest = on_ranks(monkeypatch, 2, lambda: batches(sampler(23, 4), 1, 3))
     assert rest == [b[3:] for b in whole]
 
 
@@ -368,10 +397,10 @@ def test_no_more_workers_than_processors(data):
 
 
 def test_too_few_images_are_refused(data, monkeypatch):
-    message = r"6 images give no batch of 7 on each of 1 ranks; use a smaller batch_size or add"
+    message = r"6 images give no batch of 7 for 1 ranks; use a smaller batch_size or add"
     with pytest.raises(DatasetError, match=message):
         DataLoader(dataset=data, batch_size=7, drop_last=True)
     assert len(DataLoader(dataset=data, batch_size=7)) == 1
     monkeypatch.setattr(distributed, "world_size", lambda: 4)
-    with pytest.raises(DatasetError, match=r"no batch of 2 on each of 4 ranks"):
+    with pytest.raises(DatasetError, match=r"no batch of 8 for 4 ranks"):
         DataLoader(dataset=data, batch_size=2, drop_last=True)

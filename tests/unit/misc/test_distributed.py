@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from rtdetrv2_pytorch.src.misc import distributed
-from tests.ranks import run_two_ranks
+from tests.ranks import run_ranks
 
 SCRIPT = """
 import json, logging, torch
@@ -15,7 +15,11 @@ from rtdetrv2_pytorch.src.misc import distributed as d
 device = d.init_from_environment(torch.device("cpu"))
 again = d.init_from_environment(torch.device("cpu"))  # a second call joins nothing
 mine = torch.tensor([1.0, 10.0]) * (d.rank() + 1)
-mean = d.all_reduce_mean(mine)
+total = d.sum_over_ranks(mine)
+numbers = d.gather_numbers(d.rank(), 7)
+means = [d.mean_over_ranks(v) for v in ({"a": 1.0 + 2 * d.rank()}, {"b": 3.0} if d.rank() else {})]
+with d.alone():  # the other rank does not answer
+    own = [d.rank(), d.world_size(), d.gather_numbers(5)] if d.rank() == 0 else None
 d.barrier()
 levels = [
     level for level in (logging.INFO, logging.WARNING, logging.ERROR)
@@ -23,7 +27,10 @@ levels = [
 ]
 result = {
     "place": [d.rank(), d.world_size(), d.is_main(), d.is_distributed(), str(device), str(again)],
-    "mean": mean.tolist(),
+    "total": total.tolist(),
+    "numbers": numbers,
+    "means": means,
+    "own": own,
     "mine": mine.tolist(),
     "gathered": d.all_gather_objects({"rank": d.rank(), "files": ["a"] * d.rank()}),
     "levels": levels,
@@ -41,7 +48,9 @@ def test_without_a_group_there_is_one_process(monkeypatch):
     assert not distributed.is_distributed()
     assert (distributed.rank(), distributed.world_size(), distributed.is_main()) == (0, 1, True)
     value = torch.tensor([3.0])
-    assert distributed.all_reduce_mean(value) is value
+    assert distributed.sum_over_ranks(value) is value
+    assert distributed.gather_numbers(3, 4) == [[3, 4]]
+    assert distributed.mean_over_ranks({"a": 1.0}) == {"a": 1.0}
     assert distributed.all_gather_objects({"a": 1}) == [{"a": 1}]
     distributed.barrier()
     distributed.shutdown()
@@ -60,17 +69,20 @@ def test_the_main_rank_logs_everything(level):
     assert distributed.MainRankFilter().filter(record)
 
 
-def test_two_processes_know_their_ranks_average_and_gather():
-    first, second = run_two_ranks(SCRIPT)
+def test_two_processes_know_their_ranks_add_up_and_gather():
+    first, second = run_ranks(SCRIPT)
     assert first["place"] == [0, 2, True, True, "cpu", "cpu"]
     assert second["place"] == [1, 2, False, True, "cpu", "cpu"]
     for rank, result in enumerate((first, second)):
-        assert result["mean"] == [1.5, 15.0]
+        assert result["total"] == [3.0, 30.0]
+        assert result["numbers"] == [[0, 7], [1, 7]]
+        assert result["means"] == [{"a": 2.0}, {"b": 3.0}]
         assert result["mine"] == [1.0 * (rank + 1), 10.0 * (rank + 1)]  # left alone
         assert result["gathered"] == [
             {"rank": 0, "files": []},
             {"rank": 1, "files": ["a"]},
         ]
         assert result["after"] == [0, 1, False]
+    assert first["own"] == [0, 1, [[5]]]
     assert first["levels"] == [logging.INFO, logging.WARNING, logging.ERROR]
     assert second["levels"] == [logging.WARNING, logging.ERROR]

@@ -356,12 +356,12 @@ def test_gradients_that_stay_bad_in_half_precision_are_computed_more_exactly(
 
 
 def test_parts_weigh_their_share_of_the_boxes_of_all_ranks(monkeypatch):
-    """This rank has 3 and 1 boxes, the other 1 and 0: divided by 2, by 1 (not 0.5); whole: 2.5."""
-    other = torch.tensor([1.0, 0.0, 1.0])
-    monkeypatch.setattr(step.distributed, "all_reduce_mean", lambda mine: (mine + other) / 2)
-    targets = [{"labels": torch.zeros(n, dtype=torch.int64)} for n in (2, 1, 1)]
+    """This rank has 3 and 0 boxes, the other 2 and 0: divided by 5, by 1 (not 0); whole: 5."""
+    other = torch.tensor([2.0, 0.0, 2.0])
+    monkeypatch.setattr(step.distributed, "sum_over_ranks", lambda mine: mine + other)
+    targets = [{"labels": torch.zeros(n, dtype=torch.int64)} for n in (2, 1, 0)]
     shares = step._shares_of_boxes(targets, [slice(0, 2), slice(2, 3)])
-    assert shares == pytest.approx([2 / 2.5, 1 / 2.5])
+    assert shares == pytest.approx([1.0, 1 / 5])
 
 
 def test_what_was_given_up_is_not_tried_again_after_a_resume(tmp_path, digits, monkeypatch):

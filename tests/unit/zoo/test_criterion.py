@@ -5,7 +5,7 @@ import torch
 
 from rtdetrv2_pytorch.src.misc.errors import TrainingDiverged
 from rtdetrv2_pytorch.src.zoo.rtdetr import HungarianMatcher, RTDETRCriterionv2
-from tests.ranks import run_two_ranks
+from tests.ranks import run_ranks
 from tests.reference_losses import WEIGHTS, plain_losses
 
 VFL = ["loss_vfl", "loss_bbox", "loss_giou"]
@@ -287,7 +287,7 @@ d.shutdown()
 
 
 def test_ranks_share_the_number_of_boxes_in_training_only():
-    (trained, evaluated), (other, _) = run_two_ranks(RANKS)
+    (trained, evaluated), (other, _) = run_ranks(RANKS)
     # Four boxes here and none there are two on average: half the divisor of one rank alone.
     for name, value in evaluated.items():
         assert trained[name] == pytest.approx(2 * value, rel=1e-5)

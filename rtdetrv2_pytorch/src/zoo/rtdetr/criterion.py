@@ -102,11 +102,14 @@ class RTDETRCriterionv2(nn.Module):
         return terms
 
     def _num_boxes(self, truth: GroundTruth) -> Tensor:
-        """Boxes, at least 1; in training averaged over the ranks. A tensor: nobody waits for it."""
+        """Boxes, at least 1; in training of all ranks, for each its share: gradients are averaged.
+
+        A tensor: nobody waits for it.
+        """
         count = torch.full((), float(len(truth.labels)), device=truth.labels.device)
-        if self.training:  # in evaluation ranks may have different numbers of batches
-            count = distributed.all_reduce_mean(count)
-        return count.clamp(min=1)
+        if not self.training:  # in evaluation ranks may have different numbers of batches
+            return count.clamp(min=1)
+        return distributed.sum_over_ranks(count).clamp(min=1) / distributed.world_size()
 
     def _matching_terms(
         self, outputs: DecoderOutput, truth: GroundTruth, num_boxes: Tensor

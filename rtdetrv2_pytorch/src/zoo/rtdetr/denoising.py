@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from ...misc import distributed
 from ...misc.boxes import cxcywh_to_xyxy, xyxy_to_cxcywh
 from ...nn.layers import inverse_sigmoid
 from ...structures import DenoisingMeta, GroundTruth, Target
@@ -44,6 +45,10 @@ def make_denoising_queries(
     recover: every rank of a parallel training then uses the same parameters, so none waits for
     another.
 
+    The batch is that of all ranks together: they agree on the number of groups, draw the noise of
+    all images from the same numbers, and each takes that of its own. However many ranks share a
+    batch, its queries are the same.
+
     Args:
         targets: one per image; boxes cxcywh 0..1.
         class_embed: K + 1 rows; the last one, zero, stands for padding.
@@ -58,15 +63,21 @@ def make_denoising_queries(
     device = class_embed.weight.device
     num_classes = class_embed.num_embeddings - 1
     truth = GroundTruth.from_targets(targets, device)
-    batch, width = len(truth.counts), max(1, *truth.counts)  # every image is padded to `width`
-    groups = max(1, num_denoising // width) if any(truth.counts) else 1
+    batch = len(truth.counts)
+    parts = distributed.gather_numbers(batch, max(truth.counts, default=0))
+    num_images = sum(images for images, _ in parts)  # of all ranks
+    start = sum(images for images, _ in parts[: distributed.rank()])
+    mine = slice(start, start + batch)
+    most = max(boxes for _, boxes in parts)
+    width = max(1, most)  # every image is padded to it
+    groups = max(1, num_denoising // width) if most else 1
 
     slot = torch.cat([torch.arange(n) for n in truth.counts]).to(device, non_blocking=True)
     labels = torch.full((batch, width), num_classes, device=device)
     labels[truth.image_index, slot] = truth.labels
     boxes = torch.zeros(batch, width, 4, device=device)
     boxes[truth.image_index, slot] = truth.boxes
-    if not any(truth.counts):
+    if not most:
         for coordinate, value in enumerate(_EMPTY_BOX):
             boxes[..., coordinate] = value
 
@@ -77,11 +88,13 @@ def make_denoising_queries(
     is_negative = (place // width) % 2 == 1
 
     if label_noise_ratio > 0:
-        is_replaced = torch.rand(labels.shape, device=device) < label_noise_ratio * 0.5
+        shape = (num_images, labels.shape[1])
+        is_replaced = torch.rand(shape, device=device)[mine] < label_noise_ratio * 0.5
         is_replaced &= labels != num_classes
-        labels = torch.where(is_replaced, torch.randint_like(labels, num_classes), labels)
+        others = torch.randint(num_classes, shape, device=device)[mine]
+        labels = torch.where(is_replaced, others, labels)
     if box_noise_scale > 0:
-        boxes = _move_corners(boxes, is_negative, box_noise_scale)
+        boxes = _move_corners(boxes, is_negative, box_noise_scale, num_images, mine)
 
     own_group = place // (2 * width)
     total = len(place) + num_queries
@@ -102,7 +115,9 @@ def make_denoising_queries(
     )
 
 
-def _move_corners(boxes: Tensor, is_negative: Tensor, scale: float) -> Tensor:
+def _move_corners(
+    boxes: Tensor, is_negative: Tensor, scale: float, num_images: int, mine: slice
+) -> Tensor:
     """Shift every corner coordinate by up to one half side, negatives by one to two.
 
     Corners may cross, which gives boxes of negative size: the published weights were trained with
@@ -112,12 +127,16 @@ def _move_corners(boxes: Tensor, is_negative: Tensor, scale: float) -> Tensor:
         boxes: [B, R, 4] cxcywh 0..1.
         is_negative: [R] bool.
         scale: multiplies the shift.
+        num_images: to draw for, those of all ranks.
+        mine: which of them are `boxes`.
 
     Returns:
         [B, R, 4] cxcywh, corners clipped to the image.
     """
     half_side = boxes[..., 2:].repeat(1, 1, 2) * 0.5
-    sign = torch.randint_like(boxes, 2) * 2 - 1
-    amount = torch.rand_like(boxes) + is_negative[:, None]
+    shape = (num_images, *boxes.shape[1:])
+    sign = torch.randint(2, shape, dtype=boxes.dtype, device=boxes.device)[mine] * 2 - 1
+    amount = torch.rand(shape, dtype=boxes.dtype, device=boxes.device)[mine]
+    amount = amount + is_negative[:, None]
     corners = cxcywh_to_xyxy(boxes) + sign * amount * half_side * scale
     return xyxy_to_cxcywh(corners.clamp(min=0, max=1))
