@@ -14,6 +14,7 @@ from rtdetrv2_pytorch.src.misc import errors
         ("ExportError", Exception),
         ("TrainingDiverged", ArithmeticError),
         ("OutOfMemory", Exception),
+        ("RankError", Exception),
     ],
 )
 def test_every_error_is_caught_as_ours_and_as_the_builtin_it_is(name, builtin):
@@ -26,5 +27,5 @@ def test_every_error_is_caught_as_ours_and_as_the_builtin_it_is(name, builtin):
 def test_a_user_error_is_not_mistaken_for_a_bug():
     bugs = (TypeError, KeyError, AttributeError, RuntimeError, OSError)
     kinds = [kind for kind in vars(errors).values() if isinstance(kind, type)]
-    assert len(kinds) == 7
+    assert len(kinds) == 8
     assert not [kind for kind in kinds if issubclass(kind, bugs)]
