@@ -39,10 +39,21 @@ class AppPage:
         lines = [f"{key}: {json.dumps(value)}" for key, value in values.items()]
         self.page.keyboard.insert_text("\n".join(lines))
 
-    def bar(self, name: str) -> int:
-        """Percent of a progress bar, -1 while there is none."""
-        found = "(all, name) => all.find((bar) => bar.ariaLabel === name)?.ariaValueNow ?? -1"
-        return int(self.page.eval_on_selector_all("[role=progressbar]", found, name))
+    def note_bars(self) -> None:
+        """Note from now on what progress bars say, however quickly it changes."""
+        self.page.evaluate(
+            """() => {
+              window.seen = {};
+              new MutationObserver(() => {
+                for (const bar of document.querySelectorAll('[role=progressbar]'))
+                  (window.seen[bar.ariaLabel] ??= new Set()).add(Number(bar.ariaValueNow));
+              }).observe(document.body, {subtree: true, childList: true, attributes: true});
+            }"""
+        )
+
+    def seen_percents(self, bar: str) -> set[int]:
+        """What a bar has said."""
+        return set(self.page.evaluate("(bar) => [...(window.seen[bar] ?? [])]", bar))
 
     def picture(self, name: str) -> None:
         """Keep a screenshot of the whole page, and check that nothing makes it scroll sideways."""
