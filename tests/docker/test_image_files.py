@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+from supervisely_integration.gui.libraries import PACKAGES, WEB
+
 from .dockerfiles import (
     DOCKER,
     ROOT,
@@ -125,11 +127,22 @@ def test_the_context_is_the_code_and_nothing_else():
     assert [f for f in others if not is_ignored(f)] == []
 
 
-def test_the_deploy_image_stands_on_the_published_one():
+def test_the_deploy_image_is_the_published_one_with_code_and_the_apps_page():
     assert DEPLOY_ARGUMENTS == {"IMAGE": IMAGE}
-    (stage,) = DEPLOY_STAGES
-    assert stage.all("COPY") == [". /app"]
-    assert stage.all("ENV") == ["PYTHONPATH=/app"]
+    page, final = DEPLOY_STAGES
+    assert page.base == final.base == "${IMAGE}"
+    assert final.all("COPY") == [
+        ". /app",
+        f"--from=page /page/node_modules /app/{PACKAGES.relative_to(ROOT)}",
+    ]
+    assert final.all("ENV") == ["PYTHONPATH=/app"]
+    assert page.all("WORKDIR") == ["/page"]
+    for path in copied_from_context(page):
+        assert (ROOT / path).parent == WEB
+        assert (ROOT / path).is_file()
+        assert not is_ignored(path)
+    assert is_ignored(f"{PACKAGES.relative_to(ROOT)}/vue/dist/vue.min.js")
+    assert not apt_packages(final)
 
 
 def test_compose_runs_these_images_on_this_machine_only():
