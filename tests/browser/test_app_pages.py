@@ -141,7 +141,8 @@ def watch_to_the_end(page):
     page.picture("training")
     artifacts = page.card("Training Artifacts")
     expect(artifacts.get_by_text(DONE)).to_be_visible(timeout=LONG_MS)
-    assert len(page.seen_percents("Steps") & {33, 67, 100}) >= 2
+    # How many of the steps between are shown depends on how busy the machine is.
+    assert {0, 100} <= page.seen_percents("Steps") <= {0, 33, 67, 100}
     assert 50 in page.seen_percents("Epochs")
     expect(artifacts.get_by_role("link", name="Experiment Report")).to_be_visible()
     expect(page.page.get_by_role("status").first).to_contain_text("its last state", timeout=LONG_MS)

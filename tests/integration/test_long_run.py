@@ -4,7 +4,7 @@ import pytest
 
 from benchmarks.long_run import run, slope
 
-SETTLED = 20
+SETTLED, EPOCHS = 20, 45
 
 
 def test_the_slope_is_the_growth_per_epoch():
@@ -14,8 +14,8 @@ def test_the_slope_is_the_growth_per_epoch():
 
 @pytest.mark.slow
 def test_memory_and_open_files_do_not_grow(tmp_path):
-    meter = run(tmp_path, 60)
-    assert len(meter.pss_mib) == 60
+    meter = run(tmp_path, EPOCHS)
+    assert len(meter.pss_mib) == EPOCHS
     assert meter.pss_mib[0] > 100  # the network with its moments needs that
     assert slope(meter.pss_mib[SETTLED:]) < 0.5, meter.pss_mib
     assert max(meter.files[SETTLED:]) <= meter.files[SETTLED]
