@@ -20,6 +20,7 @@ from ..src.solver.det_solver import MODEL_CONFIG
 from ..src.solver.reporting import report_source
 from . import recipe
 from .console import ConsoleProgress, print_error, print_path, set_up_logging
+from .options import add_update_option
 
 _EXAMPLES = """
 examples:
@@ -42,14 +43,7 @@ def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("run", type=Path, help="output folder of the run")
     parser.add_argument("--data", type=Path, help="folder of its data set, if it is elsewhere now")
     parser.add_argument("-d", "--device", help="cuda, cuda:1, cpu; default: a GPU if there is one")
-    parser.add_argument(
-        "-u",
-        "--update",
-        action="append",
-        default=[],
-        metavar="KEY=VALUE",
-        help="change a value of the configuration; nested keys with dots; may be repeated",
-    )
+    add_update_option(parser, of="a value of the configuration")
     return parser.parse_args(argv)
 
 

@@ -24,6 +24,7 @@ from ..src.solver.det_solver import MODEL_CONFIG
 from . import recipe
 from .console import ConsoleProgress, log_to_file, print_error, print_metrics, set_up_logging
 from .doctor import examine_folder, print_report
+from .options import add_update_option
 
 _EXAMPLES = """
 examples:
@@ -63,14 +64,7 @@ def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
         "--no-doctor", action="store_true", help="do not examine the images of --data first"
     )
     parser.add_argument("--test-only", action="store_true", help="evaluate, do not train")
-    parser.add_argument(
-        "-u",
-        "--update",
-        action="append",
-        default=[],
-        metavar="KEY=VALUE",
-        help="change a value of the configuration; nested keys with dots; may be repeated",
-    )
+    add_update_option(parser, of="a value of the configuration")
     args = parser.parse_args(argv)
     if not (args.config or args.data or args.sample or args.resume):
         parser.error("give a configuration (-c), a data set (--data), --sample, or -r to go on")

@@ -3,6 +3,8 @@
 import argparse
 from pathlib import Path
 
+from rtdetrv2_pytorch.tools.options import add_update_option
+
 EXPORTS = {"onnx": "ONNXRuntime", "tensorrt": "TensorRT"}  # as typed -> as the SDK has it
 _APP_PORT = 8000
 
@@ -18,14 +20,7 @@ def add_train_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--classes", help="names, separated by commas; default: all")
     parser.add_argument("--split", help="random:80 | datasets:a,b:c | tags:a:b, train first")
     parser.add_argument("--name", help="of the experiment")
-    parser.add_argument(
-        "-u",
-        "--update",
-        action="append",
-        default=[],
-        metavar="KEY=VALUE",
-        help="change a hyperparameter; nested keys with dots; may be repeated",
-    )
+    add_update_option(parser, of="a hyperparameter")
     parser.add_argument(
         "--benchmark",
         action=argparse.BooleanOptionalAction,
