@@ -51,12 +51,7 @@ def operating_curve(scores: np.ndarray, is_hit: np.ndarray, num_boxes: int) -> O
 
 
 def best_operating_point(scores: np.ndarray, is_hit: np.ndarray, num_boxes: int) -> OperatingPoint:
-    """Find the score threshold with the highest F1.
-
-    Args:
-        scores: [N] of detections, any order.
-        is_hit: [N] bool.
-        num_boxes: boxes to be found.
+    """The point of `operating_curve` with the highest F1.
 
     Returns:
         The point; threshold 1 and zeros where nothing is found.

@@ -1,6 +1,7 @@
 """Which curves the page shows."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -31,8 +32,15 @@ def _by_epoch(log: RunLog, name: str, *path: str, colour: int, is_dashed: bool =
     )
 
 
-def _kept(series: Sequence[Series]) -> list[Series]:
-    return [each for each in series if len(each.xs)]
+def _over_epochs(title: str, y_label: str, series: Sequence[Series], **more: Any) -> Plot:
+    return Plot(
+        title=title,
+        description=f"{title} over the epochs",
+        x_label="epoch",
+        y_label=y_label,
+        series=[each for each in series if len(each.xs)],
+        **more,
+    )
 
 
 def _loss(log: RunLog) -> Plot:
@@ -40,14 +48,7 @@ def _loss(log: RunLog) -> Plot:
         _by_epoch(log, "training", "train_loss", colour=0),
         _by_epoch(log, "validation", "val_loss", colour=1, is_dashed=True),
     ]
-    return Plot(
-        title="Loss",
-        description="Training and validation loss over the epochs",
-        x_label="epoch",
-        y_label="loss",
-        series=_kept(series),
-        whole_x=True,
-    )
+    return _over_epochs("Loss", "loss", series, whole_x=True)
 
 
 def _precision(log: RunLog) -> Plot:
@@ -58,12 +59,10 @@ def _precision(log: RunLog) -> Plot:
     ]
     best = log.best
     top = max((float(max(one.ys)) for one in series if len(one.ys)), default=1.0)
-    return Plot(
-        title="Average precision",
-        description="Average precision on the validation split over the epochs",
-        x_label="epoch",
-        y_label="average precision",
-        series=_kept(series),
+    return _over_epochs(
+        "Average precision",
+        "average precision",
+        series,
         marks=[(best["epoch"] + 1, best["AP"], f"best AP {best['AP']:.3f}")] if best else (),
         y_range=(0, min(1.02, max(0.1, 1.15 * top))),
         whole_x=True,
@@ -78,14 +77,8 @@ def _terms(log: RunLog) -> Plot:
         _by_epoch(log, name.removeprefix("loss_"), "train_losses", name, colour=i)
         for i, name in enumerate(names[:SERIES_COLOURS])
     ]
-    return Plot(
-        title="Loss terms of the last decoder layer",
-        description="Terms of the training loss, of the last decoder layer, over the epochs",
-        x_label="epoch",
-        y_label="loss term",
-        series=_kept(series),
-        whole_x=True,
-    )
+    title = "Loss terms of the last decoder layer"
+    return _over_epochs(title, "loss term", series, whole_x=True)
 
 
 def _rate(log: RunLog) -> Plot:
@@ -95,16 +88,8 @@ def _rate(log: RunLog) -> Plot:
         for s in log.steps
         if isinstance(s.get("lr"), int | float)
     ]
-    return Plot(
-        title="Learning rate",
-        description="Learning rate over the epochs",
-        x_label="epoch",
-        y_label="learning rate",
-        series=_kept(
-            [Series(name="highest", xs=[x for x, _ in points], ys=[y for _, y in points])]
-        ),
-        legend=False,
-    )
+    highest = Series(name="highest", xs=[x for x, _ in points], ys=[y for _, y in points])
+    return _over_epochs("Learning rate", "learning rate", [highest], legend=False)
 
 
 def _class_series(
@@ -127,7 +112,7 @@ def _class_series(
         if len(curves) > 1
     ]
     own = Series(name="all classes", xs=getattr(overall, x), ys=getattr(overall, y), colour=0)
-    return [*_kept(series), *_kept([own])]
+    return [each for each in (*series, own) if len(each.xs)]
 
 
 def threshold_charts(outcomes: Outcomes, names: Sequence[str], best: OperatingPoint) -> list[Plot]:
