@@ -4,7 +4,7 @@ import pytest
 
 from benchmarks.long_run import run, slope
 
-SETTLED, EPOCHS = 20, 45
+SETTLED, EPOCHS = 20, 60
 
 
 def test_the_slope_is_the_growth_per_epoch():
