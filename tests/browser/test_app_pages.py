@@ -21,7 +21,8 @@ pytestmark = [
 ]
 DONE = re.compile("Training completed")
 STATUS = "Status: Training is in progress..."
-SIX_STEPS = {**TINY, "batch_size": 1}  # an epoch; bars that move for long enough to be seen
+# An epoch. Bars are drawn once a second at most: steps of smaller images are over before that.
+SIX_STEPS = {**TINY, "batch_size": 1, "eval_spatial_size": [320, 320]}
 
 
 @pytest.fixture
