@@ -22,6 +22,7 @@ def chromium():
     if executable is None:
         pytest.skip("no Chromium: install Debian's package chromium")
     sync_api = pytest.importorskip("playwright.sync_api", reason="no Chromium driver: playwright")
+    sync_api.expect.set_options(timeout=TIMEOUT_MS)  # a page asks its server every few seconds
     with sync_api.sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=executable, args=list(_QUIET))
         yield browser

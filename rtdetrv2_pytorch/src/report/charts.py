@@ -32,10 +32,12 @@ def _by_epoch(log: RunLog, name: str, *path: str, colour: int, is_dashed: bool =
     )
 
 
-def _over_epochs(title: str, y_label: str, series: Sequence[Series], **more: Any) -> Plot:
+def _over_epochs(
+    title: str, what: str, y_label: str, series: Sequence[Series], **more: Any
+) -> Plot:
     return Plot(
         title=title,
-        description=f"{title} over the epochs",
+        description=f"{what} over the epochs",
         x_label="epoch",
         y_label=y_label,
         series=[each for each in series if len(each.xs)],
@@ -48,7 +50,8 @@ def _loss(log: RunLog) -> Plot:
         _by_epoch(log, "training", "train_loss", colour=0),
         _by_epoch(log, "validation", "val_loss", colour=1, is_dashed=True),
     ]
-    return _over_epochs("Loss", "loss", series, whole_x=True)
+    what = "Training and validation loss"
+    return _over_epochs("Loss", what, "loss", series, whole_x=True)
 
 
 def _precision(log: RunLog) -> Plot:
@@ -61,6 +64,7 @@ def _precision(log: RunLog) -> Plot:
     top = max((float(max(one.ys)) for one in series if len(one.ys)), default=1.0)
     return _over_epochs(
         "Average precision",
+        "Average precision on the validation split",
         "average precision",
         series,
         marks=[(best["epoch"] + 1, best["AP"], f"best AP {best['AP']:.3f}")] if best else (),
@@ -78,7 +82,8 @@ def _terms(log: RunLog) -> Plot:
         for i, name in enumerate(names[:SERIES_COLOURS])
     ]
     title = "Loss terms of the last decoder layer"
-    return _over_epochs(title, "loss term", series, whole_x=True)
+    what = "Terms of the training loss, of the last decoder layer,"
+    return _over_epochs(title, what, "loss term", series, whole_x=True)
 
 
 def _rate(log: RunLog) -> Plot:
@@ -89,7 +94,7 @@ def _rate(log: RunLog) -> Plot:
         if isinstance(s.get("lr"), int | float)
     ]
     highest = Series(name="highest", xs=[x for x, _ in points], ys=[y for _, y in points])
-    return _over_epochs("Learning rate", "learning rate", [highest], legend=False)
+    return _over_epochs("Learning rate", "Learning rate", "learning rate", [highest], legend=False)
 
 
 def _class_series(
