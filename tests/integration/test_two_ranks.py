@@ -7,10 +7,13 @@ import sys
 import pytest
 import torch
 
+from rtdetrv2_pytorch.src.core import YAMLConfig
 from rtdetrv2_pytorch.src.core.yaml_files import merge
 from rtdetrv2_pytorch.src.data.digits import make_digits_dataset
 from rtdetrv2_pytorch.src.misc.seeding import seed_everything
 from rtdetrv2_pytorch.src.misc.weights import load_checkpoint
+from rtdetrv2_pytorch.src.solver import DetSolver
+from rtdetrv2_pytorch.src.solver.events import SilentEvents
 from rtdetrv2_pytorch.tools.train import main
 from tests.ranks import environment, run_ranks
 from tests.tiny import tiny_config, tiny_file
@@ -174,6 +177,42 @@ print(json.dumps([result.last_epoch, result.stopped, result.confirmed is not Non
 def test_all_ranks_confirm_the_best_weights_once_they_are_written(tmp_path, digits):
     path = tiny_file(tmp_path / "tiny.yml", tmp_path / "out", digits, epoches=1)
     assert run_ranks(ONE_EPOCH.format(path=str(path), stop_at=0)) == [[0, None, True]] * 2
+
+
+class StopAt(SilentEvents):
+    """Asks its solver to stop after a step."""
+
+    def __init__(self, global_step):
+        self.global_step = global_step
+        self.solver = None
+
+    def step_finished(self, report):
+        if report.global_step == self.global_step:
+            self.solver.stop("by hand")
+
+
+def test_other_numbers_of_ranks_go_on_in_the_middle_of_an_epoch(tmp_path, sparse, one_process):
+    """One process, from the second batch on two ranks, and for the last two batches one again."""
+    path = run_file(tmp_path / "run", sparse)
+    last = path.parent / "out" / "last.pth"
+    events = StopAt(1)
+    events.solver = DetSolver(YAMLConfig(path), events=events)
+    assert events.solver.fit().stopped == "by hand"
+    assert place(last) == (0, 1)
+
+    tiny_file(path, last.parent, sparse, **SHARED_RUN, resume=str(last))
+    results = run_ranks(ONE_EPOCH.format(path=str(path), stop_at=4))
+    assert results == [[0, "by hand", False], [0, "asked on another rank", False]]
+    assert place(last) == (1, 1)
+
+    assert main(["-c", str(path)]) == 0
+    run, start = outcome(path.parent), run_start(sparse, tmp_path)
+    assert_same_run(run, outcome(one_process), start, epochs=[0, 1])
+
+
+def place(checkpoint):
+    progress = load_checkpoint(checkpoint)["progress"]
+    return progress["epoch"], progress["step"]
 
 
 def test_one_rank_that_is_asked_to_stop_stops_all(tmp_path, digits):
