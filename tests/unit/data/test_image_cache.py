@@ -281,7 +281,8 @@ def _disk_cache(size_wh, folder):
 def test_what_is_free_is_the_least_of_machine_and_container(monkeypatch, tmp_path):
     monkeypatch.setattr(resources, "_MEMINFO", tmp_path / "meminfo")
     limit, used = tmp_path / "max", tmp_path / "current"
-    monkeypatch.setattr(resources, "_CGROUPS", ((limit, used),))
+    monkeypatch.setattr(resources, "_CGROUPS", ((tmp_path, "max", "current", "inactive_file"),))
+    (tmp_path / "memory.stat").write_text("inactive_file 0\n")
     assert resources.available_memory() is None
     (tmp_path / "meminfo").write_text("MemTotal: 9000 kB\nMemAvailable:    4000 kB\n")
     assert resources.available_memory() == 4000 * 1024
@@ -292,3 +293,13 @@ def test_what_is_free_is_the_least_of_machine_and_container(monkeypatch, tmp_pat
     assert resources.available_memory() == 2000
     used.write_text("5000\n")
     assert resources.available_memory() == 0
+
+
+def test_files_that_were_read_take_no_memory_from_a_container(monkeypatch, tmp_path):
+    monkeypatch.setattr(resources, "_MEMINFO", tmp_path / "meminfo")
+    monkeypatch.setattr(resources, "_CGROUPS", ((tmp_path, "max", "current", "inactive_file"),))
+    (tmp_path / "max").write_text("3000\n")
+    (tmp_path / "current").write_text("2900\n")
+    statistics = "anon 400\nfile 2500\ninactive_file 2300\nactive_file 200\n"
+    (tmp_path / "memory.stat").write_text(statistics)
+    assert resources.available_memory() == 2400
