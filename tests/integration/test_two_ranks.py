@@ -15,7 +15,7 @@ from rtdetrv2_pytorch.src.misc.weights import load_checkpoint
 from rtdetrv2_pytorch.src.solver import DetSolver
 from rtdetrv2_pytorch.src.solver.events import SilentEvents
 from rtdetrv2_pytorch.tools.train import main
-from tests.ranks import environment, run_ranks
+from tests.ranks import end_ranks, environment, run_ranks
 from tests.tiny import tiny_config, tiny_file
 
 SCRIPT = """
@@ -130,6 +130,16 @@ def test_three_ranks_go_on_with_the_run_of_one_process(tmp_path, sparse, one_pro
     run = run_of(tmp_path / "run", sparse, 3, resume=str(middle))
     start = load_checkpoint(middle)["model"]
     assert_same_run(run, outcome(one_process), start, epochs=[1])
+
+
+def test_two_ranks_evaluate_and_the_main_one_says_what_came_out(one_process):
+    best = one_process / "out" / "best.pth"
+    arguments = ["-c", str(one_process / "tiny.yml"), "-r", str(best), "--test-only"]
+    results = end_ranks(f"from rtdetrv2_pytorch.tools.train import main\nmain({arguments!r})")
+    assert [code for code, _, _ in results] == [0, 0]
+    row = next(line for line in results[0][1].splitlines() if " all " in line)
+    assert f"{load_checkpoint(best)['metrics']['AP50']:.3f}" in row
+    assert "Validation" not in results[1][1]
 
 
 def run_start(data, folder):
