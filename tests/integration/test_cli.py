@@ -90,6 +90,19 @@ def test_mistakes_are_one_line_without_traceback(run, arguments, message):
     assert "Traceback" not in result.stderr
 
 
+def test_a_machine_without_a_compiler_is_said(run, tmp_path, monkeypatch):
+    folder, path, _ = run
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setenv("CXX", "none")
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "kernels"))
+    result = call("-c", path, "-u", "compile=true", "--output-dir", tmp_path / "out", cwd=folder)
+    assert result.returncode == 1
+    message = " ".join(result.stderr.split())
+    assert "ConfigError: compile = true: torch.compile makes no kernels here" in message
+    assert "install a C++ compiler (g++), or leave compile out" in message
+    assert "Traceback" not in message
+
+
 def test_without_anything_to_train_on_usage_is_printed(tmp_path):
     result = call(cwd=tmp_path)
     assert result.returncode == 2
