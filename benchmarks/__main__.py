@@ -5,7 +5,6 @@ import datetime
 import json
 import os
 import platform
-import subprocess
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ import transformers
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.gpu import commit
 from benchmarks.runtimes import BATCHES, MODELS
 from benchmarks.subjects import SUBJECTS
 
@@ -66,16 +66,13 @@ def main() -> None:
 
 def machine(device: torch.device) -> dict[str, str]:
     """What the numbers depend on."""
-    commit = subprocess.run(
-        ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False
-    ).stdout.strip()
     cpu = next(
         (line.split(":")[1].strip() for line in _cpuinfo() if line.startswith("model name")),
         platform.processor(),
     )
     return {
         "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
-        "commit": commit,
+        "commit": commit(),
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else cpu,
         "cores": str(os.cpu_count()),
         "threads": str(torch.get_num_threads()),

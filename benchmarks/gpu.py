@@ -291,14 +291,22 @@ def targets_met(results: Result) -> dict[str, float]:
     return met
 
 
+def commit() -> str:
+    """What was measured; "" on a machine without git, or in a copy without its history."""
+    try:
+        found = subprocess.run(
+            ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False
+        )
+    except FileNotFoundError:
+        return ""
+    return found.stdout.strip()
+
+
 def machine(device: torch.device) -> dict[str, str]:
     """What the numbers depend on."""
-    commit = subprocess.run(
-        ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False
-    ).stdout.strip()
     is_cuda = device.type == "cuda"
     return {
-        "commit": commit,
+        "commit": commit(),
         "device": torch.cuda.get_device_name(device) if is_cuda else platform.processor(),
         "cores": str(os.cpu_count()),
         "python": platform.python_version(),

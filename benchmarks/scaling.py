@@ -19,24 +19,17 @@ import torch.distributed as dist
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from benchmarks.steps import MODELS, config
 from benchmarks.timing import summary
-from rtdetrv2_pytorch.src.core import YAMLConfig
 from rtdetrv2_pytorch.src.data.images import read_rgb
 
-CONFIGS = Path(__file__).parents[1] / "rtdetrv2_pytorch" / "configs" / "rtdetrv2"
-MODELS = {"r18": "rtdetrv2_r18vd_120e_coco.yml", "r50": "rtdetrv2_r50vd_6x_coco.yml"}
 SIDE = 640
 ROUNDS = 7
 
 
-def network(file: str) -> nn.Module:
-    """A network with random weights."""
-    return YAMLConfig(CONFIGS / file, PResNet={"pretrained": False}, num_classes=80).model
-
-
-def model_figures(file: str) -> dict[str, float]:
-    """Bytes that ranks exchange in a step, bytes of a checkpoint, arithmetic of an image."""
-    model = network(file).train()
+def model_figures(name: str) -> dict[str, float]:
+    """Bytes that ranks exchange in a step, and arithmetic of an image, of a model of `MODELS`."""
+    model = config(name).model.train()
     trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
     norms = [m for m in model.modules() if isinstance(m, nn.BatchNorm2d)]
     target = {"labels": torch.zeros(7, dtype=torch.int64), "boxes": torch.rand(7, 4) / 2}
@@ -117,7 +110,7 @@ def main() -> None:
     parser.add_argument("--images", type=Path, help="folder of JPEG files to decode")
     parser.add_argument("--output", type=Path, help="JSON file for the results")
     args = parser.parse_args()
-    models = {name: model_figures(file) for name, file in MODELS.items()}
+    models = {name: model_figures(name) for name in MODELS}
     sizes = {name: int(figures["gradient_bytes"]) for name, figures in models.items()}
     results = {
         "cores": os.cpu_count(),

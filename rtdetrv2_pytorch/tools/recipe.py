@@ -2,6 +2,7 @@
 
 import logging
 import math
+import os
 import time
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ import torch
 from ..src.core import YAMLConfig
 from ..src.core.yaml_files import merge
 from ..src.data.layouts import Split
-from ..src.misc.errors import CheckpointError
+from ..src.misc.errors import CheckpointError, ConfigError
 from ..src.misc.weights import locate
 from ..src.solver.engine import EpochProgress, train_one_epoch
 from ..src.solver.setup import set_up
@@ -75,7 +76,15 @@ def fit_to_cpu(config: Path, overrides: dict[str, Any]) -> tuple[dict[str, Any],
 
     Returns:
         Overrides, and what to tell people.
+
+    Raises:
+        ConfigError: for one of several ranks: each would time itself, and train for other epochs.
     """
+    if os.environ.get("WORLD_SIZE", "1") != "1":
+        raise ConfigError(
+            "what fits this machine can be chosen for one process only; give several ranks on CPUs "
+            "a configuration, -c"
+        )
     logging.disable(logging.WARNING)  # what is wrong with the data will be said once, later
     try:
         return _fit_to_cpu(config, overrides)

@@ -155,7 +155,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             examine_data(args, cfg, console)
         solver = DetSolver(cfg, events=progress)
         if args.test_only:
-            print_metrics(console, solver.val(), "Validation")
+            evaluation = solver.val()
+            if distributed.is_main():
+                print_metrics(console, evaluation, "Validation")
         else:
             report = solver.fit().report
             if report is not None:

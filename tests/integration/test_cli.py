@@ -14,6 +14,7 @@ import yaml
 from rich.console import Console
 
 from rtdetrv2_pytorch.src.core.yaml_files import merge
+from rtdetrv2_pytorch.src.misc.errors import ConfigError
 from rtdetrv2_pytorch.src.misc.weights import load_checkpoint
 from rtdetrv2_pytorch.tools import recipe, train
 from tests.tiny import NETWORK, tiny_file
@@ -87,6 +88,19 @@ def test_mistakes_are_one_line_without_traceback(run, arguments, message):
     assert result.returncode == 1
     assert message in " ".join(result.stderr.split())
     assert "Traceback" not in result.stderr
+
+
+def test_a_machine_without_a_compiler_is_said(run, tmp_path, monkeypatch):
+    folder, path, _ = run
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setenv("CXX", "none")
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "kernels"))
+    result = call("-c", path, "-u", "compile=true", "--output-dir", tmp_path / "out", cwd=folder)
+    assert result.returncode == 1
+    message = " ".join(result.stderr.split())
+    assert "ConfigError: compile = true: torch.compile makes no kernels here" in message
+    assert "install a C++ compiler (g++), or leave compile out" in message
+    assert "Traceback" not in message
 
 
 def test_without_anything_to_train_on_usage_is_printed(tmp_path):
@@ -178,6 +192,13 @@ def test_what_fits_a_cpu_is_timed_and_told(tmp_path, digits, monkeypatch):
     assert f"{chosen['epoches']} epochs of 1 steps" in told
     assert chosen["RTDETRTransformerv2"]["num_queries"] == 12  # chosen before, so it stays
     assert not any(tmp_path.iterdir())
+
+
+def test_ranks_on_cpus_do_not_choose_each_for_itself(digits, monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    args = train.parse_arguments(["--data", str(digits), "--device", "cpu"])
+    with pytest.raises(ConfigError, match=r"for one process only; .* a configuration, -c"):
+        train.configure(args, Console(quiet=True))
 
 
 def test_weights_are_random_with_a_warning_where_none_can_be_had(monkeypatch):

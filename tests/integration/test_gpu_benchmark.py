@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from benchmarks.floors import Rates, Work, inference_work, training_work
-from benchmarks.gpu import Plan, busy_seconds, measure, targets_met
+from benchmarks.gpu import Plan, busy_seconds, commit, measure, targets_met
 from tests.tiny import NETWORK
 
 
@@ -24,6 +24,12 @@ def test_a_dry_run_measures_both_sides_and_fails_nowhere():
     times = {name: row["seconds"] for name, row in results["training"].items()}
     expected = times["r18, batch 2, transformers"] / times["r18, batch 2, ours"]
     assert ratio == pytest.approx(expected)
+
+
+def test_a_machine_without_git_is_measured_all_the_same(monkeypatch, tmp_path):
+    assert len(commit()) >= 7
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert commit() == ""
 
 
 def test_targets_by_hand():

@@ -1,5 +1,6 @@
 """Whole trainings of a tiny network: what they leave behind, and how they start and end."""
 
+import functools
 import itertools
 import json
 from types import SimpleNamespace
@@ -275,6 +276,28 @@ def test_mixed_precision_trains(tmp_path, digits, amp_dtype):
     DetSolver(cfg, events=events).fit()
     assert events.plan.precision == amp_dtype
     assert 1 < events.reports[0].train_loss < 100
+
+
+@pytest.mark.slow
+def test_compiled_parts_train_as_they_did(tmp_path, digits, monkeypatch):
+    """What is compiled is real; that kernels are made of it, which takes minutes, is torch's."""
+    graphs = []
+
+    def backend(graph, inputs):
+        graphs.append(graph)
+        return graph.forward
+
+    monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend=backend))
+    losses, keys = {}, {}
+    for compiled in (False, True):
+        folder = tmp_path / str(compiled)
+        DetSolver(tiny_config(folder, digits, epoches=1, compile=compiled)).fit()
+        assert bool(graphs) == compiled
+        events = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+        losses[compiled] = [event["loss"] for event in events if event["event"] == "step"]
+        keys[compiled] = list(load_checkpoint(folder / "last.pth")["model"])
+    assert losses[True] == pytest.approx(losses[False], rel=1e-4)
+    assert keys[True] == keys[False]
 
 
 def test_multi_scale_changes_the_size_of_batches(tmp_path, digits):

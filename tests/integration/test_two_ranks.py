@@ -7,12 +7,15 @@ import sys
 import pytest
 import torch
 
+from rtdetrv2_pytorch.src.core import YAMLConfig
 from rtdetrv2_pytorch.src.core.yaml_files import merge
 from rtdetrv2_pytorch.src.data.digits import make_digits_dataset
 from rtdetrv2_pytorch.src.misc.seeding import seed_everything
 from rtdetrv2_pytorch.src.misc.weights import load_checkpoint
+from rtdetrv2_pytorch.src.solver import DetSolver
+from rtdetrv2_pytorch.src.solver.events import SilentEvents
 from rtdetrv2_pytorch.tools.train import main
-from tests.ranks import environment, run_ranks
+from tests.ranks import end_ranks, environment, run_ranks
 from tests.tiny import tiny_config, tiny_file
 
 SCRIPT = """
@@ -129,6 +132,16 @@ def test_three_ranks_go_on_with_the_run_of_one_process(tmp_path, sparse, one_pro
     assert_same_run(run, outcome(one_process), start, epochs=[1])
 
 
+def test_two_ranks_evaluate_and_the_main_one_says_what_came_out(one_process):
+    best = one_process / "out" / "best.pth"
+    arguments = ["-c", str(one_process / "tiny.yml"), "-r", str(best), "--test-only"]
+    results = end_ranks(f"from rtdetrv2_pytorch.tools.train import main\nmain({arguments!r})")
+    assert [code for code, _, _ in results] == [0, 0]
+    row = next(line for line in results[0][1].splitlines() if " all " in line)
+    assert f"{load_checkpoint(best)['metrics']['AP50']:.3f}" in row
+    assert "Validation" not in results[1][1]
+
+
 def run_start(data, folder):
     """The weights that the runs began with."""
     cfg = tiny_config(folder, data)
@@ -174,6 +187,42 @@ print(json.dumps([result.last_epoch, result.stopped, result.confirmed is not Non
 def test_all_ranks_confirm_the_best_weights_once_they_are_written(tmp_path, digits):
     path = tiny_file(tmp_path / "tiny.yml", tmp_path / "out", digits, epoches=1)
     assert run_ranks(ONE_EPOCH.format(path=str(path), stop_at=0)) == [[0, None, True]] * 2
+
+
+class StopAt(SilentEvents):
+    """Asks its solver to stop after a step."""
+
+    def __init__(self, global_step):
+        self.global_step = global_step
+        self.solver = None
+
+    def step_finished(self, report):
+        if report.global_step == self.global_step:
+            self.solver.stop("by hand")
+
+
+def test_other_numbers_of_ranks_go_on_in_the_middle_of_an_epoch(tmp_path, sparse, one_process):
+    """One process, from the second batch on two ranks, and for the last two batches one again."""
+    path = run_file(tmp_path / "run", sparse)
+    last = path.parent / "out" / "last.pth"
+    events = StopAt(1)
+    events.solver = DetSolver(YAMLConfig(path), events=events)
+    assert events.solver.fit().stopped == "by hand"
+    assert place(last) == (0, 1)
+
+    tiny_file(path, last.parent, sparse, **SHARED_RUN, resume=str(last))
+    results = run_ranks(ONE_EPOCH.format(path=str(path), stop_at=4))
+    assert results == [[0, "by hand", False], [0, "asked on another rank", False]]
+    assert place(last) == (1, 1)
+
+    assert main(["-c", str(path)]) == 0
+    run, start = outcome(path.parent), run_start(sparse, tmp_path)
+    assert_same_run(run, outcome(one_process), start, epochs=[0, 1])
+
+
+def place(checkpoint):
+    progress = load_checkpoint(checkpoint)["progress"]
+    return progress["epoch"], progress["step"]
 
 
 def test_one_rank_that_is_asked_to_stop_stops_all(tmp_path, digits):

@@ -14,6 +14,7 @@ from .categories import CategoryTable
 
 # Names of files need not be proper text, neither on disk nor in JSON.
 _ANY_NAME = ("utf-8", "surrogatepass")
+_MAX_SIDE = 2**31 - 1  # of a declared size: no image has it, and arrays hold it
 
 
 @dataclass(frozen=True)
@@ -45,7 +46,8 @@ class Annotations:
         self._box_ends = np.cumsum([len(r.labels) for r in records], dtype=np.int64)
         self.image_ids = np.array([r.image_id for r in records], dtype=np.int64)
         # (width, height) as declared; zeros where nothing is.
-        self.sizes_wh = np.array([r.size_wh or (0, 0) for r in records], np.int32).reshape(-1, 2)
+        sizes = [[min(side, _MAX_SIDE) for side in r.size_wh or (0, 0)] for r in records]
+        self.sizes_wh = np.array(sizes, np.int32).reshape(-1, 2)
         self.boxes_xyxy = _join([r.boxes_xyxy for r in records], np.float64, (0, 4))
         self.labels = _join([r.labels for r in records], np.int64, (0,))
         self.area = _join([r.area for r in records], np.float64, (0,))

@@ -16,8 +16,6 @@ from .compose import Compose
 from .dataset import DetectionDataset, SkippedItems, SkipReason, keep_existing
 from .image_cache import CacheKind
 
-_MAX_SIDE = 2**31 - 1  # of a declared size: no image has it, and arrays hold it
-
 
 class CocoDetection(DetectionDataset):
     """Images with a COCO annotation file.
@@ -191,7 +189,7 @@ def _images(
 def _declared_size(image: Mapping[str, Any]) -> tuple[int, int] | None:
     width, height = normalise_id(image.get("width")), normalise_id(image.get("height"))
     if isinstance(width, int) and isinstance(height, int) and width > 0 and height > 0:
-        return min(width, _MAX_SIDE), min(height, _MAX_SIDE)
+        return width, height
     return None
 
 

@@ -20,6 +20,7 @@ import PIL
 
 from ..misc.resources import available_memory, cache_folder
 from .annotations import Annotations
+from .images import MAX_PIXELS
 
 logger = logging.getLogger(__name__)
 
@@ -27,6 +28,7 @@ CacheKind = Literal["none", "ram", "disk"]
 
 _FREE_SHARE = 0.8  # of what is free; the rest is for the network, the workers and their batches
 _GIB = 2**30
+_MOST_PIXELS = 2 * MAX_PIXELS  # of an image that PIL reads
 _FORMAT = f"1, Pillow {PIL.__version__}"  # another version may decode to other pixels
 _HEADER = struct.Struct("<qqII")  # time in ns and size in bytes of the file, height, width
 
@@ -87,7 +89,17 @@ class RamCache:
         self._is_kept = is_kept
         # Anonymous memory is neither a file nor bound by the size of /dev/shm; pages that nobody
         # wrote to do not exist. One byte an image says whether its pixels are complete.
-        self._memory: mmap.mmap | None = mmap.mmap(-1, self._bytes + len(needed))
+        self._memory: mmap.mmap | None = None
+        try:
+            self._memory = mmap.mmap(-1, self._bytes + len(needed))
+        except OSError as error:  # a limit of the process (ulimit -v), or no overcommitment
+            logger.warning(
+                "cache: ram: %.2f GiB cannot be reserved (%s); nothing is kept. Raise the limit, "
+                "or set cache: disk",
+                self._bytes / _GIB,
+                error,
+            )
+            return
         self._alive.add(self)
         _say("ram", img_folder, is_kept, needed, free)
 
@@ -217,9 +229,12 @@ def _read(file: Path, key: tuple[int, int]) -> np.ndarray | None:
 
 
 def _bytes_needed(annotations: Annotations) -> np.ndarray:
-    """[images] bytes of each one's pixels; 0 where no size is declared."""
-    needed: np.ndarray = annotations.sizes_wh.astype(np.int64).prod(axis=1) * 3
-    return needed
+    """[images] bytes of each one's pixels; 0 where no size is declared that a readable image has.
+
+    One wrong size would else take the room of all images.
+    """
+    pixels = annotations.sizes_wh.astype(np.int64).prod(axis=1)
+    return np.where(pixels <= _MOST_PIXELS, pixels * 3, 0)
 
 
 def _say(
@@ -232,7 +247,7 @@ def _say(
         logger.info("cache=%s %s: %.2f GiB when full%s", kind, img_folder, kept / _GIB, room)
         return
     undeclared = int((needed == 0).sum()) if kind == "ram" else 0
-    sizes = f" ({undeclared} of them declare no size)" if undeclared else ""
+    sizes = f" ({undeclared} of them declare no possible size)" if undeclared else ""
     logger.warning(
         "cache: %s: %s would need %.2f GiB%s: %d of %d images are kept (%.2f GiB), the others are "
         "read from their files every time%s",

@@ -27,6 +27,7 @@ logger = logging.getLogger(__name__)
 _MOST_DEATHS = 3  # of workers, after which the main process does their work
 # What torch says; its errors have no types of their own.
 _WORKER_DIED = re.compile(r"DataLoader worker \(pid|Pin memory thread exited")
+_TOO_SLOW = re.compile(r"DataLoader timed out")
 _CANNOT_SHARE = re.compile(
     r"shared memory|torch_\d+_|mmap|ancdata|Too many open files|unable to (resize|write)"
 )
@@ -165,7 +166,7 @@ class DataLoader(TorchDataLoader[Any]):
         collate_fn: items -> batch.
         pin_memory: page-locked memory, for transfers beside computation; default: with a GPU.
         drop_last: leave out the last, smaller batch.
-        timeout: seconds to wait for a batch; 0 waits for ever.
+        timeout: seconds to wait for a batch of the workers; 0 waits for ever.
         prefetch_factor: batches that each worker prepares ahead.
         persistent_workers: keep the workers between epochs.
         sampler: not supported; kept for existing YAML files.
@@ -178,7 +179,7 @@ class DataLoader(TorchDataLoader[Any]):
         seed: of the run.
 
     Raises:
-        DatasetError: if no batch can be made.
+        DatasetError: if no batch can be made; in iteration, if one takes longer than `timeout`.
     """
 
     def __init__(
@@ -224,7 +225,7 @@ class DataLoader(TorchDataLoader[Any]):
             num_workers=num_workers,
             collate_fn=_CollateAndShare(self.collate),
             pin_memory=torch.cuda.is_available() if pin_memory is None else pin_memory,
-            timeout=timeout,
+            timeout=timeout if num_workers else 0,
             worker_init_fn=leave_stopping_to_the_main_process,
             multiprocessing_context=multiprocessing_context if num_workers else None,
             generator=torch.Generator(),  # of its own: loading leaves the global one alone
@@ -284,6 +285,11 @@ class DataLoader(TorchDataLoader[Any]):
 
     def _give_up_workers(self, error: RuntimeError, running: Any) -> None:
         """End all workers if one failed as a process; errors of what they do are raised."""
+        if _TOO_SLOW.search(str(error)):
+            raise DatasetError(
+                f"workers made no batch in timeout = {self.timeout:g} seconds; look whether the "
+                "images' storage answers, give more seconds, or 0 to wait for ever"
+            ) from error
         workers = list(getattr(running, "_workers", ()))
         dead = [worker for worker in workers if worker.exitcode is not None]
         cannot_share = _CANNOT_SHARE.search(str(error)) or any(
@@ -300,7 +306,7 @@ class DataLoader(TorchDataLoader[Any]):
         with contextlib.suppress(RuntimeError):
             running._shutdown_workers()
         if cannot_share:
-            self.num_workers = 0
+            self._load_in_main_process()
             logger.warning(
                 "workers cannot hand over images: %s. The main process loads them now, which is "
                 "slower; give the machine or container more shared memory (docker: --shm-size), "
@@ -308,7 +314,7 @@ class DataLoader(TorchDataLoader[Any]):
                 reason,
             )
         elif self._deaths > _MOST_DEATHS:
-            self.num_workers = 0
+            self._load_in_main_process()
             logger.warning(
                 "%s, again. The main process loads images now, which is slower; if memory is "
                 "short, set num_workers to fewer",
@@ -316,6 +322,10 @@ class DataLoader(TorchDataLoader[Any]):
             )
         else:
             logger.warning("%s; new workers load its batch again", reason)
+
+    def _load_in_main_process(self) -> None:
+        self.num_workers = 0
+        self.timeout = 0  # it cannot wait for itself
 
 
 def _kill(workers: Sequence[Any], parent: int) -> None:

@@ -1,6 +1,7 @@
 """Devices by their names, with one error for those that are not here."""
 
 import torch
+from torch import Tensor
 
 from .errors import ConfigError
 
@@ -33,3 +34,23 @@ def checked_device(name: str | torch.device) -> torch.device:
             "check driver and CUDA_VISIBLE_DEVICES"
         )
     return device
+
+
+def check_compiler(device: torch.device) -> None:
+    """See whether `torch.compile` can make a kernel for a device: what it needs differs widely.
+
+    Raises:
+        ConfigError: if it cannot.
+    """
+
+    def kernel(value: Tensor) -> Tensor:
+        return value.sin() + 1
+
+    try:
+        torch.compile(kernel)(torch.zeros(8, device=device))
+    except (RuntimeError, ImportError, OSError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise ConfigError(
+            f"compile = true: torch.compile makes no kernels here ({reason}); install a C++ "
+            "compiler (g++), or leave compile out"
+        ) from error

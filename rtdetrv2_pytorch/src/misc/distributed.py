@@ -20,6 +20,7 @@ from torch.distributed.distributed_c10d import Store
 from torch.distributed.elastic.multiprocessing.errors import ErrorHandler
 from torch.distributed.rendezvous import rendezvous
 
+from .devices import checked_device
 from .errors import RankError
 from .rank_watch import RankWatch, of_this_start, watch_ranks
 
@@ -71,19 +72,20 @@ def init_from_environment(device: torch.device, *, timeout_s: float = 120) -> to
     """Join the process group that `torchrun` describes in the environment, if there is one.
 
     Args:
-        device: what the user asked for; a bare "cuda" becomes this rank's own device.
+        device: what the user asked for; with several ranks a GPU becomes this rank's own.
         timeout_s: that a rank may wait for another, once all have come.
 
     Returns:
         The device this process should use.
 
     Raises:
+        ConfigError: if there is no GPU for this rank.
         RankError: naming the ranks that do not come.
     """
     ranks = int(os.environ.get("WORLD_SIZE", "1"))
     if ranks > 1 and not is_distributed():
         if device.type == "cuda":
-            device = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
+            device = checked_device(torch.device("cuda", int(os.environ["LOCAL_RANK"])))
             torch.cuda.set_device(device)
         connection, rank, _ = next(rendezvous("env://", timeout=_START))
         store = of_this_start(connection)

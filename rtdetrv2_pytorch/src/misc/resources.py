@@ -4,19 +4,22 @@ import os
 from pathlib import Path
 
 _MEMINFO = Path("/proc/meminfo")
-# Limit and use of a container, of the second and of the first version of control groups.
+# Of a container, in the second and in the first version of control groups: where its files are,
+# those of its limit and its use, and what its statistics call files that are kept but not in use.
 _CGROUPS = (
-    (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory.current")),
+    (Path("/sys/fs/cgroup"), "memory.max", "memory.current", "inactive_file"),
     (
-        Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"),
-        Path("/sys/fs/cgroup/memory/memory.usage_in_bytes"),
+        Path("/sys/fs/cgroup/memory"),
+        "memory.limit_in_bytes",
+        "memory.usage_in_bytes",
+        "total_inactive_file",
     ),
 )
 
 
 def available_memory() -> int | None:
     """Bytes that can be taken without swapping; None where the system does not tell."""
-    found = [_meminfo_available(), *(_left_in_group(*files) for files in _CGROUPS)]
+    found = [_meminfo_available(), *(_left_in_group(*names) for names in _CGROUPS)]
     known = [size for size in found if size is not None]
     return max(0, min(known)) if known else None
 
@@ -40,8 +43,14 @@ def _meminfo_available() -> int | None:
     return int(found[0]) * 1024 if found else None
 
 
-def _left_in_group(limit: Path, used: Path) -> int | None:
+def _left_in_group(folder: Path, limit: str, used: str, inactive: str) -> int | None:
+    """Bytes until the limit; what only keeps files that were read is given up where it is needed.
+
+    Groups count it as used: after a look at all images of a data set nothing would be left.
+    """
     try:
-        return int(limit.read_text()) - int(used.read_text())
+        left = int((folder / limit).read_text()) - int((folder / used).read_text())
+        lines = (folder / "memory.stat").read_text().splitlines()
     except (OSError, ValueError):  # "max": no limit
         return None
+    return left + sum(int(line.split()[1]) for line in lines if line.startswith(f"{inactive} "))

@@ -3,9 +3,10 @@
 import json
 import logging
 import math
+import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from torch.utils.tensorboard import SummaryWriter
 
@@ -151,16 +152,26 @@ class JsonLog(SilentEvents):
         self._write("end", content)
 
     def _write(self, kind: str, content: Mapping[str, Any]) -> None:
-        line = json.dumps({"event": kind, **finite(content)}, default=str)
+        line = json.dumps({"event": kind, **finite(content)}, default=str) + "\n"
         try:
-            with self.path.open("a", encoding="utf-8") as file:
-                file.write(line + "\n")
+            with self.path.open("ab+") as file:
+                if _is_torn(file):  # by a kill or a full disk; this line is not part of that one
+                    line = "\n" + line
+                file.write(line.encode())
         except OSError as error:
             if self._is_complete:
                 logger.warning(
                     "%s: cannot be written (%s); lines will be missing", self.path, error
                 )
             self._is_complete = False
+
+
+def _is_torn(file: BinaryIO) -> bool:
+    """Whether a file ends within a line."""
+    if not file.seek(0, os.SEEK_END):
+        return False
+    file.seek(-1, os.SEEK_END)
+    return file.read(1) != b"\n"
 
 
 def finite(value: Any) -> Any:

@@ -12,6 +12,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from ..core.yaml_config import YAMLConfig
 from ..misc import distributed
+from ..misc.devices import check_compiler
 from ..misc.errors import CheckpointError
 from ..misc.weights import load_checkpoint, load_matching, load_strict, model_state
 from ..nn.sync_batch_norm import synchronize_batch_norm
@@ -45,6 +46,7 @@ def set_up(cfg: YAMLConfig) -> tuple[TrainState, Position]:
 
     Raises:
         CheckpointError: if weights cannot be loaded.
+        ConfigError: if it is to be compiled and cannot.
     """
     settings = cfg.settings
     resumed = load_checkpoint(settings.resume) if settings.resume else None
@@ -57,6 +59,7 @@ def set_up(cfg: YAMLConfig) -> tuple[TrainState, Position]:
     cfg.model.to(device=cfg.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     model = _data_parallel(cfg)
     if settings.compile:
+        check_compiler(cfg.device)
         _compile(cfg.model)
     if cfg.ema is not None:
         cfg.ema.module.to(cfg.device)  # it may have been made before the device was known

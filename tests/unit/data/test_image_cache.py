@@ -2,7 +2,9 @@
 
 import os
 import pickle
+import resource
 import shutil
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -109,7 +111,34 @@ def test_images_without_a_declared_size_are_not_kept_in_memory(write_coco, decod
     data[0], data[0]
     assert decoded == ["a.png", "a.png"]
     assert "0 of 2 images are kept" in caplog.text
-    assert "2 of them declare no size" in caplog.text
+    assert "2 of them declare no possible size" in caplog.text
+
+
+@pytest.mark.parametrize("side", [10**9, 2**31 - 1])  # the square of the second overflows in bytes
+@pytest.mark.parametrize("cache", ["ram", "disk"])
+def test_a_size_that_no_image_has_takes_no_room_of_the_others(write_coco, decoded, cache, side):
+    content = images("a.png", "b.png")
+    content[0] |= {"width": side, "height": side}
+    data = CocoDetection(**write_coco([{}], content, cache=cache))
+    assert [data[0], data[0]] == [None, None]  # it is not used
+    data[1], data[1]
+    assert decoded == ["a.png", "a.png", "b.png"]
+
+
+def test_memory_that_cannot_be_reserved_ends_the_cache_not_the_training(caplog, monkeypatch):
+    monkeypatch.setattr(image_cache, "available_memory", lambda: 2**40)
+    used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    before = resource.getrlimit(resource.RLIMIT_AS)
+    resource.setrlimit(resource.RLIMIT_AS, (used + 2**31, before[1]))
+    try:
+        cache = RamCache(Sized([(10_000, 10_000)] * 10), Path("images"))
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, before)
+    assert "cache: ram: 2.79 GiB cannot be reserved" in caplog.text
+    assert "nothing is kept. Raise the limit, or set cache: disk" in caplog.text
+    pixels = np.zeros((3, 4, 3), np.uint8)
+    assert cache.get(0, Path("a.png"), lambda: pixels) is pixels
+    assert cache.unfilled_bytes() == 0
 
 
 def test_what_one_cache_will_take_is_not_there_for_the_next(write_coco, monkeypatch):
@@ -235,18 +264,25 @@ def test_settings_are_part_of_the_name(tmp_path):
     assert one._file(0, path) == _disk_cache((40, 30), tmp_path)._file(0, path)
 
 
-def _disk_cache(size_wh, folder):
-    class Sized(SimpleNamespace):
-        def __len__(self):
-            return 1
+class Sized:
+    """Annotations of which only the sizes are known."""
 
-    return DiskCache(Sized(sizes_wh=np.array([size_wh])), folder, folder)
+    def __init__(self, sizes_wh):
+        self.sizes_wh = np.array(sizes_wh)
+
+    def __len__(self):
+        return len(self.sizes_wh)
+
+
+def _disk_cache(size_wh, folder):
+    return DiskCache(Sized([size_wh]), folder, folder)
 
 
 def test_what_is_free_is_the_least_of_machine_and_container(monkeypatch, tmp_path):
     monkeypatch.setattr(resources, "_MEMINFO", tmp_path / "meminfo")
     limit, used = tmp_path / "max", tmp_path / "current"
-    monkeypatch.setattr(resources, "_CGROUPS", ((limit, used),))
+    monkeypatch.setattr(resources, "_CGROUPS", ((tmp_path, "max", "current", "inactive_file"),))
+    (tmp_path / "memory.stat").write_text("inactive_file 0\n")
     assert resources.available_memory() is None
     (tmp_path / "meminfo").write_text("MemTotal: 9000 kB\nMemAvailable:    4000 kB\n")
     assert resources.available_memory() == 4000 * 1024
@@ -257,3 +293,13 @@ def test_what_is_free_is_the_least_of_machine_and_container(monkeypatch, tmp_pat
     assert resources.available_memory() == 2000
     used.write_text("5000\n")
     assert resources.available_memory() == 0
+
+
+def test_files_that_were_read_take_no_memory_from_a_container(monkeypatch, tmp_path):
+    monkeypatch.setattr(resources, "_MEMINFO", tmp_path / "meminfo")
+    monkeypatch.setattr(resources, "_CGROUPS", ((tmp_path, "max", "current", "inactive_file"),))
+    (tmp_path / "max").write_text("3000\n")
+    (tmp_path / "current").write_text("2900\n")
+    statistics = "anon 400\nfile 2500\ninactive_file 2300\nactive_file 200\n"
+    (tmp_path / "memory.stat").write_text(statistics)
+    assert resources.available_memory() == 2400

@@ -7,6 +7,7 @@ import resource
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -347,7 +348,7 @@ def test_workers_that_keep_dying_are_given_up(data, caplog):
 
 
 def test_without_shared_memory_the_main_process_loads(data, caplog):
-    loader = DataLoader(dataset=data, batch_size=2, shuffle=True, num_workers=2)
+    loader = DataLoader(dataset=data, batch_size=2, shuffle=True, num_workers=2, timeout=60)
     loader.worker_init_fn = ShortOfSharedMemory(4096)  # a batch has 9216 bytes
     expected = contents(DataLoader(dataset=data, batch_size=2, shuffle=True), 1)
     assert same(contents(loader, 1), expected)
@@ -365,6 +366,13 @@ def test_errors_of_the_data_are_not_taken_for_dying_workers(data, monkeypatch):
     with pytest.raises(RuntimeError, match="no such thing"):
         list(loader)
     assert loader.num_workers == 1
+
+
+def test_workers_that_take_longer_than_they_may_are_an_error_that_says_so(data, monkeypatch):
+    monkeypatch.setattr(CocoDetection, "__getitem__", lambda self, index: time.sleep(2))
+    loader = DataLoader(dataset=data, batch_size=1, num_workers=1, timeout=1)
+    with pytest.raises(DatasetError, match="no batch in timeout = 1 seconds.* 0 to wait for ever"):
+        list(loader)
 
 
 def test_the_collate_function_is_used_and_known(data):
@@ -387,6 +395,7 @@ def test_settings_of_workers_do_not_matter_without_workers(data):
         prefetch_factor=4,
         persistent_workers=True,
         multiprocessing_context="spawn",
+        timeout=60,
     )
     assert [ids for ids, _, _ in contents(loader)] == [list(range(6))]
 

@@ -151,6 +151,13 @@ def test_a_size_that_is_no_whole_number_stops_nothing(write_voc, width):
     assert data[0][1]["boxes"].tolist() == [[4, 3, 14, 11]]
 
 
+def test_a_size_that_no_image_has_costs_its_own_image(write_voc):
+    size = f"<width>{10**30}</width><height>30</height>"
+    data = VOCDetection(**write_voc([thing("dog", (4, 3, 14, 11))], size=size))
+    assert data.annotations[0].size_wh == (2**31 - 1, 30)
+    assert data[0] is None
+
+
 def test_images_of_another_size_than_declared_are_not_used(write_voc):
     data = VOCDetection(**write_voc([""], size="<width>30</width><height>40</height>"))
     assert data[0] is None

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from rtdetrv2_pytorch.src.misc import distributed
+from rtdetrv2_pytorch.src.misc.errors import ConfigError
 from tests.ranks import run_ranks
 
 SCRIPT = """
@@ -55,6 +56,14 @@ def test_without_a_group_there_is_one_process(monkeypatch):
     distributed.barrier()
     distributed.shutdown()
     assert not distributed.is_distributed()
+
+
+def test_more_ranks_than_gpus_are_refused_by_the_first_without_one(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setenv("WORLD_SIZE", "4")
+    monkeypatch.setenv("LOCAL_RANK", "2")
+    with pytest.raises(ConfigError, match=r"^device = 'cuda:2': torch sees 2 GPUs here"):
+        distributed.init_from_environment(torch.device("cuda"))
 
 
 def test_a_world_of_one_needs_no_group(monkeypatch):

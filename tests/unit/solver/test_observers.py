@@ -86,6 +86,18 @@ def test_a_resumed_run_goes_on_in_the_same_log(tmp_path):
     assert len(read(tmp_path / "log.jsonl")) == 2
 
 
+def test_a_line_that_was_torn_by_a_kill_or_a_full_disk_takes_no_other_with_it(tmp_path):
+    path = tmp_path / "log.jsonl"
+    whole = json.dumps({"event": "epoch", "epoch": 0})
+    path.write_text(f'{whole}\n{{"event": "epoch", "epo')
+    log = JsonLog(path)
+    log.step_finished(step_report())
+    log.step_finished(step_report(step=2))
+    first, torn, *steps = path.read_text().splitlines()
+    assert (first, torn) == (whole, '{"event": "epoch", "epo')
+    assert [json.loads(line)["step"] for line in steps] == [1, 2]
+
+
 def test_log_lines_are_key_value_pairs(caplog):
     with caplog.at_level("INFO"):
         LogLines().step_finished(step_report())
