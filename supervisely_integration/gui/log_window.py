@@ -25,11 +25,16 @@ class LogWindow(logging.Handler):
         """Keep a line; steps of a bar are no lines, though the SDK sends them as such."""
         if getattr(record, "event_type", None) == EventType.PROGRESS:
             return
+        try:
+            text = self._texts.format(record)
+        except Exception:  # noqa: BLE001 (as in logging's own handlers: a bad line ends nothing)
+            self.handleError(record)
+            return
         line = {
             "number": next(self._numbers),
             "time": time.strftime("%H:%M:%S", time.localtime(record.created)),
             "level": record.levelname.lower(),
-            "text": self._texts.format(record)[:_LONGEST],
+            "text": text[:_LONGEST],
         }
         self._lines.append(line)
 

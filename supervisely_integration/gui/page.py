@@ -78,8 +78,8 @@ def render_page() -> str:
     """The page as it is now, or what to do so that there is one."""
     name = "unbuilt.html" if missing_libraries() else "page.html"
     template = Jinja2Templates().env.from_string((WEB / name).read_text(encoding="utf-8"))
-    address = (sly.env.server_address(raise_not_found=False) or "").rstrip("/")
-    instance = address if is_local(address) else ""
+    address = sly.env.server_address(raise_not_found=False) or ""
+    instance = sly.Api.normalize_server_address(address) if is_local(address) else ""
     # The address lets its reader in; whoever reads this page may ask the app for the token, too.
     instance_page = f"{instance}/?token={os.environ.get('API_TOKEN', '')}" if instance else ""
     return template.render(

@@ -41,11 +41,13 @@ def _read_tags(request: Request) -> Response:
 
 def _read_picture(request: Request) -> Response:
     """A small picture of an image of the local instance, which asks for its token."""
-    address = f"{os.environ['SERVER_ADDRESS'].rstrip('/')}/page/thumbnails"
+    instance = sly.Api.normalize_server_address(sly.env.server_address())
     token = {"x-api-key": os.environ.get("API_TOKEN", "")}
     try:
         answer = requests.get(
-            f"{address}/{request.path_params['id']}", headers=token, timeout=_TIMEOUT_S
+            f"{instance}/page/thumbnails/{request.path_params['id']}",
+            headers=token,
+            timeout=_TIMEOUT_S,
         )
         answer.raise_for_status()
     except requests.RequestException as error:

@@ -57,6 +57,7 @@ def train_on_devices(
 
     Raises:
         RankError: naming the rank that failed first, and why.
+        Exception: what `events` raised; the ranks have stopped and saved then.
     """
     folder = Path(tempfile.mkdtemp(prefix="ranks-"))
     task = folder / "task.json"
@@ -81,6 +82,8 @@ def train_on_devices(
                 elastic_launch(launch, sys.executable)("-m", RANK, str(task))
             except ChildFailedError as error:
                 raise RankError(_first_failure(error, devices)) from error
+        if follower.error is not None:
+            raise follower.error
         if follower.outcome is None:
             raise RankError("the main rank ended without a result; see its lines above")
         return follower.outcome
@@ -113,6 +116,7 @@ class Follower:
 
     def __init__(self, address: str, events: TrainingEvents, stop: StopFlag) -> None:
         self.outcome: Outcome | None = None
+        self.error: Exception | None = None  # the first that `events` raised
         self._address = address
         self._events = events
         self._stop = stop
@@ -148,9 +152,15 @@ class Follower:
 
     def _take(self, kind: str, content: Any) -> None:
         if kind == "event":
-            name, arguments = content
-            getattr(self._events, name)(*arguments)
+            self._tell(*content)
         elif kind == "log":
             logging.getLogger(content.name).handle(content)
         else:
             self.outcome = Outcome(*content)
+
+    def _tell(self, name: str, arguments: tuple[Any, ...]) -> None:
+        try:
+            getattr(self._events, name)(*arguments)
+        except Exception as error:  # noqa: BLE001 (raised again once the ranks have ended)
+            self.error = self.error or error
+            self._stop.request(f"the app cannot follow: {error!r}")

@@ -67,9 +67,11 @@ def use_cpu_without_gpu(process: Any) -> None:
     """
     if torch.cuda.is_available():
         return
-    ranks = int(os.environ.get("CPU_RANKS", "1"))
+    ranks = os.environ.get("CPU_RANKS", "1")
+    if not ranks.isdecimal() or int(ranks) < 1:
+        raise ConfigError(f"CPU_RANKS = {ranks!r}: has to be a number of ranks, 1 or more")
     process.get_device = lambda: "cpu"
-    process.get_devices = lambda: ["cpu"] * ranks
+    process.get_devices = lambda: ["cpu"] * int(ranks)
     process.get_device_name = lambda: "CPU"
 
 

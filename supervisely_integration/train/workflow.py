@@ -114,7 +114,6 @@ def run_training(
         result, values = outcome.result, outcome.config
     else:
         result, values = DetSolver(cfg, events=events, stop_flag=stop).fit(), cfg.yaml_cfg
-    request.result_dir.mkdir(parents=True, exist_ok=True)
     if result.report is not None:
         shutil.copy2(result.report, request.result_dir)
     return ExperimentInfo.from_checkpoints(

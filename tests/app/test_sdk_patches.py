@@ -3,9 +3,11 @@
 import inspect
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
 
+from rtdetrv2_pytorch.src.misc.errors import ConfigError
 from supervisely_integration.train.coco import dataset_folders
 from tests.sdk import import_sdk
 
@@ -17,6 +19,8 @@ from supervisely.nn.benchmark.object_detection import benchmark, metric_provider
 from supervisely.nn.training import loggers, train_app  # noqa: E402 (imported in a thread above)
 from supervisely.nn.training.gui import classes_selector, gui, training_process  # noqa: E402
 from supervisely.project import project  # noqa: E402
+
+from supervisely_integration.train.sdk_patches import use_cpu_without_gpu  # noqa: E402
 
 BARE = train_app.TrainApp
 
@@ -36,6 +40,14 @@ def test_without_a_selector_the_device_is_a_gpu_whether_there_is_one_or_not():
     text = source(training_process.TrainingProcess.get_device)
     assert 'return "cuda:0"' in text
     assert "is_available" not in text
+
+
+@pytest.mark.parametrize("value", ["0", "two", "-1", ""])
+def test_a_number_of_ranks_that_is_none_is_refused_by_name(value, monkeypatch):
+    monkeypatch.setenv("CPU_RANKS", value)
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    with pytest.raises(ConfigError, match=f"CPU_RANKS = '{value}': .* 1 or more"):
+        use_cpu_without_gpu(SimpleNamespace())
 
 
 def test_tensorboard_is_started_by_its_bare_name():

@@ -86,3 +86,17 @@ def test_the_first_failure_is_reported(tmp_path, digits, ranks_environment, capl
         pytest.raises(RankError, match=r"rank \d \(cpu\): .*total_batch_size = 1: cannot be div"),
     ):
         train_on_devices(RECIPE, overrides, ["cpu", "cpu"], SilentEvents(), StopFlag())
+
+
+class Broken(SilentEvents):
+    """Cannot show an epoch."""
+
+    def epoch_finished(self, report):
+        raise ValueError(f"no bar for epoch {report.epoch}")
+
+
+def test_an_app_that_cannot_follow_says_why_and_the_ranks_save(tmp_path, digits, ranks_environment):
+    overrides = {**tiny_values(tmp_path / "out", digits), "epoches": 100}
+    with pytest.raises(ValueError, match="no bar for epoch 0"):
+        train_on_devices(RECIPE, overrides, ["cpu", "cpu"], Broken(), StopFlag())
+    assert (tmp_path / "out" / "last.pth").is_file()

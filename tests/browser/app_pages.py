@@ -56,10 +56,15 @@ class AppPage:
         return set(self.page.evaluate("(bar) => [...(window.seen[bar] ?? [])]", bar))
 
     def picture(self, name: str) -> None:
-        """Keep a screenshot of the whole page, and check that nothing makes it scroll sideways."""
+        """Keep a screenshot of the whole page, and check that nothing hangs over its edges."""
         SCREENSHOTS.mkdir(parents=True, exist_ok=True)
         self.page.screenshot(path=SCREENSHOTS / f"{name}.png", full_page=True)
         assert self.page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
+        end, bottom = self.page.evaluate(
+            "[document.documentElement.scrollHeight, document.body.getBoundingClientRect().bottom"
+            " + scrollY]"
+        )
+        assert end <= max(bottom + 1, self.page.viewport_size["height"])
 
 
 def unnamed_controls(page: Any) -> list[str]:

@@ -24,6 +24,8 @@ export class Documents {
     this.view = view; // { data, state, connection }
     this.base = {}; // what the app has
     this.pending = []; // patches until the next frame
+    this.isFetching = true; // until both documents are here, patches have nothing to fit on
+    this.isLate = false; // whether one came meanwhile
     this.wait_ms = FIRST_WAIT_MS;
   }
 
@@ -31,7 +33,8 @@ export class Documents {
     const address = new URL("sly/ws", document.baseURI);
     address.protocol = address.protocol.replace("http", "ws");
     const socket = new WebSocket(address);
-    socket.onopen = () => this.refresh().catch(() => socket.close());
+    this.reconnect = () => socket.close();
+    socket.onopen = () => this.refresh().catch(this.reconnect);
     socket.onmessage = (event) => this.receive(JSON.parse(event.data));
     socket.onclose = () => {
       this.view.connection = "lost";
@@ -43,13 +46,18 @@ export class Documents {
   /** Fetch both documents. What the user has set since the last event stays, unless the app changed it. */
   async refresh() {
     this.pending = [];
-    const fetched = await Promise.all(KINDS.map(fetchDocument));
-    const known = this.base.data;
-    // Another process of the app has other widgets: its page is another one, too.
-    if (known && Object.keys(fetched[0]).some((key) => !(key in known))) return location.reload();
-    KINDS.forEach((kind, i) => this.take(kind, fetched[i]));
-    this.view.connection = "open";
-    this.wait_ms = FIRST_WAIT_MS;
+    this.isFetching = true;
+    do {
+      this.isLate = false;
+      const fetched = await Promise.all(KINDS.map(fetchDocument));
+      const known = this.base.data;
+      // Another process of the app has other widgets: its page is another one, too.
+      if (known && Object.keys(fetched[0]).some((key) => !(key in known))) return location.reload();
+      KINDS.forEach((kind, i) => this.take(kind, fetched[i]));
+      this.view.connection = "open";
+      this.wait_ms = FIRST_WAIT_MS;
+    } while (this.isLate); // a change may overtake the answer that lacks it
+    this.isFetching = false;
   }
 
   take(kind, fetched) {
@@ -60,7 +68,10 @@ export class Documents {
   }
 
   receive(message) {
-    if (!this.base.data) return; // it is being fetched
+    if (this.isFetching) {
+      this.isLate = true;
+      return;
+    }
     if (!this.pending.length) requestAnimationFrame(() => this.flush());
     this.pending.push(message);
   }
@@ -71,7 +82,7 @@ export class Documents {
     for (const kind of KINDS) {
       const patch = messages.flatMap((message) => message[kind] ?? []);
       if (!patch.length) continue;
-      if (!this.apply(kind, patch, this.base)) return this.refresh().catch(() => {});
+      if (!this.apply(kind, patch, this.base)) return this.refresh().catch(this.reconnect);
       this.apply(kind, patch, this.view);
     }
   }

@@ -2,6 +2,7 @@
 
 import re
 
+import pytest
 import torch
 from PIL import Image
 
@@ -48,3 +49,14 @@ def test_the_serving_page_says_what_there_is():
     assert set(links) <= titles
     for name in re.findall(r"\]\(([\w.]+\.yaml)\)", page):
         assert (paths.SERVE / name).is_file()
+
+
+@pytest.mark.parametrize(("app", "number"), [(paths.TRAIN, 4), (paths.SERVE, 2)])
+def test_the_steps_are_shown_in_small_pictures_that_are_described(app, number):
+    page = (app / "README.md").read_text(encoding="utf-8")
+    shown = re.findall(r'<img src="(\.\.[^"]+)" width="\d+" alt="([^"]+)"/>', page)
+    assert len(shown) == number
+    assert page.count('<img src="..') == number
+    for address, description in shown:
+        assert (app / address).stat().st_size < 120_000
+        assert len(description) > 40

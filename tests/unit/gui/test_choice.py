@@ -1,27 +1,6 @@
-import http.server
-import threading
-
 import pytest
 
 from supervisely_integration.gui.choice import is_local, is_reachable, needs_own_page
-
-
-@pytest.fixture
-def web(tmp_path):
-    """A web server of one file."""
-    (tmp_path / "bundle.js").write_text("1")
-
-    class Quiet(http.server.SimpleHTTPRequestHandler):
-        def __init__(self, *args):
-            super().__init__(*args, directory=tmp_path)
-
-        def log_message(self, *args):
-            """Say nothing."""
-
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Quiet) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        yield f"http://127.0.0.1:{server.server_port}"
-        server.shutdown()
 
 
 @pytest.mark.parametrize(
@@ -39,14 +18,16 @@ def test_others_are_not(address):
     assert not is_local(address)
 
 
-def test_a_file_is_reachable_only_if_it_is_there(web):
+def test_a_file_is_reachable_only_if_it_is_there(web, tmp_path):
+    (tmp_path / "bundle.js").touch()
     assert is_reachable(f"{web}/bundle.js")
     assert not is_reachable(f"{web}/other.js")
     assert not is_reachable("http://127.0.0.1:9/bundle.js")
     assert not is_reachable("http://no-such-host.invalid/bundle.js")
 
 
-def test_the_platform_keeps_its_page_while_its_scripts_can_be_had(web):
+def test_the_platform_keeps_its_page_while_its_scripts_can_be_had(web, tmp_path):
+    (tmp_path / "bundle.js").touch()
     platform = "https://app.supervisely.com"
     assert not needs_own_page(platform, f"{web}/bundle.js")
     assert needs_own_page(platform, f"{web}/other.js")

@@ -43,6 +43,14 @@ def test_the_last_lines_are_kept_and_none_is_endless(monkeypatch):
     assert lines[-1]["text"] == "x" * log_window._LONGEST
 
 
+def test_a_line_that_cannot_be_formatted_does_not_end_what_logs_it(capsys):
+    window, log = filled("one")
+    log.warning("%d images", "no number")
+    log.warning("two")
+    assert [line["text"] for line in window.lines()] == ["one", "two"]
+    assert "--- Logging error ---" in capsys.readouterr().err
+
+
 def test_steps_of_a_bar_are_no_lines():
     window, _ = filled("progress", event_type=EventType.PROGRESS)
     assert window.lines() == []

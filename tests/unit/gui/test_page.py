@@ -89,6 +89,21 @@ def test_a_platform_keeps_its_page_if_there_is_no_other(server, monkeypatch, tmp
     assert TestClient(server).get("/").json() == "platform"
 
 
+def test_an_address_may_lack_its_scheme_as_the_sdk_allows(
+    server, built, web, tmp_path, monkeypatch
+):
+    monkeypatch.setenv("SERVER_ADDRESS", f"{web.removeprefix('http://')}/")
+    picture = tmp_path / "page" / "thumbnails" / "7"
+    picture.parent.mkdir(parents=True)
+    picture.write_bytes(b"picture")
+    assert page.serve_own_page(server)
+    client = TestClient(server)
+    text = client.get("/").text
+    assert f'data-instance="{web}"' in text
+    assert f'data-instance-page="{web}/?token={SECRET}"' in text
+    assert client.get("/gui/pictures/7").content == b"picture"
+
+
 def test_the_log_is_served_and_an_instance_that_is_gone_is_said(server, built):
     assert page.serve_own_page(server)
     sly.logger.info("a line for the window")

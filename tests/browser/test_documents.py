@@ -1,0 +1,93 @@
+"""What the page knows of its app, whatever comes between a question and its answer."""
+
+import asyncio
+import threading
+
+import pytest
+import uvicorn
+from starlette.applications import Starlette
+from starlette.responses import HTMLResponse, JSONResponse
+from starlette.routing import Mount, Route, WebSocketRoute
+from starlette.staticfiles import StaticFiles
+
+from supervisely_integration.gui.libraries import PACKAGES, WEB, missing_libraries
+
+pytestmark = [
+    pytest.mark.browser,
+    pytest.mark.skipif(bool(missing_libraries()), reason="no page libraries: make page"),
+]
+PAGE = """<!doctype html><link rel="icon" href="data:,">
+<script src="./packages/fast-json-patch/dist/fast-json-patch.min.js"></script>
+<script type="module">
+  import { Documents } from "./web/documents.js";
+  window.view = { data: null, state: null };
+  window.documents = new Documents(window.view);
+  window.documents.connect();
+</script>"""
+
+
+class ChangingApp:
+    """Speaks the SDK's protocol; its data change once while a page waits for them."""
+
+    def __init__(self):
+        self.data = {"rows": ["first"], "status": "training"}
+        self.sockets = []
+        self.asked = 0
+        self.app = Starlette(
+            routes=[
+                Route("/", lambda request: HTMLResponse(PAGE)),
+                Route("/sly/data", self.send_data, methods=["POST"]),
+                Route("/sly/state", lambda request: JSONResponse({}), methods=["POST"]),
+                WebSocketRoute("/sly/ws", self.listen),
+                Mount("/packages", StaticFiles(directory=PACKAGES)),
+                Mount("/web", StaticFiles(directory=WEB)),
+            ]
+        )
+
+    async def listen(self, socket):
+        await socket.accept()
+        self.sockets.append(socket)
+        await socket.receive()
+
+    async def change(self, *patch):
+        for socket in self.sockets:
+            await socket.send_json({"data": patch})
+
+    async def send_data(self, request):
+        self.asked += 1
+        answer = JSONResponse(self.data)  # as it is now
+        if self.asked == 1:
+            self.data = {"rows": ["first", "second"], "status": "done"}
+            await self.change(
+                {"op": "add", "path": "/rows/1", "value": "second"},
+                {"op": "replace", "path": "/status", "value": "done"},
+            )
+            await asyncio.sleep(0.2)  # so that the change overtakes the answer
+        return answer
+
+
+@pytest.fixture
+def changing():
+    """The app, and its address."""
+    app = ChangingApp()
+    config = uvicorn.Config(app.app, port=0, log_level="warning", lifespan="off", ws="websockets")
+    server = uvicorn.Server(config)
+    thread = threading.Thread(target=server.run, daemon=True)
+    thread.start()
+    while not server.started:
+        thread.join(0.01)
+    app.address = "http://{}:{}".format(*server.servers[0].sockets[0].getsockname())
+    yield app
+    server.should_exit = True
+    thread.join(10)
+
+
+def test_a_change_that_overtakes_the_answer_is_not_lost(changing, new_page):
+    page = new_page()
+    page.goto(changing.address)
+    page.wait_for_function("window.view?.data?.status === 'done'")
+    assert page.evaluate("window.view.data.rows") == ["first", "second"]
+    assert page.evaluate("window.documents.base.data") == changing.data
+    assert page.evaluate("window.view.connection") == "open"
+    assert changing.asked == 2
+    page.goto("about:blank")  # or it would miss the app
