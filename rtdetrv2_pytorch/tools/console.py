@@ -1,237 +1,184 @@
-"""What people see in a terminal: a live line while it works, a line per epoch, tables.
+"""How every command speaks to people: headlines, details, one live line, tables, paths, errors.
 
-Where the output is no terminal there is no live line, and the log's lines take its place.
+In a terminal there are colours, and a line that moves while something takes its time. Elsewhere
+there is neither: what is printed are short plain lines, as a log wants them.
 """
 
-import logging
-import math
+import os
 from pathlib import Path
 
+from rich import box
 from rich.console import Console
-from rich.logging import RichHandler
 from rich.markup import escape
+from rich.padding import Padding
 from rich.progress import (
     BarColumn,
+    DownloadColumn,
     MofNCompleteColumn,
     Progress,
-    TaskID,
+    ProgressColumn,
+    Task,
     TextColumn,
 )
-from rich.table import Table
+from rich.table import Column, Table
+from rich.text import Text
 
-from ..src.data.evaluator import Evaluation
-from ..src.misc.distributed import MainRankFilter
-from ..src.misc.errors import ConfigError, RTDETRError
 from ..src.misc.text import printable
-from ..src.solver.events import EpochReport, FitResult, SilentEvents, StepReport, TrainingPlan
 
-logger = logging.getLogger(__name__)
-
-LOG_FILE = "train.log"
+_BAR_WIDTH = 20
 
 
-def set_up_logging(console: Console, *, debug: bool = False) -> None:
-    """Show warnings in a terminal, all lines elsewhere; a file gets everything later."""
-    level = logging.WARNING if console.is_terminal and not debug else logging.INFO
-    handler: logging.Handler
+def open_console(*, stderr: bool = False) -> Console:
+    """Where a command prints; sentences are broken between words by a terminal only."""
+    console = Console(stderr=stderr, highlight=False)
+    console.soft_wrap = not console.is_terminal
+    return console
+
+
+def print_headline(console: Console, what: str, about: str = "") -> None:
+    """Say what is done next, and on what."""
+    console.print(f"[bold]{escape(what)}[/] {escape(printable(about))}".rstrip())
+
+
+def print_detail(console: Console, line: str) -> None:
+    """A line that belongs to the headline above it."""
+    text = escape(printable(line))
     if console.is_terminal:
-        handler = RichHandler(console=console, show_path=False, show_time=False)
+        console.print(Padding(f"[dim]{text}[/]", (0, 0, 0, 2), expand=False))
     else:
-        handler = logging.StreamHandler()
-        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
-    handler.setLevel(level)
-    handler.addFilter(MainRankFilter())
-    root = logging.getLogger()
-    root.setLevel(logging.INFO)
-    root.handlers = [handler]
-    logging.captureWarnings(True)
+        console.print(f"  {text}")
 
 
-def log_to_file(folder: Path) -> None:
-    """Write every line of the log to a file of the run, too.
-
-    Raises:
-        ConfigError: if the folder cannot be written.
-    """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        handler = logging.FileHandler(folder / LOG_FILE, encoding="utf-8")
-    except OSError as error:
-        raise ConfigError(
-            f"output_dir = {str(folder)!r}: cannot be written ({error.strerror}); choose another"
-        ) from error
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s %(message)s"))
-    handler.addFilter(MainRankFilter())
-    logging.getLogger().addHandler(handler)
+def print_notice(console: Console, line: str) -> None:
+    """Something that people may want to act on."""
+    console.print(escape(printable(line)), style="yellow")
 
 
-def print_error(error: RTDETRError) -> None:
-    """Say in one sentence what went wrong; the log gets where."""
-    logger.debug("failed", exc_info=error)
-    console = Console(stderr=True, soft_wrap=True, highlight=False)
-    console.print(f"[bold red]{type(error).__name__}[/]: {escape(printable(str(error)))}")
-
-
-def print_path(console: Console, path: Path) -> None:
+def print_path(console: Console, path: Path | str) -> None:
     """Say where something is: alone on its line, whole, to be copied or clicked."""
-    console.print(escape(printable(str(path))), soft_wrap=True, highlight=False)
+    console.print(escape(printable(str(path))), soft_wrap=True)
 
 
-class ConsoleProgress(SilentEvents):
-    """Shows a training in a terminal; elsewhere it prints the result only.
+def print_error(
+    name: str, message: str, *, log: Path | None = None, go_on: str | None = None
+) -> None:
+    """The one form of errors.
 
     Args:
-        console: where to print.
+        name: kind of the error.
+        message: one sentence, with the remedy.
+        log: file that knows more.
+        go_on: command that goes on from here.
+    """
+    console = open_console(stderr=True)
+    console.print(f"[bold red]{escape(name)}[/]: {escape(printable(message))}")
+    for title, line in (("The log:", log), ("Go on with:", go_on)):
+        if line is not None:
+            console.print(title)
+            print_path(console, str(line))
+
+
+def result_table(console: Console, title: str) -> Table:
+    """A table without columns yet: lines across in a terminal, elsewhere only what is in it."""
+    return Table(
+        title=title,
+        title_justify="left",
+        title_style="bold",
+        box=box.HORIZONTALS if console.is_terminal else None,
+        pad_edge=False,
+    )
+
+
+class LiveLine:
+    """A line that says what is going on and how far it is; nothing where there is no terminal.
+
+    As a context manager it is gone at the end. Lines printed meanwhile appear above it.
+
+    Args:
+        console: that prints in the meantime.
     """
 
     def __init__(self, console: Console) -> None:
-        self.console = console
+        is_first = os.environ.get("RANK", "0") == "0"  # ranks share a terminal
         self._progress = Progress(
-            TextColumn("[bold]{task.description}"),
-            BarColumn(bar_width=24),
-            MofNCompleteColumn(),
-            TextColumn("{task.fields[details]}"),
+            TextColumn(
+                "{task.description}", style="bold", markup=False, table_column=Column(no_wrap=True)
+            ),
+            BarColumn(bar_width=_BAR_WIDTH, table_column=Column(no_wrap=True)),
+            _Amount(table_column=Column(no_wrap=True)),
+            _Details(),  # the one that is cut where a terminal is narrow
             console=console,
             transient=True,
-            disable=not console.is_terminal,
+            disable=not (console.is_interactive and is_first),
         )
-        self._task: TaskID | None = None
-        self._epochs = 0
+        self._what: tuple[str, int | None] | None = None
 
-    def __enter__(self) -> "ConsoleProgress":
-        """Show the bars from now on, without a training."""
+    def __enter__(self) -> "LiveLine":
         self._progress.start()
         return self
 
     def __exit__(self, *error: object) -> None:
         self.close()
 
-    def train_started(self, plan: TrainingPlan) -> None:
-        """Say what will happen."""
-        self._epochs = plan.epochs
-        if not self.console.is_terminal:
+    def show(
+        self,
+        what: str,
+        done: int = 0,
+        total: int | None = None,
+        *,
+        details: str = "",
+        in_bytes: bool = False,
+    ) -> None:
+        """Say what is done.
+
+        Args:
+            what: is done; another one begins a new bar.
+            done: how much of it, in things or bytes.
+            total: how much there is; None if nobody knows: then its time is shown.
+            details: for the end of the line; default: the time that is left.
+            in_bytes: whether `done` and `total` are bytes.
+        """
+        details = printable(details)
+        if self._what == (what, total):
+            (task,) = self._progress.task_ids
+            self._progress.update(task, completed=done, details=details)
             return
-        size = f"{plan.image_size_hw[0]}x{plan.image_size_hw[1]}" if plan.image_size_hw else "?"
-        self.console.print(
-            f"[bold]Training[/] on {plan.num_train_images} images, evaluating on "
-            f"{plan.num_val_images}; {len(plan.class_names)} classes: "
-            f"{', '.join(plan.class_names[:12])}{', ...' if len(plan.class_names) > 12 else ''}"
+        self._what = (what, total)
+        for task in self._progress.task_ids:
+            self._progress.remove_task(task)
+        self._progress.add_task(
+            printable(what), total=total, completed=done, in_bytes=in_bytes, details=details
         )
-        self.console.print(
-            f"{plan.epochs} epochs of {plan.steps_per_epoch} steps, batch {plan.batch_size}, "
-            f"{size} pixels (height x width), {plan.precision} on {plan.device}"
-        )
-        for line in plan.schedule:
-            self.console.print(f"  {line}", style="dim")
-        if plan.changes:
-            self.console.print("Changed to fit this run:")
-            for line in plan.changes:
-                self.console.print(f"  {line}", style="dim", highlight=False)
-        self.console.print(f"Output: {plan.output_dir}\n", highlight=False)
         self._progress.start()
 
-    def epoch_started(self, epoch: int, num_steps: int) -> None:
-        """Begin a bar."""
-        self._new_task(f"epoch {epoch + 1}/{self._epochs}", num_steps)
-
-    def step_finished(self, report: StepReport) -> None:
-        """Move the bar."""
-        if self._task is not None:
-            share = 100 * report.data_s / report.step_s if report.step_s else 0.0
-            self._progress.update(
-                self._task,
-                completed=report.step + 1,
-                details=(
-                    f"loss {report.loss:.3f}  lr {report.lr:.1e}  {report.images_per_s:.1f} img/s  "
-                    f"waiting for data {share:.0f} %  {_clock(report.eta_s)} left"
-                ),
-            )
-
-    def evaluation_step_finished(self, step: int, num_steps: int) -> None:
-        """Show the evaluation as a bar of its own."""
-        if step == 1:
-            self._new_task("evaluating", num_steps)
-        if self._task is not None:
-            self._progress.update(self._task, completed=step)
-
-    def epoch_finished(self, report: EpochReport) -> None:
-        """Print the epoch's result."""
-        if not self.console.is_terminal:
-            return
-        stats = report.evaluation.stats
-        best = "  [green]best so far[/]" if report.is_best else ""
-        self.console.print(
-            f"epoch {report.epoch + 1:>3}/{self._epochs}  AP {stats['AP']:.3f}  "
-            f"AP50 {stats['AP50']:.3f}  loss {report.train_loss:.3f}  "
-            f"val loss {report.evaluation.loss:.3f}  {report.images_per_s:.1f} img/s  "
-            f"{_clock(report.train_s + report.eval_s)}{best}",
-            highlight=False,
-        )
-        self.console.print(f"  {report.verdict}", style="dim", highlight=False)
-        for name in report.skipped_images:
-            self.console.print(f"  image not used: {name}", style="yellow", markup=False)
-        if report.skipped_steps:
-            self.console.print(f"  {report.skipped_steps} steps skipped", style="yellow")
-
-    def train_finished(self, result: FitResult) -> None:
-        """Print what came out."""
-        self.close()
-        if result.stopped:
-            self.console.print(f"\nStopped after epoch {result.last_epoch + 1}: {result.stopped}")
-        if result.best is not None:
-            self.console.print()
-            print_metrics(self.console, result.best, f"Best: epoch {result.best_epoch + 1}")
-        if result.confirmed is not None:
-            self.console.print(
-                f"best.pth loaded again: AP {result.confirmed.stats['AP']:.4f}", highlight=False
-            )
-        for name, path in result.checkpoints.items():
-            self.console.print(f"{name:>15}  {path}", highlight=False, markup=False)
-
     def close(self) -> None:
-        """Remove the bars; safe to call twice."""
+        """Remove the line; safe to call twice."""
         self._progress.stop()
 
-    def _new_task(self, description: str, total: int) -> None:
-        if self._task is not None:
-            self._progress.remove_task(self._task)
-        self._task = self._progress.add_task(description, total=total, details="")
+
+class _Amount(ProgressColumn):
+    """How much is done, or how long it has been going on."""
+
+    def render(self, task: Task) -> Text:
+        if task.total is None:
+            return Text(clock(task.elapsed or 0.0))
+        if task.fields["in_bytes"]:
+            return DownloadColumn().render(task)
+        return MofNCompleteColumn().render(task)
 
 
-def print_metrics(console: Console, evaluation: Evaluation, title: str) -> None:
-    """Print metrics of all classes as a table."""
-    table = Table(title=title, title_justify="left", title_style="bold")
-    table.add_column("class")
-    for name in ("boxes", "AP", "AP50", "best threshold", "F1 there"):
-        table.add_column(name, justify="right")
-    for c in evaluation.classes:
-        table.add_row(
-            c.name,
-            str(c.num_boxes),
-            _number(c.ap),
-            _number(c.ap50),
-            _number(c.best.threshold),
-            _number(c.best.f1),
-        )
-    stats, best = evaluation.stats, evaluation.best
-    table.add_section()
-    table.add_row(
-        "all",
-        str(sum(c.num_boxes for c in evaluation.classes)),
-        _number(stats["AP"]),
-        _number(stats["AP50"]),
-        _number(best.threshold),
-        _number(best.f1),
-        style="bold",
-    )
-    console.print(table)
+class _Details(ProgressColumn):
+    """What the command says of it, or how long it will go on."""
+
+    def render(self, task: Task) -> Text:
+        text = task.fields["details"]
+        if not text and task.time_remaining is not None:
+            text = f"{clock(task.time_remaining)} left"
+        return Text(text, no_wrap=True, overflow="ellipsis")
 
 
-def _number(value: float) -> str:
-    return "-" if math.isnan(value) or value < 0 else f"{value:.3f}"
-
-
-def _clock(seconds: float) -> str:
+def clock(seconds: float) -> str:
+    """A time as people read it: 1:05, 2:00:10."""
     minutes, seconds = divmod(int(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02d}:{seconds:02d}" if hours else f"{minutes}:{seconds:02d}"

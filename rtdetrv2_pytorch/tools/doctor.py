@@ -2,26 +2,25 @@
 
 import argparse
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from rich.table import Table
 
 from ..src.data.layouts import Splits, find_splits
 from ..src.doctor.cache import default_folder
-from ..src.doctor.examination import OnProgress, Options, SplitFiles, examine
+from ..src.doctor.examination import Options, SplitFiles, examine
 from ..src.doctor.finding import Severity
 from ..src.doctor.page import write_page
 from ..src.doctor.report import DataReport
-from ..src.misc.errors import ConfigError, RTDETRError
-from ..src.misc.text import printable
-from .console import print_error, set_up_logging
+from ..src.misc.errors import ConfigError
+from .command import run_command
+from .console import LiveLine, print_headline, print_notice, print_path, result_table
+from .run_log import RunLog
 
 _STYLES = {Severity.ERROR: "bold red", Severity.WARNING: "yellow", Severity.NOTE: "cyan"}
+LOG_FILE = "doctor.log"
 _EXAMPLES = """
 examples:
   python -m rtdetrv2_pytorch.tools.doctor --data my_coco_folder
@@ -79,24 +78,9 @@ def _positive(text: str) -> int:
     return int(text)
 
 
-@contextmanager
-def _progress_bar(console: Console) -> Iterator[OnProgress]:
-    columns = (
-        TextColumn("examining images"),
-        BarColumn(bar_width=24),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-    )
-    with Progress(
-        *columns, console=console, transient=True, disable=not console.is_terminal
-    ) as progress:
-        task = progress.add_task("", total=None)
-        yield lambda done, total: progress.update(task, completed=done, total=total)
-
-
 def print_report(console: Console, report: DataReport) -> None:
     """Print counts, and a line per kind of finding."""
-    counts = Table(title="Counts", title_justify="left", title_style="bold")
+    counts = result_table(console, "Counts")
     counts.add_column("split")
     for name in ("images", "used", "skipped", "boxes", "used", "clipped", "skipped"):
         counts.add_column(name, justify="right")
@@ -106,9 +90,14 @@ def print_report(console: Console, report: DataReport) -> None:
         numbers += [boxes.given, boxes.used, split.clipped, boxes.skipped]
         counts.add_row(split.name, *map(str, numbers))
     console.print(counts)
+    if not console.is_terminal:
+        for line in report.lines():
+            console.print(escape(line))
+        return
     groups = report.groups()
     if groups:
-        table = Table(title="Findings", title_justify="left", title_style="bold", show_lines=True)
+        table = result_table(console, "Findings")
+        table.show_lines = True
         table.add_column("trainer")
         table.add_column("", justify="right")
         table.add_column("what", ratio=2)
@@ -123,46 +112,49 @@ def print_report(console: Console, report: DataReport) -> None:
             )
         console.print(table)
     style = "bold red" if report.refusals else "bold green"
-    console.print(escape(report.verdict()), style=style, highlight=False)
+    console.print(escape(report.verdict()), style=style)
 
 
 def examine_folder(
-    console: Console, name: str, splits: Splits, options: Options, output: Path
-) -> DataReport:
-    """Examine with a progress bar, write both reports and say where they are.
+    console: Console, line: LiveLine, name: str, splits: Splits, options: Options, output: Path
+) -> tuple[DataReport, list[Path]]:
+    """Examine, and write both reports.
 
     Args:
         console: where to print; the tables are the caller's.
+        line: shows how far it is.
         name: of the data set.
         splits: its files.
         options: see `Options`.
         output: folder for the reports; made if needed.
 
+    Returns:
+        What was found, and the files that say it.
+
     Raises:
         ConfigError: if the folder cannot be written.
     """
-    with _progress_bar(console) as tell:
-        report = examine(
-            name,
-            SplitFiles("train", splits.train.ann_file, splits.train.img_folder),
-            SplitFiles("val", splits.val.ann_file, splits.val.img_folder),
-            options,
-            on_progress=tell,
-        )
-    for path in _write(report, output):
-        console.print(escape(printable(str(path))), soft_wrap=True, highlight=False)
-    return report
+    print_headline(console, "Examining", name)
+    report = examine(
+        name,
+        SplitFiles("train", splits.train.ann_file, splits.train.img_folder),
+        SplitFiles("val", splits.val.ann_file, splits.val.img_folder),
+        options,
+        on_progress=lambda done, total: line.show("examining images", done, total),
+    )
+    line.show("writing the data report")
+    return report, _write(report, output)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run; returns the exit status."""
     args = parse_arguments(argv)
-    console = Console(highlight=False)
-    set_up_logging(console)
-    try:
+
+    def examine_data(console: Console, log: RunLog) -> int:
         splits = find_splits(args.data)
+        log.open_in(args.output, LOG_FILE, option="--output")
         if splits.note:
-            console.print(escape(splits.note), style="yellow")
+            print_notice(console, splits.note)
         options = Options(
             size_hw=args.size,
             num_queries=args.queries,
@@ -170,14 +162,14 @@ def main(argv: Sequence[str] | None = None) -> int:
             cache=None if args.no_cache else default_folder(),
         )
         name = args.data.name or str(args.data)
-        report = examine_folder(console, name, splits, options, args.output)
+        with LiveLine(console) as line:
+            report, paths = examine_folder(console, line, name, splits, options, args.output)
         print_report(console, report)
-    except RTDETRError as error:
-        print_error(error)
-        return 1
-    except KeyboardInterrupt:
-        return 130
-    return 1 if report.refusals else 0
+        for path in (*paths, args.output / LOG_FILE):
+            print_path(console, path)
+        return 1 if report.refusals else 0
+
+    return run_command(examine_data)
 
 
 def _write(report: DataReport, folder: Path) -> list[Path]:

@@ -1,21 +1,23 @@
 """What the export tools share: where the weights come from, what to compare on, how it is told."""
 
 import argparse
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from PIL import Image
 from rich.console import Console
-from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn
 
 from ..src.data.layouts import find_splits
 from ..src.deploy.export import Source
 from ..src.deploy.parity import OnProgress, ParityReport
 from ..src.deploy.samples import Samples, given_samples, validation_samples
-from ..src.misc.errors import ConfigError, RTDETRError
-from .console import print_error, set_up_logging
+from ..src.misc.errors import ConfigError
+from .command import run_command
+from .console import LiveLine, print_detail, print_headline, print_path
+from .run_log import RunLog
+
+LOG_FILE = "export.log"
+_KINDS = {".onnx": "ONNX", ".engine": "TensorRT"}
 
 
 def make_parser(name: str, description: str, examples: str) -> argparse.ArgumentParser:
@@ -96,42 +98,27 @@ def _image_files(path: Path) -> list[Path]:
     return files
 
 
-@contextmanager
-def _progress_bar(console: Console) -> Iterator[OnProgress]:
-    """A line that says what is done, with a bar while images are compared."""
-    columns = (
-        SpinnerColumn(),
-        TextColumn("{task.description}"),
-        BarColumn(bar_width=24),
-        MofNCompleteColumn(),
-    )
-    with Progress(*columns, console=console, transient=True) as progress:
-        task = progress.add_task("", total=None)
-
-        def tell(what: str, done: int, total: int) -> None:
-            progress.update(task, description=what, completed=done, total=total or None)
-
-        yield tell
-
-
 def run(
     args: argparse.Namespace,
     suffix: str,
     export: Callable[[Source, Path, OnProgress], ParityReport],
 ) -> int:
-    """Export with a progress bar; returns the exit status."""
-    console = Console(soft_wrap=True, highlight=False)
-    set_up_logging(console)
-    try:
+    """Export, and say how it compares; returns the exit status."""
+
+    def body(console: Console, log: RunLog) -> int:
         output = _output(args, suffix)
-        with _progress_bar(console) as tell:
-            report = export(_source(args), output, tell)
-    except RTDETRError as error:
-        print_error(error)
-        return 1
-    except KeyboardInterrupt:
-        return 130
-    if console.is_terminal:  # elsewhere it is in the log
-        console.print(escape(str(report)))
-    console.print(f"{escape(str(output))}  {output.stat().st_size / 1e6:.1f} MB")
-    return 0
+        log.open_in(output.parent, LOG_FILE, option="--output")
+        print_headline(console, "Exporting", f"{args.resume} to {_KINDS[suffix]}")
+        with LiveLine(console) as line:
+            source = _source(args)
+            report = export(
+                source, output, lambda what, done, total: line.show(what, done, total or None)
+            )
+        if console.is_terminal:  # elsewhere it is in the log
+            print_detail(console, str(report))
+        print_detail(console, f"{output.stat().st_size / 1e6:.1f} MB")
+        for path in (output, output.parent / LOG_FILE):
+            print_path(console, path)
+        return 0
+
+    return run_command(body)

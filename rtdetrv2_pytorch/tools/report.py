@@ -12,15 +12,18 @@ from rich.console import Console
 from ..src.core import ConfigError, YAMLConfig
 from ..src.core.yaml_files import merge, merge_layers, parse_overrides, read_layers
 from ..src.data.layouts import find_splits
-from ..src.misc.errors import RTDETRError
 from ..src.report.training_report import REPORT, write_report
 from ..src.solver import DetSolver
 from ..src.solver.checkpointing import BEST, LAST
 from ..src.solver.det_solver import MODEL_CONFIG
 from ..src.solver.reporting import report_source
 from . import recipe
-from .console import ConsoleProgress, print_error, print_path, set_up_logging
+from .command import run_command
+from .console import LiveLine, print_headline, print_path
 from .options import add_update_option
+from .run_log import RunLog
+from .train import LOG_FILE
+from .training_view import TrainingFollower, print_metrics
 
 _EXAMPLES = """
 examples:
@@ -72,26 +75,26 @@ def _as_trained(run: Path) -> dict[str, Any]:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run; returns the exit status."""
     args = parse_arguments(argv)
-    console = Console(soft_wrap=True, highlight=False)
-    set_up_logging(console)
-    progress = ConsoleProgress(console)
-    try:
+
+    def make_report(console: Console, log: RunLog) -> int:
         cfg = _configure(args)
-        with progress:
-            evaluation = DetSolver(cfg, events=progress).val()
-        with console.status("writing the report"):
+        log.open_in(args.run, LOG_FILE, option="run")
+        print_headline(console, "Reporting", f"on {args.run}, its best weights evaluated again")
+        with LiveLine(console) as line:
+            line.show("preparing the network and the data")
+            evaluation = DetSolver(cfg, events=TrainingFollower(console, line)).val()
+            print_metrics(console, evaluation.as_dict(), "Best weights")
+            line.show("writing the report")
             source = report_source(cfg, args.run, evaluation)
-            path = write_report(replace(source, config=_as_trained(args.run)))
-    except RTDETRError as error:
-        print_error(error)
-        return 1
-    except OSError as error:
-        print_error(ConfigError(f"{args.run}: cannot be written ({error.strerror})"))
-        return 1
-    except KeyboardInterrupt:
-        return 130
-    print_path(console, path)
-    return 0
+            try:
+                path = write_report(replace(source, config=_as_trained(args.run)))
+            except OSError as error:
+                raise ConfigError(f"{args.run}: cannot be written ({error.strerror})") from error
+        for each in (path, args.run / LOG_FILE):
+            print_path(console, each)
+        return 0
+
+    return run_command(make_report)
 
 
 if __name__ == "__main__":

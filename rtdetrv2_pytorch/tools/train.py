@@ -18,13 +18,18 @@ from ..src.doctor.cache import default_folder
 from ..src.doctor.examination import Options
 from ..src.doctor.finding import Severity
 from ..src.misc import distributed
-from ..src.misc.errors import DatasetError, RTDETRError
+from ..src.misc.errors import DatasetError
 from ..src.solver import DetSolver
 from ..src.solver.det_solver import MODEL_CONFIG
 from . import recipe
-from .console import ConsoleProgress, log_to_file, print_error, print_metrics, set_up_logging
+from .command import run_command
+from .console import LiveLine, print_headline, print_notice, print_path
 from .doctor import examine_folder, print_report
 from .options import add_update_option
+from .run_log import RunLog
+from .training_view import TrainingFollower, print_metrics
+
+LOG_FILE = "train.log"
 
 _EXAMPLES = """
 examples:
@@ -80,7 +85,7 @@ def overrides_of(args: argparse.Namespace) -> dict[str, Any]:
     return merge(values, parse_overrides(args.update))
 
 
-def configure(args: argparse.Namespace, console: Console) -> YAMLConfig:
+def configure(args: argparse.Namespace, console: Console, line: LiveLine) -> YAMLConfig:
     """Turn the command line into a checked configuration.
 
     With a configuration file, that file and the options decide. A resumed run brings its own.
@@ -93,14 +98,14 @@ def configure(args: argparse.Namespace, console: Console) -> YAMLConfig:
         args.config = beside if beside.is_file() else None
     if args.sample:
         folder = Path("data", "digits")
-        with console.status("making the sample data set"):
-            make_digits_dataset(folder)
+        line.show("making the sample data set")
+        make_digits_dataset(folder)
         args.data = folder
     if args.data is not None:
         splits = find_splits(args.data)
         overrides = merge(recipe.data_overrides(splits.train, splits.val), overrides)
         if splits.note:
-            console.print(splits.note, style="yellow")
+            print_notice(console, splits.note)
     if args.config is not None:
         return YAMLConfig(args.config, **overrides)
 
@@ -110,18 +115,21 @@ def configure(args: argparse.Namespace, console: Console) -> YAMLConfig:
     if "output_dir" not in overrides and not args.sample:
         overrides["output_dir"] = str(Path("output", args.data.resolve().name))
     if not (args.tuning or args.resume):
+        line.show("looking for weights to start from")
         chosen, told = recipe.initial_weights()
-        console.print(told)
+        print_notice(console, told)
         overrides = merge(chosen, overrides)
     device = str(overrides.get("device") or ("cuda" if torch.cuda.is_available() else "cpu"))
     if device == "cpu" and not args.test_only:
-        with console.status("timing a few steps to choose what fits this machine"):
-            overrides, told = recipe.fit_to_cpu(config, overrides)
-        console.print(told)
+        line.show("timing a few steps to choose what fits this machine")
+        overrides, told = recipe.fit_to_cpu(config, overrides)
+        print_notice(console, told)
     return YAMLConfig(config, **overrides)
 
 
-def examine_data(args: argparse.Namespace, cfg: YAMLConfig, console: Console) -> None:
+def examine_data(
+    args: argparse.Namespace, cfg: YAMLConfig, console: Console, line: LiveLine
+) -> None:
     """Say what is wrong with the data before anything is trained on it.
 
     Raises:
@@ -134,9 +142,11 @@ def examine_data(args: argparse.Namespace, cfg: YAMLConfig, console: Console) ->
     )
     splits = find_splits(args.data)
     name = args.data.resolve().name
-    report = examine_folder(console, name, splits, options, cfg.output_dir)
+    report, paths = examine_folder(console, line, name, splits, options, cfg.output_dir)
     if any(group.kind.severity is not Severity.NOTE for group in report.groups()):
         print_report(console, report)
+    for path in paths:
+        print_path(console, path)
     if report.refusals:
         raise DatasetError(f"{report.refusals[0]}; {report.refusals[0].kind.remedy}")
 
@@ -144,37 +154,43 @@ def examine_data(args: argparse.Namespace, cfg: YAMLConfig, console: Console) ->
 def main(argv: Sequence[str] | None = None) -> int:
     """Run; returns the exit status."""
     args = parse_arguments(argv)
-    console = Console(soft_wrap=True)
-    set_up_logging(console)
-    progress = ConsoleProgress(console)
-    try:
-        cfg = configure(args, console)
-        log_to_file(cfg.output_dir)
-        is_first = os.environ.get("RANK", "0") == "0"  # the others wait for it to start
-        if args.data and is_first and not (args.no_doctor or args.test_only or args.resume):
-            examine_data(args, cfg, console)
-        solver = DetSolver(cfg, events=progress)
-        if args.test_only:
-            evaluation = solver.val()
-            if distributed.is_main():
-                print_metrics(console, evaluation, "Validation")
-        else:
-            report = solver.fit().report
-            if report is not None:
-                console.print(f"{'report':>15}  {report}", highlight=False, markup=False)
-    except KeyboardInterrupt:
-        progress.close()
-        return 130
-    except Exception as error:
-        progress.close()
-        reported = distributed.report_failure(error)
-        if not isinstance(reported, RTDETRError):
-            raise
-        print_error(reported)
-        return 1
-    finally:
-        distributed.shutdown()
-    return 0
+
+    def train(console: Console, log: RunLog) -> int:
+        try:
+            with LiveLine(console) as line:
+                _train(args, console, log, line)
+        except Exception as error:
+            reported = distributed.report_failure(error)
+            if reported is error:
+                raise
+            raise reported from error
+        finally:
+            distributed.shutdown()
+        return 0
+
+    return run_command(train)
+
+
+def _train(args: argparse.Namespace, console: Console, log: RunLog, line: LiveLine) -> None:
+    cfg = configure(args, console, line)
+    log.open_in(cfg.output_dir, LOG_FILE, option="output_dir =")
+    is_first = os.environ.get("RANK", "0") == "0"  # the others wait for it to start
+    if args.data and is_first and not (args.no_doctor or args.test_only or args.resume):
+        examine_data(args, cfg, console, line)
+    line.show("preparing the network and the data")
+    solver = DetSolver(cfg, events=TrainingFollower(console, line))
+    if args.test_only:
+        if distributed.is_main():
+            print_headline(console, "Evaluating", str(args.resume or args.tuning))
+        evaluation = solver.val()
+        if distributed.is_main():
+            print_metrics(console, evaluation.as_dict(), "Validation")
+    else:
+        report = solver.fit().report
+        if report is not None:
+            print_path(console, report)
+    if distributed.is_main():
+        print_path(console, cfg.output_dir / LOG_FILE)
 
 
 if __name__ == "__main__":

@@ -15,9 +15,10 @@ from typing import Any
 import httpx
 
 from ..paths import DEMO, ROOT, TRAIN
+from .app_log import AppError, AppLog
 from .ecosystem import training_app
 
-_STOP_SIGNAL = signal.SIGTERM  # what `docker stop` sends
+STOP_SIGNAL = signal.SIGTERM  # what `docker stop` sends
 
 
 def free_port() -> int:
@@ -105,7 +106,8 @@ class AppProcess:
         if app_state is not None:
             variables["modal.state.guiState"] = json.dumps(app_state)
         _bring_demo(data_dir)
-        self._log = self.log_file.open("ab")
+        self._output = self.log_file.open("ab")
+        self.app_log = AppLog(self.log_file, self._output.tell())
         self.process = subprocess.Popen(
             [
                 *(sys.executable, "-m", "uvicorn", f"main:{variable}.app"),
@@ -114,7 +116,7 @@ class AppProcess:
             ],
             cwd=data_dir,
             env={**os.environ, **variables, **(environment or {})},
-            stdout=self._log,
+            stdout=self._output,
             stderr=subprocess.STDOUT,
             start_new_session=True,
         )
@@ -129,20 +131,18 @@ class AppProcess:
         """Wait until the page answers.
 
         Raises:
-            RuntimeError: with the end of its log, if the app ends before that, or takes too long.
+            AppError: if the app ends before that, or takes too long.
         """
         deadline = time.monotonic() + timeout_s
         while time.monotonic() < deadline:
             if self.process.poll() is not None:
-                raise RuntimeError(
-                    f"the app ended with code {self.process.returncode}:\n{self.log_tail()}"
-                )
+                raise self.app_log.failure(self.process.returncode)
             try:
                 if httpx.get(f"{self.address}/livez", timeout=5).status_code == 200:
                     return
             except httpx.TransportError:
                 time.sleep(0.2)
-        raise RuntimeError(f"the app is not ready after {timeout_s:.0f} s:\n{self.log_tail()}")
+        raise AppError(f"the app is not ready after {timeout_s:.0f} s", self.log_file)
 
     def wait(self, timeout_s: float | None = None) -> int:
         """Wait for the end; returns the exit code."""
@@ -151,14 +151,14 @@ class AppProcess:
     def stop(self) -> None:
         """Ask for an end, as `docker stop` does."""
         if self.process.poll() is None:
-            self.process.send_signal(_STOP_SIGNAL)
+            self.process.send_signal(STOP_SIGNAL)
 
     def kill(self) -> None:
         """End the app and all that it started, at once."""
         if self.process.poll() is None or self._is_group_alive():
             os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait()
-        self._log.close()
+        self._output.close()
 
     def _is_group_alive(self) -> bool:
         try:
@@ -166,8 +166,3 @@ class AppProcess:
         except ProcessLookupError:
             return False
         return True
-
-    def log_tail(self, lines: int = 30) -> str:
-        """The last lines that the app wrote."""
-        text = self.log_file.read_text(encoding="utf-8", errors="replace")
-        return "\n".join(text.splitlines()[-lines:])

@@ -9,31 +9,34 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    DownloadColumn,
-    MofNCompleteColumn,
-    Progress,
-    TimeRemainingColumn,
+from rtdetrv2_pytorch.src.misc.errors import ConfigError, RTDETRError
+from rtdetrv2_pytorch.tools.console import (
+    LiveLine,
+    open_console,
+    print_detail,
+    print_error,
+    print_headline,
+    print_notice,
+    print_path,
 )
+from rtdetrv2_pytorch.tools.run_log import RunLog
 
-from rtdetrv2_pytorch.src.misc.errors import RTDETRError
-
+from .app_log import AppError
 from .copying import plan_copy
 from .faults import KINDS, Fault
 from .instance import LOOPBACK, LocalInstance
 from .serve_options import add_serve_arguments
-from .storage.errors import StoreError
+from .storage.errors import InvalidRequestError, StoreError
 from .store import TEAM_ID, Store
 from .train_options import add_train_arguments
 
 DEFAULT_ROOT = Path("app_data") / "instance"
 DEFAULT_PORT = 8765
 _PROGRESS_FROM_BYTES = 8 << 20
+_LOG_FILE = "instance.log"
 _LOOPBACK_HOSTS = (LOOPBACK, "localhost", "::1")
 
-Command = Callable[[argparse.Namespace], int]
+Command = Callable[[argparse.Namespace, RunLog], int]
 
 
 def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:
@@ -57,27 +60,28 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; returns the exit code."""
     options = parse_arguments(arguments)
-    logging.basicConfig(level=os.environ.get("LOG_LEVEL", "WARNING").upper())
     run: Command = options.run
-    try:
-        code = run(options)
-        sys.stdout.flush()  # here, where a reader that is gone is no error
-        return code
-    except (StoreError, RTDETRError, RuntimeError) as error:
-        return _fail(str(error))
-    except BrokenPipeError:  # `ls | head` has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
-    except OSError as error:
-        return _fail(f"{error.filename or options.root}: {error.strerror or error}")
-    except sqlite3.Error as error:
-        return _fail(f"{options.root}: the database cannot be used ({error})")
-    except KeyboardInterrupt:
-        return 130
-
-
-def _fail(message: str) -> int:
-    print(f"error: {message}", file=sys.stderr)
+    level = logging.getLevelName(os.environ.get("LOG_LEVEL", "WARNING").upper())
+    with RunLog(open_console(), level=level) as log:
+        try:
+            code = run(options, log)
+            sys.stdout.flush()  # here, where a reader that is gone is no error
+            return code
+        except AppError as error:
+            print_error(error.name, str(error), log=error.log, go_on=error.go_on)
+        except (StoreError, RTDETRError, RuntimeError) as error:
+            print_error(type(error).__name__, str(error))
+        except BrokenPipeError:  # `ls | head` has seen enough
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        except OSError as error:
+            where = error.filename or options.root
+            print_error(type(error).__name__, f"{where}: {error.strerror or error}")
+        except sqlite3.Error as error:
+            name = type(error).__name__
+            print_error(name, f"{options.root}: the database cannot be used ({error})")
+        except KeyboardInterrupt:
+            print_notice(open_console(), "Interrupted.")
+            return 130
     return 1
 
 
@@ -101,22 +105,23 @@ def _add_up(commands: "Commands[argparse.ArgumentParser]") -> argparse.ArgumentP
     return parser
 
 
-def _up(options: argparse.Namespace) -> int:
+def _up(options: argparse.Namespace, log: RunLog) -> int:
     faults = [Fault.parse(text) for text in options.fault]
     instance = LocalInstance(options.root, options.host, options.port, faults=faults)
     try:
         instance.bind()
     except OSError as error:
-        return _fail(
+        raise ConfigError(
             f"cannot listen on {options.host}:{options.port} ({error.strerror}); "
             "use another --port, or --port 0 for a free one"
-        )
+        ) from error
     if options.host not in _LOOPBACK_HOSTS:
-        print(
+        print_notice(
+            open_console(stderr=True),
             f"warning: {options.host} can be reached from other machines, without encryption; "
             "whoever has the token can do everything",
-            file=sys.stderr,
         )
+    log.open(options.root / _LOG_FILE)
     print(f"address  {instance.address}")
     print(f"token    {instance.token}")
     print(f"page     {instance.page_address}", flush=True)
@@ -139,21 +144,22 @@ def _add_import(commands: "Commands[argparse.ArgumentParser]") -> argparse.Argum
     return parser
 
 
-def _import(options: argparse.Namespace) -> int:
+def _import(options: argparse.Namespace, log: RunLog) -> int:
     from .importers import import_folder  # the engine behind it takes seconds to import
 
-    columns = ("importing", BarColumn(), MofNCompleteColumn(), "images", TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True)) as bar:
-        task = bar.add_task("", total=None)
+    console = open_console()
+    print_headline(console, "Importing", str(options.folder))
+    with LiveLine(console) as line:
+        line.show("reading annotations")
         report = import_folder(
             Store(options.root),
             options.folder,
             name=options.name,
             format=None if options.format == "auto" else options.format,
-            on_progress=lambda done, total: bar.update(task, completed=done, total=total),
+            on_progress=lambda done, total: line.show("importing images", done, total),
         )
-    for line in report.lines():
-        print(line)
+    for said in report.lines():
+        print_detail(console, said)
     return 0
 
 
@@ -164,10 +170,10 @@ def _add_train(commands: "Commands[argparse.ArgumentParser]") -> argparse.Argume
     return parser
 
 
-def _train(options: argparse.Namespace) -> int:
+def _train(options: argparse.Namespace, log: RunLog) -> int:
     from .train_command import run  # the engine behind it takes seconds to import
 
-    return run(options, Console(soft_wrap=True))
+    return run(options, open_console(), log)
 
 
 def _add_serve(commands: "Commands[argparse.ArgumentParser]") -> argparse.ArgumentParser:
@@ -177,10 +183,10 @@ def _add_serve(commands: "Commands[argparse.ArgumentParser]") -> argparse.Argume
     return parser
 
 
-def _serve(options: argparse.Namespace) -> int:
+def _serve(options: argparse.Namespace, log: RunLog) -> int:
     from .serve_command import run  # the engine behind it takes seconds to import
 
-    return run(options, Console(soft_wrap=True))
+    return run(options, open_console(), log)
 
 
 def _add_ls(commands: "Commands[argparse.ArgumentParser]") -> argparse.ArgumentParser:
@@ -191,12 +197,14 @@ def _add_ls(commands: "Commands[argparse.ArgumentParser]") -> argparse.ArgumentP
     return parser
 
 
-def _ls(options: argparse.Namespace) -> int:
+def _ls(options: argparse.Namespace, log: RunLog) -> int:
     entries = Store(options.root).files.entries(
         TEAM_ID, options.path, is_recursive=options.recursive
     )
     if not entries and options.path.strip("/"):
-        return _fail(f"{options.path}: is not in Team Files of {options.root}; see `ls /`")
+        raise InvalidRequestError(
+            f"{options.path}: is not in Team Files of {options.root}; see `ls /`"
+        )
     for entry in entries:
         print(f"{entry['size']:>14,}  {entry['updatedAt'][:19]}  {entry['path']}")
     return 0
@@ -210,18 +218,23 @@ def _add_get(commands: "Commands[argparse.ArgumentParser]") -> argparse.Argument
     return parser
 
 
-def _get(options: argparse.Namespace) -> int:
+def _get(options: argparse.Namespace, log: RunLog) -> int:
     copies = plan_copy(Store(options.root), options.remote, options.local)
     total = sum(each.size for each in copies)
-    columns = ("{task.description}", BarColumn(), DownloadColumn(), TimeRemainingColumn())
-    with Progress(
-        *columns, console=Console(stderr=True), disable=total < _PROGRESS_FROM_BYTES
-    ) as bar:
-        task = bar.add_task(options.remote, total=total)
+    copied = 0
+    with LiveLine(open_console(stderr=True)) as line:
+
+        def tell(count: int) -> None:
+            nonlocal copied
+            copied += count
+            if total >= _PROGRESS_FROM_BYTES:
+                line.show(options.remote, copied, total, in_bytes=True)
+
         for each in copies:
-            each.run(on_bytes=lambda count: bar.advance(task, count))
+            each.run(on_bytes=tell)
+    console = open_console()
     for each in copies:
-        print(each.target)
+        print_path(console, each.target)
     return 0
 
 
@@ -232,11 +245,11 @@ def _add_rm(commands: "Commands[argparse.ArgumentParser]") -> argparse.ArgumentP
     return parser
 
 
-def _rm(options: argparse.Namespace) -> int:
+def _rm(options: argparse.Namespace, log: RunLog) -> int:
     store = Store(options.root)
     for path in options.paths:
         count = store.remove_files([path])
         if not count:
-            return _fail(f"{path}: is not in Team Files of {options.root}; see `ls /`")
+            raise InvalidRequestError(f"{path}: is not in Team Files of {options.root}; see `ls /`")
         print(f"removed {count} file{'s' if count > 1 else ''}: {path}")
     return 0

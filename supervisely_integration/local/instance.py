@@ -109,6 +109,7 @@ class LocalInstance:
         self._port = int(listener.getsockname()[1])
         config = uvicorn.Config(
             create_app(self.store, self.token, self.faults, self._go),
+            log_config=None,  # whoever runs it decides where its lines go
             log_level="warning",
             access_log=False,  # it would show the token
             lifespan="off",

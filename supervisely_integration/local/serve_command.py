@@ -10,8 +10,11 @@ import httpx
 from rich.console import Console
 
 from rtdetrv2_pytorch.src.misc.errors import CheckpointError, ConfigError
+from rtdetrv2_pytorch.tools.console import LiveLine, print_headline, print_path
+from rtdetrv2_pytorch.tools.run_log import RunLog
 
 from ..paths import SERVE, SERVE_MANIFEST
+from .app_log import AppError
 from .app_process import AppProcess, is_port_free
 from .instance import LocalInstance
 from .store import TEAM_ID, Store
@@ -20,7 +23,7 @@ from .training import run_task
 _MODULE_ID = 2
 
 
-def run(args: argparse.Namespace, console: Console) -> int:
+def run(args: argparse.Namespace, console: Console, log: RunLog) -> int:
     """Serve until somebody ends it; returns the exit code.
 
     Raises:
@@ -53,12 +56,18 @@ def run(args: argparse.Namespace, console: Console) -> int:
             "version": "local",
             "address": f"http://127.0.0.1:{args.port}",
         }
+        print_headline(console, "Serving", f"{checkpoint} with {args.runtime}")
         task_id, _, app = run_task(instance.store, start, app=app_info, state={})
+        log.open(app.log_file)  # one for both processes
         try:
             with app:
-                app.wait_until_ready()
-                deploy(app, instance, checkpoint, args.runtime, args.device)
-                console.print(f"{checkpoint} is served at {app.address}", markup=False)
+                with LiveLine(console) as line:
+                    line.show("waiting for the app")
+                    app.wait_until_ready()
+                    line.show("loading the model")
+                    deploy(app, instance, checkpoint, args.runtime, args.device)
+                print_path(console, app.address)
+                print_path(console, app.log_file)
                 app.wait()
         finally:
             instance.store.set_task_status(task_id, "stopped")
@@ -89,7 +98,7 @@ def deploy(
     """Let the app deploy a checkpoint, as the platform would.
 
     Raises:
-        ConfigError: with what the app answers, if it does not.
+        AppError: with what the app answers, if it does not.
     """
     if Path(checkpoint).is_file():
         checkpoint = str(Path(checkpoint).resolve())
@@ -111,5 +120,5 @@ def deploy(
         try:
             reason = answer.json()["message"]
         except (ValueError, KeyError):
-            reason = f"{answer.text}; its log is {app.log_file}"
-        raise ConfigError(f"{checkpoint} cannot be served: {reason}")
+            reason = answer.text
+        raise AppError(f"{checkpoint} cannot be served: {reason}", app.log_file)

@@ -5,21 +5,30 @@ import contextlib
 import json
 import signal
 import threading
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import yaml
 from rich.console import Console
-from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn
 
 from rtdetrv2_pytorch.src.core.yaml_files import merge, parse_overrides
 from rtdetrv2_pytorch.src.data.digits import make_digits_dataset
 from rtdetrv2_pytorch.src.misc.errors import ConfigError
 from rtdetrv2_pytorch.src.report.training_report import REPORT
+from rtdetrv2_pytorch.tools.console import (
+    LiveLine,
+    print_detail,
+    print_headline,
+    print_notice,
+    print_path,
+)
+from rtdetrv2_pytorch.tools.run_log import RunLog
+from rtdetrv2_pytorch.tools.training_view import TrainingView
 
 from ..gui.libraries import missing_libraries
-from .app_process import AppProcess, is_port_free
+from .app_log import AppError, AppProgress
+from .app_process import STOP_SIGNAL, AppProcess, is_port_free
 from .ecosystem import training_app
 from .importers import import_folder
 from .instance import LocalInstance
@@ -45,10 +54,17 @@ from .training import (
     sample_choices,
 )
 
-_TAIL_LINES = 15  # of the log, shown after a failure
+# Headlines of what the app does, by how the names of its bars begin. The training has its own.
+_STAGES = {
+    "Preparing data": "Preparing data",
+    "Uploading train artifacts": "Uploading the experiment",
+    "Starting Model Benchmark": "Evaluating the best checkpoint",
+    "Export: ": "Exporting the best checkpoint",
+}
+_OF_TRAINING = ("Epochs", "Steps", "Training is in progress")  # the engine's log says more
 
 
-def run(args: argparse.Namespace, console: Console) -> int:
+def run(args: argparse.Namespace, console: Console, log: RunLog) -> int:
     """Train; returns the exit code, 0 only for a complete experiment.
 
     Raises:
@@ -62,8 +78,9 @@ def run(args: argparse.Namespace, console: Console) -> int:
         )
     with LocalInstance(args.root) as instance:
         store = instance.store
-        project = _project(args, store, console)
-        state = None if args.gui else _state(args, project, store, console)
+        with LiveLine(console) as line:
+            project = _project(args, store, console, line)
+            state = None if args.gui else _state(args, project, store, console, line)
 
         def start(task_id: int, data_dir: Path) -> AppProcess:
             return AppProcess(
@@ -87,12 +104,16 @@ def run(args: argparse.Namespace, console: Console) -> int:
             state={"slyProjectId": project.id, "guiState": state},
             task_id=args.task,
         )
-        console.print(f"Task {task_id} on project {escape(project.name)}; log: {app.log_file}")
+        log.open(app.log_file)  # one for both processes
+        print_headline(console, "Starting the app", f"as task {task_id}, on project {project.name}")
         if args.gui:
-            app.wait_until_ready()
-            console.print(f"The app's page: {app.address}")
+            with LiveLine(console) as line:
+                line.show("waiting for the app")
+                app.wait_until_ready()
+            print_headline(console, "The app's page")
+            print_path(console, app.address)
             if missing_libraries():
-                console.print("It is not built yet: `make page` does that, once.")
+                print_notice(console, "It is not built yet: `make page` does that, once.")
         code = _watch(app, data_dir, task_id, console)
         code = _conclude(store, task_id, code, app, console)
         if args.gui and code == 0:
@@ -102,12 +123,13 @@ def run(args: argparse.Namespace, console: Console) -> int:
 
 def _show_results(instance: LocalInstance, console: Console) -> None:
     """Keep the instance for whoever follows the links of the app's page; the app has ended."""
-    console.print(f"Projects and experiments: {instance.page_address} (Ctrl-C ends)")
+    print_headline(console, "Projects and experiments", "until Ctrl-C")
+    print_path(console, instance.page_address)
     with contextlib.suppress(KeyboardInterrupt):
         threading.Event().wait()
 
 
-def _project(args: argparse.Namespace, store: Store, console: Console) -> Project:
+def _project(args: argparse.Namespace, store: Store, console: Console, line: LiveLine) -> Project:
     if args.task is not None:
         state = store.tasks.info(args.task)["meta"]["params"]["state"]
         return find_project(store, str(state["slyProjectId"]))
@@ -116,30 +138,31 @@ def _project(args: argparse.Namespace, store: Store, console: Console) -> Projec
     folder = args.data
     if folder is None:
         folder = Path("data", "digits")
-        with console.status("making the sample data set"):
-            make_digits_dataset(folder)
+        line.show("making the sample data set")
+        make_digits_dataset(folder)
     fingerprint = folder_fingerprint(folder)
     known = find_import(store, fingerprint)
     if known is not None:
-        console.print(f"{folder}: not changed since it was imported", markup=False)
-        return find_project(store, str(known))
+        project = find_project(store, str(known))
+        print_headline(console, "Using project", f"{project.name}: {folder} has not changed")
+        return project
     name = store.free_project_name(folder.resolve().name)
-    with Progress(console=console, transient=True) as bar:
-        task = bar.add_task(f"importing {name}", total=None)
-        report = import_folder(
-            store,
-            folder,
-            name=name,
-            on_progress=lambda done, total: bar.update(task, completed=done, total=total),
-        )
+    print_headline(console, "Importing", str(folder))
+    line.show("reading annotations")
+    report = import_folder(
+        store,
+        folder,
+        name=name,
+        on_progress=lambda done, total: line.show("importing images", done, total),
+    )
     note_import(store, report.project_id, fingerprint)
-    for line in report.lines():
-        console.print(line, markup=False, highlight=False)
+    for said in report.lines():
+        print_detail(console, said)
     return find_project(store, str(report.project_id))
 
 
 def _state(
-    args: argparse.Namespace, project: Project, store: Store, console: Console
+    args: argparse.Namespace, project: Project, store: Store, console: Console, line: LiveLine
 ) -> dict[str, Any] | None:
     if args.task is not None:  # what it was started with; an interrupted run knows better
         stored: dict[str, Any] | None = store.tasks.info(args.task)["meta"]["params"]["state"][
@@ -152,6 +175,7 @@ def _state(
         except (OSError, ValueError) as error:
             raise ConfigError(f"{args.app_state}: cannot be read ({error})") from error
         return {**state, "start_training": True}
+    line.show("looking for weights to start from")
     model, told = pick_model(args.model)
     if model not in model_names():
         raise ConfigError(f"--model {model!r}: unknown; there are {', '.join(model_names())}")
@@ -160,11 +184,11 @@ def _state(
     given = merge(sample_choices() if is_sample else {}, parse_overrides(args.update))
     if args.epochs is not None:
         given["epoches"] = args.epochs
-    with console.status("timing a few steps to choose what fits this machine"):
-        values, choice = hyperparameters_for(project, model, num_train, num_val, given)
-    for line in (told, choice):
-        if line:
-            console.print(line, markup=False, highlight=False)
+    line.show("timing a few steps to choose what fits this machine")
+    values, choice = hyperparameters_for(project, model, num_train, num_val, given)
+    for said in (told, choice):
+        if said:
+            print_notice(console, said)
     return app_state(
         model=model,
         classes=choose_classes(project, args.classes),
@@ -177,47 +201,24 @@ def _state(
     )
 
 
-class _View:
-    """Turns the engine's log into bars and lines."""
+class _Stages:
+    """Turns what the app says of its progress into headlines and the live line."""
 
-    def __init__(self, console: Console, bar: Progress) -> None:
-        self.console = console
-        self._bar = bar
-        self._task: TaskID = bar.add_task("Starting", total=None, details="")
-        self._epochs = 0
+    def __init__(self, console: Console, line: LiveLine) -> None:
+        self._console = console
+        self._line = line
+        self._begun: set[str] = set()
 
-    def status(self, text: str) -> None:
-        """Show what the app says it does."""
-        if "progress" not in text:
-            self._bar.update(self._task, description=text, total=None, details="")
-
-    def event(self, event: dict[str, Any]) -> None:
-        """Show one line of log.jsonl."""
-        kind = event["event"]
-        if kind == "plan":
-            self._epochs = event["epochs"]
-        elif kind == "step":
-            self._bar.update(
-                self._task,
-                description=f"epoch {event['epoch'] + 1}/{self._epochs}",
-                total=event["num_steps"],
-                completed=event["step"] + 1,
-                details=f"loss {event['loss']:.3f}  {event['images_per_s']:.1f} img/s",
-            )
-        elif kind == "epoch":
-            best = "  best so far" if event["is_best"] else ""
-            self.console.print(
-                f"epoch {event['epoch'] + 1:>3}/{self._epochs}  AP {event['AP']:.3f}  "
-                f"AP50 {event['AP50']:.3f}  loss {event['train_loss']:.3f}  "
-                f"val loss {event['val_loss']:.3f}{best}",
-                highlight=False,
-            )
-        elif kind == "end" and event["best"]:
-            self.console.print(
-                f"best: epoch {event['best_epoch'] + 1}, AP {event['best']['AP']:.3f}, "
-                f"AP50 {event['best']['AP50']:.3f}",
-                highlight=False,
-            )
+    def show(self, progress: AppProgress) -> None:
+        """Show what the app does."""
+        what = progress.what
+        if what.startswith(_OF_TRAINING):
+            return
+        headline = next((h for name, h in _STAGES.items() if what.startswith(name)), None)
+        if headline is not None and headline not in self._begun:
+            self._begun.add(headline)
+            print_headline(self._console, headline)
+        self._line.show(what, progress.done, progress.total, in_bytes=progress.in_bytes)
 
 
 def _watch(app: AppProcess, data_dir: Path, task_id: int, console: Console) -> int:
@@ -229,15 +230,15 @@ def _watch(app: AppProcess, data_dir: Path, task_id: int, console: Console) -> i
         number: signal.signal(number, lambda *_: app.stop())
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
     }
-    columns = (TextColumn("[bold]{task.description}"), BarColumn(bar_width=24))
-    details = (MofNCompleteColumn(), TextColumn("{task.fields[details]}"))
     try:
-        with Progress(*columns, *details, console=console, transient=True) as bar:
-            view = _View(console, bar)
+        with LiveLine(console) as line:
+            line.show("waiting for the app")
+            stages, view = _Stages(console, line), TrainingView(console, line)
             for moment in follow(app, data_dir, task_id):
-                view.status(moment.status)
+                for progress in moment.progress:
+                    stages.show(progress)
                 for event in moment.events:
-                    view.event(event)
+                    view.show(event)
         return app.wait()
     finally:
         for number, handler in before.items():
@@ -246,33 +247,37 @@ def _watch(app: AppProcess, data_dir: Path, task_id: int, console: Console) -> i
 
 
 def _conclude(store: Store, task_id: int, code: int, app: AppProcess, console: Console) -> int:
-    if code < 0:  # by a signal, while nothing was trained
+    if code == -STOP_SIGNAL:  # while nothing was trained
         store.set_task_status(task_id, "stopped")
-        console.print("The app was ended.")
+        print_notice(console, "The app was ended before it had trained anything.")
+        print_path(console, app.log_file)
         return 1
     if code != 0:
-        store.set_task_status(task_id, "error", error=app.log_tail(1))
-        console.print(app.log_tail(_TAIL_LINES), style="dim", markup=False, highlight=False)
-        console.print(f"[bold red]The app ended with code {code}[/]; the whole log:")
-        console.print(str(app.log_file), markup=False, highlight=False)
-        console.print(f"Go on with: python -m supervisely_integration.local train --task {task_id}")
-        return 1
+        error = app.app_log.failure(code)
+        store.set_task_status(task_id, "error", error=str(error))
+        error.go_on = f"python -m supervisely_integration.local train --task {task_id}"
+        raise error
     try:
         info = find_experiment(store, task_id)
     except (FileNotFoundError, StoreError) as error:
         store.set_task_status(task_id, "stopped")
-        console.print(f"no experiment: {error}", markup=False)
-        return 1
+        raise AppError(f"no experiment: {error}", app.log_file) from error
     store.set_task_status(task_id, "finished")
     folder = info["artifacts_dir"].rstrip("/")
-    console.print(f"experiment: {info['artifacts_dir']}", markup=False, highlight=False)
-    if store.files.entries(TEAM_ID, f"{folder}/{REPORT}"):
-        console.print(f"report: {folder}/{REPORT}", markup=False, highlight=False)
-    evaluation = _evaluation(store, task_id, info, app.log_file)
+    evaluation = _evaluation(info)
     if evaluation:
-        console.print(evaluation, markup=False, highlight=False)
-    for line in _exports(store, task_id, info, app.log_file):
-        console.print(line, markup=False, highlight=False)
+        print_detail(console, evaluation)
+    exports = [info["export"][name] for name in EXPORTS.values() if name in info["export"]]
+    for line in _missing(_asked(store, task_id), info, app.app_log.shortcomings()):
+        print_notice(console, line)
+    print_headline(console, "In Team Files", "of the instance")
+    print_path(console, f"{folder}/")
+    if store.files.entries(TEAM_ID, f"{folder}/{REPORT}"):
+        print_path(console, f"{folder}/{REPORT}")
+    for path in exports:
+        print_path(console, f"{folder}/{path}")
+    print_headline(console, "The log")
+    print_path(console, app.log_file)
     return 0
 
 
@@ -283,25 +288,30 @@ def _asked(store: Store, task_id: int) -> dict[str, Any]:
     return options
 
 
-def _exports(store: Store, task_id: int, info: dict[str, Any], log: Path) -> list[str]:
-    """Which exports there are, and which there are not although they were asked for."""
-    asked = _asked(store, task_id).get("export", {})
-    return [
-        f"export: {info['export'][runtime]}"
-        if runtime in info["export"]
-        else f"no export for {runtime}; {log} says why"
+def _missing(
+    options: dict[str, Any], info: dict[str, Any], shortcomings: Sequence[str]
+) -> list[str]:
+    """What was asked for and is not there, and why, in the app's words."""
+    missing = [
+        (f"no export for {runtime}", "but not its exports: ")
         for runtime in EXPORTS.values()
-        if runtime in info["export"] or asked.get(runtime)
+        if options.get("export", {}).get(runtime) and runtime not in info["export"]
     ]
+    if options.get("model_benchmark", {}).get("enable") and not info["evaluation_metrics"]:
+        missing.append(("no evaluation report", "but it has no evaluation report: "))
+    lines = []
+    for what, words in missing:
+        reasons = [said.partition(words)[2] for said in shortcomings if words in said]
+        lines.append(f"{what}; {reasons[-1] if reasons else 'the log says why'}")
+    return lines
 
 
-def _evaluation(store: Store, task_id: int, info: dict[str, Any], log: Path) -> str:
-    """What the evaluation report says, or that there is none although it was asked for."""
+def _evaluation(info: dict[str, Any]) -> str:
+    """What the evaluation report says."""
     metrics = info["evaluation_metrics"]
-    if metrics:
-        return (
-            f"evaluation: mAP {metrics['mAP']:.3f}, AP50 {metrics['AP50']:.3f}, "
-            f"F1 {metrics['f1']:.3f} at confidence {metrics['f1_optimal_conf']:.2f}"
-        )
-    asked = _asked(store, task_id).get("model_benchmark", {}).get("enable", False)
-    return f"no evaluation report; {log} says why" if asked else ""
+    if not metrics:
+        return ""
+    return (
+        f"evaluation: mAP {metrics['mAP']:.3f}, AP50 {metrics['AP50']:.3f}, "
+        f"F1 {metrics['f1']:.3f} at confidence {metrics['f1_optimal_conf']:.2f}"
+    )

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import httpx
 import torch
 import yaml
 
@@ -20,6 +19,7 @@ from rtdetrv2_pytorch.src.data.layouts import find_splits
 from rtdetrv2_pytorch.tools import recipe
 
 from ..paths import HYPERPARAMETERS, MODELS
+from .app_log import AppProgress
 from .app_process import AppProcess
 from .selection import Project
 from .store import TEAM_ID, Store
@@ -126,28 +126,18 @@ def _time_a_step(values: Mapping[str, Any]) -> float:
 
 @dataclass(frozen=True)
 class Moment:
-    """What is known of a running training at one moment."""
+    """What is new in a running training at one moment."""
 
-    status: str  # what the app says it does
+    progress: list[AppProgress]  # what the app is doing
     events: list[dict[str, Any]]  # new lines of the engine's log.jsonl
 
 
 def follow(app: AppProcess, data_dir: Path, task_id: int) -> Iterator[Moment]:
     """Watch a training until its process ends."""
     log = _JsonLines(data_dir / "runs" / str(task_id) / "output" / "log.jsonl")
-    status = "Starting"
     while app.process.poll() is None:
-        status = _status(app) or status
-        yield Moment(status, log.read())
+        yield Moment(list(app.app_log.progress()), log.read())
         time.sleep(_POLL_S)
-
-
-def _status(app: AppProcess) -> str | None:
-    try:
-        answer = httpx.post(f"{app.address}/train_status", json={}, timeout=5)
-        return str(answer.json()["status"]).removeprefix("Status: ") or None
-    except (httpx.HTTPError, ValueError, KeyError, TypeError):
-        return None
 
 
 class _JsonLines:

@@ -171,6 +171,10 @@ class RunningApp(AppProcess):
         """All that the app wrote."""
         return self.log_file.read_text(encoding="utf-8", errors="replace")
 
+    def log_tail(self, lines: int = 30) -> str:
+        """The last lines that the app wrote."""
+        return "\n".join(self.log().splitlines()[-lines:])
+
 
 def train_to_end(
     instance: Any, folder: Path, project_id: int, state: dict[str, Any]

@@ -400,8 +400,12 @@ def test_the_local_command_serves_the_latest_experiment(checkpoint, tmp_path):
         [*command, *options], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     ) as process:
         try:
-            line = process.stdout.readline()
-            assert line == f"{BEST} is served at http://127.0.0.1:{port}\n"
+            lines = [process.stdout.readline() for _ in range(3)]
+            assert lines == [
+                f"Serving {BEST} with PyTorch\n",
+                f"http://127.0.0.1:{port}\n",
+                f"{tmp_path / 'instance' / 'tasks' / '1' / 'app.log'}\n",
+            ]
             answered = httpx.post(f"http://127.0.0.1:{port}/get_session_info", json={"state": {}})
             assert answered.json()["app_name"] == "Serve RT-DETRv2"
             process.send_signal(signal.SIGINT)

@@ -32,6 +32,7 @@ from supervisely_integration.local.training import (
 from supervisely_integration.paths import ROOT
 from supervisely_integration.train.run_config import check_hyperparameters, find_base_config
 from tests.app.running import MODEL, TINY, make_project, state_of
+from tests.terminal import in_terminal, noise
 
 SMALL = {key: value for key, value in TINY.items() if key[0].isupper()}
 PROJECT = Project(
@@ -134,15 +135,14 @@ def test_a_folder_is_imported_once_and_again_when_it_has_changed(tmp_path):
         folder_fingerprint(tmp_path / "nowhere")
 
 
+ENVIRONMENT = {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+
+
 def local(*arguments, cwd, root):
     return subprocess.run(
-        [
-            *(sys.executable, "-m", "supervisely_integration.local", "train"),
-            *map(str, arguments),
-            *("--root", str(root)),
-        ],
+        command_of(*arguments, root=root),
         cwd=cwd,
-        env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
+        env={**os.environ, **ENVIRONMENT},
         capture_output=True,
         text=True,
         timeout=400,
@@ -150,25 +150,52 @@ def local(*arguments, cwd, root):
     )
 
 
+def command_of(*arguments, root):
+    return [
+        *(sys.executable, "-m", "supervisely_integration.local", "train"),
+        *map(str, arguments),
+        *("--root", str(root)),
+    ]
+
+
 def test_a_training_from_the_terminal(tmp_path):
     root = tmp_path / "instance"
     make_project(Store(root), tmp_path / "digits", name="digits")
     changes = {**{k: v for k, v in TINY.items() if k != "epoches"}, "report": True}
     updates = [part for k, v in changes.items() for part in ("-u", f"{k}={json.dumps(v)}")]
-    done = local(
-        *("--project", "digits", "--model", MODEL, "--epochs", 1, "--classes", "3,7"),
-        *("--name", "first", "--port", free_port(), "--export", "tensorrt", *updates),
-        cwd=tmp_path,
-        root=root,
+    shown = in_terminal(
+        command_of(
+            *("--project", "digits", "--model", MODEL, "--epochs", 1, "--classes", "3,7"),
+            *("--name", "first", "--port", free_port(), "--export", "tensorrt", *updates),
+            root=root,
+        ),
+        tmp_path,
+        ENVIRONMENT,
     )
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert "epoch   1/1  AP" in done.stdout
-    assert "experiment: /experiments/1_digits/1_RT-DETRv2" in done.stdout
-    assert "report: /experiments/1_digits/1_RT-DETRv2/report.html" in done.stdout
+    assert shown.code == 0, shown.text
+    assert noise(shown.text) == []
+    assert "\x1b[1mTraining\x1b[0m on 6 images, evaluating on 4; 2 classes: 3, 7" in shown.raw
+    assert "epoch   1/1  AP" in shown.text
+    folder = "/experiments/1_digits/1_RT-DETRv2"
+    log = root / "tasks" / "1" / "app.log"
+    assert [f"{folder}/", f"{folder}/report.html"] == shown.lines[-4:-2]
+    assert shown.lines[-2:] == ["The log", str(log)]
+    stages = ["Starting the app as task 1, on project digits", "Preparing data"]
+    stages += ["Uploading the experiment", "Evaluating the best checkpoint"]
+    assert [line for line in shown.lines if line in stages] == stages
+    for live in ("timing a few steps", "epoch 1/1 ", "loss "):
+        assert live in shown.text
     # A report is made unless it is refused; of a model that finds nothing it cannot be.
-    assert "no evaluation report; " in done.stdout
-    assert "app.log says why" in " ".join(done.stdout.split())
-    assert "no export for TensorRT; " in done.stdout  # there is no GPU
+    said = log.read_text()
+    for what, words in (
+        ("no evaluation report", "but it has no evaluation report: "),
+        ("no export for TensorRT", "but not its exports: "),  # there is no GPU
+    ):
+        reason = json.loads(f'"{said.partition(words)[2].partition(chr(34))[0]}"')
+        assert len(reason) > 10
+        assert f"{what}; {' '.join(reason.split())}" in shown.words
+    assert "the log says why" not in shown.words  # it is said right there
+    assert '"message": "Application PID is' in said
     store = Store(root)
     info = find_experiment(store, 1)
     assert info["experiment_name"] == "first"
@@ -184,14 +211,28 @@ def test_a_failed_training_says_why_and_is_no_success(tmp_path):
     state.write_text(json.dumps(state_of(split, hyperparameters={"optimizr": 1})))
     arguments = ("--project", "digits", "--app-state", state, "--port", free_port())
     done = local(*arguments, cwd=tmp_path, root=root)
+    log = root / "tasks" / "1" / "app.log"
+    sentence = "hyperparameters: unknown key 'optimizr'; did you mean 'optimizer'?"
     assert done.returncode == 1
-    assert "did you mean 'optimizer'?" in done.stdout
-    assert "app.log" in done.stdout
-    assert Store(root).tasks.info(1)["status"] == "error"
+    assert done.stderr.splitlines() == [
+        f"ConfigError: {sentence}",
+        *("The log:", str(log), "Go on with:"),
+        "python -m supervisely_integration.local train --task 1",
+    ]
+    assert done.stdout.splitlines() == [
+        *("Starting the app as task 1, on project digits", "Preparing data")
+    ]
+    assert "Traceback" in log.read_text()
+    assert '"level": "error"' in log.read_text()
+    task = Store(root).tasks.info(1)
+    assert (task["status"], task["error"]) == ("error", sentence)
     # The same task again fails for the same reason, and does not wait for somebody.
-    again = local("--task", 1, "--port", free_port(), cwd=tmp_path, root=root)
-    assert again.returncode == 1
-    assert "did you mean 'optimizer'?" in again.stdout
+    arguments = ("--task", 1, "--port", free_port())
+    again = in_terminal(command_of(*arguments, root=root), tmp_path, ENVIRONMENT)
+    assert again.code == 1
+    assert noise(again.text) == []
+    assert f"\x1b[1;31mConfigError\x1b[0m: {sentence}" in again.raw
+    assert again.lines[-4:-2] == ["The log:", str(log)]
 
 
 def test_the_sample_is_trained_on_with_operations_of_its_own(tmp_path):

@@ -22,7 +22,7 @@ pytestmark = [
 DONE = re.compile("Training completed")
 STATUS = "Status: Training is in progress..."
 # An epoch. Bars are drawn once a second at most: steps of smaller images are over before that.
-SIX_STEPS = {**TINY, "batch_size": 1, "eval_spatial_size": [320, 320]}
+SIX_STEPS = {**TINY, "batch_size": 1, "eval_spatial_size": [320, 320], "report": True}
 
 
 @pytest.fixture
@@ -173,7 +173,11 @@ def test_from_a_project_to_a_served_model(place, new_page, quiet):
         link = page.card("Training Artifacts").get_by_role("link", name="Experiment Report")
         with page.page.context.expect_page() as opened:
             link.click()
-        expect(opened.value.get_by_text("digits").first).to_be_visible()
+        experiment = opened.value
+        expect(experiment.get_by_text("digits").first).to_be_visible()
+        with page.page.context.expect_page() as opened:
+            experiment.get_by_role("link", name="Training report").click()
+        expect(opened.value.get_by_role("heading", name="Validation images")).to_be_visible()
     info = find_experiment(place.instance.store, task_id)
     assert info["model_name"] == MODEL
     assert (info["train_size"], info["val_size"]) == (6, 4)

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -17,6 +18,8 @@ from rtdetrv2_pytorch.src.core.yaml_files import merge
 from rtdetrv2_pytorch.src.misc.errors import ConfigError
 from rtdetrv2_pytorch.src.misc.weights import load_checkpoint
 from rtdetrv2_pytorch.tools import recipe, train
+from rtdetrv2_pytorch.tools.console import LiveLine
+from tests.terminal import noise
 from tests.tiny import NETWORK, tiny_file
 
 ROOT = Path(__file__).parents[2]
@@ -48,7 +51,13 @@ def test_training_prints_log_lines_and_a_table_and_exits_with_zero(run):
     assert result.returncode == 0, result.stderr
     assert "epoch=0 step=3/3 loss=" in result.stderr
     assert "best threshold" in result.stdout
-    assert "\x1b" not in result.stdout  # no colours where there is no terminal
+    assert "\x1b" not in result.stdout + result.stderr  # no colours where there is no terminal
+    assert "│" not in result.stdout
+    assert len(result.stdout.splitlines()) <= 20  # 11 of them are the classes
+    assert len(result.stderr.splitlines()) <= 30  # the log
+    assert noise(result.stdout) == []
+    assert result.stdout.splitlines()[0].startswith("Training on 6 images, evaluating on 4; 10 cl")
+    assert result.stdout.splitlines()[-1] == str(folder / "out" / "train.log")
     assert load_checkpoint(folder / "out" / "last.pth")["progress"]["seed"] == 3
     assert "epoch=0 train_loss=" in (folder / "out" / "train.log").read_text()
 
@@ -88,6 +97,12 @@ def test_mistakes_are_one_line_without_traceback(run, arguments, message):
     assert result.returncode == 1
     assert message in " ".join(result.stderr.split())
     assert "Traceback" not in result.stderr
+    error, *rest = [line for line in result.stderr.splitlines() if not line.startswith("20")]
+    assert re.match(r"[A-Z]\w+Error: ", error)
+    log = folder / "out" / "train.log"
+    assert rest in ([], ["The log:", str(log)])
+    if rest:  # a run that has a folder
+        assert message.split(": ")[0] in log.read_text()
 
 
 def test_a_machine_without_a_compiler_is_said(run, tmp_path, monkeypatch):
@@ -234,7 +249,8 @@ def test_the_sample_is_made_where_the_command_is_called(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(recipe, "initial_weights", lambda: ({"PResNet": {"pretrained": False}}, ""))
     args = train.parse_arguments(["--sample", "--test-only", "--device", "cpu"])
-    cfg = train.configure(args, Console(quiet=True))
+    console = Console(quiet=True)
+    cfg = train.configure(args, console, LiveLine(console))
     assert len(cfg.val_dataset) == 120
     assert cfg.class_names == list("0123456789")
     assert cfg.output_dir == Path("output/sample_digits")

@@ -167,7 +167,7 @@ class DetSolver:
         evaluation = self._evaluate(cfg.model, self._events, run_precision(cfg))
         assert evaluation is not None, "only a set stop flag leaves an evaluation unfinished"
         for line in metrics_table(evaluation):
-            logger.info("%s", line)
+            logger.info("%s", line, extra={"is_for_file": True})
         return evaluation
 
     def _followers(self) -> TrainingEvents:

@@ -86,7 +86,7 @@ class LogLines(SilentEvents):
             logger.info("stopped: %s, after epoch=%d", result.stopped, result.last_epoch)
         if result.best is not None:
             for line in metrics_table(result.best):
-                logger.info("%s", line)
+                logger.info("%s", line, extra={"is_for_file": True})
             logger.info(
                 "best_epoch=%d AP=%.4f AP50=%.4f threshold=%.3f",
                 result.best_epoch,

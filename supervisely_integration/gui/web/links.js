@@ -4,7 +4,8 @@ const { instance, instancePage } = document.documentElement.dataset;
 const PATHS = [
   [/^\/projects\/(\d+)/, (id) => `${instancePage}#/projects/${id}`],
   [/^\/net\/[^/]+\/tensorboard\//, () => "./tensorboard/"],
-  [/^\/(nn\/experiments|model-benchmark|files)\b/, () => `${instancePage}#/experiments`],
+  [/^\/nn\/experiments\/(\d+)/, (id) => `${instancePage}#/experiments/${id}`],
+  [/^\/(model-benchmark|files)\b/, () => `${instancePage}#/experiments`],
 ];
 
 /** Where something is to be found that has another place on the platform; null for other paths. */

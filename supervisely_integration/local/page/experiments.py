@@ -30,19 +30,23 @@ def experiments(store: Store) -> list[dict[str, Any]]:
     return sorted(found, key=lambda each: (each["createdAt"], each["id"]), reverse=True)
 
 
-def experiment(store: Store, info_id: int) -> dict[str, Any]:
+def experiment(store: Store, file_id: int) -> dict[str, Any]:
     """One experiment with its curves, parameters and files.
 
     Args:
         store: of the instance.
-        info_id: id of its experiment_info.json.
+        file_id: id of its experiment_info.json, or of another of its files: an app's page knows
+            that of the SDK's report.
 
     Raises:
         NotFoundError: if there is no such experiment.
     """
-    info = store.files.info(info_id)
+    info = store.files.info(file_id)
+    if info["name"] != _INFO:
+        above = store.files.entries(TEAM_ID, f"{_folder_of(info['path'])}/{_INFO}")
+        info = above[0] if above else info
     if info["name"] != _INFO or not info["path"].startswith(f"{ROOT}/"):
-        raise NotFoundError("experiment", info_id)
+        raise NotFoundError("experiment", file_id)
     folder = posixpath.dirname(info["path"])
     files = store.files.entries(TEAM_ID, folder)
     content = _read_json(store, info)

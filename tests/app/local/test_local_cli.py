@@ -46,7 +46,7 @@ def test_ls(run):
 def test_ls_of_nothing(run, root):
     code, out, error = run("ls", "/no such")
     assert (code, out) == (1, "")
-    assert error == f"error: /no such: is not in Team Files of {root}; see `ls /`\n"
+    assert error == f"InvalidRequestError: /no such: is not in Team Files of {root}; see `ls /`\n"
 
 
 def test_a_reader_that_has_seen_enough_is_no_error(root):
@@ -84,7 +84,7 @@ def test_get_a_folder(run, tmp_path):
 def test_a_long_copy_shows_how_far_it_is(run, root, tmp_path, monkeypatch):
     monkeypatch.setattr(cli, "_PROGRESS_FROM_BYTES", 1_000_000)
     monkeypatch.setattr(
-        cli, "Console", lambda **kwargs: Console(**kwargs, force_terminal=True, width=100)
+        cli, "open_console", lambda **kwargs: Console(**kwargs, force_terminal=True, width=100)
     )
     _, _, error = run("get", "/experiments", tmp_path)
     assert "3.0/3.0 MB" in error
@@ -95,11 +95,11 @@ def test_a_long_copy_shows_how_far_it_is(run, root, tmp_path, monkeypatch):
 
 def test_get_what_does_not_exist_or_cannot_be_written(run, tmp_path):
     code, _, error = run("get", "/missing", tmp_path)
-    assert (code, error) == (1, "error: Team Files path '/missing' does not exist\n")
+    assert (code, error) == (1, "NotFoundError: Team Files path '/missing' does not exist\n")
     (tmp_path / "file").write_text("x")
     code, _, error = run("get", "/top.txt", tmp_path / "file" / "inside")
     assert code == 1
-    assert error.startswith(f"error: {tmp_path / 'file'}")
+    assert error.startswith(f"FileExistsError: {tmp_path / 'file'}")
     code, _, error = run("get", "/../etc", tmp_path)
     assert "leaves the root of the team's files" in error
 
@@ -115,7 +115,7 @@ def test_rm(run, root):
     store.close()
     code, _, error = run("rm", "/top.txt")
     assert (code, error) == (
-        *(1, f"error: /top.txt: is not in Team Files of {root}; see `ls /`\n"),
+        *(1, f"InvalidRequestError: /top.txt: is not in Team Files of {root}; see `ls /`\n"),
     )
 
 
@@ -139,15 +139,18 @@ def test_up_prints_where_it_is_and_warns_of_other_machines(run, monkeypatch):
 
 
 def test_import(run, root, tmp_path, digits):
-    code, out, _ = run("import", digits, "--name", "digits")
-    assert code == 0
-    assert out.startswith("project 1 'digits' from coco format: 10 of 10 images")
+    code, out, error = run("import", digits, "--name", "digits")
+    assert (code, error) == (0, "")
+    headline, report, *_ = out.splitlines()
+    assert headline == f"Importing {digits}"
+    assert report.startswith("  project 1 'digits' from coco format: 10 of 10 images")
     store = Store(root)
     assert store.projects.info(1)["itemsCount"] == 10
     store.close()
     code, _, error = run("import", tmp_path / "nothing here")
     assert code == 1
     assert "nothing here" in error
+    assert error.startswith("DatasetError: ")
 
 
 @pytest.mark.parametrize("arguments", [[], ["no-such-command"], ["get"]])

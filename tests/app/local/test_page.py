@@ -126,6 +126,20 @@ def test_an_experiment_outside_of_its_folder_is_none(instance):
     )
 
 
+def test_every_file_of_an_experiment_leads_to_it(instance):
+    folder = "/experiments/1_cells/7_RT-DETRv2"
+    put_experiment(instance.store, folder)
+    instance.store.files.put_path(1, f"{folder}/visualization/report.lnk", b"")
+    instance.store.files.put_path(1, "/experiments/2_none/8_RT-DETRv2/report.lnk", b"")
+    (found,) = get(instance, "page/api/experiments").json()["experiments"]
+    ids = {r["path"]: r["id"] for r in instance.store.files.entries(1, "/experiments")}
+    inside = ids[f"{folder}/visualization/report.lnk"]
+    for id_ in (found["id"], inside):
+        assert get(instance, f"page/api/experiments/{id_}").json()["folder"] == folder
+    outside = ids["/experiments/2_none/8_RT-DETRv2/report.lnk"]
+    get(instance, f"page/api/experiments/{outside}", status=404)
+
+
 def test_scalars_are_those_that_tensorboard_wrote(tmp_path):
     with SummaryWriter(str(tmp_path)) as writer:
         for epoch, ap in enumerate((0.25, 0.75, 0.5)):

@@ -1,0 +1,176 @@
+"""A training as people see it: a live line while it works, a line per epoch, a table at the end.
+
+Everything is told from the lines of log.jsonl, so a training of another process looks the same.
+"""
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from rich.console import Console
+from rich.markup import escape
+
+from ..src.misc.text import printable
+from ..src.solver.events import EpochReport, FitResult, SilentEvents, StepReport, TrainingPlan
+from .console import (
+    LiveLine,
+    clock,
+    print_detail,
+    print_headline,
+    print_notice,
+    print_path,
+    result_table,
+)
+
+_CLASSES_SHOWN = 12
+Event = Mapping[str, Any]  # a line of log.jsonl
+
+
+class TrainingView:
+    """Shows the events of a training.
+
+    Args:
+        console: where to print.
+        line: says what is going on.
+    """
+
+    def __init__(self, console: Console, line: LiveLine) -> None:
+        self._console = console
+        self._line = line
+        self._epochs = 0
+
+    def show(self, event: Event) -> None:
+        """Show a line of log.jsonl; kinds that are not known are passed over."""
+        shows = {"plan": self.plan, "step": self.step, "epoch": self.epoch, "end": self.end}
+        if event["event"] in shows:
+            shows[event["event"]](event)
+
+    def plan(self, plan: Event) -> None:
+        """Say what will be trained."""
+        self._epochs = plan["epochs"]
+        names = plan["class_names"]
+        more = ", ..." if len(names) > _CLASSES_SHOWN else ""
+        print_headline(
+            self._console,
+            "Training",
+            f"on {plan['num_train_images']} images, evaluating on {plan['num_val_images']}; "
+            f"{len(names)} classes: {', '.join(names[:_CLASSES_SHOWN])}{more}",
+        )
+        if not self._console.is_terminal:  # the log has it
+            return
+        size = "x".join(map(str, plan["image_size_hw"] or "?"))
+        print_detail(
+            self._console,
+            f"{self._epochs} epochs of {plan['steps_per_epoch']} steps, batch "
+            f"{plan['batch_size']}, {size} pixels (height x width), {plan['precision']} on "
+            f"{plan['device']}",
+        )
+        for line in plan["schedule"]:
+            print_detail(self._console, line)
+        for line in plan["changes"]:
+            print_detail(self._console, f"changed to fit this run: {line}")
+
+    def step(self, step: Event) -> None:
+        """Move the line."""
+        share = 100 * step["data_s"] / step["step_s"] if step["step_s"] else 0.0
+        self._line.show(
+            f"epoch {step['epoch'] + 1}/{self._epochs}",
+            step["step"] + 1,
+            step["num_steps"],
+            details=(
+                f"{clock(step['eta_s'])} left  loss {step['loss']:.3f}  "
+                f"{step['images_per_s']:.1f} img/s  {share:.0f} % waiting for data  "
+                f"lr {step['lr']:.1e}"
+            ),
+        )
+
+    def epoch(self, epoch: Event) -> None:
+        """Print the epoch's result."""
+        self._console.print(
+            f"epoch {epoch['epoch'] + 1:>3}/{self._epochs}  AP {epoch['AP']:.3f}  "
+            f"AP50 {epoch['AP50']:.3f}  loss {epoch['train_loss']:.3f}  "
+            f"val loss {epoch['val_loss']:.3f}  {epoch['images_per_s']:.1f} img/s  "
+            f"{clock(epoch['train_s'] + epoch['eval_s'])}"
+            + ("  [green]best so far[/]" if epoch["is_best"] else "")
+        )
+        if self._console.is_terminal:
+            print_detail(self._console, epoch["verdict"])
+        for name in epoch["skipped_images"]:
+            print_notice(self._console, f"  image not used: {name}")
+        if epoch["skipped_steps"]:
+            print_notice(self._console, f"  {epoch['skipped_steps']} steps skipped")
+        if epoch["epoch"] + 1 >= self._epochs:
+            self._line.show("checking the best weights")
+
+    def end(self, end: Event) -> None:
+        """Print what came out."""
+        if end["stopped"]:
+            stopped = f"Stopped after epoch {end['last_epoch'] + 1}: {end['stopped']}"
+            print_notice(self._console, stopped)
+        if end["best"]:
+            print_metrics(self._console, end["best"], f"Best: epoch {end['best_epoch'] + 1}")
+        if end["confirmed"]:
+            print_detail(self._console, f"best.pth loaded again: AP {end['confirmed']['AP']:.4f}")
+        self._line.show("writing the report")
+
+
+class TrainingFollower(SilentEvents):
+    """Shows a training of this process."""
+
+    def __init__(self, console: Console, line: LiveLine) -> None:
+        self._console = console
+        self._line = line
+        self._view = TrainingView(console, line)
+
+    def train_started(self, plan: TrainingPlan) -> None:
+        """Say what will be trained."""
+        self._view.plan(vars(plan))
+
+    def step_finished(self, report: StepReport) -> None:
+        """Move the line."""
+        self._view.step(vars(report))
+
+    def evaluation_step_finished(self, step: int, num_steps: int) -> None:
+        """Show the evaluation as a bar of its own."""
+        self._line.show("evaluating", step, num_steps)
+
+    def epoch_finished(self, report: EpochReport) -> None:
+        """Print the epoch's result."""
+        self._view.epoch({**vars(report), **report.evaluation.as_dict()})
+
+    def train_finished(self, result: FitResult) -> None:
+        """Print what came out, and where it is."""
+        found = (("best", result.best), ("confirmed", result.confirmed))
+        measured = {name: e.as_dict() if e is not None else None for name, e in found}
+        self._view.end({**vars(result), **measured})
+        for path in result.checkpoints.values():
+            print_path(self._console, path)
+
+
+def print_metrics(console: Console, measured: Event, title: str) -> None:
+    """Print metrics of all classes as a table.
+
+    Args:
+        console: where to print.
+        measured: what `Evaluation.as_dict` gives, or log.jsonl has of it.
+        title: of the table.
+    """
+    table = result_table(console, title)
+    table.add_column("class")
+    for name in ("boxes", "AP", "AP50", "best threshold", "F1 there"):
+        table.add_column(name, justify="right")
+    classes = measured["per_class"]
+    for name, found in classes.items():
+        table.add_row(escape(printable(name)), str(found["boxes"]), *_numbers(found))
+    table.add_section()
+    boxes = sum(found["boxes"] for found in classes.values())
+    table.add_row("all", str(boxes), *_numbers(measured), style="bold")
+    console.print(table)
+
+
+def _numbers(found: Event) -> list[str]:
+    values = (found[key] for key in ("AP", "AP50", "best_threshold", "best_f1"))
+    return [
+        "-" if value is None or math.isnan(value) or value < 0 else f"{value:.3f}"
+        for value in values
+    ]

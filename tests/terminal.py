@@ -1,0 +1,75 @@
+"""Commands as people see them: in a terminal of 100 columns, and what was ever shown there."""
+
+import fcntl
+import os
+import pty
+import re
+import struct
+import subprocess
+import termios
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+_ESCAPE = re.compile(r"\x1b\[[0-9;?]*[a-zA-Z]")
+# What must not be between our lines: the SDK's JSON, bars of tqdm, tracebacks, servers, warnings.
+_NOISE = re.compile(r'"message":|it/s\]|Traceback|uvicorn|\w+Warning:|^INFO|^20\d\d-', re.MULTILINE)
+
+
+@dataclass(frozen=True)
+class Shown:
+    """What a terminal got.
+
+    Args:
+        code: exit status.
+        raw: with escape sequences.
+    """
+
+    code: int
+    raw: str
+
+    @property
+    def text(self) -> str:
+        """All that was ever shown, without colours; what a live line said is in there, too."""
+        return _ESCAPE.sub("", self.raw).replace("\r\n", "\n").replace("\r", "\n")
+
+    @property
+    def lines(self) -> list[str]:
+        """Those that are not empty."""
+        return [line.rstrip() for line in self.text.splitlines() if line.strip()]
+
+    @property
+    def words(self) -> str:
+        """The text, wherever lines were broken."""
+        return " ".join(self.text.split())
+
+
+def in_terminal(
+    command: Sequence[str], cwd: Path, environment: Mapping[str, str] | None = None
+) -> Shown:
+    """Run a command to its end in a terminal of its own."""
+    ours, its = pty.openpty()
+    fcntl.ioctl(its, termios.TIOCSWINSZ, struct.pack("HHHH", 40, 100, 0, 0))
+    variables = {**os.environ, "TERM": "xterm-256color", **(environment or {})}
+    for name in ("NO_COLOR", "COLUMNS"):
+        variables.pop(name, None)
+    options: dict[str, Any] = {"stdin": its, "stdout": its, "stderr": its}
+    with subprocess.Popen(
+        command, cwd=cwd, env=variables, start_new_session=True, **options
+    ) as process:
+        os.close(its)
+        parts = []
+        try:
+            while part := os.read(ours, 1 << 16):
+                parts.append(part)
+        except OSError:  # how Linux says that nobody has the other end any more
+            pass
+        finally:
+            os.close(ours)
+    return Shown(process.returncode, b"".join(parts).decode(errors="replace"))
+
+
+def noise(text: str) -> list[str]:
+    """Lines that belong into a log file."""
+    return [line for line in text.splitlines() if _NOISE.search(line)]
