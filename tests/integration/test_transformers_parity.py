@@ -112,7 +112,8 @@ def shared_decisions(pair: Pair, *, sampling: bool = False) -> Iterator[None]:
     noted: dict[str, Tensor] = {}
 
     def note(key: str, value: Tensor) -> None:
-        noted[key] = value.detach()
+        # The first: ours scores every cell, as theirs does, then the chosen ones again.
+        noted.setdefault(key, value.detach())
 
     def agreed(key: str, value: Tensor) -> Tensor:
         mine = noted.pop(key)

@@ -97,6 +97,11 @@ def fuse_conv_and_norm(conv: nn.Conv2d, norm: Any) -> nn.Conv2d:
     return fused.requires_grad_(False)
 
 
+def _channels_last(gradient: Tensor) -> Tensor:
+    """The slice of a concatenation's gradient is in no order that batch norm is fast in."""
+    return gradient.contiguous(memory_format=torch.channels_last)
+
+
 class ConvNormLayer(nn.Module):
     """Convolution without bias, batch norm, activation.
 
@@ -131,7 +136,10 @@ class ConvNormLayer(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """[B, in, H, W] -> [B, out, H / stride, W / stride]."""
-        return self.act(self.norm(self.conv(x)))
+        x = self.norm(self.conv(x))
+        if x.requires_grad and not torch.compiler.is_compiling():
+            x.register_hook(_channels_last)
+        return self.act(x)
 
     def convert_to_deploy(self) -> None:
         """Fold the norm into the convolution."""
@@ -201,14 +209,30 @@ class SelfAttention(nn.Module):
         heads = (batch, length, -1, self.num_heads, dim // self.num_heads)
         query_key = F.linear(x + position, weight_qk, bias_qk).view(heads).permute(2, 0, 3, 1, 4)
         value = F.linear(x, weight_v, bias_v).view(heads)[:, :, 0].transpose(1, 2)
-        out = F.scaled_dot_product_attention(
-            query_key[0],
-            query_key[1],
-            value,
-            attn_mask=visible,
-            dropout_p=self.dropout if self.training else 0.0,
-        )  # [B, M, S, D/M]
+        query, key = query_key.unbind()
+        dropout = self.dropout if self.training else 0.0
+        if x.device.type == "cpu" and x.requires_grad and value.dtype != torch.float32:
+            out = _attend_at_once(query, key, value, visible, dropout)
+        else:
+            out = F.scaled_dot_product_attention(
+                query, key, value, attn_mask=visible, dropout_p=dropout
+            )  # [B, M, S, D/M]
         return self.out_proj(out.transpose(1, 2).reshape(batch, length, dim))
+
+
+def _attend_at_once(
+    query: Tensor, key: Tensor, value: Tensor, visible: Tensor | None, dropout: float
+) -> Tensor:
+    """Attend by whole matrix products.
+
+    Training on a CPU in bfloat16 takes half the time of torch's function so, which works in blocks
+    of 32 queries. Scores are rounded to bfloat16, as they are in the published code.
+    """
+    scores = (query * query.shape[-1] ** -0.5) @ key.transpose(-1, -2)
+    if visible is not None:
+        unseen = torch.zeros_like(visible, dtype=scores.dtype).masked_fill_(~visible, -torch.inf)
+        scores = scores + unseen
+    return F.dropout(scores.softmax(dim=-1), dropout) @ value
 
 
 def inverse_sigmoid(x: Tensor, eps: float = 1e-5) -> Tensor:

@@ -14,6 +14,7 @@ from ..core.yaml_config import YAMLConfig
 from ..misc import distributed
 from ..misc.devices import check_compiler
 from ..misc.errors import CheckpointError
+from ..misc.resources import keep_freed_memory
 from ..misc.weights import load_checkpoint, load_matching, load_strict, model_state
 from ..nn.sync_batch_norm import synchronize_batch_norm
 from ..optim.factories import resume_schedule
@@ -49,6 +50,8 @@ def set_up(cfg: YAMLConfig) -> tuple[TrainState, Position]:
         ConfigError: if it is to be compiled and cannot.
     """
     settings = cfg.settings
+    if cfg.device.type == "cpu":
+        keep_freed_memory()
     resumed = load_checkpoint(settings.resume) if settings.resume else None
     if resumed is not None:
         load_strict(cfg.model, _raw_weights(resumed), source=str(settings.resume))

@@ -287,16 +287,16 @@ class RTDETRTransformerv2(nn.Module):
             selected: what the encoder itself predicts at the chosen cells.
         """
         anchors, valid = self._anchors(level_sizes, memory.device)
-        candidates = self.enc_output(memory * valid.to(memory.dtype))
-        class_logits = self.enc_score_head(candidates)
-        indices = select_queries(class_logits.detach(), self.num_queries, self.query_select_method)
-
-        # Only chosen cells need a box, so the box head runs after the choice.
-        chosen = gather_rows(candidates, indices)
+        cells = memory * valid.to(memory.dtype)
+        # Losses reach chosen cells only, so the others need no backward pass.
+        with torch.no_grad():
+            every_score = self.enc_score_head(self.enc_output(cells))
+            indices = select_queries(every_score, self.num_queries, self.query_select_method)
+        chosen = self.enc_output(gather_rows(cells, indices))
         chosen_anchors = gather_rows(anchors.expand(memory.shape[0], -1, -1), indices)
         box_logits = self.enc_bbox_head(chosen).float() + chosen_anchors
         selected: LayerOutput = {
-            "pred_logits": gather_rows(class_logits, indices),
+            "pred_logits": self.enc_score_head(chosen),
             "pred_boxes": box_logits.sigmoid(),
         }
         content = chosen.detach()

@@ -21,10 +21,10 @@ def sample_bilinear(level: Tensor, locations: Tensor) -> Tensor:
 
     Args:
         level: [N, C, H, W].
-        locations: [N, Q, P, 2] (x, y), 0..1 across the map.
+        locations: [N, P, Q, 2] (x, y), 0..1 across the map.
 
     Returns:
-        [N, C, Q, P].
+        [N, C, P, Q].
     """
     return F.grid_sample(
         level, 2 * locations - 1, mode="bilinear", padding_mode="zeros", align_corners=False
@@ -39,10 +39,10 @@ def sample_nearest(level: Tensor, locations: Tensor) -> Tensor:
 
     Args:
         level: [N, C, H, W].
-        locations: [N, Q, P, 2] (x, y), 0..1 across the map.
+        locations: [N, P, Q, 2] (x, y), 0..1 across the map.
 
     Returns:
-        [N, C, Q, P].
+        [N, C, P, Q].
     """
     channels, height, width = level.shape[1:]
     x = (locations[..., 0] * width + 0.5).to(torch.int64).clamp(0, width - 1)
@@ -146,9 +146,10 @@ class MSDeformableAttention(nn.Module):
         reach = reference_boxes[:, :, None, None, 2:] * self.offset_scale
         locations = centre + offsets * self.num_points_scale[:, None] * reach  # [B, Q, M, P, 2]
 
-        # Heads become part of the batch: one sampling call per level.
-        locations = locations.transpose(1, 2).flatten(0, 1)  # [B*M, Q, P, 2]
-        weights = weights.transpose(1, 2).flatten(0, 1)[:, None]  # [B*M, 1, Q, P]
+        # Heads become part of the batch: one sampling call per level. Queries come last, where
+        # there are many: sums over the points are faster so.
+        locations = locations.permute(0, 2, 3, 1, 4).flatten(0, 1)  # [B*M, P, Q, 2]
+        weights = weights.permute(0, 2, 3, 1).flatten(0, 1)[:, None]  # [B*M, 1, P, Q]
         value = self.value_proj(memory).float()
         value = value.transpose(1, 2).reshape(batch * heads, dim // heads, -1)
         levels = value.split([h * w for h, w in level_sizes], dim=-1)
@@ -156,9 +157,9 @@ class MSDeformableAttention(nn.Module):
         for level, size, points, weight in zip(
             levels,
             level_sizes,
-            locations.split(self.num_points, dim=2),
-            weights.split(self.num_points, dim=3),
+            locations.split(self.num_points, dim=1),
+            weights.split(self.num_points, dim=2),
             strict=True,
         ):
-            mixed = mixed + (self._sample(level.unflatten(-1, size), points) * weight).sum(-1)
+            mixed = mixed + (self._sample(level.unflatten(-1, size), points) * weight).sum(-2)
         return self.output_proj(mixed.view(batch, dim, num_queries).transpose(1, 2))
