@@ -5,6 +5,7 @@ ALLOWED = (
     "no TensorRT",
     "no BCCD folder",
     "no Chromium",
+    "no glibc",
     "no page libraries",
 )
 

@@ -249,6 +249,68 @@ def test_a_token_sees_only_what_is_visible_to_it():
     assert (after[:, 2:] - before[:, 2:]).abs().min() > 0
 
 
+@pytest.mark.parametrize("masked", [False, True])
+def test_attention_that_trains_in_bfloat16_is_that_of_float32_within_its_rounding(masked):
+    attention, _ = paired_attention(dim=64, heads=2)
+    visible = torch.rand(50, 50) < 0.5 if masked else None
+    if masked:
+        visible.fill_diagonal_(fill_value=True)
+    position = torch.randn(1, 50, 64)
+
+    def output_and_gradients(*, half):
+        x = torch.randn(2, 50, 64, generator=torch.Generator().manual_seed(1)).requires_grad_()
+        with torch.autocast("cpu", torch.bfloat16, enabled=half):
+            out = attention(x, position, visible)
+        assert out.dtype == (torch.bfloat16 if half else torch.float32)
+        out.float().square().sum().backward()
+        gradients = [x.grad, *(p.grad for p in attention.parameters())]
+        attention.zero_grad(set_to_none=True)
+        return [out.detach().float(), *gradients]
+
+    exact, found = output_and_gradients(half=False), output_and_gradients(half=True)
+    for ours, expected in zip(found, exact, strict=True):
+        assert (ours - expected).norm() < 0.02 * expected.norm()
+
+
+def test_in_bfloat16_too_a_token_sees_only_what_is_visible_to_it():
+    attention = SelfAttention(8, 2)
+    visible = torch.ones(4, 4, dtype=torch.bool)
+    visible[:2, 2:] = False
+    x, position = torch.randn(1, 4, 8), torch.zeros(1, 4, 8)
+    with torch.autocast("cpu", torch.bfloat16):
+        before = attention(x.clone().requires_grad_(), position, visible)
+        x[:, 2:] += 1
+        after = attention(x.requires_grad_(), position, visible)
+    assert torch.equal(after[:, :2], before[:, :2])
+    assert not torch.equal(after[:, 2:], before[:, 2:])
+
+
+def test_attention_drops_weights_in_bfloat16_and_keeps_their_mean():
+    attention, _ = paired_attention()
+    plain = copy.deepcopy(attention)
+    attention.dropout = 0.5
+    x, position = torch.randn(2, 6, 16).requires_grad_(), torch.zeros(1, 6, 16)
+    with torch.autocast("cpu", torch.bfloat16):
+        draws = torch.stack([attention(x, position).detach().float() for _ in range(2000)])
+        expected = plain(x, position).detach().float()
+    assert (draws[0] - draws[1]).abs().max() > 0.01
+    assert (draws.mean(dim=0) - expected).abs().max() < 0.1 * draws.std(dim=0).max() + 0.02
+
+
+def test_the_norm_before_a_concatenation_gets_its_gradient_channels_last():
+    first, second = ConvNormLayer(3, 8, 3), ConvNormLayer(3, 8, 1)
+    plain = copy.deepcopy(first)
+    seen = []
+    first.norm.register_full_backward_pre_hook(lambda _m, grads: seen.append(grads[0]))
+    x = torch.randn(2, 3, 5, 6).contiguous(memory_format=torch.channels_last)
+    weights = torch.rand(2, 16, 5, 6).contiguous(memory_format=torch.channels_last)
+    (torch.cat((first(x), second(x)), dim=1) * weights).sum().backward()
+    assert seen[0].is_contiguous(memory_format=torch.channels_last)
+    torch.testing.assert_close(seen[0], weights[:, :8], rtol=0, atol=0)
+    (plain.norm(plain.conv(x)) * weights[:, :8]).sum().backward()
+    torch.testing.assert_close(first.conv.weight.grad, plain.conv.weight.grad)
+
+
 def test_attention_drops_in_training_only():
     attention = SelfAttention(8, 2, dropout=0.5)
     x, position = torch.randn(2, 6, 8), torch.zeros(1, 6, 8)

@@ -418,6 +418,26 @@ def test_the_selection_is_trained_by_its_own_outputs(make_decoder, make_features
     assert parts == {"enc_output", "enc_score_head", "enc_bbox_head", "input_proj"}
 
 
+@pytest.mark.parametrize("variant", ["default", "one2many"])
+def test_gradients_of_the_selection_are_those_of_scoring_all_cells(
+    make_decoder, make_features, variant
+):
+    decoder = make_decoder(**VARIANTS[variant]).train()
+    features = [f.requires_grad_() for f in make_features()]
+    chosen = decoder(features)["enc_aux_outputs"][0]
+    weights = [torch.rand_like(chosen[key]) for key in ("pred_logits", "pred_boxes")]
+    inputs = [*features, *decoder.enc_output.parameters(), *decoder.enc_score_head.parameters()]
+
+    def gradients(logits, boxes):
+        return torch.autograd.grad((logits * weights[0]).sum() + (boxes * weights[1]).sum(), inputs)
+
+    found = gradients(chosen["pred_logits"], chosen["pred_boxes"])
+    plain = plain_decoder(decoder, features, method=decoder.query_select_method)[0]
+    for ours, expected in zip(found, gradients(*plain), strict=True):
+        torch.testing.assert_close(ours, expected, rtol=1e-3, atol=1e-4)
+        assert expected.abs().max() > 1e-3
+
+
 def test_learned_content_is_trained_by_the_decoder(make_decoder, make_features):
     decoder = make_decoder(learn_query_content=True).train()
     names = reached(decoder, decoder(make_features())["pred_logits"].square().sum())
