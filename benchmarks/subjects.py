@@ -5,6 +5,7 @@ import io
 import random
 import tempfile
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +15,10 @@ from PIL import Image
 from torchvision import tv_tensors
 from torchvision.transforms import v2
 
-from benchmarks.runtimes import runtimes
+from benchmarks.runtimes import random_checkpoint, runtimes
 from benchmarks.serving import serving
 from benchmarks.steps import (
+    MODELS,
     config,
     our_step,
     random_batch,
@@ -24,11 +26,15 @@ from benchmarks.steps import (
     their_network,
     their_step,
 )
-from benchmarks.timing import ratio, take_turns
+from benchmarks.timing import every_turn, ratio, summary, take_turns
 from rtdetrv2_pytorch.src.data.annotations import Annotations, ImageRecord
 from rtdetrv2_pytorch.src.data.categories import CategoryTable
 from rtdetrv2_pytorch.src.data.evaluator import CocoEvaluator
 from rtdetrv2_pytorch.src.data.sample import Sample
+from rtdetrv2_pytorch.src.deploy.detector import load_detector
+from rtdetrv2_pytorch.src.deploy.onnx import write_onnx
+from rtdetrv2_pytorch.src.deploy.runtimes import OpenVINORuntime
+from rtdetrv2_pytorch.src.misc.errors import ConfigError
 
 Result = dict[str, Any]
 
@@ -203,7 +209,10 @@ def _pipelines(paths: list[Path]) -> dict[str, Callable[[], None]]:
 
 
 def inference(device: torch.device, size: int = 640, batch: int = 1) -> Result:
-    """Evaluation forward pass of r18: ours as trained and deployed, and transformers'."""
+    """Evaluation forward pass of r18: ours as trained, deployed and exported, and transformers'.
+
+    What is exported runs from pixels to boxes, the others from floats to logits.
+    """
     images = torch.rand(batch, 3, size, size, device=device)
     model = config(eval_spatial_size=[size, size]).model.eval().to(device)
     deployed = config(eval_spatial_size=[size, size]).model.to(device).deploy()
@@ -219,26 +228,44 @@ def inference(device: torch.device, size: int = 640, batch: int = 1) -> Result:
         return way
 
     last = images.contiguous(memory_format=torch.channels_last)
-    times = take_turns(
-        {
-            "ours float32": run(lambda: model(images), "float32"),
-            "ours deployed float32": run(lambda: deployed(last), "float32"),
-            "ours deployed bfloat16": run(lambda: deployed(last), "bfloat16"),
-            "transformers float32": run(lambda: theirs(pixel_values=images), "float32"),
-            "transformers bfloat16": run(lambda: theirs(pixel_values=images), "bfloat16"),
-        }
-    )
+    ways = {
+        "ours float32": run(lambda: model(images), "float32"),
+        "ours deployed float32": run(lambda: deployed(last), "float32"),
+        "ours deployed bfloat16": run(lambda: deployed(last), "bfloat16"),
+        "transformers float32": run(lambda: theirs(pixel_values=images), "float32"),
+        "transformers bfloat16": run(lambda: theirs(pixel_values=images), "bfloat16"),
+    }
+    if device.type == "cpu":
+        ways |= _exported(size, batch)
+    # The threads of OpenVINO go on spinning for a moment.
+    samples = every_turn(ways, warmup=2, pause_s=0.3)
+    times = {name: summary(seconds) for name, seconds in samples.items()}
+    ours = [name for name in ways if name.startswith("ours ")]
     return {
         "what": f"inference, r18, {size} px, batch {batch}",
         "seconds": times,
         "ratios": {
-            "ours deployed float32 vs transformers float32": ratio(
-                times, "transformers float32", "ours deployed float32"
-            ),
-            "ours deployed bfloat16 vs transformers float32": ratio(
-                times, "transformers float32", "ours deployed bfloat16"
-            ),
+            f"{name} vs transformers float32": ratio(times, "transformers float32", name)
+            for name in ours
         },
+    }
+
+
+def _exported(size: int, batch: int) -> dict[str, Callable[[], Any]]:
+    """The same network as an ONNX file in OpenVINO, with all preparation and selection."""
+    pixels = torch.randint(0, 256, (batch, 3, size, size), dtype=torch.uint8)
+    sizes_wh = torch.full((batch, 2), size)
+    with tempfile.TemporaryDirectory() as folder:
+        checkpoint = random_checkpoint(Path(folder, "model.pth"), MODELS["r18"][0], size)
+        file = Path(folder, "model.onnx")
+        write_onnx(*load_detector(checkpoint), file)
+        threads = torch.get_num_threads()
+        opened = {"float32": OpenVINORuntime(file, threads)}
+        with contextlib.suppress(ConfigError):  # not every processor computes in it
+            opened["bfloat16"] = OpenVINORuntime(file, threads, bfloat16=True)
+    return {
+        f"ours OpenVINO {precision}": partial(runtime, pixels, sizes_wh)
+        for precision, runtime in opened.items()
     }
 
 

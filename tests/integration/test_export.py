@@ -11,6 +11,7 @@ from types import SimpleNamespace
 import numpy as np
 import onnx
 import onnxruntime as ort
+import openvino as ov
 import pytest
 import torch
 from PIL import Image
@@ -21,6 +22,7 @@ from rtdetrv2_pytorch.src.deploy.export import Source, export_onnx
 from rtdetrv2_pytorch.src.deploy.parity import check_parity
 from rtdetrv2_pytorch.src.deploy.runtimes import open_runtime
 from rtdetrv2_pytorch.src.deploy.samples import validation_samples
+from rtdetrv2_pytorch.src.misc.errors import ConfigError
 from tests.integration.trained import SIZE_HW, train_by_heart
 
 pytestmark = pytest.mark.slow
@@ -125,6 +127,24 @@ def test_the_file_is_one_for_every_runtime(r18, tmp_path):
     assert report.failures == []
     assert report.runtime == "openvino"
     assert report.num_detections >= 20
+
+
+def test_openvino_in_bfloat16_keeps_the_ap_within_two_hundredths(r18, tmp_path, monkeypatch):
+    output = tmp_path / "best.onnx"
+    export_onnx(r18.source, output)
+    samples = r18.source.find_samples([str(n) for n in range(10)])
+    if "BF16" in ov.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
+        report = check_parity(
+            open_runtime(output, "openvino", bfloat16=True),
+            open_runtime(r18.checkpoint),
+            samples,
+            file="best.onnx",
+        )
+        assert abs(report.ap_exported - report.ap_pytorch) < 0.02
+        assert 1e-4 < report.max_score_difference < 0.05  # it did compute in 16 bits
+    monkeypatch.setattr(ov.Core, "get_property", lambda *_: ["FP32", "INT8"])
+    with pytest.raises(ConfigError, match="^bfloat16 = True: this processor does not compute in"):
+        open_runtime(output, "openvino", bfloat16=True)
 
 
 @pytest.mark.parametrize("exporter", ["torchscript", "dynamo"])

@@ -141,22 +141,39 @@ class OnnxRuntime:
 
 
 class OpenVINORuntime:
-    """An ONNX file, run by OpenVINO on the CPU in the precision that the file has."""
+    """An ONNX file, run by OpenVINO on the CPU.
+
+    Args:
+        path: the file.
+        num_threads: threads of a call; 0: one a core.
+        bfloat16: compute in bfloat16 instead of the precision that the file has: about twice as
+            fast on processors that have it. Scores move by hundredths and boxes by a pixel: the
+            gate that the export passed does not speak for it, look at your AP.
+
+    Raises:
+        ConfigError: if the processor does not compute in bfloat16.
+        ExportError: if OpenVINO refuses the file.
+    """
 
     kind = "openvino"
     max_batch_size: int | None = None
 
-    def __init__(self, path: Path, num_threads: int = 0) -> None:
+    def __init__(self, path: Path, num_threads: int = 0, *, bfloat16: bool = False) -> None:
         import openvino as ov  # starts a thread
 
         self.card = read_card(path)
         self.device = torch.device("cpu")
+        core = ov.Core()
+        if bfloat16 and "BF16" not in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
+            raise ConfigError(
+                "bfloat16 = True: this processor does not compute in bfloat16; leave it out"
+            )
         # Without the hint it computes in bfloat16 where a processor has it: not the same network.
-        options: dict[str, Any] = {"INFERENCE_PRECISION_HINT": "f32"}
+        options: dict[str, Any] = {"INFERENCE_PRECISION_HINT": "bf16" if bfloat16 else "f32"}
         if num_threads:
             options["INFERENCE_NUM_THREADS"] = num_threads
         try:
-            model = ov.Core().compile_model(str(path), "CPU", options)
+            model = core.compile_model(str(path), "CPU", options)
         except RuntimeError as error:
             raise ExportError(f"{path}: OpenVINO cannot load it ({_first(error)})") from error
         self._model = model
@@ -195,10 +212,10 @@ def _open_pytorch(
     return PyTorchRuntime(detector, card, device, compiled=compiled, cuda_graphs=cuda_graphs)
 
 
-def _open_openvino(path: Path, device: torch.device) -> Runtime:
+def _open_openvino(path: Path, device: torch.device, *, bfloat16: bool = False) -> Runtime:
     if device.type != "cpu":
         raise ConfigError(f"device = {str(device)!r}: OpenVINO runs on the CPU here; give cpu")
-    return OpenVINORuntime(path)
+    return OpenVINORuntime(path, bfloat16=bfloat16)
 
 
 _OPENERS: dict[str, Callable[..., Runtime]] = {
@@ -220,7 +237,7 @@ def open_runtime(
         kind: of `RUNTIME_KINDS`; None: the one that the suffix stands for.
         device: "cpu", "cuda", "cuda:1".
         **options: for checkpoints `config`, `class_names` and `sampling`, see `load_detector`, and
-            `compiled` and `cuda_graphs`, see `PyTorchRuntime`.
+            `compiled` and `cuda_graphs`, see `PyTorchRuntime`; for OpenVINO `bfloat16`.
 
     Raises:
         ConfigError: if there is no such runtime or device, or the runtime takes no such file.
