@@ -136,6 +136,20 @@ def test_only_addresses_of_the_web_become_links(instance, page, address):
     expect(page.get_by_role("link", name="Open the app")).to_have_count(0)
 
 
+def test_what_comes_while_the_page_opens_is_shown(instance, new_page):
+    page = new_page()
+
+    def answer_too_early(route):
+        answer = route.fetch()
+        put_experiment(instance.store)  # before the page has this answer, which lacks it
+        route.fulfill(response=answer)
+
+    page.route(re.compile("/page/api/experiments"), answer_too_early, times=1)
+    page.goto(instance.page_address)
+    expect(page.get_by_text("No experiments yet")).to_be_visible()
+    expect(page.get_by_role("link", name=re.compile("cells, first try"))).to_be_visible()
+
+
 def test_an_experiment_with_metrics_curves_parameters_and_files(instance, page):
     put_experiment(instance.store)
     card = page.get_by_role("link", name=re.compile("cells, first try"))

@@ -11,10 +11,9 @@ const main = document.getElementById("main");
 const viewer = document.getElementById("viewer");
 const connection = document.getElementById("connection");
 
-let current = { view: "", update: () => {}, stamps: [] };
+let current = { view: "", update: () => {}, stamps: [], seen: {} };
 let last = { tasks: [], stamps: {} };
 let refreshed = 0; // when the view was last built
-let stale = false; // what it shows has changed since
 let shows = 0; // number of the view shown: answers for an earlier one come too late
 
 // Building elements
@@ -446,6 +445,7 @@ async function show({ isRefresh = false } = {}) {
   const [path, query = ""] = location.hash.slice(1).split("?");
   const [pattern, name, view] = VIEWS.find(([p]) => p.test(path)) || VIEWS[0];
   const number = ++shows;
+  const seen = last.stamps; // from before the view asks: what changes from now on makes it stale
   for (const link of document.querySelectorAll("[data-view]")) {
     if (link.dataset.view === name) link.setAttribute("aria-current", "page");
     else link.removeAttribute("aria-current");
@@ -460,22 +460,24 @@ async function show({ isRefresh = false } = {}) {
   }
   if (number !== shows) return;
   document.title = `${built.title} · Local Supervisely`;
-  current = { update: () => {}, stamps: [], ...built };
+  current = { update: () => {}, stamps: [], ...built, seen };
   refreshed = Date.now();
-  stale = false;
   main.replaceChildren(...current.content.filter(Boolean));
   current.update(last);
   if (!isRefresh) window.scrollTo(0, 0);
 }
 
+async function ask() {
+  last = await json("/page/api/live");
+}
+
 async function poll() {
   try {
-    const state = await json("/page/api/live");
+    await ask();
     connection.textContent = "";
-    stale ||= current.stamps.some((name) => name in last.stamps && last.stamps[name] !== state.stamps[name]);
-    last = state;
-    if (stale && Date.now() - refreshed > REFRESH_MS) await show({ isRefresh: true });
-    else current.update(state);
+    const isStale = current.stamps.some((name) => last.stamps[name] !== current.seen[name]);
+    if (isStale && Date.now() - refreshed > REFRESH_MS) await show({ isRefresh: true });
+    else current.update(last);
     for (const element of document.querySelectorAll("[data-since]")) element.textContent = `running for ${duration(element.dataset.since)}`;
   } catch (error) {
     connection.textContent = error.status === 401 ? "signed out: open the address with the token again" : "the instance does not answer";
@@ -484,4 +486,4 @@ async function poll() {
 }
 
 window.addEventListener("hashchange", () => show());
-show().then(poll);
+ask().catch(() => {}).then(() => show()).then(poll);
