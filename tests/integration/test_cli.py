@@ -213,7 +213,7 @@ def test_ranks_on_cpus_do_not_choose_each_for_itself(digits, monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "2")
     args = train.parse_arguments(["--data", str(digits), "--device", "cpu"])
     with pytest.raises(ConfigError, match=r"for one process only; .* a configuration, -c"):
-        train.configure(args, Console(quiet=True))
+        train.configure(args, Console(quiet=True), LiveLine(Console(quiet=True)))
 
 
 def test_weights_are_random_with_a_warning_where_none_can_be_had(monkeypatch):

@@ -137,7 +137,7 @@ def test_two_ranks_evaluate_and_the_main_one_says_what_came_out(one_process):
     arguments = ["-c", str(one_process / "tiny.yml"), "-r", str(best), "--test-only"]
     results = end_ranks(f"from rtdetrv2_pytorch.tools.train import main\nmain({arguments!r})")
     assert [code for code, _, _ in results] == [0, 0]
-    row = next(line for line in results[0][1].splitlines() if " all " in line)
+    row = next(line for line in results[0][1].splitlines() if line.startswith("all "))
     assert f"{load_checkpoint(best)['metrics']['AP50']:.3f}" in row
     assert "Validation" not in results[1][1]
 
