@@ -255,7 +255,8 @@ def _conclude(store: Store, task_id: int, code: int, app: AppProcess, console: C
     if code != 0:
         error = app.app_log.failure(code)
         store.set_task_status(task_id, "error", error=str(error))
-        error.go_on = f"python -m supervisely_integration.local train --task {task_id}"
+        if error.name != ConfigError.__name__:  # it would say the same again
+            error.go_on = f"python -m supervisely_integration.local train --task {task_id}"
         raise error
     try:
         info = find_experiment(store, task_id)

@@ -3,6 +3,7 @@
 import sys
 
 from rtdetrv2_pytorch.src.misc.errors import RTDETRError
+from rtdetrv2_pytorch.tools.console import print_error
 from supervisely_integration.serve.rtdetrv2 import RTDETRv2
 from supervisely_integration.serve.sdk_patches import is_command_line
 
@@ -12,4 +13,5 @@ try:
 except (RTDETRError, OSError, ValueError, RuntimeError) as error:
     if not is_command_line():
         raise
-    sys.exit(f"error: {error}")
+    print_error(type(error).__name__, str(error))
+    sys.exit(1)

@@ -214,9 +214,9 @@ def command_line(*words):
 @pytest.mark.parametrize(
     ("file", "runtime", "said"),
     [
-        ("no.pth", "NCNN", "error: runtime = 'NCNN': there are PyTorch"),
-        ("torn.onnx", "ONNXRuntime", "error: "),
-        ("torn.pth", "PyTorch", "error: "),
+        ("no.pth", "NCNN", "ConfigError: runtime = 'NCNN': there are PyTorch"),
+        ("torn.onnx", "ONNXRuntime", "ExportError: "),
+        ("torn.pth", "PyTorch", "CheckpointError: "),
     ],
 )
 def test_the_command_line_says_what_is_wrong_in_a_line(tmp_path, file, runtime, said):
