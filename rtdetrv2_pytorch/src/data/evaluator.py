@@ -179,8 +179,15 @@ class CocoEvaluator:
         if self._coco_gt is None:
             self._coco_gt = COCO(self.annotations.to_coco())
         rows = np.concatenate([np.empty((0, _COLUMNS)), *self._rows])
+        no_outline: list[float] = []  # one for all, or the library makes one of each box
         detections = [
-            {"image_id": int(row[0]), "bbox": row[1:5], "score": row[5], "category_id": int(row[6])}
+            {
+                "image_id": int(row[0]),
+                "bbox": row[1:5],
+                "score": row[5],
+                "category_id": int(row[6]),
+                "segmentation": no_outline,
+            }
             for row in rows.tolist()
         ]
         for iou_type in self.iou_types:

@@ -127,11 +127,13 @@ def match_boxes(
 
 def box_overlaps(boxes: np.ndarray, true_boxes: np.ndarray, is_crowd: np.ndarray) -> np.ndarray:
     """[N, M] IoU; with a crowd the part of the detection that lies in it."""
-    low = np.maximum(boxes[:, None, :2], true_boxes[:, :2])
-    high = np.minimum(boxes[:, None, 2:], true_boxes[:, 2:])
-    common = (high - low).clip(0).prod(axis=2)
-    area = (boxes[:, 2:] - boxes[:, :2]).prod(axis=1)[:, None]
-    true_area = (true_boxes[:, 2:] - true_boxes[:, :2]).prod(axis=1)
+    left, top, right, bottom = boxes.T[:, :, None]
+    true_left, true_top, true_right, true_bottom = true_boxes.T
+    width = np.minimum(right, true_right) - np.maximum(left, true_left)
+    height = np.minimum(bottom, true_bottom) - np.maximum(top, true_top)
+    common = np.maximum(width, 0) * np.maximum(height, 0)
+    area = (right - left) * (bottom - top)
+    true_area = (true_right - true_left) * (true_bottom - true_top)
     union = np.where(is_crowd, area, area + true_area - common)
     overlaps: np.ndarray = common / np.maximum(union, 1e-12)
     return overlaps
