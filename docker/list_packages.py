@@ -5,6 +5,7 @@ python3 docker/list_packages.py FOLDER
 
 import csv
 import hashlib
+import json
 import re
 import subprocess
 import sys
@@ -13,6 +14,7 @@ from importlib.metadata import Distribution, distributions
 from pathlib import Path
 
 DOCUMENTS = Path("/usr/share/doc")
+PAGE = Path("/usr/share/rtdetrv2/page")
 WEIGHTS = Path("~/.cache/supervisely/checkpoints")
 
 
@@ -56,6 +58,16 @@ def debian_packages() -> list[tuple[str, str, str, str]]:
     return [("system", n, v, debian_licence(DOCUMENTS / n / "copyright")) for n, v in pairs]
 
 
+def page_packages(folder: Path) -> list[tuple[str, str, str, str]]:
+    """Kind, name, version, licence of every npm package of the apps' page."""
+    files = (*folder.glob("*/package.json"), *folder.glob("@*/*/package.json"))
+    found = (json.loads(file.read_text()) for file in files)
+    return sorted(
+        ("npm", each["name"], each["version"], each.get("license", "not declared"))
+        for each in found
+    )
+
+
 def baked_weights(folder: Path) -> list[tuple[str, str, str]]:
     """File, SHA-256 and address of the weights in the image; they come with no licence file."""
     return [
@@ -73,7 +85,7 @@ def write(path: Path, header: tuple[str, ...], rows: Iterable[tuple[str, ...]]) 
 if __name__ == "__main__":
     target = Path(sys.argv[1])
     target.mkdir(parents=True, exist_ok=True)
-    packages = python_packages() + debian_packages()
+    packages = python_packages() + page_packages(PAGE) + debian_packages()
     write(target / "packages.tsv", ("kind", "name", "version", "licence"), packages)
     write(
         target / "weights.tsv", ("file", "sha256", "address"), baked_weights(WEIGHTS.expanduser())

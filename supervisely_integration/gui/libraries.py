@@ -2,8 +2,12 @@
 
 from pathlib import Path
 
+from ..paths import IMAGE_PAGE
+
 WEB = Path(__file__).with_name("web")
-PACKAGES = WEB / "node_modules"
+FETCHED = WEB / "node_modules"
+# The platform mounts code without them into our image, which has its own.
+PACKAGES = IMAGE_PAGE if IMAGE_PAGE.is_dir() and not FETCHED.is_dir() else FETCHED
 
 SCRIPTS = (
     "vue/dist/vue.min.js",

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from supervisely_integration.gui.libraries import PACKAGES, WEB
+from supervisely_integration.gui.libraries import FETCHED, WEB
+from supervisely_integration.paths import IMAGE_PAGE
 
 from .dockerfiles import (
     DOCKER,
@@ -127,21 +128,21 @@ def test_the_context_is_the_code_and_nothing_else():
     assert [f for f in others if not is_ignored(f)] == []
 
 
-def test_the_deploy_image_is_the_published_one_with_code_and_the_apps_page():
-    assert DEPLOY_ARGUMENTS == {"IMAGE": IMAGE}
-    page, final = DEPLOY_STAGES
-    assert page.base == final.base == "${IMAGE}"
-    assert final.all("COPY") == [
-        ". /app",
-        f"--from=page /page/node_modules /app/{PACKAGES.relative_to(ROOT)}",
-    ]
-    assert final.all("ENV") == ["PYTHONPATH=/app"]
+def test_the_image_has_what_the_apps_page_is_made_of():
+    page = next(stage for stage in STAGES if stage.name == "page")
     assert page.all("WORKDIR") == ["/page"]
-    for path in copied_from_context(page):
-        assert (ROOT / path).parent == WEB
-        assert (ROOT / path).is_file()
-        assert not is_ignored(path)
-    assert is_ignored(f"{PACKAGES.relative_to(ROOT)}/vue/dist/vue.min.js")
+    assert page.all("RUN")[-1].startswith("npm ci ")
+    assert f"--from=page /page/node_modules {IMAGE_PAGE}" in FINAL.all("COPY")
+    assert [(ROOT / path).parent for path in copied_from_context(page)] == [WEB, WEB]
+    assert is_ignored(f"{FETCHED.relative_to(ROOT)}/vue/dist/vue.min.js")
+
+
+def test_the_deploy_image_is_the_published_one_with_code():
+    assert DEPLOY_ARGUMENTS == {"IMAGE": IMAGE}
+    (final,) = DEPLOY_STAGES
+    assert final.base == "${IMAGE}"
+    assert final.all("COPY") == [". /app"]
+    assert final.all("ENV") == ["PYTHONPATH=/app"]
     assert not apt_packages(final)
 
 

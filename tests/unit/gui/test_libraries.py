@@ -23,7 +23,7 @@ def test_every_file_of_the_page_is_of_a_declared_package():
 
 def test_what_npm_fetches_is_not_committed():
     ignored = (ROOT / ".gitignore").read_text().splitlines()
-    assert f"/{libraries.PACKAGES.relative_to(ROOT)}" in ignored
+    assert f"/{libraries.FETCHED.relative_to(ROOT)}" in ignored
 
 
 def test_missing_files_are_named(tmp_path, monkeypatch):
