@@ -235,6 +235,16 @@ class Sections:
         """The section with the shared values it receives; those win."""
         return {**section, **{k: v for k, v in self.shared.items() if k in parameters}}
 
+    def owners_of(self, key: str) -> list[str]:
+        """The sections of this configuration in which this key may stand."""
+        owners = []
+        for at, section in self.values.items():
+            name = str(section.get("type", at)) if isinstance(section, Mapping) else at
+            factory = COMPONENTS.get(ALIASES.get(name, name))
+            if factory and key in _parameters(factory) and key not in FROM_THE_RUN:
+                owners.append(at)
+        return owners
+
     def conflicts(self) -> list[str]:
         """Sections whose own value differs from the shared one that overrules it."""
         found = []

@@ -141,7 +141,9 @@ class YAMLConfig:
         known = {*SETTING_NAMES, *SLOTS, *SHARED, *COMPONENTS, *ALIASES}
         for key in self.yaml_cfg:
             if key not in known:
-                raise ConfigError(f"{self.path.name}: unknown key {key!r}{suggest(key, known)}")
+                owners = [f"{name}.{key}" for name in self._sections().owners_of(key)]
+                hint = f"; did you mean {' or '.join(owners)}?" if owners else suggest(key, known)
+                raise ConfigError(f"{self.path.name}: unknown key {key!r}{hint}")
         if self.settings.device is not None:
             named_device(self.settings.device)
         sections = self._sections()

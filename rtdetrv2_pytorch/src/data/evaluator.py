@@ -14,7 +14,7 @@ from faster_coco_eval.core.faster_eval_api import COCOeval_faster
 from ..misc import distributed
 from ..structures import Detections
 from .annotations import Annotations
-from .operating_point import OperatingPoint, best_operating_point, find_hits
+from .operating_point import OperatingPoint, best_operating_point, match_boxes
 
 logger = logging.getLogger(__name__)
 
@@ -256,7 +256,7 @@ class CocoEvaluator:
         for image_id, rows in zip(self._image_ids, self._rows, strict=True):
             truth = self.annotations[place[image_id]]
             corners = np.concatenate((rows[:, 1:3], rows[:, 1:3] + rows[:, 3:5]), axis=1)
-            is_hit, counts = find_hits(
+            found, counts = match_boxes(
                 corners,
                 rows[:, 5],
                 rows[:, 6],
@@ -264,7 +264,7 @@ class CocoEvaluator:
                 self._category_ids[truth.labels],
                 truth.iscrowd > 0,
             )
-            parts.append((rows[counts, 5], rows[counts, 6], is_hit[counts]))
+            parts.append((rows[counts, 5], rows[counts, 6], found[counts] >= 0))
         scores, labels, hits = (np.concatenate(column) for column in zip(*parts, strict=True))
         return scores, labels, hits
 

@@ -123,11 +123,12 @@ def _locate(found: tuple[Path, list[str]], folder: Path, split: str) -> Split:
         named = any(word in _SPLIT_WORDS[split] for word in re.findall(r"[a-z]+", parts))
         return hits, candidate == ann_file.parent, named, -len(candidate.parts)
 
+    if not probes:
+        raise DatasetError(f"{ann_file}: lists no image; export it again, {_EXPLICIT}")
     best = max(_folders(folder), key=score)
-    if not probes or score(best)[0] == 0:
-        example = probes[0] if probes else "no image is listed"
+    if score(best)[0] == 0:
         raise DatasetError(
-            f"{ann_file}: its images ({example}, ...) are nowhere in {folder}; put them there, "
+            f"{ann_file}: its images ({probes[0]}, ...) are nowhere in {folder}; put them there, "
             f"{_EXPLICIT}"
         )
     return Split(ann_file, best)

@@ -68,23 +68,6 @@ def best_operating_point(scores: np.ndarray, is_hit: np.ndarray, num_boxes: int)
     )
 
 
-def find_hits(
-    boxes: np.ndarray,
-    scores: np.ndarray,
-    labels: np.ndarray,
-    true_boxes: np.ndarray,
-    true_labels: np.ndarray,
-    is_crowd: np.ndarray,
-) -> tuple[np.ndarray, np.ndarray]:
-    """Tell the hits among the detections of one image; see `match_boxes`.
-
-    Returns:
-        [N] bool whether each is a hit, and [N] bool whether it counts at all.
-    """
-    found, counts = match_boxes(boxes, scores, labels, true_boxes, true_labels, is_crowd)
-    return found >= 0, counts
-
-
 def match_boxes(
     boxes: np.ndarray,
     scores: np.ndarray,

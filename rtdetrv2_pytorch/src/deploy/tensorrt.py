@@ -117,7 +117,7 @@ def build_engine(
     for name, shape in zip(INPUTS, ((3, height, width), (2,)), strict=True):
         profile.set_shape(name, *((batch, *shape) for batch in batch_sizes))
     config.add_optimization_profile(profile)
-    cache = _load_cache(trt, config, timing_cache)
+    cache = _load_cache(config, timing_cache)
     plan = builder.build_serialized_network(network, config)
     if plan is None:
         raise _failure(onnx_file, "cannot build an engine from it", messages)
@@ -143,7 +143,7 @@ def _failure(onnx_file: Path, what: str, messages: list[str]) -> ExportError:
     return ExportError(f"{onnx_file.name}: TensorRT {what}: {reasons}")
 
 
-def _load_cache(trt: Any, config: Any, path: Path | None) -> Any:
+def _load_cache(config: Any, path: Path | None) -> Any:
     if path is None:
         return None
     content = path.read_bytes() if path.is_file() else b""

@@ -5,7 +5,7 @@ from fastapi import APIRouter
 from ..ecosystem import find_module, modules, search_modules, training_app
 from ..storage.errors import NotFoundError
 from ..storage.listing import DEFAULT_PER_PAGE
-from .common import API, Fields, Json, StoreOf, integer
+from .common import API, Fields, Json, integer
 
 router = APIRouter(prefix=API)
 
@@ -37,7 +37,7 @@ def module_info(fields: Fields) -> Json:
 
 
 @router.post("/apps.info")
-def app_info(store: StoreOf, fields: Fields) -> Json:
+def app_info(fields: Fields) -> Json:
     """Our app as it is added to a team; the id is that of its module."""
     id_ = integer(fields, "id")
     module = training_app()
@@ -56,9 +56,9 @@ def app_info(store: StoreOf, fields: Fields) -> Json:
 
 
 @router.post("/apps.list")
-def list_apps(store: StoreOf, fields: Fields) -> Json:
+def list_apps(fields: Fields) -> Json:
     """Our app."""
-    apps = [app_info(store, {"id": training_app()["id"]})]
+    apps = [app_info({"id": training_app()["id"]})]
     for each in fields.get("filter") or ():
         if each.get("field") in ("moduleId", "id", "name", "slug"):
             apps = [app for app in apps if app[each["field"]] == each.get("value")]

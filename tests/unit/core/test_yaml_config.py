@@ -234,6 +234,8 @@ def test_a_drawing_takes_no_memory_and_no_random_numbers():
         ({"HGNetv2": {"nam": "L"}}, r"HGNetv2: unknown key 'nam'"),  # not even selected
         ({"HGNetv2": 3}, r"HGNetv2 = 3: give a mapping of its keys"),
         ({"epoch": 3}, r"unknown key 'epoch'; did you mean 'epoches'"),
+        ({"num_queries": 500}, r"'num_queries'; did you mean RTDETRTransformerv2.num_queries\?"),
+        ({"lr": 1e-4}, r"unknown key 'lr'; did you mean optimizer.lr\?"),
         ({"model": "RTDETRX"}, r"model: unknown component 'RTDETRX'; did you mean 'RTDETR'"),
         ({"eval_spatial_size": [300, 320]}, r"must be multiples of 32"),
         ({"eval_spatial_size": [320, 8224]}, r"multiples of 32, and at most 8192"),

@@ -123,7 +123,7 @@ def test_files_that_only_look_like_annotations_are_passed_over(tmp_path):
             {"train.json": ["b.jpg"], "val.json": ["a.jpg"]},
             r"its images \(b.jpg, ...\) are nowhere",
         ),
-        ({"train.json": [], "val.json": ["a.jpg"]}, r"its images \(no image is listed"),
+        ({"train.json": [], "val.json": ["a.jpg"]}, r"train.json: lists no image; export it again"),
     ],
 )
 def test_what_is_missing_is_said_with_the_remedy(tmp_path, files, message):

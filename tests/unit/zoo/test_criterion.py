@@ -252,6 +252,8 @@ def test_divergence_names_step_and_images(make_targets, where, part):
         make_criterion()(outputs, targets, epoch=3, step=5, global_step=70)
     with pytest.raises(TrainingDiverged, match=r"^epoch 3, step 5: "):
         make_criterion()(outputs, targets, epoch=3, step=5)
+    with pytest.raises(TrainingDiverged, match=r"^the network's outputs are not finite"):
+        make_criterion()(outputs, targets)
 
 
 def test_the_targets_and_outputs_are_left_alone(make_targets):

@@ -93,6 +93,8 @@ class RTDETRCriterionv2(nn.Module):
             try:
                 terms = self._matching_terms(outputs, truth, num_boxes)
             except TrainingDiverged as error:
+                if epoch is None:  # an evaluation has no steps
+                    raise
                 place = f"epoch {epoch}, step {step if global_step is None else global_step}"
                 raise TrainingDiverged(f"{place}: {error}") from error
             if "dn_aux_outputs" in outputs:
