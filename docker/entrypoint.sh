@@ -17,7 +17,10 @@ train | serve)
         echo "error: user $(id -u) may not write to $data: start with --user 0, or give the folder to that user" >&2
         exit 2
     fi
-    command=$(python3 -c 'import json, sys; print(json.load(open(sys.argv[1]))["entrypoint"])' "$manifest")
+    read_manifest() { python3 -c 'import json, sys; print(json.load(open(sys.argv[1]))[sys.argv[2]])' "$manifest" "$1"; }
+    APP_NAME=${APP_NAME:-$(read_manifest name)} # a platform gives its own; the SDK does not start without
+    export APP_NAME
+    command=$(read_manifest entrypoint)
     # shellcheck disable=SC2086 # the manifest's words are the words of the command
     exec $command
     ;;

@@ -8,7 +8,6 @@ CONFIGS = ROOT / "rtdetrv2_pytorch" / "configs" / "rtdetrv2"
 
 MODELS = PACKAGE / "models_v2.json"
 DEMO = PACKAGE / "demo"
-IMAGE_PAGE = Path("/usr/share/rtdetrv2/page")  # what docker/Dockerfile brings for the page
 
 TRAIN = PACKAGE / "train"
 HYPERPARAMETERS = TRAIN / "hyperparameters.yaml"

@@ -2,10 +2,9 @@
 
 from pathlib import Path
 
-from ..paths import IMAGE_PAGE
-
 WEB = Path(__file__).with_name("web")
 FETCHED = WEB / "node_modules"
+IMAGE_PAGE = Path("/usr/share/rtdetrv2/page")  # where docker/Dockerfile puts them
 # The platform mounts code without them into our image, which has its own.
 PACKAGES = IMAGE_PAGE if IMAGE_PAGE.is_dir() and not FETCHED.is_dir() else FETCHED
 

@@ -9,8 +9,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from supervisely_integration.gui.libraries import FETCHED, WEB
-from supervisely_integration.paths import IMAGE_PAGE
+from supervisely_integration.gui.libraries import FETCHED, IMAGE_PAGE, WEB
 
 from .dockerfiles import (
     DOCKER,

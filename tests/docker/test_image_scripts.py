@@ -40,7 +40,8 @@ def app_folder():
         place = folder / "supervisely_integration" / app
         place.mkdir(parents=True)
         command = f"printf %s|%s|%s\\n {app} a"
-        (place / "config.json").write_text(json.dumps({"entrypoint": command}))
+        manifest = {"name": f"The {app} app", "entrypoint": command}
+        (place / "config.json").write_text(json.dumps(manifest))
     (folder / "data").mkdir()
     yield folder
     shutil.rmtree(folder)
@@ -70,13 +71,18 @@ def test_other_commands_run_as_they_are(app_folder):
     assert result.stdout == "a b,c,"
 
 
-def test_the_data_folder_has_a_default_only_without_a_task(app_folder):
+def test_a_name_is_that_of_the_manifest_and_the_data_folder_has_a_default_without_a_task(
+    app_folder,
+):
     manifest = app_folder / "supervisely_integration" / "train" / "config.json"
-    manifest.write_text(json.dumps({"entrypoint": "env"}))
+    manifest.write_text(json.dumps({"name": "an app", "entrypoint": "env"}))
     free = run(app_folder, "train", env={"SLY_APP_DATA_DIR": ""}).stdout.splitlines()
     task = run(app_folder, "train", env={"SLY_APP_DATA_DIR": "", "TASK_ID": "7"}).stdout
     assert "SLY_APP_DATA_DIR=/sly-app-data" in free
     assert "SLY_APP_DATA_DIR=/sly-app-data" not in task.splitlines()
+    assert "APP_NAME=an app" in free
+    named = run(app_folder, "train", env={"APP_NAME": "of the platform"}).stdout.splitlines()
+    assert "APP_NAME=of the platform" in named
 
 
 def test_without_code_it_says_how_to_bring_it(tmp_path):

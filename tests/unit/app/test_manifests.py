@@ -186,9 +186,16 @@ def test_the_command_line_of_the_editor_is_one_that_the_tool_knows():
     parse_arguments(launch["args"])
 
 
+@pytest.mark.parametrize("app", ["train", "serve"])
+def test_the_editor_names_an_app_as_its_manifest_does(app):
+    launch = next(c for c in LAUNCH["configurations"] if c["name"] == f"Uvicorn {app.title()}")
+    manifest = json.loads((paths.PACKAGE / app / "config.json").read_text(encoding="utf-8"))
+    assert launch["env"]["APP_NAME"] == manifest["name"]
+
+
 def test_local_env_holds_no_secret():
     lines = (paths.ROOT / "local.env").read_text(encoding="utf-8").splitlines()
     chosen = dict(x.split("=", 1) for x in lines if x and not x.startswith("#"))
-    assert set(chosen) == {"TEAM_ID", "WORKSPACE_ID", "PROJECT_ID", "APP_NAME"}
+    assert set(chosen) == {"TEAM_ID", "WORKSPACE_ID", "PROJECT_ID"}
     commented = [line for line in lines if "API_TOKEN=" in line]
-    assert commented == ['# API_TOKEN="<token>"']
+    assert commented == ["# API_TOKEN=<token>"]
