@@ -15,6 +15,7 @@ from rtdetrv2_pytorch.src.core.yaml_files import merge
 from rtdetrv2_pytorch.src.data.collate import BatchImageCollateFunction
 from rtdetrv2_pytorch.src.solver.engine import EpochProgress, _train_step
 from rtdetrv2_pytorch.src.solver.setup import set_up
+from rtdetrv2_pytorch.src.solver.step import TrainState
 from tests.tiny import CONFIGS
 
 # Batches are made up; only what describes a bad one would look here.
@@ -67,12 +68,26 @@ def our_step(
     **overrides: Any,
 ) -> Callable[[], None]:
     """A whole step of ours but for the moving average, which the other side does not have."""
+    return our_training(
+        model, images, targets, precision=precision, device=device, use_ema=False, **overrides
+    )[1]
+
+
+def our_training(
+    model: str,
+    images: Tensor,
+    targets: list[dict[str, Tensor]],
+    *,
+    precision: str,
+    device: torch.device,
+    **overrides: Any,
+) -> tuple[TrainState, Callable[[], None]]:
+    """A training that is set up, and its step on one batch."""
     cfg = config(
         model,
         eval_spatial_size=list(images.shape[-2:]),
         use_amp=precision == "bfloat16",
         amp_dtype="bfloat16",
-        use_ema=False,
         device=str(device),
         lr_warmup_scheduler={"warmup_duration": 0},
         **overrides,
@@ -90,7 +105,7 @@ def our_step(
     def step() -> None:
         _train_step(state, Loader(), images, targets, progress)  # type: ignore[arg-type]
 
-    return step
+    return state, step
 
 
 def their_network(model: str, device: torch.device, **changes: Any) -> Any:

@@ -105,8 +105,9 @@ class TrainingView:
     def end(self, end: Event) -> None:
         """Print what came out."""
         if end["stopped"]:
-            stopped = f"Stopped after epoch {end['last_epoch'] + 1}: {end['stopped']}"
-            print_notice(self._console, stopped)
+            complete = end["last_epoch"] + 1
+            where = f"after epoch {complete}" if complete else "in the first epoch"
+            print_notice(self._console, f"Stopped {where}: {end['stopped']}")
         if end["best"]:
             print_metrics(self._console, end["best"], f"Best: epoch {end['best_epoch'] + 1}")
         if end["confirmed"]:

@@ -7,6 +7,7 @@ import torch
 
 from benchmarks.floors import Rates, Work, inference_work, training_work
 from benchmarks.gpu import Plan, busy_seconds, commit, measure, targets_met
+from benchmarks.profiling import by_kind, profile_step
 from tests.tiny import NETWORK
 
 
@@ -85,3 +86,39 @@ def test_work_grows_with_images_and_a_step_is_three_passes():
     assert two.bytes - one.bytes == 3 * 64 * 64
     assert 2.8 < step.flops / two.flops < 3.6  # denoising queries come on top
     assert step.bytes > 50 * two.bytes / 10
+
+
+def test_operators_add_up_to_kinds():
+    times = {
+        "aten::convolution_backward": 40,
+        "aten::mkldnn_convolution": 20,
+        "aten::native_batch_norm_backward": 10,
+        "aten::_native_batch_norm_legit": 5,
+        "aten::addmm": 10,
+        "aten::grid_sampler_2d_backward": 8,
+        "aten::copy_": 4,
+        "aten::add_": 2,
+        "aten::nonzero": 1,
+    }
+    assert by_kind(times.items()) == pytest.approx(
+        {
+            "convolutions, backward": 0.40,
+            "convolutions, forward": 0.20,
+            "norms": 0.15,
+            "matrix products": 0.10,
+            "sampling of the deformable attention": 0.08,
+            "copies and casts": 0.04,
+            "sums of gradients": 0.02,
+            "other": 0.01,
+        }
+    )
+
+
+def test_a_step_is_profiled_by_sections_and_operators():
+    result = profile_step("r18", size=64, batch=2, device=torch.device("cpu"), steps=1, **NETWORK)
+    assert set(result["sections"]) == {"transfer", "forward", "matching", "backward", "optimizer"}
+    assert sum(result["sections"].values()) == pytest.approx(1)
+    assert sum(result["kinds"].values()) == pytest.approx(1)
+    assert result["kinds"]["convolutions, backward"] == pytest.approx(
+        result["operators"]["aten::convolution_backward"]
+    )

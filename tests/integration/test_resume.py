@@ -213,3 +213,13 @@ def test_another_optimizer_cannot_be_resumed_and_the_message_says_what_can(whole
         cfg = tiny_config(tmp_path, digits, resume=last, optimizer=optimizer)
         with pytest.raises(CheckpointError, match=r"its optimizer is of another type.*tuning"):
             DetSolver(cfg).fit()
+
+
+def test_a_complete_run_says_that_nothing_is_left_to_train(tmp_path, digits, caplog):
+    DetSolver(tiny_config(tmp_path, digits, epoches=1)).fit()
+    assert "are trained" not in caplog.text
+    before = curve(tmp_path)
+    last = str(tmp_path / "last.pth")
+    result = DetSolver(tiny_config(tmp_path, digits, epoches=1, resume=last)).fit()
+    assert "all 1 epochs of this run are trained" in caplog.text
+    assert (result.last_epoch, curve(tmp_path)) == (0, before)

@@ -107,6 +107,12 @@ class DetSolver:
                     f"{state.micro_batches.size} images are computed at a time; the batch stays "
                     "as it was"
                 )
+            if position.epoch >= settings.epoches:
+                logger.warning(
+                    "all %d epochs of this run are trained: best.pth is measured again, and the "
+                    "report written; `-u epoches=...` with a higher number trains on",
+                    settings.epoches,
+                )
             events = self._followers()
             events.train_started(
                 training_plan(cfg, state, first_epoch=position.epoch, changes=changes)

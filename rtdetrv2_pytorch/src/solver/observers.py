@@ -83,7 +83,7 @@ class LogLines(SilentEvents):
     def train_finished(self, result: FitResult) -> None:
         """Log how it ended."""
         if result.stopped:
-            logger.info("stopped: %s, after epoch=%d", result.stopped, result.last_epoch)
+            logger.info("stopped: %s; complete epochs: %d", result.stopped, result.last_epoch + 1)
         if result.best is not None:
             for line in metrics_table(result.best):
                 logger.info("%s", line, extra={"is_for_file": True})
