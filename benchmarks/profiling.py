@@ -36,7 +36,7 @@ KINDS = {
     "copies and casts": r"(copy|_to|::to\b|contiguous|clone|cat\b|stack|fill_|zero_)",
     "sums of gradients": r"(::add_?\b|::sum\b)",
     "other products and sums": r"::(mul|sub|rsub|div|addc|lerp|mean|where|masked)",
-    "activations": r"(relu|silu|gelu|sigmoid|softmax|threshold)",
+    "activations": r"(relu|silu|gelu|sigmoid|softmax|threshold|clamp_min_)",
 }
 
 
