@@ -36,7 +36,7 @@ def curve(folder):
     """{(epoch, step): loss} and {epoch: metrics}; where a step was repeated, the last one."""
     steps = {(e["epoch"], e["step"]): e["loss"] for e in log_of(folder) if e["event"] == "step"}
     epochs = {
-        e["epoch"]: (e["AP"], e["val_loss"], e["lr"])
+        e["epoch"]: (e["AP"], e["val_loss"], e["lr"], e["train_loss"])
         for e in log_of(folder)
         if e["event"] == "epoch"
     }

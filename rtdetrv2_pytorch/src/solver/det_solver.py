@@ -233,12 +233,14 @@ class DetSolver:
             cfg.train_dataloader,
             epoch,
             start_step=position.step,
+            loss_sums=position.loss_sums,
             stop=self.stop_flag,
             after_step=StepReporter(
                 state, print_freq=settings.print_freq, epochs=settings.epoches, events=events
             ),
         )
         position.step = progress.step
+        position.loss_sums = distributed.mean_over_ranks(progress.sums())
         if progress.step < progress.num_steps:
             return False
         begin = time.perf_counter()
@@ -252,7 +254,7 @@ class DetSolver:
         state.warmup.step_epoch()
         previous = copy.copy(position.best)
         is_best = position.best.update(epoch, evaluation)
-        position.epoch, position.step = epoch + 1, 0
+        position.epoch, position.step, position.loss_sums = epoch + 1, 0, {}
         is_best_there = True
         if distributed.is_main():
             is_best_there = self._save(writer, state, position, evaluation, is_best=is_best)
