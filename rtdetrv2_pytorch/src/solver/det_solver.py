@@ -131,7 +131,14 @@ class DetSolver:
     def _go_on_after_restart(self) -> None:
         """When `torchrun` starts a run again, go on from what its last start has saved."""
         path, run = self.cfg.output_dir / LAST, distributed.run_id()
-        is_own = run is not None and distributed.is_main() and written_by(path, run)
+        is_own = False
+        if run is not None and distributed.is_main():
+            try:
+                is_own = written_by(path, run)
+            except CheckpointError as error:
+                if distributed.is_restarted():  # hours of this run may lie beside it
+                    raise
+                logger.warning("%s; it is of another run: this one starts anew", error)
         if distributed.all_gather_objects(is_own)[0]:
             logger.warning("started again: going on from %s", path)
             self.cfg.yaml_cfg |= {"resume": str(path), "tuning": None}
