@@ -29,7 +29,8 @@ class Settings:
         amp_dtype: "auto" is bfloat16 where the hardware has it, else float32; "float16" comes
             with loss scaling.
         compile: let `torch.compile` make kernels of backbone and encoder for training. It takes
-            minutes before the first step, and pays where that is little of the run.
+            minutes before the first step, and pays where that is little of the run. Its kernels
+            round otherwise, so losses are not those of a plain run, step by step (decision 0017).
         clip_max_norm: largest L2 norm of all gradients together; 0: no clipping.
         grad_accum_steps: batches whose gradients are added up for one optimizer step.
         use_ema: evaluate and keep a moving average of the weights.
