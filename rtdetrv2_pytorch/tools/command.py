@@ -7,8 +7,9 @@ from rich.console import Console
 
 from ..src.misc.distributed import MainRankFilter
 from ..src.misc.errors import RTDETRError
+from ..src.misc.log_lines import FOR_FILE
 from .console import open_console, print_error, print_notice
-from .run_log import FOR_FILE, RunLog
+from .run_log import RunLog
 
 logger = logging.getLogger(__name__)
 

@@ -9,10 +9,10 @@ from rich.console import Console
 from rich.markup import escape
 
 from ..src.misc.errors import ConfigError
+from ..src.misc.log_lines import is_for_file
 from ..src.misc.text import printable
 
 OURS = ("rtdetrv2_pytorch", "supervisely_integration")  # whose lines are written for people
-FOR_FILE = {"is_for_file": True}  # extra of a line that the command tells in its own way
 _MOST_HELD = 10_000  # lines before there is a file
 
 
@@ -111,7 +111,7 @@ class RunLog:
 
 def _is_for_people(record: logging.LogRecord) -> bool:
     """Whether a line is ours, and not told in another way."""
-    return record.name.startswith(OURS) and not getattr(record, "is_for_file", False)
+    return record.name.startswith(OURS) and not is_for_file(record)
 
 
 class _OneLine(logging.Formatter):

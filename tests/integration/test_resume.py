@@ -36,7 +36,7 @@ def curve(folder):
     """{(epoch, step): loss} and {epoch: metrics}; where a step was repeated, the last one."""
     steps = {(e["epoch"], e["step"]): e["loss"] for e in log_of(folder) if e["event"] == "step"}
     epochs = {
-        e["epoch"]: (e["AP"], e["val_loss"], e["lr"])
+        e["epoch"]: (e["AP"], e["val_loss"], e["lr"], e["train_loss"])
         for e in log_of(folder)
         if e["event"] == "epoch"
     }
@@ -213,6 +213,22 @@ def test_another_optimizer_cannot_be_resumed_and_the_message_says_what_can(whole
         cfg = tiny_config(tmp_path, digits, resume=last, optimizer=optimizer)
         with pytest.raises(CheckpointError, match=r"its optimizer is of another type.*tuning"):
             DetSolver(cfg).fit()
+
+
+def test_torchrun_starts_a_run_beside_a_damaged_file_of_another(
+    tmp_path, digits, monkeypatch, caplog
+):
+    (tmp_path / "last.pth").write_bytes(b"half a file")
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "a-run")
+    monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", "1")
+    solver = DetSolver(tiny_config(tmp_path, digits))
+    solver.stop("after a step")
+    with pytest.raises(CheckpointError, match="damaged"):  # what was lost may be its own
+        solver.fit()
+    monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", "0")
+    assert solver.fit().stopped == "after a step"
+    assert "this one starts anew" in caplog.text
+    assert load_checkpoint(tmp_path / "last.pth")["progress"]["run"] == "a-run"
 
 
 def test_a_complete_run_says_that_nothing_is_left_to_train(tmp_path, digits, caplog):

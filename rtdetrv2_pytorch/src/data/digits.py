@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from filelock import FileLock
 from PIL import Image
 from sklearn.datasets import load_digits
 
@@ -30,7 +31,7 @@ def make_digits_dataset(
     seed: int = 0,
     on_image: Callable[[int, int], None] | None = None,
 ) -> Path:
-    """Write the set in COCO format, unless it is there already.
+    """Write the set in COCO format, unless it is there already; of several processes, one does.
 
     Args:
         folder: gets `annotations/instances_{train,val}.json`, `train/` and `val/`.
@@ -44,10 +45,30 @@ def make_digits_dataset(
     """
     wanted = {"num_train": num_train, "num_val": num_val, "seed": seed}
     marker = folder / _COMPLETE
+    if not _says(marker, wanted):  # nothing is written where nothing is missing
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(f"{folder}.lock"):
+            if not _says(marker, wanted):
+                marker.unlink(missing_ok=True)
+                _write(folder, num_train=num_train, num_val=num_val, seed=seed, on_image=on_image)
+                marker.write_text(json.dumps(wanted))
+    return folder
+
+
+def _says(marker: Path, wanted: dict[str, int]) -> bool:
     with contextlib.suppress(FileNotFoundError, json.JSONDecodeError):
-        if json.loads(marker.read_text()) == wanted:
-            return folder
-    marker.unlink(missing_ok=True)
+        return bool(json.loads(marker.read_text()) == wanted)
+    return False
+
+
+def _write(
+    folder: Path,
+    *,
+    num_train: int,
+    num_val: int,
+    seed: int,
+    on_image: Callable[[int, int], None] | None,
+) -> None:
     digits = load_digits()
     number = np.arange(len(digits.images))
     done = 0
@@ -92,8 +113,6 @@ def make_digits_dataset(
         target = folder / "annotations" / f"instances_{split}.json"
         target.parent.mkdir(exist_ok=True)
         target.write_text(json.dumps(content))
-    marker.write_text(json.dumps(wanted))
-    return folder
 
 
 def _draw(

@@ -62,7 +62,8 @@ class GraphedDetector(nn.Module):
 
     def _new_graph(self, images: Tensor, sizes_wh: Tensor) -> _Graph:
         own_images, own_sizes = images.clone(), sizes_wh.clone()
-        replay, outputs = self._record(lambda: self.detector(own_images, own_sizes))
+        with torch.cuda.device_of(own_images):  # streams are made on the present GPU
+            replay, outputs = self._record(lambda: self.detector(own_images, own_sizes))
         return _Graph(own_images, own_sizes, replay, outputs)
 
 
@@ -82,6 +83,7 @@ def record_on_cuda(work: Work) -> tuple[Callable[[], None], Outputs]:
             work()
     torch.cuda.current_stream().wait_stream(side)
     graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
+    # Its own stream would be one for all graphs, on the GPU of the first.
+    with torch.cuda.graph(graph, stream=side):
         outputs = work()
     return graph.replay, outputs

@@ -140,6 +140,11 @@ def run_id() -> str | None:
     return f"{socket.gethostname()}:{os.getppid()}" if name == "none" else name
 
 
+def is_restarted() -> bool:
+    """Whether `torchrun` has started this run before, as far as it counts."""
+    return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) > 0
+
+
 def shutdown() -> None:
     """Leave the process group, if there is one."""
     if _state.watch is not None:

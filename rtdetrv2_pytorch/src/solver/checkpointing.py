@@ -203,6 +203,7 @@ def checkpoint_content(
             "seed": state.seed,
             "epoch": position.epoch,
             "step": position.step,
+            "loss_sums": position.loss_sums,
             "global_step": state.global_step,
             "batch_size": cfg.train_dataloader.epoch_sampler.total_batch_size,
             "run": distributed.run_id(),

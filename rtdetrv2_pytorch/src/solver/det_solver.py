@@ -16,6 +16,7 @@ from ..core.yaml_config import YAMLConfig
 from ..data.evaluator import Evaluation
 from ..misc import distributed
 from ..misc.errors import CheckpointError
+from ..misc.log_lines import FOR_FILE
 from ..misc.seeding import seed_everything
 from ..misc.weights import load_checkpoint, load_strict, model_state
 from ..optim.ema import unwrap
@@ -130,7 +131,14 @@ class DetSolver:
     def _go_on_after_restart(self) -> None:
         """When `torchrun` starts a run again, go on from what its last start has saved."""
         path, run = self.cfg.output_dir / LAST, distributed.run_id()
-        is_own = run is not None and distributed.is_main() and written_by(path, run)
+        is_own = False
+        if run is not None and distributed.is_main():
+            try:
+                is_own = written_by(path, run)
+            except CheckpointError as error:
+                if distributed.is_restarted():  # hours of this run may lie beside it
+                    raise
+                logger.warning("%s; it is of another run: this one starts anew", error)
         if distributed.all_gather_objects(is_own)[0]:
             logger.warning("started again: going on from %s", path)
             self.cfg.yaml_cfg |= {"resume": str(path), "tuning": None}
@@ -173,7 +181,7 @@ class DetSolver:
         evaluation = self._evaluate(cfg.model, self._events, run_precision(cfg))
         assert evaluation is not None, "only a set stop flag leaves an evaluation unfinished"
         for line in metrics_table(evaluation):
-            logger.info("%s", line, extra={"is_for_file": True})
+            logger.info("%s", line, extra=FOR_FILE)
         return evaluation
 
     def _followers(self) -> TrainingEvents:
@@ -232,12 +240,14 @@ class DetSolver:
             cfg.train_dataloader,
             epoch,
             start_step=position.step,
+            loss_sums=position.loss_sums,
             stop=self.stop_flag,
             after_step=StepReporter(
                 state, print_freq=settings.print_freq, epochs=settings.epoches, events=events
             ),
         )
         position.step = progress.step
+        position.loss_sums = distributed.mean_over_ranks(progress.sums())
         if progress.step < progress.num_steps:
             return False
         begin = time.perf_counter()
@@ -251,7 +261,7 @@ class DetSolver:
         state.warmup.step_epoch()
         previous = copy.copy(position.best)
         is_best = position.best.update(epoch, evaluation)
-        position.epoch, position.step = epoch + 1, 0
+        position.epoch, position.step, position.loss_sums = epoch + 1, 0, {}
         is_best_there = True
         if distributed.is_main():
             is_best_there = self._save(writer, state, position, evaluation, is_best=is_best)

@@ -2,7 +2,7 @@
 
 import dataclasses
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -18,6 +18,8 @@ from .memory import MicroBatches, run_in_parts
 from .precision import Precision
 from .step import Batch, TrainState, accumulate, fall_back
 from .stopping import StopFlag
+
+_STEPS = "steps"  # among the sums of losses: how many were added up
 
 
 @dataclass
@@ -35,6 +37,7 @@ class EpochProgress:
     names: list[str] = field(default_factory=list)
     last: Tensor | None = None  # [terms] of the last good step
     total: Tensor | None = None  # [terms + 1] sums over good steps, and how many these are
+    before: Mapping[str, float] = field(default_factory=dict)  # `sums` of what a resumed run did
     grad_norm: Tensor | None = None
 
     def add(self, losses: dict[str, Tensor]) -> None:
@@ -51,12 +54,20 @@ class EpochProgress:
         """Terms of the last good step; waits for the device."""
         return {} if self.last is None else dict(zip(self.names, self.last.tolist(), strict=True))
 
+    def sums(self) -> dict[str, float]:
+        """Terms added up over the epoch so far, and the number of steps; waits for the device."""
+        if self.total is None:
+            return dict(self.before)
+        sums = dict(zip([*self.names, _STEPS], self.total.tolist(), strict=True))
+        if sums.keys() != self.before.keys():  # nothing before, or losses that were others
+            return sums
+        return {name: value + self.before[name] for name, value in sums.items()}
+
     def read_average(self) -> dict[str, float]:
         """Terms averaged over the epoch so far; waits for the device."""
-        if self.total is None:
-            return {}
-        *sums, counted = self.total.tolist()
-        return {name: value / max(counted, 1) for name, value in zip(self.names, sums, strict=True)}
+        sums = self.sums()
+        steps = max(sums.pop(_STEPS, 0), 1)
+        return {name: value / steps for name, value in sums.items()}
 
 
 def train_one_epoch(
@@ -65,6 +76,7 @@ def train_one_epoch(
     epoch: int,
     *,
     start_step: int = 0,
+    loss_sums: Mapping[str, float] | None = None,
     stop: StopFlag,
     after_step: Callable[[EpochProgress], None],
 ) -> EpochProgress:
@@ -75,6 +87,7 @@ def train_one_epoch(
         loader: batches; its epoch is set here.
         epoch: 0-based.
         start_step: batches of this epoch that were trained before.
+        loss_sums: `EpochProgress.sums` of those.
         stop: ends the epoch after the present optimizer step.
         after_step: called after each batch.
 
@@ -88,7 +101,7 @@ def train_one_epoch(
     state.model.train()
     state.criterion.train()
     loader.set_epoch(epoch, start_step)
-    progress = EpochProgress(epoch, len(loader), step=start_step)
+    progress = EpochProgress(epoch, len(loader), step=start_step, before=loss_sums or {})
     state.stopwatch.start()
     begin = time.perf_counter()
     for images, targets in loader:

@@ -11,6 +11,7 @@ from typing import Any, BinaryIO
 from torch.utils.tensorboard import SummaryWriter
 
 from ..data.evaluator import STAT_NAMES, Evaluation
+from ..misc.log_lines import FOR_FILE
 from .events import EpochReport, FitResult, SilentEvents, StepReport, TrainingPlan
 
 logger = logging.getLogger(__name__)
@@ -86,7 +87,7 @@ class LogLines(SilentEvents):
             logger.info("stopped: %s; complete epochs: %d", result.stopped, result.last_epoch + 1)
         if result.best is not None:
             for line in metrics_table(result.best):
-                logger.info("%s", line, extra={"is_for_file": True})
+                logger.info("%s", line, extra=FOR_FILE)
             logger.info(
                 "best_epoch=%d AP=%.4f AP50=%.4f threshold=%.3f",
                 result.best_epoch,

@@ -37,6 +37,7 @@ class Position:
     epoch: int = 0
     step: int = 0
     best: BestSoFar = field(default_factory=BestSoFar)
+    loss_sums: dict[str, float] = field(default_factory=dict)  # of this epoch's batches before
 
 
 def set_up(cfg: YAMLConfig) -> tuple[TrainState, Position]:
@@ -218,7 +219,11 @@ def _go_on(cfg: YAMLConfig, state: TrainState, checkpoint: Mapping[str, Any]) ->
         state.micro_batches.size = int(progress["micro_batch"])
     _load_optimizer(cfg, state, checkpoint)
 
-    position = Position(epoch=int(progress["epoch"]), step=_step_of(cfg, progress))
+    position = Position(
+        epoch=int(progress["epoch"]),
+        step=_step_of(cfg, progress),
+        loss_sums=dict(progress.get("loss_sums") or {}),
+    )
     if "best" in progress:
         position.best.load_state_dict(progress["best"])
     steps = position.epoch * len(cfg.train_dataloader) + position.step

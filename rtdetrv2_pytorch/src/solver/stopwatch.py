@@ -35,7 +35,7 @@ class Stopwatch:
     """
 
     def __init__(self, device: torch.device = _CPU) -> None:
-        self._is_cuda = device.type == "cuda"
+        self._device = device
         self.start()
 
     def start(self) -> None:
@@ -66,10 +66,10 @@ class Stopwatch:
         return dict(self._seconds)
 
     def _mark(self) -> "float | torch.cuda.Event":
-        if not self._is_cuda:
+        if self._device.type != "cuda":
             return time.perf_counter()
         event = torch.cuda.Event(enable_timing=True)
-        event.record()
+        event.record(torch.cuda.current_stream(self._device))  # which need not be the present GPU's
         return event
 
     def _read(self) -> None:

@@ -40,7 +40,8 @@ def verdict(
     if shares["evaluation"] >= _EVALUATION:
         return "evaluation bound: fewer validation images"
     if shares["transfer"] >= _TRANSFER * training:
-        return "transfer bound: pin_memory: true, or smaller images"
+        pinned = "pin_memory: true, or " if device.type == "cuda" else ""
+        return f"transfer bound: {pinned}smaller images"
     if shares["matching"] >= _MATCHING * training:
         return "matching bound: pairs are assigned on the host, which wants faster cores"
     if not precision.is_mixed and has_bfloat16(device):

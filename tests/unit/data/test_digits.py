@@ -1,6 +1,7 @@
 """The generated sample set."""
 
 import json
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -178,6 +179,20 @@ def test_a_set_of_another_kind_is_made_again(small, wanted):
     before = times(small)
     make_digits_dataset(small, **settings)
     assert times(small) == before
+
+
+def test_of_several_that_want_the_set_one_writes_it_and_the_others_wait(tmp_path):
+    written = []
+
+    def make(_):
+        folder = make_digits_dataset(
+            tmp_path / "set", num_train=2, num_val=1, on_image=lambda *count: written.append(count)
+        )
+        return (folder / "complete.json").is_file()
+
+    with ThreadPoolExecutor(4) as pool:  # each has its own handle of the lock, as processes do
+        assert list(pool.map(make, range(4))) == [True] * 4
+    assert written == [(1, 3), (2, 3), (3, 3)]
 
 
 def test_progress_is_told_per_image(tmp_path):

@@ -1,5 +1,6 @@
 """Recorded detectors: the bookkeeping with a recorder of this test, the rest on a GPU."""
 
+import contextlib
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -43,6 +44,26 @@ def test_every_batch_size_is_recorded_once_and_finds_the_same(tiny, pixels):
         for value, wanted in zip(found, expected, strict=True):
             torch.testing.assert_close(value, wanted)
     assert recorder.recorded == 2
+
+
+@torch.inference_mode()
+def test_a_detector_is_recorded_on_its_own_device(tiny, pixels, monkeypatch):
+    """Whichever GPU is the present one: here, a device that this test has made up."""
+    present = ["cuda:0"]
+
+    @contextlib.contextmanager
+    def device_of(tensor):
+        present.append(str(tensor.device))
+        yield
+        present.pop()
+
+    def record(work):
+        assert present == ["cuda:0", "cpu"]
+        return Recorder()(work)
+
+    monkeypatch.setattr(torch.cuda, "device_of", device_of)
+    GraphedDetector(tiny.detector, record)(pixels[:1], tiny.sizes_wh[:1])
+    assert present == ["cuda:0"]
 
 
 @torch.inference_mode()

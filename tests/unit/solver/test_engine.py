@@ -308,6 +308,20 @@ def test_a_step_without_a_loss_does_not_count_in_the_average():
     assert progress.read_last() == {"a": 3.0, "b": 1.0}
 
 
+def test_the_average_of_a_resumed_epoch_covers_all_its_steps():
+    before = EpochProgress(epoch=0, num_steps=3)
+    for value in (1.0, 2.0):
+        before.add({"a": torch.tensor(value)})
+    assert before.sums() == {"a": 3.0, "steps": 2.0}
+    after = EpochProgress(epoch=0, num_steps=3, step=2, before=before.sums())
+    assert after.read_average() == {"a": 1.5}
+    after.add({"a": torch.tensor(6.0)})
+    assert after.read_average() == {"a": 3.0}
+    other = EpochProgress(epoch=0, num_steps=3, step=2, before={"b": 9.0, "steps": 2.0})
+    other.add({"a": torch.tensor(6.0)})
+    assert other.read_average() == {"a": 6.0}
+
+
 def test_compiled_parts_train_under_their_names_and_the_average_is_not_compiled(
     tmp_path, digits, monkeypatch
 ):

@@ -45,7 +45,8 @@ class Stream:
         stream = self
 
         class Event(SimpleNamespace):
-            def record(self):
+            def record(self, on):
+                assert on == "stream of cuda:1"
                 self.at = stream.recorded
                 stream.recorded += 1
 
@@ -67,7 +68,8 @@ class Stream:
 def test_events_are_read_when_they_are_over_and_nobody_waits_before_the_end(monkeypatch, lag):
     stream = Stream(lag)
     monkeypatch.setattr(torch.cuda, "Event", stream.event)
-    watch = Stopwatch(torch.device("cuda"))
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda device: f"stream of {device}")
+    watch = Stopwatch(torch.device("cuda", 1))
     for _ in range(4):
         watch.lap("data")
         watch.lap("forward")

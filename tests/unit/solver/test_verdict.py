@@ -63,6 +63,7 @@ def test_on_a_cpu_the_network_needs_the_cores():
 
 def test_the_other_bottlenecks():
     assert judge(evaluation=0.6) == "evaluation bound: fewer validation images"
-    assert judge(transfer=0.2).startswith("transfer bound")
+    assert judge(transfer=0.2) == "transfer bound: pin_memory: true, or smaller images"
+    assert judge(2, CPU, transfer=0.2) == "transfer bound: smaller images"
     assert judge(matching=0.4).startswith("matching bound")
     assert judge(dtype=torch.float32) == ("compute bound: use_amp: true would compute in bfloat16")

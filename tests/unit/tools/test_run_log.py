@@ -8,8 +8,9 @@ import pytest
 from rich.console import Console
 
 from rtdetrv2_pytorch.src.misc.errors import ConfigError
+from rtdetrv2_pytorch.src.misc.log_lines import FOR_FILE
 from rtdetrv2_pytorch.tools.command import run_command
-from rtdetrv2_pytorch.tools.run_log import FOR_FILE, RunLog
+from rtdetrv2_pytorch.tools.run_log import RunLog
 
 OURS = logging.getLogger("rtdetrv2_pytorch.src.somewhere")
 THEIRS = logging.getLogger("some.library")
