@@ -60,12 +60,11 @@ def debian_packages() -> list[tuple[str, str, str, str]]:
 
 def page_packages(folder: Path) -> list[tuple[str, str, str, str]]:
     """Kind, name, version, licence of every npm package of the apps' page."""
-    files = (*folder.glob("*/package.json"), *folder.glob("@*/*/package.json"))
-    found = (json.loads(file.read_text()) for file in files)
-    return sorted(
+    found = [json.loads(file.read_text()) for file in sorted(folder.glob("*/package.json"))]
+    return [
         ("npm", each["name"], each["version"], each.get("license", "not declared"))
         for each in found
-    )
+    ]
 
 
 def baked_weights(folder: Path) -> list[tuple[str, str, str]]:

@@ -8,12 +8,10 @@ from rich.console import Console
 from ..src.misc.distributed import MainRankFilter
 from ..src.misc.errors import RTDETRError
 from ..src.misc.log_lines import FOR_FILE
-from .console import open_console, print_error, print_notice
+from .console import INTERRUPTED, open_console, print_error, print_notice
 from .run_log import RunLog
 
 logger = logging.getLogger(__name__)
-
-INTERRUPTED = 130  # what shells say of Ctrl-C
 
 
 def run_command(body: Callable[[Console, RunLog], int]) -> int:

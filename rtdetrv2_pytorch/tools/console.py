@@ -5,6 +5,8 @@ there is neither: what is printed are short plain lines, as a log wants them.
 """
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from rich import box
@@ -25,6 +27,7 @@ from rich.text import Text
 
 from ..src.misc.text import printable
 
+INTERRUPTED = 130  # exit status: what shells say of Ctrl-C
 _BAR_WIDTH = 20
 
 
@@ -154,6 +157,18 @@ class LiveLine:
     def close(self) -> None:
         """Remove the line; safe to call twice."""
         self._progress.stop()
+
+
+@contextmanager
+def starting() -> Iterator[None]:
+    """Around the imports of the engine, which take seconds; help and wrong options do without."""
+    try:
+        with LiveLine(open_console()) as line:
+            line.show("starting")
+            yield
+    except KeyboardInterrupt:
+        print_notice(open_console(), "Interrupted.")
+        raise SystemExit(INTERRUPTED) from None
 
 
 class _Amount(ProgressColumn):

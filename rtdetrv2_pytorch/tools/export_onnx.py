@@ -3,12 +3,10 @@
 import argparse
 import sys
 from collections.abc import Sequence
-from pathlib import Path
+from functools import partial
 
-from ..src.deploy.export import Source, export_onnx
-from ..src.deploy.onnx import OPSET
-from ..src.deploy.parity import OnProgress, ParityReport
-from .exporting import make_parser, run
+from .console import starting
+from .options import export_parser
 
 _EXAMPLES = """
 examples:
@@ -20,10 +18,8 @@ examples:
 
 def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """Read the command line."""
-    parser = make_parser("export_onnx", "Export a checkpoint to one ONNX file.", _EXAMPLES)
-    parser.add_argument(
-        "--opset", type=int, default=OPSET, help=f"ONNX operators; {OPSET} or more (%(default)s)"
-    )
+    parser = export_parser("export_onnx", "Export a checkpoint to one ONNX file.", _EXAMPLES)
+    parser.add_argument("--opset", type=int, help="ONNX operators; default: the oldest that do")
     parser.add_argument(
         "--exporter",
         choices=("torchscript", "dynamo"),
@@ -41,19 +37,17 @@ def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run; returns the exit status."""
     args = parse_arguments(argv)
-
-    def export(source: Source, output: Path, on_progress: OnProgress) -> ParityReport:
-        return export_onnx(
-            source,
-            output,
-            opset=args.opset,
-            exporter=args.exporter,
-            slim=not args.no_slim,
-            precision="fp16" if args.fp16 else "fp32",
-            nms_iou=args.nms_iou,
-            on_progress=on_progress,
-        )
-
+    with starting():
+        from ..src.deploy.export import export_onnx
+        from ..src.deploy.onnx import OPSET
+        from .exporting import run
+    export = partial(
+        export_onnx,
+        opset=OPSET if args.opset is None else args.opset,
+        exporter=args.exporter,
+        slim=not args.no_slim,
+        precision="fp16" if args.fp16 else "fp32",
+    )
     return run(args, ".onnx", export)
 
 

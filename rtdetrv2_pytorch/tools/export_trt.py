@@ -3,11 +3,11 @@
 import argparse
 import sys
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
-from ..src.deploy.export import Source, export_tensorrt
-from ..src.deploy.parity import OnProgress, ParityReport
-from .exporting import make_parser, run
+from .console import starting
+from .options import export_parser
 
 _EXAMPLES = """
 An engine runs on the kind of GPU and the version of TensorRT that it was built with.
@@ -20,7 +20,7 @@ examples:
 
 def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """Read the command line."""
-    parser = make_parser("export_trt", "Build a TensorRT engine from a checkpoint.", _EXAMPLES)
+    parser = export_parser("export_trt", "Build a TensorRT engine from a checkpoint.", _EXAMPLES)
     parser.add_argument("--fp32", action="store_true", help="float32 throughout")
     parser.add_argument(
         "--batch-sizes",
@@ -40,19 +40,16 @@ def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run; returns the exit status."""
     args = parse_arguments(argv)
-
-    def export(source: Source, output: Path, on_progress: OnProgress) -> ParityReport:
-        return export_tensorrt(
-            source,
-            output,
-            precision="fp32" if args.fp32 else "fp16",
-            nms_iou=args.nms_iou,
-            batch_sizes=tuple(args.batch_sizes),
-            timing_cache=args.timing_cache,
-            device=args.device,
-            on_progress=on_progress,
-        )
-
+    with starting():
+        from ..src.deploy.export import export_tensorrt
+        from .exporting import run
+    export = partial(
+        export_tensorrt,
+        precision="fp32" if args.fp32 else "fp16",
+        batch_sizes=tuple(args.batch_sizes),
+        timing_cache=args.timing_cache,
+        device=args.device,
+    )
     return run(args, ".engine", export)
 
 

@@ -9,7 +9,7 @@ from rich.console import Console
 
 from ..src.data.layouts import find_splits
 from ..src.deploy.export import Source
-from ..src.deploy.parity import OnProgress, ParityReport
+from ..src.deploy.parity import ParityReport
 from ..src.deploy.samples import Samples, given_samples, validation_samples
 from ..src.misc.errors import ConfigError
 from .command import run_command
@@ -18,35 +18,6 @@ from .run_log import RunLog
 
 LOG_FILE = "export.log"
 _KINDS = {".onnx": "ONNX", ".engine": "TensorRT"}
-
-
-def make_parser(name: str, description: str, examples: str) -> argparse.ArgumentParser:
-    """The options of every export."""
-    parser = argparse.ArgumentParser(
-        prog=f"python -m rtdetrv2_pytorch.tools.{name}",
-        description=description,
-        epilog=examples,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("-r", "--resume", required=True, metavar="CHECKPOINT", help="path or URL")
-    parser.add_argument("-o", "--output", type=Path, help="default: beside the checkpoint")
-    parser.add_argument(
-        "-c", "--config", type=Path, help="YAML file; only for a checkpoint without one in it"
-    )
-    parser.add_argument(
-        "--classes", help="names, a,b,c in label order; only for a checkpoint without them"
-    )
-    images = parser.add_mutually_exclusive_group()
-    images.add_argument(
-        "--data", type=Path, help="COCO folder: compare on its validation split, AP included"
-    )
-    images.add_argument(
-        "--images", type=Path, nargs="+", help="compare on these files, or those in a folder"
-    )
-    parser.add_argument(
-        "--nms-iou", type=float, help="filter the outputs within classes at this overlap"
-    )
-    return parser
 
 
 def _source(args: argparse.Namespace) -> Source:
@@ -101,9 +72,15 @@ def _image_files(path: Path) -> list[Path]:
 def run(
     args: argparse.Namespace,
     suffix: str,
-    export: Callable[[Source, Path, OnProgress], ParityReport],
+    export: Callable[..., ParityReport],
 ) -> int:
-    """Export, and say how it compares; returns the exit status."""
+    """Export, and say how it compares; returns the exit status.
+
+    Args:
+        args: what was typed.
+        suffix: of the file.
+        export: `export_onnx` or `export_tensorrt`, with its options.
+    """
 
     def body(console: Console, log: RunLog) -> int:
         output = _output(args, suffix)
@@ -112,7 +89,10 @@ def run(
         with LiveLine(console) as line:
             source = _source(args)
             report = export(
-                source, output, lambda what, done, total: line.show(what, done, total or None)
+                source,
+                output,
+                nms_iou=args.nms_iou,
+                on_progress=lambda what, done, total: line.show(what, done, total or None),
             )
         if console.is_terminal:  # elsewhere it is in the log
             print_detail(console, str(report))

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from rtdetrv2_pytorch.src.misc.errors import ConfigError, RTDETRError
 from rtdetrv2_pytorch.tools.console import (
+    INTERRUPTED,
     LiveLine,
     open_console,
     print_detail,
@@ -18,6 +19,7 @@ from rtdetrv2_pytorch.tools.console import (
     print_headline,
     print_notice,
     print_path,
+    starting,
 )
 from rtdetrv2_pytorch.tools.run_log import RunLog
 
@@ -81,7 +83,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             print_error(name, f"{options.root}: the database cannot be used ({error})")
         except KeyboardInterrupt:
             print_notice(open_console(), "Interrupted.")
-            return 130
+            return INTERRUPTED
     return 1
 
 
@@ -145,7 +147,8 @@ def _add_import(commands: "Commands[argparse.ArgumentParser]") -> argparse.Argum
 
 
 def _import(options: argparse.Namespace, log: RunLog) -> int:
-    from .importers import import_folder  # the engine behind it takes seconds to import
+    with starting():
+        from .importers import import_folder
 
     console = open_console()
     print_headline(console, "Importing", str(options.folder))
@@ -171,7 +174,8 @@ def _add_train(commands: "Commands[argparse.ArgumentParser]") -> argparse.Argume
 
 
 def _train(options: argparse.Namespace, log: RunLog) -> int:
-    from .train_command import run  # the engine behind it takes seconds to import
+    with starting():
+        from .train_command import run
 
     return run(options, open_console(), log)
 
@@ -184,7 +188,8 @@ def _add_serve(commands: "Commands[argparse.ArgumentParser]") -> argparse.Argume
 
 
 def _serve(options: argparse.Namespace, log: RunLog) -> int:
-    from .serve_command import run  # the engine behind it takes seconds to import
+    with starting():
+        from .serve_command import run
 
     return run(options, open_console(), log)
 

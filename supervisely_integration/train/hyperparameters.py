@@ -32,6 +32,7 @@ _MAY_BE_NONE = ("lr_scheduler", "lr_warmup_scheduler")
 _SET_BY_THE_APP = {
     "num_classes": "the selected classes",
     "remap_mscoco_category": "the selected classes",
+    "run_name": "the experiment's name",
     "output_dir": "the task",
     "summary_dir": "the task",
     "tuning": "the selected model",

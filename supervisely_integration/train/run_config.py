@@ -29,7 +29,10 @@ _LOADERS = ("train_dataloader", "val_dataloader")
 # Translated below; all other hyperparameters are keys of the engine.
 _TRANSLATED = ("batch_size", "val_batch_size", "optimizer", "lr_scheduler")
 _DATA_PATHS = ("img_folder", "ann_file", "root", "label_file")
-_OF_THE_MACHINE = ("output_dir", "summary_dir", "tuning", "resume", "device", "last_epoch")
+_OF_THE_RUN = (
+    *("run_name", "output_dir", "summary_dir", "device"),
+    *("tuning", "resume", "last_epoch"),
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -136,6 +139,7 @@ def run_config(
     files: RunFiles,
     *,
     num_classes: int,
+    name: str | None = None,
     device: str | None = None,
     num_train_images: int | None = None,
 ) -> RunConfig:
@@ -145,6 +149,7 @@ def run_config(
         hyperparameters: YAML, or what it says; missing keys have their defaults.
         files: of the run.
         num_classes: how many classes were selected.
+        name: of the run, for people.
         device: where to train; None: a GPU if there is one.
         num_train_images: of the training split, if known; a batch is not larger than that.
 
@@ -163,6 +168,7 @@ def run_config(
     overrides = {key: value for key, value in values.items() if key not in _TRANSLATED}
     translated = {
         "num_classes": num_classes,
+        "run_name": name,
         "remap_mscoco_category": False,  # ids of our annotation files are 1..K
         "optimizer": _optimizer(values["optimizer"], get(base, ("optimizer",)) or {}),
         "lr_scheduler": _lr_scheduler(values, get(base, ("lr_scheduler",)) or {}, notes),
@@ -255,7 +261,7 @@ def _milestones(milestones: Any, epochs: Any, notes: list[str]) -> Any:
 
 
 def portable_config(values: Mapping[str, Any]) -> dict[str, Any]:
-    """A configuration without anything of the machine that it was trained on.
+    """A configuration without anything of the run and the machine that it comes from.
 
     It can be opened by `YAMLConfig` for serving, and as the recipe of another training, which
     sets paths of its own.
@@ -263,7 +269,7 @@ def portable_config(values: Mapping[str, Any]) -> dict[str, Any]:
     Args:
         values: `yaml_cfg` of the run.
     """
-    portable = {k: v for k, v in plain(values).items() if k not in _OF_THE_MACHINE}
+    portable = {k: v for k, v in plain(values).items() if k not in _OF_THE_RUN}
     for name in _LOADERS:
         dataset = get(portable, (name, "dataset"))
         for key in _DATA_PATHS:

@@ -363,6 +363,7 @@ class TrainApp(ExportingTrainApp):
             run_dir=self.run_folder.output,
             result_dir=work_dir / "result",
             devices=tuple(self.devices) or (self.device,),
+            name=self.gui.training_process.get_experiment_name() or None,
             origins=self._origins(),
         )
 

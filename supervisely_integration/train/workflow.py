@@ -45,6 +45,7 @@ class TrainingRequest:
     run_dir: Path  # gets the checkpoints while training; outlives the process
     result_dir: Path  # gets what is to be uploaded
     devices: tuple[str, ...]  # one rank on each
+    name: str | None = None  # of the experiment, for people
     origins: Origins = field(default_factory=Origins)  # of the images of the splits
 
 
@@ -87,6 +88,7 @@ def run_training(
         request.hyperparameters,
         files,
         num_classes=len(request.classes),
+        name=request.name,
         device=request.devices[0],
         num_train_images=data.train.num_images,
     )

@@ -36,3 +36,15 @@ def test_imports_are_silent_and_free_of_side_effects(tmp_path):
     )
     assert result.returncode == 0, result.stderr
     assert result.stdout == ""
+
+
+def test_help_and_wrong_options_do_not_wait_for_the_engine():
+    names = ("doctor", "export_onnx", "export_trt", "report", "train")
+    modules = [f"rtdetrv2_pytorch.tools.{name}" for name in names]
+    modules.append("supervisely_integration.local.cli")
+    slow = "[name for name in ('torch', 'supervisely') if name in sys.modules]"
+    script = f"import sys, {', '.join(modules)}; print({slow})"
+    result = subprocess.run(
+        [sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert result.stdout == "[]\n"

@@ -30,7 +30,7 @@ class ChangingApp:
     """Speaks the SDK's protocol; its data change once while a page waits for them."""
 
     def __init__(self):
-        self.data = {"rows": ["first"], "status": "training"}
+        self.data = {"rows": ["first"], "status": "training", "chosen": [1, 2]}
         self.sockets = []
         self.asked = 0
         self.app = Starlette(
@@ -46,6 +46,7 @@ class ChangingApp:
 
     async def listen(self, socket):
         await socket.accept()
+        self.loop = asyncio.get_running_loop()
         self.sockets.append(socket)
         await socket.receive()
 
@@ -57,7 +58,7 @@ class ChangingApp:
         self.asked += 1
         answer = JSONResponse(self.data)  # as it is now
         if self.asked == 1:
-            self.data = {"rows": ["first", "second"], "status": "done"}
+            self.data = {**self.data, "rows": ["first", "second"], "status": "done"}
             await self.change(
                 {"op": "add", "path": "/rows/1", "value": "second"},
                 {"op": "replace", "path": "/status", "value": "done"},
@@ -90,4 +91,28 @@ def test_a_change_that_overtakes_the_answer_is_not_lost(changing, new_page):
     assert page.evaluate("window.documents.base.data") == changing.data
     assert page.evaluate("window.view.connection") == "open"
     assert changing.asked == 2
+    page.goto("about:blank")  # or it would miss the app
+
+
+def test_what_a_change_leaves_alone_stays_the_same_object(changing, new_page):
+    changing.asked = 1  # nothing changes while the page opens
+    page = new_page()
+    page.goto(changing.address)
+    page.wait_for_function("window.view?.connection === 'open'")
+    page.evaluate("window.before = {...window.view.data}")
+    patch = [
+        {"op": "add", "path": "/rows/1", "value": {"number": 2}},
+        {"op": "move", "from": "/status", "path": "/state"},
+    ]
+    asyncio.run_coroutine_threadsafe(changing.change(*patch), changing.loop).result(5)
+    page.wait_for_function("window.view.data.state === 'training'")
+    rows = ["first", {"number": 2}]
+    expected = {"rows": rows, "state": "training", "chosen": [1, 2]}
+    assert page.evaluate("window.view.data") == expected
+    assert page.evaluate("before.rows") == ["first"]
+    kept = "Object.keys(before).filter((key) => before[key] === view.data[key])"
+    assert page.evaluate(kept) == ["chosen"]
+    # What the page sets is not what the app is known to have.
+    page.evaluate("window.view.data.rows[1].number = 3")
+    assert page.evaluate("window.documents.base.data.rows") == rows
     page.goto("about:blank")  # or it would miss the app

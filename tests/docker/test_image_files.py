@@ -64,6 +64,8 @@ def test_the_last_stage_holds_no_compiler_and_no_installer():
     assert [stage.name for stage in layers] == ["", "system"]
     installed = set().union(*map(apt_packages, layers))
     assert "python3" in installed
+    fetches = [run for stage in layers for run in stage.all("RUN") if "apt-get install" in run]
+    assert all("apt-get clean" in run and "/var/lib/apt/lists" in run for run in fetches)
     assert not [name for name in installed if COMPILERS.search(name)]
     assert not [name for stage in STAGES for name in apt_packages(stage) if COMPILERS.search(name)]
     packages = next(stage for stage in STAGES if stage.name == "packages")
@@ -130,9 +132,13 @@ def test_the_context_is_the_code_and_nothing_else():
 def test_the_image_has_what_the_apps_page_is_made_of():
     page = next(stage for stage in STAGES if stage.name == "page")
     assert page.all("WORKDIR") == ["/page"]
-    assert page.all("RUN")[-1].startswith("npm ci ")
-    assert f"--from=page /page/node_modules {IMAGE_PAGE}" in FINAL.all("COPY")
-    assert [(ROOT / path).parent for path in copied_from_context(page)] == [WEB, WEB]
+    install, _, move = map(str.strip, page.all("RUN")[-1].split("&&"))
+    assert install.startswith("npm ci ")
+    declared = json.loads((WEB / "package.json").read_text())["dependencies"]
+    assert move.split() == ["mv", *(f"node_modules/{name}" for name in declared), "used"]
+    assert f"--from=page /page/used {IMAGE_PAGE}" in FINAL.all("COPY")
+    needed = {"package.json", "package-lock.json", ".npmrc"}
+    assert {ROOT / path for path in copied_from_context(page)} == {WEB / name for name in needed}
     assert is_ignored(f"{FETCHED.relative_to(ROOT)}/vue/dist/vue.min.js")
 
 

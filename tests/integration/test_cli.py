@@ -17,7 +17,7 @@ from rich.console import Console
 from rtdetrv2_pytorch.src.core.yaml_files import merge
 from rtdetrv2_pytorch.src.misc.errors import ConfigError
 from rtdetrv2_pytorch.src.misc.weights import load_checkpoint
-from rtdetrv2_pytorch.tools import recipe, train
+from rtdetrv2_pytorch.tools import recipe, train, training
 from rtdetrv2_pytorch.tools.console import LiveLine
 from tests.terminal import noise
 from tests.tiny import NETWORK, tiny_file
@@ -213,7 +213,7 @@ def test_ranks_on_cpus_do_not_choose_each_for_itself(digits, monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "2")
     args = train.parse_arguments(["--data", str(digits), "--device", "cpu"])
     with pytest.raises(ConfigError, match=r"for one process only; .* a configuration, -c"):
-        train.configure(args, Console(quiet=True), LiveLine(Console(quiet=True)))
+        training.configure(args, Console(quiet=True), LiveLine(Console(quiet=True)))
 
 
 def test_weights_are_random_with_a_warning_where_none_can_be_had(monkeypatch):
@@ -237,7 +237,7 @@ def test_options_win_over_the_file():
     args = train.parse_arguments(
         ["-c", "x.yml", "--no-amp", "--device", "cpu", "-u", "epochs=4", "-u", "ema.decay=0.9"]
     )
-    assert train.overrides_of(args) == {
+    assert training.overrides_of(args) == {
         "use_amp": False,
         "device": "cpu",
         "epoches": 4,
@@ -250,7 +250,7 @@ def test_the_sample_is_made_where_the_command_is_called(tmp_path, monkeypatch):
     monkeypatch.setattr(recipe, "initial_weights", lambda: ({"PResNet": {"pretrained": False}}, ""))
     args = train.parse_arguments(["--sample", "--test-only", "--device", "cpu"])
     console = Console(quiet=True)
-    cfg = train.configure(args, console, LiveLine(console))
+    cfg = training.configure(args, console, LiveLine(console))
     assert len(cfg.val_dataset) == 120
     assert cfg.class_names == list("0123456789")
     assert cfg.output_dir == Path("output/sample_digits")

@@ -7,9 +7,11 @@ import pytest
 
 from rtdetrv2_pytorch.src.misc.errors import CheckpointError
 from rtdetrv2_pytorch.src.misc.weights import load_checkpoint
+from rtdetrv2_pytorch.src.report.training_report import write_report
 from rtdetrv2_pytorch.src.solver import DetSolver
 from rtdetrv2_pytorch.src.solver.events import SilentEvents
 from tests.integration.test_resume import RUN, curve
+from tests.runs import make_run
 from tests.tiny import tiny_config
 
 MIB = 2**20
@@ -95,3 +97,13 @@ def test_training_goes_on_without_tensorboard(tmp_path, digits, caplog):
     result = DetSolver(cfg).fit()
     assert result.last_epoch == 0
     assert caplog.text.count("no TensorBoard: ") == 1
+
+
+def test_a_report_that_does_not_fit_leaves_the_earlier_one_and_no_half_of_it(tmp_path):
+    source = make_run(tmp_path / "run")
+    before = write_report(source).read_bytes()
+    with limits_restored(), pytest.raises(OSError, match="File too large"):
+        limit_files(len(before) // 2)
+        write_report(source)
+    assert (tmp_path / "run" / "report.html").read_bytes() == before
+    assert not list((tmp_path / "run").glob(".*"))

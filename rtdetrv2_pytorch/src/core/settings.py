@@ -12,6 +12,8 @@ class Settings:
 
     Attributes:
         task: only detection.
+        run_name: what people call the run, as in the title of its report; default: the name of its
+            folder.
         output_dir: folder for checkpoints and logs.
         summary_dir: folder for TensorBoard; default: `output_dir`/summary.
         epoches: length of the run (the spelling of the public files; `epochs` works too).
@@ -52,6 +54,7 @@ class Settings:
     """
 
     task: Literal["detection"] = "detection"
+    run_name: str | None = None
     output_dir: str = "./output"
     summary_dir: str | None = None
     epoches: int = 72

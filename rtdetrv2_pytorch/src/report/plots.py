@@ -149,7 +149,7 @@ def draw(plot: Plot) -> Drawing:
         if plot.y_range:
             axes.set_ylim(*plot.y_range)
         if plot.whole_x:
-            axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=8))
+            axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=8, min_n_ticks=1))
         named = [series for series in plot.series if series.colour is not None]
         if plot.legend and named:
             widest = max(len(_label(series.name)) for series in named)

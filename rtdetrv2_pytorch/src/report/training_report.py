@@ -107,8 +107,11 @@ def write_report(source: ReportSource) -> Path:
     """
     path = source.folder / REPORT
     partial = path.with_name(f".{REPORT}.partial")
-    partial.write_text(render(_TEMPLATE, report=TrainingReport(source)), encoding="utf-8")
-    partial.replace(path)
+    try:
+        partial.write_text(render(_TEMPLATE, report=TrainingReport(source)), encoding="utf-8")
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)  # half a page, if the disk is full
     return path
 
 
@@ -132,7 +135,9 @@ class TrainingReport:
 
     @property
     def title(self) -> str:
-        """Name of the run: that of its folder."""
+        """Name of the run: what people call it, else that of its folder."""
+        if self.source.config.get("run_name"):
+            return str(self.source.config["run_name"])
         folder = self.source.folder.resolve()
         return folder.parent.name if folder.name == "output" and folder.parent.name else folder.name
 

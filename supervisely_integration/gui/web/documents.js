@@ -9,8 +9,17 @@ const LONGEST_WAIT_MS = 5000;
 const KINDS = ["data", "state"];
 
 const copy = (value) => JSON.parse(JSON.stringify(value));
-const patched = (document, patch) =>
-  jsonpatch.applyPatch(document, patch, false, false).newDocument;
+
+/** The document after a patch. Parts that it leaves alone stay the same objects: Element takes another
+ * list for a choice that the user has made, and that would send the state to the app again. */
+function patched(document, patch) {
+  const fresh = { ...document };
+  for (const pointer of patch.flatMap(({ path, from }) => [path, from ?? path])) {
+    const key = jsonpatch.unescapePathComponent(pointer.split("/")[1] ?? "");
+    if (fresh[key] === document[key] && key in fresh) fresh[key] = copy(fresh[key]);
+  }
+  return jsonpatch.applyPatch(fresh, copy(patch)).newDocument;
+}
 
 async function fetchDocument(kind) {
   const response = await fetch(`./sly/${kind}`, { method: "POST" });

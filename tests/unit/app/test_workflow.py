@@ -96,11 +96,13 @@ def test_a_training_leaves_copies_for_the_upload_and_its_own_folder(request_of, 
 
 
 def test_the_report_comes_along_with_what_the_data_doctor_said(request_of, tmp_path):
-    request = request_of()
+    request = request_of(name="7 digits RT-DETRv2-S")
     request.hyperparameters.update(epoches=1, report=True)
     run_training(request, SilentEvents(), StopFlag())
     page = (tmp_path / "result" / "report.html").read_text()
     assert "Finished: 1 of 1 epochs" in page
+    assert "<h1>7 digits RT-DETRv2-S</h1>" in page
+    assert "run_name" not in (tmp_path / "result" / "model_config.yml").read_text()
     assert "The data was not examined" not in page
     assert str(tmp_path) not in page
 

@@ -42,6 +42,16 @@ def test_the_numbers_of_the_page_are_those_of_the_evaluation(source):
     assert "0.0001; warm-up 5 steps" in page
 
 
+def test_a_run_has_the_name_that_people_gave_it_else_that_of_its_folder(source):
+    assert TrainingReport(source).title == "cells"
+    output = dataclasses.replace(source, folder=source.folder / "output")
+    assert TrainingReport(output).title == "cells"
+    config = {**source.config, "run_name": "7 cells RT-DETRv2-S"}
+    page = page_of(dataclasses.replace(source, config=config))
+    assert "<title>Training report: 7 cells RT-DETRv2-S</title>" in page
+    assert "<h1>7 cells RT-DETRv2-S</h1>" in page
+
+
 def test_the_matrix_hits_are_the_recall_at_the_recommended_threshold(source):
     report = TrainingReport(source)
     boxes = sum(c.num_boxes for c in source.evaluation.classes)
