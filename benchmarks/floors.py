@@ -129,20 +129,29 @@ def _tensors(value: Any) -> list[Tensor]:
     return []
 
 
-def measured_rates(device: torch.device, *, side: int | None = None) -> Rates:
-    """Time a matrix product in bfloat16 and a copy, the best of ten each.
+def measured_rates(
+    device: torch.device, *, dtype: torch.dtype = torch.bfloat16, side: int | None = None
+) -> Rates:
+    """Time a matrix product and a copy, the best of ten each.
 
     Args:
         device: which one.
+        dtype: of the product; a GPU's in float32 is one of TF32, as its convolutions are.
         side: of the matrices; default: 8192 on a GPU, 2048 elsewhere.
     """
     side = side or (8192 if device.type == "cuda" else 2048)
-    a = torch.randn(side, side, device=device).bfloat16()
-    b = torch.randn(side, side, device=device).bfloat16()
+    a = torch.randn(side, side, device=device).to(dtype)
+    b = torch.randn(side, side, device=device).to(dtype)
     source = torch.zeros(16 * side * side, dtype=torch.uint8, device=device)
     target = torch.empty_like(source)
+    before = torch.backends.cuda.matmul.allow_tf32
+    torch.backends.cuda.matmul.allow_tf32 = True
+    try:
+        product_s = _best(lambda: torch.mm(a, b), device)
+    finally:
+        torch.backends.cuda.matmul.allow_tf32 = before
     return Rates(
-        flops_per_s=2 * side**3 / _best(lambda: torch.mm(a, b), device),
+        flops_per_s=2 * side**3 / product_s,
         bytes_per_s=2 * len(source) / _best(lambda: target.copy_(source), device),
     )
 

@@ -17,7 +17,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -107,6 +107,10 @@ def reported(failures: dict[str, str], name: str) -> Iterator[None]:
     finally:
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
+
+
+# Bytes of a number, by the precision that ends the name of a way of inference.
+PRECISIONS = {"float32": 4, "bfloat16": 2}
 
 
 def training(plan: Plan, rates: Rates, failures: dict[str, str]) -> Result:
@@ -215,8 +219,14 @@ def busy_seconds(watched: Any) -> float:
     return busy / 1e6
 
 
-def inference(plan: Plan, rates: Rates, failures: dict[str, str]) -> Result:
-    """Batch 1 as it comes and as a graph; batch 32 against its floor; float32 and bfloat16."""
+def inference(plan: Plan, rates: dict[str, Rates], failures: dict[str, str]) -> Result:
+    """Batch 1 as it comes and as a graph; batch 32 against its floor; float32 and bfloat16.
+
+    Args:
+        plan: how much to do.
+        rates: of each precision.
+        failures: gets what failed.
+    """
     results: Result = {}
     for model in plan.models:
         cfg = config(model, eval_spatial_size=[plan.size, plan.size], **plan.sections)
@@ -224,9 +234,18 @@ def inference(plan: Plan, rates: Rates, failures: dict[str, str]) -> Result:
         detector = detector.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         half = InBfloat16(detector)
         for batch in (1, 32 if plan.device.type == "cuda" else 2):
-            floor = max(
-                inference_work(model, size=plan.size, batch=batch, **plan.sections).seconds(rates)
-            )
+            floors = {
+                precision: max(
+                    inference_work(
+                        model,
+                        size=plan.size,
+                        batch=batch,
+                        bytes_per_value=PRECISIONS[precision],
+                        **plan.sections,
+                    ).seconds(its_rates)
+                )
+                for precision, its_rates in rates.items()
+            }
             pixels = torch.rand(batch, 3, plan.size, plan.size, device=plan.device)
             pixels = pixels.contiguous(memory_format=torch.channels_last)
             sizes = torch.full((batch, 2), plan.size, device=plan.device)
@@ -244,7 +263,7 @@ def inference(plan: Plan, rates: Rates, failures: dict[str, str]) -> Result:
                 with reported(failures, name), torch.inference_mode():
                     result = rate(work, plan)
                     result["images_s"] = batch / result["seconds"]
-                    result["times_its_floor"] = result["seconds"] / floor
+                    result["times_its_floor"] = result["seconds"] / floors[way.split()[-1]]
                     results[name] = result
     return results
 
@@ -334,11 +353,18 @@ def main() -> None:
 def measure(plan: Plan) -> Result:
     """All of it."""
     failures: dict[str, str] = {}
-    rates = measured_rates(plan.device, side=256 if plan.size < 320 else None)
+    rates = {
+        precision: measured_rates(
+            plan.device,
+            dtype=getattr(torch, precision),
+            side=256 if plan.size < 320 else None,
+        )
+        for precision in PRECISIONS
+    }
     results: Result = {
         "machine": machine(plan.device),
-        "rates": {"flops_per_s": rates.flops_per_s, "bytes_per_s": rates.bytes_per_s},
-        "training": training(plan, rates, failures),
+        "rates": {precision: asdict(found) for precision, found in rates.items()},
+        "training": training(plan, rates["bfloat16"], failures),
         "inference": inference(plan, rates, failures),
         "whole run": whole_run(plan, failures),
     }

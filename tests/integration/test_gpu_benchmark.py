@@ -17,7 +17,13 @@ def test_a_dry_run_measures_both_sides_and_fails_nowhere():
     assert results["not measured"] == {}
     assert set(results["training"]) == {"r18, batch 2, ours", "r18, batch 2, transformers"}
     for way in ("eager float32", "eager bfloat16", "transformers float32"):
-        assert results["inference"][f"r18, batch 1, {way}"]["images_s"] > 0
+        row = results["inference"][f"r18, batch 1, {way}"]
+        assert row["images_s"] > 0
+        precision = way.split()[-1]
+        bytes_per_value = {"float32": 4, "bfloat16": 2}[precision]
+        work = inference_work("r18", size=64, batch=1, bytes_per_value=bytes_per_value, **NETWORK)
+        floor = max(work.seconds(Rates(**results["rates"][precision])))
+        assert row["seconds"] == pytest.approx(row["times_its_floor"] * floor)
     for run in results["whole run"].values():
         assert sum(run["shares"].values()) == pytest.approx(1)
     [(target, ratio)] = results["targets"].items()
