@@ -8,6 +8,7 @@ import hashlib
 import logging
 import mmap
 import os
+import shlex
 import shutil
 import struct
 import weakref
@@ -101,7 +102,7 @@ class RamCache:
             )
             return
         self._alive.add(self)
-        _say("ram", img_folder, is_kept, needed, free)
+        _say("ram", img_folder, is_kept, needed, free, place="memory")
 
     def get(self, index: int, path: Path, decode: Decode) -> np.ndarray:
         """See `ImageCache`."""
@@ -148,7 +149,9 @@ class DiskCache:
     """Keeps pixels in files beside other caches of this user; they survive the run.
 
     A file is valid as long as time and size of the image's file stay, for one version of the
-    decoder. All ranks and runs share them.
+    decoder. All ranks and runs share them. Nothing is removed: whether the images of another data
+    set are gone, or only on a disk that is not mounted now, cannot be told. People may remove the
+    folder.
 
     Args:
         annotations: declare the images' sizes.
@@ -177,7 +180,7 @@ class DiskCache:
             is_there = [self._file(i, path).is_file() for i, path in enumerate(names)]
             new = np.where(is_there, 0, needed)
         self._is_kept = np.cumsum(new) <= free * _FREE_SHARE
-        _say("disk", img_folder, self._is_kept, needed, free)
+        _say("disk", img_folder, self._is_kept, needed, free, place=str(self._folder))
 
     def get(self, index: int, path: Path, decode: Decode) -> np.ndarray:
         """See `ImageCache`."""
@@ -238,11 +241,17 @@ def _bytes_needed(annotations: Annotations) -> np.ndarray:
 
 
 def _say(
-    kind: CacheKind, img_folder: Path, is_kept: np.ndarray, needed: np.ndarray, free: int | None
+    kind: CacheKind,
+    img_folder: Path,
+    is_kept: np.ndarray,
+    needed: np.ndarray,
+    free: int | None,
+    *,
+    place: str,
 ) -> None:
     """Tell what the cache will need, and what it leaves out."""
     kept = int(needed[is_kept].sum())
-    room = "" if free is None else f", {free / _GIB:.2f} GiB are free"
+    room = "" if free is None else f", {free / _GIB:.2f} GiB are free in {place}"
     if is_kept.all():
         logger.info("cache=%s %s: %.2f GiB when full%s", kind, img_folder, kept / _GIB, room)
         return
@@ -250,7 +259,7 @@ def _say(
     sizes = f" ({undeclared} of them declare no possible size)" if undeclared else ""
     logger.warning(
         "cache: %s: %s would need %.2f GiB%s: %d of %d images are kept (%.2f GiB), the others are "
-        "read from their files every time%s",
+        "read from their files every time%s%s",
         kind,
         img_folder,
         int(needed.sum()) / _GIB,
@@ -259,6 +268,7 @@ def _say(
         len(needed),
         kept / _GIB,
         sizes,
+        f"; what other data sets left goes with: rm -r {shlex.quote(place)}" * (kind == "disk"),
     )
 
 

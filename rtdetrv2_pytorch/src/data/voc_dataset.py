@@ -26,8 +26,9 @@ class VOCDetection(DetectionDataset):
         seed: of the run.
         unreadable: see `DetectionDataset`.
         cache: where decoded images are kept, so that files are decoded once: "ram" in memory that
-            the workers of a rank share, "disk" in files that survive the run; as many images as
-            fit. Augmentation comes after it and stays exactly the same.
+            the workers of a rank share, "disk" in files that survive the run, below
+            `~/.cache/rtdetrv2/images`, until you remove that folder; as many images as fit.
+            Augmentation comes after it and stays exactly the same.
 
     Raises:
         DatasetError: if a list cannot be read, or no image is left.

@@ -209,7 +209,7 @@ def test_a_damaged_cache_file_is_not_used(write_coco, decoded, tmp_path, length)
     assert file.stat().st_size == 24 + KEPT
 
 
-def test_a_disk_that_has_no_room_for_all(write_coco, decoded, caplog, monkeypatch):
+def test_a_disk_that_has_no_room_for_all(write_coco, decoded, caplog, monkeypatch, tmp_path):
     arguments = write_coco([{}], images("a.png", "b.png", "c.png"), cache="disk")
     monkeypatch.setattr(
         image_cache.shutil, "disk_usage", lambda path: SimpleNamespace(free=int(1.3 * KEPT))
@@ -217,6 +217,7 @@ def test_a_disk_that_has_no_room_for_all(write_coco, decoded, caplog, monkeypatc
     first = CocoDetection(**arguments)
     [first[i] for i in range(3)]
     assert "1 of 3 images are kept" in caplog.text
+    assert f"goes with: rm -r {tmp_path}/caches/rtdetrv2/images" in caplog.text
     decoded.clear()
     # The one that is there takes no more room, so there is some for one more.
     second = CocoDetection(**arguments)
