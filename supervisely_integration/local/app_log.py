@@ -77,7 +77,8 @@ class AppLog:
         errors = [e["message"] for e in self._events(lines) if e.get("level") in ("error", "fatal")]
         if errors:
             message = str(errors[-1])
-            return AppError(_one_line(message), self.path, _name_of(message, lines))
+            stacks = [str(line) for e in self._events(lines) for line in e.get("stack", ())]
+            return AppError(_one_line(message), self.path, _name_of(message, lines + stacks))
         said = [line for line in lines if line.strip() and not _EVENT.search(line)]
         raised = _RAISED.match(said[-1]) if said else None
         if raised:

@@ -27,6 +27,7 @@ from rtdetrv2_pytorch.tools.run_log import RunLog
 from rtdetrv2_pytorch.tools.training_view import TrainingView
 
 from ..gui.libraries import missing_libraries
+from ..train.run_config import check_hyperparameters
 from .app_log import AppError, AppProgress
 from .app_process import STOP_SIGNAL, AppProcess, is_port_free
 from .ecosystem import training_app
@@ -50,6 +51,7 @@ from .training import (
     hyperparameters_for,
     model_names,
     pick_model,
+    recipe_of,
     run_task,
     sample_choices,
 )
@@ -175,15 +177,17 @@ def _state(
         except (OSError, ValueError) as error:
             raise ConfigError(f"{args.app_state}: cannot be read ({error})") from error
         return {**state, "start_training": True}
+    classes = choose_classes(project, args.classes)
+    split, num_train, num_val = choose_split(project, args.split)
     line.show("looking for weights to start from")
     model, told = pick_model(args.model)
     if model not in model_names():
         raise ConfigError(f"--model {model!r}: unknown; there are {', '.join(model_names())}")
-    split, num_train, num_val = choose_split(project, args.split)
     is_sample = args.project is None and args.data is None
     given = merge(sample_choices() if is_sample else {}, parse_overrides(args.update))
     if args.epochs is not None:
         given["epoches"] = args.epochs
+    check_hyperparameters(given, recipe_of(model))  # a wrong one costs no timing
     line.show("timing a few steps to choose what fits this machine")
     values, choice = hyperparameters_for(project, model, num_train, num_val, given)
     for said in (told, choice):
@@ -191,7 +195,7 @@ def _state(
             print_notice(console, said)
     return app_state(
         model=model,
-        classes=choose_classes(project, args.classes),
+        classes=classes,
         split=split,
         hyperparameters=yaml.safe_dump(values, sort_keys=False),
         experiment_name=args.name,

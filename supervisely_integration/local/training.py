@@ -19,6 +19,7 @@ from rtdetrv2_pytorch.src.data.layouts import find_splits
 from rtdetrv2_pytorch.tools import recipe
 
 from ..paths import HYPERPARAMETERS, MODELS
+from ..train.run_config import find_base_config
 from .app_log import AppProgress
 from .app_process import AppProcess
 from .selection import Project
@@ -42,7 +43,18 @@ def pick_model(wanted: str | None) -> tuple[str, str]:
 
 def model_names() -> list[str]:
     """Rows of the app's table of models."""
-    return [row["Model"] for row in json.loads(MODELS.read_text(encoding="utf-8"))]
+    return [row["Model"] for row in _models()]
+
+
+def recipe_of(model: str) -> Path:
+    """The configuration file of a row in the app's table of models."""
+    (row,) = (row for row in _models() if row["Model"] == model)
+    return find_base_config(row["meta"]["model_files"]["config"])
+
+
+def _models() -> list[dict[str, Any]]:
+    rows: list[dict[str, Any]] = json.loads(MODELS.read_text(encoding="utf-8"))
+    return rows
 
 
 def sample_choices() -> dict[str, Any]:

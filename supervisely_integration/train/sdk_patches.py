@@ -1,7 +1,8 @@
 """Every work-around for the Supervisely SDK (6.74.51), each with the pitfall that it answers.
 
-Those for its model benchmark are in `benchmark_patches`, those for exports in `export_patches`, and
-those for uploads and downloads in `transfer_patches`.
+Those for what the page offers are in `gui_patches`, those for the model benchmark in
+`benchmark_patches`, for exports in `export_patches`, and for uploads and downloads in
+`transfer_patches`.
 `tests/app/test_sdk_patches.py` asks the bare SDK about each of them: a test that fails there says
 that the work-around is no longer needed.
 """
@@ -15,15 +16,12 @@ from pathlib import Path
 from typing import Any
 
 import supervisely as sly
-import torch
 from requests import HTTPError
 from supervisely import env as sly_env
 from supervisely.app.content import get_synced_data_dir
 from supervisely.app.fastapi.subapp import _add_event_handler
-from supervisely.app.widgets import ClassesTable, SplitMethod
+from supervisely.app.widgets import SplitMethod
 from supervisely.nn.training import loggers
-from supervisely.nn.training.gui import classes_selector as sdk_classes_selector
-from supervisely.nn.training.gui import gui as sdk_gui
 from supervisely.project import project as sdk_project
 from supervisely.project.project import ItemInfo
 from tqdm import tqdm
@@ -35,6 +33,12 @@ from supervisely_integration.gui.page import serve_own_page
 from .coco import check_complete, dataset_folders, images_on_disk
 from .examination import Origins
 from .export_patches import COCO_FOLDER, ExportingTrainApp
+from .gui_patches import (
+    ANY_RECIPE,
+    check_hyperparameters_when_selected,
+    offer_all_shapes,
+    use_cpu_without_gpu,
+)
 from .progress import show_logs
 from .run_config import check_hyperparameters, find_base_config
 from .run_folder import Items, RunFolder, SavedRun, fingerprint
@@ -44,7 +48,11 @@ from .workflow import TrainingRequest
 
 logger = logging.getLogger(__name__)
 
-ANY_RECIPE = "rtdetrv2_r18vd_120e_coco.yml"
+# What is said when the Stop button is pressed.
+STOPPING = {
+    Stage.TRAINING: "Stopping after this batch; what was trained will be uploaded...",
+    Stage.FINALIZATION: "Stopping after the upload...",
+}
 # What a platform sends along to say what to train; a relaunched task knows it already.
 _START_PARAMETERS = ("guiState", "trainTaskId", "trainMode")
 
@@ -58,21 +66,6 @@ def put_tools_on_path() -> None:
     tools = str(Path(sys.executable).parent)
     if tools not in os.environ.get("PATH", "").split(os.pathsep):
         os.environ["PATH"] = os.pathsep.join((tools, os.environ.get("PATH", "")))
-
-
-def use_cpu_without_gpu(process: Any) -> None:
-    """Pitfall 1: without a GPU the selected device is None, or a GPU that is not there.
-
-    `CPU_RANKS` in the environment says how many ranks share the CPU; one, if it says nothing.
-    """
-    if torch.cuda.is_available():
-        return
-    ranks = os.environ.get("CPU_RANKS", "1")
-    if not ranks.isdecimal() or int(ranks) < 1:
-        raise ConfigError(f"CPU_RANKS = {ranks!r}: has to be a number of ranks, 1 or more")
-    process.get_device = lambda: "cpu"
-    process.get_devices = lambda: ["cpu"] * int(ranks)
-    process.get_device_name = lambda: "CPU"
 
 
 def read_all_data_sets() -> None:
@@ -91,47 +84,6 @@ def close_bars() -> None:
         bar.close()
 
 
-class AllShapesClassesSelector(sdk_classes_selector.ClassesSelector):  # type: ignore[misc]
-    """Pitfall 29: classes that are no rectangles are hidden, and dropped without a word."""
-
-    def validate_step(self) -> bool:
-        """Let mixed classes pass, saying what will be left out while conversion is off."""
-        left_out = {} if self.is_convert_class_shapes_enabled() else self._other_shapes()
-        selected = self.get_selected_classes()
-        if not left_out or len(left_out) == len(selected):
-            return bool(super().validate_step())
-        listed = ", ".join(f"{name} ({objects} objects)" for name, objects in left_out.items())
-        text = (
-            f"Selected {len(selected)} classes. Objects that are no rectangles are left out: "
-            f"{listed}. Enable conversion to train on their boxes."
-        )
-        self.validator_text.set(text=text, status="warning")
-        self.validator_text.show()
-        logger.warning("%s", text)
-        return True
-
-    def _other_shapes(self) -> dict[str, int]:
-        """Selected classes that hold no rectangles, with their numbers of objects."""
-        meta = self.classes_table.project_meta
-        # Columns of a row: name, shape, images, objects.
-        objects = {row[0]["data"]: int(row[3]["data"]) for row in self.classes_table._table_data}
-        return {
-            name: objects.get(name, 0)
-            for name in self.get_selected_classes()
-            if meta.get_obj_class(name).geometry_type not in (sly.Rectangle, sly.AnyGeometry)
-        }
-
-
-def offer_all_shapes() -> None:
-    """Pitfall 29, continued: the table of classes is not filtered by shape."""
-
-    def unfiltered_table(project_id: int, allowed_types: Any) -> Any:
-        return ClassesTable(project_id=project_id)
-
-    sdk_classes_selector.ClassesTable = unfiltered_table
-    sdk_gui.ClassesSelector = AllShapesClassesSelector
-
-
 class TrainApp(ExportingTrainApp):
     """The SDK's app, with an end, a memory and honest errors.
 
@@ -142,6 +94,7 @@ class TrainApp(ExportingTrainApp):
     def __init__(self, **options: Any) -> None:
         put_tools_on_path()
         offer_all_shapes()
+        check_hyperparameters_when_selected()
         read_all_data_sets()
         send_whole_bodies_again()
         show_logs(sly.logger.handlers)
@@ -378,8 +331,11 @@ class TrainApp(ExportingTrainApp):
     def _wrapped_start_training(self) -> None:
         """Pitfalls 17 and 21: there is no stop, failures leave the process waiting for ever."""
         button = self.gui.training_process.stop_button
-        button.show()
         try:
+            if not self._is_resume_upload:
+                self._validate_experiment_name()
+            button.enable()
+            button.show()
             super()._wrapped_start_training()
         except Stopped:
             self._say("Stopped: nothing to save")
@@ -398,15 +354,29 @@ class TrainApp(ExportingTrainApp):
             if self.stop_control.stage is not Stage.OVER:
                 self.stop_control.stage = Stage.IDLE
 
+    def _validate_experiment_name(self) -> bool:
+        """Not in the list: a wrong name ends the app, with all that was chosen, and is not told."""
+        try:
+            return bool(super()._validate_experiment_name())
+        except ValueError as error:
+            refused = ConfigError(f"{error}; give another one")
+            self.gui.stepper.set_active_step(7)  # from where an error goes back
+            self._show_error("", refused)
+            raise refused from error
+
     def _show_error(self, message: str, e: Exception | None = None) -> None:
         """Pitfall 22: the dialog says that something happened, and not what."""
         if isinstance(e, Stopped):
             self._restore_train_widgets_state_on_error()
             return
         super()._show_error(str(e) if isinstance(e, RTDETRError) else message, e)
+        self.gui.training_logs.card.unlock()  # which the dialog may ask to look into
 
     def _finalize(self, experiment_info: dict[str, Any], resume: bool = False) -> None:
         self.stop_control.stage = Stage.FINALIZATION
+        if self.stop_control.flag.is_set:  # the SDK would call it an evaluation that failed
+            text = self.gui.training_artifacts.model_benchmark_fail_text
+            text.set("Not evaluated, since the training was stopped.", "info")
         try:
             super()._finalize(experiment_info, resume)
         except Exception as error:
@@ -431,11 +401,17 @@ class TrainApp(ExportingTrainApp):
     def _connect_stop(self) -> None:
         """Pitfalls 17 to 19: the Stop button has no handler, and signals end the server only."""
         button = self.gui.training_process.stop_button
-        button.click(lambda: self.stop_control.request("Stop button"))
+        button.click(self._stop)
         _add_event_handler(self._server, "startup", self.stop_control.take_signals)
         exports = self.gui.hyperparameters_selector
         is_required: Callable[[], bool] = exports.is_export_required
         exports.is_export_required = lambda: not self.stop_control.flag.is_set and is_required()
+
+    def _stop(self) -> None:
+        """The button: the end of a batch may be seconds away, so say at once that it was heard."""
+        self.gui.training_process.stop_button.disable()
+        self._say(f"Status: {STOPPING.get(self.stop_control.stage, 'Stopping...')}")
+        self.stop_control.request("Stop button")
 
     @property
     def is_model_benchmark_enabled(self) -> bool:

@@ -13,14 +13,21 @@ from tests.sdk import import_sdk
 
 import_sdk()
 
+from supervisely.app.widgets.select_cuda import select_cuda  # noqa: E402
 from supervisely.geometry.rectangle import Rectangle  # noqa: E402
 from supervisely.nn.benchmark import base_benchmark, base_visualizer  # noqa: E402
 from supervisely.nn.benchmark.object_detection import benchmark, metric_provider  # noqa: E402
 from supervisely.nn.training import loggers, train_app  # noqa: E402 (imported in a thread above)
-from supervisely.nn.training.gui import classes_selector, gui, training_process  # noqa: E402
+from supervisely.nn.training.gui import (  # noqa: E402
+    classes_selector,
+    gui,
+    hyperparameters_selector,
+    training_artifacts,
+    training_process,
+)
 from supervisely.project import project  # noqa: E402
 
-from supervisely_integration.train.sdk_patches import use_cpu_without_gpu  # noqa: E402
+from supervisely_integration.train.gui_patches import use_cpu_without_gpu  # noqa: E402
 
 BARE = train_app.TrainApp
 
@@ -101,6 +108,33 @@ def test_a_failed_preparation_leaves_the_process_alive():
     text = source(BARE._wrapped_start_training)
     preparation = text[text.index("self._prepare()") : text.index("self._train_func()")]
     assert "shutdown" not in preparation
+
+
+def test_a_wrong_name_of_the_experiment_ends_the_app():
+    """TrainApp._validate_experiment_name."""
+    text = source(BARE._wrapped_start_training)
+    begin = text[text.index("_set_train_widgets_state_on_start") : text.index("self._prepare()")]
+    assert "self.app.shutdown()" in begin
+    assert "_validate_experiment_name()" in source(BARE._set_train_widgets_state_on_start)
+
+
+def test_hyperparameters_are_not_looked_at_when_they_are_selected():
+    """CheckedHyperparametersSelector."""
+    text = source(hyperparameters_selector.HyperparametersSelector.validate_step)
+    assert text.split(":", 1)[1].strip() == "return True"
+
+
+def test_a_stopped_training_is_said_to_have_failed_in_its_evaluation():
+    """TrainApp._finalize."""
+    text = source(training_artifacts.TrainingArtifacts)
+    assert "Model evaluation did not finish successfully" in text
+    assert "model_benchmark_fail_text.show()" in source(BARE._set_training_output)
+
+
+def test_without_a_gpu_the_choice_of_a_device_is_empty():
+    """Pitfall 1, continued: use_cpu_without_gpu."""
+    assert "Select.Item(None," in source(select_cuda.SelectCudaDevice.refresh)
+    assert "include_cpu_option" not in source(training_process)
 
 
 def test_the_dialog_does_not_say_what_happened():

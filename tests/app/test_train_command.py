@@ -12,6 +12,7 @@ import pytest
 from rtdetrv2_pytorch.src.core.yaml_files import merge
 from rtdetrv2_pytorch.src.data.digits import make_digits_dataset
 from rtdetrv2_pytorch.src.misc.errors import ConfigError, DatasetError
+from supervisely_integration.local import cli
 from supervisely_integration.local.app_process import free_port
 from supervisely_integration.local.selection import (
     Project,
@@ -203,6 +204,27 @@ def test_a_training_from_the_terminal(tmp_path):
     assert store.tasks.info(1)["status"] == "finished"
 
 
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        (
+            ("-u", "optimizr=1"),
+            "hyperparameters: unknown key 'optimizr'; did you mean 'optimizer'?",
+        ),
+        (("--classes", "cat"), "--classes 'cat': the project has no class ['cat']; it has 0, 1,"),
+    ],
+)
+def test_a_wrong_choice_is_told_before_anything_is_done(tmp_path, capsys, options, sentence):
+    root = tmp_path / "instance"
+    make_project(Store(root), tmp_path / "digits", name="digits")
+    arguments = ("--project", "digits", "--model", MODEL, "--port", str(free_port()), *options)
+    assert cli.main(["train", "--root", str(root), *arguments]) == 1
+    shown = capsys.readouterr()
+    assert shown.err.startswith(f"ConfigError: {sentence}")
+    assert shown.out == ""  # neither steps were timed nor an app started
+    assert not (root / "tasks").exists()
+
+
 def test_a_failed_training_says_why_and_is_no_success(tmp_path):
     root = tmp_path / "instance"
     make_project(Store(root), tmp_path / "digits", name="digits")
@@ -218,9 +240,7 @@ def test_a_failed_training_says_why_and_is_no_success(tmp_path):
         f"ConfigError: {sentence}",
         *("The log:", str(log)),
     ]
-    assert done.stdout.splitlines() == [
-        *("Starting the app as task 1, on project digits", "Preparing data")
-    ]
+    assert done.stdout.splitlines() == ["Starting the app as task 1, on project digits"]
     assert "Traceback" in log.read_text()
     assert '"level": "error"' in log.read_text()
     task = Store(root).tasks.info(1)

@@ -110,25 +110,33 @@ def choose_a_split(page):
     expect(page.card("Hyperparameters")).to_have_attribute("aria-disabled", "false")
 
 
-def start_with_a_mistake_then_without(page):
-    """A key that does not exist opens a dialog; Escape closes it, and the text can be corrected."""
+def start_with_mistakes_then_without(page):
+    """A key that does not exist is told beside the editor, a name that cannot be by a dialog."""
     page.card("Hyperparameters").get_by_role(
         "checkbox", name="Run Model Benchmark evaluation"
     ).click()
     page.picture("hyperparameters")
     page.write_hyperparameters({**TINY, "batch_siz": 2})
     page.press("Hyperparameters", "Select")
+    told = page.card("Hyperparameters").get_by_text("did you mean 'batch_size'?")
+    expect(told).to_be_visible()
+    assert page.locked("Training Process")
+    page.write_hyperparameters(SIX_STEPS)
+    page.press("Hyperparameters", "Select")
+    expect(told).to_be_hidden()
+
+    name = page.card("Training Process").get_by_role("textbox", name="Experiment name")
+    given = name.input_value()
+    name.fill("a/b")
     page.press("Training Process", "Start")
     dialog = page.page.get_by_role("dialog")
-    expect(dialog).to_contain_text("did you mean 'batch_size'?", timeout=LONG_MS)
+    expect(dialog).to_contain_text("invalid characters")
     expect(dialog.get_by_role("button", name="OK")).to_be_focused()
     page.picture("error")
     page.page.keyboard.press("Escape")
     expect(dialog).to_have_count(0)
-
-    page.press("Hyperparameters", "Reselect")
-    page.write_hyperparameters(SIX_STEPS)
-    page.press("Hyperparameters", "Select")
+    assert page.step() == "Training Process"
+    name.fill(given)
     assert unnamed_controls(page.page) == []
     page.note_bars()
     page.press("Training Process", "Start")
@@ -167,7 +175,7 @@ def test_from_a_project_to_a_served_model(place, new_page, quiet):
         page.picture("start")
         choose_everything(page)
         choose_a_split(page)
-        start_with_a_mistake_then_without(page)
+        start_with_mistakes_then_without(page)
         watch_to_the_end(page)
         assert app.wait(60) == 0, app.log_tail(60)
         link = page.card("Training Artifacts").get_by_role("link", name="Experiment Report")
@@ -218,6 +226,7 @@ def serve_it(place, new_page):
 def test_stop_saves_what_was_trained(place, new_page, quiet):
     split = {"method": "datasets", "train_datasets": [1], "val_datasets": [2]}
     state = state_of(split, start_training=False, hyperparameters={"epoches": 500})
+    state["options"]["model_benchmark"]["enable"] = True
     task_id, app = training_app(place, app_state=state)
     with app:
         app.wait_until_ready()
@@ -233,6 +242,8 @@ def test_stop_saves_what_was_trained(place, new_page, quiet):
         )
         page.picture("narrow")
         page.press("Training Process", "Stop")
+        expect(page.card("Training Process")).to_contain_text("Stopping after this batch")
+        expect(page.card("Training Artifacts")).to_contain_text("Not evaluated", timeout=LONG_MS)
         assert app.wait(120) == 0, app.log_tail(60)
     info = find_experiment(place.instance.store, task_id)
     assert "last.pth" in " ".join(info["checkpoints"])

@@ -51,6 +51,14 @@ def test_a_failure_has_the_name_and_the_sentence_of_its_error(file):
     assert error.log == file
 
 
+def test_a_traceback_may_be_part_of_a_line(file):
+    file.write_text(
+        '{"message": "The app cannot start", "stack": ["Traceback", "a.b.ConfigError: no a"]}\n'
+        '{"message": "no a", "level": "error"}\n'
+    )
+    assert AppLog(file).failure(1).name == "ConfigError"
+
+
 def test_a_failure_is_that_of_this_launch(file):
     file.write_text(FAILED)
     log = AppLog(file, offset=len(FAILED))
