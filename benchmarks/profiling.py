@@ -119,7 +119,7 @@ def main() -> None:
     device = torch.device(arguments.device)
     rates = measured_rates(device)
     results: dict[str, Any] = {
-        "machine": machine(device),
+        "machine": {**machine(device), "threads": str(torch.get_num_threads())},
         "batch": arguments.batch,
         "size": arguments.size,
     }
