@@ -67,8 +67,10 @@ class TrainingView:
         )
         for line in plan["schedule"]:
             print_detail(self._console, line)
+        if plan["changes"]:
+            print_detail(self._console, "changed to fit this run:")
         for line in plan["changes"]:
-            print_detail(self._console, f"changed to fit this run: {line}")
+            print_detail(self._console, f"- {line}")
 
     def step(self, step: Event) -> None:
         """Move the line."""
@@ -85,16 +87,16 @@ class TrainingView:
         )
 
     def epoch(self, epoch: Event) -> None:
-        """Print the epoch's result."""
+        """Print the epoch's result, on one line of 80 letters."""
         self._console.print(
             f"epoch {epoch['epoch'] + 1:>3}/{self._epochs}  AP {epoch['AP']:.3f}  "
             f"AP50 {epoch['AP50']:.3f}  loss {epoch['train_loss']:.3f}  "
-            f"val loss {epoch['val_loss']:.3f}  {epoch['images_per_s']:.1f} img/s  "
-            f"{clock(epoch['train_s'] + epoch['eval_s'])}"
-            + ("  [green]best so far[/]" if epoch["is_best"] else "")
+            f"val loss {epoch['val_loss']:.3f}  {clock(epoch['train_s'] + epoch['eval_s'])}"
+            + ("  [green]best[/]" if epoch["is_best"] else "")
         )
         if self._console.is_terminal:
-            print_detail(self._console, epoch["verdict"])
+            speed = f"{epoch['images_per_s']:.1f} img/s"
+            print_detail(self._console, f"{speed}, {epoch['verdict']}")
         for name in epoch["skipped_images"]:
             print_notice(self._console, f"  image not used: {name}")
         if epoch["skipped_steps"]:

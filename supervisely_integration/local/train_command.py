@@ -27,7 +27,6 @@ from rtdetrv2_pytorch.tools.run_log import RunLog
 from rtdetrv2_pytorch.tools.training_view import TrainingView
 
 from ..gui.libraries import missing_libraries
-from ..train.run_config import check_hyperparameters
 from .app_log import AppError, AppProgress
 from .app_process import STOP_SIGNAL, AppProcess, is_port_free
 from .ecosystem import training_app
@@ -51,7 +50,6 @@ from .training import (
     hyperparameters_for,
     model_names,
     pick_model,
-    recipe_of,
     run_task,
     sample_choices,
 )
@@ -187,7 +185,6 @@ def _state(
     given = merge(sample_choices() if is_sample else {}, parse_overrides(args.update))
     if args.epochs is not None:
         given["epoches"] = args.epochs
-    check_hyperparameters(given, recipe_of(model))  # a wrong one costs no timing
     line.show("timing a few steps to choose what fits this machine")
     values, choice = hyperparameters_for(project, model, num_train, num_val, given)
     for said in (told, choice):

@@ -19,7 +19,7 @@ from rtdetrv2_pytorch.src.data.layouts import find_splits
 from rtdetrv2_pytorch.tools import recipe
 
 from ..paths import HYPERPARAMETERS, MODELS
-from ..train.run_config import find_base_config
+from ..train.run_config import check_hyperparameters, find_base_config
 from .app_log import AppProgress
 from .app_process import AppProcess
 from .selection import Project
@@ -46,7 +46,7 @@ def model_names() -> list[str]:
     return [row["Model"] for row in _models()]
 
 
-def recipe_of(model: str) -> Path:
+def _recipe_of(model: str) -> Path:
     """The configuration file of a row in the app's table of models."""
     (row,) = (row for row in _models() if row["Model"] == model)
     return find_base_config(row["meta"]["model_files"]["config"])
@@ -78,11 +78,13 @@ def hyperparameters_for(
 
     Returns:
         Hyperparameters, and what to tell people.
+
+    Raises:
+        ConfigError: if they are wrong; that costs no timing of steps.
     """
     values: dict[str, Any] = yaml.safe_load(HYPERPARAMETERS.read_text(encoding="utf-8"))
     if torch.cuda.is_available():
-        values = merge(values, given)
-        _resize_to(values["eval_spatial_size"], values)
+        values = _chosen(values, given, model)
         return values, ""
     choices = recipe.cpu_choices(
         longest_side=project.longest_side,
@@ -95,8 +97,7 @@ def hyperparameters_for(
     choices["num_workers"] = train.pop("num_workers")
     choices["train_dataloader"] = train
     values.pop("lr_scheduler")  # another type, whose keys do not mix
-    values = merge(merge(values, choices), given)
-    _resize_to(values["eval_spatial_size"], values)
+    values = _chosen(merge(values, choices), given, model)
     steps = max(1, num_train // int(values["batch_size"]))
     step_s = _time_a_step(values)
     epoch_s = recipe.epoch_seconds(steps, step_s, num_val)
@@ -105,10 +106,17 @@ def hyperparameters_for(
     return values, recipe.describe_choice(values, steps, step_s, epoch_s)
 
 
-def _resize_to(size: list[int], values: dict[str, Any]) -> None:
-    """Let operations that were chosen resize to the chosen size."""
+def _chosen(values: dict[str, Any], given: Mapping[str, Any], model: str) -> dict[str, Any]:
+    values = merge(values, given)
+    _resize_to(values["eval_spatial_size"], values)
+    check_hyperparameters(values, _recipe_of(model))
+    return values
+
+
+def _resize_to(size: Any, values: dict[str, Any]) -> None:
+    """Let operations that were chosen resize to the chosen size, which may be no size at all."""
     for op in get(values, ("train_dataloader", "dataset", "transforms", "ops")) or ():
-        if op["type"] == "Resize":
+        if op["type"] == "Resize" and isinstance(size, list):
             op["size"] = list(size)
 
 

@@ -48,6 +48,8 @@ from .workflow import TrainingRequest
 
 logger = logging.getLogger(__name__)
 
+_LONGEST_REASON = 300  # letters of an error that is not ours
+
 # What is said when the Stop button is pressed.
 STOPPING = {
     Stage.TRAINING: "Stopping after this batch; what was trained will be uploaded...",
@@ -76,6 +78,21 @@ def read_all_data_sets() -> None:
         return [str(each.relative_to(root)) for each in dataset_folders(root)]
 
     sdk_project.subdirs_tree = folders
+
+
+def in_words(message: str, error: Exception | None) -> str:
+    """What happened, for people.
+
+    Args:
+        message: the SDK's, which says when.
+        error: one of ours says all in one sentence; of others it is the first line.
+    """
+    if error is None:
+        return message
+    if isinstance(error, RTDETRError):
+        return str(error)
+    reason = (str(error).splitlines() or [""])[0]
+    return f"{message} ({type(error).__name__}: {reason[:_LONGEST_REASON]})"
 
 
 def close_bars() -> None:
@@ -369,7 +386,7 @@ class TrainApp(ExportingTrainApp):
         if isinstance(e, Stopped):
             self._restore_train_widgets_state_on_error()
             return
-        super()._show_error(str(e) if isinstance(e, RTDETRError) else message, e)
+        super()._show_error(in_words(message, e), e)
         self.gui.training_logs.card.unlock()  # which the dialog may ask to look into
 
     def _finalize(self, experiment_info: dict[str, Any], resume: bool = False) -> None:

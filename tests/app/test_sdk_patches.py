@@ -28,6 +28,7 @@ from supervisely.nn.training.gui import (  # noqa: E402
 from supervisely.project import project  # noqa: E402
 
 from supervisely_integration.train.gui_patches import use_cpu_without_gpu  # noqa: E402
+from supervisely_integration.train.sdk_patches import in_words  # noqa: E402
 
 BARE = train_app.TrainApp
 
@@ -140,6 +141,15 @@ def test_without_a_gpu_the_choice_of_a_device_is_empty():
 def test_the_dialog_does_not_say_what_happened():
     """Pitfall 22: TrainApp._show_error."""
     assert 'show_dialog(title="Error", description=message' in source(BARE._show_error)
+
+
+def test_the_dialog_says_what_happened():
+    assert in_words("Error during upload.", ConfigError("lr: is 0")) == "lr: is 0"
+    other = OSError(28, "No space left on device")
+    assert in_words("Error during upload.", other) == (
+        "Error during upload. (OSError: [Errno 28] No space left on device)"
+    )
+    assert in_words("No data.", None) == "No data."
 
 
 def test_items_that_cannot_be_downloaded_are_skipped():

@@ -211,6 +211,7 @@ def test_a_training_from_the_terminal(tmp_path):
             ("-u", "optimizr=1"),
             "hyperparameters: unknown key 'optimizr'; did you mean 'optimizer'?",
         ),
+        (("-u", "eval_spatial_size=64"), "hyperparameters: eval_spatial_size = 64: give [height"),
         (("--classes", "cat"), "--classes 'cat': the project has no class ['cat']; it has 0, 1,"),
     ],
 )

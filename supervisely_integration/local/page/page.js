@@ -76,6 +76,9 @@ function value(number) {
   return Number.isInteger(number) ? number.toLocaleString("en") : number.toFixed(Math.abs(number) < 10 ? 3 : 1);
 }
 
+// A share of 1 or 0 has its decimals, beside others; an epoch has none.
+const share = (name, number) => (Number.isInteger(number) && number <= 1 && name !== "epoch" ? number.toFixed(3) : value(number));
+
 // Talking to the server
 
 async function get(path, options = {}) {
@@ -178,7 +181,7 @@ function metricsOf(experiment, most = 5) {
   const entries = Object.entries(experiment.metrics).slice(0, most);
   if (!entries.length) return h("p", { class: "quiet small" }, experiment.isReadable ? "no metrics: the training ended before its first evaluation" : "experiment_info.json cannot be read");
   return h("div", { class: "metrics" }, entries.map(([name, number]) =>
-    h("div", { class: "metric" }, h("b", {}, value(number)), h("span", {}, name))));
+    h("div", { class: "metric" }, h("b", {}, share(name, number)), h("span", {}, name))));
 }
 
 function experimentCard(experiment) {
