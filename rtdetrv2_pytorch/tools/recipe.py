@@ -13,6 +13,7 @@ from ..src.core import YAMLConfig
 from ..src.core.yaml_files import merge
 from ..src.data.layouts import Split
 from ..src.misc.errors import CheckpointError, ConfigError
+from ..src.misc.text import counted
 from ..src.misc.weights import locate
 from ..src.solver.engine import EpochProgress, train_one_epoch
 from ..src.solver.setup import set_up
@@ -155,9 +156,9 @@ def describe_choice(chosen: dict[str, Any], steps: int, step_s: float, epoch_s: 
     height, width = chosen["eval_spatial_size"]
     epochs = chosen["epoches"]
     return (
-        f"no GPU: {height}x{width} pixels, {epochs} epochs of {steps} steps at {step_s:.2f} s, "
-        f"about {epochs * epoch_s / 60:.0f} minutes. For a full recipe use a GPU, or choose "
-        "yourself with -c and -u"
+        f"no GPU: {height}x{width} pixels, {counted(epochs, 'epoch')} of {counted(steps, 'step')} "
+        f"at {step_s:.2f} s, about {counted(math.ceil(epochs * epoch_s / 60), 'minute')}. For a "
+        "full recipe use a GPU, or choose yourself, as in -u epoches=20"
     )
 
 

@@ -10,7 +10,7 @@ from typing import Any
 from rich.console import Console
 from rich.markup import escape
 
-from ..src.misc.text import printable
+from ..src.misc.text import counted, printable
 from ..src.solver.events import EpochReport, FitResult, SilentEvents, StepReport, TrainingPlan
 from .console import (
     LiveLine,
@@ -59,11 +59,11 @@ class TrainingView:
         if not self._console.is_terminal:  # the log has it
             return
         size = "x".join(map(str, plan["image_size_hw"] or "?"))
+        epochs, steps = counted(self._epochs, "epoch"), counted(plan["steps_per_epoch"], "step")
         print_detail(
             self._console,
-            f"{self._epochs} epochs of {plan['steps_per_epoch']} steps, batch "
-            f"{plan['batch_size']}, {size} pixels (height x width), {plan['precision']} on "
-            f"{plan['device']}",
+            f"{epochs} of {steps}, batch {plan['batch_size']}, {size} pixels (height x width), "
+            f"{plan['precision']} on {plan['device']}",
         )
         for line in plan["schedule"]:
             print_detail(self._console, line)

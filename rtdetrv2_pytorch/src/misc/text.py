@@ -1,4 +1,4 @@
-"""Names that come from data, made fit for people to read."""
+"""Text for people: names that come from data, and numbers of things."""
 
 
 def printable(text: str) -> str:
@@ -10,3 +10,8 @@ def printable(text: str) -> str:
     return "".join(
         c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text
     )
+
+
+def counted(count: int, thing: str) -> str:
+    """A number of things, the thing in the plural where there are not one of them."""
+    return f"{count} {thing}" if count == 1 else f"{count} {thing}s"

@@ -2,7 +2,7 @@
 
 import pytest
 
-from rtdetrv2_pytorch.src.misc.text import printable
+from rtdetrv2_pytorch.src.misc.text import counted, printable
 
 
 @pytest.mark.parametrize(
@@ -17,3 +17,7 @@ from rtdetrv2_pytorch.src.misc.text import printable
 )
 def test_what_cannot_be_seen_is_written_out(text, expected):
     assert printable(text) == expected
+
+
+def test_things_are_counted_as_people_do():
+    assert [counted(n, "epoch") for n in (0, 1, 2)] == ["0 epochs", "1 epoch", "2 epochs"]
