@@ -52,6 +52,16 @@ def test_it_fits_and_shows_everything(page_file, new_page, width, scheme):
     assert abs(text - card) > 200
 
 
+def test_on_paper_it_is_dark_on_light_and_nothing_is_cut_off(page_file, new_page):
+    page = open_report(new_page, page_file, width=794, scheme="dark")  # A4
+    page.emulate_media(media="print", color_scheme="dark")
+    page.screenshot(path=SHOTS / "report_print.png", full_page=True)
+    colour = page.evaluate("getComputedStyle(document.body).color")
+    assert sum(map(int, re.findall(r"\d+", colour)[:3])) < 200
+    wide = "all => all.filter(e => e.scrollWidth > e.clientWidth + 1).map(e => e.className)"
+    assert page.eval_on_selector_all(".scroll, pre", wide) == []
+
+
 def test_boxes_lie_on_their_images_and_can_be_hidden(page_file, new_page):
     page = open_report(new_page, page_file)
     shot = page.locator("#images .shot").first
