@@ -169,14 +169,19 @@ def _best(work: Any, device: torch.device) -> float:
     return min(times[3:])
 
 
-def main() -> None:
-    """Print the floors as JSON lines."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+def parse_step(description: str | None) -> argparse.Namespace:
+    """The command line of a program about a training step: models, batch, size, device."""
+    parser = argparse.ArgumentParser(description=(description or "").splitlines()[0])
     parser.add_argument("--models", nargs="+", default=["r18", "r50"])
     parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--size", type=int, default=640)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    arguments = parser.parse_args()
+    return parser.parse_args()
+
+
+def main() -> None:
+    """Print the floors as JSON lines."""
+    arguments = parse_step(__doc__)
     rates = measured_rates(torch.device(arguments.device))
     print(json.dumps({"device": arguments.device, **asdict(rates)}))
     for model in arguments.models:

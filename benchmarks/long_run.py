@@ -130,7 +130,7 @@ def main() -> None:
         "pss_mib_end": round(rest[-1], 1),
         "growth_mib_per_epoch": round(slope(rest), 3),
         "files_settled": meter.files[arguments.settled],
-        "files_end": meter.files[-1],
+        "files_most": max(meter.files[arguments.settled :]),
     }
     print(json.dumps(result))  # noqa: T201 (what the program is for)
 

@@ -7,9 +7,9 @@ moving average, without the profiler. Kinds are sums of torch.profiler's self ti
 step: of operators on a CPU, of the kernels that they start on a GPU.
 """
 
-import argparse
 import json
 import re
+import statistics
 import time
 from collections import Counter
 from collections.abc import Iterable
@@ -19,7 +19,7 @@ from typing import Any
 import torch
 from torch.profiler import ProfilerActivity, profile
 
-from benchmarks.floors import measured_rates, training_work
+from benchmarks.floors import measured_rates, parse_step, training_work
 from benchmarks.gpu import machine, wait
 from benchmarks.steps import our_training, random_batch
 from rtdetrv2_pytorch.src.solver.stopwatch import shares_of
@@ -101,7 +101,7 @@ def profile_step(
     whole = sum(spent.values())
     largest = sorted(spent, key=lambda name: -spent[name])[:10]
     return {
-        "seconds": sorted(times)[len(times) // 2],
+        "seconds": statistics.median(times),
         "sections": {name: share for name, share in shares.items() if share > 0},
         "kinds": by_kind(spent.items()),
         "operators": {name: spent[name] / whole for name in largest},
@@ -110,12 +110,7 @@ def profile_step(
 
 def main() -> None:
     """Print a JSON line for each model, and write all of it."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--models", nargs="+", default=["r18", "r50"])
-    parser.add_argument("--batch", type=int, default=16)
-    parser.add_argument("--size", type=int, default=640)
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    arguments = parser.parse_args()
+    arguments = parse_step(__doc__)
     device = torch.device(arguments.device)
     rates = measured_rates(device)
     results: dict[str, Any] = {

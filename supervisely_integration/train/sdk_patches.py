@@ -391,9 +391,8 @@ class TrainApp(ExportingTrainApp):
 
     def _finalize(self, experiment_info: dict[str, Any], resume: bool = False) -> None:
         self.stop_control.stage = Stage.FINALIZATION
-        if self.stop_control.flag.is_set:  # the SDK would call it an evaluation that failed
-            text = self.gui.training_artifacts.model_benchmark_fail_text
-            text.set("Not evaluated, since the training was stopped.", "info")
+        if self.stop_control.flag.is_set:
+            self._tell_what_a_stop_leaves_out()
         try:
             super()._finalize(experiment_info, resume)
         except Exception as error:
@@ -403,6 +402,18 @@ class TrainApp(ExportingTrainApp):
         finally:
             self.stop_control.stage = Stage.OVER  # what comes next is the SDK ending the process
         self.run_folder.remove()
+
+    def _tell_what_a_stop_leaves_out(self) -> None:
+        """Not in the list: the SDK would call it an evaluation that failed."""
+        text = self.gui.training_artifacts.model_benchmark_fail_text
+        text.set("Not evaluated, since the training was stopped.", "info")
+        selector = self.gui.hyperparameters_selector
+        left_out = {  # the two that were asked for, before `_connect_stop` says no to them
+            "it has no evaluation report": super().is_model_benchmark_enabled,
+            "not its exports": type(selector).is_export_required(selector),
+        }
+        for what in (what for what, was_asked in left_out.items() if was_asked):
+            logger.info("The experiment is complete, but %s: the training was stopped", what)
 
     def _generate_train_val_splits(self, remote_dir: str, splits_data: dict[str, Any]) -> None:
         """Pitfall 30: of a split by datasets the file of the split says nothing."""

@@ -358,7 +358,9 @@ def wait_for_epoch(app):
 
 @pytest.mark.parametrize("way", ["button", "shutdown", "SIGTERM"])
 def test_a_stopped_training_is_uploaded(instance, launch, project_id, way):
-    app = launch(project_id, state_of(TAGS, hyperparameters={"epoches": 5000}))
+    state = state_of(TAGS, hyperparameters={"epoches": 5000})
+    state["options"]["model_benchmark"]["enable"] = way == "SIGTERM"
+    app = launch(project_id, state)
     wait_for_epoch(app)
     if way == "button":
         app.click(app.widgets("Button", "Stop")[0])
@@ -371,6 +373,10 @@ def test_a_stopped_training_is_uploaded(instance, launch, project_id, way):
     assert set(files) >= ARTIFACTS
     assert info["best_checkpoint"] == "best.pth"
     assert not app.runs.path.exists()
+    no_report = (
+        "The experiment is complete, but it has no evaluation report: the training was stopped"
+    )
+    assert app.app_log.shortcomings() == ([no_report] if way == "SIGTERM" else [])
 
 
 def test_stopped_in_finalization_the_upload_is_finished(instance, launch, project_id):

@@ -23,7 +23,7 @@ from ..optim.ema import unwrap
 from ..report.training_report import write_report
 from .best import BestSoFar
 from .checkpointing import BEST, LAST, CheckpointWriter, checkpoint_content, written_by
-from .engine import evaluate, train_one_epoch
+from .engine import average_of, evaluate, train_one_epoch
 from .events import FanOut, FitResult, SilentEvents, TrainingEvents
 from .observers import JsonLog, LogLines, TensorBoard, metrics_table
 from .pictures import TrainingPictures
@@ -247,7 +247,7 @@ class DetSolver:
             ),
         )
         position.step = progress.step
-        position.loss_sums = distributed.mean_over_ranks(progress.sums())
+        position.loss_sums = loss_sums = distributed.mean_over_ranks(progress.sums())
         if progress.step < progress.num_steps:
             return False
         begin = time.perf_counter()
@@ -274,6 +274,7 @@ class DetSolver:
                 progress,
                 evaluation,
                 position.best,
+                losses=average_of(loss_sums),
                 eval_s=eval_s,
                 loader=cfg.train_dataloader,
                 skipped_images=unreadable,

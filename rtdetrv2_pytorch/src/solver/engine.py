@@ -63,11 +63,11 @@ class EpochProgress:
             return sums
         return {name: value + self.before[name] for name, value in sums.items()}
 
-    def read_average(self) -> dict[str, float]:
-        """Terms averaged over the epoch so far; waits for the device."""
-        sums = self.sums()
-        steps = max(sums.pop(_STEPS, 0), 1)
-        return {name: value / steps for name, value in sums.items()}
+
+def average_of(sums: Mapping[str, float]) -> dict[str, float]:
+    """Loss terms of a step on average, from `EpochProgress.sums`."""
+    steps = max(sums.get(_STEPS, 0), 1)
+    return {name: value / steps for name, value in sums.items() if name != _STEPS}
 
 
 def train_one_epoch(

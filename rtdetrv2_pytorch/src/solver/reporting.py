@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -86,18 +86,18 @@ def epoch_report(
     evaluation: Evaluation,
     best: BestSoFar,
     *,
+    losses: Mapping[str, float],
     eval_s: float,
     loader: DataLoader,
     skipped_images: Sequence[str],
 ) -> EpochReport:
     """Describe an epoch with its evaluation."""
-    losses = distributed.mean_over_ranks(progress.read_average())
     timed = max(progress.timed_steps, 1)
     shares = shares_of(state.stopwatch.seconds(), eval_s)
     return EpochReport(
         epoch=progress.epoch,
         train_loss=sum(losses.values()) if losses else math.nan,
-        train_losses=losses,
+        train_losses=dict(losses),
         evaluation=evaluation,
         is_best=best.epoch == progress.epoch,
         best_epoch=best.epoch,
@@ -153,7 +153,7 @@ def _schedule(cfg: YAMLConfig, state: TrainState) -> list[str]:
     name = scheduler.pop("type", "constant")
     details = ", ".join(f"{key} {value}" for key, value in scheduler.items())
     lines = [
-        f"learning rate {', '.join(f'{lr:g}' for lr in rates)}; {name} {details}; "
+        f"learning rate {', '.join(f'{lr:g}' for lr in rates)}; {f'{name} {details}'.strip()}; "
         f"warm-up {state.warmup.warmup_duration} steps"
     ]
     if state.ema is not None:
