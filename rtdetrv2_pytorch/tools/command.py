@@ -8,13 +8,13 @@ from rich.console import Console
 from ..src.misc.distributed import MainRankFilter
 from ..src.misc.errors import RTDETRError
 from ..src.misc.log_lines import FOR_FILE
+from .command_log import CommandLog
 from .console import INTERRUPTED, open_console, print_error, print_notice
-from .run_log import RunLog
 
 logger = logging.getLogger(__name__)
 
 
-def run_command(body: Callable[[Console, RunLog], int]) -> int:
+def run_command(body: Callable[[Console, CommandLog], int]) -> int:
     """Run what a command does; returns the exit status.
 
     An error is one sentence on the error stream, and the path of the log, which has the traceback.
@@ -25,7 +25,7 @@ def run_command(body: Callable[[Console, RunLog], int]) -> int:
             folder; returns the exit status.
     """
     console = open_console()
-    with RunLog(console, filters=[MainRankFilter()]) as log:
+    with CommandLog(console, filters=[MainRankFilter()]) as log:
         try:
             return body(console, log)
         except KeyboardInterrupt:

@@ -14,8 +14,8 @@ from ..src.doctor.page import write_page
 from ..src.doctor.report import DataReport
 from ..src.misc.errors import ConfigError
 from .command import run_command
+from .command_log import CommandLog
 from .console import LiveLine, print_headline, print_notice, print_path, result_table
-from .run_log import RunLog
 
 _STYLES = {Severity.ERROR: "bold red", Severity.WARNING: "yellow", Severity.NOTE: "cyan"}
 LOG_FILE = "doctor.log"
@@ -92,7 +92,7 @@ def examine_folder(
 def run(args: argparse.Namespace) -> int:
     """Examine a folder; returns the exit status."""
 
-    def examine_data(console: Console, log: RunLog) -> int:
+    def examine_data(console: Console, log: CommandLog) -> int:
         splits = find_splits(args.data)
         log.open_in(args.output, LOG_FILE, option="--output")
         if splits.note:

@@ -13,8 +13,8 @@ from ..src.deploy.parity import ParityReport
 from ..src.deploy.samples import Samples, given_samples, validation_samples
 from ..src.misc.errors import ConfigError
 from .command import run_command
+from .command_log import CommandLog
 from .console import LiveLine, print_detail, print_headline, print_path
-from .run_log import RunLog
 
 LOG_FILE = "export.log"
 _KINDS = {".onnx": "ONNX", ".engine": "TensorRT"}
@@ -82,7 +82,7 @@ def run(
         export: `export_onnx` or `export_tensorrt`, with its options.
     """
 
-    def body(console: Console, log: RunLog) -> int:
+    def body(console: Console, log: CommandLog) -> int:
         output = _output(args, suffix)
         log.open_in(output.parent, LOG_FILE, option="--output")
         print_headline(console, "Exporting", f"{args.resume} to {_KINDS[suffix]}")

@@ -17,8 +17,8 @@ from ..src.solver.det_solver import MODEL_CONFIG
 from ..src.solver.reporting import report_source
 from . import recipe
 from .command import run_command
+from .command_log import CommandLog
 from .console import LiveLine, print_headline, print_path
-from .run_log import RunLog
 from .training import LOG_FILE
 from .training_view import TrainingFollower, print_metrics
 
@@ -48,7 +48,7 @@ def _as_trained(run: Path) -> dict[str, Any]:
 def run(args: argparse.Namespace) -> int:
     """Evaluate the run's weights and write its report; returns the exit status."""
 
-    def make_report(console: Console, log: RunLog) -> int:
+    def make_report(console: Console, log: CommandLog) -> int:
         cfg = _configure(args)
         log.open_in(args.run, LOG_FILE, option="run")
         print_headline(console, "Reporting", f"on {args.run}, its best weights evaluated again")

@@ -21,9 +21,9 @@ from ..src.solver import DetSolver
 from ..src.solver.det_solver import MODEL_CONFIG
 from . import recipe
 from .command import run_command
+from .command_log import CommandLog
 from .console import LiveLine, print_headline, print_notice, print_path
 from .examining import examine_folder, print_report
-from .run_log import RunLog
 from .training_view import TrainingFollower, print_metrics
 
 LOG_FILE = "train.log"
@@ -107,7 +107,7 @@ def examine_data(
 def run(args: argparse.Namespace) -> int:
     """Train, or evaluate; returns the exit status."""
 
-    def train(console: Console, log: RunLog) -> int:
+    def train(console: Console, log: CommandLog) -> int:
         try:
             with LiveLine(console) as line:
                 _train(args, console, log, line)
@@ -123,7 +123,7 @@ def run(args: argparse.Namespace) -> int:
     return run_command(train)
 
 
-def _train(args: argparse.Namespace, console: Console, log: RunLog, line: LiveLine) -> None:
+def _train(args: argparse.Namespace, console: Console, log: CommandLog, line: LiveLine) -> None:
     cfg = configure(args, console, line)
     log.open_in(cfg.output_dir, LOG_FILE, option="output_dir =")
     is_first = os.environ.get("RANK", "0") == "0"  # the others wait for it to start

@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from rtdetrv2_pytorch.src.misc.errors import ConfigError, RTDETRError
+from rtdetrv2_pytorch.tools.command_log import CommandLog
 from rtdetrv2_pytorch.tools.console import (
     INTERRUPTED,
     LiveLine,
@@ -21,7 +22,6 @@ from rtdetrv2_pytorch.tools.console import (
     print_path,
     starting,
 )
-from rtdetrv2_pytorch.tools.run_log import RunLog
 
 from .app_log import AppError
 from .copying import plan_copy
@@ -38,7 +38,7 @@ _PROGRESS_FROM_BYTES = 8 << 20
 _LOG_FILE = "instance.log"
 _LOOPBACK_HOSTS = (LOOPBACK, "localhost", "::1")
 
-Command = Callable[[argparse.Namespace, RunLog], int]
+Command = Callable[[argparse.Namespace, CommandLog], int]
 
 
 def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:
@@ -64,7 +64,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parse_arguments(arguments)
     run: Command = options.run
     level = logging.getLevelName(os.environ.get("LOG_LEVEL", "WARNING").upper())
-    with RunLog(open_console(), level=level) as log:
+    with CommandLog(open_console(), level=level) as log:
         try:
             code = run(options, log)
             sys.stdout.flush()  # here, where a reader that is gone is no error
@@ -107,7 +107,7 @@ def _add_up(commands: "Commands[argparse.ArgumentParser]") -> argparse.ArgumentP
     return parser
 
 
-def _up(options: argparse.Namespace, log: RunLog) -> int:
+def _up(options: argparse.Namespace, log: CommandLog) -> int:
     faults = [Fault.parse(text) for text in options.fault]
     instance = LocalInstance(options.root, options.host, options.port, faults=faults)
     try:
@@ -146,7 +146,7 @@ def _add_import(commands: "Commands[argparse.ArgumentParser]") -> argparse.Argum
     return parser
 
 
-def _import(options: argparse.Namespace, log: RunLog) -> int:
+def _import(options: argparse.Namespace, log: CommandLog) -> int:
     with starting():
         from .importers import import_folder
 
@@ -173,7 +173,7 @@ def _add_train(commands: "Commands[argparse.ArgumentParser]") -> argparse.Argume
     return parser
 
 
-def _train(options: argparse.Namespace, log: RunLog) -> int:
+def _train(options: argparse.Namespace, log: CommandLog) -> int:
     with starting():
         from .train_command import run
 
@@ -187,7 +187,7 @@ def _add_serve(commands: "Commands[argparse.ArgumentParser]") -> argparse.Argume
     return parser
 
 
-def _serve(options: argparse.Namespace, log: RunLog) -> int:
+def _serve(options: argparse.Namespace, log: CommandLog) -> int:
     with starting():
         from .serve_command import run
 
@@ -202,7 +202,7 @@ def _add_ls(commands: "Commands[argparse.ArgumentParser]") -> argparse.ArgumentP
     return parser
 
 
-def _ls(options: argparse.Namespace, log: RunLog) -> int:
+def _ls(options: argparse.Namespace, log: CommandLog) -> int:
     entries = Store(options.root).files.entries(
         TEAM_ID, options.path, is_recursive=options.recursive
     )
@@ -223,7 +223,7 @@ def _add_get(commands: "Commands[argparse.ArgumentParser]") -> argparse.Argument
     return parser
 
 
-def _get(options: argparse.Namespace, log: RunLog) -> int:
+def _get(options: argparse.Namespace, log: CommandLog) -> int:
     copies = plan_copy(Store(options.root), options.remote, options.local)
     total = sum(each.size for each in copies)
     copied = 0
@@ -250,7 +250,7 @@ def _add_rm(commands: "Commands[argparse.ArgumentParser]") -> argparse.ArgumentP
     return parser
 
 
-def _rm(options: argparse.Namespace, log: RunLog) -> int:
+def _rm(options: argparse.Namespace, log: CommandLog) -> int:
     store = Store(options.root)
     for path in options.paths:
         count = store.remove_files([path])

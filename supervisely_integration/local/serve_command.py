@@ -10,8 +10,8 @@ import httpx
 from rich.console import Console
 
 from rtdetrv2_pytorch.src.misc.errors import CheckpointError, ConfigError
+from rtdetrv2_pytorch.tools.command_log import CommandLog
 from rtdetrv2_pytorch.tools.console import LiveLine, print_headline, print_path
-from rtdetrv2_pytorch.tools.run_log import RunLog
 
 from ..paths import SERVE, SERVE_MANIFEST
 from .app_log import AppError
@@ -23,7 +23,7 @@ from .training import run_task
 _MODULE_ID = 2
 
 
-def run(args: argparse.Namespace, console: Console, log: RunLog) -> int:
+def run(args: argparse.Namespace, console: Console, log: CommandLog) -> int:
     """Serve until somebody ends it; returns the exit code.
 
     Raises:

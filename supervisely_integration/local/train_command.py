@@ -16,6 +16,7 @@ from rtdetrv2_pytorch.src.core.yaml_files import merge, parse_overrides
 from rtdetrv2_pytorch.src.data.digits import make_digits_dataset
 from rtdetrv2_pytorch.src.misc.errors import ConfigError
 from rtdetrv2_pytorch.src.report.training_report import REPORT
+from rtdetrv2_pytorch.tools.command_log import CommandLog
 from rtdetrv2_pytorch.tools.console import (
     LiveLine,
     print_detail,
@@ -23,7 +24,6 @@ from rtdetrv2_pytorch.tools.console import (
     print_notice,
     print_path,
 )
-from rtdetrv2_pytorch.tools.run_log import RunLog
 from rtdetrv2_pytorch.tools.training_view import TrainingView
 
 from ..gui.libraries import missing_libraries
@@ -64,7 +64,7 @@ _STAGES = {
 _OF_TRAINING = ("Epochs", "Steps", "Training is in progress")  # the engine's log says more
 
 
-def run(args: argparse.Namespace, console: Console, log: RunLog) -> int:
+def run(args: argparse.Namespace, console: Console, log: CommandLog) -> int:
     """Train; returns the exit code, 0 only for a complete experiment.
 
     Raises:

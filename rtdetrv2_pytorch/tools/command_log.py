@@ -1,4 +1,4 @@
-"""The log of a run: a file has all lines, people see those that are meant for them."""
+"""The log of a command: a file has all lines, people see those that are meant for them."""
 
 import logging
 from collections.abc import Sequence
@@ -16,7 +16,7 @@ OURS = ("rtdetrv2_pytorch", "supervisely_integration")  # whose lines are writte
 _MOST_HELD = 10_000  # lines before there is a file
 
 
-class RunLog:
+class CommandLog:
     """Sends the lines of all loggers where they belong while a command runs.
 
     Everything goes to one file, what libraries say and Python's warnings, too. Of our own lines
@@ -53,7 +53,7 @@ class RunLog:
             self._add_filters(each)
         self._before: tuple[list[logging.Handler], int] | None = None
 
-    def __enter__(self) -> "RunLog":
+    def __enter__(self) -> "CommandLog":
         root = logging.getLogger()
         self._before = (root.handlers, root.level)
         root.handlers = [self._screen, self._held]

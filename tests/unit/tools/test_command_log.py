@@ -10,7 +10,7 @@ from rich.console import Console
 from rtdetrv2_pytorch.src.misc.errors import ConfigError
 from rtdetrv2_pytorch.src.misc.log_lines import FOR_FILE
 from rtdetrv2_pytorch.tools.command import run_command
-from rtdetrv2_pytorch.tools.run_log import RunLog
+from rtdetrv2_pytorch.tools.command_log import CommandLog
 
 OURS = logging.getLogger("rtdetrv2_pytorch.src.somewhere")
 THEIRS = logging.getLogger("some.library")
@@ -31,7 +31,7 @@ def log_everything():
 
 def test_libraries_are_heard_in_the_file_only(console, tmp_path, capsys):
     path = tmp_path / "new" / "train.log"
-    with RunLog(console) as log:
+    with CommandLog(console) as log:
         log_everything()  # before there is a folder
         log.open(path)
         OURS.info("epoch=1")
@@ -54,7 +54,7 @@ def test_libraries_are_heard_in_the_file_only(console, tmp_path, capsys):
 
 
 def test_tracebacks_are_for_the_file(console, tmp_path, capsys):
-    with RunLog(console) as log:
+    with CommandLog(console) as log:
         log.open(tmp_path / "train.log")
         try:
             raise ValueError("deep inside")
@@ -68,14 +68,17 @@ def test_tracebacks_are_for_the_file(console, tmp_path, capsys):
 
 def test_what_was_there_before_is_there_again(console):
     before = (list(logging.root.handlers), logging.root.level)
-    with RunLog(console):
+    with CommandLog(console):
         assert logging.root.handlers != before[0]
     assert (logging.root.handlers, logging.root.level) == before
 
 
 def test_a_folder_that_cannot_be_written_is_named_with_its_option(console, tmp_path):
     (tmp_path / "file").touch()
-    with RunLog(console) as log, pytest.raises(ConfigError, match=r"--output '.*file': cannot be"):
+    with (
+        CommandLog(console) as log,
+        pytest.raises(ConfigError, match=r"--output '.*file': cannot be"),
+    ):
         log.open_in(tmp_path / "file", "x.log", option="--output")
 
 
