@@ -1,6 +1,7 @@
 """The data doctor on the splits of a project: what became of every image that was given."""
 
 import dataclasses
+import html
 import logging
 import re
 import time
@@ -14,6 +15,7 @@ from rtdetrv2_pytorch.src.doctor.finding import Finding, finding
 from rtdetrv2_pytorch.src.doctor.page import write_page
 from rtdetrv2_pytorch.src.doctor.report import Counts, DataReport, SplitSummary
 from rtdetrv2_pytorch.src.misc.errors import DatasetError
+from rtdetrv2_pytorch.src.misc.text import printable
 from rtdetrv2_pytorch.src.solver.stopping import StopFlag
 
 from .coco import CocoData, SplitReport
@@ -35,6 +37,11 @@ class Origins:
     def restore(self, text: str) -> str:
         """A text with the names that people know."""
         return _IN_SPLIT.sub(lambda match: self.names.get(match[1], match[0]), text)
+
+    def restore_in_page(self, page: str) -> str:
+        """The same for HTML."""
+        escaped = {key: html.escape(printable(name)) for key, name in self.names.items()}
+        return Origins(escaped).restore(page)
 
 
 def examine_splits(

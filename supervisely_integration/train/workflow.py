@@ -117,7 +117,8 @@ def run_training(
     else:
         result, values = DetSolver(cfg, events=events, stop_flag=stop).fit(), cfg.yaml_cfg
     if result.report is not None:
-        shutil.copy2(result.report, request.result_dir)
+        page = request.origins.restore_in_page(result.report.read_text(encoding="utf-8"))
+        (request.result_dir / REPORT).write_text(page, encoding="utf-8")
     return ExperimentInfo.from_checkpoints(
         request.model_name,
         write_config(portable_config(values), request.result_dir / MODEL_CONFIG),

@@ -10,6 +10,7 @@ from rtdetrv2_pytorch.src.data.digits import make_digits_dataset
 from rtdetrv2_pytorch.src.misc.weights import load_checkpoint, model_state
 from rtdetrv2_pytorch.src.solver.events import SilentEvents
 from rtdetrv2_pytorch.src.solver.stopping import StopFlag
+from supervisely_integration.train.examination import Origins
 from supervisely_integration.train.run_config import find_base_config
 from supervisely_integration.train.stopping import Stopped
 from supervisely_integration.train.workflow import TrainingRequest, run_training
@@ -29,7 +30,8 @@ def project(tmp_path_factory):
         images.parent.mkdir()
         (data / split).rename(images)
         annotations.mkdir()
-        for image in content["images"]:
+        for number, image in enumerate(content["images"], start=1):
+            (images / image["file_name"]).rename(images / f"{split}_img_{number}.jpg")
             boxes = [a for a in content["annotations"] if a["image_id"] == image["id"]]
             objects = [
                 {
@@ -47,7 +49,7 @@ def project(tmp_path_factory):
             ]
             size = {"width": image["width"], "height": image["height"]}
             text = json.dumps({"size": size, "tags": [], "objects": objects})
-            (annotations / f"{image['file_name']}.json").write_text(text)
+            (annotations / f"{split}_img_{number}.jpg.json").write_text(text)
     return folder
 
 
@@ -96,12 +98,16 @@ def test_a_training_leaves_copies_for_the_upload_and_its_own_folder(request_of, 
 
 
 def test_the_report_comes_along_with_what_the_data_doctor_said(request_of, tmp_path):
-    request = request_of(name="7 digits RT-DETRv2-S")
+    origins = Origins({"val_img_1": "set/a <b>.jpg", "val_img_2": "set/c.jpg"})
+    request = request_of(name="7 digits RT-DETRv2-S", origins=origins)
     request.hyperparameters.update(epoches=1, report=True)
     run_training(request, SilentEvents(), StopFlag())
     page = (tmp_path / "result" / "report.html").read_text()
     assert "Finished: 1 of 1 epochs" in page
     assert "<h1>7 digits RT-DETRv2-S</h1>" in page
+    assert "set/a &lt;b&gt;.jpg" in page
+    assert "set/c.jpg" in page
+    assert "val_img_" not in page
     assert "run_name" not in (tmp_path / "result" / "model_config.yml").read_text()
     assert "The data was not examined" not in page
     assert str(tmp_path) not in page
