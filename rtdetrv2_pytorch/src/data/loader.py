@@ -3,6 +3,7 @@
 import contextlib
 import logging
 import math
+import multiprocessing.connection
 import os
 import re
 import signal
@@ -19,12 +20,15 @@ from torch.utils.data import Sampler, get_worker_info
 from ..misc import distributed
 from ..misc.errors import ConfigError, DatasetError
 from ..misc.seeding import derive_seed
+from ..structures import Target
 from .collate import Batch, BatchImageCollateFunction
 from .dataset import DetectionDataset
+from .handover import PackedBatch
 
 logger = logging.getLogger(__name__)
 
 _MOST_DEATHS = 3  # of workers, after which the main process does their work
+_DYING = 1.0  # seconds in which a worker that has closed its connections is dead
 # What torch says; its errors have no types of their own.
 _WORKER_DIED = re.compile(r"DataLoader worker \(pid|Pin memory thread exited")
 _TOO_SLOW = re.compile(r"DataLoader timed out")
@@ -128,7 +132,7 @@ def leave_stopping_to_the_main_process(worker: int) -> None:
         signal.signal(number, signal.SIG_IGN)
 
 
-class _CollateAndShare:
+class _CollateAndPack:
     """Collates and, in a worker, moves the batch into shared memory.
 
     Else a thread of the worker would do that; its errors are printed, and the main process waits
@@ -138,15 +142,9 @@ class _CollateAndShare:
     def __init__(self, collate: BatchImageCollateFunction) -> None:
         self.collate = collate
 
-    def __call__(self, items: Sequence[tuple[Tensor, Any] | None]) -> Batch:
-        images, targets = self.collate(items)
-        if get_worker_info() is not None:
-            images.share_memory_()
-            for target in targets:
-                for value in target.values():
-                    if isinstance(value, Tensor):
-                        value.share_memory_()
-        return images, targets
+    def __call__(self, items: Sequence[tuple[Tensor, Target] | None]) -> Batch | PackedBatch:
+        batch = self.collate(items)
+        return batch if get_worker_info() is None else PackedBatch.of(*batch)
 
 
 class DataLoader(TorchDataLoader[Any]):
@@ -223,7 +221,7 @@ class DataLoader(TorchDataLoader[Any]):
             dataset,
             batch_sampler=self.epoch_sampler,
             num_workers=num_workers,
-            collate_fn=_CollateAndShare(self.collate),
+            collate_fn=_CollateAndPack(self.collate),
             pin_memory=torch.cuda.is_available() if pin_memory is None else pin_memory,
             timeout=timeout if num_workers else 0,
             worker_init_fn=leave_stopping_to_the_main_process,
@@ -248,9 +246,9 @@ class DataLoader(TorchDataLoader[Any]):
                 running = self._start(step)
                 for batch in running:
                     step += 1
-                    yield batch
+                    yield batch.unpack() if isinstance(batch, PackedBatch) else batch
                 return
-            except RuntimeError as error:
+            except (RuntimeError, OSError, EOFError) as error:
                 self._give_up_workers(error, running or self._iterator)
 
     def _start(self, step: int) -> Any:
@@ -283,7 +281,7 @@ class DataLoader(TorchDataLoader[Any]):
             weakref.finalize(iterator, _kill, iterator._workers, os.getpid())
         return iterator
 
-    def _give_up_workers(self, error: RuntimeError, running: Any) -> None:
+    def _give_up_workers(self, error: Exception, running: Any) -> None:
         """End all workers if one failed as a process; errors of what they do are raised."""
         if _TOO_SLOW.search(str(error)):
             raise DatasetError(
@@ -291,16 +289,24 @@ class DataLoader(TorchDataLoader[Any]):
                 "images' storage answers, give more seconds, or 0 to wait for ever"
             ) from error
         workers = list(getattr(running, "_workers", ()))
+        if not workers:
+            raise error
+        is_connection_lost = not isinstance(error, RuntimeError)
+        if is_connection_lost:  # a worker closes its files just before it counts as dead
+            ending = multiprocessing.connection.wait([w.sentinel for w in workers], _DYING)
+            for worker in workers:
+                worker.join(_DYING if worker.sentinel in ending else 0)
         dead = [worker for worker in workers if worker.exitcode is not None]
         cannot_share = _CANNOT_SHARE.search(str(error)) or any(
             worker.exitcode == -signal.SIGBUS for worker in dead
         )
-        if not workers or not (cannot_share or _WORKER_DIED.search(str(error))):
+        has_died = (is_connection_lost and dead) or _WORKER_DIED.search(str(error))
+        if not (cannot_share or has_died):
             raise error
-        reason = str(error).splitlines()[-1]
         if dead:
-            causes = [_ending(worker.exitcode) for worker in dead]
-            reason = f"worker {dead[0].pid} ended ({causes[0]})"
+            reason = f"worker {dead[0].pid} ended ({_ending(dead[0].exitcode)})"
+        else:
+            reason = str(error).splitlines()[-1]
         self._deaths += 1
         self._iterator = None
         with contextlib.suppress(RuntimeError):

@@ -7,6 +7,7 @@ import resource
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -324,6 +325,28 @@ def test_a_worker_that_is_killed_between_epochs_is_replaced(data):
     assert same(contents(loader, 1), expected)
 
 
+@pytest.mark.parametrize("error", [ConnectionResetError(104, "Connection reset"), EOFError()])
+def test_a_worker_that_dies_while_it_hands_over_a_batch_is_replaced(data, caplog, error):
+    """Its connection ends before it counts as dead; torch has no RuntimeError for that."""
+    expected = contents(DataLoader(dataset=data, batch_size=1, shuffle=True), 1)
+    loader = DataLoader(dataset=data, batch_size=1, shuffle=True, num_workers=1)
+    loader.set_epoch(1)
+    found = []
+
+    def lose_connection(timeout):
+        worker = loader._iterator._workers[0]
+        threading.Timer(0.3, worker.kill).start()
+        raise error
+
+    for images, targets in loader:
+        found.append(([int(t["idx"]) for t in targets], images.clone(), targets[0]["boxes"]))
+        if len(found) == 2:
+            loader._iterator._data_queue.get = lose_connection
+    assert same(found, expected)
+    assert "ended (SIGKILL, often for lack of memory); new workers" in caplog.text
+    assert loader.num_workers == 1
+
+
 def test_the_death_of_a_worker_is_told_where_batches_are_awaited_and_nowhere_else(data):
     before = signal.getsignal(signal.SIGCHLD)
     loader = DataLoader(dataset=data, batch_size=1, num_workers=1)
@@ -357,13 +380,14 @@ def test_without_shared_memory_the_main_process_loads(data, caplog):
     assert loader.num_workers == 0
 
 
-def test_errors_of_the_data_are_not_taken_for_dying_workers(data, monkeypatch):
+@pytest.mark.parametrize("kind", [RuntimeError, OSError, EOFError])
+def test_errors_of_the_data_are_not_taken_for_dying_workers(data, monkeypatch, kind):
     def broken(self, index):
-        raise RuntimeError("no such thing")
+        raise kind("no such thing")
 
     monkeypatch.setattr(CocoDetection, "__getitem__", broken)
     loader = DataLoader(dataset=data, batch_size=2, num_workers=1)
-    with pytest.raises(RuntimeError, match="no such thing"):
+    with pytest.raises(kind, match="no such thing"):
         list(loader)
     assert loader.num_workers == 1
 
