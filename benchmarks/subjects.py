@@ -15,6 +15,7 @@ from PIL import Image
 from torchvision import tv_tensors
 from torchvision.transforms import v2
 
+from benchmarks.handover import hand_over
 from benchmarks.runtimes import random_checkpoint, runtimes
 from benchmarks.serving import serving
 from benchmarks.steps import (
@@ -329,6 +330,7 @@ SUBJECTS: dict[str, Callable[..., Result]] = {
     "training_step": training_step,
     "losses": losses,
     "input_pipeline": input_pipeline,
+    "hand_over": hand_over,
     "inference": inference,
     "evaluation": evaluation,
     "runtimes": runtimes,
