@@ -5,6 +5,7 @@ from multiprocessing.reduction import ForkingPickler
 
 import pytest
 import torch
+from torch.utils.data._utils.pin_memory import pin_memory
 
 from rtdetrv2_pytorch.src.data.handover import PackedBatch
 from rtdetrv2_pytorch.src.structures import Target
@@ -45,3 +46,16 @@ def test_the_message_of_a_large_batch_is_written_whole_or_not_at_all():
     packed = PackedBatch.of(torch.zeros(128, 3, 8, 8, dtype=torch.uint8), targets)
     # With the length before it, and the place of the batch in the epoch.
     assert 4 + len(ForkingPickler.dumps((10**6, packed))) < select.PIPE_BUF / 2
+
+
+def test_torch_can_pin_its_memory(monkeypatch):
+    monkeypatch.setattr(torch.Tensor, "pin_memory", lambda self, *args: self + 1)
+    packed = PackedBatch.of(
+        torch.zeros(2, 3, 4, 5, dtype=torch.uint8), [target(0, 2), target(1, 3)]
+    )
+    pinned = pin_memory(packed)
+    assert isinstance(pinned, PackedBatch)
+    assert torch.equal(pinned.images, packed.images + 1)
+    assert torch.equal(pinned.rows, packed.rows + 1)
+    for name, value in packed.values.items():
+        assert torch.equal(pinned.values[name], value + 1)
