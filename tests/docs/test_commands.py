@@ -165,6 +165,16 @@ def test_every_command_is_understood(command, tmp_path, monkeypatch):
         check_script(words[1], words[2:], tmp_path, monkeypatch)
 
 
+@pytest.mark.parametrize("name", ["doctor", "export_onnx", "export_trt", "report", "train"])
+def test_examples_of_help_are_understood(name):
+    module = TOOLS + name
+    examples = importlib.import_module(module)._EXAMPLES.strip().splitlines()
+    commands = [words_of(line) for line in examples if module in line]
+    assert commands
+    for words in commands:
+        check_module(module, words[words.index(module) + 1 :])
+
+
 def test_the_pages_hold_commands_of_every_kind():
     text = "\n".join(COMMANDS)
     assert len(COMMANDS) > 40
