@@ -96,7 +96,7 @@ def runtimes(
             for batch in batches:
                 ways = _ways(detector, card, files, device, max(batches))
                 title = f"{_short(model)}, batch {batch}"
-                _measure(result, title, ways, card, batch, rounds, neighbours)
+                _measure(result, title, ways, card, device, batch, rounds, neighbours)
     result["facts"]["other programs"] = {"cores": neighbours.cores()}
     return result
 
@@ -164,6 +164,7 @@ def _measure(
     title: str,
     ways: dict[str, Callable[[], Runtime]],
     card: ModelCard,
+    device: torch.device,
     batch: int,
     rounds: int,
     neighbours: Neighbours,
@@ -192,7 +193,7 @@ def _measure(
         }
         ready[row] = partial(runtime, pixels, sizes_wh)
     with neighbours:
-        samples = every_turn(ready, rounds=rounds, pause_s=0.05)
+        samples = every_turn(ready, device, rounds=rounds, pause_s=0.05)
     result["seconds"] |= {row: summary(seconds) for row, seconds in samples.items()}
     eager = f"{title}, {EAGER}"
     for row, seconds in samples.items():

@@ -30,6 +30,7 @@ from benchmarks.timing import every_turn, ratio, summary, take_turns
 from rtdetrv2_pytorch.src.data.annotations import Annotations, ImageRecord
 from rtdetrv2_pytorch.src.data.categories import CategoryTable
 from rtdetrv2_pytorch.src.data.evaluator import CocoEvaluator
+from rtdetrv2_pytorch.src.data.images import read_rgb
 from rtdetrv2_pytorch.src.data.sample import Sample
 from rtdetrv2_pytorch.src.deploy.detector import load_detector
 from rtdetrv2_pytorch.src.deploy.onnx import write_onnx
@@ -49,7 +50,7 @@ def training_step(device: torch.device, size: int = 320, batch: int = 4, boxes: 
         ways[f"transformers {precision}"] = their_step(
             their_network("r18", device), images, targets, **common
         )
-    times = take_turns(ways)
+    times = take_turns(ways, device)
     return {
         "what": f"training step, r18, {size} px, batch {batch}, {boxes} boxes an image",
         "seconds": times,
@@ -132,7 +133,7 @@ def losses(device: torch.device, batch: int = 16, boxes: int = 30) -> Result:
     def run_theirs() -> None:
         sum(their_loss(theirs, labels).values()).backward()
 
-    times = take_turns({"ours": run_ours, "transformers": run_theirs})
+    times = take_turns({"ours": run_ours, "transformers": run_theirs}, device)
     return {
         "what": f"matching and losses, forward and backward, batch {batch}, {boxes} boxes an image",
         "seconds": times,
@@ -152,7 +153,7 @@ def input_pipeline(device: torch.device, images: int = 60) -> Result:
                 coarse = rng.integers(0, 255, (24, 32, 3), dtype=np.uint8)
                 picture = Image.fromarray(coarse).resize((640, 480), Image.Resampling.BICUBIC)
                 picture.save(path, quality=92)
-            times = take_turns(_pipelines(paths), rounds=5, warmup=1)
+            times = take_turns(_pipelines(paths), device, rounds=5, warmup=1)
     finally:
         torch.set_num_threads(threads)
     for result in times.values():
@@ -171,7 +172,6 @@ def _pipelines(paths: list[Path]) -> dict[str, Callable[[], None]]:
     cfg = config()
     values = cfg.yaml_cfg["train_dataloader"]["dataset"]["transforms"]
     compose = cfg._sections().construct(values, "transforms")
-    from rtdetrv2_pytorch.src.data.images import read_rgb
 
     def ours() -> None:
         for i, path in enumerate(paths):
@@ -238,7 +238,7 @@ def inference(device: torch.device, size: int = 640, batch: int = 1) -> Result:
     if device.type == "cpu":
         ways |= _exported(size, batch)
     # The threads of OpenVINO go on spinning for a moment.
-    samples = every_turn(ways, warmup=2, pause_s=0.3)
+    samples = every_turn(ways, device, warmup=2, pause_s=0.3)
     times = {name: summary(seconds) for name, seconds in samples.items()}
     ours = [name for name in ways if name.startswith("ours ")]
     return {
@@ -317,7 +317,7 @@ def evaluation(device: torch.device, images: int = 5000) -> Result:
             measured.accumulate()
             measured.summarize()
 
-    times = take_turns({"ours": ours, "pycocotools": theirs}, rounds=3, warmup=1)
+    times = take_turns({"ours": ours, "pycocotools": theirs}, device, rounds=3, warmup=1)
     return {
         "what": f"COCO metrics of {images} images, 96 detections each, 80 classes",
         "seconds": times,
