@@ -72,7 +72,8 @@ def show(console: Console, result: dict[str, Any]) -> None:
     """Print one subject."""
     table = Table(title=result["what"], title_justify="left")
     table.add_column("")
-    keys = [key for key in ("min", "median", "p95", "max") if key in _first(result["seconds"])]
+    first = next(iter(result["seconds"].values()))
+    keys = [key for key in ("min", "median", "p95", "max") if key in first]
     rates = result.get("rates", {})
     for name in (*(f"{key} s" for key in keys), *rates):
         table.add_column(name, justify="right")
@@ -88,10 +89,6 @@ def show(console: Console, result: dict[str, Any]) -> None:
         console.print(f"  {name}: " + ", ".join(f"{key} {v:.3g}" for key, v in values.items()))
     for name, reason in result.get("not measured", {}).items():
         console.print(f"  {name}: not measured ({reason})", markup=False)
-
-
-def _first(rows: dict[str, Any]) -> Any:
-    return next(iter(rows.values()))
 
 
 if __name__ == "__main__":

@@ -270,7 +270,7 @@ def _exported(size: int, batch: int) -> dict[str, Callable[[], Any]]:
 
 
 def evaluation(device: torch.device, images: int = 5000) -> Result:
-    """COCO metrics of 100 detections an image: our evaluator and pycocotools."""
+    """COCO metrics of 96 detections an image: our evaluator and pycocotools."""
     from pycocotools.coco import COCO
     from pycocotools.cocoeval import COCOeval
 
