@@ -7,7 +7,8 @@ UV := $(shell command -v uv || echo .uv/bin/uv)
 PYTEST := $(BIN)/python -m pytest
 PAGE := supervisely_integration/gui/web
 
-# What to train on: a folder in COCO, Supervisely, YOLO or VOC format. Empty: a sample set.
+# What to train on: a folder in COCO format; `train` and `gui` also take Supervisely, YOLO and VOC.
+# Empty: a sample set.
 DATA ?=
 # More options for the trainer, for example ARGS="-u epoches=3" (see `make help`).
 ARGS ?=
@@ -15,8 +16,8 @@ ARGS ?=
 TORCH ?= 2.15.0
 
 .DEFAULT_GOAL := help
-.PHONY: help install train train-cli gui page doctor test test-fast test-torch check fix lock bench \
-	gpu-bundle clean
+.PHONY: help install uv train train-cli gui page doctor test test-fast test-torch check fix lock \
+	bench gpu-bundle clean
 
 help: ## list the verbs
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -32,7 +33,6 @@ $(VENV)/.installed: requirements.txt dev_requirements.txt docker/requirements.lo
 		--constraints docker/requirements.lock
 	@touch $@
 
-.PHONY: uv
 uv:
 	@command -v $(UV) >/dev/null || $(PYTHON) -m pip install --quiet --target .uv uv==0.13.8
 
@@ -89,7 +89,7 @@ lock: | uv ## write docker/requirements.lock anew, after a change of requirement
 	$(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header \
 		--output-file docker/requirements.lock requirements.txt
 
-bench: install ## measure against the public implementation, side by side
+bench: install ## measure against public implementations, side by side
 	$(BIN)/python -m benchmarks $(ARGS)
 
 # Wheels for Python 3.12 on x86-64, without what they need: that machine has the rest.

@@ -1,10 +1,8 @@
 """Run the measurements: `python -m benchmarks [subject ...] [--device cpu] [--output FILE]`."""
 
 import argparse
-import datetime
 import json
 import os
-import platform
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -16,9 +14,9 @@ import transformers
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.gpu import commit
 from benchmarks.runtimes import BATCHES, MODELS
 from benchmarks.subjects import SUBJECTS
+from benchmarks.timing import machine
 
 
 def main() -> None:
@@ -39,7 +37,13 @@ def main() -> None:
         parser.error(f"unknown subjects {sorted(unknown)}; there are {', '.join(SUBJECTS)}")
     device = torch.device(args.device)
     console = Console()
-    facts = machine(device)  # before others change the tree
+    facts = {
+        **machine(device),  # now, before others change the tree
+        "torchvision": torchvision.__version__,
+        "transformers": transformers.__version__,
+        "onnxruntime": onnxruntime.__version__,
+        "openvino": version("openvino"),
+    }
     console.print(facts)
 
     options: dict[str, dict[str, Any]] = {
@@ -64,37 +68,12 @@ def main() -> None:
     console.print(f"raw results: {output}")
 
 
-def machine(device: torch.device) -> dict[str, str]:
-    """What the numbers depend on."""
-    cpu = next(
-        (line.split(":")[1].strip() for line in _cpuinfo() if line.startswith("model name")),
-        platform.processor(),
-    )
-    return {
-        "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
-        "commit": commit(),
-        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else cpu,
-        "cores": str(os.cpu_count()),
-        "threads": str(torch.get_num_threads()),
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "torchvision": torchvision.__version__,
-        "transformers": transformers.__version__,
-        "onnxruntime": onnxruntime.__version__,
-        "openvino": version("openvino"),
-    }
-
-
-def _cpuinfo() -> list[str]:
-    path = Path("/proc/cpuinfo")
-    return path.read_text().splitlines() if path.is_file() else []
-
-
 def show(console: Console, result: dict[str, Any]) -> None:
     """Print one subject."""
     table = Table(title=result["what"], title_justify="left")
     table.add_column("")
-    keys = [key for key in ("min", "median", "p95", "max") if key in _first(result["seconds"])]
+    first = next(iter(result["seconds"].values()))
+    keys = [key for key in ("min", "median", "p95", "max") if key in first]
     rates = result.get("rates", {})
     for name in (*(f"{key} s" for key in keys), *rates):
         table.add_column(name, justify="right")
@@ -110,10 +89,6 @@ def show(console: Console, result: dict[str, Any]) -> None:
         console.print(f"  {name}: " + ", ".join(f"{key} {v:.3g}" for key, v in values.items()))
     for name, reason in result.get("not measured", {}).items():
         console.print(f"  {name}: not measured ({reason})", markup=False)
-
-
-def _first(rows: dict[str, Any]) -> Any:
-    return next(iter(rows.values()))
 
 
 if __name__ == "__main__":

@@ -18,6 +18,7 @@ import argparse
 import copy
 import json
 import time
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -26,7 +27,8 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeCopyMode, FakeTensorMode
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks.steps import config, random_targets
+from benchmarks.steps import MODELS, config, random_targets
+from benchmarks.timing import wait
 
 _FLOAT = 4  # bytes
 
@@ -156,15 +158,13 @@ def measured_rates(
     )
 
 
-def _best(work: Any, device: torch.device) -> float:
+def _best(work: Callable[[], Any], device: torch.device) -> float:
     times = []
     for _ in range(13):
-        if device.type == "cuda":
-            torch.cuda.synchronize()
+        wait(device)
         begin = time.perf_counter()
         work()
-        if device.type == "cuda":
-            torch.cuda.synchronize()
+        wait(device)
         times.append(time.perf_counter() - begin)
     return min(times[3:])
 
@@ -172,7 +172,7 @@ def _best(work: Any, device: torch.device) -> float:
 def parse_step(description: str | None) -> argparse.Namespace:
     """The command line of a program about a training step: models, batch, size, device."""
     parser = argparse.ArgumentParser(description=(description or "").splitlines()[0])
-    parser.add_argument("--models", nargs="+", default=["r18", "r50"])
+    parser.add_argument("--models", nargs="+", default=list(MODELS))
     parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--size", type=int, default=640)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")

@@ -11,9 +11,6 @@ the same.
 import argparse
 import contextlib
 import json
-import os
-import platform
-import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -28,6 +25,7 @@ from torch.profiler import ProfilerActivity, profile
 
 from benchmarks.floors import Rates, inference_work, measured_rates, training_work
 from benchmarks.steps import config, our_step, random_batch, their_network, their_step
+from benchmarks.timing import machine, wait
 from rtdetrv2_pytorch.src.data.digits import make_digits_dataset
 from rtdetrv2_pytorch.src.deploy.cuda_graphs import GraphedDetector
 from rtdetrv2_pytorch.src.deploy.detector import Detector
@@ -69,12 +67,6 @@ class Plan:
             sections=NETWORK,
             changes={"num_queries": 12, "num_denoising": 8},
         )
-
-
-def wait(device: torch.device) -> None:
-    """Until the device has done what is queued."""
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
 
 
 def rate(work: Callable[[], Any], plan: Plan, *, warmup: int = 3) -> dict[str, float]:
@@ -308,30 +300,6 @@ def targets_met(results: Result) -> dict[str, float]:
         if "gpu_busy" in run:
             met[f"{name}: GPU busy, at least 0.9"] = run["gpu_busy"]
     return met
-
-
-def commit() -> str:
-    """What was measured; "" on a machine without git, or in a copy without its history."""
-    try:
-        found = subprocess.run(
-            ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False
-        )
-    except FileNotFoundError:
-        return ""
-    return found.stdout.strip()
-
-
-def machine(device: torch.device) -> dict[str, str]:
-    """What the numbers depend on."""
-    is_cuda = device.type == "cuda"
-    return {
-        "commit": commit(),
-        "device": torch.cuda.get_device_name(device) if is_cuda else platform.processor(),
-        "cores": str(os.cpu_count()),
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "cuda": str(torch.version.cuda),
-    }
 
 
 def main() -> None:

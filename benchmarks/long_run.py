@@ -18,14 +18,10 @@ from pathlib import Path
 
 import numpy as np
 
-from rtdetrv2_pytorch.src.core import YAMLConfig
 from rtdetrv2_pytorch.src.data.digits import make_digits_dataset
 from rtdetrv2_pytorch.src.solver import DetSolver
 from rtdetrv2_pytorch.src.solver.events import EpochReport, SilentEvents
-
-CONFIG = (
-    Path(__file__).parents[1] / "rtdetrv2_pytorch/configs/rtdetrv2/rtdetrv2_r18vd_120e_coco.yml"
-)
+from tests.tiny import tiny_config
 
 
 class Meter(SilentEvents):
@@ -67,56 +63,32 @@ def slope(values: list[float]) -> float:
     return float(np.polyfit(np.arange(len(values)), values, 1)[0])
 
 
-def run(folder: Path, epochs: int, *, workers: int = 2) -> Meter:
-    """Train a small network; returns what was measured.
+def run(folder: Path, epochs: int) -> Meter:
+    """Train a small network with two workers for each loader; returns what was measured.
 
     Args:
         folder: where to write.
         epochs: of two steps and an evaluation each.
-        workers: per loader.
     """
     data = make_digits_dataset(folder / "data", num_train=4, num_val=2)
-    splits = {
-        f"{split}_dataloader": {
-            "dataset": {
-                "img_folder": str(data / split),
-                "ann_file": str(data / "annotations" / f"instances_{split}.json"),
-            },
-            "total_batch_size": 2,
-            "num_workers": workers,
-        }
-        for split in ("train", "val")
-    }
     meter = Meter()
-    cfg = YAMLConfig(
-        CONFIG,
-        PResNet={"pretrained": False},
-        HybridEncoder={"hidden_dim": 32, "nhead": 2, "dim_feedforward": 32, "expansion": 0.5},
-        RTDETRTransformerv2={
-            "hidden_dim": 32,
-            "nhead": 2,
-            "feat_channels": [32, 32, 32],
-            "dim_feedforward": 32,
-            "num_layers": 1,
-            "num_queries": 12,
-            "num_denoising": 8,
-        },
-        RTDETRPostProcessor={"num_top_queries": 20},
-        output_dir=str(folder / "out"),
+    cfg = tiny_config(
+        folder / "out",
+        data,
+        RTDETRTransformerv2={"num_layers": 1},
         eval_spatial_size=[64, 64],
         epoches=epochs,
-        device="cpu",
-        use_amp=False,
+        num_workers=2,
         checkpoint_freq=0,
-        print_freq=1,
-        **splits,
+        report=True,
+        pictures=True,
     )
     DetSolver(cfg, events=meter).fit()
     return meter
 
 
 def main() -> None:
-    """Print what 200 epochs need."""
+    """Print what the epochs needed."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--epochs", type=int, default=200)
     parser.add_argument("--settled", type=int, default=20, help="epochs that are not counted")
@@ -132,7 +104,7 @@ def main() -> None:
         "files_settled": meter.files[arguments.settled],
         "files_most": max(meter.files[arguments.settled :]),
     }
-    print(json.dumps(result))  # noqa: T201 (what the program is for)
+    print(json.dumps(result))
 
 
 if __name__ == "__main__":

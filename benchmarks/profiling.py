@@ -20,8 +20,8 @@ import torch
 from torch.profiler import ProfilerActivity, profile
 
 from benchmarks.floors import measured_rates, parse_step, training_work
-from benchmarks.gpu import machine, wait
 from benchmarks.steps import our_training, random_batch
+from benchmarks.timing import machine, wait
 from rtdetrv2_pytorch.src.solver.stopwatch import shares_of
 
 # The first that fits names the kind of an operator.
@@ -114,7 +114,7 @@ def main() -> None:
     device = torch.device(arguments.device)
     rates = measured_rates(device)
     results: dict[str, Any] = {
-        "machine": {**machine(device), "threads": str(torch.get_num_threads())},
+        "machine": machine(device),
         "batch": arguments.batch,
         "size": arguments.size,
     }

@@ -32,22 +32,20 @@ BATCHES = (1, 4)
 EAGER = "PyTorch eager"
 
 
-def random_checkpoint(path: Path, model: str, size: int, **sections: Any) -> Path:
+def random_checkpoint(path: Path, model: str, size: int) -> Path:
     """A checkpoint as training leaves it, of random weights: times do not depend on their values.
 
     Args:
         path: file to write.
         model: name of a file in `configs/rtdetrv2`.
         size: side of the network's input in pixels.
-        **sections: more of the configuration.
     """
     torch.manual_seed(0)
     cfg = YAMLConfig(
         CONFIGS / "rtdetrv2" / f"{model}.yml",
-        PResNet={"pretrained": False, **sections.pop("PResNet", {})},
+        PResNet={"pretrained": False},
         HGNetv2={"pretrained": False},
         eval_spatial_size=[size, size],
-        **sections,
     )
     content = {
         "model": cfg.model.state_dict(),
@@ -64,7 +62,6 @@ def runtimes(
     batches: Sequence[int] = BATCHES,
     size: int = 640,
     rounds: int = 7,
-    **sections: Any,
 ) -> dict[str, Any]:
     """What serving calls: uint8 pixels on the device in, detections out; as many threads for all.
 
@@ -74,7 +71,6 @@ def runtimes(
         batches: images of one call.
         size: side of the network's input in pixels.
         rounds: in each of them every runtime is called once.
-        **sections: more of the configuration.
     """
     result: dict[str, Any] = {
         "what": f"detector, {size} px, {torch.get_num_threads()} threads, random weights",
@@ -88,7 +84,7 @@ def runtimes(
     neighbours = Neighbours()
     for model in models:
         with TemporaryDirectory() as folder:
-            checkpoint = random_checkpoint(Path(folder, "model.pth"), model, size, **sections)
+            checkpoint = random_checkpoint(Path(folder, "model.pth"), model, size)
             detector, card = load_detector(checkpoint)
             # Exported before the detector is compiled, or moves to a GPU.
             files, facts = _export(detector, card, Path(folder))
@@ -96,7 +92,7 @@ def runtimes(
             for batch in batches:
                 ways = _ways(detector, card, files, device, max(batches))
                 title = f"{_short(model)}, batch {batch}"
-                _measure(result, title, ways, card, batch, rounds, neighbours)
+                _measure(result, title, ways, card, device, batch, rounds, neighbours)
     result["facts"]["other programs"] = {"cores": neighbours.cores()}
     return result
 
@@ -164,6 +160,7 @@ def _measure(
     title: str,
     ways: dict[str, Callable[[], Runtime]],
     card: ModelCard,
+    device: torch.device,
     batch: int,
     rounds: int,
     neighbours: Neighbours,
@@ -192,7 +189,7 @@ def _measure(
         }
         ready[row] = partial(runtime, pixels, sizes_wh)
     with neighbours:
-        samples = every_turn(ready, rounds=rounds, pause_s=0.05)
+        samples = every_turn(ready, device, rounds=rounds, pause_s=0.05)
     result["seconds"] |= {row: summary(seconds) for row, seconds in samples.items()}
     eager = f"{title}, {EAGER}"
     for row, seconds in samples.items():

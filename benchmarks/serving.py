@@ -10,7 +10,7 @@ import json
 import statistics
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from io import BytesIO
 from pathlib import Path
@@ -34,48 +34,39 @@ from supervisely_integration.local.serve_command import deploy
 from supervisely_integration.paths import SERVE
 
 MODEL = "rtdetrv2_r18vd_120e_coco"
-CLIENTS = (1, 4, 16)
 YARDSTICK = "PyTorch"
+PICTURE_WH = (1280, 960)
 _OBJECTS = 15  # that an answer holds, about
-_REQUESTS = {1: 4, 4: 8}  # of a round; other numbers of clients: one each
+# Clients that ask at the same time, each as soon as it has its answer -> requests of a round.
+_REQUESTS = {1: 4, 4: 8, 16: 16}
 _SPEED_TEST = {"batch_size": 1, "num_iterations": 4, "num_warmup": 1}
 
 
-def serving(
-    device: torch.device,
-    clients: Sequence[int] = CLIENTS,
-    size: int = 640,
-    rounds: int = 3,
-    picture_wh: tuple[int, int] = (1280, 960),
-    **sections: Any,
-) -> dict[str, Any]:
+def serving(device: torch.device, size: int = 640, rounds: int = 3) -> dict[str, Any]:
     """One app per runtime, asked in turns: by upload of a JPEG, and by id of an image.
 
     Args:
         device: of the apps.
-        clients: that ask at the same time, each as soon as it has its answer.
         size: side of the network's input in pixels.
         rounds: in each of them every app has every number of clients once.
-        picture_wh: of the JPEG, (width, height) in pixels.
-        **sections: more of the configuration.
     """
     neighbours = Neighbours()
     with TemporaryDirectory() as name, neighbours:
         folder = Path(name)
-        files, threshold = _model_files(folder, size, picture_wh, device, **sections)
+        jpeg = _jpeg()
+        files, threshold = _model_files(folder, size, jpeg, device)
         settings = {"confidence_threshold": threshold}
-        jpeg = _jpeg(picture_wh)
         with LocalInstance(folder / "instance") as instance:
-            project, images = _fill(instance, jpeg, _ids_needed(clients, rounds))
+            project, images = _fill(instance, jpeg, _ids_needed(rounds))
             with _apps(instance, folder, files, device) as apps:
                 asked = {
                     runtime: _Asked(app, instance, jpeg, images, settings)
                     for runtime, app in apps.items()
                 }
-                load, times = _take_turns(asked, project, clients, rounds)
+                load, times = _take_turns(asked, project, rounds)
     result = _summarize(load, times)
     result["what"] = (
-        f"serving, {MODEL}, {size} px, JPEG of {picture_wh[0]}x{picture_wh[1]} pixels and "
+        f"serving, {MODEL}, {size} px, JPEG of {PICTURE_WH[0]}x{PICTURE_WH[1]} pixels and "
         f"{len(jpeg) // 1000} kB: seconds from request to answer"
     )
     result["facts"]["other programs"] = {"cores": neighbours.cores()}
@@ -83,15 +74,15 @@ def serving(
 
 
 def _model_files(
-    folder: Path, size: int, picture_wh: tuple[int, int], device: torch.device, **sections: Any
+    folder: Path, size: int, jpeg: bytes, device: torch.device
 ) -> tuple[dict[str, Path], float]:
     """Runtime -> file, and a threshold that leaves as many objects as a photograph may have."""
-    checkpoint = random_checkpoint(folder / "model.pth", MODEL, size, **sections)
+    checkpoint = random_checkpoint(folder / "model.pth", MODEL, size)
     detector, card = load_detector(checkpoint)
     exported = folder / "model.onnx"
     write_onnx(detector, card, exported)
     predictor = Predictor(PyTorchRuntime(detector, card, torch.device("cpu")))
-    picture = np.asarray(Image.open(BytesIO(_jpeg(picture_wh))))
+    picture = np.asarray(Image.open(BytesIO(jpeg)))
     found, _ = predictor.predict([picture], confidence_threshold=0)
     scores = found[0]["scores"]
     files = {YARDSTICK: checkpoint, "ONNXRuntime": exported}
@@ -100,23 +91,19 @@ def _model_files(
     return files, float(scores[min(_OBJECTS, len(scores)) - 1])
 
 
-def _jpeg(picture_wh: tuple[int, int]) -> bytes:
+def _jpeg() -> bytes:
     """Soft shapes with some grain, which compress about as a photograph does."""
     rng = np.random.default_rng(0)
     coarse = rng.integers(0, 255, (24, 32, 3), dtype=np.uint8)
-    soft = np.asarray(Image.fromarray(coarse).resize(picture_wh, Image.Resampling.BICUBIC))
+    soft = np.asarray(Image.fromarray(coarse).resize(PICTURE_WH, Image.Resampling.BICUBIC))
     grain = rng.normal(0, 6, soft.shape)
     buffer = BytesIO()
     Image.fromarray((soft + grain).clip(0, 255).astype(np.uint8)).save(buffer, "JPEG", quality=90)
     return buffer.getvalue()
 
 
-def _requests(clients: int) -> int:
-    return _REQUESTS.get(clients, clients)
-
-
-def _ids_needed(clients: Sequence[int], rounds: int) -> int:
-    return 1 + rounds * sum(_requests(n) for n in clients)  # one is for the warm-up
+def _ids_needed(rounds: int) -> int:
+    return 1 + rounds * sum(_REQUESTS.values())  # one is for the warm-up
 
 
 def _fill(instance: LocalInstance, jpeg: bytes, count: int) -> tuple[dict[str, int], list[int]]:
@@ -172,7 +159,7 @@ class _Asked:
         self._client = httpx.Client(base_url=app.address, timeout=300, limits=limits)
         self._instance = instance
         self._jpeg = jpeg
-        self._images = itertools.cycle(images)
+        self._images = iter(images)
         self._next = threading.Lock()
         self._settings = settings
         self.ways: dict[str, Callable[[], None]] = {"upload": self._upload, "id": self._by_id}
@@ -219,7 +206,7 @@ Load = dict[str, list[tuple[float, list[float]]]]  # per round: seconds in all, 
 
 
 def _take_turns(
-    asked: dict[str, _Asked], project: dict[str, int], clients: Sequence[int], rounds: int
+    asked: dict[str, _Asked], project: dict[str, int], rounds: int
 ) -> tuple[Load, dict[str, list[dict[str, float]]]]:
     load: Load = {}
     times: dict[str, list[dict[str, float]]] = {runtime: [] for runtime in asked}
@@ -229,10 +216,10 @@ def _take_turns(
     for _ in range(rounds):
         for runtime, one in asked.items():
             times[runtime] += one.speed_test(project)
-        for count, name in itertools.product(clients, ("upload", "id")):
+        for (clients, requests), name in itertools.product(_REQUESTS.items(), ("upload", "id")):
             for runtime, one in asked.items():
-                row = f"{name}, clients {count}, {runtime}"
-                load.setdefault(row, []).append(_ask(one.ways[name], count, _requests(count)))
+                row = f"{name}, clients {clients}, {runtime}"
+                load.setdefault(row, []).append(_ask(one.ways[name], clients, requests))
     return load, times
 
 
@@ -275,7 +262,7 @@ def _summarize(load: Load, times: dict[str, list[dict[str, float]]]) -> dict[str
             theirs = [whole for whole, _ in load[yardstick]]
             spreads[f"{row} vs {YARDSTICK}"] = spread(theirs, [whole for whole, _ in parts])
     facts = {
-        f"{runtime} alone": _parts(parts, seconds.get(f"upload, clients 1, {runtime}"))
+        f"{runtime} alone": _parts(parts, seconds[f"upload, clients 1, {runtime}"])
         for runtime, parts in times.items()
     }
     return {
@@ -287,11 +274,10 @@ def _summarize(load: Load, times: dict[str, list[dict[str, float]]]) -> dict[str
     }
 
 
-def _parts(times: list[dict[str, float]], alone: dict[str, float] | None) -> dict[str, float]:
+def _parts(times: list[dict[str, float]], alone: dict[str, float]) -> dict[str, float]:
     """Median milliseconds of the three timers, and the detector's share of a lone request."""
     names = ("preprocess", "inference", "postprocess")
     facts = {f"{name} ms": statistics.median(each[name] for each in times) for name in names}
-    if alone is not None:
-        facts["request ms"] = 1000 * alone["median"]
-        facts["share of the detector"] = facts["inference ms"] / facts["request ms"]
+    facts["request ms"] = 1000 * alone["median"]
+    facts["share of the detector"] = facts["inference ms"] / facts["request ms"]
     return facts

@@ -31,6 +31,7 @@ from benchmarks.timing import every_turn, ratio, summary, take_turns
 from rtdetrv2_pytorch.src.data.annotations import Annotations, ImageRecord
 from rtdetrv2_pytorch.src.data.categories import CategoryTable
 from rtdetrv2_pytorch.src.data.evaluator import CocoEvaluator
+from rtdetrv2_pytorch.src.data.images import read_rgb
 from rtdetrv2_pytorch.src.data.sample import Sample
 from rtdetrv2_pytorch.src.deploy.detector import load_detector
 from rtdetrv2_pytorch.src.deploy.onnx import write_onnx
@@ -50,7 +51,7 @@ def training_step(device: torch.device, size: int = 320, batch: int = 4, boxes: 
         ways[f"transformers {precision}"] = their_step(
             their_network("r18", device), images, targets, **common
         )
-    times = take_turns(ways)
+    times = take_turns(ways, device)
     return {
         "what": f"training step, r18, {size} px, batch {batch}, {boxes} boxes an image",
         "seconds": times,
@@ -133,7 +134,7 @@ def losses(device: torch.device, batch: int = 16, boxes: int = 30) -> Result:
     def run_theirs() -> None:
         sum(their_loss(theirs, labels).values()).backward()
 
-    times = take_turns({"ours": run_ours, "transformers": run_theirs})
+    times = take_turns({"ours": run_ours, "transformers": run_theirs}, device)
     return {
         "what": f"matching and losses, forward and backward, batch {batch}, {boxes} boxes an image",
         "seconds": times,
@@ -153,7 +154,7 @@ def input_pipeline(device: torch.device, images: int = 60) -> Result:
                 coarse = rng.integers(0, 255, (24, 32, 3), dtype=np.uint8)
                 picture = Image.fromarray(coarse).resize((640, 480), Image.Resampling.BICUBIC)
                 picture.save(path, quality=92)
-            times = take_turns(_pipelines(paths), rounds=5, warmup=1)
+            times = take_turns(_pipelines(paths), device, rounds=5, warmup=1)
     finally:
         torch.set_num_threads(threads)
     for result in times.values():
@@ -172,7 +173,6 @@ def _pipelines(paths: list[Path]) -> dict[str, Callable[[], None]]:
     cfg = config()
     values = cfg.yaml_cfg["train_dataloader"]["dataset"]["transforms"]
     compose = cfg._sections().construct(values, "transforms")
-    from rtdetrv2_pytorch.src.data.images import read_rgb
 
     def ours() -> None:
         for i, path in enumerate(paths):
@@ -239,7 +239,7 @@ def inference(device: torch.device, size: int = 640, batch: int = 1) -> Result:
     if device.type == "cpu":
         ways |= _exported(size, batch)
     # The threads of OpenVINO go on spinning for a moment.
-    samples = every_turn(ways, warmup=2, pause_s=0.3)
+    samples = every_turn(ways, device, warmup=2, pause_s=0.3)
     times = {name: summary(seconds) for name, seconds in samples.items()}
     ours = [name for name in ways if name.startswith("ours ")]
     return {
@@ -271,7 +271,7 @@ def _exported(size: int, batch: int) -> dict[str, Callable[[], Any]]:
 
 
 def evaluation(device: torch.device, images: int = 5000) -> Result:
-    """COCO metrics of 100 detections an image: our evaluator and pycocotools."""
+    """COCO metrics of 96 detections an image: our evaluator and pycocotools."""
     from pycocotools.coco import COCO
     from pycocotools.cocoeval import COCOeval
 
@@ -318,7 +318,7 @@ def evaluation(device: torch.device, images: int = 5000) -> Result:
             measured.accumulate()
             measured.summarize()
 
-    times = take_turns({"ours": ours, "pycocotools": theirs}, rounds=3, warmup=1)
+    times = take_turns({"ours": ours, "pycocotools": theirs}, device, rounds=3, warmup=1)
     return {
         "what": f"COCO metrics of {images} images, 96 detections each, 80 classes",
         "seconds": times,

@@ -1,7 +1,10 @@
 """Timing two or more ways of doing one thing in turn, so that a drifting machine hits all alike."""
 
+import datetime
 import os
+import platform
 import statistics
+import subprocess
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -11,24 +14,30 @@ import torch
 
 
 def take_turns(
-    ways: Mapping[str, Callable[[], Any]], *, rounds: int = 7, warmup: int = 2
+    ways: Mapping[str, Callable[[], Any]],
+    device: torch.device,
+    *,
+    rounds: int = 7,
+    warmup: int = 2,
 ) -> dict[str, dict[str, float]]:
     """Time each way once per round.
 
     Args:
         ways: name -> what to time.
+        device: where they run.
         rounds: counted rounds.
         warmup: rounds before that.
 
     Returns:
         Per name the minimum, median and maximum in seconds.
     """
-    samples = every_turn(ways, rounds=rounds, warmup=warmup)
+    samples = every_turn(ways, device, rounds=rounds, warmup=warmup)
     return {name: summary(seconds) for name, seconds in samples.items()}
 
 
 def every_turn(
     ways: Mapping[str, Callable[[], Any]],
+    device: torch.device,
     *,
     rounds: int = 7,
     warmup: int = 2,
@@ -43,18 +52,19 @@ def every_turn(
     for turn in range(warmup + rounds):
         for name, way in ways.items():
             time.sleep(pause_s)
-            _wait()
+            wait(device)
             begin = time.perf_counter()
             way()
-            _wait()
+            wait(device)
             if turn >= warmup:
                 seconds[name].append(time.perf_counter() - begin)
     return seconds
 
 
-def _wait() -> None:
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()
+def wait(device: torch.device) -> None:
+    """Until the device has done what is queued."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
 
 
 def summary(seconds: Sequence[float]) -> dict[str, float]:
@@ -111,3 +121,35 @@ def _machine_s() -> float:
 
 def _own_s() -> float:
     return sum(os.times()[:4])
+
+
+def machine(device: torch.device) -> dict[str, str]:
+    """What the numbers depend on."""
+    return {
+        "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
+        "commit": commit(),
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else _processor(),
+        "cores": str(os.cpu_count()),
+        "threads": str(torch.get_num_threads()),
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "cuda": str(torch.version.cuda),
+    }
+
+
+def commit() -> str:
+    """What was measured; "" on a machine without git, or in a copy without its history."""
+    try:
+        found = subprocess.run(
+            ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False
+        )
+    except FileNotFoundError:
+        return ""
+    return found.stdout.strip()
+
+
+def _processor() -> str:
+    path = Path("/proc/cpuinfo")
+    lines = path.read_text().splitlines() if path.is_file() else []
+    names = (line.split(":")[1].strip() for line in lines if line.startswith("model name"))
+    return next(names, platform.processor())

@@ -12,17 +12,16 @@ from rtdetrv2_pytorch.src.misc.weights import SUPERVISELY_CACHE, locate
 MODELS = Path(__file__).parents[1] / "supervisely_integration" / "models_v2.json"
 
 
-def addresses(chosen: str, models: Path = MODELS) -> list[str]:
+def addresses(chosen: str) -> list[str]:
     """Where the weights of some rows of the model table are.
 
     Args:
         chosen: `all`, or names of models with commas between them; empty: none.
-        models: the table.
 
     Raises:
         SystemExit: if a name is not in the table; the message lists those that are.
     """
-    rows = [row["meta"] for row in json.loads(models.read_text())]
+    rows = [row["meta"] for row in json.loads(MODELS.read_text())]
     known = {
         row["model_name"]: row["model_files"]["checkpoint"]
         for row in rows

@@ -3,6 +3,8 @@
 import ast
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).parents[2]
 ENGINE = ROOT / "rtdetrv2_pytorch"
 
@@ -87,9 +89,5 @@ def test_the_check_itself_finds_a_breach(tmp_path, monkeypatch):
     monkeypatch.setitem(globals(), "ROOT", tmp_path)
     monkeypatch.setitem(globals(), "ENGINE", tmp_path / "rtdetrv2_pytorch")
     assert list(imports_of(bad)) == [("rtdetrv2_pytorch", "src", "solver")]
-    try:
+    with pytest.raises(AssertionError, match=r"bad\.py imports rtdetrv2_pytorch\.src\.solver"):
         test_every_import_points_down()
-    except AssertionError as error:
-        assert "bad.py imports rtdetrv2_pytorch.src.solver" in str(error)
-    else:
-        raise AssertionError("the breach was not found")

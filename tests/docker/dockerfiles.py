@@ -70,7 +70,6 @@ def is_ignored(path: str) -> bool:
             continue
         pattern = line.removeprefix("!").strip("/")
         expression = re.escape(pattern).replace(r"\*\*/", "(.*/)?").replace(r"\*", "[^/]*")
-        expression = expression.replace(r"\[co\]", "[co]")
         if re.fullmatch(f"{expression}(/.*)?", path):
             ignored = not line.startswith("!")
     return ignored

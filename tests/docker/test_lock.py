@@ -26,6 +26,17 @@ def test_every_requirement_is_locked_at_its_version():
         assert str(wanted.specifier) == f"=={version}", f"{line}: {REMEDY}"
 
 
+def test_wheels_for_a_bare_gpu_machine_are_those_of_the_other_requirements():
+    pins = versions()
+    for line in requirement_lines(ROOT / "dev_requirements.txt"):
+        name, pin = line.split("==")
+        pins[canonicalize_name(name)] = pin
+    for line in requirement_lines(ROOT / "benchmarks" / "gpu-requirements.txt"):
+        name, pin = line.split("==")
+        if name != "tokenizers":  # of transformers, which the lock does not have
+            assert pins[canonicalize_name(name)] == pin, line
+
+
 def test_what_the_requirements_stand_on_is_locked_at_versions_that_they_accept():
     locked = versions()
     todo = [Requirement(line) for line in requirement_lines(ROOT / "requirements.txt")]

@@ -52,9 +52,3 @@ def test_settings_and_findings_exist():
     used = set(re.findall(r"`([a-z]+_[a-z_]+)(?:/|: [^`]*)?`", PAGE))
     assert len(used) > 12
     assert used - known == set()
-
-
-def test_linked_files_exist():
-    links = [link.split("#")[0] for link in re.findall(r"\]\(([^)]+)\)", PAGE)]
-    assert links
-    assert [link for link in links if not (ROOT / "docs" / link).exists()] == []

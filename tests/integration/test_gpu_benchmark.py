@@ -6,8 +6,9 @@ import pytest
 import torch
 
 from benchmarks.floors import Rates, Work, inference_work, training_work
-from benchmarks.gpu import Plan, busy_seconds, commit, measure, targets_met
+from benchmarks.gpu import Plan, busy_seconds, measure, targets_met
 from benchmarks.profiling import by_kind, profile_step
+from benchmarks.timing import commit
 from tests.tiny import NETWORK
 
 
