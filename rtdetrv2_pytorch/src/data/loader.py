@@ -27,7 +27,7 @@ from .handover import PackedBatch
 
 logger = logging.getLogger(__name__)
 
-_MOST_DEATHS = 3  # of workers, after which the main process does their work
+_MOST_DEATHS = 3  # of workers; after more, the main process does their work
 _DYING = 1.0  # seconds in which a worker that has closed its connections is dead
 # What torch says; its errors have no types of their own.
 _WORKER_DIED = re.compile(r"DataLoader worker \(pid|Pin memory thread exited")
