@@ -27,7 +27,7 @@ from rtdetrv2_pytorch.tools.console import (
 from rtdetrv2_pytorch.tools.training_view import TrainingView
 
 from ..gui.libraries import missing_libraries
-from .app_log import AppError, AppProgress
+from .app_log import AppError, Bar
 from .app_process import STOP_SIGNAL, AppProcess, is_port_free
 from .ecosystem import training_app
 from .importers import import_folder
@@ -203,23 +203,23 @@ def _state(
 
 
 class _Stages:
-    """Turns what the app says of its progress into headlines and the live line."""
+    """Turns the app's bars into headlines and the live line."""
 
     def __init__(self, console: Console, line: LiveLine) -> None:
         self._console = console
         self._line = line
         self._begun: set[str] = set()
 
-    def show(self, progress: AppProgress) -> None:
+    def show(self, bar: Bar) -> None:
         """Show what the app does."""
-        what = progress.what
+        what = bar.what
         if what.startswith(_OF_TRAINING):
             return
         headline = next((h for name, h in _STAGES.items() if what.startswith(name)), None)
         if headline is not None and headline not in self._begun:
             self._begun.add(headline)
             print_headline(self._console, headline)
-        self._line.show(what, progress.done, progress.total, in_bytes=progress.in_bytes)
+        self._line.show(what, bar.done, bar.total, in_bytes=bar.in_bytes)
 
 
 def _watch(app: AppProcess, data_dir: Path, task_id: int, console: Console) -> int:
@@ -235,10 +235,10 @@ def _watch(app: AppProcess, data_dir: Path, task_id: int, console: Console) -> i
         with LiveLine(console) as line:
             line.show("waiting for the app")
             stages, view = _Stages(console, line), TrainingView(console, line)
-            for moment in follow(app, data_dir, task_id):
-                for progress in moment.progress:
-                    stages.show(progress)
-                for event in moment.events:
+            for bars, events in follow(app, data_dir, task_id):
+                for bar in bars:
+                    stages.show(bar)
+                for event in events:
                     view.show(event)
         return app.wait()
     finally:

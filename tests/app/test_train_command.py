@@ -6,6 +6,7 @@ import socket
 import subprocess
 import sys
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 
@@ -13,6 +14,7 @@ from rtdetrv2_pytorch.src.core.yaml_files import merge
 from rtdetrv2_pytorch.src.data.digits import make_digits_dataset
 from rtdetrv2_pytorch.src.misc.errors import ConfigError, DatasetError
 from supervisely_integration.local import cli
+from supervisely_integration.local.app_log import AppLog, Bar
 from supervisely_integration.local.app_process import free_port
 from supervisely_integration.local.selection import (
     Project,
@@ -27,6 +29,7 @@ from supervisely_integration.local.selection import (
 from supervisely_integration.local.store import Store
 from supervisely_integration.local.training import (
     find_experiment,
+    follow,
     hyperparameters_for,
     sample_choices,
 )
@@ -271,6 +274,20 @@ def test_the_sample_is_trained_on_with_operations_of_its_own(tmp_path):
     assert ops[1]["size"] == [64, 64]
     assert values["epoches"] >= 1
     check_hyperparameters(values, find_base_config("rtdetrv2_r18vd_120e_coco.yml"))
+
+
+def test_the_last_words_of_an_app_are_read_after_its_end(tmp_path):
+    app_log, run = tmp_path / "app.log", tmp_path / "runs" / "1" / "output"
+    event = {"event_type": "EventType.PROGRESS", "subtask": "Saving", "current": 1, "total": 2}
+    app_log.write_text(json.dumps({"message": "progress", **event}) + "\n")
+    run.mkdir(parents=True)
+    (run / "log.jsonl").write_text('{"event": "end"}\n')
+    process = subprocess.Popen(["true"])
+    process.wait()
+    app = SimpleNamespace(process=process, app_log=AppLog(app_log))
+    assert list(follow(app, tmp_path, 1)) == [
+        ([Bar("Saving", 1, 2, in_bytes=False)], [{"event": "end"}])
+    ]
 
 
 def test_one_app_at_a_time(tmp_path):
