@@ -80,6 +80,7 @@ class AppProcess:
         variable: str = "train",
     ) -> None:
         self.address = f"http://127.0.0.1:{port}"
+        self.data_dir = data_dir
         self.log_file = data_dir / "app.log"
         data_dir.mkdir(parents=True, exist_ok=True)
         variables = {

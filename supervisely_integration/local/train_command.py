@@ -5,7 +5,7 @@ import contextlib
 import json
 import signal
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +41,7 @@ from .selection import (
     find_project,
     folder_fingerprint,
     note_import,
+    read_project,
 )
 from .store import TEAM_ID, Store, StoreError
 from .train_options import EXPORTS
@@ -50,7 +51,6 @@ from .training import (
     hyperparameters_for,
     model_names,
     pick_model,
-    run_task,
     sample_choices,
 )
 
@@ -81,29 +81,7 @@ def run(args: argparse.Namespace, console: Console, log: CommandLog) -> int:
         with LiveLine(console) as line:
             project = _project(args, store, console, line)
             state = None if args.gui else _state(args, project, store, console, line)
-
-        def start(task_id: int, data_dir: Path) -> AppProcess:
-            return AppProcess(
-                server_address=instance.address,
-                token=instance.token,
-                project_id=project.id,
-                data_dir=data_dir,
-                task_id=task_id,
-                app_state=state,
-                port=args.port,
-            )
-
-        task_id, data_dir, app = run_task(
-            store,
-            start,
-            app={
-                **{key: training_app()[key] for key in ("id", "name")},
-                "version": "local",
-                "address": f"http://127.0.0.1:{args.port}",
-            },
-            state={"slyProjectId": project.id, "guiState": state},
-            task_id=args.task,
-        )
+        task_id, app = _start(args, instance, project, state)
         log.open(app.log_file)  # one for both processes
         print_headline(console, "Starting the app", f"as task {task_id}, on project {project.name}")
         if args.gui:
@@ -114,11 +92,42 @@ def run(args: argparse.Namespace, console: Console, log: CommandLog) -> int:
             print_path(console, app.address)
             if missing_libraries():
                 print_notice(console, "It is not built yet: `make page` does that, once.")
-        code = _watch(app, data_dir, task_id, console)
-        code = _conclude(store, task_id, code, app, console)
+        code = _watch(app, task_id, console)
+        code = _conclude(store, task_id, state, code, app, console)
         if args.gui and code == 0:
             _show_results(instance, console)
         return code
+
+
+def _start(
+    args: argparse.Namespace,
+    instance: LocalInstance,
+    project: Project,
+    state: Mapping[str, Any] | None,
+) -> tuple[int, AppProcess]:
+    """Make a task, or take one up again, and start its app."""
+    store = instance.store
+    task_id = args.task
+    if task_id is None:
+        task_id = store.create_task(
+            app={
+                **{key: training_app()[key] for key in ("id", "name")},
+                "version": "local",
+                "address": f"http://127.0.0.1:{args.port}",
+            },
+            state={"slyProjectId": project.id, "guiState": state},
+        )
+    app = AppProcess(
+        server_address=instance.address,
+        token=instance.token,
+        project_id=project.id,
+        data_dir=store.root / "tasks" / str(task_id),
+        task_id=task_id,
+        app_state=state,
+        port=args.port,
+    )
+    store.set_task_status(task_id, "started")
+    return task_id, app
 
 
 def _show_results(instance: LocalInstance, console: Console) -> None:
@@ -131,8 +140,7 @@ def _show_results(instance: LocalInstance, console: Console) -> None:
 
 def _project(args: argparse.Namespace, store: Store, console: Console, line: LiveLine) -> Project:
     if args.task is not None:
-        state = store.tasks.info(args.task)["meta"]["params"]["state"]
-        return find_project(store, str(state["slyProjectId"]))
+        return read_project(store, _started_with(store, args.task)["slyProjectId"])
     if args.project is not None:
         return find_project(store, args.project)
     folder = args.data
@@ -143,7 +151,7 @@ def _project(args: argparse.Namespace, store: Store, console: Console, line: Liv
     fingerprint = folder_fingerprint(folder)
     known = find_import(store, fingerprint)
     if known is not None:
-        project = find_project(store, str(known))
+        project = read_project(store, known)
         print_headline(console, "Using project", f"{project.name}: {folder} has not changed")
         return project
     name = store.free_project_name(folder.resolve().name)
@@ -158,17 +166,29 @@ def _project(args: argparse.Namespace, store: Store, console: Console, line: Liv
     note_import(store, report.project_id, fingerprint)
     for said in report.lines():
         print_detail(console, said)
-    return find_project(store, str(report.project_id))
+    return read_project(store, report.project_id)
+
+
+def _started_with(store: Store, task_id: int) -> dict[str, Any]:
+    """What a training was started with.
+
+    Raises:
+        ConfigError: if the task is no training.
+        NotFoundError: if there is no such task.
+    """
+    state: dict[str, Any] = store.tasks.info(task_id)["meta"]["params"]["state"]
+    if "slyProjectId" not in state:
+        raise ConfigError(
+            f"--task {task_id}: is no training that can go on; see the instance's page"
+        )
+    return state
 
 
 def _state(
     args: argparse.Namespace, project: Project, store: Store, console: Console, line: LiveLine
 ) -> dict[str, Any] | None:
-    if args.task is not None:  # what it was started with; an interrupted run knows better
-        stored: dict[str, Any] | None = store.tasks.info(args.task)["meta"]["params"]["state"][
-            "guiState"
-        ]
-        return stored
+    if args.task is not None:  # an interrupted run knows better
+        return _started_with(store, args.task)["guiState"]
     if args.app_state is not None:
         try:
             state: dict[str, Any] = json.loads(args.app_state.read_text(encoding="utf-8"))
@@ -222,7 +242,7 @@ class _Stages:
         self._line.show(what, bar.done, bar.total, in_bytes=bar.in_bytes)
 
 
-def _watch(app: AppProcess, data_dir: Path, task_id: int, console: Console) -> int:
+def _watch(app: AppProcess, task_id: int, console: Console) -> int:
     """Show the training until its process ends; Ctrl-C asks it to end, as the platform would.
 
     So do a signal to end and a closed terminal: the app would go on without its instance.
@@ -235,7 +255,7 @@ def _watch(app: AppProcess, data_dir: Path, task_id: int, console: Console) -> i
         with LiveLine(console) as line:
             line.show("waiting for the app")
             stages, view = _Stages(console, line), TrainingView(console, line)
-            for bars, events in follow(app, data_dir, task_id):
+            for bars, events in follow(app, task_id):
                 for bar in bars:
                     stages.show(bar)
                 for event in events:
@@ -247,7 +267,14 @@ def _watch(app: AppProcess, data_dir: Path, task_id: int, console: Console) -> i
         app.kill()  # what it left behind: TensorBoard
 
 
-def _conclude(store: Store, task_id: int, code: int, app: AppProcess, console: Console) -> int:
+def _conclude(
+    store: Store,
+    task_id: int,
+    state: Mapping[str, Any] | None,
+    code: int,
+    app: AppProcess,
+    console: Console,
+) -> int:
     if code == -STOP_SIGNAL:  # while nothing was trained
         store.set_task_status(task_id, "stopped")
         print_notice(console, "The app was ended before it had trained anything.")
@@ -270,7 +297,8 @@ def _conclude(store: Store, task_id: int, code: int, app: AppProcess, console: C
     if evaluation:
         print_detail(console, evaluation)
     exports = [info["export"][name] for name in EXPORTS.values() if name in info["export"]]
-    for line in _missing(_asked(store, task_id), info, app.app_log.shortcomings()):
+    options = (state or {}).get("options", {})
+    for line in _missing(options, info, app.app_log.shortcomings()):
         print_notice(console, line)
     print_headline(console, "In Team Files", "of the instance")
     print_path(console, f"{folder}/")
@@ -283,15 +311,8 @@ def _conclude(store: Store, task_id: int, code: int, app: AppProcess, console: C
     return 0
 
 
-def _asked(store: Store, task_id: int) -> dict[str, Any]:
-    """The options that the task was started with."""
-    state = store.tasks.info(task_id)["meta"]["params"]["state"]["guiState"] or {}
-    options: dict[str, Any] = state.get("options", {})
-    return options
-
-
 def _missing(
-    options: dict[str, Any], info: dict[str, Any], shortcomings: Sequence[str]
+    options: Mapping[str, Any], info: Mapping[str, Any], shortcomings: Sequence[str]
 ) -> list[str]:
     """What was asked for and is not there, and why, in the app's words."""
     missing = [

@@ -3,7 +3,7 @@
 import json
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -143,15 +143,13 @@ def _time_a_step(values: Mapping[str, Any]) -> float:
     return step_s
 
 
-def follow(
-    app: AppProcess, data_dir: Path, task_id: int
-) -> Iterator[tuple[list[Bar], list[dict[str, Any]]]]:
+def follow(app: AppProcess, task_id: int) -> Iterator[tuple[list[Bar], list[dict[str, Any]]]]:
     """Watch a training until its process has ended.
 
     Yields:
         What is new: bars of the app, and lines of the engine's log.jsonl.
     """
-    log = GrowingFile(data_dir / "runs" / str(task_id) / "output" / "log.jsonl")
+    log = GrowingFile(app.data_dir / "runs" / str(task_id) / "output" / "log.jsonl")
     has_ended = False
     while not has_ended:
         has_ended = app.process.poll() is not None  # first: its last words are read, too
@@ -183,28 +181,3 @@ def find_experiment(store: Store, task_id: int) -> dict[str, Any]:
     if missing:
         raise FileNotFoundError(f"{folder}: the experiment lacks {', '.join(missing)}")
     return info
-
-
-def run_task(
-    store: Store,
-    start: Callable[[int, Path], AppProcess],
-    *,
-    app: Mapping[str, Any],
-    state: Mapping[str, Any],
-    task_id: int | None = None,
-) -> tuple[int, Path, AppProcess]:
-    """Make a task, or take one up again, and start its process.
-
-    Args:
-        store: of the instance.
-        start: makes the process, of a task id and its folder.
-        app: that runs.
-        state: what it is started with.
-        task_id: of an earlier launch that is to go on.
-    """
-    if task_id is None:
-        task_id = store.create_task(app=app, state=state)
-    data_dir = store.root / "tasks" / str(task_id)
-    process = start(task_id, data_dir)
-    store.set_task_status(task_id, "started")
-    return task_id, data_dir, process

@@ -25,6 +25,7 @@ from supervisely_integration.local.selection import (
     find_project,
     folder_fingerprint,
     note_import,
+    read_project,
 )
 from supervisely_integration.local.store import Store
 from supervisely_integration.local.training import (
@@ -62,6 +63,15 @@ def test_a_project_is_found_by_name_and_by_id(tmp_path):
     assert 1 <= project.most_objects <= 6
     with pytest.raises(DatasetError, match=r"no project 'cats'; there are: digits \(\d+\)"):
         find_project(store, "cats")
+
+
+def test_a_project_may_be_called_by_a_number(tmp_path):
+    store = Store(tmp_path / "root")
+    first, second = store.create_project("2"), store.create_project("digits")
+    assert (first, second) == (1, 2)
+    assert find_project(store, "2").id == 1
+    assert find_project(store, "1").id == 1
+    assert (read_project(store, 2).id, read_project(store, 2).name) == (2, "digits")
 
 
 def test_classes_are_all_or_those_that_are_named():
@@ -284,10 +294,8 @@ def test_the_last_words_of_an_app_are_read_after_its_end(tmp_path):
     (run / "log.jsonl").write_text('{"event": "end"}\n')
     process = subprocess.Popen(["true"])
     process.wait()
-    app = SimpleNamespace(process=process, app_log=AppLog(app_log))
-    assert list(follow(app, tmp_path, 1)) == [
-        ([Bar("Saving", 1, 2, in_bytes=False)], [{"event": "end"}])
-    ]
+    app = SimpleNamespace(process=process, app_log=AppLog(app_log), data_dir=tmp_path)
+    assert list(follow(app, 1)) == [([Bar("Saving", 1, 2, in_bytes=False)], [{"event": "end"}])]
 
 
 def test_one_app_at_a_time(tmp_path):
@@ -298,6 +306,14 @@ def test_one_app_at_a_time(tmp_path):
         done = local("--sample", "--port", port, cwd=tmp_path, root=tmp_path / "instance")
     assert done.returncode == 1
     assert f"port {port} is taken: one app runs at a time" in done.stderr
+
+
+def test_a_task_that_is_no_training_cannot_go_on(tmp_path, capsys):
+    root = tmp_path / "instance"
+    task_id = Store(root).create_task(app={"id": 2, "name": "Serve RT-DETRv2", "version": "local"})
+    arguments = ("--task", str(task_id), "--port", str(free_port()))
+    assert cli.main(["train", "--root", str(root), *arguments]) == 1
+    assert f"--task {task_id}: is no training that can go on" in capsys.readouterr().err
 
 
 def test_an_unknown_model_is_refused_with_those_that_there_are(tmp_path):
