@@ -153,6 +153,14 @@ def test_import(run, root, tmp_path, digits):
     assert error.startswith("DatasetError: ")
 
 
+@pytest.mark.parametrize("name", ["a/b", "a\\b", ""])
+def test_a_name_that_the_app_would_refuse_is_refused_at_once(name, capsys):
+    with pytest.raises(SystemExit) as caught:
+        cli.main(["train", "--sample", "--name", name])
+    assert caught.value.code == 2
+    assert f"--name: {name!r}: give a name without / and \\" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("arguments", [[], ["no-such-command"], ["get"]])
 def test_wrong_arguments_end_with_2(arguments, capsys):
     with pytest.raises(SystemExit) as caught:
