@@ -30,7 +30,7 @@ from ..gui.libraries import missing_libraries
 from .app_log import AppError, Bar
 from .app_process import STOP_SIGNAL, AppProcess, is_port_free
 from .ecosystem import training_app
-from .importers import import_folder
+from .import_command import import_shown
 from .instance import LocalInstance
 from .selection import (
     Project,
@@ -154,19 +154,9 @@ def _project(args: argparse.Namespace, store: Store, console: Console, line: Liv
         project = read_project(store, known)
         print_headline(console, "Using project", f"{project.name}: {folder} has not changed")
         return project
-    name = store.free_project_name(folder.resolve().name)
-    print_headline(console, "Importing", str(folder))
-    line.show("reading annotations")
-    report = import_folder(
-        store,
-        folder,
-        name=name,
-        on_progress=lambda done, total: line.show("importing images", done, total),
-    )
-    note_import(store, report.project_id, fingerprint)
-    for said in report.lines():
-        print_detail(console, said)
-    return read_project(store, report.project_id)
+    project_id = import_shown(store, folder, console, line)
+    note_import(store, project_id, fingerprint)
+    return read_project(store, project_id)
 
 
 def _started_with(store: Store, task_id: int) -> dict[str, Any]:
