@@ -1,6 +1,6 @@
 """Writes what was read from a folder into an instance, as a new project."""
 
-from collections.abc import Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -10,10 +10,12 @@ from rtdetrv2_pytorch.src.misc.errors import DatasetError
 from ..store import Store, StoreError
 from .formats import read
 from .pictures import upright_contents
-from .source import FormatName, ImportItem, ImportSource, Ledger, OnProgress, Skip
+from .source import FormatName, ImportItem, ImportSource, Ledger
 
 _BATCH = 32  # images a transaction: one wait for the disk for all of them, but not for long
 _NAMES_SHOWN = 5
+
+OnProgress = Callable[[int, int], None]  # images done, images in all
 
 
 @dataclass
@@ -46,11 +48,6 @@ class ImportReport:
     def objects(self) -> int:
         """Objects of the project."""
         return sum(count.objects for count in self.datasets.values())
-
-    @property
-    def skipped(self) -> list[Skip]:
-        """What is not in the project, and why."""
-        return self.ledger.skips
 
     def lines(self) -> list[str]:
         """The report for people, line by line."""
@@ -123,7 +120,7 @@ def _fill(
 ) -> dict[str, DatasetCount]:
     counts: dict[str, DatasetCount] = {}
     ids: dict[str, int] = {}
-    for batch in _batches(source.items):
+    while batch := list(islice(source.items, _BATCH)):
         with store.transaction():
             for item in batch:
                 dataset_id = _dataset(store, project_id, item.dataset, ids)
@@ -137,11 +134,6 @@ def _fill(
     if on_progress is not None:
         on_progress(source.ledger.given_images, source.ledger.given_images)
     return {name: count for name, count in counts.items() if count.images}
-
-
-def _batches(items: Iterator[ImportItem]) -> Iterator[list[ImportItem]]:
-    while batch := list(islice(items, _BATCH)):
-        yield batch
 
 
 def _dataset(store: Store, project_id: int, path: str, ids: dict[str, int]) -> int:
