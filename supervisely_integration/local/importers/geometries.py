@@ -35,10 +35,10 @@ def to_stored(figure: Figure, picture: Picture, *, is_turned: bool) -> JsonObjec
     shape = figure["geometryType"]
     if is_turned and shape not in (RECTANGLE, *_FEWEST_POINTS):
         raise DatasetError(f"{shape} drawn before the EXIF rotation of its image")
+    convert = _CONVERTERS.get(shape)
+    if convert is None:  # three-dimensional and other rare ones: as they are
+        return dict(figure)
     try:
-        convert = _CONVERTERS.get(shape)
-        if convert is None:  # three-dimensional and other rare ones: as they are
-            return dict(figure)
         return {**figure, **convert(figure, picture, is_turned)}
     except (LookupError, TypeError, ValueError, AttributeError, OverflowError) as error:
         raise DatasetError("damaged geometry") from error

@@ -236,6 +236,8 @@ def _object(figure: Any, names: _Names, picture: Picture, *, is_turned: bool) ->
     if not isinstance(title, str) or title not in names.shapes:
         raise DatasetError("object of an unknown class")
     shape = figure.get("geometryType") or figure.get("shape") or names.shapes[title]
+    if not isinstance(shape, str):
+        raise DatasetError("object without a shape")
     if names.shapes[title] not in (ANY_SHAPE, shape):
         raise DatasetError(f"{shape} of a class whose shape is {names.shapes[title]}")
     return to_stored({**figure, "geometryType": shape}, picture, is_turned=is_turned)

@@ -125,10 +125,10 @@ def _read_layout(folder: Path) -> _Layout:
 
 
 def _class_names(file: Path, names: Any) -> dict[int, str]:
+    listed = dict(enumerate(names)) if isinstance(names, list) else names
     try:
-        pairs = names.items() if isinstance(names, dict) else enumerate(names)
-        return _unique({int(number): str(name).strip() for number, name in pairs}, file)
-    except (TypeError, ValueError) as error:
+        return _unique({int(number): str(name).strip() for number, name in listed.items()}, file)
+    except (AttributeError, TypeError, ValueError) as error:
         raise DatasetError(
             f"{file}: 'names' is neither a list nor 'number: name'; write one class name a line"
         ) from error
@@ -137,6 +137,9 @@ def _class_names(file: Path, names: Any) -> dict[int, str]:
 def _unique(names: dict[int, str], file: Path) -> dict[int, str]:
     if not names:
         raise DatasetError(f"{file}: names no class; write one class name a line")
+    for number, name in names.items():
+        if not name:
+            raise DatasetError(f"{file}: class {number} has no name; give it one")
     for name, count in Counter(names.values()).items():
         if count > 1:
             raise DatasetError(f"{file}: class {name!r} occurs more than once; name it once")

@@ -221,7 +221,7 @@ def test_an_object_of_no_shape_or_many_layers_does_not_end_the_import(project):
     item(project / "ds", "a.png", annotation(*objects))
     found, source = taken(project)
     assert len(found["ds/a.png"]) == 2
-    assert reasons(source) == {"damaged geometry": ["ds/a.png, object 1"]}
+    assert reasons(source) == {"object without a shape": ["ds/a.png, object 1"]}
 
 
 @pytest.mark.parametrize(

@@ -242,7 +242,9 @@ def test_what_is_wrong_in_yolo_files_is_skipped_line_by_line(tmp_path):
     ("names", "problem"),
     [
         (3, "'names' is neither a list"),
+        ("cat", "'names' is neither a list"),  # not the classes c, a and t
         ([], "names no class"),
+        (["a", ""], "class 1 has no name"),
         (["a", "a"], "class 'a' occurs more than once"),
     ],
 )
