@@ -62,7 +62,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; returns the exit code."""
     options = parse_arguments(arguments)
     run: Command = options.run
-    level = logging.getLevelName(os.environ.get("LOG_LEVEL", "WARNING").upper())
+    wanted = os.environ.get("LOG_LEVEL", "").upper()  # of the SDK, which has more of them
+    level = logging.getLevelNamesMapping().get(wanted, logging.WARNING)
     with CommandLog(open_console(), level=level) as log:
         try:
             code = run(options, log)

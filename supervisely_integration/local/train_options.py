@@ -6,7 +6,6 @@ from pathlib import Path
 from rtdetrv2_pytorch.tools.options import add_update_option
 
 EXPORTS = {"onnx": "ONNXRuntime", "tensorrt": "TensorRT"}  # as typed -> as the SDK has it
-_APP_PORT = 8000
 
 
 def add_train_arguments(parser: argparse.ArgumentParser) -> None:
@@ -40,7 +39,7 @@ def add_train_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--task", type=int, help="go on with this interrupted task")
     parser.add_argument("--gui", action="store_true", help="serve the app's page, and wait")
-    parser.add_argument("--port", type=int, default=_APP_PORT, help="of the app")
+    parser.add_argument("--port", type=int, default=8000, help="of the app (default: %(default)s)")
 
 
 def _experiment_name(text: str) -> str:

@@ -43,6 +43,11 @@ def test_ls(run):
     ]
 
 
+def test_a_log_level_of_the_sdk_that_python_lacks_ends_nothing(run, monkeypatch):
+    monkeypatch.setenv("LOG_LEVEL", "TRACE")
+    assert run("ls")[0] == 0
+
+
 def test_ls_of_nothing(run, root):
     code, out, error = run("ls", "/no such")
     assert (code, out) == (1, "")
