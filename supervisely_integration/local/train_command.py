@@ -61,6 +61,12 @@ _STAGES = {
     "Starting Model Benchmark": "Evaluating the best checkpoint",
     "Export: ": "Exporting the best checkpoint",
 }
+_CHOICES = ("model", "epochs", "classes", "split", "name", "update", "speedtest", "export")
+_CHOOSE_INSTEAD = {  # what brings choices of its own, and the options that then do not count
+    "task": ("project", "data", "app_state", *_CHOICES),
+    "gui": ("app_state", *_CHOICES),
+    "app_state": _CHOICES,
+}
 _OF_TRAINING = ("Epochs", "Steps", "Training is in progress")  # the engine's log says more
 
 
@@ -76,6 +82,9 @@ def run(args: argparse.Namespace, console: Console, log: CommandLog) -> int:
             f"port {args.port} is taken: one app runs at a time; end the other one, or choose "
             "another --port"
         )
+    unused = _unused(args)
+    if unused:
+        print_notice(console, unused)
     with LocalInstance(args.root) as instance:
         store = instance.store
         with LiveLine(console) as line:
@@ -97,6 +106,19 @@ def run(args: argparse.Namespace, console: Console, log: CommandLog) -> int:
         if args.gui and code == 0:
             _show_results(instance, console)
         return code
+
+
+def _unused(args: argparse.Namespace) -> str:
+    """Options that were given and do not count, for people."""
+    for way, others in _CHOOSE_INSTEAD.items():
+        given = [_option(name) for name in others if getattr(args, name)]
+        if getattr(args, way) and given:
+            return f"not used beside {_option(way)}: {', '.join(given)}"
+    return ""
+
+
+def _option(name: str) -> str:
+    return f"--{name.replace('_', '-')}"
 
 
 def _start(

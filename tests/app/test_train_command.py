@@ -311,9 +311,20 @@ def test_one_app_at_a_time(tmp_path):
 def test_a_task_that_is_no_training_cannot_go_on(tmp_path, capsys):
     root = tmp_path / "instance"
     task_id = Store(root).create_task(app={"id": 2, "name": "Serve RT-DETRv2", "version": "local"})
-    arguments = ("--task", str(task_id), "--port", str(free_port()))
+    arguments = (
+        "--task",
+        str(task_id),
+        "--epochs",
+        "3",
+        "-u",
+        "seed=1",
+        "--port",
+        str(free_port()),
+    )
     assert cli.main(["train", "--root", str(root), *arguments]) == 1
-    assert f"--task {task_id}: is no training that can go on" in capsys.readouterr().err
+    shown = capsys.readouterr()
+    assert f"--task {task_id}: is no training that can go on" in shown.err
+    assert shown.out == "not used beside --task: --epochs, --update\n"
 
 
 def test_an_unknown_model_is_refused_with_those_that_there_are(tmp_path):
