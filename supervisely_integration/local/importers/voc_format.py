@@ -69,13 +69,10 @@ def read(folder: Path) -> ImportSource:
     """
     ledger = Ledger()
     devkits = _devkits(folder)
-    # The name of the year is the parent of its splits, where there are several years.
-    parents = [f"{root.name}/" if len(devkits) > 1 else "" for root in devkits]
-    entries = [
-        e
-        for root, p in zip(devkits, parents, strict=True)
-        for e in _devkit_entries(root, p, ledger)
-    ]
+    entries: list[_Entry] = []
+    for root in devkits:
+        # The name of the year is the parent of its splits, where there are several years.
+        entries += _devkit_entries(root, f"{root.name}/" if len(devkits) > 1 else "", ledger)
     entries = entries or [e for f in _two_column_lists(folder) for e in _list_entries(f, folder)]
     if not entries:
         raise DatasetError(f"{folder}: no images in Pascal VOC format; looked for {LOOKED_FOR}")

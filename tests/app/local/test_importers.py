@@ -302,6 +302,16 @@ def test_voc_by_hand(tmp_path):
     }
 
 
+def test_two_years_of_voc_keep_their_splits_apart(tmp_path):
+    for year in ("VOC2007", "VOC2012"):
+        picture(tmp_path / year / "JPEGImages" / "a.jpg")
+        write(tmp_path / year / "Annotations" / "a.xml", voc_xml((CAT, 1, 1, 10, 10)))
+    write(tmp_path / "VOC2012" / "ImageSets" / "Main" / "trainval.txt", "a\n")
+    found, _ = taken(tmp_path)
+    box = (CAT, "rectangle", [[0, 0], [10, 10]])
+    assert found == {"VOC2007/ds0/a.jpg": [box], "VOC2012/train/a.jpg": [box]}
+
+
 def test_voc_with_two_column_lists(tmp_path):
     picture(tmp_path / "pictures" / "a.png")
     objects = [(CAT, 1, 1, 10, 10), ("bird", 1, 1, 9, 9), (CAT, 5, 5, 5, 9), (CAT, "x", 1, 2, 3)]
