@@ -152,18 +152,6 @@ def test_a_folder_is_imported_once_and_again_when_it_has_changed(tmp_path):
 ENVIRONMENT = {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
 
 
-def local(*arguments, cwd, root):
-    return subprocess.run(
-        command_of(*arguments, root=root),
-        cwd=cwd,
-        env={**os.environ, **ENVIRONMENT},
-        capture_output=True,
-        text=True,
-        timeout=400,
-        check=False,
-    )
-
-
 def command_of(*arguments, root):
     return [
         *(sys.executable, "-m", "supervisely_integration.local", "train"),
@@ -225,6 +213,7 @@ def test_a_training_from_the_terminal(tmp_path):
             "hyperparameters: unknown key 'optimizr'; did you mean 'optimizer'?",
         ),
         (("-u", "eval_spatial_size=64"), "hyperparameters: eval_spatial_size = 64: give [height"),
+        (("--model", "RT-DETRv2-XXL"), "--model 'RT-DETRv2-XXL': unknown; there are RT-DETRv2-S"),
         (("--classes", "cat"), "--classes 'cat': the project has no class ['cat']; it has 0, 1,"),
     ],
 )
@@ -246,7 +235,15 @@ def test_a_failed_training_says_why_and_is_no_success(tmp_path):
     split = {"method": "random", "split": "train", "percent": 60}
     state.write_text(json.dumps(state_of(split, hyperparameters={"optimizr": 1})))
     arguments = ("--project", "digits", "--app-state", state, "--port", free_port())
-    done = local(*arguments, cwd=tmp_path, root=root)
+    done = subprocess.run(
+        command_of(*arguments, root=root),
+        cwd=tmp_path,
+        env={**os.environ, **ENVIRONMENT},
+        capture_output=True,
+        text=True,
+        timeout=400,
+        check=False,
+    )
     log = root / "tasks" / "1" / "app.log"
     sentence = "hyperparameters: unknown key 'optimizr'; did you mean 'optimizer'?"
     assert done.returncode == 1
@@ -298,14 +295,14 @@ def test_the_last_words_of_an_app_are_read_after_its_end(tmp_path):
     assert list(follow(app, 1)) == [([Bar("Saving", 1, 2, in_bytes=False)], [{"event": "end"}])]
 
 
-def test_one_app_at_a_time(tmp_path):
+def test_one_app_at_a_time(tmp_path, capsys):
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         port = taken.getsockname()[1]
-        done = local("--sample", "--port", port, cwd=tmp_path, root=tmp_path / "instance")
-    assert done.returncode == 1
-    assert f"port {port} is taken: one app runs at a time" in done.stderr
+        options = ["--sample", "--port", str(port), "--root", str(tmp_path / "instance")]
+        assert cli.main(["train", *options]) == 1
+    assert f"port {port} is taken: one app runs at a time" in capsys.readouterr().err
 
 
 def test_a_task_that_is_no_training_cannot_go_on(tmp_path, capsys):
@@ -325,12 +322,3 @@ def test_a_task_that_is_no_training_cannot_go_on(tmp_path, capsys):
     shown = capsys.readouterr()
     assert f"--task {task_id}: is no training that can go on" in shown.err
     assert shown.out == "not used beside --task: --epochs, --update\n"
-
-
-def test_an_unknown_model_is_refused_with_those_that_there_are(tmp_path):
-    root = tmp_path / "instance"
-    make_project(Store(root), tmp_path / "digits", name="digits")
-    arguments = ("--project", "digits", "--model", "RT-DETRv2-XXL", "--port", free_port())
-    done = local(*arguments, cwd=tmp_path, root=root)
-    assert done.returncode == 1
-    assert "'RT-DETRv2-XXL': unknown; there are RT-DETRv2-S" in done.stderr
