@@ -203,9 +203,13 @@ def _state(
         return _started_with(store, args.task)["guiState"]
     if args.app_state is not None:
         try:
-            state: dict[str, Any] = json.loads(args.app_state.read_text(encoding="utf-8"))
+            state = json.loads(args.app_state.read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
             raise ConfigError(f"{args.app_state}: cannot be read ({error})") from error
+        if not isinstance(state, dict):
+            raise ConfigError(
+                f"{args.app_state}: holds no settings; give the app_state.json of an experiment"
+            )
         return {**state, "start_training": True}
     classes = choose_classes(project, args.classes)
     split, num_train, num_val = choose_split(project, args.split)

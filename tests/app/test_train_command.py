@@ -228,6 +228,21 @@ def test_a_wrong_choice_is_told_before_anything_is_done(tmp_path, capsys, option
     assert not (root / "tasks").exists()
 
 
+@pytest.mark.parametrize(
+    ("text", "problem"), [("{", "cannot be read"), ("[1]", "holds no settings"), (None, "No such")]
+)
+def test_settings_that_are_none_are_refused(tmp_path, capsys, text, problem):
+    root, state = tmp_path / "instance", tmp_path / "state.json"
+    Store(root).create_project("digits")
+    if text is not None:
+        state.write_text(text)
+    options = ["--project", "digits", "--app-state", str(state), "--port", str(free_port())]
+    assert cli.main(["train", "--root", str(root), *options]) == 1
+    shown = " ".join(capsys.readouterr().err.split())
+    assert shown.startswith(f"ConfigError: {state}: ")
+    assert problem in shown
+
+
 def test_a_failed_training_says_why_and_is_no_success(tmp_path):
     root = tmp_path / "instance"
     make_project(Store(root), tmp_path / "digits", name="digits")

@@ -6,6 +6,7 @@ from itertools import islice
 from pathlib import Path
 
 from rtdetrv2_pytorch.src.misc.errors import DatasetError
+from rtdetrv2_pytorch.src.misc.text import counted
 
 from ..store import Store, StoreError
 from .formats import read
@@ -57,20 +58,20 @@ class ImportReport:
             f"{self.objects} of {self.ledger.given_objects} objects"
         ]
         result += [
-            f"  {name}: {count.images} images, {count.objects} objects"
+            f"  {name}: {counted(count.images, 'image')}, {counted(count.objects, 'object')}"
             for name, count in self.datasets.items()
         ]
-        return result + [f"  {line}" for line in skip_lines(self.ledger)]
+        return result + [f"  {line}" for line in _skip_lines(self.ledger)]
 
 
-def skip_lines(ledger: Ledger) -> list[str]:
+def _skip_lines(ledger: Ledger) -> list[str]:
     """One line a reason: how much was skipped for it, and the first names."""
     lines = []
     for reason, skips in ledger.by_reason().items():
         names = ", ".join(skip.what for skip in skips[:_NAMES_SHOWN])
         more = f" and {len(skips) - _NAMES_SHOWN} more" if len(skips) > _NAMES_SHOWN else ""
         lost = sum(skip.objects for skip in skips if skip.images)
-        with_them = f", {lost} objects with them" if lost else ""
+        with_them = f", {counted(lost, 'object')} with them" if lost else ""
         lines.append(f"skipped {len(skips)}: {reason}{with_them} ({names}{more})")
     return lines
 
@@ -105,7 +106,7 @@ def import_folder(
     try:
         datasets = _fill(store, project_id, source, on_progress)
         if not datasets:
-            reasons = "; ".join(skip_lines(source.ledger)[:_NAMES_SHOWN]) or "there are none"
+            reasons = "; ".join(_skip_lines(source.ledger)[:_NAMES_SHOWN]) or "there are none"
             raise DatasetError(
                 f"{folder}: none of its {source.ledger.given_images} images can be used: {reasons}"
             )

@@ -449,8 +449,8 @@ def test_the_report_adds_up_and_names_what_was_skipped(tmp_path, store):
     assert report.images + len(report.ledger.skips) == report.ledger.given_images == 5
     assert report.lines() == [
         f"project {report.project_id} 'voc' from voc format: 2 of 5 images, 2 of 2 objects",
-        "  train: 1 images, 2 objects",
-        "  val: 1 images, 0 objects",
+        "  train: 1 image, 2 objects",
+        "  val: 1 image, 0 objects",
         "  skipped 1: image in no list of ImageSets/Main (unlisted.jpg)",
         "  skipped 1: annotation file that cannot be read (train: c)",
         "  skipped 1: annotation file missing (val: gone)",
