@@ -115,16 +115,7 @@ def _files(folder: Path, ledger: Ledger) -> Iterator[_File]:
         what = path.relative_to(folder).as_posix()
         try:
             content = read_coco_json(path)
-            valid = [c for c in content["categories"] if _is_category(c)]
-            for category in content["categories"]:
-                if not _is_category(category):
-                    ledger.note(f"{what}: {str(category)[:80]}", "category without id or name")
-            used = {
-                normalise_id(a.get("category_id"))
-                for a in content["annotations"]
-                if isinstance(a, dict)
-            }
-            table = CategoryTable.from_coco(valid, used, source=what)
+            table = _categories(content, what, ledger)
         except DatasetError as error:
             reason = str(error).removeprefix(f"{path}: ")
             ledger.note(what, f"annotation file that cannot be used: {reason}")
@@ -134,6 +125,19 @@ def _files(folder: Path, ledger: Ledger) -> Iterator[_File]:
             continue
         title_of = dict(zip(table.ids, table.names, strict=True))
         yield _File(path, dataset, title_of, len(content["images"]))
+
+
+def _categories(content: Mapping[str, Any], what: str, ledger: Ledger) -> CategoryTable:
+    valid = []
+    for category in content["categories"]:
+        if _is_category(category):
+            valid.append(category)
+        else:
+            ledger.note(f"{what}: {str(category)[:80]}", "category without id or name")
+    used = {
+        normalise_id(a.get("category_id")) for a in content["annotations"] if isinstance(a, dict)
+    }
+    return CategoryTable.from_coco(valid, used, source=what)
 
 
 def _is_category(entry: Any) -> bool:

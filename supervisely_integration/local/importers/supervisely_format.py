@@ -5,7 +5,6 @@ is missing or if the name of the data set ends in "img", "ann" or "meta".
 """
 
 import json
-from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,9 +28,9 @@ from .source import (
 LOOKED_FOR = "meta.json with 'classes'"
 _NESTED = "datasets"  # folder between a data set and its children
 _PARTS = ("img", "ann")
-# They belong to the instance that the project comes from.
-_OF_THE_OLD_INSTANCE = ("id", "classId", "tagId", "entityId", "labelerLogin", "createdAt")
-_DROPPED = frozenset({*_OF_THE_OLD_INSTANCE, "updatedAt"})
+_OF_THE_OLD_INSTANCE = frozenset(  # fields that mean nothing in another one
+    {"id", "classId", "tagId", "entityId", "labelerLogin", "createdAt", "updatedAt"}
+)
 
 
 @dataclass(frozen=True)
@@ -118,7 +117,7 @@ def _valid(
         elif entry[keys[0]] in found:
             ledger.note(f"meta.json: {entry[keys[0]]!r}", f"{kind} that is there already")
         else:
-            found[entry[keys[0]]] = {k: v for k, v in entry.items() if k != "id"}
+            found[entry[keys[0]]] = _without_ids(entry)
     return list(found.values())
 
 
@@ -244,18 +243,16 @@ def _object(figure: Any, names: _Names, picture: Picture, *, is_turned: bool) ->
 
 
 def _without_ids(record: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in record.items() if key not in _DROPPED}
+    return {key: value for key, value in record.items() if key not in _OF_THE_OLD_INSTANCE}
 
 
 def _tags(tags: Any, what: str, names: _Names, ledger: Ledger) -> list[dict[str, Any]]:
     """Tags that the meta knows, each once."""
-    found, seen = [], Counter[str]()
+    found: dict[str, dict[str, Any]] = {}
     for tag in tags if isinstance(tags, list) else []:
         name = tag.get("name") if isinstance(tag, dict) else tag
         if not isinstance(name, str) or name not in names.tags:
             ledger.note(f"{what}: {str(name)[:80]}", "tag that meta.json does not have")
-            continue
-        seen[name] += 1
-        if seen[name] == 1:
-            found.append(_without_ids(tag) if isinstance(tag, dict) else {"name": name})
-    return found
+        elif name not in found:
+            found[name] = _without_ids(tag) if isinstance(tag, dict) else {"name": name}
+    return list(found.values())
