@@ -21,13 +21,6 @@ from .ecosystem import training_app
 STOP_SIGNAL = signal.SIGTERM  # what `docker stop` sends
 
 
-def free_port() -> int:
-    """A port that nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 def is_port_free(port: int) -> bool:
     """Whether an app can listen on this port of the loopback interface."""
     with socket.socket() as probe:

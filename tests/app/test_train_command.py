@@ -15,7 +15,6 @@ from rtdetrv2_pytorch.src.data.digits import make_digits_dataset
 from rtdetrv2_pytorch.src.misc.errors import ConfigError, DatasetError
 from supervisely_integration.local import cli
 from supervisely_integration.local.app_log import AppLog, Bar
-from supervisely_integration.local.app_process import free_port
 from supervisely_integration.local.selection import (
     Project,
     app_state,
@@ -37,6 +36,7 @@ from supervisely_integration.local.training import (
 from supervisely_integration.paths import ROOT
 from supervisely_integration.train.run_config import check_hyperparameters, find_base_config
 from tests.app.running import MODEL, TINY, make_project, state_of
+from tests.ranks import free_port
 from tests.terminal import in_terminal, noise
 
 SMALL = {key: value for key, value in TINY.items() if key[0].isupper()}

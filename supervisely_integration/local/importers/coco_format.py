@@ -120,9 +120,6 @@ def _files(folder: Path, ledger: Ledger) -> Iterator[_File]:
             reason = str(error).removeprefix(f"{path}: ")
             ledger.note(what, f"annotation file that cannot be used: {reason}")
             continue
-        except RecursionError:
-            ledger.note(what, "annotation file that cannot be used: nested too deeply")
-            continue
         title_of = dict(zip(table.ids, table.names, strict=True))
         yield _File(path, dataset, title_of, len(content["images"]))
 

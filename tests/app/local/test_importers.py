@@ -130,6 +130,25 @@ def test_a_broken_coco_file_does_not_take_the_other_split_with_it(tmp_path):
     assert reason.startswith("annotation file that cannot be used: is not valid JSON at line 1")
 
 
+def test_categories_that_are_none_and_a_file_of_endless_layers(tmp_path):
+    coco_folder(tmp_path)
+    train = tmp_path / "annotations" / "instances_train2017.json"
+    content = json.loads(train.read_text())
+    content["categories"] += [{"id": 9}, "text"]
+    write(train, content)
+    write(tmp_path / "annotations" / "instances_val2017.json", '{"images": ' + "[" * 100_000)
+    found, source = taken(tmp_path)
+    assert (list(found), list(shapes(source))) == (["train/a.png"], [CAT, DOG])
+    of_categories, of_file = reasons(source).items()
+    what = "annotations/instances_train2017.json"
+    assert of_categories == (
+        "category without id or name",
+        [f"{what}: {{'id': 9}}", f"{what}: text"],
+    )
+    assert of_file[0].startswith("annotation file that cannot be used: is no JSON that can be read")
+    assert of_file[1] == ["annotations/instances_val2017.json"]
+
+
 def test_roboflow_folders_with_files_of_one_name(tmp_path):
     """Also: a parent category without boxes is no class, and images of one name get two."""
     categories = [{"id": 0, "name": "animals"}, {"id": 1, "name": CAT, "supercategory": "animals"}]
