@@ -111,8 +111,8 @@ def choose_classes(project: Project, names: str | None) -> list[str]:
     if names is None:
         return list(project.classes)
     chosen = [name.strip() for name in names.split(",") if name.strip()]
-    unknown = [name for name in chosen if name not in project.classes]
-    if unknown or not chosen:
+    unknown = [name for name in chosen or [names] if name not in project.classes]
+    if unknown:
         raise ConfigError(
             f"--classes {names!r}: the project has no class {unknown}; it has "
             f"{', '.join(project.classes)}"

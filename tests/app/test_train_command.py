@@ -79,6 +79,8 @@ def test_classes_are_all_or_those_that_are_named():
     assert choose_classes(PROJECT, "owl, cat") == ["owl", "cat"]
     with pytest.raises(ConfigError, match=r"no class \['cow'\]; it has cat, dog, owl"):
         choose_classes(PROJECT, "cow,cat")
+    with pytest.raises(ConfigError, match=r"no class \[', '\]; it has cat, dog, owl"):
+        choose_classes(PROJECT, ", ")
 
 
 def test_splits():
