@@ -3,6 +3,7 @@
 import argparse
 import contextlib
 import json
+import shlex
 import signal
 import threading
 from collections.abc import Mapping, Sequence
@@ -102,10 +103,16 @@ def run(args: argparse.Namespace, console: Console, log: CommandLog) -> int:
             if missing_libraries():
                 print_notice(console, "It is not built yet: `make page` does that, once.")
         code = _watch(app, task_id, console)
-        code = _conclude(store, task_id, state, code, app, console)
-        if args.gui and code == 0:
+        if code == -STOP_SIGNAL:  # while nothing was trained
+            store.set_task_status(task_id, "stopped")
+            print_notice(console, "The app was ended before it had trained anything.")
+            print_path(console, app.log_file)
+            return 1
+        info = conclude(store, task_id, code, app)
+        _show_experiment(store, info, state, app, console)
+        if args.gui:
             _show_results(instance, console)
-        return code
+        return 0
 
 
 def _unused(args: argparse.Namespace) -> str:
@@ -283,24 +290,24 @@ def _watch(app: AppProcess, task_id: int, console: Console) -> int:
         app.kill()  # what it left behind: TensorBoard
 
 
-def _conclude(
-    store: Store,
-    task_id: int,
-    state: Mapping[str, Any] | None,
-    code: int,
-    app: AppProcess,
-    console: Console,
-) -> int:
-    if code == -STOP_SIGNAL:  # while nothing was trained
-        store.set_task_status(task_id, "stopped")
-        print_notice(console, "The app was ended before it had trained anything.")
-        print_path(console, app.log_file)
-        return 1
+def conclude(store: Store, task_id: int, code: int, app: AppProcess) -> dict[str, Any]:
+    """Note how a training ended; returns its `experiment_info.json`.
+
+    Args:
+        store: of the instance.
+        task_id: of the training.
+        code: exit code of the app's process.
+        app: that has ended.
+
+    Raises:
+        AppError: if there is no complete experiment.
+    """
     if code != 0:
         error = app.app_log.failure(code)
         store.set_task_status(task_id, "error", error=str(error))
         if error.name != ConfigError.__name__:  # it would say the same again
-            error.go_on = f"python -m supervisely_integration.local train --task {task_id}"
+            options = shlex.join(["--task", str(task_id), "--root", str(store.root)])
+            error.go_on = f"python -m supervisely_integration.local train {options}"
         raise error
     try:
         info = find_experiment(store, task_id)
@@ -308,23 +315,33 @@ def _conclude(
         store.set_task_status(task_id, "stopped")
         raise AppError(f"no experiment: {error}", app.log_file) from error
     store.set_task_status(task_id, "finished")
-    folder = info["artifacts_dir"].rstrip("/")
+    return info
+
+
+def _show_experiment(
+    store: Store,
+    info: Mapping[str, Any],
+    state: Mapping[str, Any] | None,
+    app: AppProcess,
+    console: Console,
+) -> None:
+    """Say how good it is, what of it is missing, and where it is."""
     evaluation = _evaluation(info)
     if evaluation:
         print_detail(console, evaluation)
-    exports = [info["export"][name] for name in EXPORTS.values() if name in info["export"]]
     options = (state or {}).get("options", {})
     for line in _missing(options, info, app.app_log.shortcomings()):
         print_notice(console, line)
+    folder = info["artifacts_dir"].rstrip("/")
     print_headline(console, "In Team Files", "of the instance")
     print_path(console, f"{folder}/")
     if store.files.entries(TEAM_ID, f"{folder}/{REPORT}"):
         print_path(console, f"{folder}/{REPORT}")
-    for path in exports:
-        print_path(console, f"{folder}/{path}")
+    for name in EXPORTS.values():
+        if name in info["export"]:
+            print_path(console, f"{folder}/{info['export'][name]}")
     print_headline(console, "The log")
     print_path(console, app.log_file)
-    return 0
 
 
 def _missing(
@@ -345,7 +362,7 @@ def _missing(
     return lines
 
 
-def _evaluation(info: dict[str, Any]) -> str:
+def _evaluation(info: Mapping[str, Any]) -> str:
     """What the evaluation report says."""
     metrics = info["evaluation_metrics"]
     if not metrics:

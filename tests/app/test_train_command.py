@@ -14,7 +14,7 @@ from rtdetrv2_pytorch.src.core.yaml_files import merge
 from rtdetrv2_pytorch.src.data.digits import make_digits_dataset
 from rtdetrv2_pytorch.src.misc.errors import ConfigError, DatasetError
 from supervisely_integration.local import cli
-from supervisely_integration.local.app_log import AppLog, Bar
+from supervisely_integration.local.app_log import AppError, AppLog, Bar
 from supervisely_integration.local.selection import (
     Project,
     app_state,
@@ -27,6 +27,7 @@ from supervisely_integration.local.selection import (
     read_project,
 )
 from supervisely_integration.local.store import Store
+from supervisely_integration.local.train_command import conclude
 from supervisely_integration.local.training import (
     find_experiment,
     follow,
@@ -310,6 +311,18 @@ def test_the_last_words_of_an_app_are_read_after_its_end(tmp_path):
     process.wait()
     app = SimpleNamespace(process=process, app_log=AppLog(app_log), data_dir=tmp_path)
     assert list(follow(app, 1)) == [([Bar("Saving", 1, 2, in_bytes=False)], [{"event": "end"}])]
+
+
+def test_what_was_killed_goes_on_in_its_instance(tmp_path):
+    store = Store(tmp_path / "my instance")
+    task_id = store.create_task(app={"id": 1, "name": "Train RT-DETRv2", "version": "local"})
+    (tmp_path / "app.log").write_text("")
+    app = SimpleNamespace(app_log=AppLog(tmp_path / "app.log"))
+    with pytest.raises(AppError, match="ended by signal 9") as caught:
+        conclude(store, task_id, -9, app)
+    options = f"train --task {task_id} --root '{tmp_path / 'my instance'}'"
+    assert caught.value.go_on.endswith(options)
+    assert store.tasks.info(task_id)["status"] == "error"
 
 
 def test_one_app_at_a_time(tmp_path, capsys):
