@@ -92,17 +92,13 @@ def run(args: argparse.Namespace, console: Console, log: CommandLog) -> int:
             project = _project(args, store, console, line)
             state = None if args.gui else _state(args, project, store, console, line)
         task_id, app = _start(args, instance, project, state)
-        log.open(app.log_file)  # one for both processes
-        print_headline(console, "Starting the app", f"as task {task_id}, on project {project.name}")
-        if args.gui:
-            with LiveLine(console) as line:
-                line.show("waiting for the app")
-                app.wait_until_ready()
-            print_headline(console, "The app's page")
-            print_path(console, app.address)
-            if missing_libraries():
-                print_notice(console, "It is not built yet: `make page` does that, once.")
-        code = _watch(app, task_id, console)
+        with app:  # at the end of which goes what the app left behind: TensorBoard
+            log.open(app.log_file)  # one for both processes
+            about = f"as task {task_id}, on project {project.name}"
+            print_headline(console, "Starting the app", about)
+            if args.gui:
+                _show_page(store, task_id, app, console)
+            code = _watch(app, task_id, console)
         if code == -STOP_SIGNAL:  # while nothing was trained
             store.set_task_status(task_id, "stopped")
             print_notice(console, "The app was ended before it had trained anything.")
@@ -157,6 +153,21 @@ def _start(
     )
     store.set_task_status(task_id, "started")
     return task_id, app
+
+
+def _show_page(store: Store, task_id: int, app: AppProcess, console: Console) -> None:
+    """Wait until the app's page answers, and say where it is."""
+    try:
+        with LiveLine(console) as line:
+            line.show("waiting for the app")
+            app.wait_until_ready()
+    except BaseException:
+        store.set_task_status(task_id, "stopped")
+        raise
+    print_headline(console, "The app's page")
+    print_path(console, app.address)
+    if missing_libraries():
+        print_notice(console, "It is not built yet: `make page` does that, once.")
 
 
 def _show_results(instance: LocalInstance, console: Console) -> None:
@@ -287,7 +298,6 @@ def _watch(app: AppProcess, task_id: int, console: Console) -> int:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-        app.kill()  # what it left behind: TensorBoard
 
 
 def conclude(store: Store, task_id: int, code: int, app: AppProcess) -> dict[str, Any]:

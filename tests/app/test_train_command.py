@@ -13,8 +13,10 @@ import pytest
 from rtdetrv2_pytorch.src.core.yaml_files import merge
 from rtdetrv2_pytorch.src.data.digits import make_digits_dataset
 from rtdetrv2_pytorch.src.misc.errors import ConfigError, DatasetError
+from rtdetrv2_pytorch.tools.console import INTERRUPTED
 from supervisely_integration.local import cli
 from supervisely_integration.local.app_log import AppError, AppLog, Bar
+from supervisely_integration.local.app_process import AppProcess
 from supervisely_integration.local.selection import (
     Project,
     app_state,
@@ -311,6 +313,23 @@ def test_the_last_words_of_an_app_are_read_after_its_end(tmp_path):
     process.wait()
     app = SimpleNamespace(process=process, app_log=AppLog(app_log), data_dir=tmp_path)
     assert list(follow(app, 1)) == [([Bar("Saving", 1, 2, in_bytes=False)], [{"event": "end"}])]
+
+
+def test_an_interrupt_before_the_page_answers_leaves_no_app_behind(tmp_path, monkeypatch):
+    waited_for = []
+
+    def interrupt(app):
+        waited_for.append(app)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(AppProcess, "wait_until_ready", interrupt)
+    store = Store(tmp_path / "instance")
+    store.create_project("digits")
+    options = ["--gui", "--project", "digits", "--port", str(free_port())]
+    assert cli.main(["train", "--root", str(store.root), *options]) == INTERRUPTED
+    (app,) = waited_for
+    assert app.process.poll() is not None
+    assert store.tasks.info(1)["status"] == "stopped"
 
 
 def test_what_was_killed_goes_on_in_its_instance(tmp_path):
