@@ -33,13 +33,37 @@ class AppError(RTDETRError):
 
 
 @dataclass(frozen=True)
-class AppProgress:
-    """How far the app is with something."""
+class Bar:
+    """How far the app is with something: a bar of the SDK."""
 
     what: str
     done: int
     total: int | None  # None: nobody knows, or it is done and the next has not begun
     in_bytes: bool
+
+
+class GrowingFile:
+    """The whole lines of a file that somebody writes, or will write.
+
+    Args:
+        path: of the file.
+        offset: where to begin, in bytes.
+    """
+
+    def __init__(self, path: Path, offset: int = 0) -> None:
+        self._path = path
+        self._offset = offset
+
+    def new_lines(self) -> list[str]:
+        """Those that were added since the last call."""
+        try:
+            with self._path.open("rb") as file:
+                file.seek(self._offset)
+                whole, end, _ = file.read().rpartition(b"\n")
+        except FileNotFoundError:
+            return []
+        self._offset += len(whole) + len(end)
+        return whole.decode(errors="replace").splitlines()
 
 
 class AppLog:
@@ -52,17 +76,18 @@ class AppLog:
 
     def __init__(self, path: Path, offset: int = 0) -> None:
         self.path = path
-        self._begin = self._offset = offset
+        self._begin = offset
+        self._file = GrowingFile(path, offset)
 
-    def progress(self) -> Iterator[AppProgress]:
+    def new_bars(self) -> Iterator[Bar]:
         """What the app has done since the last call."""
-        for event in self._events(self._new_lines()):
+        for event in _events(self._file.new_lines()):
             if event.get("event_type") == _PROGRESS:
                 done, total = int(event["current"]), int(event["total"])
                 is_open = total > 1 and done < total
                 in_bytes = "total_label" in event
                 what = str(event["subtask"]).rstrip(". ")
-                yield AppProgress(what, done, total if is_open else None, in_bytes)
+                yield Bar(what, done, total if is_open else None, in_bytes)
 
     def failure(self, code: int) -> AppError:
         """Why the app ended.
@@ -74,10 +99,10 @@ class AppLog:
         if code < 0:
             message = f"the app was ended by signal {-code}; if the machine ran out of memory, "
             return AppError(f"{message}choose a smaller batch_size or size", self.path)
-        errors = [e["message"] for e in self._events(lines) if e.get("level") in ("error", "fatal")]
+        errors = [e["message"] for e in _events(lines) if e.get("level") in ("error", "fatal")]
         if errors:
             message = str(errors[-1])
-            stacks = [str(line) for e in self._events(lines) for line in e.get("stack", ())]
+            stacks = [str(line) for e in _events(lines) for line in e.get("stack", ())]
             return AppError(_one_line(message), self.path, _name_of(message, lines + stacks))
         said = [line for line in lines if line.strip() and not _EVENT.search(line)]
         raised = _RAISED.match(said[-1]) if said else None
@@ -87,30 +112,23 @@ class AppLog:
 
     def shortcomings(self) -> list[str]:
         """What a complete experiment lacks, in the app's words."""
-        said = [str(e["message"]) for e in self._events(self._all_lines())]
+        said = [str(e["message"]) for e in _events(self._all_lines())]
         return list(dict.fromkeys(_one_line(m) for m in said if m.startswith(_COMPLETE)))
-
-    def _new_lines(self) -> list[str]:
-        with self.path.open("rb") as file:
-            file.seek(self._offset)
-            whole, end, _ = file.read().rpartition(b"\n")
-        self._offset += len(whole) + len(end)
-        return whole.decode(errors="replace").splitlines()
 
     def _all_lines(self) -> list[str]:
         with self.path.open("rb") as file:
             file.seek(self._begin)
             return file.read().decode(errors="replace").splitlines()
 
-    @staticmethod
-    def _events(lines: list[str]) -> Iterator[dict[str, Any]]:
-        for line in lines:
-            found = _EVENT.search(line)
-            if found:
-                try:
-                    yield json.loads(found[0])
-                except ValueError:  # two of them ran into each other
-                    continue
+
+def _events(lines: list[str]) -> Iterator[dict[str, Any]]:
+    for line in lines:
+        found = _EVENT.search(line)
+        if found:
+            try:
+                yield json.loads(found[0])
+            except ValueError:  # two of them ran into each other
+                continue
 
 
 def _name_of(message: str, lines: list[str]) -> str:

@@ -21,13 +21,6 @@ from .ecosystem import training_app
 STOP_SIGNAL = signal.SIGTERM  # what `docker stop` sends
 
 
-def free_port() -> int:
-    """A port that nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 def is_port_free(port: int) -> bool:
     """Whether an app can listen on this port of the loopback interface."""
     with socket.socket() as probe:
@@ -55,11 +48,11 @@ class AppProcess:
     Args:
         server_address: of the instance.
         token: of the instance.
-        project_id: what to train on; None for serving.
         data_dir: folder that is kept between launches of one task; also the current directory.
+        port: of the app.
+        project_id: what to train on; None for serving.
         task_id: of the platform; None starts the app in development mode, as from an editor.
         app_state: settings to start with, in the SDK's form; None shows the page and waits.
-        port: of the app.
         environment: more variables.
         app_dir: folder of the app's `main.py`.
         variable: in it, whose `app` is the server.
@@ -70,16 +63,17 @@ class AppProcess:
         *,
         server_address: str,
         token: str,
-        project_id: int | None = None,
         data_dir: Path,
+        port: int,
+        project_id: int | None = None,
         task_id: int | None = None,
         app_state: Mapping[str, Any] | None = None,
-        port: int = 8000,
         environment: Mapping[str, str] | None = None,
         app_dir: Path = TRAIN,
         variable: str = "train",
     ) -> None:
         self.address = f"http://127.0.0.1:{port}"
+        self.data_dir = data_dir
         self.log_file = data_dir / "app.log"
         data_dir.mkdir(parents=True, exist_ok=True)
         variables = {

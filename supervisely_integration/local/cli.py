@@ -10,14 +10,13 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from rtdetrv2_pytorch.src.misc.errors import ConfigError, RTDETRError
+from rtdetrv2_pytorch.src.misc.text import counted
 from rtdetrv2_pytorch.tools.command_log import CommandLog
 from rtdetrv2_pytorch.tools.console import (
     INTERRUPTED,
     LiveLine,
     open_console,
-    print_detail,
     print_error,
-    print_headline,
     print_notice,
     print_path,
     starting,
@@ -63,7 +62,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; returns the exit code."""
     options = parse_arguments(arguments)
     run: Command = options.run
-    level = logging.getLevelName(os.environ.get("LOG_LEVEL", "WARNING").upper())
+    wanted = os.environ.get("LOG_LEVEL", "").upper()  # of the SDK, which has more of them
+    level = logging.getLevelNamesMapping().get(wanted, logging.WARNING)
     with CommandLog(open_console(), level=level) as log:
         try:
             code = run(options, log)
@@ -148,22 +148,9 @@ def _add_import(commands: "Commands[argparse.ArgumentParser]") -> argparse.Argum
 
 def _import(options: argparse.Namespace, log: CommandLog) -> int:
     with starting():
-        from .importers import import_folder
+        from .import_command import run
 
-    console = open_console()
-    print_headline(console, "Importing", str(options.folder))
-    with LiveLine(console) as line:
-        line.show("reading annotations")
-        report = import_folder(
-            Store(options.root),
-            options.folder,
-            name=options.name,
-            format=None if options.format == "auto" else options.format,
-            on_progress=lambda done, total: line.show("importing images", done, total),
-        )
-    for said in report.lines():
-        print_detail(console, said)
-    return 0
+    return run(options, open_console())
 
 
 def _add_train(commands: "Commands[argparse.ArgumentParser]") -> argparse.ArgumentParser:
@@ -256,5 +243,5 @@ def _rm(options: argparse.Namespace, log: CommandLog) -> int:
         count = store.remove_files([path])
         if not count:
             raise InvalidRequestError(f"{path}: is not in Team Files of {options.root}; see `ls /`")
-        print(f"removed {count} file{'s' if count > 1 else ''}: {path}")
+        print(f"removed {counted(count, 'file')}: {path}")
     return 0

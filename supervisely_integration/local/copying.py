@@ -26,7 +26,7 @@ class FileCopy:
     target: Path
     size: int
 
-    def run(self, on_bytes: Callable[[int], None] = lambda count: None) -> None:
+    def run(self, on_bytes: Callable[[int], None]) -> None:
         """Copy it; the target appears when it is complete.
 
         Args:

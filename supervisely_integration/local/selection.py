@@ -31,22 +31,30 @@ class Project:
 
 
 def find_project(store: Store, name_or_id: str) -> Project:
-    """Look a project up.
+    """Look a project up; a name counts before an id, as projects may be called "2".
 
     Raises:
         DatasetError: if there is none, naming those that there are.
     """
     projects = store.projects.page(Listing(per_page=MAX_PER_PAGE))["entities"]
-    matching = [p for p in projects if name_or_id in (p["name"], str(p["id"]))]
-    if not matching:
+    ids = {str(p["id"]): p["id"] for p in projects} | {p["name"]: p["id"] for p in projects}
+    if name_or_id not in ids:
         names = ", ".join(f"{p['name']} ({p['id']})" for p in projects) or "none"
         raise DatasetError(f"no project {name_or_id!r}; there are: {names}")
-    id_ = int(matching[0]["id"])
+    return read_project(store, ids[name_or_id])
+
+
+def read_project(store: Store, id_: int) -> Project:
+    """What has to be known of the project with this id.
+
+    Raises:
+        NotFoundError: if there is none.
+    """
     datasets = store.datasets.page(Listing(per_page=MAX_PER_PAGE), project_id=id_)["entities"]
     longest_side, most_objects = store.extent(id_)
     return Project(
         id=id_,
-        name=matching[0]["name"],
+        name=store.projects.info(id_)["name"],
         classes=tuple(c["title"] for c in store.projects.meta(id_)["classes"]),
         datasets=_paths(datasets),
         num_images={dataset["id"]: dataset["imagesCount"] for dataset in datasets},
@@ -103,8 +111,8 @@ def choose_classes(project: Project, names: str | None) -> list[str]:
     if names is None:
         return list(project.classes)
     chosen = [name.strip() for name in names.split(",") if name.strip()]
-    unknown = [name for name in chosen if name not in project.classes]
-    if unknown or not chosen:
+    unknown = [name for name in chosen or [names] if name not in project.classes]
+    if unknown:
         raise ConfigError(
             f"--classes {names!r}: the project has no class {unknown}; it has "
             f"{', '.join(project.classes)}"

@@ -18,7 +18,6 @@ from .app_log import AppError
 from .app_process import AppProcess, is_port_free
 from .instance import LocalInstance
 from .store import TEAM_ID, Store
-from .training import run_task
 
 _MODULE_ID = 2
 
@@ -31,33 +30,13 @@ def run(args: argparse.Namespace, console: Console, log: CommandLog) -> int:
     """
     if not is_port_free(args.port):
         raise ConfigError(f"port {args.port} is taken: end what listens there, or choose --port")
-    manifest = json.loads(SERVE_MANIFEST.read_text(encoding="utf-8"))
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         # Ctrl-C, too: a shell that starts it in the background has switched that off.
         signal.signal(number, signal.default_int_handler)
     with LocalInstance(args.root) as instance, contextlib.suppress(KeyboardInterrupt):
         checkpoint = args.checkpoint or latest_checkpoint(instance.store)
-
-        def start(task_id: int, data_dir: Path) -> AppProcess:
-            return AppProcess(
-                server_address=instance.address,
-                token=instance.token,
-                data_dir=data_dir,
-                task_id=task_id,
-                port=args.port,
-                environment={"APP_NAME": manifest["name"]},
-                app_dir=SERVE,
-                variable="model",
-            )
-
-        app_info = {
-            "id": _MODULE_ID,
-            "name": manifest["name"],
-            "version": "local",
-            "address": f"http://127.0.0.1:{args.port}",
-        }
         print_headline(console, "Serving", f"{checkpoint} with {args.runtime}")
-        task_id, _, app = run_task(instance.store, start, app=app_info, state={})
+        task_id, app = _start(args, instance)
         log.open(app.log_file)  # one for both processes
         try:
             with app:
@@ -72,6 +51,28 @@ def run(args: argparse.Namespace, console: Console, log: CommandLog) -> int:
         finally:
             instance.store.set_task_status(task_id, "stopped")
     return 0
+
+
+def _start(args: argparse.Namespace, instance: LocalInstance) -> tuple[int, AppProcess]:
+    """Make a task, and start its app."""
+    store = instance.store
+    name = json.loads(SERVE_MANIFEST.read_text(encoding="utf-8"))["name"]
+    address = f"http://127.0.0.1:{args.port}"
+    task_id = store.create_task(
+        app={"id": _MODULE_ID, "name": name, "version": "local", "address": address}
+    )
+    app = AppProcess(
+        server_address=instance.address,
+        token=instance.token,
+        data_dir=store.root / "tasks" / str(task_id),
+        task_id=task_id,
+        port=args.port,
+        environment={"APP_NAME": name},
+        app_dir=SERVE,
+        variable="model",
+    )
+    store.set_task_status(task_id, "started")
+    return task_id, app
 
 
 def latest_checkpoint(store: Store) -> str:

@@ -3,9 +3,10 @@
 import argparse
 import contextlib
 import json
+import shlex
 import signal
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,10 +28,10 @@ from rtdetrv2_pytorch.tools.console import (
 from rtdetrv2_pytorch.tools.training_view import TrainingView
 
 from ..gui.libraries import missing_libraries
-from .app_log import AppError, AppProgress
+from .app_log import AppError, Bar
 from .app_process import STOP_SIGNAL, AppProcess, is_port_free
 from .ecosystem import training_app
-from .importers import import_folder
+from .import_command import import_shown
 from .instance import LocalInstance
 from .selection import (
     Project,
@@ -41,6 +42,7 @@ from .selection import (
     find_project,
     folder_fingerprint,
     note_import,
+    read_project,
 )
 from .store import TEAM_ID, Store, StoreError
 from .train_options import EXPORTS
@@ -50,7 +52,6 @@ from .training import (
     hyperparameters_for,
     model_names,
     pick_model,
-    run_task,
     sample_choices,
 )
 
@@ -60,6 +61,12 @@ _STAGES = {
     "Uploading train artifacts": "Uploading the experiment",
     "Starting Model Benchmark": "Evaluating the best checkpoint",
     "Export: ": "Exporting the best checkpoint",
+}
+_CHOICES = ("model", "epochs", "classes", "split", "name", "update", "speedtest", "export")
+_CHOOSE_INSTEAD = {  # what brings choices of its own, and the options that then do not count
+    "task": ("project", "data", "app_state", *_CHOICES),
+    "gui": ("app_state", *_CHOICES),
+    "app_state": _CHOICES,
 }
 _OF_TRAINING = ("Epochs", "Steps", "Training is in progress")  # the engine's log says more
 
@@ -76,49 +83,91 @@ def run(args: argparse.Namespace, console: Console, log: CommandLog) -> int:
             f"port {args.port} is taken: one app runs at a time; end the other one, or choose "
             "another --port"
         )
+    unused = _unused(args)
+    if unused:
+        print_notice(console, unused)
     with LocalInstance(args.root) as instance:
         store = instance.store
         with LiveLine(console) as line:
             project = _project(args, store, console, line)
             state = None if args.gui else _state(args, project, store, console, line)
+        task_id, app = _start(args, instance, project, state)
+        with app:  # at the end of which goes what the app left behind: TensorBoard
+            log.open(app.log_file)  # one for both processes
+            about = f"as task {task_id}, on project {project.name}"
+            print_headline(console, "Starting the app", about)
+            if args.gui:
+                _show_page(store, task_id, app, console)
+            code = _watch(app, task_id, console)
+        if code == -STOP_SIGNAL:  # while nothing was trained
+            store.set_task_status(task_id, "stopped")
+            print_notice(console, "The app was ended before it had trained anything.")
+            print_path(console, app.log_file)
+            return 1
+        info = conclude(store, task_id, code, app)
+        _show_experiment(store, info, state, app, console)
+        if args.gui:
+            _show_results(instance, console)
+        return 0
 
-        def start(task_id: int, data_dir: Path) -> AppProcess:
-            return AppProcess(
-                server_address=instance.address,
-                token=instance.token,
-                project_id=project.id,
-                data_dir=data_dir,
-                task_id=task_id,
-                app_state=state,
-                port=args.port,
-            )
 
-        task_id, data_dir, app = run_task(
-            store,
-            start,
+def _unused(args: argparse.Namespace) -> str:
+    """Options that were given and do not count, for people."""
+    for way, others in _CHOOSE_INSTEAD.items():
+        given = [_option(name) for name in others if getattr(args, name)]
+        if getattr(args, way) and given:
+            return f"not used beside {_option(way)}: {', '.join(given)}"
+    return ""
+
+
+def _option(name: str) -> str:
+    return f"--{name.replace('_', '-')}"
+
+
+def _start(
+    args: argparse.Namespace,
+    instance: LocalInstance,
+    project: Project,
+    state: Mapping[str, Any] | None,
+) -> tuple[int, AppProcess]:
+    """Make a task, or take one up again, and start its app."""
+    store = instance.store
+    task_id = args.task
+    if task_id is None:
+        task_id = store.create_task(
             app={
                 **{key: training_app()[key] for key in ("id", "name")},
                 "version": "local",
                 "address": f"http://127.0.0.1:{args.port}",
             },
             state={"slyProjectId": project.id, "guiState": state},
-            task_id=args.task,
         )
-        log.open(app.log_file)  # one for both processes
-        print_headline(console, "Starting the app", f"as task {task_id}, on project {project.name}")
-        if args.gui:
-            with LiveLine(console) as line:
-                line.show("waiting for the app")
-                app.wait_until_ready()
-            print_headline(console, "The app's page")
-            print_path(console, app.address)
-            if missing_libraries():
-                print_notice(console, "It is not built yet: `make page` does that, once.")
-        code = _watch(app, data_dir, task_id, console)
-        code = _conclude(store, task_id, code, app, console)
-        if args.gui and code == 0:
-            _show_results(instance, console)
-        return code
+    app = AppProcess(
+        server_address=instance.address,
+        token=instance.token,
+        project_id=project.id,
+        data_dir=store.root / "tasks" / str(task_id),
+        task_id=task_id,
+        app_state=state,
+        port=args.port,
+    )
+    store.set_task_status(task_id, "started")
+    return task_id, app
+
+
+def _show_page(store: Store, task_id: int, app: AppProcess, console: Console) -> None:
+    """Wait until the app's page answers, and say where it is."""
+    try:
+        with LiveLine(console) as line:
+            line.show("waiting for the app")
+            app.wait_until_ready()
+    except BaseException:
+        store.set_task_status(task_id, "stopped")
+        raise
+    print_headline(console, "The app's page")
+    print_path(console, app.address)
+    if missing_libraries():
+        print_notice(console, "It is not built yet: `make page` does that, once.")
 
 
 def _show_results(instance: LocalInstance, console: Console) -> None:
@@ -131,8 +180,7 @@ def _show_results(instance: LocalInstance, console: Console) -> None:
 
 def _project(args: argparse.Namespace, store: Store, console: Console, line: LiveLine) -> Project:
     if args.task is not None:
-        state = store.tasks.info(args.task)["meta"]["params"]["state"]
-        return find_project(store, str(state["slyProjectId"]))
+        return read_project(store, _started_with(store, args.task)["slyProjectId"])
     if args.project is not None:
         return find_project(store, args.project)
     folder = args.data
@@ -143,37 +191,43 @@ def _project(args: argparse.Namespace, store: Store, console: Console, line: Liv
     fingerprint = folder_fingerprint(folder)
     known = find_import(store, fingerprint)
     if known is not None:
-        project = find_project(store, str(known))
+        project = read_project(store, known)
         print_headline(console, "Using project", f"{project.name}: {folder} has not changed")
         return project
-    name = store.free_project_name(folder.resolve().name)
-    print_headline(console, "Importing", str(folder))
-    line.show("reading annotations")
-    report = import_folder(
-        store,
-        folder,
-        name=name,
-        on_progress=lambda done, total: line.show("importing images", done, total),
-    )
-    note_import(store, report.project_id, fingerprint)
-    for said in report.lines():
-        print_detail(console, said)
-    return find_project(store, str(report.project_id))
+    project_id = import_shown(store, folder, console, line)
+    note_import(store, project_id, fingerprint)
+    return read_project(store, project_id)
+
+
+def _started_with(store: Store, task_id: int) -> dict[str, Any]:
+    """What a training was started with.
+
+    Raises:
+        ConfigError: if the task is no training.
+        NotFoundError: if there is no such task.
+    """
+    state: dict[str, Any] = store.tasks.info(task_id)["meta"]["params"]["state"]
+    if "slyProjectId" not in state:
+        raise ConfigError(
+            f"--task {task_id}: is no training that can go on; see the instance's page"
+        )
+    return state
 
 
 def _state(
     args: argparse.Namespace, project: Project, store: Store, console: Console, line: LiveLine
 ) -> dict[str, Any] | None:
-    if args.task is not None:  # what it was started with; an interrupted run knows better
-        stored: dict[str, Any] | None = store.tasks.info(args.task)["meta"]["params"]["state"][
-            "guiState"
-        ]
-        return stored
+    if args.task is not None:  # an interrupted run knows better
+        return _started_with(store, args.task)["guiState"]
     if args.app_state is not None:
         try:
-            state: dict[str, Any] = json.loads(args.app_state.read_text(encoding="utf-8"))
+            state = json.loads(args.app_state.read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
             raise ConfigError(f"{args.app_state}: cannot be read ({error})") from error
+        if not isinstance(state, dict):
+            raise ConfigError(
+                f"{args.app_state}: holds no settings; give the app_state.json of an experiment"
+            )
         return {**state, "start_training": True}
     classes = choose_classes(project, args.classes)
     split, num_train, num_val = choose_split(project, args.split)
@@ -203,26 +257,26 @@ def _state(
 
 
 class _Stages:
-    """Turns what the app says of its progress into headlines and the live line."""
+    """Turns the app's bars into headlines and the live line."""
 
     def __init__(self, console: Console, line: LiveLine) -> None:
         self._console = console
         self._line = line
         self._begun: set[str] = set()
 
-    def show(self, progress: AppProgress) -> None:
+    def show(self, bar: Bar) -> None:
         """Show what the app does."""
-        what = progress.what
+        what = bar.what
         if what.startswith(_OF_TRAINING):
             return
         headline = next((h for name, h in _STAGES.items() if what.startswith(name)), None)
         if headline is not None and headline not in self._begun:
             self._begun.add(headline)
             print_headline(self._console, headline)
-        self._line.show(what, progress.done, progress.total, in_bytes=progress.in_bytes)
+        self._line.show(what, bar.done, bar.total, in_bytes=bar.in_bytes)
 
 
-def _watch(app: AppProcess, data_dir: Path, task_id: int, console: Console) -> int:
+def _watch(app: AppProcess, task_id: int, console: Console) -> int:
     """Show the training until its process ends; Ctrl-C asks it to end, as the platform would.
 
     So do a signal to end and a closed terminal: the app would go on without its instance.
@@ -235,29 +289,35 @@ def _watch(app: AppProcess, data_dir: Path, task_id: int, console: Console) -> i
         with LiveLine(console) as line:
             line.show("waiting for the app")
             stages, view = _Stages(console, line), TrainingView(console, line)
-            for moment in follow(app, data_dir, task_id):
-                for progress in moment.progress:
-                    stages.show(progress)
-                for event in moment.events:
+            for bars, events in follow(app, task_id):
+                for bar in bars:
+                    stages.show(bar)
+                for event in events:
                     view.show(event)
         return app.wait()
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-        app.kill()  # what it left behind: TensorBoard
 
 
-def _conclude(store: Store, task_id: int, code: int, app: AppProcess, console: Console) -> int:
-    if code == -STOP_SIGNAL:  # while nothing was trained
-        store.set_task_status(task_id, "stopped")
-        print_notice(console, "The app was ended before it had trained anything.")
-        print_path(console, app.log_file)
-        return 1
+def conclude(store: Store, task_id: int, code: int, app: AppProcess) -> dict[str, Any]:
+    """Note how a training ended; returns its `experiment_info.json`.
+
+    Args:
+        store: of the instance.
+        task_id: of the training.
+        code: exit code of the app's process.
+        app: that has ended.
+
+    Raises:
+        AppError: if there is no complete experiment.
+    """
     if code != 0:
         error = app.app_log.failure(code)
         store.set_task_status(task_id, "error", error=str(error))
         if error.name != ConfigError.__name__:  # it would say the same again
-            error.go_on = f"python -m supervisely_integration.local train --task {task_id}"
+            options = shlex.join(["--task", str(task_id), "--root", str(store.root)])
+            error.go_on = f"python -m supervisely_integration.local train {options}"
         raise error
     try:
         info = find_experiment(store, task_id)
@@ -265,33 +325,37 @@ def _conclude(store: Store, task_id: int, code: int, app: AppProcess, console: C
         store.set_task_status(task_id, "stopped")
         raise AppError(f"no experiment: {error}", app.log_file) from error
     store.set_task_status(task_id, "finished")
-    folder = info["artifacts_dir"].rstrip("/")
+    return info
+
+
+def _show_experiment(
+    store: Store,
+    info: Mapping[str, Any],
+    state: Mapping[str, Any] | None,
+    app: AppProcess,
+    console: Console,
+) -> None:
+    """Say how good it is, what of it is missing, and where it is."""
     evaluation = _evaluation(info)
     if evaluation:
         print_detail(console, evaluation)
-    exports = [info["export"][name] for name in EXPORTS.values() if name in info["export"]]
-    for line in _missing(_asked(store, task_id), info, app.app_log.shortcomings()):
+    options = (state or {}).get("options", {})
+    for line in _missing(options, info, app.app_log.shortcomings()):
         print_notice(console, line)
+    folder = info["artifacts_dir"].rstrip("/")
     print_headline(console, "In Team Files", "of the instance")
     print_path(console, f"{folder}/")
     if store.files.entries(TEAM_ID, f"{folder}/{REPORT}"):
         print_path(console, f"{folder}/{REPORT}")
-    for path in exports:
-        print_path(console, f"{folder}/{path}")
+    for name in EXPORTS.values():
+        if name in info["export"]:
+            print_path(console, f"{folder}/{info['export'][name]}")
     print_headline(console, "The log")
     print_path(console, app.log_file)
-    return 0
-
-
-def _asked(store: Store, task_id: int) -> dict[str, Any]:
-    """The options that the task was started with."""
-    state = store.tasks.info(task_id)["meta"]["params"]["state"]["guiState"] or {}
-    options: dict[str, Any] = state.get("options", {})
-    return options
 
 
 def _missing(
-    options: dict[str, Any], info: dict[str, Any], shortcomings: Sequence[str]
+    options: Mapping[str, Any], info: Mapping[str, Any], shortcomings: Sequence[str]
 ) -> list[str]:
     """What was asked for and is not there, and why, in the app's words."""
     missing = [
@@ -308,7 +372,7 @@ def _missing(
     return lines
 
 
-def _evaluation(info: dict[str, Any]) -> str:
+def _evaluation(info: Mapping[str, Any]) -> str:
     """What the evaluation report says."""
     metrics = info["evaluation_metrics"]
     if not metrics:

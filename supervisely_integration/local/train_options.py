@@ -6,7 +6,6 @@ from pathlib import Path
 from rtdetrv2_pytorch.tools.options import add_update_option
 
 EXPORTS = {"onnx": "ONNXRuntime", "tensorrt": "TensorRT"}  # as typed -> as the SDK has it
-_APP_PORT = 8000
 
 
 def add_train_arguments(parser: argparse.ArgumentParser) -> None:
@@ -19,7 +18,7 @@ def add_train_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--epochs", type=int)
     parser.add_argument("--classes", help="names, separated by commas; default: all")
     parser.add_argument("--split", help="random:80 | datasets:a,b:c | tags:a:b, train first")
-    parser.add_argument("--name", help="of the experiment")
+    parser.add_argument("--name", type=_experiment_name, help="of the experiment")
     add_update_option(parser, of="a hyperparameter")
     parser.add_argument(
         "--benchmark",
@@ -40,4 +39,11 @@ def add_train_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--task", type=int, help="go on with this interrupted task")
     parser.add_argument("--gui", action="store_true", help="serve the app's page, and wait")
-    parser.add_argument("--port", type=int, default=_APP_PORT, help="of the app")
+    parser.add_argument("--port", type=int, default=8000, help="of the app (default: %(default)s)")
+
+
+def _experiment_name(text: str) -> str:
+    """As the SDK has it, which says so only when the app trains."""
+    if not text or any(each in text for each in "/\\"):
+        raise argparse.ArgumentTypeError(f"{text!r}: give a name without / and \\")
+    return text

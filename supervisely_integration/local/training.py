@@ -3,8 +3,7 @@
 import json
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +19,7 @@ from rtdetrv2_pytorch.tools import recipe
 
 from ..paths import HYPERPARAMETERS, MODELS
 from ..train.run_config import check_hyperparameters, find_base_config
-from .app_log import AppProgress
+from .app_log import Bar, GrowingFile
 from .app_process import AppProcess
 from .selection import Project
 from .store import TEAM_ID, Store
@@ -144,40 +143,19 @@ def _time_a_step(values: Mapping[str, Any]) -> float:
     return step_s
 
 
-@dataclass(frozen=True)
-class Moment:
-    """What is new in a running training at one moment."""
+def follow(app: AppProcess, task_id: int) -> Iterator[tuple[list[Bar], list[dict[str, Any]]]]:
+    """Watch a training until its process has ended.
 
-    progress: list[AppProgress]  # what the app is doing
-    events: list[dict[str, Any]]  # new lines of the engine's log.jsonl
-
-
-def follow(app: AppProcess, data_dir: Path, task_id: int) -> Iterator[Moment]:
-    """Watch a training until its process ends."""
-    log = _JsonLines(data_dir / "runs" / str(task_id) / "output" / "log.jsonl")
-    while app.process.poll() is None:
-        yield Moment(list(app.app_log.progress()), log.read())
-        time.sleep(_POLL_S)
-
-
-class _JsonLines:
-    """The new whole lines of a file that grows."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._offset = 0
-
-    def read(self) -> list[dict[str, Any]]:
-        try:
-            with self._path.open("rb") as file:
-                file.seek(self._offset)
-                whole, _, rest = file.read().rpartition(b"\n")
-        except FileNotFoundError:
-            return []
-        if not whole:
-            return []
-        self._offset += len(whole) + 1
-        return [json.loads(line) for line in whole.splitlines()]
+    Yields:
+        What is new: bars of the app, and lines of the engine's log.jsonl.
+    """
+    log = GrowingFile(app.data_dir / "runs" / str(task_id) / "output" / "log.jsonl")
+    has_ended = False
+    while not has_ended:
+        has_ended = app.process.poll() is not None  # first: its last words are read, too
+        yield list(app.app_log.new_bars()), [json.loads(line) for line in log.new_lines()]
+        if not has_ended:
+            time.sleep(_POLL_S)
 
 
 def find_experiment(store: Store, task_id: int) -> dict[str, Any]:
@@ -203,28 +181,3 @@ def find_experiment(store: Store, task_id: int) -> dict[str, Any]:
     if missing:
         raise FileNotFoundError(f"{folder}: the experiment lacks {', '.join(missing)}")
     return info
-
-
-def run_task(
-    store: Store,
-    start: Callable[[int, Path], AppProcess],
-    *,
-    app: Mapping[str, Any],
-    state: Mapping[str, Any],
-    task_id: int | None = None,
-) -> tuple[int, Path, AppProcess]:
-    """Make a task, or take one up again, and start its process.
-
-    Args:
-        store: of the instance.
-        start: makes the process, of a task id and its folder.
-        app: that runs.
-        state: what it is started with.
-        task_id: of an earlier launch that is to go on.
-    """
-    if task_id is None:
-        task_id = store.create_task(app=app, state=state)
-    data_dir = store.root / "tasks" / str(task_id)
-    process = start(task_id, data_dir)
-    store.set_task_status(task_id, "started")
-    return task_id, data_dir, process

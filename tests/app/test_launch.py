@@ -11,9 +11,9 @@ from pathlib import Path
 import httpx
 import pytest
 
-from supervisely_integration.local.app_process import free_port
 from supervisely_integration.paths import ROOT
 from tests.app.running import make_project
+from tests.ranks import free_port
 
 LAUNCH = {
     c["name"]: c for c in json.loads((ROOT / ".vscode/launch.json").read_text())["configurations"]

@@ -22,12 +22,12 @@ from rtdetrv2_pytorch.src.data.images import read_rgb
 from rtdetrv2_pytorch.src.deploy.predictor import Predictor
 from rtdetrv2_pytorch.src.deploy.runtimes import open_runtime
 from rtdetrv2_pytorch.src.solver import DetSolver
-from supervisely_integration.local.app_process import free_port
 from supervisely_integration.local.store import TEAM_ID
 from supervisely_integration.paths import ROOT, SERVE
 from supervisely_integration.serve.rtdetrv2 import to_predictions, whole_pixels
 from supervisely_integration.serve.sdk_patches import ImageCache
 from tests.app.running import RunningApp, make_project
+from tests.ranks import free_port
 from tests.tiny import tiny_config
 
 ARTIFACTS = "/experiments/1_digits/7_RT-DETRv2"

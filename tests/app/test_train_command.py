@@ -6,14 +6,17 @@ import socket
 import subprocess
 import sys
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 
 from rtdetrv2_pytorch.src.core.yaml_files import merge
 from rtdetrv2_pytorch.src.data.digits import make_digits_dataset
 from rtdetrv2_pytorch.src.misc.errors import ConfigError, DatasetError
+from rtdetrv2_pytorch.tools.console import INTERRUPTED
 from supervisely_integration.local import cli
-from supervisely_integration.local.app_process import free_port
+from supervisely_integration.local.app_log import AppError, AppLog, Bar
+from supervisely_integration.local.app_process import AppProcess
 from supervisely_integration.local.selection import (
     Project,
     app_state,
@@ -23,16 +26,20 @@ from supervisely_integration.local.selection import (
     find_project,
     folder_fingerprint,
     note_import,
+    read_project,
 )
 from supervisely_integration.local.store import Store
+from supervisely_integration.local.train_command import conclude
 from supervisely_integration.local.training import (
     find_experiment,
+    follow,
     hyperparameters_for,
     sample_choices,
 )
 from supervisely_integration.paths import ROOT
 from supervisely_integration.train.run_config import check_hyperparameters, find_base_config
 from tests.app.running import MODEL, TINY, make_project, state_of
+from tests.ranks import free_port
 from tests.terminal import in_terminal, noise
 
 SMALL = {key: value for key, value in TINY.items() if key[0].isupper()}
@@ -61,11 +68,22 @@ def test_a_project_is_found_by_name_and_by_id(tmp_path):
         find_project(store, "cats")
 
 
+def test_a_project_may_be_called_by_a_number(tmp_path):
+    store = Store(tmp_path / "root")
+    first, second = store.create_project("2"), store.create_project("digits")
+    assert (first, second) == (1, 2)
+    assert find_project(store, "2").id == 1
+    assert find_project(store, "1").id == 1
+    assert (read_project(store, 2).id, read_project(store, 2).name) == (2, "digits")
+
+
 def test_classes_are_all_or_those_that_are_named():
     assert choose_classes(PROJECT, None) == ["cat", "dog", "owl"]
     assert choose_classes(PROJECT, "owl, cat") == ["owl", "cat"]
     with pytest.raises(ConfigError, match=r"no class \['cow'\]; it has cat, dog, owl"):
         choose_classes(PROJECT, "cow,cat")
+    with pytest.raises(ConfigError, match=r"no class \[', '\]; it has cat, dog, owl"):
+        choose_classes(PROJECT, ", ")
 
 
 def test_splits():
@@ -139,18 +157,6 @@ def test_a_folder_is_imported_once_and_again_when_it_has_changed(tmp_path):
 ENVIRONMENT = {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
 
 
-def local(*arguments, cwd, root):
-    return subprocess.run(
-        command_of(*arguments, root=root),
-        cwd=cwd,
-        env={**os.environ, **ENVIRONMENT},
-        capture_output=True,
-        text=True,
-        timeout=400,
-        check=False,
-    )
-
-
 def command_of(*arguments, root):
     return [
         *(sys.executable, "-m", "supervisely_integration.local", "train"),
@@ -212,6 +218,7 @@ def test_a_training_from_the_terminal(tmp_path):
             "hyperparameters: unknown key 'optimizr'; did you mean 'optimizer'?",
         ),
         (("-u", "eval_spatial_size=64"), "hyperparameters: eval_spatial_size = 64: give [height"),
+        (("--model", "RT-DETRv2-XXL"), "--model 'RT-DETRv2-XXL': unknown; there are RT-DETRv2-S"),
         (("--classes", "cat"), "--classes 'cat': the project has no class ['cat']; it has 0, 1,"),
     ],
 )
@@ -226,6 +233,21 @@ def test_a_wrong_choice_is_told_before_anything_is_done(tmp_path, capsys, option
     assert not (root / "tasks").exists()
 
 
+@pytest.mark.parametrize(
+    ("text", "problem"), [("{", "cannot be read"), ("[1]", "holds no settings"), (None, "No such")]
+)
+def test_settings_that_are_none_are_refused(tmp_path, capsys, text, problem):
+    root, state = tmp_path / "instance", tmp_path / "state.json"
+    Store(root).create_project("digits")
+    if text is not None:
+        state.write_text(text)
+    options = ["--project", "digits", "--app-state", str(state), "--port", str(free_port())]
+    assert cli.main(["train", "--root", str(root), *options]) == 1
+    shown = " ".join(capsys.readouterr().err.split())
+    assert shown.startswith(f"ConfigError: {state}: ")
+    assert problem in shown
+
+
 def test_a_failed_training_says_why_and_is_no_success(tmp_path):
     root = tmp_path / "instance"
     make_project(Store(root), tmp_path / "digits", name="digits")
@@ -233,7 +255,15 @@ def test_a_failed_training_says_why_and_is_no_success(tmp_path):
     split = {"method": "random", "split": "train", "percent": 60}
     state.write_text(json.dumps(state_of(split, hyperparameters={"optimizr": 1})))
     arguments = ("--project", "digits", "--app-state", state, "--port", free_port())
-    done = local(*arguments, cwd=tmp_path, root=root)
+    done = subprocess.run(
+        command_of(*arguments, root=root),
+        cwd=tmp_path,
+        env={**os.environ, **ENVIRONMENT},
+        capture_output=True,
+        text=True,
+        timeout=400,
+        check=False,
+    )
     log = root / "tasks" / "1" / "app.log"
     sentence = "hyperparameters: unknown key 'optimizr'; did you mean 'optimizer'?"
     assert done.returncode == 1
@@ -273,20 +303,71 @@ def test_the_sample_is_trained_on_with_operations_of_its_own(tmp_path):
     check_hyperparameters(values, find_base_config("rtdetrv2_r18vd_120e_coco.yml"))
 
 
-def test_one_app_at_a_time(tmp_path):
+def test_the_last_words_of_an_app_are_read_after_its_end(tmp_path):
+    app_log, run = tmp_path / "app.log", tmp_path / "runs" / "1" / "output"
+    event = {"event_type": "EventType.PROGRESS", "subtask": "Saving", "current": 1, "total": 2}
+    app_log.write_text(json.dumps({"message": "progress", **event}) + "\n")
+    run.mkdir(parents=True)
+    (run / "log.jsonl").write_text('{"event": "end"}\n')
+    process = subprocess.Popen(["true"])
+    process.wait()
+    app = SimpleNamespace(process=process, app_log=AppLog(app_log), data_dir=tmp_path)
+    assert list(follow(app, 1)) == [([Bar("Saving", 1, 2, in_bytes=False)], [{"event": "end"}])]
+
+
+def test_an_interrupt_before_the_page_answers_leaves_no_app_behind(tmp_path, monkeypatch):
+    waited_for = []
+
+    def interrupt(app):
+        waited_for.append(app)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(AppProcess, "wait_until_ready", interrupt)
+    store = Store(tmp_path / "instance")
+    store.create_project("digits")
+    options = ["--gui", "--project", "digits", "--port", str(free_port())]
+    assert cli.main(["train", "--root", str(store.root), *options]) == INTERRUPTED
+    (app,) = waited_for
+    assert app.process.poll() is not None
+    assert store.tasks.info(1)["status"] == "stopped"
+
+
+def test_what_was_killed_goes_on_in_its_instance(tmp_path):
+    store = Store(tmp_path / "my instance")
+    task_id = store.create_task(app={"id": 1, "name": "Train RT-DETRv2", "version": "local"})
+    (tmp_path / "app.log").write_text("")
+    app = SimpleNamespace(app_log=AppLog(tmp_path / "app.log"))
+    with pytest.raises(AppError, match="ended by signal 9") as caught:
+        conclude(store, task_id, -9, app)
+    options = f"train --task {task_id} --root '{tmp_path / 'my instance'}'"
+    assert caught.value.go_on.endswith(options)
+    assert store.tasks.info(task_id)["status"] == "error"
+
+
+def test_one_app_at_a_time(tmp_path, capsys):
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         port = taken.getsockname()[1]
-        done = local("--sample", "--port", port, cwd=tmp_path, root=tmp_path / "instance")
-    assert done.returncode == 1
-    assert f"port {port} is taken: one app runs at a time" in done.stderr
+        options = ["--sample", "--port", str(port), "--root", str(tmp_path / "instance")]
+        assert cli.main(["train", *options]) == 1
+    assert f"port {port} is taken: one app runs at a time" in capsys.readouterr().err
 
 
-def test_an_unknown_model_is_refused_with_those_that_there_are(tmp_path):
+def test_a_task_that_is_no_training_cannot_go_on(tmp_path, capsys):
     root = tmp_path / "instance"
-    make_project(Store(root), tmp_path / "digits", name="digits")
-    arguments = ("--project", "digits", "--model", "RT-DETRv2-XXL", "--port", free_port())
-    done = local(*arguments, cwd=tmp_path, root=root)
-    assert done.returncode == 1
-    assert "'RT-DETRv2-XXL': unknown; there are RT-DETRv2-S" in done.stderr
+    task_id = Store(root).create_task(app={"id": 2, "name": "Serve RT-DETRv2", "version": "local"})
+    arguments = (
+        "--task",
+        str(task_id),
+        "--epochs",
+        "3",
+        "-u",
+        "seed=1",
+        "--port",
+        str(free_port()),
+    )
+    assert cli.main(["train", "--root", str(root), *arguments]) == 1
+    shown = capsys.readouterr()
+    assert f"--task {task_id}: is no training that can go on" in shown.err
+    assert shown.out == "not used beside --task: --epochs, --update\n"

@@ -136,6 +136,6 @@ def test_boxes_come_back_from_every_format(format):
         given_objects = sum(len(objects) for _, objects in project.values())
         assert source.ledger.given_images == len(project)
         assert source.ledger.given_objects == given_objects
-        assert source.skipped == []
+        assert source.ledger.skips == []
 
     check()

@@ -96,7 +96,7 @@ def test_lists_of_images_do_not_lead_out(yolo, outside, line):
     (yolo / "data.yaml").write_text("names: [cat]\ntrain: train.txt\n")
     source = read(yolo)
     assert [item.name for item in source.items] == ["a.png"]
-    assert [skip.reason for skip in source.skipped] == ["image outside of the folder"]
+    assert [skip.reason for skip in source.ledger.skips] == ["image outside of the folder"]
 
 
 def test_a_voc_list_does_not_lead_out(tmp_path, outside):
@@ -107,7 +107,7 @@ def test_a_voc_list_does_not_lead_out(tmp_path, outside):
     (folder / "train.txt").write_text("\n".join(lines))
     source = read(folder, "voc")
     assert [item.name for item in source.items] == ["a.png"]
-    assert {skip.reason for skip in source.skipped} == {"path outside of the folder"}
+    assert {skip.reason for skip in source.ledger.skips} == {"path outside of the folder"}
 
 
 def test_entities_of_xml_do_not_explode_and_read_no_files(tmp_path, outside):
@@ -126,7 +126,9 @@ def test_entities_of_xml_do_not_explode_and_read_no_files(tmp_path, outside):
     with at_most(200 * MB):  # the parser gives up at 8 MB of text; all of it would be 200 GB
         source = read(folder, "voc")
         assert list(source.items) == []
-    assert [skip.reason for skip in source.skipped] == ["annotation file that cannot be read"] * 3
+    assert [skip.reason for skip in source.ledger.skips] == [
+        "annotation file that cannot be read"
+    ] * 3
 
 
 def test_an_image_bomb_is_skipped(yolo, monkeypatch):
@@ -135,7 +137,9 @@ def test_an_image_bomb_is_skipped(yolo, monkeypatch):
     with at_most(64 * MB):
         source = read(yolo)
         assert [item.name for item in source.items] == ["a.png"]
-    assert [skip.reason for skip in source.skipped] == ["image is too large to be decoded safely"]
+    assert [skip.reason for skip in source.ledger.skips] == [
+        "image is too large to be decoded safely"
+    ]
 
 
 def test_yaml_of_a_data_set_does_not_explode(yolo):

@@ -1,18 +1,7 @@
 """Makes projects of folders in Supervisely, COCO, YOLO or Pascal VOC format."""
 
 from .formats import detect_format, read
-from .into_store import DatasetCount, ImportReport, import_folder
-from .source import FormatName, ImportItem, ImportSource, Ledger, Skip
+from .into_store import import_folder
+from .source import FormatName
 
-__all__ = [
-    "DatasetCount",
-    "FormatName",
-    "ImportItem",
-    "ImportReport",
-    "ImportSource",
-    "Ledger",
-    "Skip",
-    "detect_format",
-    "import_folder",
-    "read",
-]
+__all__ = ["FormatName", "detect_format", "import_folder", "read"]

@@ -13,12 +13,13 @@ from rtdetrv2_pytorch.src.misc.errors import DatasetError
 
 from .pictures import Picture, Point, clip_box, read_picture
 from .source import (
-    IMAGE_SUFFIXES,
     RECTANGLE,
     ImportItem,
     ImportSource,
     Ledger,
     UniqueNames,
+    declared_size,
+    is_image,
     list_files,
     make_annotation,
     make_meta,
@@ -76,7 +77,7 @@ def read(folder: Path) -> ImportSource:
     titles = dict.fromkeys(title for file in files for title in file.title_of.values())
     meta = make_meta(dict.fromkeys(titles, RECTANGLE))
     items = _items(folder, files, ledger)
-    return ImportSource(folder, "coco", meta, items, sum(f.num_images for f in files), ledger)
+    return ImportSource("coco", meta, items, sum(f.num_images for f in files), ledger)
 
 
 # Annotation files
@@ -114,28 +115,26 @@ def _files(folder: Path, ledger: Ledger) -> Iterator[_File]:
         what = path.relative_to(folder).as_posix()
         try:
             content = read_coco_json(path)
-            valid = [c for c in content["categories"] if _is_category(c)]
-            for category in content["categories"]:
-                if not _is_category(category):
-                    ledger.note(f"{what}: {str(category)[:80]}", "category without id or name")
-            used = {
-                normalise_id(a.get("category_id"))
-                for a in content["annotations"]
-                if isinstance(a, dict)
-            }
-            table = CategoryTable.from_coco(valid, used, source=what)
+            table = _categories(content, what, ledger)
         except DatasetError as error:
-            ledger.note(what, f"annotation file that cannot be used: {_without_path(error, path)}")
-            continue
-        except RecursionError:
-            ledger.note(what, "annotation file that cannot be used: nested too deeply")
+            reason = str(error).removeprefix(f"{path}: ")
+            ledger.note(what, f"annotation file that cannot be used: {reason}")
             continue
         title_of = dict(zip(table.ids, table.names, strict=True))
         yield _File(path, dataset, title_of, len(content["images"]))
 
 
-def _without_path(error: DatasetError, path: Path) -> str:
-    return str(error).removeprefix(f"{path}: ")
+def _categories(content: Mapping[str, Any], what: str, ledger: Ledger) -> CategoryTable:
+    valid = []
+    for category in content["categories"]:
+        if _is_category(category):
+            valid.append(category)
+        else:
+            ledger.note(f"{what}: {str(category)[:80]}", "category without id or name")
+    used = {
+        normalise_id(a.get("category_id")) for a in content["annotations"] if isinstance(a, dict)
+    }
+    return CategoryTable.from_coco(valid, used, source=what)
 
 
 def _is_category(entry: Any) -> bool:
@@ -170,7 +169,7 @@ class _ImageFolder:
     def __init__(self, folder: Path) -> None:
         self._by_name: dict[str, list[PurePosixPath]] = {}
         for path in list_files(folder):
-            if path.suffix.lower() in IMAGE_SUFFIXES:
+            if is_image(path):
                 relative = PurePosixPath(path.relative_to(folder).as_posix())
                 self._by_name.setdefault(path.name, []).append(relative)
         self._folder = folder
@@ -238,7 +237,7 @@ def _images(content: Mapping[str, Any], file: _File, ledger: Ledger) -> list[_Im
         elif normalise_id(entry["id"]) in images:
             ledger.skip_image(f"{file.dataset}: {name}", "image whose id another image has")
         else:
-            images[normalise_id(entry["id"])] = _Image(name, _declared_size(entry))
+            images[normalise_id(entry["id"])] = _Image(name, declared_size(entry))
     for entry in content["annotations"]:
         ledger.given_objects += 1
         if not isinstance(entry, dict):
@@ -251,13 +250,6 @@ def _images(content: Mapping[str, Any], file: _File, ledger: Ledger) -> list[_Im
         else:
             image.objects.append(entry)
     return list(images.values())
-
-
-def _declared_size(entry: Mapping[str, Any]) -> tuple[int, int] | None:
-    width, height = entry.get("width"), entry.get("height")
-    if isinstance(width, int) and isinstance(height, int) and width > 0 and height > 0:
-        return width, height
-    return None
 
 
 # Objects

@@ -2,8 +2,9 @@
 
 import os
 import stat
+from collections.abc import Mapping
 from pathlib import Path
-from typing import get_args
+from types import ModuleType
 
 from rtdetrv2_pytorch.src.misc.errors import DatasetError
 
@@ -11,13 +12,12 @@ from . import coco_format, supervisely_format, voc_format, yolo_format
 from .source import FormatName, ImportSource
 
 # The most telling sign first: a folder of many things is what its most explicit file says.
-_FORMATS = {
+_FORMATS: Mapping[FormatName, ModuleType] = {
     "supervisely": supervisely_format,
+    "coco": coco_format,
     "yolo": yolo_format,
     "voc": voc_format,
-    "coco": coco_format,
 }
-_NAMES: tuple[FormatName, ...] = get_args(FormatName)
 
 
 def detect_format(folder: Path) -> FormatName:
@@ -29,10 +29,11 @@ def detect_format(folder: Path) -> FormatName:
     Raises:
         DatasetError: if it is none of the four; the message says what was looked for.
     """
-    for name in _NAMES:
-        if _FORMATS[name].recognise(_unwrapped(_existing(folder))):
+    root = _unwrapped(_existing(folder))
+    for name, reader in _FORMATS.items():
+        if reader.recognise(root):
             return name
-    looked_for = "; ".join(f"{name}: {_FORMATS[name].LOOKED_FOR}" for name in _NAMES)
+    looked_for = "; ".join(f"{name}: {reader.LOOKED_FOR}" for name, reader in _FORMATS.items())
     raise DatasetError(f"{folder}: no data set recognised; looked for {looked_for}")
 
 
@@ -46,11 +47,8 @@ def read(folder: Path, format: FormatName | None = None) -> ImportSource:
     Raises:
         DatasetError: if nothing of it can be read, or it holds links that lead out of it.
     """
-    chosen = format or detect_format(folder)
-    if chosen not in _FORMATS:
-        raise DatasetError(f"format {chosen!r} is unknown; choose one of {', '.join(_NAMES)}")
     _refuse_ways_out(_existing(folder))
-    return _FORMATS[chosen].read(_unwrapped(folder))
+    return _FORMATS[format or detect_format(folder)].read(_unwrapped(folder))
 
 
 def _refuse_ways_out(folder: Path) -> None:

@@ -4,7 +4,6 @@ On disk coordinates are those of pixels. The SDK moves them to edges and centres
 project; this does the same, object by object, and says which objects cannot be used.
 """
 
-import copy
 import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -16,34 +15,33 @@ from .pictures import Picture, clip_box
 from .source import RECTANGLE
 
 JsonObject = dict[str, Any]
+Figure = Mapping[str, Any]
 
 _CENTRE = 0.5  # of a pixel
-_OF_POINTS = ("polygon", "line", "point")
 _FEWEST_POINTS = {"polygon": 3, "line": 2, "point": 1}
-_DAMAGED = "damaged geometry"
 
 
-def to_stored(figure: Mapping[str, Any], shape: str, picture: Picture, *, is_turned: bool) -> Any:
-    """The geometry fields of an object as the platform stores them.
+def to_stored(figure: Figure, picture: Picture, *, is_turned: bool) -> JsonObject:
+    """An object as the platform stores it.
 
     Args:
-        figure: object of an annotation file.
-        shape: its geometry type.
+        figure: object of an annotation file, with its `geometryType`.
         picture: the image it is on.
         is_turned: it was drawn on the image before its EXIF rotation.
 
     Raises:
         DatasetError: if the object cannot be used; the message is the reason.
     """
-    convert = _CONVERTERS.get(shape)
-    if is_turned and shape not in (RECTANGLE, *_OF_POINTS):
+    shape = figure["geometryType"]
+    if is_turned and shape not in (RECTANGLE, *_FEWEST_POINTS):
         raise DatasetError(f"{shape} drawn before the EXIF rotation of its image")
+    convert = _CONVERTERS.get(shape)
+    if convert is None:  # three-dimensional and other rare ones: as they are
+        return dict(figure)
     try:
-        if convert is None:
-            return copy.deepcopy(dict(figure))  # three-dimensional and other rare ones: as they are
-        return convert(copy.deepcopy(dict(figure)), picture, is_turned)
+        return {**figure, **convert(figure, picture, is_turned)}
     except (LookupError, TypeError, ValueError, AttributeError, OverflowError) as error:
-        raise DatasetError(_DAMAGED) from error
+        raise DatasetError("damaged geometry") from error
 
 
 def _numbers(points: Any) -> list[tuple[float, float]]:
@@ -56,7 +54,10 @@ def _numbers(points: Any) -> list[tuple[float, float]]:
     return pairs
 
 
-def _rectangle(figure: JsonObject, picture: Picture, is_turned: bool) -> JsonObject:
+# Each of these gives the fields that change.
+
+
+def _rectangle(figure: Figure, picture: Picture, is_turned: bool) -> JsonObject:
     (x1, y1), (x2, y2) = _numbers(figure["points"]["exterior"])
     corners: Sequence[tuple[float, float]] = [
         (min(x1, x2), min(y1, y2)),
@@ -64,16 +65,15 @@ def _rectangle(figure: JsonObject, picture: Picture, is_turned: bool) -> JsonObj
     ]
     corners = picture.turn(corners) if is_turned else corners
     box = clip_box(corners, picture.size_wh)
-    figure["points"] = {"exterior": [list(corner) for corner in box], "interior": []}
-    return figure
+    return {"points": {"exterior": [list(corner) for corner in box], "interior": []}}
 
 
-def _points(figure: JsonObject, picture: Picture, is_turned: bool) -> JsonObject:
-    shape = figure.get("geometryType") or figure.get("shape") or ""
-    figure["points"] = _rings(figure["points"], picture, is_turned)
-    if len(figure["points"]["exterior"]) < _FEWEST_POINTS.get(shape, 1):
+def _points(figure: Figure, picture: Picture, is_turned: bool) -> JsonObject:
+    shape = figure["geometryType"]
+    points = _rings(figure["points"], picture, is_turned)
+    if len(points["exterior"]) < _FEWEST_POINTS[shape]:
         raise DatasetError(f"{shape} with too few corners")
-    return figure
+    return {"points": points}
 
 
 def _rings(part: Mapping[str, Any], picture: Picture, is_turned: bool) -> JsonObject:
@@ -89,41 +89,39 @@ def _rings(part: Mapping[str, Any], picture: Picture, is_turned: bool) -> JsonOb
     return {**part, "exterior": exterior, "interior": [ring(p) for p in part.get("interior") or ()]}
 
 
-def _multipolygon(figure: JsonObject, picture: Picture, is_turned: bool) -> JsonObject:
-    figure["parts"] = [_rings(part, picture, is_turned) for part in figure["parts"]]
-    if not figure["parts"]:
+def _multipolygon(figure: Figure, picture: Picture, is_turned: bool) -> JsonObject:
+    parts = [_rings(part, picture, is_turned) for part in figure["parts"]]
+    if not parts:
         raise ValueError("no parts")
-    return figure
+    return {"parts": parts}
 
 
-def _mask(figure: JsonObject, picture: Picture, is_turned: bool) -> JsonObject:
-    mask = figure["bitmap"]
+def _mask(figure: Figure, picture: Picture, is_turned: bool) -> JsonObject:
     check_mask(figure, picture.size_wh)
-    ((x, y),) = _numbers([mask["origin"]])
+    ((x, y),) = _numbers([figure["bitmap"]["origin"]])
     width, height = picture.size_wh
     if x >= width or y >= height:
         raise DatasetError("object outside of its image")
-    mask["origin"] = [math.floor(x), math.floor(y)]
-    return figure
+    return {"bitmap": {**figure["bitmap"], "origin": [math.floor(x), math.floor(y)]}}
 
 
-def _graph(figure: JsonObject, picture: Picture, is_turned: bool) -> JsonObject:
-    for node in figure["nodes"].values():
+def _graph(figure: Figure, picture: Picture, is_turned: bool) -> JsonObject:
+    def moved(node: JsonObject) -> JsonObject:
         ((x, y),) = _numbers([node["loc"]])
-        node["loc"] = [math.floor(x) + _CENTRE, math.floor(y) + _CENTRE]
-    return figure
+        return {**node, "loc": [math.floor(x) + _CENTRE, math.floor(y) + _CENTRE]}
+
+    return {"nodes": {key: moved(node) for key, node in figure["nodes"].items()}}
 
 
-def _oriented(figure: JsonObject, picture: Picture, is_turned: bool) -> JsonObject:
+def _oriented(figure: Figure, picture: Picture, is_turned: bool) -> JsonObject:
     (x1, y1), (x2, y2) = _numbers(figure["points"])
     right, bottom = max(x1, x2) + 1, max(y1, y2) + 1
-    figure["points"] = [[min(x1, x2), min(y1, y2)], [right, bottom]]
-    return figure
+    return {"points": [[min(x1, x2), min(y1, y2)], [right, bottom]]}
 
 
-_CONVERTERS: Mapping[str, Callable[[JsonObject, Picture, bool], JsonObject]] = {
+_CONVERTERS: Mapping[str, Callable[[Figure, Picture, bool], JsonObject]] = {
     RECTANGLE: _rectangle,
-    **dict.fromkeys(_OF_POINTS, _points),
+    **dict.fromkeys(_FEWEST_POINTS, _points),
     "multipolygon": _multipolygon,
     **dict.fromkeys(MASKS, _mask),
     "graph": _graph,

@@ -1,19 +1,22 @@
 """Writes what was read from a folder into an instance, as a new project."""
 
-from collections.abc import Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 
 from rtdetrv2_pytorch.src.misc.errors import DatasetError
+from rtdetrv2_pytorch.src.misc.text import counted
 
 from ..store import Store, StoreError
 from .formats import read
 from .pictures import upright_contents
-from .source import FormatName, ImportItem, ImportSource, Ledger, OnProgress, Skip
+from .source import FormatName, ImportItem, ImportSource, Ledger
 
 _BATCH = 32  # images a transaction: one wait for the disk for all of them, but not for long
 _NAMES_SHOWN = 5
+
+OnProgress = Callable[[int, int], None]  # images done, images in all
 
 
 @dataclass
@@ -47,11 +50,6 @@ class ImportReport:
         """Objects of the project."""
         return sum(count.objects for count in self.datasets.values())
 
-    @property
-    def skipped(self) -> list[Skip]:
-        """What is not in the project, and why."""
-        return self.ledger.skips
-
     def lines(self) -> list[str]:
         """The report for people, line by line."""
         result = [
@@ -60,20 +58,20 @@ class ImportReport:
             f"{self.objects} of {self.ledger.given_objects} objects"
         ]
         result += [
-            f"  {name}: {count.images} images, {count.objects} objects"
+            f"  {name}: {counted(count.images, 'image')}, {counted(count.objects, 'object')}"
             for name, count in self.datasets.items()
         ]
-        return result + [f"  {line}" for line in skip_lines(self.ledger)]
+        return result + [f"  {line}" for line in _skip_lines(self.ledger)]
 
 
-def skip_lines(ledger: Ledger) -> list[str]:
+def _skip_lines(ledger: Ledger) -> list[str]:
     """One line a reason: how much was skipped for it, and the first names."""
     lines = []
     for reason, skips in ledger.by_reason().items():
         names = ", ".join(skip.what for skip in skips[:_NAMES_SHOWN])
         more = f" and {len(skips) - _NAMES_SHOWN} more" if len(skips) > _NAMES_SHOWN else ""
         lost = sum(skip.objects for skip in skips if skip.images)
-        with_them = f", {lost} objects with them" if lost else ""
+        with_them = f", {counted(lost, 'object')} with them" if lost else ""
         lines.append(f"skipped {len(skips)}: {reason}{with_them} ({names}{more})")
     return lines
 
@@ -108,7 +106,7 @@ def import_folder(
     try:
         datasets = _fill(store, project_id, source, on_progress)
         if not datasets:
-            reasons = "; ".join(skip_lines(source.ledger)[:_NAMES_SHOWN]) or "there are none"
+            reasons = "; ".join(_skip_lines(source.ledger)[:_NAMES_SHOWN]) or "there are none"
             raise DatasetError(
                 f"{folder}: none of its {source.ledger.given_images} images can be used: {reasons}"
             )
@@ -123,7 +121,7 @@ def _fill(
 ) -> dict[str, DatasetCount]:
     counts: dict[str, DatasetCount] = {}
     ids: dict[str, int] = {}
-    for batch in _batches(source.items):
+    while batch := list(islice(source.items, _BATCH)):
         with store.transaction():
             for item in batch:
                 dataset_id = _dataset(store, project_id, item.dataset, ids)
@@ -137,11 +135,6 @@ def _fill(
     if on_progress is not None:
         on_progress(source.ledger.given_images, source.ledger.given_images)
     return {name: count for name, count in counts.items() if count.images}
-
-
-def _batches(items: Iterator[ImportItem]) -> Iterator[list[ImportItem]]:
-    while batch := list(islice(items, _BATCH)):
-        yield batch
 
 
 def _dataset(store: Store, project_id: int, path: str, ids: dict[str, int]) -> int:

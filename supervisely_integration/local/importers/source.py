@@ -4,8 +4,7 @@ The platform stores edges, not pixels: a rectangle that covers the pixels 10..19
 20. The SDK adds the one on upload and takes it off on download; nothing else does.
 """
 
-from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from colorsys import hls_to_rgb
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,11 +13,11 @@ from typing import Any, Literal
 FormatName = Literal["supervisely", "coco", "yolo", "voc"]
 
 RECTANGLE, POLYGON, ANY_SHAPE = "rectangle", "polygon", "any"
-IMAGE_SUFFIXES = frozenset(
-    {".jpg", ".jpeg", ".jpe", ".mpo", ".png", ".bmp", ".tif", ".tiff", ".webp", ".avif", ".jfif"}
-)
 DEFAULT_DATASET = "ds0"  # what the platform calls a data set that nobody named
 
+_IMAGE_SUFFIXES = frozenset(
+    {".jpg", ".jpeg", ".jpe", ".mpo", ".png", ".bmp", ".tif", ".tiff", ".webp", ".avif", ".jfif"}
+)
 _HUE_STEP = 0.381966  # golden ratio: neighbours in a list get hues far apart
 _SPLIT_WORDS = {
     "train": ("train", "training", "trainval"),
@@ -72,16 +71,6 @@ class Ledger:
         """Note anything else: a file, a class, a tag."""
         self.skips.append(Skip(what, reason))
 
-    @property
-    def skipped_images(self) -> int:
-        """Images that are not used."""
-        return sum(skip.images for skip in self.skips)
-
-    @property
-    def skipped_objects(self) -> int:
-        """Objects that are not used."""
-        return sum(skip.objects for skip in self.skips)
-
     def by_reason(self) -> dict[str, list[Skip]]:
         """What was skipped, by the reason; the reasons in the order in which they came up."""
         found: dict[str, list[Skip]] = {}
@@ -97,17 +86,11 @@ class ImportSource:
     Its ledger is complete when its items have been taken to the end.
     """
 
-    folder: Path
     format: FormatName
     meta: Mapping[str, Any]  # of a Supervisely project
     items: Iterator[ImportItem]
     num_images: int  # about as many as there will be, for a progress bar
     ledger: Ledger
-
-    @property
-    def skipped(self) -> list[Skip]:
-        """What cannot be used, and why; grows while the items are taken."""
-        return self.ledger.skips
 
 
 # Names
@@ -166,11 +149,38 @@ def list_files(folder: Path, depth: int = 8) -> Iterator[Path]:
             yield path
 
 
+# What files hold
+
+
+def is_image(path: Path) -> bool:
+    """Whether a file has the name of an image."""
+    return path.suffix.lower() in _IMAGE_SUFFIXES
+
+
+def read_lines(path: Path) -> list[str]:
+    """Lines of a text file that hold something; none if it cannot be read."""
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError):
+        return []
+    return [line.strip() for line in text.splitlines() if line.strip()]
+
+
+def declared_size(record: Any) -> tuple[int, int] | None:
+    """(width, height) that a JSON object says its image has; None if it does not."""
+    if not isinstance(record, dict):
+        return None
+    width, height = record.get("width"), record.get("height")
+    if isinstance(width, int) and isinstance(height, int) and width > 0 and height > 0:
+        return width, height
+    return None
+
+
 # Parts of a project
 
 
-def color_of(number: int) -> str:
-    """A colour for the class of this number, unlike those of its neighbours."""
+def _color_of(number: int) -> str:
+    """Unlike the colours of the neighbours of this number."""
     red, green, blue = hls_to_rgb(number * _HUE_STEP % 1, 0.45 + 0.1 * (number % 2), 0.75)
     return f"#{round(red * 255):02X}{round(green * 255):02X}{round(blue * 255):02X}"
 
@@ -186,7 +196,7 @@ def make_meta(shapes: Mapping[str, str]) -> dict[str, Any]:
             "title": title,
             "description": "",
             "shape": shape,
-            "color": color_of(number),
+            "color": _color_of(number),
             "geometry_config": {},
             "hotkey": "",
         }
@@ -230,14 +240,3 @@ def _neat(value: float) -> float:
     """Whole numbers as such, and no noise of floating point in the others."""
     rounded = round(value, 3)
     return int(rounded) if rounded == int(rounded) else rounded
-
-
-def mixed_shape(counts: Mapping[str, int] | Counter[str]) -> str:
-    """The shape of a class whose objects have these shapes."""
-    used = [shape for shape, count in counts.items() if count]
-    if not used:
-        return RECTANGLE
-    return used[0] if len(used) == 1 else ANY_SHAPE
-
-
-OnProgress = Callable[[int, int], None]  # images done, images in all

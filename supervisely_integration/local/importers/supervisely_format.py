@@ -5,7 +5,6 @@ is missing or if the name of the data set ends in "img", "ann" or "meta".
 """
 
 import json
-from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,19 +16,21 @@ from .geometries import to_stored
 from .pictures import Picture, read_picture
 from .source import (
     ANY_SHAPE,
-    IMAGE_SUFFIXES,
     ImportItem,
     ImportSource,
     Ledger,
     UniqueNames,
+    declared_size,
+    is_image,
+    make_annotation,
 )
 
 LOOKED_FOR = "meta.json with 'classes'"
 _NESTED = "datasets"  # folder between a data set and its children
 _PARTS = ("img", "ann")
-# They belong to the instance that the project comes from.
-_OF_THE_OLD_INSTANCE = ("id", "classId", "tagId", "entityId", "labelerLogin", "createdAt")
-_DROPPED = frozenset({*_OF_THE_OLD_INSTANCE, "updatedAt"})
+_OF_THE_OLD_INSTANCE = frozenset(  # fields that mean nothing in another one
+    {"id", "classId", "tagId", "entityId", "labelerLogin", "createdAt", "updatedAt"}
+)
 
 
 @dataclass(frozen=True)
@@ -74,7 +75,7 @@ def read(folder: Path) -> ImportSource:
             "them beside its meta.json"
         )
     items = _items(files, names, ledger)
-    return ImportSource(folder, "supervisely", meta, items, len(files), ledger)
+    return ImportSource("supervisely", meta, items, len(files), ledger)
 
 
 # Meta
@@ -116,7 +117,7 @@ def _valid(
         elif entry[keys[0]] in found:
             ledger.note(f"meta.json: {entry[keys[0]]!r}", f"{kind} that is there already")
         else:
-            found[entry[keys[0]]] = {k: v for k, v in entry.items() if k != "id"}
+            found[entry[keys[0]]] = _without_ids(entry)
     return list(found.values())
 
 
@@ -157,7 +158,7 @@ def _files_of(folder: Path, dataset: str, ledger: Ledger) -> Iterator[_Files]:
     """Images with their annotation files; either may be missing."""
     annotations = {p.name for p in _plain_files(folder / "ann") if p.suffix.lower() == ".json"}
     for image in _plain_files(folder / "img"):
-        if image.suffix.lower() not in IMAGE_SUFFIXES:
+        if not is_image(image):
             ledger.note(f"{dataset}/{image.name}", "file in img that is no image")
             continue
         names = (f"{image.name}.json", f"{image.stem}.json")  # new and old style
@@ -181,7 +182,7 @@ def _items(files: list[_Files], names: _Names, ledger: Ledger) -> Iterator[Impor
             content = _read_annotation(file.annotation)
             ledger.given_objects += len(content["objects"])
             picture = read_picture(file.image)
-            is_turned = picture.is_drawn_before_turning(_declared_size(content))
+            is_turned = picture.is_drawn_before_turning(declared_size(content.get("size")))
         except DatasetError as error:
             ledger.skip_image(what, str(error), objects=len(content["objects"]))
             continue
@@ -202,15 +203,6 @@ def _read_annotation(path: Path) -> Mapping[str, Any]:
     return content
 
 
-def _declared_size(content: Mapping[str, Any]) -> tuple[int, int] | None:
-    size = content.get("size")
-    if not isinstance(size, dict):
-        return None
-    width, height = size.get("width"), size.get("height")
-    is_size = isinstance(width, int) and isinstance(height, int) and width > 0 and height > 0
-    return (width, height) if is_size else None  # type: ignore[return-value]
-
-
 def _annotation(
     content: Mapping[str, Any],
     what: str,
@@ -229,12 +221,10 @@ def _annotation(
             continue
         tags = _tags(checked.get("tags"), f"{what}, object {number}", names, ledger)
         objects.append({**_without_ids(checked), "tags": tags})
-    width, height = picture.size_wh
     return {
+        **make_annotation(picture.size_wh, objects),
         "description": str(content.get("description") or ""),
-        "size": {"height": height, "width": width},
         "tags": _tags(content.get("tags"), what, names, ledger),
-        "objects": objects,
     }
 
 
@@ -245,24 +235,24 @@ def _object(figure: Any, names: _Names, picture: Picture, *, is_turned: bool) ->
     if not isinstance(title, str) or title not in names.shapes:
         raise DatasetError("object of an unknown class")
     shape = figure.get("geometryType") or figure.get("shape") or names.shapes[title]
+    if not isinstance(shape, str):
+        raise DatasetError("object without a shape")
     if names.shapes[title] not in (ANY_SHAPE, shape):
         raise DatasetError(f"{shape} of a class whose shape is {names.shapes[title]}")
-    return to_stored({**figure, "geometryType": shape}, shape, picture, is_turned=is_turned)  # type: ignore[no-any-return]
+    return to_stored({**figure, "geometryType": shape}, picture, is_turned=is_turned)
 
 
 def _without_ids(record: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in record.items() if key not in _DROPPED}
+    return {key: value for key, value in record.items() if key not in _OF_THE_OLD_INSTANCE}
 
 
 def _tags(tags: Any, what: str, names: _Names, ledger: Ledger) -> list[dict[str, Any]]:
     """Tags that the meta knows, each once."""
-    found, seen = [], Counter[str]()
+    found: dict[str, dict[str, Any]] = {}
     for tag in tags if isinstance(tags, list) else []:
         name = tag.get("name") if isinstance(tag, dict) else tag
         if not isinstance(name, str) or name not in names.tags:
             ledger.note(f"{what}: {str(name)[:80]}", "tag that meta.json does not have")
-            continue
-        seen[name] += 1
-        if seen[name] == 1:
-            found.append(_without_ids(tag) if isinstance(tag, dict) else {"name": name})
-    return found
+        elif name not in found:
+            found[name] = _without_ids(tag) if isinstance(tag, dict) else {"name": name}
+    return list(found.values())

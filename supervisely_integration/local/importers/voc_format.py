@@ -4,24 +4,24 @@ import xml.etree.ElementTree as ET
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from rtdetrv2_pytorch.src.misc.errors import DatasetError
 
 from .pictures import clip_box, read_picture
 from .source import (
     DEFAULT_DATASET,
-    IMAGE_SUFFIXES,
     RECTANGLE,
     ImportItem,
     ImportSource,
     Ledger,
     UniqueNames,
     inside,
+    is_image,
     list_files,
     make_annotation,
     make_meta,
     make_object,
+    read_lines,
     split_of,
 )
 
@@ -68,7 +68,11 @@ def read(folder: Path) -> ImportSource:
         DatasetError: if it holds no image in this format.
     """
     ledger = Ledger()
-    entries = [e for root in _devkits(folder) for e in _devkit_entries(root, folder, ledger)]
+    devkits = _devkits(folder)
+    entries: list[_Entry] = []
+    for root in devkits:
+        # The name of the year is the parent of its splits, where there are several years.
+        entries += _devkit_entries(root, f"{root.name}/" if len(devkits) > 1 else "", ledger)
     entries = entries or [e for f in _two_column_lists(folder) for e in _list_entries(f, folder)]
     if not entries:
         raise DatasetError(f"{folder}: no images in Pascal VOC format; looked for {LOOKED_FOR}")
@@ -77,7 +81,7 @@ def read(folder: Path) -> ImportSource:
     titles = _labels(folder) or sorted({o.title for e in entries for o in e.objects if o.title})
     meta = make_meta(dict.fromkeys(titles, RECTANGLE))
     items = _items(entries, frozenset(titles), ledger)
-    return ImportSource(folder, "voc", meta, items, len(entries), ledger)
+    return ImportSource("voc", meta, items, len(entries), ledger)
 
 
 # Which images there are
@@ -92,11 +96,9 @@ def _devkits(folder: Path) -> list[Path]:
     return found
 
 
-def _devkit_entries(root: Path, folder: Path, ledger: Ledger) -> Iterator[_Entry]:
-    images = {p.stem: p for p in list_files(root / "JPEGImages") if _is_image(p)}
-    # The name of the year is the parent of its splits, where there are several years.
-    parent = f"{root.name}/" if len(_devkits(folder)) > 1 else ""
-    lists = {s: _lines(root / "ImageSets" / "Main" / f"{s}.txt") for s in _SPLITS}
+def _devkit_entries(root: Path, parent: str, ledger: Ledger) -> Iterator[_Entry]:
+    images = {p.stem: p for p in list_files(root / "JPEGImages") if is_image(p)}
+    lists = {s: read_lines(root / "ImageSets" / "Main" / f"{s}.txt") for s in _SPLITS}
     if lists["train"] or lists["val"]:
         lists["trainval"] = []  # both of them once more
     if not any(lists.values()):
@@ -118,7 +120,7 @@ def _two_column_lists(folder: Path) -> list[Path]:
     """Lists whose first line is an image path and a path of an XML file."""
     found = []
     for path in sorted(folder.glob("*.txt")):
-        first = next(iter(_lines(path)), "").split()
+        first = next(iter(read_lines(path)), "").split()
         if len(first) == 2 and first[1].lower().endswith(".xml"):
             found.append(path)
     if any(split_of(p.stem) == "train" and p.stem != "trainval" for p in found):
@@ -128,7 +130,7 @@ def _two_column_lists(folder: Path) -> list[Path]:
 
 def _list_entries(file: Path, folder: Path) -> Iterator[_Entry]:
     dataset = split_of(file.stem) or file.stem
-    for line in _lines(file):
+    for line in read_lines(file):
         what = f"{file.name}: {line}"
         parts = line.split()
         if len(parts) != 2:
@@ -140,22 +142,10 @@ def _list_entries(file: Path, folder: Path) -> Iterator[_Entry]:
         yield _Entry(dataset, image, annotation, what, error=error)
 
 
-def _is_image(path: Path) -> bool:
-    return path.suffix.lower() in IMAGE_SUFFIXES
-
-
-def _lines(path: Path) -> list[str]:
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError):
-        return []
-    return [line.strip() for line in text.splitlines() if line.strip()]
-
-
 def _labels(folder: Path) -> list[str]:
     """Classes of the list of labels, each once; none if there is no list."""
     found = (folder / name for name in _LABELS if (folder / name).is_file())
-    return list(dict.fromkeys(line for path in found for line in _lines(path)))
+    return list(dict.fromkeys(line for path in found for line in read_lines(path)))
 
 
 # What is on them
@@ -218,7 +208,7 @@ def _items(entries: list[_Entry], titles: frozenset[str], ledger: Ledger) -> Ite
             except DatasetError as error:
                 ledger.skip_object(f"{entry.what}, object {number} ({item.title!r})", str(error))
         name = names.take(entry.dataset, entry.image.name)
-        annotation: dict[str, Any] = make_annotation(picture.size_wh, objects)
+        annotation = make_annotation(picture.size_wh, objects)
         yield ImportItem(entry.dataset, name, entry.image, annotation)
 
 

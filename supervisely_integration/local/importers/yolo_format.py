@@ -13,8 +13,8 @@ from rtdetrv2_pytorch.src.misc.limits import read_yaml
 
 from .pictures import Picture, clip_box, clip_polygon, read_picture
 from .source import (
+    ANY_SHAPE,
     DEFAULT_DATASET,
-    IMAGE_SUFFIXES,
     POLYGON,
     RECTANGLE,
     ImportItem,
@@ -22,17 +22,17 @@ from .source import (
     Ledger,
     UniqueNames,
     inside,
+    is_image,
     list_files,
     make_annotation,
     make_meta,
     make_object,
-    mixed_shape,
+    read_lines,
     split_of,
 )
 
 LOOKED_FOR = "data.yaml with 'names', or classes.txt beside folders images and labels"
 _CLASS_LISTS = ("classes.txt", "labels/classes.txt", "obj.names", "_darknet.labels")
-_SPLITS = ("train", "val", "test")
 _BOX_NUMBERS = 4
 _UNUSABLE = "line that is neither a box nor a polygon"
 
@@ -79,15 +79,9 @@ def read(folder: Path) -> ImportSource:
             f"{folder}: no images of a YOLO data set found; put them into images/train and "
             "images/val, or correct the paths in its yaml file"
         )
-    shapes = {title: Counter[str]() for title in layout.names.values()}
-    for image in images:
-        for line in _lines(image.labels):
-            title, numbers = _parse(line, layout)
-            if title is not None and numbers is not None:
-                shapes[title][RECTANGLE if len(numbers) == _BOX_NUMBERS else POLYGON] += 1
-    meta = make_meta({title: mixed_shape(counts) for title, counts in shapes.items()})
+    meta = make_meta(_shapes(images, layout))
     items = _items(folder, images, layout, ledger)
-    return ImportSource(folder, "yolo", meta, items, len(images), ledger)
+    return ImportSource("yolo", meta, items, len(images), ledger)
 
 
 # Classes and splits
@@ -118,7 +112,7 @@ def _read_layout(folder: Path) -> _Layout:
         listed = _class_list(folder)
         if listed is None:
             raise DatasetError(f"{folder}: no classes found; looked for {LOOKED_FOR}")
-        return _Layout(_unique(dict(enumerate(_lines(listed))), listed), {}, folder)
+        return _Layout(_unique(dict(enumerate(read_lines(listed))), listed), {}, folder)
     content = _read_yaml(file)
     splits = {}
     for split, keys in {"train": ("train",), "val": ("val", "valid"), "test": ("test",)}.items():
@@ -131,10 +125,10 @@ def _read_layout(folder: Path) -> _Layout:
 
 
 def _class_names(file: Path, names: Any) -> dict[int, str]:
+    listed = dict(enumerate(names)) if isinstance(names, list) else names
     try:
-        pairs = names.items() if isinstance(names, dict) else enumerate(names)
-        return _unique({int(number): str(name).strip() for number, name in pairs}, file)
-    except (TypeError, ValueError) as error:
+        return _unique({int(number): str(name).strip() for number, name in listed.items()}, file)
+    except (AttributeError, TypeError, ValueError) as error:
         raise DatasetError(
             f"{file}: 'names' is neither a list nor 'number: name'; write one class name a line"
         ) from error
@@ -143,6 +137,9 @@ def _class_names(file: Path, names: Any) -> dict[int, str]:
 def _unique(names: dict[int, str], file: Path) -> dict[int, str]:
     if not names:
         raise DatasetError(f"{file}: names no class; write one class name a line")
+    for number, name in names.items():
+        if not name:
+            raise DatasetError(f"{file}: class {number} has no name; give it one")
     for name, count in Counter(names.values()).items():
         if count > 1:
             raise DatasetError(f"{file}: class {name!r} occurs more than once; name it once")
@@ -154,8 +151,8 @@ def _unique(names: dict[int, str], file: Path) -> dict[int, str]:
 
 def _images(folder: Path, layout: _Layout, ledger: Ledger) -> Iterator[_Image]:
     seen: set[Path] = set()
-    for split in _SPLITS:
-        for entry in layout.listed.get(split, []):
+    for split, entries in layout.listed.items():
+        for entry in entries:
             files = _resolve(entry, split, layout.base, folder, ledger)
             if not files:
                 ledger.note(f"{split}: {entry}", "split of the yaml file that has no images")
@@ -166,7 +163,7 @@ def _images(folder: Path, layout: _Layout, ledger: Ledger) -> Iterator[_Image]:
     if seen:
         return
     for path in list_files(folder):
-        if path.suffix.lower() in IMAGE_SUFFIXES:
+        if is_image(path):
             split = split_of(*reversed(path.relative_to(folder).parts[:-1])) or DEFAULT_DATASET
             yield _Image(split, path, _labels_of(path))
 
@@ -180,7 +177,7 @@ def _resolve(entry: str, split: str, base: Path, folder: Path, ledger: Ledger) -
     usual = [Path("images", split), Path(split, "images")]
     for candidate in [root / tail for tail in [*tails, *usual] for root in (base, folder)]:
         if candidate.is_dir():
-            found = [p for p in list_files(candidate) if p.suffix.lower() in IMAGE_SUFFIXES]
+            found = [p for p in list_files(candidate) if is_image(p)]
             if found:
                 return found
         elif candidate.is_file() and candidate.suffix == ".txt":
@@ -189,7 +186,7 @@ def _resolve(entry: str, split: str, base: Path, folder: Path, ledger: Ledger) -
 
 
 def _listed_images(file: Path, folder: Path, ledger: Ledger) -> Iterator[Path]:
-    for line in _lines(file):
+    for line in read_lines(file):
         path = inside(file.parent, line)
         if path is not None:
             yield path
@@ -213,13 +210,18 @@ def _labels_of(image: Path) -> Path:
 # Boxes
 
 
-def _lines(path: Path) -> list[str]:
-    """Lines of a file that hold something; none if it cannot be read."""
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError):
-        return []
-    return [line.strip() for line in text.splitlines() if line.strip()]
+def _shapes(images: list[_Image], layout: _Layout) -> dict[str, str]:
+    """Shape of each class: that of all its objects, or any."""
+    used: dict[str, set[str]] = {title: set() for title in layout.names.values()}
+    for image in images:
+        for line in read_lines(image.labels):
+            title, numbers = _parse(line, layout)
+            if title is not None and numbers is not None:
+                used[title].add(RECTANGLE if len(numbers) == _BOX_NUMBERS else POLYGON)
+    return {
+        title: ANY_SHAPE if len(shapes) > 1 else next(iter(shapes), RECTANGLE)
+        for title, shapes in used.items()
+    }
 
 
 def _parse(line: str, layout: _Layout) -> tuple[str | None, list[float] | None]:
@@ -242,7 +244,7 @@ def _items(
     names = UniqueNames()
     for image in images:
         ledger.given_images += 1
-        lines = _lines(image.labels)
+        lines = read_lines(image.labels)
         ledger.given_objects += len(lines)
         what = _relative(image.path, folder)
         try:

@@ -2,8 +2,6 @@
 
 import json
 import posixpath
-from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from ..storage.errors import NotFoundError
@@ -66,7 +64,7 @@ def _folder_of(path: str) -> str:
     return "/".join(path.split("/")[:4])
 
 
-def _summary(store: Store, info: Mapping[str, Any], files: list[dict[str, Any]]) -> dict[str, Any]:
+def _summary(store: Store, info: dict[str, Any], files: list[dict[str, Any]]) -> dict[str, Any]:
     content = _read_json(store, info)
     metrics = content.get("evaluation_metrics")
     is_measured = isinstance(metrics, dict) and bool(metrics)
@@ -90,26 +88,22 @@ def _summary(store: Store, info: Mapping[str, Any], files: list[dict[str, Any]])
 
 def _scalars(store: Store, files: list[dict[str, Any]]) -> dict[str, list[tuple[int, float]]]:
     events = [record for record in files if _EVENTS in record["name"]]
-    return read_scalars([_contents(store, record) for record in events])
+    return read_scalars([store.files.contents(record) for record in events])
 
 
-def _file(record: Mapping[str, Any], folder: str) -> dict[str, Any]:
+def _file(record: dict[str, Any], folder: str) -> dict[str, Any]:
     suffix = posixpath.splitext(record["name"])[1].lower()
     kind = "text" if suffix in _TEXTS else "image" if suffix in _IMAGES else "binary"
     name = record["path"].removeprefix(f"{folder}/")
     return {"id": record["id"], "name": name, "size": record["size"], "kind": kind}
 
 
-def _contents(store: Store, record: Mapping[str, Any]) -> Path:
-    return store.files.contents(dict(record))
-
-
-def _read_json(store: Store, record: Mapping[str, Any]) -> dict[str, Any]:
+def _read_json(store: Store, record: dict[str, Any]) -> dict[str, Any]:
     """Content of an experiment_info.json; empty if it cannot be read."""
     if record["size"] > _MOST_BYTES:
         return {}
     try:
-        content = json.loads(_contents(store, record).read_text(encoding="utf-8-sig"))
+        content = json.loads(store.files.contents(record).read_text(encoding="utf-8-sig"))
     except (OSError, ValueError, RecursionError):
         return {}
     return content if isinstance(content, dict) else {}
@@ -120,6 +114,6 @@ def _read_text(store: Store, files: list[dict[str, Any]], path: str) -> str:
     if record is None or record["size"] > _MOST_BYTES:
         return ""
     try:
-        return _contents(store, record).read_text(encoding="utf-8", errors="replace")
+        return store.files.contents(record).read_text(encoding="utf-8", errors="replace")
     except OSError:
         return ""

@@ -8,10 +8,11 @@ from typing import Any
 
 from PIL import Image
 
+from ...masks import MASKS
+
 Outline = dict[str, Any]  # {"kind": "box" | "polygon" | "line" | "point", "points": [[x, y], ..]}
 
 _LONGEST_MASK_BYTES = 1 << 24
-_KINDS = {"polygon": "polygon", "line": "line", "point": "point"}
 
 
 def outlines(figure: Mapping[str, Any]) -> list[Outline]:
@@ -26,12 +27,12 @@ def _outlines(figure: Mapping[str, Any]) -> list[Outline]:
     shape = figure["geometryType"]
     if shape == "rectangle":
         return [_box(figure["points"]["exterior"])]
-    if shape in _KINDS:
-        return [{"kind": _KINDS[shape], "points": _points(figure["points"]["exterior"])}]
+    if shape in ("polygon", "line", "point"):
+        return [{"kind": shape, "points": _points(figure["points"]["exterior"])}]
     if shape == "multipolygon":
         rings = (part["exterior"] for part in figure["parts"])
         return [{"kind": "polygon", "points": _points(ring)} for ring in rings]
-    if shape in ("bitmap", "alpha_mask"):
+    if shape in MASKS:
         x, y = figure["bitmap"]["origin"]
         width, height = _mask_size(figure["bitmap"]["data"])
         return [_box([[x, y], [x + width, y + height]])]

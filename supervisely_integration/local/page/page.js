@@ -4,6 +4,7 @@
 const POLL_MS = 1000;
 const REFRESH_MS = 4000; // not more often, while an import fills a project
 const SHOWN_ON_OVERVIEW = 6;
+const SHOWN_ON_CARD = 5; // classes of a project
 const MOST_TEXT_BYTES = 200_000;
 const SVG = "http://www.w3.org/2000/svg";
 
@@ -11,7 +12,7 @@ const main = document.getElementById("main");
 const viewer = document.getElementById("viewer");
 const connection = document.getElementById("connection");
 
-let current = { view: "", update: () => {}, stamps: [], seen: {} };
+let current = { update: () => {}, stamps: [], seen: {} };
 let last = { tasks: [], stamps: {} };
 let refreshed = 0; // when the view was last built
 let shows = 0; // number of the view shown: answers for an earlier one come too late
@@ -56,8 +57,7 @@ function ago(time) {
   const seconds = Math.max(0, (Date.now() - new Date(time)) / 1000);
   if (!Number.isFinite(seconds)) return String(time);
   if (seconds < 45) return "just now";
-  for (const [length, word] of [[60, "minute"], [3600, "hour"], [86400, "day"]]) {
-    const limit = { minute: 3600, hour: 86400, day: 30 * 86400 }[word];
+  for (const [length, word, limit] of [[60, "minute", 3600], [3600, "hour", 86400], [86400, "day", 30 * 86400]]) {
     if (seconds < limit) return `${plural(Math.max(1, Math.round(seconds / length)), word)} ago`;
   }
   return new Date(time).toLocaleDateString();
@@ -125,16 +125,14 @@ const thumbnail = (image) => h("img", {
 });
 
 function projectCard(project) {
-  const number = Math.min(project.covers.length, 4);
-  const shown = number === 2 ? 2 : number;
-  const kind = ["none", "one", "two", "three", "four"][shown];
-  const rest = project.numClasses - project.classes.length;
+  const kind = ["none", "one", "two", "three", "four"][project.covers.length];
+  const classes = project.classes.slice(0, SHOWN_ON_CARD);
+  const rest = project.numClasses - classes.length;
   return h("a", { class: "card", href: `#/projects/${project.id}` },
-    h("div", { class: `covers ${kind}` }, number ? project.covers.slice(0, shown).map(thumbnail) : "no images"),
+    h("div", { class: `covers ${kind}` }, project.covers.length ? project.covers.map(thumbnail) : "no images"),
     h("div", { class: "body" }, h("h3", {}, project.name),
       h("p", { class: "quiet small number" }, `${plural(project.images, "image")} in ${plural(project.datasets, "dataset")}`),
-      h("div", { class: "chips" }, project.classes.slice(0, 5).map((c) => chip(c)),
-        (rest > 0 || project.classes.length > 5) && h("span", { class: "chip quiet" }, `+${project.numClasses - Math.min(5, project.classes.length)}`)),
+      h("div", { class: "chips" }, classes.map((c) => chip(c)), rest > 0 && h("span", { class: "chip quiet" }, `+${rest}`)),
       h("p", { class: "quiet small" }, `changed ${ago(project.updatedAt)}`)));
 }
 

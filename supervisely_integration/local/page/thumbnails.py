@@ -1,6 +1,7 @@
 """Small JPEG pictures of images with their boxes, made when they are looked at."""
 
 import io
+import re
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -8,12 +9,15 @@ from typing import Any
 
 from PIL import Image, ImageDraw, ImageOps
 
+from rtdetrv2_pytorch.src.data.images import DAMAGED, pil_checks
+
 from ..store import Store
 from .outlines import Outline, outlines
 
 SIDE = 360  # longest, in pixels: enough for sharp cards on dense screens
 _KEPT = 2000  # pictures of about 15 kB each
 _QUALITY = 82
+_COLOUR = re.compile("#[0-9a-fA-F]{6}")
 _COLOURLESS = "#888888"
 
 Drawing = tuple[tuple[str, Outline], ...]
@@ -54,12 +58,7 @@ def colours_of(store: Store, project_id: int) -> dict[str, str]:
 
 
 def _colour(value: Any) -> str:
-    text = str(value)
-    is_colour = len(text) == 7 and text[0] == "#" and all(c in _HEX for c in text[1:])
-    return text if is_colour else _COLOURLESS
-
-
-_HEX = frozenset("0123456789abcdefABCDEF")
+    return value if isinstance(value, str) and _COLOUR.fullmatch(value) else _COLOURLESS
 
 
 def _tag_text(tag: Mapping[str, Any]) -> str:
@@ -72,12 +71,12 @@ def _make(
     store: Store, path: Path, image_id: int, updated_at: str, size_wh: tuple[int, int]
 ) -> bytes | None:
     try:
-        with Image.open(path) as file:
+        with pil_checks, Image.open(path) as file:
             file.draft("RGB", (SIDE * 2, SIDE * 2))
-            upright = ImageOps.exif_transpose(file) or file
+            upright = ImageOps.exif_transpose(file)
             upright.thumbnail((SIDE, SIDE), Image.Resampling.BILINEAR)
             picture = upright.convert("RGB")
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+    except (*DAMAGED, Image.DecompressionBombError):
         return None
     _draw(picture, drawing_of(store, image_id), size_wh)
     buffer = io.BytesIO()

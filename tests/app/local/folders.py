@@ -34,8 +34,9 @@ def taken(folder, format=None):
             for o in item.annotation["objects"]
         ]
     used = sum(map(len, found.values()))
-    assert len(found) + source.ledger.skipped_images == source.ledger.given_images
-    assert used + source.ledger.skipped_objects == source.ledger.given_objects
+    ledger = source.ledger
+    assert len(found) + sum(s.images for s in ledger.skips) == ledger.given_images
+    assert used + sum(s.objects for s in ledger.skips) == ledger.given_objects
     return found, source
 
 

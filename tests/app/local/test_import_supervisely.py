@@ -71,7 +71,7 @@ def test_geometries_are_stored_as_the_sdk_uploads_them(project, geometry):
     item(project / "ds", "a.png", annotation(figure(geometry)), "utf-8-sig")
     source = read(project)
     (imported,) = source.items
-    assert source.skipped == []
+    assert source.ledger.skips == []
     (stored,) = imported.annotation["objects"]
     if geometry["geometryType"] == "cuboid":  # the SDK itself fails on it
         expected = {"objects": [figure(geometry)]}
@@ -213,6 +213,17 @@ def test_what_is_wrong_in_a_project_is_skipped_one_by_one(project):
     assert (source.ledger.given_images, source.ledger.given_objects) == (10, 19)
 
 
+def test_an_object_of_no_shape_or_many_layers_does_not_end_the_import(project):
+    layers = None
+    for _ in range(600):
+        layers = [layers]
+    objects = [figure(geometryType=["x"]), figure(custom=layers), figure()]
+    item(project / "ds", "a.png", annotation(*objects))
+    found, source = taken(project)
+    assert len(found["ds/a.png"]) == 2
+    assert reasons(source) == {"object without a shape": ["ds/a.png, object 1"]}
+
+
 @pytest.mark.parametrize(
     ("meta", "problem"),
     [("{", "meta.json: cannot be read"), ([], "has no list 'classes'"), ({}, "has no list")],
@@ -255,9 +266,9 @@ def test_bccd_has_the_boxes_that_it_should_have(bccd):
         assert len(boxes) == expected["boxes"]
         for title, number in expected["per_class"].items():
             assert sum(box[0] == title for box in boxes) == number
-    assert of_project.skipped == []
+    assert of_project.ledger.skips == []
     assert reasons(of_coco).keys() == {"box without area"}
-    assert of_coco.ledger.skipped_objects == sum(len(c["zero_area"]) for c in counts.values())
+    assert len(of_coco.ledger.skips) == sum(len(c["zero_area"]) for c in counts.values())
     assert theirs == {
         name: [
             (title, left, top, right - 1, bottom - 1)

@@ -43,6 +43,11 @@ def test_ls(run):
     ]
 
 
+def test_a_log_level_of_the_sdk_that_python_lacks_ends_nothing(run, monkeypatch):
+    monkeypatch.setenv("LOG_LEVEL", "TRACE")
+    assert run("ls")[0] == 0
+
+
 def test_ls_of_nothing(run, root):
     code, out, error = run("ls", "/no such")
     assert (code, out) == (1, "")
@@ -151,6 +156,14 @@ def test_import(run, root, tmp_path, digits):
     assert code == 1
     assert "nothing here" in error
     assert error.startswith("DatasetError: ")
+
+
+@pytest.mark.parametrize("name", ["a/b", "a\\b", ""])
+def test_a_name_that_the_app_would_refuse_is_refused_at_once(name, capsys):
+    with pytest.raises(SystemExit) as caught:
+        cli.main(["train", "--sample", "--name", name])
+    assert caught.value.code == 2
+    assert f"--name: {name!r}: give a name without / and \\" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("arguments", [[], ["no-such-command"], ["get"]])

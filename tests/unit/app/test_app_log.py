@@ -2,7 +2,7 @@
 
 import pytest
 
-from supervisely_integration.local.app_log import AppLog, AppProgress
+from supervisely_integration.local.app_log import AppLog, Bar
 
 PROGRESS = (
     "Downloading dataset: 'train':   0%|          | 0/6 [00:00<?, ?it/s]"
@@ -30,18 +30,18 @@ def file(tmp_path):
 def test_progress_is_read_once_and_by_whole_lines(file):
     file.write_text(PROGRESS[:-20])
     log = AppLog(file)
-    assert list(log.progress()) == [
-        AppProgress("Downloading dataset", 2, 6, in_bytes=False),
-        AppProgress("Uploading", 5, 90, in_bytes=True),
+    assert list(log.new_bars()) == [
+        Bar("Downloading dataset", 2, 6, in_bytes=False),
+        Bar("Uploading", 5, 90, in_bytes=True),
     ]
     file.write_text(PROGRESS)
-    assert list(log.progress()) == [AppProgress("Ready", 1, None, in_bytes=False)]
-    assert list(log.progress()) == []
+    assert list(log.new_bars()) == [Bar("Ready", 1, None, in_bytes=False)]
+    assert list(log.new_bars()) == []
 
 
 def test_lines_that_ran_into_each_other_are_passed_over(file):
     file.write_text('{"message": "a"}{"message": "progress", "current"}\n' + PROGRESS)
-    assert len(list(AppLog(file).progress())) == 3
+    assert len(list(AppLog(file).new_bars())) == 3
 
 
 def test_a_failure_has_the_name_and_the_sentence_of_its_error(file):
