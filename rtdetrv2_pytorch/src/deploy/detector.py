@@ -1,6 +1,5 @@
 """A checkpoint as one module: images and their sizes in, detections out."""
 
-import logging
 from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
@@ -17,8 +16,6 @@ from ..misc.errors import CheckpointError, ConfigError
 from ..misc.limits import read_yaml
 from ..misc.weights import check_fits, load_checkpoint, load_strict, locate, model_state
 from .model_card import ModelCard, class_names_of, sha256_of, thresholds_of
-
-logger = logging.getLogger(__name__)
 
 Sampling = Literal["default", "discrete"]
 

@@ -19,8 +19,6 @@ from .half import to_half
 from .model_card import ModelCard, Precision
 from .suppression import add_suppression, output_sizes
 
-logger = logging.getLogger(__name__)
-
 Exporter = Literal["torchscript", "dynamo"]
 
 INPUTS, OUTPUTS = ("images", "orig_target_sizes"), ("labels", "boxes", "scores")
