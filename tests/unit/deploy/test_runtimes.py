@@ -9,7 +9,7 @@ import torch
 
 from rtdetrv2_pytorch.src.deploy import runtimes
 from rtdetrv2_pytorch.src.deploy.onnx import write_onnx
-from rtdetrv2_pytorch.src.deploy.runtimes import RUNTIME_KINDS, open_runtime
+from rtdetrv2_pytorch.src.deploy.runtimes import open_runtime
 from rtdetrv2_pytorch.src.misc.errors import CheckpointError, ConfigError, ExportError
 
 
@@ -93,11 +93,6 @@ def test_threads_that_share_a_runtime_find_what_one_finds(tiny, files, kind):
 def test_wrong_choices_are_refused_with_the_right_ones(name, kind, message):
     with pytest.raises(ConfigError, match=message):
         open_runtime(name, kind)
-
-
-def test_there_is_an_opener_and_a_suffix_for_every_kind():
-    assert RUNTIME_KINDS == ("pytorch", "onnxruntime", "openvino", "tensorrt")
-    assert tuple(runtimes._SUFFIXES) == RUNTIME_KINDS
 
 
 @pytest.mark.parametrize("name", ["x.onnx", "x.engine", "x.pth"])
