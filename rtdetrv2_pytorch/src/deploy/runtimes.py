@@ -14,7 +14,7 @@ from ..misc.errors import CheckpointError, ConfigError, ExportError
 from .cuda_graphs import GraphedDetector
 from .detector import Sampling, load_detector
 from .model_card import ModelCard
-from .onnx import INPUTS, OUTPUTS, read_card
+from .onnx import INPUTS, OUTPUTS, first_line, read_card
 from .tensorrt import TensorRTRuntime
 
 RawDetections = tuple[Tensor, Tensor, Tensor]
@@ -115,7 +115,9 @@ class OnnxRuntime:
         try:
             self._session = ort.InferenceSession(str(path), options, providers=providers)
         except Exception as error:  # noqa: BLE001 (its errors have no common class)
-            raise ExportError(f"{path}: ONNX Runtime cannot load it ({_first(error)})") from error
+            raise ExportError(
+                f"{path}: ONNX Runtime cannot load it ({first_line(error)})"
+            ) from error
         # Where CUDA's libraries are missing it goes on without them, many times slower.
         if device.type == "cuda" and "CUDAExecutionProvider" not in self._session.get_providers():
             raise ConfigError(
@@ -128,7 +130,7 @@ class OnnxRuntime:
         try:
             results = self._session.run(list(OUTPUTS), _numpy_inputs(images, sizes_wh))
         except Exception as error:  # noqa: BLE001 (as above)
-            raise ExportError(f"ONNX Runtime cannot run the model ({_first(error)})") from error
+            raise ExportError(f"ONNX Runtime cannot run the model ({first_line(error)})") from error
         labels, boxes, scores = (torch.from_numpy(result).to(self.device) for result in results)
         return labels, boxes, scores
 
@@ -168,7 +170,7 @@ class OpenVINORuntime:
         try:
             self._model = core.compile_model(str(path), "CPU", options)
         except RuntimeError as error:
-            raise ExportError(f"{path}: OpenVINO cannot load it ({_first(error)})") from error
+            raise ExportError(f"{path}: OpenVINO cannot load it ({first_line(error)})") from error
 
     def __call__(self, images: Tensor, sizes_wh: Tensor) -> RawDetections:
         """See `Runtime`."""
@@ -176,7 +178,7 @@ class OpenVINORuntime:
         try:
             results = request.infer(_numpy_inputs(images, sizes_wh))
         except RuntimeError as error:
-            raise ExportError(f"OpenVINO cannot run the model ({_first(error)})") from error
+            raise ExportError(f"OpenVINO cannot run the model ({first_line(error)})") from error
         labels, boxes, scores = (torch.from_numpy(results[name].copy()) for name in OUTPUTS)
         return labels.to(torch.int64), boxes, scores
 
@@ -184,10 +186,6 @@ class OpenVINORuntime:
 def _numpy_inputs(images: Tensor, sizes_wh: Tensor) -> dict[str, np.ndarray]:
     pixels = images.float().div_(255).contiguous().cpu().numpy()
     return dict(zip(INPUTS, (pixels, sizes_wh.to(torch.int64).cpu().numpy()), strict=True))
-
-
-def _first(error: Exception) -> str:
-    return (str(error) or type(error).__name__).strip().splitlines()[0]
 
 
 def _open_pytorch(
