@@ -169,7 +169,9 @@ def _embedded_config(content: Mapping[str, Any], path: Path) -> Any:
 
 def _check_preprocessing(values: Mapping[str, Any], path: Path) -> None:
     ops = get(values, _VALIDATION_OPS) or []
-    types = [op.get("type") if isinstance(op, Mapping) else op for op in list(ops)]
+    if not isinstance(ops, list | tuple):
+        raise ConfigError(f"{path.name}: {'.'.join(_VALIDATION_OPS)} = {ops!r}: give a list")
+    types = [op.get("type") if isinstance(op, Mapping) else op for op in ops]
     other = [name for name in types if name not in _PREPROCESSING]
     if other:
         raise ConfigError(
