@@ -29,6 +29,28 @@ class _Graph:
     outputs: Outputs
 
 
+def record_on_cuda(work: Work) -> tuple[Callable[[], None], Outputs]:
+    """Record the kernels that some work queues on the present GPU.
+
+    Args:
+        work: queues kernels and waits for nothing.
+
+    Returns:
+        What runs them once more, and the outputs that every run writes to.
+    """
+    side = torch.cuda.Stream()
+    side.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(side):
+        for _ in range(_WARM_UP):
+            work()
+    torch.cuda.current_stream().wait_stream(side)
+    graph = torch.cuda.CUDAGraph()
+    # Its own stream would be one for all graphs, on the GPU of the first.
+    with torch.cuda.graph(graph, stream=side):
+        outputs = work()
+    return graph.replay, outputs
+
+
 class GraphedDetector(nn.Module):
     """A detector whose kernels are recorded per batch shape, the first few of them.
 
@@ -37,10 +59,10 @@ class GraphedDetector(nn.Module):
         record: how to record.
     """
 
-    def __init__(self, detector: nn.Module, record: Record | None = None) -> None:
+    def __init__(self, detector: nn.Module, record: Record = record_on_cuda) -> None:
         super().__init__()
         self.detector = detector
-        self._record = record or record_on_cuda
+        self._record = record
         self._graphs: dict[tuple[torch.Size, torch.dtype], _Graph] = {}
         self._lock = threading.Lock()  # threads share the memory of a graph
 
@@ -65,25 +87,3 @@ class GraphedDetector(nn.Module):
         with torch.cuda.device_of(own_images):  # streams are made on the present GPU
             replay, outputs = self._record(lambda: self.detector(own_images, own_sizes))
         return _Graph(own_images, own_sizes, replay, outputs)
-
-
-def record_on_cuda(work: Work) -> tuple[Callable[[], None], Outputs]:
-    """Record the kernels that some work queues on the present GPU.
-
-    Args:
-        work: queues kernels and waits for nothing.
-
-    Returns:
-        What runs them once more, and the outputs that every run writes to.
-    """
-    side = torch.cuda.Stream()
-    side.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(side):
-        for _ in range(_WARM_UP):
-            work()
-    torch.cuda.current_stream().wait_stream(side)
-    graph = torch.cuda.CUDAGraph()
-    # Its own stream would be one for all graphs, on the GPU of the first.
-    with torch.cuda.graph(graph, stream=side):
-        outputs = work()
-    return graph.replay, outputs
