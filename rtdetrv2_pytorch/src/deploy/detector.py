@@ -208,10 +208,10 @@ def _num_detections(cfg: YAMLConfig, num_classes: int) -> int:
     return min(int(postprocessor.num_top_queries), int(pairs))
 
 
-@torch.inference_mode()
-def example_inputs(card: ModelCard, batch: int = 2) -> tuple[Tensor, Tensor]:
-    """Inputs of the right shapes for tracing: noise, and images of different sizes."""
-    height, width = card.input_size_hw
-    images = torch.rand(batch, 3, height, width, generator=torch.Generator().manual_seed(0))
-    sizes = torch.tensor([[640 + 32 * i, 480 + 16 * i] for i in range(batch)])
-    return images, sizes
+def example_inputs(card: ModelCard) -> tuple[Tensor, Tensor]:
+    """Inputs of the right shapes for tracing: noise, and two images of different sizes.
+
+    Two, because a batch of one would be written into the graph as a constant.
+    """
+    images = torch.rand(2, 3, *card.input_size_hw, generator=torch.Generator().manual_seed(0))
+    return images, torch.tensor([[640, 480], [672, 496]])
