@@ -12,10 +12,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-Outputs = tuple[Tensor, Tensor, Tensor]
-Work = Callable[[], Outputs]
+from .detector import RawDetections
+
+Work = Callable[[], RawDetections]
 # Runs some work again and again on the same memory: (work) -> (run it once more, its outputs).
-Record = Callable[[Work], tuple[Callable[[], None], Outputs]]
+Record = Callable[[Work], tuple[Callable[[], None], RawDetections]]
 
 _MOST_GRAPHS = 4  # each keeps its own memory; other batch sizes run as they come
 _WARM_UP = 3  # runs in which libraries choose kernels and allocate, as torch asks for
@@ -26,10 +27,10 @@ class _Graph:
     images: Tensor
     sizes_wh: Tensor
     replay: Callable[[], None]
-    outputs: Outputs
+    outputs: RawDetections
 
 
-def record_on_cuda(work: Work) -> tuple[Callable[[], None], Outputs]:
+def record_on_cuda(work: Work) -> tuple[Callable[[], None], RawDetections]:
     """Record the kernels that some work queues on the present GPU.
 
     Args:
@@ -66,7 +67,7 @@ class GraphedDetector(nn.Module):
         self._graphs: dict[tuple[torch.Size, torch.dtype], _Graph] = {}
         self._lock = threading.Lock()  # threads share the memory of a graph
 
-    def forward(self, images: Tensor, sizes_wh: Tensor) -> Outputs:
+    def forward(self, images: Tensor, sizes_wh: Tensor) -> RawDetections:
         """See `Detector`; what is returned is the caller's own."""
         shape = (images.shape, images.dtype)
         with self._lock:
@@ -79,7 +80,7 @@ class GraphedDetector(nn.Module):
                 graph.replay()
                 labels, boxes, scores = (output.clone() for output in graph.outputs)
                 return labels, boxes, scores
-        found: Outputs = self.detector(images, sizes_wh)
+        found: RawDetections = self.detector(images, sizes_wh)
         return found
 
     def _new_graph(self, images: Tensor, sizes_wh: Tensor) -> _Graph:

@@ -18,6 +18,7 @@ from ..misc.weights import check_fits, load_checkpoint, load_strict, locate, mod
 from .model_card import ModelCard, class_names_of, sha256_of, thresholds_of
 
 Sampling = Literal["default", "discrete"]
+RawDetections = tuple[Tensor, Tensor, Tensor]  # labels, boxes, scores: see `Detector.forward`
 
 _VERSIONS_OF = ("torch", "torchvision", "onnx")
 # What the network does not depend on; some of it names files of another machine.
@@ -48,7 +49,7 @@ class Detector(nn.Module):
         self.requires_grad_(False)
         self.eval()
 
-    def forward(self, images: Tensor, orig_target_sizes: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def forward(self, images: Tensor, orig_target_sizes: Tensor) -> RawDetections:
         """Detect; the names of the arguments are those of the exported inputs.
 
         Args:
@@ -59,8 +60,7 @@ class Detector(nn.Module):
             labels [B, N] int64, boxes [B, N, 4] xyxy in pixels of the original images, scores
             [B, N], best first.
         """
-        result: tuple[Tensor, Tensor, Tensor]
-        result = self.postprocessor(self.model(images), orig_target_sizes)
+        result: RawDetections = self.postprocessor(self.model(images), orig_target_sizes)
         return result
 
 

@@ -12,12 +12,10 @@ from torch import Tensor, nn
 from ..misc.devices import checked_device
 from ..misc.errors import CheckpointError, ConfigError, ExportError
 from .cuda_graphs import GraphedDetector
-from .detector import Sampling, load_detector
+from .detector import RawDetections, Sampling, load_detector
 from .model_card import ModelCard
 from .onnx import INPUTS, OUTPUTS, first_line, read_card
 from .tensorrt import TensorRTRuntime
-
-RawDetections = tuple[Tensor, Tensor, Tensor]
 
 
 class Runtime(Protocol):

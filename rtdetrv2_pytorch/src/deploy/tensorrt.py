@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from ..misc.errors import CheckpointError, ConfigError, ExportError
+from .detector import RawDetections
 from .model_card import ModelCard
 from .onnx import INPUTS, OUTPUTS, read_card
 
@@ -197,7 +198,7 @@ class TensorRTRuntime:
             self._context = self._engine.create_execution_context()
         self._lock = threading.Lock()
 
-    def __call__(self, images: Tensor, sizes_wh: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def __call__(self, images: Tensor, sizes_wh: Tensor) -> RawDetections:
         """See `runtimes.Runtime`."""
         values = (
             images.to(self.device).float().div_(255).contiguous(),
