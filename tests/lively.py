@@ -8,6 +8,7 @@ import re
 
 import torch
 import torch.nn.functional as F  # noqa: N812
+from scipy.optimize import linear_sum_assignment
 from torch import Tensor, nn
 
 _FIXED = r"anchors$|num_points_scale$|pos_embed\d$|num_batches_tracked$"  # what follows from sizes
@@ -43,3 +44,25 @@ def enliven(model: nn.Module, size_hw: tuple[int, int], seed: int = 0) -> nn.Mod
         norm.reset_running_stats()
     model(pictures(4, size_hw, seed=seed + 1))
     return model.eval()
+
+
+def assert_same_detections(found, expected, *, score: float = 1e-3, pixels: float = 0.5) -> None:
+    """In every image each detection has a counterpart: same label, about the same score and box.
+
+    Of two whose scores are all but equal a last bit decides which one comes first, and of the last
+    one, whether it is there at all.
+
+    Args:
+        found: labels [B, N], boxes [B, N, 4] and scores [B, N], best first.
+        expected: the same.
+        score: largest difference of scores.
+        pixels: largest difference of a corner.
+    """
+    torch.testing.assert_close(found[2], expected[2], rtol=0, atol=score)
+    for one in zip(*found, *expected, strict=True):
+        labels, boxes, scores, want_labels, want_boxes, want_scores = one
+        is_same = labels[:, None] == want_labels
+        is_same &= (scores[:, None] - want_scores).abs() <= score
+        is_same &= (boxes[:, None] - want_boxes).abs().amax(-1) <= pixels
+        pairs = is_same[linear_sum_assignment(is_same.numpy(), maximize=True)]
+        assert pairs.sum() >= (scores > scores[-1] + score / 10).sum()

@@ -120,5 +120,5 @@ def _write(report: DataReport, folder: Path) -> list[Path]:
         return [report.write_json(folder), write_page(report, folder)]
     except OSError as error:
         raise ConfigError(
-            f"--output {folder}: cannot be written ({error.strerror}); choose another folder"
+            f"{folder}: the data report cannot be written ({error.strerror}); choose another folder"
         ) from error

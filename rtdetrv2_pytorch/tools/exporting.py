@@ -8,9 +8,9 @@ from PIL import Image
 from rich.console import Console
 
 from ..src.data.layouts import find_splits
-from ..src.deploy.export import Source
+from ..src.deploy.export import FindSamples, Source
 from ..src.deploy.parity import ParityReport
-from ..src.deploy.samples import Samples, given_samples, validation_samples
+from ..src.deploy.samples import given_samples, validation_samples
 from ..src.misc.errors import ConfigError
 from .command import run_command
 from .command_log import CommandLog
@@ -47,9 +47,7 @@ def _output(args: argparse.Namespace, suffix: str) -> Path:
     return Path(args.output)
 
 
-def _find_samples(
-    data: Path | None, images: Sequence[Path] | None
-) -> Callable[[Sequence[str]], Samples] | None:
+def _find_samples(data: Path | None, images: Sequence[Path] | None) -> FindSamples | None:
     if data is not None:
         split = find_splits(data).val
         return lambda names: validation_samples(split.ann_file, split.img_folder, names)
@@ -69,11 +67,7 @@ def _image_files(path: Path) -> list[Path]:
     return files
 
 
-def run(
-    args: argparse.Namespace,
-    suffix: str,
-    export: Callable[..., ParityReport],
-) -> int:
+def run(args: argparse.Namespace, suffix: str, export: Callable[..., ParityReport]) -> int:
     """Export, and say how it compares; returns the exit status.
 
     Args:
@@ -87,9 +81,8 @@ def run(
         log.open_in(output.parent, LOG_FILE, option="--output")
         print_headline(console, "Exporting", f"{args.resume} to {_KINDS[suffix]}")
         with LiveLine(console) as line:
-            source = _source(args)
             report = export(
-                source,
+                _source(args),
                 output,
                 nms_iou=args.nms_iou,
                 on_progress=lambda what, done, total: line.show(what, done, total or None),

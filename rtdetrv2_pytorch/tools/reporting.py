@@ -51,11 +51,12 @@ def run(args: argparse.Namespace) -> int:
     def make_report(console: Console, log: CommandLog) -> int:
         cfg = _configure(args)
         log.open_in(args.run, LOG_FILE, option="run")
-        print_headline(console, "Reporting", f"on {args.run}, its best weights evaluated again")
+        weights = Path(cfg.yaml_cfg["resume"]).name
+        print_headline(console, "Reporting", f"on {args.run}, {weights} evaluated again")
         with LiveLine(console) as line:
             line.show("preparing the network and the data")
             evaluation = DetSolver(cfg, events=TrainingFollower(console, line)).val()
-            print_metrics(console, evaluation.as_dict(), "Best weights")
+            print_metrics(console, evaluation.as_dict(), weights)
             line.show("writing the report")
             source = report_source(cfg, args.run, evaluation)
             try:

@@ -90,7 +90,8 @@ def examine_data(
     """
     options = Options(
         size_hw=tuple(cfg.yaml_cfg.get("eval_spatial_size") or Options.size_hw),
-        num_queries=get(cfg.yaml_cfg, ("RTDETRTransformerv2", "num_queries")) or 300,
+        num_queries=get(cfg.yaml_cfg, ("RTDETRTransformerv2", "num_queries"))
+        or Options.num_queries,
         cache=default_folder(),
     )
     splits = find_splits(args.data)

@@ -153,6 +153,17 @@ def test_data_that_cannot_be_trained_on_is_refused_before_the_first_step(run, di
     assert not list((tmp_path / "out").glob("*.pth"))
 
 
+def test_a_data_report_that_cannot_be_written_is_named_by_its_folder(run, digits, tmp_path):
+    """Training has no option --output, which the message once said to change."""
+    _, path, _ = run
+    (tmp_path / "data_report.json").mkdir()
+    options = ["--data", digits, "--output-dir", tmp_path]
+    result = call("-c", path, *options, cwd=tmp_path)
+    assert result.returncode == 1
+    expected = f"ConfigError: {tmp_path}: the data report cannot be written (Is a directory)"
+    assert expected in " ".join(result.stderr.split())
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_to_all_processes_ends_cleanly_with_last_written(tmp_path, digits, number):
     """Ctrl-C reaches the loading workers too; they must leave the ending to the main process."""

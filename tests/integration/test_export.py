@@ -5,6 +5,7 @@ import logging
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -161,7 +162,7 @@ def test_half_precision_keeps_the_ap(r18, exporter, tmp_path):
 
 @pytest.mark.parametrize("exporter", ["torchscript", "dynamo"])
 def test_without_gridsample(r18, exporter, tmp_path, caplog):
-    source = Source(**{**vars(r18.source), "sampling": "discrete"})
+    source = replace(r18.source, sampling="discrete")
     output = tmp_path / "discrete.onnx"
     with caplog.at_level(logging.WARNING):
         report = export_onnx(source, output, exporter=exporter)

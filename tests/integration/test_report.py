@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 
 import numpy as np
 import pytest
@@ -140,6 +141,17 @@ def test_the_tool_makes_it_anew(run, digits, tmp_path, capsys, caplog):
 
     assert numbers(after) == numbers(before)
     assert "resume" not in after.split('id="settings"')[1].split("<details>")[0]
+
+
+def test_the_tool_names_the_weights_that_it_evaluates(run, tmp_path, capsys):
+    """Those of a run that was stopped before its first evaluation are not the best of anything."""
+    folder = tmp_path / "run"
+    shutil.copytree(run[0], folder)
+    (folder / "best.pth").unlink()
+    assert tool.main([str(folder), "-d", "cpu"]) == 0
+    printed = capsys.readouterr().out
+    assert "last.pth evaluated again" in printed
+    assert "best" not in printed.lower().replace("best threshold", "")
 
 
 def test_the_tool_says_what_is_no_run(tmp_path, capsys):

@@ -252,6 +252,7 @@ DESCRIPTIONS = [
     {"config": {"train_dataloader": 3, "model": "os.system"}},
     {"config": {"__include__": ["/etc/hostname"]}},
     {"config": {"val_dataloader": {"dataset": {"transforms": {"ops": [5, "x", {}]}}}}},
+    {"config": {"val_dataloader": {"dataset": {"transforms": {"ops": 5}}}}},
     {
         "config": None,
         "model_files": {"config": {"content": "a: !!python/object/apply:os.system []"}},

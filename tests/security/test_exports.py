@@ -1,6 +1,5 @@
 """ONNX files and engine cards from elsewhere."""
 
-import json
 import random
 
 import numpy as np
@@ -156,4 +155,4 @@ def test_a_card_of_an_engine_that_is_wrong_is_one_error(tmp_path, text):
 def test_batch_sizes_of_an_engine_that_are_wrong_are_one_error(tmp_path, text):
     facts = CARD.to_metadata() | {"batch_sizes": text}
     with pytest.raises(CheckpointError, match="is damaged"):
-        trt_module._largest_batch(json.loads(json.dumps(facts)), tmp_path / "m.engine.json")
+        trt_module._largest_batch(facts, tmp_path / "m.engine.json")

@@ -12,10 +12,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-Outputs = tuple[Tensor, Tensor, Tensor]
-Work = Callable[[], Outputs]
+from .detector import RawDetections
+
+Work = Callable[[], RawDetections]
 # Runs some work again and again on the same memory: (work) -> (run it once more, its outputs).
-Record = Callable[[Work], tuple[Callable[[], None], Outputs]]
+Record = Callable[[Work], tuple[Callable[[], None], RawDetections]]
 
 _MOST_GRAPHS = 4  # each keeps its own memory; other batch sizes run as they come
 _WARM_UP = 3  # runs in which libraries choose kernels and allocate, as torch asks for
@@ -26,48 +27,10 @@ class _Graph:
     images: Tensor
     sizes_wh: Tensor
     replay: Callable[[], None]
-    outputs: Outputs
+    outputs: RawDetections
 
 
-class GraphedDetector(nn.Module):
-    """A detector whose kernels are recorded per batch shape, the first few of them.
-
-    Args:
-        detector: on a GPU, in evaluation mode; nothing in it may depend on values of its input.
-        record: how to record.
-    """
-
-    def __init__(self, detector: nn.Module, record: Record | None = None) -> None:
-        super().__init__()
-        self.detector = detector
-        self._record = record or record_on_cuda
-        self._graphs: dict[tuple[torch.Size, torch.dtype], _Graph] = {}
-        self._lock = threading.Lock()  # threads share the memory of a graph
-
-    def forward(self, images: Tensor, sizes_wh: Tensor) -> Outputs:
-        """See `Detector`; what is returned is the caller's own."""
-        shape = (images.shape, images.dtype)
-        with self._lock:
-            graph = self._graphs.get(shape)
-            if graph is None and len(self._graphs) < _MOST_GRAPHS:
-                graph = self._graphs[shape] = self._new_graph(images, sizes_wh)
-            if graph is not None:
-                graph.images.copy_(images)
-                graph.sizes_wh.copy_(sizes_wh)
-                graph.replay()
-                labels, boxes, scores = (output.clone() for output in graph.outputs)
-                return labels, boxes, scores
-        found: Outputs = self.detector(images, sizes_wh)
-        return found
-
-    def _new_graph(self, images: Tensor, sizes_wh: Tensor) -> _Graph:
-        own_images, own_sizes = images.clone(), sizes_wh.clone()
-        with torch.cuda.device_of(own_images):  # streams are made on the present GPU
-            replay, outputs = self._record(lambda: self.detector(own_images, own_sizes))
-        return _Graph(own_images, own_sizes, replay, outputs)
-
-
-def record_on_cuda(work: Work) -> tuple[Callable[[], None], Outputs]:
+def record_on_cuda(work: Work) -> tuple[Callable[[], None], RawDetections]:
     """Record the kernels that some work queues on the present GPU.
 
     Args:
@@ -87,3 +50,41 @@ def record_on_cuda(work: Work) -> tuple[Callable[[], None], Outputs]:
     with torch.cuda.graph(graph, stream=side):
         outputs = work()
     return graph.replay, outputs
+
+
+class GraphedDetector(nn.Module):
+    """A detector whose kernels are recorded per batch shape, the first few of them.
+
+    Args:
+        detector: on a GPU, in evaluation mode; nothing in it may depend on values of its input.
+        record: how to record.
+    """
+
+    def __init__(self, detector: nn.Module, record: Record = record_on_cuda) -> None:
+        super().__init__()
+        self.detector = detector
+        self._record = record
+        self._graphs: dict[tuple[torch.Size, torch.dtype], _Graph] = {}
+        self._lock = threading.Lock()  # threads share the memory of a graph
+
+    def forward(self, images: Tensor, sizes_wh: Tensor) -> RawDetections:
+        """See `Detector`; what is returned is the caller's own."""
+        shape = (images.shape, images.dtype)
+        with self._lock:
+            graph = self._graphs.get(shape)
+            if graph is None and len(self._graphs) < _MOST_GRAPHS:
+                graph = self._graphs[shape] = self._new_graph(images, sizes_wh)
+            if graph is not None:
+                graph.images.copy_(images)
+                graph.sizes_wh.copy_(sizes_wh)
+                graph.replay()
+                labels, boxes, scores = (output.clone() for output in graph.outputs)
+                return labels, boxes, scores
+        found: RawDetections = self.detector(images, sizes_wh)
+        return found
+
+    def _new_graph(self, images: Tensor, sizes_wh: Tensor) -> _Graph:
+        own_images, own_sizes = images.clone(), sizes_wh.clone()
+        with torch.cuda.device_of(own_images):  # streams are made on the present GPU
+            replay, outputs = self._record(lambda: self.detector(own_images, own_sizes))
+        return _Graph(own_images, own_sizes, replay, outputs)

@@ -1,6 +1,5 @@
 """A checkpoint as one module: images and their sizes in, detections out."""
 
-import logging
 from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
@@ -18,9 +17,8 @@ from ..misc.limits import read_yaml
 from ..misc.weights import check_fits, load_checkpoint, load_strict, locate, model_state
 from .model_card import ModelCard, class_names_of, sha256_of, thresholds_of
 
-logger = logging.getLogger(__name__)
-
 Sampling = Literal["default", "discrete"]
+RawDetections = tuple[Tensor, Tensor, Tensor]  # labels, boxes, scores: see `Detector.forward`
 
 _VERSIONS_OF = ("torch", "torchvision", "onnx")
 # What the network does not depend on; some of it names files of another machine.
@@ -51,7 +49,7 @@ class Detector(nn.Module):
         self.requires_grad_(False)
         self.eval()
 
-    def forward(self, images: Tensor, orig_target_sizes: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def forward(self, images: Tensor, orig_target_sizes: Tensor) -> RawDetections:
         """Detect; the names of the arguments are those of the exported inputs.
 
         Args:
@@ -62,8 +60,7 @@ class Detector(nn.Module):
             labels [B, N] int64, boxes [B, N, 4] xyxy in pixels of the original images, scores
             [B, N], best first.
         """
-        result: tuple[Tensor, Tensor, Tensor]
-        result = self.postprocessor(self.model(images), orig_target_sizes)
+        result: RawDetections = self.postprocessor(self.model(images), orig_target_sizes)
         return result
 
 
@@ -172,7 +169,9 @@ def _embedded_config(content: Mapping[str, Any], path: Path) -> Any:
 
 def _check_preprocessing(values: Mapping[str, Any], path: Path) -> None:
     ops = get(values, _VALIDATION_OPS) or []
-    types = [op.get("type") if isinstance(op, Mapping) else op for op in list(ops)]
+    if not isinstance(ops, list | tuple):
+        raise ConfigError(f"{path.name}: {'.'.join(_VALIDATION_OPS)} = {ops!r}: give a list")
+    types = [op.get("type") if isinstance(op, Mapping) else op for op in ops]
     other = [name for name in types if name not in _PREPROCESSING]
     if other:
         raise ConfigError(
@@ -209,10 +208,10 @@ def _num_detections(cfg: YAMLConfig, num_classes: int) -> int:
     return min(int(postprocessor.num_top_queries), int(pairs))
 
 
-@torch.inference_mode()
-def example_inputs(card: ModelCard, batch: int = 2) -> tuple[Tensor, Tensor]:
-    """Inputs of the right shapes for tracing: noise, and images of different sizes."""
-    height, width = card.input_size_hw
-    images = torch.rand(batch, 3, height, width, generator=torch.Generator().manual_seed(0))
-    sizes = torch.tensor([[640 + 32 * i, 480 + 16 * i] for i in range(batch)])
-    return images, sizes
+def example_inputs(card: ModelCard) -> tuple[Tensor, Tensor]:
+    """Inputs of the right shapes for tracing: noise, and two images of different sizes.
+
+    Two, because a batch of one would be written into the graph as a constant.
+    """
+    images = torch.rand(2, 3, *card.input_size_hw, generator=torch.Generator().manual_seed(0))
+    return images, torch.tensor([[640, 480], [672, 496]])

@@ -13,14 +13,7 @@ from ..misc.errors import ExportError
 from .detector import Detector, Sampling, load_detector
 from .model_card import ModelCard, Precision
 from .onnx import OPSET, Exporter, write_onnx
-from .parity import (
-    OnProgress,
-    ParityReport,
-    check_parity,
-    remove_report,
-    require,
-    write_report,
-)
+from .parity import OnProgress, ParityReport, check_parity, remove_report, require, write_report
 from .runtimes import PyTorchRuntime, Runtime, open_runtime
 from .samples import Samples, generated_samples
 from .tensorrt import build_engine, card_file, load_tensorrt
@@ -187,7 +180,7 @@ def _prove(
         exported, reference, samples, file=output.name, trained=trained, on_progress=on_progress
     )
     require(report)
-    if report.ap_trained is not None and report.ap_exported is not None:
+    if report.ap_trained is not None:
         logger.warning(
             "%s: with %s sampling AP is %.4f, with that of the training %.4f",
             output.name,

@@ -16,11 +16,15 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
+_FLOAT, _HALF = int(TensorProto.FLOAT), int(TensorProto.FLOAT16)
 _SINGLE = {
     *("LayerNormalization", "Softmax", "GridSample", "TopK", "ReduceMax", "ReduceSum"),
     *("Exp", "Log", "Pow", "Sqrt", "Reciprocal", "NonMaxSuppression"),
+    *("Range", "EyeLike"),
 }
 _PRODUCTS = {"Conv", "Gemm", "MatMul"}
+# What comes out of these does not follow from what goes in.
+_SAYS_ITSELF = {"Cast", "ConstantOfShape"}
 _LARGEST = 65504.0  # of half precision
 
 
@@ -77,8 +81,8 @@ class _Converter:
 
     def _precision(self, node: onnx.NodeProto, is_late: bool) -> int:
         if node.op_type in _SINGLE or (is_late and node.op_type not in _PRODUCTS):
-            return int(TensorProto.FLOAT)
-        return int(TensorProto.FLOAT16)
+            return _FLOAT
+        return _HALF
 
     def _keep_constant(self, node: onnx.NodeProto) -> None:
         """Take its value as an initializer, which can be converted here, within its range."""
@@ -116,10 +120,10 @@ class _Converter:
         return self.cast[name, wanted]
 
     def _note_outputs(self, node: onnx.NodeProto, wanted: int, outputs: Iterable[str]) -> None:
+        if wanted == _FLOAT or node.op_type in _SAYS_ITSELF:
+            return
         for place, name in enumerate(node.output):
-            if self.types.get(name) != _FLOAT or node.op_type == "Cast":
-                continue
-            if wanted == _FLOAT or not _follows_input(node):
+            if self.types.get(name) != _FLOAT:
                 continue
             if name in outputs:  # the contract says float32
                 half = self.cast[name, _HALF] = f"{name}_half"
@@ -130,18 +134,10 @@ class _Converter:
                 self.types[name] = _HALF
 
 
-_FLOAT, _HALF = int(TensorProto.FLOAT), int(TensorProto.FLOAT16)
-
-
 def _copy(node: onnx.NodeProto) -> onnx.NodeProto:
     copy = onnx.NodeProto()
     copy.CopyFrom(node)
     return copy
-
-
-def _follows_input(node: onnx.NodeProto) -> bool:
-    """Whether the output has the type of the input; ConstantOfShape has that of its value."""
-    return node.op_type not in ("ConstantOfShape", "Range", "EyeLike")
 
 
 def _converted(tensor: onnx.TensorProto, name: str) -> onnx.TensorProto:

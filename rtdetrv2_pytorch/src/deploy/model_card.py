@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal
 
@@ -12,21 +12,9 @@ from ..misc.limits import MAX_SIDE_PX
 
 Precision = Literal["fp32", "fp16"]
 
-FORMAT = "1"
+_FORMAT = "1"
 _MAX_DETECTIONS = 100_000  # per image
-_READ_BY_PROGRAMS = (
-    "model_name",
-    "class_names",
-    "input_size_hw",
-    "num_detections",
-    "threshold",
-    "class_thresholds",
-    "precision",
-    "sampling",
-    "nms_iou",
-    "source_sha256",
-    "versions",
-)
+_TEXTS = ("model_name", "precision", "sampling", "source_sha256")  # all else is JSON
 # The contract of the two inputs and three outputs, for people who use the file with other code.
 _READ_BY_PEOPLE = {
     "images": "[N, 3, height, width] float32 RGB; pixel / 255, no mean, no standard deviation",
@@ -87,9 +75,8 @@ class ModelCard:
 
     def to_metadata(self) -> dict[str, str]:
         """Text by key, as ONNX keeps it: numbers, lists and mappings as JSON."""
-        values = {key: getattr(self, key) for key in _READ_BY_PROGRAMS}
-        facts = {k: v if isinstance(v, str) else json.dumps(v) for k, v in values.items()}
-        return {"rtdetrv2_card": FORMAT, **facts, **_READ_BY_PEOPLE}
+        facts = {k: v if k in _TEXTS else json.dumps(v) for k, v in vars(self).items()}
+        return {"rtdetrv2_card": _FORMAT, **facts, **_READ_BY_PEOPLE}
 
     @classmethod
     def from_metadata(cls, metadata: Mapping[str, str], *, source: str) -> "ModelCard":
@@ -105,10 +92,10 @@ class ModelCard:
             )
         try:
             facts: dict[str, Any] = {
-                key: metadata[key]
-                if key in ("model_name", "precision", "sampling", "source_sha256")
-                else _parse(metadata[key])
-                for key in _READ_BY_PROGRAMS
+                each.name: metadata[each.name]
+                if each.name in _TEXTS
+                else _parse(metadata[each.name])
+                for each in fields(cls)
             }
             height, width = facts.pop("input_size_hw")
             names = facts.pop("class_names")
@@ -124,7 +111,7 @@ class ModelCard:
                 f"{source}: its description is damaged ({error!r}); export the checkpoint again"
             ) from error
 
-    def thresholds(self, *, source: str = "the model") -> list[float]:
+    def thresholds(self) -> list[float]:
         """One threshold per label: that of its class, else the one of all classes.
 
         Raises:
@@ -132,7 +119,7 @@ class ModelCard:
         """
         if self.threshold is None:
             raise CheckpointError(
-                f"{source}: no thresholds were measured for it, so 'auto' cannot be used; give a "
+                "the model: no thresholds were measured for it, so 'auto' cannot be used; give a "
                 "confidence threshold between 0 and 1"
             )
         return [self.class_thresholds.get(name, self.threshold) for name in self.class_names]

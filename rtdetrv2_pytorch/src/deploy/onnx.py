@@ -19,8 +19,6 @@ from .half import to_half
 from .model_card import ModelCard, Precision
 from .suppression import add_suppression, output_sizes
 
-logger = logging.getLogger(__name__)
-
 Exporter = Literal["torchscript", "dynamo"]
 
 INPUTS, OUTPUTS = ("images", "orig_target_sizes"), ("labels", "boxes", "scores")
@@ -82,10 +80,9 @@ def write_onnx(
         raise
     except Exception as error:  # noqa: BLE001 (torch raises whatever it met on its way)
         path.unlink(missing_ok=True)
-        first = (str(error) or type(error).__name__).strip().splitlines()[0]
         raise ExportError(
             f"{path.name}: torch {torch.__version__} could not export the model with its "
-            f"{exporter} exporter ({first}); try the other one"
+            f"{exporter} exporter ({first_line(error)}); try the other one"
         ) from error
     return card
 
@@ -128,6 +125,11 @@ def _quiet() -> Iterator[None]:
     finally:
         for name, level in levels.items():
             logging.getLogger(name).setLevel(level)
+
+
+def first_line(error: Exception) -> str:
+    """What an error of a library says first, the rest being for its authors; else its kind."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
 def read_card(path: Path) -> ModelCard:

@@ -9,7 +9,7 @@ import logging
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -171,7 +171,7 @@ def check_parity(
         ap_trained=average_precision(intended, samples) if intended else None,
         failures=(),
     )
-    return ParityReport(**{**vars(report), "failures": _failures(report)})
+    return replace(report, failures=_failures(report))
 
 
 def _failures(report: ParityReport) -> list[str]:
@@ -289,9 +289,7 @@ def write_report(report: ParityReport, folder: Path) -> None:
     path = folder / PARITY_FILE
     reports = _read_reports(path)
     reports[report.file] = _plain(asdict(report))
-    partial = path.with_name(f".{path.name}")
-    partial.write_text(json.dumps(reports, indent=1), encoding="utf-8")
-    partial.replace(path)
+    _write_reports(path, reports)
 
 
 def remove_report(file: Path) -> None:
@@ -301,7 +299,7 @@ def remove_report(file: Path) -> None:
     if reports.pop(file.name, None) is None:
         return
     if reports:
-        path.write_text(json.dumps(reports, indent=1), encoding="utf-8")
+        _write_reports(path, reports)
     else:
         path.unlink()
 
@@ -312,6 +310,12 @@ def _read_reports(path: Path) -> dict[str, Any]:
     except (OSError, ValueError):
         return {}  # damaged or missing: written anew
     return reports if isinstance(reports, dict) else {}
+
+
+def _write_reports(path: Path, reports: Mapping[str, Any]) -> None:
+    partial = path.with_name(f".{path.name}")
+    partial.write_text(json.dumps(reports, indent=1), encoding="utf-8")
+    partial.replace(path)
 
 
 def _plain(values: Mapping[str, Any]) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from ..data.preprocess import preprocess_batch
 from ..misc.errors import ConfigError
 from ..structures import Detections
 from .runtimes import Runtime
-from .suppression import best, suppress
+from .suppression import above, suppress
 
 
 @dataclass(frozen=True)
@@ -113,7 +113,7 @@ class Predictor:
         found = []
         for i in range(len(images)):
             one = Detections(labels=labels[i], boxes=boxes[i], scores=scores[i])
-            one = best(one, thresholds)
+            one = above(one, thresholds)
             found.append(one if nms_iou is None else suppress(one, nms_iou))
         return found, Timing(ready - begin, done - ready, time.perf_counter() - done)
 

@@ -12,26 +12,17 @@ from torch import Tensor, nn
 from ..misc.devices import checked_device
 from ..misc.errors import CheckpointError, ConfigError, ExportError
 from .cuda_graphs import GraphedDetector
-from .detector import Sampling, load_detector
+from .detector import RawDetections, Sampling, load_detector
 from .model_card import ModelCard
-from .onnx import INPUTS, OUTPUTS, read_card
+from .onnx import INPUTS, OUTPUTS, first_line, read_card
 from .tensorrt import TensorRTRuntime
-
-RawDetections = tuple[Tensor, Tensor, Tensor]
-# What each takes; a suffix alone stands for the first kind that takes it.
-_SUFFIXES = {
-    "pytorch": (".pth", ".pt"),
-    "onnxruntime": (".onnx",),
-    "openvino": (".onnx",),
-    "tensorrt": (".engine",),
-}
 
 
 class Runtime(Protocol):
     """A detector that is ready to run.
 
     Attributes:
-        kind: of `RUNTIME_KINDS`.
+        kind: pytorch, onnxruntime, openvino or tensorrt.
         card: what the file says about itself.
         device: where images have to be.
         max_batch_size: images that one call takes; None: any number.
@@ -122,7 +113,9 @@ class OnnxRuntime:
         try:
             self._session = ort.InferenceSession(str(path), options, providers=providers)
         except Exception as error:  # noqa: BLE001 (its errors have no common class)
-            raise ExportError(f"{path}: ONNX Runtime cannot load it ({_first(error)})") from error
+            raise ExportError(
+                f"{path}: ONNX Runtime cannot load it ({first_line(error)})"
+            ) from error
         # Where CUDA's libraries are missing it goes on without them, many times slower.
         if device.type == "cuda" and "CUDAExecutionProvider" not in self._session.get_providers():
             raise ConfigError(
@@ -135,7 +128,7 @@ class OnnxRuntime:
         try:
             results = self._session.run(list(OUTPUTS), _numpy_inputs(images, sizes_wh))
         except Exception as error:  # noqa: BLE001 (as above)
-            raise ExportError(f"ONNX Runtime cannot run the model ({_first(error)})") from error
+            raise ExportError(f"ONNX Runtime cannot run the model ({first_line(error)})") from error
         labels, boxes, scores = (torch.from_numpy(result).to(self.device) for result in results)
         return labels, boxes, scores
 
@@ -173,10 +166,9 @@ class OpenVINORuntime:
         if num_threads:
             options["INFERENCE_NUM_THREADS"] = num_threads
         try:
-            model = core.compile_model(str(path), "CPU", options)
+            self._model = core.compile_model(str(path), "CPU", options)
         except RuntimeError as error:
-            raise ExportError(f"{path}: OpenVINO cannot load it ({_first(error)})") from error
-        self._model = model
+            raise ExportError(f"{path}: OpenVINO cannot load it ({first_line(error)})") from error
 
     def __call__(self, images: Tensor, sizes_wh: Tensor) -> RawDetections:
         """See `Runtime`."""
@@ -184,7 +176,7 @@ class OpenVINORuntime:
         try:
             results = request.infer(_numpy_inputs(images, sizes_wh))
         except RuntimeError as error:
-            raise ExportError(f"OpenVINO cannot run the model ({_first(error)})") from error
+            raise ExportError(f"OpenVINO cannot run the model ({first_line(error)})") from error
         labels, boxes, scores = (torch.from_numpy(results[name].copy()) for name in OUTPUTS)
         return labels.to(torch.int64), boxes, scores
 
@@ -192,10 +184,6 @@ class OpenVINORuntime:
 def _numpy_inputs(images: Tensor, sizes_wh: Tensor) -> dict[str, np.ndarray]:
     pixels = images.float().div_(255).contiguous().cpu().numpy()
     return dict(zip(INPUTS, (pixels, sizes_wh.to(torch.int64).cpu().numpy()), strict=True))
-
-
-def _first(error: Exception) -> str:
-    return (str(error) or type(error).__name__).strip().splitlines()[0]
 
 
 def _open_pytorch(
@@ -218,13 +206,13 @@ def _open_openvino(path: Path, device: torch.device, *, bfloat16: bool = False) 
     return OpenVINORuntime(path, bfloat16=bfloat16)
 
 
-_OPENERS: dict[str, Callable[..., Runtime]] = {
-    "pytorch": _open_pytorch,
-    "onnxruntime": OnnxRuntime,
-    "openvino": _open_openvino,
-    "tensorrt": TensorRTRuntime,
+# What opens each kind, and the files that it takes; a suffix alone stands for the first such kind.
+_KINDS: dict[str, tuple[Callable[..., Runtime], tuple[str, ...]]] = {
+    "pytorch": (_open_pytorch, (".pth", ".pt")),
+    "onnxruntime": (OnnxRuntime, (".onnx",)),
+    "openvino": (_open_openvino, (".onnx",)),
+    "tensorrt": (TensorRTRuntime, (".engine",)),
 }
-RUNTIME_KINDS = tuple(_OPENERS)
 
 
 def open_runtime(
@@ -234,7 +222,7 @@ def open_runtime(
 
     Args:
         path: checkpoint, ONNX file or TensorRT engine.
-        kind: of `RUNTIME_KINDS`; None: the one that the suffix stands for.
+        kind: of `Runtime.kind`; None: the one that the suffix stands for.
         device: "cpu", "cuda", "cuda:1".
         **options: for checkpoints `config`, `class_names` and `sampling`, see `load_detector`, and
             `compiled` and `cuda_graphs`, see `PyTorchRuntime`; for OpenVINO `bfloat16`.
@@ -246,12 +234,10 @@ def open_runtime(
     """
     path = Path(path)
     suffix = path.suffix.lower()
-    chosen = kind or next((k for k, taken in _SUFFIXES.items() if suffix in taken), None)
-    if chosen is None or chosen not in _OPENERS:
-        raise ConfigError(
-            f"runtime = {kind or path.suffix!r}: there are {', '.join(RUNTIME_KINDS)}"
-        )
-    suffixes = _SUFFIXES[chosen]
+    chosen = kind or next((k for k, (_, taken) in _KINDS.items() if suffix in taken), None)
+    if chosen not in _KINDS:
+        raise ConfigError(f"runtime = {kind or path.suffix!r}: there are {', '.join(_KINDS)}")
+    opener, suffixes = _KINDS[chosen]
     if suffix not in suffixes:
         raise ConfigError(
             f"{path.name}: {chosen} takes {' or '.join(suffixes)} files; give one, or choose "
@@ -259,4 +245,4 @@ def open_runtime(
         )
     if chosen != "pytorch" and not path.is_file():
         raise CheckpointError(f"{path}: no such file; export the checkpoint first")
-    return _OPENERS[chosen](path, checked_device(device), **options)
+    return opener(path, checked_device(device), **options)

@@ -49,12 +49,8 @@ suppression (int64[N, Q] all_labels, float[N, Q, 4] all_boxes, float[N, Q] all_s
 
 def suppress(detections: Detections, iou: float) -> Detections:
     """Drop detections that overlap a better one of their class by more than `iou`."""
-    keep = batched_nms(detections["boxes"], detections["scores"], detections["labels"], iou)
-    return Detections(
-        labels=detections["labels"][keep],
-        boxes=detections["boxes"][keep],
-        scores=detections["scores"][keep],
-    )
+    places = batched_nms(detections["boxes"], detections["scores"], detections["labels"], iou)
+    return _chosen(detections, places)
 
 
 def add_suppression(model: onnx.ModelProto, iou: float, num_detections: int) -> onnx.ModelProto:
@@ -91,15 +87,19 @@ def output_sizes(model: onnx.ModelProto, num_detections: int) -> None:
         output.CopyFrom(helper.make_tensor_value_info(output.name, element, shapes[output.name]))
 
 
-def best(detections: Detections, thresholds: Tensor) -> Detections:
+def above(detections: Detections, thresholds: Tensor) -> Detections:
     """Keep detections with at least the threshold of their label; `thresholds` is [K].
 
     Score 0 marks what the suppression in an ONNX file dropped: that is never kept.
     """
     scores = detections["scores"]
-    keep = (scores >= thresholds[detections["labels"]]) & (scores > 0)
+    return _chosen(detections, (scores >= thresholds[detections["labels"]]) & (scores > 0))
+
+
+def _chosen(detections: Detections, which: Tensor) -> Detections:
+    """Some detections, by their places or by a mask."""
     return Detections(
-        labels=detections["labels"][keep],
-        boxes=detections["boxes"][keep],
-        scores=detections["scores"][keep],
+        labels=detections["labels"][which],
+        boxes=detections["boxes"][which],
+        scores=detections["scores"][which],
     )

@@ -4,11 +4,9 @@ The types of every layer come from the ONNX file (`half.py`), in a strongly type
 flags by which TensorRT 10 chose precisions itself are gone in 11.
 """
 
-import contextlib
 import json
 import logging
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +14,14 @@ import torch
 from torch import Tensor
 
 from ..misc.errors import CheckpointError, ConfigError, ExportError
+from .detector import RawDetections
 from .model_card import ModelCard
 from .onnx import INPUTS, OUTPUTS, read_card
 
 logger = logging.getLogger(__name__)
 
 _SUPPORTED = (10, 11)  # major versions whose Python API this is written for
-_WORKSPACE_BYTES = 4 << 30
+_WORKSPACE_BYTES = 4 << 30  # that a layer may use
 
 
 def card_file(engine: Path) -> Path:
@@ -74,7 +73,6 @@ def build_engine(
     *,
     batch_sizes: tuple[int, int, int] = (1, 1, 16),
     timing_cache: Path | None = None,
-    workspace_bytes: int = _WORKSPACE_BYTES,
 ) -> ModelCard:
     """Build an engine from an exported ONNX file.
 
@@ -83,7 +81,6 @@ def build_engine(
         engine_file: where to write; its description goes beside it.
         batch_sizes: smallest, most usual and largest batch.
         timing_cache: file with measurements of earlier builds; written again. None: no cache.
-        workspace_bytes: memory that a layer may use.
 
     Returns:
         The card of the engine.
@@ -109,7 +106,7 @@ def build_engine(
         errors = [str(onnx_parser.get_error(i)) for i in range(onnx_parser.num_errors)]
         raise _failure(onnx_file, "cannot read it", [*errors, *messages])
     config = builder.create_builder_config()
-    config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, workspace_bytes)
+    config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, _WORKSPACE_BYTES)
     if hasattr(trt.BuilderFlag, "TF32"):
         config.clear_flag(trt.BuilderFlag.TF32)  # 10 bits of mantissa are no float32
     height, width = card.input_size_hw
@@ -188,7 +185,7 @@ class TensorRTRuntime:
         self.card = ModelCard.from_metadata(facts, source=str(card_file(path)))
         self.max_batch_size = _largest_batch(facts, card_file(path))
         messages: list[str] = []
-        with _on(device):
+        with torch.cuda.device(device):
             runtime = trt.Runtime(_make_logger(trt, messages))
             self._engine = runtime.deserialize_cuda_engine(path.read_bytes())
             if self._engine is None:
@@ -201,13 +198,13 @@ class TensorRTRuntime:
             self._context = self._engine.create_execution_context()
         self._lock = threading.Lock()
 
-    def __call__(self, images: Tensor, sizes_wh: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def __call__(self, images: Tensor, sizes_wh: Tensor) -> RawDetections:
         """See `runtimes.Runtime`."""
         values = (
             images.to(self.device).float().div_(255).contiguous(),
             sizes_wh.to(self.device, torch.int64).contiguous(),
         )
-        with self._lock, _on(self.device):
+        with self._lock, torch.cuda.device(self.device):
             for name, value in zip(INPUTS, values, strict=True):
                 if not self._context.set_input_shape(name, tuple(value.shape)):
                     raise ConfigError(
@@ -215,26 +212,19 @@ class TensorRTRuntime:
                         f"{self.max_batch_size} images of {self.card.input_size_hw} pixels"
                     )
                 self._context.set_tensor_address(name, value.data_ptr())
-            results = [self._output(name) for name in OUTPUTS]
+            labels, boxes, scores = (self._output(name) for name in OUTPUTS)
             stream = torch.cuda.current_stream(self.device)
             if not self._context.execute_async_v3(stream.cuda_stream):
                 raise ExportError("TensorRT could not run the engine; build it again")
             stream.synchronize()
-        labels, boxes, scores = results
-        return labels.to(torch.int64), boxes.float(), scores.float()
+        return labels, boxes, scores
 
     def _output(self, name: str) -> Tensor:
         shape = tuple(self._context.get_tensor_shape(name))
-        dtype = {"labels": torch.int64}.get(name, torch.float32)
+        dtype = torch.int64 if name == "labels" else torch.float32
         result = torch.empty(shape, dtype=dtype, device=self.device)
         self._context.set_tensor_address(name, result.data_ptr())
         return result
-
-
-@contextlib.contextmanager
-def _on(device: torch.device) -> Iterator[None]:
-    with torch.cuda.device(device):
-        yield
 
 
 def _read_facts(engine: Path) -> dict[str, str]:

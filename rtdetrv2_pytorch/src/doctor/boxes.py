@@ -16,6 +16,7 @@ from .finding import Box, Finding, Shown, finding
 
 _NOISE = 0.01  # pixels: what rounding leaves
 _TINY = 4.0  # pixels at the training size: half a cell of the finest level
+_MOST_LETTERS = 80  # of a value from the file
 _REASONS = {
     SkipReason.NO_NAME: "image_entry_malformed",
     SkipReason.NO_OBJECT: "annotation_malformed",
@@ -23,6 +24,7 @@ _REASONS = {
     SkipReason.UNKNOWN_CLASS: "unknown_class",
     SkipReason.OUTSIDE: "box_outside",
 }
+_OF_IMAGES = (SkipReason.NO_NAME, SkipReason.MISSING)
 
 
 class NotedItems(SkippedItems):
@@ -40,9 +42,6 @@ class NotedItems(SkippedItems):
     def num_annotations(self) -> int:
         """Skipped entries of `annotations`."""
         return sum(1 for reason, _ in self.items if reason not in _OF_IMAGES)
-
-
-_OF_IMAGES = (SkipReason.NO_NAME, SkipReason.MISSING)
 
 
 def skipped_entries(split: str, noted: NotedItems, names: Mapping[Any, str]) -> Iterator[Finding]:
@@ -71,9 +70,9 @@ def skipped_entries(split: str, noted: NotedItems, names: Mapping[Any, str]) -> 
         yield finding(kind, where, detail, split=split)
 
 
-def _short(value: Any, length: int = 80) -> str:
+def _short(value: Any) -> str:
     text = str(value)
-    return text if len(text) <= length else f"{text[:length]}..."
+    return text if len(text) <= _MOST_LETTERS else f"{text[:_MOST_LETTERS]}..."
 
 
 def _kind_of_box(bbox: Any) -> str:

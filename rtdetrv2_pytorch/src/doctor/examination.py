@@ -61,8 +61,8 @@ class _Split:
     """A split, as far as it could be read."""
 
     files: SplitFiles
+    noted: NotedItems
     content: Mapping[str, Any] = field(default_factory=lambda: {"images": [], "annotations": []})
-    noted: NotedItems = field(default_factory=lambda: NotedItems(""))
     annotations: Annotations | None = None
     refusals: list[Finding] = field(default_factory=list)
     pictures: list[Picture] = field(default_factory=list)  # by the annotations' index
@@ -124,7 +124,7 @@ def examine(
 
 def _read(files: SplitFiles, reference: CategoryTable | None) -> _Split:
     """Read the annotations of a split as the trainer does."""
-    split = _Split(files, noted=NotedItems(str(files.ann_file)))
+    split = _Split(files, NotedItems(str(files.ann_file)))
     kind = "annotations_unreadable"
     try:
         split.content = read_coco_json(files.ann_file)

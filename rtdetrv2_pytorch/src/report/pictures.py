@@ -13,11 +13,13 @@ from ..misc.errors import DatasetError
 from ..misc.pages import jpeg_uri
 from ..misc.text import printable
 from .outcomes import Outcome
+from .plots import shortened
 
 _SIDE_PX = 480
 _QUALITY = 72
 _LETTER_WIDTH = 0.6  # of its height, about
 _MOST_BOXES = 100  # drawn on a picture, of a kind
+_MOST_LETTERS = 12  # of a name on a box
 
 Kind = Literal["truth", "hit", "false", "missed"]
 Mark = tuple[Kind, np.ndarray, str, str]  # xyxy in pixels of the image, label, title
@@ -100,9 +102,9 @@ def _all(outcome: Outcome, names: Sequence[str]) -> list[Mark]:
     for box, label, lost, counts in zip(
         record.boxes_xyxy, record.labels, is_missed, outcome.is_true_box, strict=True
     ):
-        name = names[label]
+        name, short = names[label], shortened(names[label], _MOST_LETTERS)
         if lost:
-            missed.append(("missed", box, f"? {_short(name)}", f"missed: {name}"))
+            missed.append(("missed", box, f"? {short}", f"missed: {name}"))
         else:
             title = f"annotated: {name}" if counts else f"a crowd, not to be found: {name}"
             truth.append(("truth", box, "", title))
@@ -110,12 +112,13 @@ def _all(outcome: Outcome, names: Sequence[str]) -> list[Mark]:
         outcome.boxes, outcome.labels, outcome.scores, outcome.found, outcome.confused, strict=True
     ):
         name, number = names[label], f"{score:.2f}"
+        short = shortened(name, _MOST_LETTERS)
         if found >= 0:
-            hits.append(("hit", box, f"{_short(name)} {number}", f"found: {name}, {number}"))
+            hits.append(("hit", box, f"{short} {number}", f"found: {name}, {number}"))
         else:
             why = f", is {names[record.labels[other]]}" if other >= 0 else ""
             text = f"not there: {name}, {number}{why}"
-            false.append(("false", box, f"\u2715 {_short(name)} {number}", text))
+            false.append(("false", box, f"\u2715 {short} {number}", text))
     return [mark for kind in (truth, hits, missed, false) for mark in kind[:_MOST_BOXES]]
 
 
@@ -148,10 +151,6 @@ def _readable(boxes: Sequence[Box], letter: float) -> list[Box]:
             taken.append((*place, place[0] + reach))
         result.append(box if is_free else replace(box, label=""))
     return result[::-1]
-
-
-def _short(name: str) -> str:
-    return name if len(name) <= 12 else f"{name[:11]}\u2026"
 
 
 def _caption(outcome: Outcome) -> str:

@@ -84,7 +84,6 @@ class Plot:
         bars: (left edges, width, heights), behind the series.
         x_range: of the axis; None: of the data.
         y_range: of the axis; None: of the data.
-        is_log: whether the y axis is logarithmic.
         diagonal: whether to draw the line where both are equal.
         whole_x: whether only whole numbers are marked on the x axis.
         legend: whether the series are named above.
@@ -99,7 +98,6 @@ class Plot:
     bars: tuple[np.ndarray, float, np.ndarray] | None = None
     x_range: tuple[float, float] | None = None
     y_range: tuple[float, float] | None = None
-    is_log: bool = False
     diagonal: bool = False
     whole_x: bool = False
     legend: bool = True
@@ -142,8 +140,6 @@ def draw(plot: Plot) -> Drawing:
             axes.plot([x], [y], "o", color=_TEXT, markersize=6, markerfacecolor=_CARD, zorder=5)
             _annotate(axes, x, y, text, plot)
         axes.set(xlabel=plot.x_label, ylabel=plot.y_label)
-        if plot.is_log:
-            axes.set_yscale("log")
         if plot.x_range:
             axes.set_xlim(*plot.x_range)
         if plot.y_range:
@@ -185,9 +181,14 @@ def _add(axes: Any, series: Series, name: str, titles: dict[str, Sequence[str]])
 
 def _label(name: str) -> str:
     """A legend's text: short, and without the underscore that would hide it."""
-    text = printable(name)
-    text = text if len(text) <= 18 else f"{text[:17]}\u2026"
+    text = shortened(name)
     return f"\u200b{text}" if text.startswith("_") else text
+
+
+def shortened(name: str, most: int = 18) -> str:
+    """A name for a narrow place, of at most so many letters."""
+    text = printable(name)
+    return text if len(text) <= most else f"{text[: most - 1]}\u2026"
 
 
 def _thinned(series: Series) -> tuple[np.ndarray, np.ndarray, Sequence[str]]:

@@ -16,13 +16,12 @@ from ..data.evaluator import ClassMetrics, Evaluation
 from ..data.operating_point import OperatingPoint
 from ..doctor.report import REPORT_HTML, REPORT_JSON
 from ..misc.pages import render
-from ..misc.text import printable
 from . import setup_tables
 from .advice import Facts, advice, confusions
 from .charts import calibration_chart, run_charts, threshold_charts
-from .outcomes import Outcome, Outcomes, confusion_matrix
+from .outcomes import Calibration, Outcome, Outcomes, confusion_matrix
 from .pictures import Picture, picture_of, spread
-from .plots import Drawing, draw
+from .plots import Drawing, draw, shortened
 from .run_log import Event, RunLog, read_run_log
 from .snapshots import Snapshot, snapshots
 
@@ -151,8 +150,9 @@ class TrainingReport:
     @property
     def best(self) -> OperatingPoint | None:
         """Where F1 is highest, if anything is found at all."""
-        is_useful = self.evaluation is not None and self.evaluation.best.f1 > 0
-        return self.evaluation.best if self.evaluation is not None and is_useful else None
+        if self.evaluation is None or self.evaluation.best.f1 <= 0:
+            return None
+        return self.evaluation.best
 
     @property
     def threshold(self) -> float:
@@ -164,7 +164,7 @@ class TrainingReport:
         """Every image that was looked at."""
         return list(self.outcomes.at(self.threshold)) if self.outcomes else []
 
-    @property
+    @cached_property
     def background(self) -> list[Outcome]:
         """Images on which there is nothing to find, those with the most mistakes first."""
         found = [o for o in self.at_threshold if not len(o.record.labels)]
@@ -195,13 +195,12 @@ class TrainingReport:
         return confusion_matrix(self.at_threshold, len(self.names)) if self.at_threshold else None
 
     @cached_property
-    def calibration(self) -> Any:
+    def calibration(self) -> Calibration | None:
         """See `Outcomes.calibration`."""
         return self.outcomes.calibration() if self.outcomes else None
 
     def advice(self) -> list[str]:
         """What to do next."""
-        background = self.background
         return advice(
             Facts(
                 log=self.log,
@@ -209,8 +208,8 @@ class TrainingReport:
                 matrix=self.matrix,
                 train_boxes=self.source.train_boxes,
                 num_images=len(self.at_threshold),
-                num_background=len(background),
-                num_background_wrong=sum(o.num_false > 0 for o in background),
+                num_background=len(self.background),
+                num_background_wrong=sum(o.num_false > 0 for o in self.background),
                 calibration_error=self.calibration.error if self.calibration else math.nan,
             )
         )
@@ -228,8 +227,9 @@ class TrainingReport:
 
     def calibration_plot(self) -> Drawing | None:
         """Scores against how often they are right; None where nothing was found."""
-        has_any = self.calibration is not None and self.calibration.counts.any()
-        return draw(calibration_chart(self.calibration)) if has_any else None
+        if self.calibration is None or not self.calibration.counts.any():
+            return None
+        return draw(calibration_chart(self.calibration))
 
     def classes(self) -> list[ClassRow]:
         """All classes, the weakest first; those without boxes last."""
@@ -251,10 +251,10 @@ class TrainingReport:
                 _limits(low, high),
                 int(((areas >= low) & (areas < high)).sum()),
                 stats[f"AP_{name}"],
-                stats.get(f"AR_{name}", math.nan),
+                stats[f"AR_{name}"],
             )
             for name, (low, high) in _SIZES.items()
-            if f"AP_{name}" in stats
+            if f"AP_{name}" in stats  # there may be other ranges
         ]
 
     def shown_matrix(self) -> Matrix | None:
@@ -357,11 +357,7 @@ class TrainingReport:
             return f"{hours} h {minutes:02d} min"
         return f"{minutes} min {seconds:02d} s" if minutes else f"{seconds} s"
 
-    @staticmethod
-    def short(name: str, most: int = 18) -> str:
-        """A name for a narrow place."""
-        text = printable(name)
-        return text if len(text) <= most else f"{text[: most - 1]}\u2026"
+    short = staticmethod(shortened)
 
 
 def _seconds(epoch: Event) -> float:

@@ -268,6 +268,22 @@ def test_sampling_is_in_32_bits():
     assert {types[node.input[0]] for node in nodes(model, "Tanh")} == {HALF}
 
 
+def test_ranges_are_in_32_bits_because_onnx_has_no_others():
+    model, types = converted(
+        """
+        g (float x) => (float[N] y)
+        <float zero = {0.0}, float one = {1.0}>
+        {
+            counted = Range (zero, x, one)
+            y = Mul (counted, x)
+        }
+        """
+    )
+    assert types["counted"] == FLOAT
+    (y,) = run(model, x=np.array(3, np.float32))
+    assert y.tolist() == [0, 3, 6]
+
+
 def test_the_given_model_is_left_alone():
     model = graph(PRODUCTS)
     before = model.SerializeToString()

@@ -2,6 +2,7 @@
 
 import json
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -237,7 +238,7 @@ def test_reports_of_several_files_lie_in_one(tmp_path):
     good = check()
     write_report(good, tmp_path)
     write_report(check(changed(0, label=1), annotated=False), tmp_path / ".")
-    other = parity.ParityReport(**{**vars(good), "file": "best.engine"})
+    other = replace(good, file="best.engine")
     write_report(other, tmp_path)
     content = json.loads((tmp_path / "parity.json").read_text())
     assert set(content) == {"best.onnx", "best.engine"}

@@ -8,8 +8,8 @@ import torch
 from onnx import parser
 
 from rtdetrv2_pytorch.src.deploy.suppression import (
+    above,
     add_suppression,
-    best,
     output_sizes,
     suppress,
 )
@@ -183,8 +183,8 @@ def test_sizes_of_outputs_are_written_where_an_exporter_gave_names():
     assert shapes == {"labels": ["N", 36], "boxes": ["N", 36, 4], "scores": ["N", 36]}
 
 
-def test_best_keeps_at_least_the_threshold_of_the_class():
-    found = best(
+def test_above_keeps_at_least_the_threshold_of_the_class():
+    found = above(
         as_detections([0, 1, 0, 1], torch.arange(16.0).view(4, 4), [0.75, 0.5, 0.5, 0.25]),
         torch.tensor([0.75, 0.25]),
     )
@@ -194,5 +194,5 @@ def test_best_keeps_at_least_the_threshold_of_the_class():
 
 
 def test_what_a_graph_has_dropped_is_not_kept_at_any_threshold():
-    found = best(as_detections([0, 0], torch.zeros(2, 4), [0.1, 0.0]), torch.tensor([0.0]))
+    found = above(as_detections([0, 0], torch.zeros(2, 4), [0.1, 0.0]), torch.tensor([0.0]))
     torch.testing.assert_close(found["scores"], torch.tensor([0.1]))

@@ -73,7 +73,6 @@ def test_profile_precision_and_memory(trt, tmp_path):
         write_model(tmp_path / "m.onnx"),
         tmp_path / "m.engine",
         batch_sizes=(2, 4, 16),
-        workspace_bytes=1 << 20,
     )
     config = trt.builds[0].config
     (profile,) = config.profiles
@@ -83,7 +82,7 @@ def test_profile_precision_and_memory(trt, tmp_path):
     }
     # float32 has 24 bits, not TF32's 11; other precisions come from the types in the file.
     assert config.flags == set()
-    assert config.limits == {trt.MemoryPoolType.WORKSPACE: 1 << 20}
+    assert config.limits == {trt.MemoryPoolType.WORKSPACE: 4 << 30}
 
 
 def test_a_file_that_it_cannot_read_fails_in_the_parsers_words(trt, tmp_path):
@@ -94,14 +93,10 @@ def test_a_file_that_it_cannot_read_fails_in_the_parsers_words(trt, tmp_path):
     assert names(tmp_path) == ["m.onnx"]
 
 
-@pytest.mark.parametrize(
-    ("messages", "reason"),
-    [(["out of memory", " no kernel \n"], "out of memory; no kernel")],
-)
-def test_a_failed_build_says_the_builders_words(trt, tmp_path, messages, reason):
-    trt.fails_with = messages
-    expected = rf"^m\.onnx: TensorRT cannot build an engine from it: {reason}$"
-    with pytest.raises(ExportError, match=expected):
+def test_a_failed_build_says_the_builders_words(trt, tmp_path):
+    trt.fails_with = ["out of memory", " no kernel \n"]
+    reason = r"^m\.onnx: TensorRT cannot build an engine from it: out of memory; no kernel$"
+    with pytest.raises(ExportError, match=reason):
         build_engine(write_model(tmp_path / "m.onnx"), tmp_path / "m.engine")
     assert names(tmp_path) == ["m.onnx"]
 
@@ -188,13 +183,6 @@ def test_without_tensorrt_it_is_said_how_to_get_it(monkeypatch):
         ConfigError, match=r"cannot be used here .*requirements-tensorrt\.txt.* or c"
     ):
         load_tensorrt()
-
-
-@pytest.mark.parametrize("version", VERSIONS)
-def test_supported_versions_are_given(monkeypatch, version):
-    module = fake_tensorrt(version)
-    monkeypatch.setitem(sys.modules, "tensorrt", module)
-    assert load_tensorrt() is module
 
 
 def test_a_cpu_is_refused(trt, tmp_path):
