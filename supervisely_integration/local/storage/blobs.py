@@ -7,6 +7,7 @@ complete contents, also after a crash.
 import base64
 import hashlib
 import os
+import shutil
 import tempfile
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime, timedelta
@@ -17,6 +18,8 @@ from PIL import Image, UnidentifiedImageError
 
 from .database import Database, marks, timestamp
 from .errors import InvalidRequestError
+
+Source = Path | bytes | BinaryIO  # a local file, contents, or a file that is open
 
 CHUNK_BYTES = 1 << 20
 _RESERVATION = timedelta(hours=1)  # longer than any pause between "do you have it?" and "use it"
@@ -52,14 +55,15 @@ class Incoming:
         self._sha.update(chunk)
         self.size += len(chunk)
 
-    def write_from(self, source: Path | bytes) -> None:
-        """Append a local file, or bytes."""
+    def write_from(self, source: Source) -> None:
+        """Append all of a source."""
         if isinstance(source, bytes):
             self.write(source)
-            return
-        with source.open("rb") as file:
-            while chunk := file.read(CHUNK_BYTES):
-                self.write(chunk)
+        elif isinstance(source, Path):
+            with source.open("rb") as file:
+                self.write_from(file)
+        else:
+            shutil.copyfileobj(source, self, CHUNK_BYTES)
 
     def flush(self) -> None:
         """Make what was written readable at `path`."""
