@@ -3,9 +3,10 @@
 from fastapi import APIRouter
 
 from ..ecosystem import find_module, modules, search_modules, training_app
+from ..public_api import API
 from ..storage.errors import NotFoundError
 from ..storage.listing import DEFAULT_PER_PAGE
-from .common import API, Fields, Json, integer
+from .common import Fields, Json, integer
 
 router = APIRouter(prefix=API)
 

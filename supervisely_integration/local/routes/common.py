@@ -8,7 +8,6 @@ from fastapi import Body, Depends, Request
 from ..storage.errors import InvalidRequestError
 from ..store import Store
 
-API = "/public/api/v3"
 Json = dict[str, Any]
 
 SUCCESS: Json = {"success": True}

@@ -10,12 +10,13 @@ from starlette.datastructures import FormData, UploadFile
 from starlette.responses import Response, StreamingResponse
 
 from ..archives import tar_chunks
+from ..public_api import API
 from ..storage.blobs import CHUNK_BYTES
 from ..storage.errors import InvalidRequestError, NotFoundError
 from ..storage.team_files import normalise
 from ..store import Store
 from ..streaming import file_response
-from .common import API, Fields, Json, StoreOf, WithUrls, integer, required
+from .common import Fields, Json, StoreOf, WithUrls, integer, required
 from .uploads import parsed_form
 
 router = APIRouter()

@@ -7,8 +7,9 @@ from typing import Any
 
 from fastapi import APIRouter
 
+from ..public_api import API
 from ..storage.errors import InvalidRequestError
-from .common import API, SUCCESS, Fields, Json, StoreOf, WithUrls, integer, items, required
+from .common import SUCCESS, Fields, Json, StoreOf, WithUrls, integer, items, required
 
 router = APIRouter(prefix=f"{API}/file-storage")
 

@@ -7,9 +7,10 @@ from fastapi.concurrency import run_in_threadpool
 from starlette.datastructures import UploadFile
 from starlette.responses import Response, StreamingResponse
 
+from ..public_api import API
 from ..storage.errors import InvalidRequestError
 from ..streaming import Part, file_response, multipart_response
-from .common import API, Fields, Json, StoreOf, integer, integers
+from .common import Fields, Json, StoreOf, integer, integers
 from .uploads import parsed_form
 
 router = APIRouter()

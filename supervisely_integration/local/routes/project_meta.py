@@ -2,7 +2,8 @@
 
 from fastapi import APIRouter
 
-from .common import API, SUCCESS, Fields, Json, StoreOf, integer, required
+from ..public_api import API
+from .common import SUCCESS, Fields, Json, StoreOf, integer, required
 
 router = APIRouter()
 

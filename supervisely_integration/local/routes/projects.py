@@ -2,10 +2,10 @@
 
 from fastapi import APIRouter
 
+from ..public_api import API
 from ..storage.errors import InvalidRequestError
 from ..storage.listing import Listing
 from .common import (
-    API,
     SUCCESS,
     Fields,
     Json,

@@ -67,7 +67,7 @@ def test_the_page_address_hands_the_token_over_as_a_cookie(instance):
         cookie = answer.headers["set-cookie"]
         assert f"{COOKIE}={instance.token}" in cookie
         assert "HttpOnly" in cookie
-        assert "SameSite=Strict" in cookie
+        assert "SameSite=strict" in cookie
         assert browser.post(METHOD, json={}).json()["total"] == 1
 
 
