@@ -61,8 +61,9 @@ class Fault:
         Raises:
             InvalidRequestError: if it is something else.
         """
-        kind, method, times, seconds = (*text.split(":"), "", "", "", "")[:4]
+        parts = text.split(":")
         try:
+            kind, method, times, seconds = parts + [""] * (4 - len(parts))
             return cls(kind, method or "*", int(times or 1), float(seconds or 1))  # type: ignore[arg-type]
         except ValueError as error:
             raise InvalidRequestError(
