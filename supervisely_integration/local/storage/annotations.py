@@ -133,7 +133,7 @@ class Annotations:
         The geometry may come later, with `set_geometry`.
         """
         with self._database.transaction():
-            image_ids = list({int(figure["entityId"]) for figure in figures})
+            image_ids = list({figure["entityId"] for figure in figures})
             meta_of = {
                 info["id"]: self._projects.meta(info["projectId"])
                 for info in self._images.infos(image_ids)
