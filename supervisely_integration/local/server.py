@@ -20,6 +20,12 @@ from .store import Store
 
 logger = logging.getLogger(__name__)
 
+# What Python and SQLite say of a list where a text should be, a missing key, a number too large.
+_OF_A_WRONG_FORM = (
+    *(AttributeError, LookupError, OverflowError, TypeError, ValueError),
+    sqlite3.ProgrammingError,
+)
+
 
 def create_app(store: Store, token: str, faults: Faults, go: Callable[[float], None]) -> FastAPI:
     """The ASGI application of an instance.
@@ -42,6 +48,8 @@ def create_app(store: Store, token: str, faults: Faults, go: Callable[[float], N
     app.add_exception_handler(sqlite3.OperationalError, _answer_database_error)
     app.add_exception_handler(OSError, _answer_disk_error)
     app.add_exception_handler(ClientDisconnect, _answer_disconnect)
+    for kind in _OF_A_WRONG_FORM:
+        app.add_exception_handler(kind, _answer_wrong_form)
     app.add_middleware(FaultInjection, faults=faults, go=go)
     app.add_middleware(TokenCheck, token=token)
     return app
@@ -70,6 +78,14 @@ async def _answer_invalid_body(request: Request, error: Exception) -> JSONRespon
     assert isinstance(error, RequestValidationError)
     where = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
     return error_response(400, f"{_method(request)}: {where}")
+
+
+async def _answer_wrong_form(request: Request, error: Exception) -> JSONResponse:
+    # With a traceback, as the mistake may be ours. Not 500: the SDK would try again for minutes.
+    logger.error("method=%s cannot be answered", _method(request), exc_info=error)
+    return error_response(
+        400, f"{_method(request)}: a value has a wrong form ({type(error).__name__}: {error})"
+    )
 
 
 async def _answer_database_error(request: Request, error: Exception) -> JSONResponse:
