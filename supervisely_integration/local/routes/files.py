@@ -1,7 +1,6 @@
 """Team Files: lists, records, removal; the contents are in `file_contents`."""
 
 import base64
-import binascii
 from collections.abc import Mapping
 from typing import Any
 
@@ -59,7 +58,7 @@ def _read_token(fields: Mapping[str, Any]) -> int:
     token = fields.get("continuationToken")
     try:
         return int(base64.urlsafe_b64decode(token)) if token else 0
-    except (ValueError, binascii.Error) as error:
+    except ValueError as error:
         raise InvalidRequestError(
             f"continuationToken {token!r} is none of this instance"
         ) from error
