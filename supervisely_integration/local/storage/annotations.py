@@ -178,8 +178,7 @@ class Annotations:
             ids = []
             for tag in tags:
                 figure = self.figure(tag["figureId"])
-                extra = {k: v for k, v in tag.items() if k != "figureId"}
-                ids.append(writer.add_figure_tag(figure["id"], extra))
+                ids.append(writer.add_figure_tag(figure["id"], tag))
             self._projects.touch(project_id)
         return ids
 
@@ -190,8 +189,7 @@ class Annotations:
             ids = []
             for tag in tags:
                 image = self._images.info(tag["entityId"])
-                extra = {k: v for k, v in tag.items() if k != "entityId"}
-                ids.append(writer.add_image_tag(image["id"], extra))
+                ids.append(writer.add_image_tag(image["id"], tag))
             self._projects.touch(project_id)
         return ids
 
