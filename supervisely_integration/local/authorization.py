@@ -1,6 +1,5 @@
 """The token: every request has to bring it."""
 
-import json
 import os
 import secrets
 import tempfile
@@ -9,12 +8,19 @@ from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
 from starlette.datastructures import Headers
+from starlette.responses import HTMLResponse, RedirectResponse, Response
 from starlette.types import ASGIApp, Receive, Scope, Send
+
+from .public_api import error_response
 
 COOKIE = "local_token"
 _HEADER = "x-api-key"
 _LOCKED_PAGE = Path(__file__).with_name("page") / "locked.html"
 _YEAR_S = 365 * 24 * 3600
+_NO_TOKEN = (
+    "the token is missing or wrong: send the header x-api-key, or open the address with "
+    "?token=.. that `up` prints"
+)
 
 
 def instance_token(root: Path) -> str:
@@ -56,19 +62,19 @@ class TokenCheck:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass a request on, or answer 401."""
-        if scope["type"] != "http":
-            if scope["type"] == "lifespan":
-                await self._app(scope, receive, send)
+        if scope["type"] != "http":  # a WebSocket: nothing here is one
             return
+        answer: ASGIApp
         given = parse_qs(scope["query_string"].decode("latin-1")).get("token", [""])[0]
         if scope["path"] == "/" and scope["method"] == "GET" and self._is_right(given):
-            await _set_cookie(send, given)
+            answer = _with_cookie(given)
         elif self._is_allowed(Headers(scope=scope)):
-            await self._app(scope, receive, send)
+            answer = self._app
         elif scope["path"] == "/":
-            await _show_locked_page(send)
+            answer = HTMLResponse(_LOCKED_PAGE.read_bytes(), 401)
         else:
-            await _refuse(send)
+            answer = error_response(401, _NO_TOKEN)
+        await answer(scope, receive, send)
 
     def _is_allowed(self, headers: Headers) -> bool:
         if self._is_right(headers.get(_HEADER, "")):
@@ -86,34 +92,7 @@ class TokenCheck:
         return secrets.compare_digest(token.encode(), self._token)
 
 
-async def _set_cookie(send: Send, token: str) -> None:
-    cookie: SimpleCookie = SimpleCookie({COOKIE: token})
-    attributes = {"path": "/", "httponly": "1", "samesite": "Strict", "max-age": str(_YEAR_S)}
-    cookie[COOKIE].update(attributes)
-    headers = [
-        (b"location", b"/"),
-        (b"set-cookie", cookie[COOKIE].OutputString().encode("latin-1")),
-        (b"content-length", b"0"),
-        (b"cache-control", b"no-store"),
-    ]
-    await send({"type": "http.response.start", "status": 303, "headers": headers})
-    await send({"type": "http.response.body", "body": b""})
-
-
-async def _show_locked_page(send: Send) -> None:
-    await _answer_401(send, _LOCKED_PAGE.read_bytes(), b"text/html; charset=utf-8")
-
-
-async def _refuse(send: Send) -> None:
-    message = (
-        "the token is missing or wrong: send the header x-api-key, or open the address with "
-        "?token=.. that `up` prints"
-    )
-    body = json.dumps({"error": message, "details": {"message": message}}).encode()
-    await _answer_401(send, body, b"application/json")
-
-
-async def _answer_401(send: Send, body: bytes, mime: bytes) -> None:
-    headers = [(b"content-type", mime), (b"content-length", str(len(body)).encode())]
-    await send({"type": "http.response.start", "status": 401, "headers": headers})
-    await send({"type": "http.response.body", "body": body})
+def _with_cookie(token: str) -> Response:
+    answer = RedirectResponse("/", 303, {"cache-control": "no-store"})
+    answer.set_cookie(COOKIE, token, max_age=_YEAR_S, httponly=True, samesite="strict")
+    return answer

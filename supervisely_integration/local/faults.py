@@ -1,7 +1,6 @@
 """Faults on purpose: what networks and platforms do on bad days, to see how apps take it."""
 
 import asyncio
-import json
 import logging
 import threading
 from collections import Counter
@@ -10,8 +9,10 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Literal, get_args
 
+from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from .public_api import error_response, method_of
 from .storage.errors import InvalidRequestError
 
 logger = logging.getLogger(__name__)
@@ -19,7 +20,6 @@ logger = logging.getLogger(__name__)
 FaultKind = Literal["error", "lost", "cut", "slow", "damage", "gone"]
 KINDS: tuple[FaultKind, ...] = get_args(FaultKind)
 SWITCH = "local.faults"  # the method that switches them, which has none itself
-_METHOD_PREFIX = "/public/api/v3/"
 _LONGEST_S = 600.0
 
 
@@ -61,8 +61,9 @@ class Fault:
         Raises:
             InvalidRequestError: if it is something else.
         """
-        kind, method, times, seconds = (*text.split(":"), "", "", "", "")[:4]
+        parts = text.split(":")
         try:
+            kind, method, times, seconds = parts + [""] * (4 - len(parts))
             return cls(kind, method or "*", int(times or 1), float(seconds or 1))  # type: ignore[arg-type]
         except ValueError as error:
             raise InvalidRequestError(
@@ -79,24 +80,21 @@ class Faults:
 
     def __init__(self, faults: Sequence[Fault] = ()) -> None:
         self._lock = threading.Lock()
-        self._left: list[list[object]] = []
+        self._left: list[tuple[Fault, int]] = []
         self.injected: Counter[str] = Counter()  # by "kind method"
         self.replace(faults)
 
     def replace(self, faults: Sequence[Fault]) -> None:
         """Forget those that have not happened, and take these."""
         with self._lock:
-            self._left = [[fault, fault.times] for fault in faults]
+            self._left = [(fault, fault.times) for fault in faults]
 
     def take(self, method: str) -> Fault | None:
         """The fault that happens to this request, counted."""
         with self._lock:
-            for entry in self._left:
-                fault, times = entry
-                assert isinstance(fault, Fault)
-                assert isinstance(times, int)
+            for index, (fault, times) in enumerate(self._left):
                 if times and fnmatchcase(method, fault.method):
-                    entry[1] = times - 1
+                    self._left[index] = (fault, times - 1)
                     self.injected[f"{fault.kind} {method}"] += 1
                     return fault
         return None
@@ -118,19 +116,18 @@ class FaultInjection:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass a request on, or let something happen to it."""
-        method = str(scope.get("path", "")).removeprefix(_METHOD_PREFIX)
-        is_ours = scope["type"] == "http" and method != SWITCH
-        fault = self._faults.take(method) if is_ours else None
+        method = method_of(scope["path"])
+        fault = self._faults.take(method) if method != SWITCH else None
         if fault is None:
             await self._app(scope, receive, send)
             return
         logger.info("fault=%s method=%s", fault.kind, method)
         if fault.kind == "error":
             await _read_all(receive)
-            await _refuse(send, fault, method)
+            await _refusal(fault, method)(scope, receive, send)
         elif fault.kind == "lost":
             await self._app(scope, receive, _nowhere)
-            await _refuse(send, fault, method)
+            await _refusal(fault, method)(scope, receive, send)
         elif fault.kind == "slow":
             await asyncio.sleep(fault.seconds)
             await self._app(scope, receive, send)
@@ -152,15 +149,8 @@ async def _nowhere(message: Message) -> None:
     pass
 
 
-async def _refuse(send: Send, fault: Fault, method: str) -> None:
-    text = f"{method}: a fault on purpose"
-    body = json.dumps({"error": text, "details": {"message": text}}).encode()
-    headers = [
-        (b"content-type", b"application/json"),
-        (b"content-length", str(len(body)).encode()),
-    ]
-    await send({"type": "http.response.start", "status": fault.status, "headers": headers})
-    await send({"type": "http.response.body", "body": body})
+def _refusal(fault: Fault, method: str) -> Response:
+    return error_response(fault.status, f"{method}: a fault on purpose")
 
 
 class _Damaging:

@@ -5,7 +5,6 @@ import socket
 import threading
 from collections.abc import Sequence
 from pathlib import Path
-from types import TracebackType
 from typing import TYPE_CHECKING
 
 import uvicorn
@@ -21,7 +20,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 LOOPBACK = "127.0.0.1"
-_STOP_TIMEOUT_S = 10.0
+_STOP_TIMEOUT_S = 10
 
 
 class LocalInstance:
@@ -116,7 +115,7 @@ class LocalInstance:
             # Longer than clients keep idle connections (httpx: 5 s): else both may give one up and
             # take it up again at the same moment.
             timeout_keep_alive=75,
-            timeout_graceful_shutdown=int(_STOP_TIMEOUT_S),
+            timeout_graceful_shutdown=_STOP_TIMEOUT_S,
         )
         self._server = uvicorn.Server(config)
         self.store.clean()
@@ -169,10 +168,5 @@ class LocalInstance:
         self.start()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self.stop()

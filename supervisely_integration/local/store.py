@@ -75,34 +75,25 @@ class Store:
         with self.database.transaction():
             yield
 
-    def create_project(
-        self,
-        name: str,
-        meta: Mapping[str, Any] | None = None,
-        *,
-        workspace_id: int = WORKSPACE_ID,
-        **fields: Any,
-    ) -> int:
-        """Add a project; returns its id.
+    def create_project(self, name: str, meta: Mapping[str, Any] | None = None) -> int:
+        """Add a project to the first workspace; returns its id.
 
         Args:
             name: not taken in the workspace.
             meta: `meta.json` of a project in Supervisely format: `classes` and `tags`.
-            workspace_id: where.
-            fields: `description`, `readme`, `settings`, `customData`.
 
         Raises:
             ConflictError: if the name is taken.
         """
-        return self.projects.create(workspace_id, name, meta=meta, **fields)
+        return self.projects.create(WORKSPACE_ID, name, meta=meta)
 
-    def free_project_name(self, name: str, *, workspace_id: int = WORKSPACE_ID) -> str:
+    def free_project_name(self, name: str) -> str:
         """The name, or the name with the first free number behind it."""
         taken = {
             row["name"]
             for row in self.database.rows(
                 "SELECT name FROM projects WHERE workspace_id = ? AND archived_at IS NULL",
-                (workspace_id,),
+                (WORKSPACE_ID,),
             )
         }
         candidate, number = name, 0
@@ -165,31 +156,22 @@ class Store:
         """The longest side of an image in pixels, and the most objects in one image."""
         return project_extent(self.database, project_id)
 
-    def create_task(
-        self,
-        *,
-        app: Mapping[str, Any],
-        state: Mapping[str, Any] | None = None,
-        workspace_id: int = WORKSPACE_ID,
-        description: str = "",
-    ) -> int:
-        """Add a task for a run of an app, queued; returns its id.
+    def create_task(self, *, app: Mapping[str, Any], state: Mapping[str, Any] | None = None) -> int:
+        """Add a task for a run of an app to the first workspace, queued; returns its id.
 
         Args:
             app: `id`, `name` and `version` of the app.
             state: what it is started with, the `modal.state` of the platform.
-            workspace_id: where.
-            description: for people.
         """
-        return self.tasks.create(workspace_id, app=app, state=state, description=description)
+        return self.tasks.create(WORKSPACE_ID, app=app, state=state or {})
 
     def set_task_status(self, task_id: int, status: str, *, error: str | None = None) -> None:
         """Note that a task is `started`, `finished`, `stopped` or in `error`, and why."""
         self.tasks.set_status(task_id, status, error=error)
 
-    def remove_files(self, paths: Sequence[str], *, team_id: int = TEAM_ID) -> int:
+    def remove_files(self, paths: Sequence[str]) -> int:
         """Remove files and folders of Team Files; returns how many files."""
-        return self.files.remove(team_id, paths)
+        return self.files.remove(TEAM_ID, paths)
 
     def clean(self) -> None:
         """Remove what nothing refers to and what crashed uploads left behind."""

@@ -144,7 +144,7 @@ def test_a_folder_is_imported_once_and_again_when_it_has_changed(tmp_path):
     first = folder_fingerprint(one)
     assert folder_fingerprint(one) == first != folder_fingerprint(other)
     assert find_import(store, first) is None
-    id_ = store.create_project("digits", customData={"mine": 1})
+    id_ = store.projects.create(1, "digits", customData={"mine": 1})
     note_import(store, id_, first)
     assert find_import(store, first) == id_
     assert store.projects.info(id_)["customData"]["mine"] == 1

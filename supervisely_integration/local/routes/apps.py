@@ -2,10 +2,10 @@
 
 from fastapi import APIRouter
 
-from ..ecosystem import find_module, modules, search_modules, training_app
+from ..ecosystem import find_module, search_modules, training_app
+from ..public_api import API
 from ..storage.errors import NotFoundError
-from ..storage.listing import DEFAULT_PER_PAGE
-from .common import API, Fields, Json, integer
+from .common import Fields, Json, integer, whole_list
 
 router = APIRouter(prefix=API)
 
@@ -19,13 +19,7 @@ def list_modules(fields: Fields) -> Json:
         categories=fields.get("categories") or (),
         needs_all=fields.get("categoriesOperation") == "and",
     )
-    return {
-        "total": len(found),
-        "perPage": max(DEFAULT_PER_PAGE, len(found)),
-        "pagesCount": 1,
-        "entities": found,
-        "after": None,
-    }
+    return whole_list(found)
 
 
 @router.post("/ecosystem.info")
@@ -62,10 +56,4 @@ def list_apps(fields: Fields) -> Json:
     for each in fields.get("filter") or ():
         if each.get("field") in ("moduleId", "id", "name", "slug"):
             apps = [app for app in apps if app[each["field"]] == each.get("value")]
-    return {
-        "total": len(apps),
-        "perPage": len(modules()),
-        "pagesCount": 1,
-        "entities": apps,
-        "after": None,
-    }
+    return whole_list(apps)

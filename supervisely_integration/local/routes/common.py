@@ -6,9 +6,9 @@ from typing import Annotated, Any
 from fastapi import Body, Depends, Request
 
 from ..storage.errors import InvalidRequestError
+from ..storage.listing import DEFAULT_PER_PAGE
 from ..store import Store
 
-API = "/public/api/v3"
 Json = dict[str, Any]
 
 SUCCESS: Json = {"success": True}
@@ -41,6 +41,17 @@ StoreOf = Annotated[Store, Depends(_store)]
 # Puts the address of this server in front of the paths that the store writes.
 WithUrls = Annotated[Callable[[Json], Json], Depends(_url_writer)]
 Fields = Annotated[Json, Depends(_fields)]
+
+
+def whole_list(entities: list[Json]) -> Json:
+    """A list that is answered as one page."""
+    return {
+        "total": len(entities),
+        "perPage": max(DEFAULT_PER_PAGE, len(entities)),
+        "pagesCount": 1,
+        "entities": entities,
+        "after": None,
+    }
 
 
 def required(fields: Mapping[str, Any], name: str) -> Any:

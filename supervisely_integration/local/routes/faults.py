@@ -6,8 +6,9 @@ from typing import Any
 from fastapi import APIRouter, Request
 
 from ..faults import SWITCH, Fault, Faults
+from ..public_api import API
 from ..storage.errors import InvalidRequestError
-from .common import API, Fields, Json, items
+from .common import Fields, Json, items
 
 router = APIRouter()
 _NAMES = {field.name for field in fields_of(Fault)}

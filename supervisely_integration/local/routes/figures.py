@@ -7,11 +7,11 @@ from fastapi.concurrency import run_in_threadpool
 from starlette.datastructures import UploadFile
 from starlette.responses import StreamingResponse
 
+from ..public_api import API
 from ..storage.errors import InvalidRequestError
 from ..storage.listing import Listing
 from ..streaming import json_part, multipart_response
 from .common import (
-    API,
     SUCCESS,
     Fields,
     Json,

@@ -10,12 +10,13 @@ from starlette.datastructures import FormData, UploadFile
 from starlette.responses import Response, StreamingResponse
 
 from ..archives import tar_chunks
+from ..public_api import API
 from ..storage.blobs import CHUNK_BYTES
 from ..storage.errors import InvalidRequestError, NotFoundError
 from ..storage.team_files import normalise
 from ..store import Store
 from ..streaming import file_response
-from .common import API, Fields, Json, StoreOf, WithUrls, integer, required
+from .common import Fields, Json, StoreOf, WithUrls, integer, required
 from .uploads import parsed_form
 
 router = APIRouter()
@@ -42,8 +43,11 @@ async def upload_files(store: StoreOf, request: Request, with_urls: WithUrls) ->
     """Several files: triples of `name`, `path` (a folder) and `file`."""
     team_id = integer(request.query_params, "teamId")
     async with parsed_form(request) as form:
-        files = _triples(form)
-        return [with_urls(await run_in_threadpool(_put, store, team_id, *each)) for each in files]
+        put = store.files.put_path
+        return [
+            with_urls(await run_in_threadpool(put, team_id, path, file.file))
+            for path, file in _triples(form)
+        ]
 
 
 def _triples(form: FormData) -> list[tuple[str, UploadFile]]:
@@ -61,13 +65,6 @@ def _triples(form: FormData) -> list[tuple[str, UploadFile]]:
     if not files:
         raise InvalidRequestError("file-storage.bulk.upload: no file in the request")
     return files
-
-
-def _put(store: Store, team_id: int, path: str, file: UploadFile) -> Json:
-    with store.blobs.incoming() as incoming:
-        while chunk := file.file.read(CHUNK_BYTES):
-            incoming.write(chunk)
-        return store.files.put(team_id, path, incoming)
 
 
 @router.post(f"{API}/file-storage.download")
@@ -100,6 +97,6 @@ def view_file(store: StoreOf, request: Request, id_: int) -> Response:
 def _file(
     store: Store, record: Mapping[str, Any], request: Request, *, name: str | None = None
 ) -> Response:
-    path = store.files.contents(dict(record))
+    path = store.files.contents(record)
     mime = record["meta"]["mime"]
     return file_response(path, request, mime=mime, hash_=record["hash"], name=name)

@@ -1,14 +1,14 @@
 """Team Files: lists, records, removal; the contents are in `file_contents`."""
 
 import base64
-import binascii
 from collections.abc import Mapping
 from typing import Any
 
 from fastapi import APIRouter
 
+from ..public_api import API
 from ..storage.errors import InvalidRequestError
-from .common import API, SUCCESS, Fields, Json, StoreOf, WithUrls, integer, items, required
+from .common import SUCCESS, Fields, Json, StoreOf, WithUrls, integer, items, required
 
 router = APIRouter(prefix=f"{API}/file-storage")
 
@@ -58,7 +58,7 @@ def _read_token(fields: Mapping[str, Any]) -> int:
     token = fields.get("continuationToken")
     try:
         return int(base64.urlsafe_b64decode(token)) if token else 0
-    except (ValueError, binascii.Error) as error:
+    except ValueError as error:
         raise InvalidRequestError(
             f"continuationToken {token!r} is none of this instance"
         ) from error

@@ -1,17 +1,16 @@
 """The bytes of images."""
 
-from typing import Annotated, Any
+from typing import Annotated
 
 from fastapi import APIRouter, Body, Request
 from fastapi.concurrency import run_in_threadpool
 from starlette.datastructures import UploadFile
 from starlette.responses import Response, StreamingResponse
 
-from ..storage.blobs import CHUNK_BYTES
+from ..public_api import API
 from ..storage.errors import InvalidRequestError
-from ..store import Store
 from ..streaming import Part, file_response, multipart_response
-from .common import API, Fields, Json, StoreOf, integer, integers
+from .common import Fields, Json, StoreOf, integer, integers
 from .uploads import parsed_form
 
 router = APIRouter()
@@ -30,14 +29,11 @@ async def upload_images(store: StoreOf, request: Request) -> list[Json]:
         files = [value for _, value in form.multi_items() if isinstance(value, UploadFile)]
         if not files:
             raise InvalidRequestError("images.bulk.upload: no file in the request")
-        return [{"hash": await run_in_threadpool(_keep, store, file)} for file in files]
-
-
-def _keep(store: Store, file: UploadFile) -> str:
-    with store.blobs.incoming() as incoming:
-        while chunk := file.file.read(CHUNK_BYTES):
-            incoming.write(chunk)
-        return store.blobs.keep_image(incoming, name=file.filename or "image", reserve=True)
+        keep = store.images.store_contents
+        return [
+            {"hash": await run_in_threadpool(keep, file.file, file.filename or "image")}
+            for file in files
+        ]
 
 
 @router.post(f"{API}/images.download")
@@ -62,6 +58,6 @@ def download_images(store: StoreOf, fields: Fields) -> StreamingResponse:
 def view_image(store: StoreOf, request: Request, id_: int) -> Response:
     """The bytes of one image, for a browser."""
     path, info = store.images.contents(id_)
-    response: Any = file_response(path, request, mime=info["mime"], hash_=info["hash"])
+    response = file_response(path, request, mime=info["mime"], hash_=info["hash"])
     response.headers["cache-control"] = "private, max-age=3600"
-    return response  # type: ignore[no-any-return]
+    return response

@@ -5,12 +5,12 @@ from typing import Any
 
 from fastapi import APIRouter
 
+from ..public_api import API
 from ..storage.errors import InvalidRequestError
 from ..storage.images import NewImage
 from ..storage.listing import Listing
 from ..store import Store
 from .common import (
-    API,
     SUCCESS,
     Fields,
     Json,

@@ -2,7 +2,8 @@
 
 from fastapi import APIRouter
 
-from .common import API, SUCCESS, Fields, Json, StoreOf, integer, required
+from ..public_api import API
+from .common import SUCCESS, Fields, Json, StoreOf, integer, required, whole_list
 
 router = APIRouter()
 
@@ -34,16 +35,10 @@ def update_settings(store: StoreOf, fields: Fields) -> Json:
     return store.projects.update_settings(id_, required(fields, "settings"))
 
 
-def _as_page(items: list[Json], fields: Json) -> Json:
+def _filtered(items: list[Json], fields: Json) -> Json:
     for each in fields.get("filter") or ():
         items = [item for item in items if item.get(each.get("field")) == each.get("value")]
-    return {
-        "total": len(items),
-        "perPage": max(1, len(items)),
-        "pagesCount": 1,
-        "entities": items,
-        "after": None,
-    }
+    return whole_list(items)
 
 
 @router.post(f"{API}/advanced.object_classes.list")
@@ -53,7 +48,7 @@ def list_classes(store: StoreOf, fields: Fields) -> Json:
     dates = _dates(store.projects.info(project_id))
     classes = store.projects.meta(project_id)["classes"]
     records = [{"description": "", "settings": {}, **c, "name": c["title"]} for c in classes]
-    return _as_page([{**each, **dates} for each in records], fields)
+    return _filtered([{**each, **dates} for each in records], fields)
 
 
 @router.post(f"{API}/tags.list")
@@ -62,7 +57,7 @@ def list_tags(store: StoreOf, fields: Fields) -> Json:
     project_id = integer(fields, "projectId")
     common = {"projectId": project_id, **_dates(store.projects.info(project_id))}
     tags = store.projects.meta(project_id)["tags"]
-    return _as_page([{"settings": {}, **tag, **common} for tag in tags], fields)
+    return _filtered([{"settings": {}, **tag, **common} for tag in tags], fields)
 
 
 def _dates(project: Json) -> Json:

@@ -2,10 +2,10 @@
 
 from fastapi import APIRouter
 
+from ..public_api import API
 from ..storage.errors import InvalidRequestError
 from ..storage.listing import Listing
 from .common import (
-    API,
     SUCCESS,
     Fields,
     Json,
@@ -14,7 +14,6 @@ from .common import (
     integer,
     items,
     optional_integer,
-    required,
     text,
 )
 
@@ -54,7 +53,6 @@ def add_project(store: StoreOf, fields: Fields, with_urls: WithUrls) -> Json:
     id_ = store.projects.create(
         integer(fields, "workspaceId"),
         text(fields, "name"),
-        type_=type_,
         **{name: fields.get(name) for name in names},
     )
     return with_urls(store.projects.info(id_))
@@ -101,7 +99,6 @@ def remove_projects(store: StoreOf, fields: Fields) -> Json:
 
 
 @router.get(".images.get-backup-archive")
-def backup_archive(store: StoreOf, id: str) -> Json:  # noqa: A002 - the name in the query
-    """Where the backup of a project is."""
-    backup = store.projects.info(integer({"id": id}, "id"))["backupArchive"]
-    return required({"backupArchive": backup or {}}, "backupArchive")  # type: ignore[no-any-return]
+def backup_archive(store: StoreOf, id: int) -> Json:  # noqa: A002 - the name in the query
+    """Where the backup of a project is; empty if there is none."""
+    return store.projects.info(id)["backupArchive"] or {}

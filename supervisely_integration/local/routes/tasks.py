@@ -2,9 +2,9 @@
 
 from fastapi import APIRouter
 
+from ..public_api import API
 from ..storage.listing import Listing
 from .common import (
-    API,
     SUCCESS,
     Fields,
     Json,

@@ -2,8 +2,9 @@
 
 from fastapi import APIRouter
 
+from ..public_api import API
 from ..storage.listing import Listing
-from .common import API, SUCCESS, Fields, Json, StoreOf, integer, integers, text
+from .common import SUCCESS, Fields, Json, StoreOf, integer, integers, text
 
 router = APIRouter(prefix=API)
 

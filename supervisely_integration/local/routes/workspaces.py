@@ -2,8 +2,9 @@
 
 from fastapi import APIRouter
 
+from ..public_api import API
 from ..storage.listing import Listing
-from .common import API, SUCCESS, Fields, Json, StoreOf, integer, integers, text
+from .common import SUCCESS, Fields, Json, StoreOf, integer, integers, text
 
 router = APIRouter(prefix=f"{API}/workspaces")
 
@@ -33,8 +34,7 @@ def add_workspace(store: StoreOf, fields: Fields) -> Json:
 def edit_workspace(store: StoreOf, fields: Fields) -> Json:
     """Change name or description."""
     id_ = integer(fields, "id")
-    changes = {k: fields[k] for k in ("name", "description") if fields.get(k) is not None}
-    store.workspaces.edit(id_, **changes)
+    store.workspaces.edit(id_, fields)
     return store.workspaces.info(id_)
 
 

@@ -133,7 +133,7 @@ class Annotations:
         The geometry may come later, with `set_geometry`.
         """
         with self._database.transaction():
-            image_ids = list({int(figure["entityId"]) for figure in figures})
+            image_ids = list({figure["entityId"] for figure in figures})
             meta_of = {
                 info["id"]: self._projects.meta(info["projectId"])
                 for info in self._images.infos(image_ids)
@@ -178,8 +178,7 @@ class Annotations:
             ids = []
             for tag in tags:
                 figure = self.figure(tag["figureId"])
-                extra = {k: v for k, v in tag.items() if k != "figureId"}
-                ids.append(writer.add_figure_tag(figure["id"], extra))
+                ids.append(writer.add_figure_tag(figure["id"], tag))
             self._projects.touch(project_id)
         return ids
 
@@ -190,8 +189,7 @@ class Annotations:
             ids = []
             for tag in tags:
                 image = self._images.info(tag["entityId"])
-                extra = {k: v for k, v in tag.items() if k != "entityId"}
-                ids.append(writer.add_image_tag(image["id"], extra))
+                ids.append(writer.add_image_tag(image["id"], tag))
             self._projects.touch(project_id)
         return ids
 

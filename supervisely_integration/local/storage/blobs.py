@@ -7,6 +7,7 @@ complete contents, also after a crash.
 import base64
 import hashlib
 import os
+import shutil
 import tempfile
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime, timedelta
@@ -15,8 +16,10 @@ from typing import BinaryIO
 
 from PIL import Image, UnidentifiedImageError
 
-from .database import Database, marks, timestamp
+from .database import Database, dumps, timestamp, timestamp_in
 from .errors import InvalidRequestError
+
+Source = Path | bytes | BinaryIO  # a local file, contents, or a file that is open
 
 CHUNK_BYTES = 1 << 20
 _RESERVATION = timedelta(hours=1)  # longer than any pause between "do you have it?" and "use it"
@@ -52,14 +55,15 @@ class Incoming:
         self._sha.update(chunk)
         self.size += len(chunk)
 
-    def write_from(self, source: Path | bytes) -> None:
-        """Append a local file, or bytes."""
+    def write_from(self, source: Source) -> None:
+        """Append all of a source."""
         if isinstance(source, bytes):
             self.write(source)
-            return
-        with source.open("rb") as file:
-            while chunk := file.read(CHUNK_BYTES):
-                self.write(chunk)
+        elif isinstance(source, Path):
+            with source.open("rb") as file:
+                self.write_from(file)
+        else:
+            shutil.copyfileobj(source, self, CHUNK_BYTES)
 
     def flush(self) -> None:
         """Make what was written readable at `path`."""
@@ -151,8 +155,9 @@ class Blobs:
         """Those of the hashes that are images of this instance; they stay for a while."""
         with self._database.transaction() as connection:
             rows = connection.execute(
-                f"SELECT hash FROM blobs WHERE width NOT NULL AND hash IN ({marks(hashes)})",
-                tuple(hashes),
+                "SELECT hash FROM blobs WHERE width NOT NULL"
+                " AND hash IN (SELECT value FROM json_each(?))",
+                (dumps(list(hashes)),),
             )
             # A crash in `sweep` may have removed the file and not the row.
             known = {row["hash"] for row in rows if self.path(row["hash"]).exists()}
@@ -162,41 +167,34 @@ class Blobs:
             )
         return [hash_ for hash_ in hashes if hash_ in known]
 
-    def sweep(self, hashes: Iterable[str]) -> int:
-        """Remove those of the blobs that nothing refers to; returns how many.
+    def sweep(self, hashes: Iterable[str]) -> None:
+        """Remove those of the blobs that nothing refers to.
 
         The transaction of the removal has to be committed before: if the process dies here, a blob
         too many is left, never one too few.
         """
-        return sum(self._remove_if_unused(hash_) for hash_ in set(hashes))
+        for hash_ in set(hashes):
+            with self._database.transaction() as connection:
+                unused = connection.execute(
+                    f"DELETE FROM blobs WHERE hash = ? AND {_UNUSED}", (hash_, timestamp())
+                ).rowcount
+                if unused:
+                    self.path(hash_).unlink(missing_ok=True)
 
-    def sweep_all(self) -> int:
-        """`sweep` every blob, and files that no finished transaction knows; returns how many."""
+    def sweep_all(self) -> None:
+        """`sweep` every blob, and remove files that no finished transaction knows."""
         unused = self._database.rows(f"SELECT hash FROM blobs WHERE {_UNUSED}", (timestamp(),))
-        removed = self.sweep(row["hash"] for row in unused)
+        self.sweep(row["hash"] for row in unused)
         for folder in self._folder.iterdir():
             if folder != self._incoming:
-                removed += self._remove_unknown(folder)
-        return removed
+                self._remove_unknown(folder)
 
-    def _remove_if_unused(self, hash_: str) -> bool:
-        with self._database.transaction() as connection:
-            unused = connection.execute(
-                f"DELETE FROM blobs WHERE hash = ? AND {_UNUSED}", (hash_, timestamp())
-            ).rowcount
-            if unused:
-                self.path(hash_).unlink(missing_ok=True)
-        return bool(unused)
-
-    def _remove_unknown(self, folder: Path) -> int:
-        removed = 0
+    def _remove_unknown(self, folder: Path) -> None:
         with self._database.transaction():  # the lock: `keep` puts files down in a transaction
             for path in folder.iterdir():
                 hash_ = base64.b64encode(bytes.fromhex(path.name)).decode()
                 if self._database.row("SELECT 1 FROM blobs WHERE hash = ?", (hash_,)) is None:
                     path.unlink()
-                    removed += 1
-        return removed
 
     def remove_unfinished(self) -> None:
         """Remove what uploads left behind that a crash ended long ago."""
@@ -204,11 +202,6 @@ class Blobs:
             age_s = datetime.now(UTC).timestamp() - path.stat().st_mtime
             if age_s > _UNFINISHED_AFTER_S:
                 path.unlink(missing_ok=True)
-
-
-def timestamp_in(delay: timedelta) -> str:
-    """The time in a while, in the form of `timestamp`."""
-    return f"{(datetime.now(UTC) + delay).strftime('%Y-%m-%dT%H:%M:%S.%f')[:-3]}Z"
 
 
 def _describe_image(incoming: Incoming, name: str) -> tuple[int, int, str]:

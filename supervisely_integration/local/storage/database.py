@@ -131,14 +131,18 @@ def timestamp(after: str | None = None) -> str:
     now = datetime.now(UTC).replace(tzinfo=None)
     if after is not None:
         now = max(now, datetime.strptime(after[:-1], _TIME_FORMAT) + timedelta(milliseconds=1))
-    return f"{now.strftime(_TIME_FORMAT)[:-3]}Z"
+    return _written(now)
+
+
+def timestamp_in(delay: timedelta) -> str:
+    """The time in a while, in the form of `timestamp`."""
+    return _written(datetime.now(UTC) + delay)
+
+
+def _written(time: datetime) -> str:
+    return f"{time.strftime(_TIME_FORMAT)[:-3]}Z"
 
 
 def dumps(value: Any) -> str:
     """JSON for a column."""
     return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
-
-
-def marks(values: Sequence[Any]) -> str:
-    """Placeholders for the values of an `IN (..)`."""
-    return ", ".join("?" * len(values))

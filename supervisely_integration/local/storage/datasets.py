@@ -186,6 +186,11 @@ class Datasets:
             inside = [(now, each) for each in self.subtree([id_])]
             connection.executemany("UPDATE datasets SET archived_at = ? WHERE id = ?", inside)
             connection.executemany("UPDATE images SET archived_at = ? WHERE dataset_id = ?", inside)
+            connection.executemany(
+                "DELETE FROM collection_items"
+                " WHERE image_id IN (SELECT id FROM images WHERE dataset_id = ?)",
+                [(each,) for _, each in inside],
+            )
             self._projects.touch(info["projectId"])
 
     def remove(self, ids: Sequence[int]) -> None:

@@ -15,7 +15,6 @@ class StoreError(Exception):
 
     def __init__(self, message: str, **details: Any) -> None:
         super().__init__(message)
-        self.message = message
         self.details = details
 
 

@@ -18,7 +18,9 @@ _NOT_GEOMETRY = frozenset(
         *("customData", "priority", "status", "trackId", "meta", "entityId", "datasetId"),
     }
 )
-_TAG_COLUMNS = frozenset({"id", "tagId", "name", "value", "createdAt", "updatedAt"})
+_TAG_COLUMNS = frozenset(
+    {"id", "tagId", "name", "value", "createdAt", "updatedAt", "figureId", "entityId"}
+)
 
 
 class FigureWriter:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from .blobs import Blobs
+from .blobs import Blobs, Source
 from .database import Database, dumps, timestamp
 from .datasets import Datasets
 from .errors import InvalidRequestError, NameTakenError, NotFoundError
@@ -66,7 +66,7 @@ class Images:
         self._datasets = datasets
         self._blobs = blobs
 
-    def store_contents(self, source: Path | bytes, name: str) -> str:
+    def store_contents(self, source: Source, name: str) -> str:
         """Keep the contents of an image for `add`; returns their hash.
 
         Raises:

@@ -8,9 +8,9 @@ from .errors import InvalidRequestError
 Meta = dict[str, Any]
 
 
-def empty_meta(project_type: str = "images") -> Meta:
+def empty_meta() -> Meta:
     """No classes, no tags."""
-    return {"classes": [], "tags": [], "projectType": project_type}
+    return {"classes": [], "tags": [], "projectType": "images"}
 
 
 def with_ids(new: Mapping[str, Any], old: Meta, next_id: Callable[[], int]) -> Meta:

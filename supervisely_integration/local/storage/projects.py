@@ -60,7 +60,6 @@ class Projects:
         name: str,
         *,
         meta: Mapping[str, Any] | None = None,
-        type_: str = "images",
         **fields: Any,
     ) -> int:
         """Add a project; returns its id.
@@ -69,7 +68,6 @@ class Projects:
             workspace_id: where.
             name: not taken in this workspace.
             meta: classes and tags, ids optional.
-            type_: of its items.
             fields: `description`, `readme`, `settings`, `customData`, `importSettings`.
 
         Raises:
@@ -84,10 +82,10 @@ class Projects:
                 "projects",
                 workspace_id=workspace_id,
                 name=name,
-                type=type_,
+                type="images",
                 description=fields.get("description") or "",
                 readme=fields.get("readme") or "",
-                meta=dumps(with_ids(meta or {}, empty_meta(type_), self._next_id)),
+                meta=dumps(with_ids(meta or {}, empty_meta(), self._next_id)),
                 settings=dumps(fields.get("settings") or {}),
                 custom_data=dumps(fields.get("customData") or {}),
                 import_settings=dumps(fields.get("importSettings") or {}),

@@ -40,25 +40,13 @@ class Tasks:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    def create(
-        self,
-        workspace_id: int,
-        *,
-        app: Mapping[str, Any] | None = None,
-        state: Mapping[str, Any] | None = None,
-        type_: str = "app",
-        description: str = "",
-        settings: Mapping[str, Any] | None = None,
-    ) -> int:
-        """Add a task, queued; returns its id.
+    def create(self, workspace_id: int, *, app: Mapping[str, Any], state: Mapping[str, Any]) -> int:
+        """Add a task for a run of an app, queued; returns its id.
 
         Args:
             workspace_id: where.
             app: `id`, `name`, `version` of the app that runs.
             state: what it is started with, the `modal.state` of the platform.
-            type_: of the task.
-            description: for people.
-            settings: any, kept with it.
 
         Raises:
             NotFoundError: if there is no such workspace.
@@ -66,8 +54,8 @@ class Tasks:
         now = timestamp()
         meta = {
             "sessionToken": secrets.token_urlsafe(24),
-            "app": dict(app or {}),
-            "params": {"state": dict(state or {})},
+            "app": dict(app),
+            "params": {"state": dict(state)},
             "output": {},
         }
         with self._database.transaction():
@@ -76,11 +64,11 @@ class Tasks:
                 "tasks",
                 team_id=team_id,
                 workspace_id=workspace_id,
-                type=type_,
+                type="app",
                 status="queued",
-                description=description,
+                description="",
                 meta=dumps(meta),
-                settings=dumps(settings or {}),
+                settings="{}",
                 data="{}",
                 state="{}",
                 created_at=now,

@@ -3,11 +3,11 @@
 import mimetypes
 import posixpath
 import sqlite3
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from .blobs import Blobs, Incoming
+from .blobs import Blobs, Incoming, Source
 from .database import Database, timestamp
 from .errors import InvalidRequestError, NotFoundError
 from .teams import Teams
@@ -70,8 +70,8 @@ class TeamFiles:
             self._blobs.sweep([old["hash"]])
         return self.info_by_path(team_id, path)
 
-    def put_path(self, team_id: int, path: str, source: Path | bytes) -> dict[str, Any]:
-        """`put`, from a local file or from bytes."""
+    def put_path(self, team_id: int, path: str, source: Source) -> dict[str, Any]:
+        """`put`, of all of a source."""
         with self._blobs.incoming() as incoming:
             incoming.write_from(source)
             return self.put(team_id, path, incoming)
@@ -115,7 +115,7 @@ class TeamFiles:
             raise NotFoundError("file", path)
         return _file(row)
 
-    def contents(self, record: dict[str, Any]) -> Path:
+    def contents(self, record: Mapping[str, Any]) -> Path:
         """The local file with the contents of a record."""
         return self._blobs.path(record["hash"])
 

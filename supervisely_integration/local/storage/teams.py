@@ -1,7 +1,7 @@
 """Teams and workspaces."""
 
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from .database import Database, timestamp
@@ -100,13 +100,9 @@ class Workspaces:
             NotFoundError: if there is no such team.
             ConflictError: if the name is taken in this team.
         """
-        with self._database.transaction() as connection:
+        with self._database.transaction():
             Teams(self._database).info(team_id)
-            if connection.execute(
-                "SELECT 1 FROM workspaces WHERE team_id = ? AND name = ? AND archived_at IS NULL",
-                (team_id, name),
-            ).fetchone():
-                raise ConflictError(f"a workspace named {name!r} exists already; use another name")
+            self._refuse_taken(team_id, name)
             now = timestamp()
             return self._database.insert(
                 "workspaces",
@@ -116,6 +112,13 @@ class Workspaces:
                 created_at=now,
                 updated_at=now,
             )
+
+    def _refuse_taken(self, team_id: int, name: str) -> None:
+        if self._database.row(
+            "SELECT 1 FROM workspaces WHERE team_id = ? AND name = ? AND archived_at IS NULL",
+            (team_id, name),
+        ):
+            raise ConflictError(f"a workspace named {name!r} exists already; use another name")
 
     def info(self, id_: int) -> dict[str, Any]:
         """One workspace.
@@ -139,10 +142,18 @@ class Workspaces:
         self.info(id_)
         self._database.update("workspaces", id_, is_hidden=is_hidden, updated_at=timestamp())
 
-    def edit(self, id_: int, **changes: str) -> None:
-        """Change name or description."""
-        self.info(id_)
-        self._database.update("workspaces", id_, **changes, updated_at=timestamp())
+    def edit(self, id_: int, changes: Mapping[str, Any]) -> None:
+        """Change `name` or `description`.
+
+        Raises:
+            ConflictError: if the name is taken in its team.
+        """
+        with self._database.transaction():
+            info = self.info(id_)
+            values = {k: changes[k] for k in ("name", "description") if changes.get(k) is not None}
+            if values.get("name", info["name"]) != info["name"]:
+                self._refuse_taken(info["teamId"], values["name"])
+            self._database.update("workspaces", id_, **values, updated_at=timestamp())
 
     def archive(self, id_: int) -> None:
         """Hide a workspace everywhere."""

@@ -6,8 +6,7 @@ from collections.abc import Mapping
 from datetime import timedelta
 from typing import Any
 
-from .blobs import timestamp_in
-from .database import Database, timestamp
+from .database import Database, timestamp, timestamp_in
 from .errors import ConflictError, InvalidRequestError, NotFoundError
 from .listing import Condition, Listing, Table
 from .projects import Projects

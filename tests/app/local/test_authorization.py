@@ -67,7 +67,7 @@ def test_the_page_address_hands_the_token_over_as_a_cookie(instance):
         cookie = answer.headers["set-cookie"]
         assert f"{COOKIE}={instance.token}" in cookie
         assert "HttpOnly" in cookie
-        assert "SameSite=Strict" in cookie
+        assert "SameSite=strict" in cookie
         assert browser.post(METHOD, json={}).json()["total"] == 1
 
 
@@ -136,6 +136,13 @@ def test_an_unknown_method_is_a_404_and_a_line_in_the_log(instance, caplog):
         ("datasets.add", {"projectId": 1, "name": " "}, "has to be a text that is not empty"),
         ("images.list", {}, "images.list needs projectId or datasetId"),
         ("images.list", [1], "images.list: body"),
+        ("teams.list", {"filter": 5}, "teams.list: a value has a wrong form (TypeError: 'int'"),
+        ("teams.info", {"id": 10**30}, "(OverflowError: Python int too large"),
+        ("projects.remove.permanently", {"projects": [5]}, "(AttributeError: 'int' object"),
+        ("workflow.node.add-input", {"node": {"type": "task"}}, "(KeyError: 'id')"),
+        ("datasets.list", {"projectId": 1, "sort": [1]}, "(TypeError: unhashable type"),
+        ("file-storage.v2.list", {"teamId": 1, "path": "/", "limit": "x"}, "(ValueError: invalid"),
+        ("projects.add", {"workspaceId": 1, "name": "n", "description": [1]}, "ProgrammingError"),
     ],
 )
 def test_a_wrong_request_is_a_400_with_a_sentence(instance, method, body, message):

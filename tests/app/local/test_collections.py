@@ -88,6 +88,14 @@ def test_removed_images_leave_their_collections(api, project, images):
     assert [each.id for each in items] == [images[0].id, images[2].id]
 
 
+def test_the_images_of_a_removed_dataset_leave_their_collections(api, project, dataset, images):
+    id_ = api.entities_collection.create(project.id, "emptied").id
+    api.entities_collection.add_items(id_, [each.id for each in images])
+    api.dataset.remove(dataset.id)
+    (record,) = api.post("entities-collections.list", {"projectId": project.id}).json()["entities"]
+    assert record["itemsCount"] == 0
+
+
 def test_removal_keeps_the_images(api, project, images):
     id_ = api.entities_collection.create(project.id, "gone").id
     api.entities_collection.add_items(id_, [images[0].id])

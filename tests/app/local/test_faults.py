@@ -143,7 +143,7 @@ def test_faults_that_make_no_sense_are_refused(call, entry):
 def test_faults_of_the_command_line():
     assert Fault.parse("error") == Fault("error")
     assert Fault.parse("slow:images.*:3:0.5") == Fault("slow", "images.*", 3, 0.5)
-    for text in ("flood", "error:a:many", "error:a:1:x"):
+    for text in ("flood", "error:a:many", "error:a:1:x", "error:a:1:1:500"):
         with pytest.raises(InvalidRequestError, match="there are error|for example"):
             Fault.parse(text)
     assert Faults([Fault(kind) for kind in KINDS]).take("x") == Fault("error")

@@ -11,6 +11,8 @@ import requests
 import supervisely as sly
 from PIL import Image
 
+from supervisely_integration.local.faults import Fault
+
 
 def hash_of(data: bytes) -> str:
     return base64.b64encode(hashlib.sha256(data).digest()).decode()
@@ -227,7 +229,7 @@ def test_downloads(api, dataset, files, tmp_path, png):
     assert api.image.download_bytes(dataset.id, [ids[1]]) == [png(2)]
 
 
-def test_async_downloads_check_the_hash(api, dataset, files, tmp_path, png):
+def test_async_downloads_check_the_hash(api, instance, dataset, files, tmp_path, png):
     from supervisely._utils import run_coroutine
 
     infos = api.image.upload_paths(dataset.id, ["a.png", "b.png"], files(1, 2))
@@ -235,6 +237,9 @@ def test_async_downloads_check_the_hash(api, dataset, files, tmp_path, png):
     run_coroutine(api.image.download_paths_async([each.id for each in infos], targets))
     for number, target in enumerate(targets, 1):
         assert Path(target).read_bytes() == png(number)
+    instance.faults.replace([Fault("damage", "images.download")])
+    with pytest.raises(RuntimeError, match="hash"):
+        run_coroutine(api.image.download_path_async(infos[0].id, targets[0]))
 
 
 def test_a_browser_sees_the_image_at_its_storage_url(api, instance, dataset, files, png):

@@ -11,14 +11,13 @@ def task(instance):
     return instance.store.create_task(
         app={"id": 1, "name": "Train RT-DETRv2", "version": "2.0.0"},
         state={"guiState": "{}", "trainMode": "new"},
-        description="a run",
     )
 
 
 def test_a_record(api, task):
     info = api.task.get_info_by_id(task)
     assert (info["id"], info["teamId"], info["workspaceId"]) == (task, 1, 1)
-    assert (info["status"], info["type"], info["description"]) == ("queued", "app", "a run")
+    assert (info["status"], info["type"]) == ("queued", "app")
     assert info["meta"]["app"] == {"id": 1, "name": "Train RT-DETRv2", "version": "2.0.0"}
     assert info["meta"]["params"]["state"] == {"guiState": "{}", "trainMode": "new"}
     assert len(info["meta"]["sessionToken"]) > 20

@@ -49,6 +49,8 @@ def test_editing_a_workspace(api):
     made = api.workspace.create(1, "before")
     assert api.workspace.update(made.id, name="after", description="d").name == "after"
     assert api.workspace.get_info_by_id(made.id).description == "d"
+    with pytest.raises(requests.HTTPError, match="'My workspace' exists already"):
+        api.workspace.update(made.id, name="My workspace")
 
 
 @pytest.mark.parametrize("kind", ["team", "workspace"])
