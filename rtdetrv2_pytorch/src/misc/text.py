@@ -15,3 +15,11 @@ def printable(text: str) -> str:
 def counted(count: int, thing: str) -> str:
     """A number of things, the thing in the plural where there are not one of them."""
     return f"{count} {thing}" if count == 1 else f"{count} {thing}s"
+
+
+def whole_characters(text: str) -> str:
+    """Text that UTF-8 can hold: halves of characters become U+FFFD, the replacement character.
+
+    Names of files have them for bytes in another encoding, JSON where somebody cut a text.
+    """
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")

@@ -1,12 +1,14 @@
 """Writes what was read from a folder into an instance, as a new project."""
 
-from collections.abc import Callable
+import json
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 from rtdetrv2_pytorch.src.misc.errors import DatasetError
-from rtdetrv2_pytorch.src.misc.text import counted
+from rtdetrv2_pytorch.src.misc.text import counted, printable, whole_characters
 
 from ..store import Store, StoreError
 from .formats import read
@@ -68,7 +70,7 @@ def _skip_lines(ledger: Ledger) -> list[str]:
     """One line a reason: how much was skipped for it, and the first names."""
     lines = []
     for reason, skips in ledger.by_reason().items():
-        names = ", ".join(skip.what for skip in skips[:_NAMES_SHOWN])
+        names = ", ".join(printable(skip.what) for skip in skips[:_NAMES_SHOWN])
         more = f" and {len(skips) - _NAMES_SHOWN} more" if len(skips) > _NAMES_SHOWN else ""
         lost = sum(skip.objects for skip in skips if skip.images)
         with_them = f", {counted(lost, 'object')} with them" if lost else ""
@@ -101,8 +103,10 @@ def import_folder(
     """
     folder = folder.resolve()
     source = read(folder, format)
-    project_name = name or store.free_project_name(folder.name or "project")
-    project_id = store.create_project(project_name, source.meta)
+    project_name = whole_characters(name or "") or store.free_project_name(
+        whole_characters(folder.name) or "project"
+    )
+    project_id = store.create_project(project_name, _storable(source.meta))
     try:
         datasets = _fill(store, project_id, source, on_progress)
         if not datasets:
@@ -124,8 +128,9 @@ def _fill(
     while batch := list(islice(source.items, _BATCH)):
         with store.transaction():
             for item in batch:
-                dataset_id = _dataset(store, project_id, item.dataset, ids)
-                count = counts.setdefault(item.dataset, DatasetCount())
+                dataset = whole_characters(item.dataset)
+                dataset_id = _dataset(store, project_id, dataset, ids)
+                count = counts.setdefault(dataset, DatasetCount())
                 if _add(store, dataset_id, item, source.ledger):
                     count.images += 1
                     count.objects += item.num_objects
@@ -155,5 +160,12 @@ def _add(store: Store, dataset_id: int, item: ImportItem, ledger: Ledger) -> boo
         what = f"{item.dataset}/{item.name}: {error}"
         ledger.skip_image(what, "image that was not accepted", objects=item.num_objects)
         return False
-    store.set_annotation(image_id, item.annotation)
+    store.set_annotation(image_id, _storable(item.annotation))
     return True
+
+
+def _storable(content: Mapping[str, Any]) -> Mapping[str, Any]:
+    """What JSON holds, all of its texts in whole characters."""
+    text = json.dumps(content, ensure_ascii=False)
+    whole = whole_characters(text)
+    return content if whole == text else json.loads(whole)  # type: ignore[no-any-return]

@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from rtdetrv2_pytorch.src.misc.text import whole_characters
+
 FormatName = Literal["supervisely", "coco", "yolo", "voc"]
 
 RECTANGLE, POLYGON, ANY_SHAPE = "rectangle", "polygon", "any"
@@ -113,8 +115,8 @@ class UniqueNames:
         self._taken: set[tuple[str, str]] = set()
 
     def take(self, dataset: str, name: str) -> str:
-        """The name itself, or with a number where it is taken."""
-        path = Path(name.replace("\\", "/"))
+        """The name itself, or with a number where it is taken; in whole characters."""
+        path = Path(whole_characters(name).replace("\\", "/"))
         candidate, number = path.name, 1
         while (dataset, candidate) in self._taken:
             number += 1

@@ -4,6 +4,7 @@ Boxes of a project are edges, as the platform stores them: 10..20 covers the pix
 """
 
 import json
+import os
 
 import pytest
 from PIL import Image, ImageOps
@@ -457,6 +458,33 @@ def test_a_folder_becomes_a_project(tmp_path, store):
     assert again.project_name == "pets_001"
     with pytest.raises(ConflictError):
         import_folder(store, folder, name="pets")
+
+
+def test_names_in_another_encoding_and_cut_characters_are_mended(tmp_path, store):
+    """Old archives have names that are not UTF-8; what cut a text may have cut a character."""
+    odd, other = (os.fsdecode(name) for name in (b"caf\xe9.png", b"caf\xe8.png"))
+    folder = tmp_path / os.fsdecode(b"caf\xe9")
+    for name in (odd, other, "plain.png"):
+        picture(folder / name)
+    (folder / "broken\udcff.png").write_bytes(b"")
+    names = [odd, other, "plain.png", "broken\udcff.png"]
+    write(
+        folder / "a.json",
+        coco(
+            [{"id": number, "file_name": name} for number, name in enumerate(names)],
+            [{"id": 1, "image_id": 2, "category_id": 3, "bbox": [1, 2, 3, 4]}],
+            [{"id": 3, "name": "cut \ud83d"}],
+        ),
+    )
+    report = import_folder(store, folder)
+    assert report.project_name == "caf\ufffd"
+    found = store.images.page(Listing(), project_id=report.project_id)["entities"]
+    annotations = store.annotations.get([image["id"] for image in found])
+    assert {
+        image["name"]: [o["classTitle"] for o in annotation["annotation"]["objects"]]
+        for image, annotation in zip(found, annotations, strict=True)
+    } == {"caf\ufffd.png": [], "caf\ufffd_2.png": [], "plain.png": ["cut \ufffd"]}
+    assert "(a: broken\\udcff.png)" in report.lines()[-1]
 
 
 def test_the_report_adds_up_and_names_what_was_skipped(tmp_path, store):

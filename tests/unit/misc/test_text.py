@@ -2,7 +2,7 @@
 
 import pytest
 
-from rtdetrv2_pytorch.src.misc.text import counted, printable
+from rtdetrv2_pytorch.src.misc.text import counted, printable, whole_characters
 
 
 @pytest.mark.parametrize(
@@ -17,6 +17,20 @@ from rtdetrv2_pytorch.src.misc.text import counted, printable
 )
 def test_what_cannot_be_seen_is_written_out(text, expected):
     assert printable(text) == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("Äpfel, 二, \U0001f600", "Äpfel, 二, \U0001f600"),
+        ("caf\udce9.png", "caf\ufffd.png"),
+        ("\ud83d and \ude00", "\ufffd and \ufffd"),
+        ("\ud83d\ude00", "\U0001f600"),  # both halves
+        ("", ""),
+    ],
+)
+def test_halves_of_characters_are_replaced(text, expected):
+    assert whole_characters(text) == expected
 
 
 def test_things_are_counted_as_people_do():
