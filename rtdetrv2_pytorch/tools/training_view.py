@@ -53,8 +53,8 @@ class TrainingView:
         print_headline(
             self._console,
             "Training",
-            f"on {plan['num_train_images']} images, evaluating on {plan['num_val_images']}; "
-            f"{len(names)} classes: {', '.join(names[:_CLASSES_SHOWN])}{more}",
+            f"on {counted(plan['num_train_images'], 'image')}, evaluating on {plan['num_val_images']}; "
+            f"{counted(len(names), 'class')}: {', '.join(names[:_CLASSES_SHOWN])}{more}",
         )
         if not self._console.is_terminal:  # the log has it
             return

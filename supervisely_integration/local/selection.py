@@ -1,6 +1,7 @@
 """From a few words on the command line to the settings of the app, as its page would have them."""
 
 import hashlib
+import os
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -81,10 +82,11 @@ def folder_fingerprint(folder: Path) -> str:
     """
     if not folder.is_dir():
         raise DatasetError(f"{folder}: no such folder")
-    digest = hashlib.sha256(str(folder.resolve()).encode())
+    digest = hashlib.sha256(os.fsencode(folder.resolve()))
     for path in sorted(path for path in folder.rglob("*") if path.is_file()):
         status = path.stat()
-        digest.update(f"{path.relative_to(folder)}|{status.st_size}|{status.st_mtime_ns}".encode())
+        digest.update(os.fsencode(path.relative_to(folder)))
+        digest.update(f"|{status.st_size}|{status.st_mtime_ns}".encode())
     return digest.hexdigest()
 
 

@@ -143,6 +143,10 @@ def test_a_folder_is_imported_once_and_again_when_it_has_changed(tmp_path):
     # Equal contents under one name in two places are two data sets: the name says nothing.
     first = folder_fingerprint(one)
     assert folder_fingerprint(one) == first != folder_fingerprint(other)
+    in_latin_1 = one / os.fsdecode(b"caf\xe9")
+    in_latin_1.write_text("")
+    assert folder_fingerprint(one) != first
+    in_latin_1.unlink()
     assert find_import(store, first) is None
     id_ = store.projects.create(1, "digits", customData={"mine": 1})
     note_import(store, id_, first)

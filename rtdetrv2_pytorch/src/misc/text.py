@@ -14,7 +14,8 @@ def printable(text: str) -> str:
 
 def counted(count: int, thing: str) -> str:
     """A number of things, the thing in the plural where there are not one of them."""
-    return f"{count} {thing}" if count == 1 else f"{count} {thing}s"
+    plural = thing + ("es" if thing.endswith("s") else "s")
+    return f"{count} {thing if count == 1 else plural}"
 
 
 def whole_characters(text: str) -> str:

@@ -35,3 +35,4 @@ def test_halves_of_characters_are_replaced(text, expected):
 
 def test_things_are_counted_as_people_do():
     assert [counted(n, "epoch") for n in (0, 1, 2)] == ["0 epochs", "1 epoch", "2 epochs"]
+    assert [counted(n, "class") for n in (1, 2)] == ["1 class", "2 classes"]
