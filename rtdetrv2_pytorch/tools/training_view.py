@@ -53,7 +53,7 @@ class TrainingView:
         print_headline(
             self._console,
             "Training",
-            f"on {counted(plan['num_train_images'], 'image')}, evaluating on {plan['num_val_images']}; "
+            f"on {plan['num_train_images']} images, evaluating on {plan['num_val_images']}; "
             f"{counted(len(names), 'class')}: {', '.join(names[:_CLASSES_SHOWN])}{more}",
         )
         if not self._console.is_terminal:  # the log has it
