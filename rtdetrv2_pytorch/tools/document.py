@@ -1,5 +1,6 @@
 """Write docs/configuration.md from the signatures and docstrings that are the configuration."""
 
+import argparse
 import inspect
 import re
 import sys
@@ -87,8 +88,13 @@ def _descriptions(doc: str, section: str) -> dict[str, str]:
 
 def _hint(annotation: Any) -> str:
     """A type as people write it, with Literal values listed."""
-    if typing.get_origin(annotation) is typing.Literal:
-        return ", ".join(f"`{value!r}`" for value in typing.get_args(annotation))
+    origin, parts = typing.get_origin(annotation), typing.get_args(annotation)
+    if origin is typing.Literal:
+        return ", ".join(f"`{value!r}`" for value in parts)
+    if origin is typing.Union and any(typing.get_origin(p) is typing.Literal for p in parts):
+        return ", ".join(map(_hint, parts))
+    if annotation is type(None):
+        return "`None`"
     text = annotation.__name__ if inspect.isclass(annotation) else str(annotation)
     text = re.sub(r"[\w.]+\.(\w+)", r"\1", text)
     return f"`{text}`".replace("|", "or")
@@ -96,6 +102,10 @@ def _hint(annotation: Any) -> str:
 
 def main() -> int:
     """Write the page."""
+    parser = argparse.ArgumentParser(
+        prog="python -m rtdetrv2_pytorch.tools.document", description=__doc__
+    )
+    parser.parse_args()
     TARGET.write_text(configuration_page(), encoding="utf-8")
     print(f"written: {TARGET}")
     return 0
