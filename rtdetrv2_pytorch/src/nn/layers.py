@@ -3,9 +3,10 @@
 Attribute names are part of the published weights' format (`conv`, `norm`, `layers`, ...).
 """
 
+import copy
 import math
 from collections.abc import Callable
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F  # noqa: N812 (the name everybody knows)
@@ -72,28 +73,17 @@ def freeze_batch_norms(module: nn.Module) -> nn.Module:
     return module
 
 
+@torch.no_grad()
 def fuse_conv_and_norm(conv: nn.Conv2d, norm: Any) -> nn.Conv2d:
-    """Fold a batch norm in evaluation mode into the convolution before it.
+    """Fold a batch norm in evaluation mode into the convolution without bias before it.
 
     Returns:
-        A convolution with bias that computes norm(conv(x)).
+        A convolution with bias that computes norm(conv(x)), not trainable.
     """
     scale = norm.weight / torch.sqrt(norm.running_var + norm.eps)
-    fused = nn.Conv2d(
-        conv.in_channels,
-        conv.out_channels,
-        conv.kernel_size,  # type: ignore[arg-type]
-        conv.stride,  # type: ignore[arg-type]
-        conv.padding,  # type: ignore[arg-type]
-        conv.dilation,  # type: ignore[arg-type]
-        conv.groups,
-        device=conv.weight.device,
-        dtype=conv.weight.dtype,
-    )
-    bias = 0.0 if conv.bias is None else conv.bias
-    with torch.no_grad():
-        fused.weight.copy_(conv.weight * scale[:, None, None, None])
-        cast(Tensor, fused.bias).copy_(norm.bias + (bias - norm.running_mean) * scale)
+    fused = copy.deepcopy(conv)
+    fused.weight = nn.Parameter(conv.weight * scale[:, None, None, None])
+    fused.bias = nn.Parameter(norm.bias - norm.running_mean * scale)
     return fused.requires_grad_(False)
 
 

@@ -13,13 +13,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
-from ...nn.layers import (
-    Activation,
-    ConvNormLayer,
-    SelfAttention,
-    fuse_conv_and_norm,
-    make_activation,
-)
+from ...nn.layers import Activation, ConvNormLayer, SelfAttention, make_activation
 
 
 class RepVggBlock(nn.Module):
@@ -44,16 +38,12 @@ class RepVggBlock(nn.Module):
         """Fuse both branches into `conv` and drop them."""
         if hasattr(self, "conv"):
             return
-        large, small = (
-            branch.conv
-            if isinstance(branch.norm, nn.Identity)
-            else fuse_conv_and_norm(branch.conv, branch.norm)
-            for branch in (self.conv1, self.conv2)
-        )
+        self.conv1.convert_to_deploy()
+        self.conv2.convert_to_deploy()
+        self.conv, small = self.conv1.conv, self.conv2.conv
         with torch.no_grad():
-            large.weight += F.pad(small.weight, (1, 1, 1, 1))
-            large.bias += small.bias  # type: ignore[operator]
-        self.conv = large
+            self.conv.weight += F.pad(small.weight, (1, 1, 1, 1))
+            self.conv.bias += small.bias  # type: ignore[operator]
         del self.conv1, self.conv2
 
 
