@@ -4,7 +4,6 @@ Attribute names are part of the published weights' format (`conv`, `norm`, `laye
 """
 
 import copy
-import math
 from collections.abc import Callable
 from typing import Any, Literal
 
@@ -225,12 +224,7 @@ def _attend_at_once(
     return F.dropout(scores.softmax(dim=-1), dropout) @ value
 
 
-def inverse_sigmoid(x: Tensor, eps: float = 1e-5) -> Tensor:
-    """Logit of a probability, kept finite by moving it at least `eps` away from 0 and 1."""
+def inverse_sigmoid(x: Tensor) -> Tensor:
+    """Logit of a probability, kept finite by moving it at least 1e-5 away from 0 and 1."""
     x = x.clamp(min=0, max=1)
-    return torch.log(x.clamp(min=eps) / (1 - x).clamp(min=eps))
-
-
-def bias_for_probability(probability: float) -> float:
-    """Bias with which a sigmoid starts at the given probability."""
-    return -math.log((1 - probability) / probability)
+    return torch.log(x.clamp(min=1e-5) / (1 - x).clamp(min=1e-5))

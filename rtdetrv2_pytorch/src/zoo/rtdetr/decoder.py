@@ -1,6 +1,7 @@
 """The decoder: picks cells of the encoder as queries and refines their boxes layer by layer."""
 
 import copy
+import math
 from collections import OrderedDict
 from collections.abc import Sequence
 from typing import Any, cast
@@ -13,7 +14,6 @@ from ...nn.layers import (
     Activation,
     ConvNormLayer,
     SelfAttention,
-    bias_for_probability,
     inverse_sigmoid,
     make_activation,
 )
@@ -110,6 +110,9 @@ class RTDETRTransformerv2(nn.Module):
 
     Source: arXiv:2304.08069, arXiv:2407.17140.
     """
+
+    anchors: Tensor
+    valid_mask: Tensor
 
     def __init__(
         self,
@@ -273,7 +276,7 @@ class RTDETRTransformerv2(nn.Module):
         self, level_sizes: list[tuple[int, int]], device: torch.device
     ) -> tuple[Tensor, Tensor]:
         if level_sizes == self._anchored_sizes:
-            return self.anchors, self.valid_mask  # type: ignore[return-value]
+            return self.anchors, self.valid_mask
         return anchor_logits(level_sizes, margin=self.anchor_margin, device=device)
 
     def _select(
@@ -371,7 +374,7 @@ class RTDETRTransformerv2(nn.Module):
 
 def _score_head(hidden_dim: int, num_classes: int) -> nn.Linear:
     head = nn.Linear(hidden_dim, num_classes)
-    nn.init.constant_(head.bias, bias_for_probability(_INITIAL_SCORE))
+    nn.init.constant_(head.bias, -math.log((1 - _INITIAL_SCORE) / _INITIAL_SCORE))
     return head
 
 
