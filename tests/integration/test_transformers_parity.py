@@ -310,7 +310,7 @@ def test_detections_agree(pair, height, width):
 def test_attention_agrees_far_outside_an_uneven_image(method):
     """Every level of its own shape, points beyond all four borders, the same numbers going in."""
     sizes = [(5, 9), (4, 3), (1, 2)]
-    ours = MSDeformableAttention(method=method, embed_dim=32, num_heads=4, num_points=2)
+    ours = MSDeformableAttention(32, 4, 3, 2, method)
     config = RTDetrV2Config(
         d_model=32, decoder_attention_heads=4, decoder_n_points=2, decoder_method=method
     )
