@@ -218,17 +218,13 @@ class HybridEncoder(nn.Module):
         self.pan_blocks = nn.ModuleList(
             CSPRepLayer(2 * hidden_dim, hidden_dim, num_blocks, expansion, act) for _ in steps
         )
-        for level in self.use_encoder_idx:
-            stride = self.out_strides[level]
-            embedding = (
-                self._position_embedding(
-                    eval_spatial_size[0] // stride, eval_spatial_size[1] // stride
-                )
-                if eval_spatial_size
-                else None
-            )
-            self.register_buffer(f"pos_embed{level}", embedding, persistent=False)
         self._eval_spatial_size = eval_spatial_size
+        if eval_spatial_size is not None:
+            height, width = eval_spatial_size
+            for level in self.use_encoder_idx:
+                stride = self.out_strides[level]
+                embedding = self._position_embedding(height // stride, width // stride)
+                self.register_buffer(f"pos_embed{level}", embedding, persistent=False)
 
     def _position_embedding(
         self, height: int, width: int, device: torch.device | None = None
