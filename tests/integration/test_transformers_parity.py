@@ -471,11 +471,10 @@ def test_layout_of_denoising_queries_agrees():
     """Groups, visibility and content without noise; `transformers` numbers them alike."""
     embedding = nn.Embedding(81, 8, padding_idx=80)
     targets = fixed_targets()
-    ours = make_denoising_queries(
-        targets, embedding, num_queries=5, label_noise_ratio=0.0, box_noise_scale=0.0
-    )
+    quiet = {"label_noise_ratio": 0.0, "box_noise_scale": 0.0}
+    ours = make_denoising_queries(targets, embedding, num_queries=5, num_denoising=100, **quiet)
     content, boxes, mask, meta = reference.get_contrastive_denoising_training_group(
-        their_targets(targets), 80, 5, embedding, label_noise_ratio=0.0, box_noise_scale=0.0
+        their_targets(targets), 80, 5, embedding, **quiet
     )
     assert ours.meta["dn_num_group"] == meta["dn_num_group"] == 33
     assert ours.meta["dn_num_split"] == meta["dn_num_split"]
