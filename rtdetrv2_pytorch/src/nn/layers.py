@@ -169,10 +169,15 @@ class SelfAttention(nn.Module):
         embed_dim: features of a token (D).
         num_heads: attention heads (M).
         dropout: share of attention weights dropped in training.
+
+    Raises:
+        ValueError: if the features cannot be divided among the heads.
     """
 
     def __init__(self, embed_dim: int, num_heads: int, dropout: float = 0.0) -> None:
         super().__init__()
+        if embed_dim % num_heads:
+            raise ValueError(f"{num_heads} heads: give a number that divides {embed_dim} features")
         self.num_heads = num_heads
         self.dropout = dropout
         self.in_proj_weight = nn.Parameter(torch.empty(3 * embed_dim, embed_dim))

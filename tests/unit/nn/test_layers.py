@@ -329,6 +329,11 @@ def test_attention_starts_like_that_of_torch():
     assert [name for name, _ in attention.named_parameters()] == names
 
 
+def test_heads_must_divide_the_features():
+    with pytest.raises(ValueError, match=r"^7 heads: give a number that divides 16 features$"):
+        SelfAttention(16, 7)
+
+
 # Logits
 
 
