@@ -524,6 +524,14 @@ def test_fewer_levels_than_maps_are_refused():
         RTDETRTransformerv2(num_levels=2)
 
 
+@pytest.mark.parametrize("eval_idx", [3, -4])
+def test_a_layer_that_is_not_there_cannot_be_evaluated(make_decoder, eval_idx):
+    with pytest.raises(
+        ValueError, match=rf"^eval_idx {eval_idx}: of 3 layers, give one from -3 to 2$"
+    ):
+        make_decoder(eval_idx=eval_idx)
+
+
 def test_dropout_acts_in_training_only():
     layer = TransformerDecoderLayer(8, 2, 16, 0.5, "relu", 1, 2, "default")
     inputs = (torch.randn(1, 3, 8), torch.randn(1, 3, 8), torch.rand(1, 3, 4))

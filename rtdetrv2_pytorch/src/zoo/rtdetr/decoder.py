@@ -143,6 +143,11 @@ class RTDETRTransformerv2(nn.Module):
         super().__init__()
         if num_levels < len(feat_channels):
             raise ValueError(f"num_levels {num_levels} is less than {len(feat_channels)} maps")
+        if not -num_layers <= eval_idx < num_layers:
+            raise ValueError(
+                f"eval_idx {eval_idx}: of {num_layers} layers, give one from {-num_layers} to "
+                f"{num_layers - 1}"
+            )
         self.num_classes = num_classes
         self.num_queries = num_queries
         self.eval_idx = eval_idx % num_layers
