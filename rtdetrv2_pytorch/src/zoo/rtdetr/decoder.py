@@ -153,7 +153,7 @@ class RTDETRTransformerv2(nn.Module):
         self.eval_idx = eval_idx % num_layers
         self.anchor_margin = eps
         self.aux_loss = aux_loss
-        self.query_select_method: QuerySelection = query_select_method
+        self.query_select_method = query_select_method
         self.num_denoising = num_denoising
         self.label_noise_ratio = label_noise_ratio
         self.box_noise_scale = box_noise_scale
@@ -349,18 +349,7 @@ class RTDETRTransformerv2(nn.Module):
         """Name the parts of the output, denoising queries apart from matching ones."""
         noisy: list[LayerOutput] = []
         if denoising is not None:
-            split = denoising.meta["dn_num_split"]
-            parts = [
-                [
-                    LayerOutput(pred_logits=logits, pred_boxes=boxes)
-                    for logits, boxes in zip(
-                        layer["pred_logits"].split(split, dim=1),
-                        layer["pred_boxes"].split(split, dim=1),
-                        strict=True,
-                    )
-                ]
-                for layer in layers
-            ]
+            parts = [_split_queries(layer, denoising.meta["dn_num_split"]) for layer in layers]
             noisy, layers = [p[0] for p in parts], [p[1] for p in parts]
 
         output: DecoderOutput = {
@@ -375,6 +364,12 @@ class RTDETRTransformerv2(nn.Module):
                 output["dn_aux_outputs"] = noisy
                 output["dn_meta"] = denoising.meta
         return output
+
+
+def _split_queries(layer: LayerOutput, sizes: list[int]) -> list[LayerOutput]:
+    logits = layer["pred_logits"].split(sizes, dim=1)
+    boxes = layer["pred_boxes"].split(sizes, dim=1)
+    return [{"pred_logits": a, "pred_boxes": b} for a, b in zip(logits, boxes, strict=True)]
 
 
 def _score_head(hidden_dim: int, num_classes: int) -> nn.Linear:

@@ -75,7 +75,7 @@ def make_denoising_queries(
     boxes = torch.zeros(batch, width, 4, device=device)
     boxes[truth.image_index, slot] = truth.boxes
     if not most:
-        for coordinate, value in enumerate(_EMPTY_BOX):
+        for coordinate, value in enumerate(_EMPTY_BOX):  # a tensor of it would be waited for
             boxes[..., coordinate] = value
 
     # Order of the queries: group by group; inside a group all positives, then all negatives.
