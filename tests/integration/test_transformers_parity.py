@@ -310,7 +310,7 @@ def test_detections_agree(pair, height, width):
 def test_attention_agrees_far_outside_an_uneven_image(method):
     """Every level of its own shape, points beyond all four borders, the same numbers going in."""
     sizes = [(5, 9), (4, 3), (1, 2)]
-    ours = MSDeformableAttention(method=method, embed_dim=32, num_heads=4, num_points=2)
+    ours = MSDeformableAttention(32, 4, 3, 2, method)
     config = RTDetrV2Config(
         d_model=32, decoder_attention_heads=4, decoder_n_points=2, decoder_method=method
     )
@@ -471,11 +471,10 @@ def test_layout_of_denoising_queries_agrees():
     """Groups, visibility and content without noise; `transformers` numbers them alike."""
     embedding = nn.Embedding(81, 8, padding_idx=80)
     targets = fixed_targets()
-    ours = make_denoising_queries(
-        targets, embedding, num_queries=5, label_noise_ratio=0.0, box_noise_scale=0.0
-    )
+    quiet = {"label_noise_ratio": 0.0, "box_noise_scale": 0.0}
+    ours = make_denoising_queries(targets, embedding, num_queries=5, num_denoising=100, **quiet)
     content, boxes, mask, meta = reference.get_contrastive_denoising_training_group(
-        their_targets(targets), 80, 5, embedding, label_noise_ratio=0.0, box_noise_scale=0.0
+        their_targets(targets), 80, 5, embedding, **quiet
     )
     assert ours.meta["dn_num_group"] == meta["dn_num_group"] == 33
     assert ours.meta["dn_num_split"] == meta["dn_num_split"]

@@ -132,8 +132,8 @@ class ConvBnAct(nn.Module):
             return
         if isinstance(self.conv, nn.Sequential):
             self.conv[1] = fuse_conv_and_norm(cast(nn.Conv2d, self.conv[1]), self.bn)
-        elif isinstance(self.conv, nn.Conv2d):
-            self.conv = fuse_conv_and_norm(self.conv, self.bn)
+        else:
+            self.conv = fuse_conv_and_norm(cast(nn.Conv2d, self.conv), self.bn)
         self.bn = nn.Identity()
 
 
@@ -273,7 +273,7 @@ class HGNetv2(nn.Module):
             freeze_batch_norms(self)
         if pretrained:
             source = IMAGENET_WEIGHTS[name] if pretrained is True else pretrained
-            load_strict(self, model_state(load_checkpoint(source)), source=str(source))
+            load_strict(self, model_state(load_checkpoint(source)), source=source)
 
     def forward(self, x: Tensor) -> list[Tensor]:
         """[B, 3, H, W] -> one [B, C, H / stride, W / stride] per entry of `return_idx`."""

@@ -3,9 +3,9 @@
 Attribute names are part of the published weights' format (`conv`, `norm`, `layers`, ...).
 """
 
-import math
+import copy
 from collections.abc import Callable
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F  # noqa: N812 (the name everybody knows)
@@ -40,7 +40,6 @@ class FrozenBatchNorm2d(nn.Module):
 
     def __init__(self, num_features: int, eps: float = 1e-5) -> None:
         super().__init__()
-        self.num_features = num_features
         self.eps = eps
         self.register_buffer("weight", torch.ones(num_features))
         self.register_buffer("bias", torch.zeros(num_features))
@@ -72,28 +71,17 @@ def freeze_batch_norms(module: nn.Module) -> nn.Module:
     return module
 
 
+@torch.no_grad()
 def fuse_conv_and_norm(conv: nn.Conv2d, norm: Any) -> nn.Conv2d:
-    """Fold a batch norm in evaluation mode into the convolution before it.
+    """Fold a batch norm in evaluation mode into the convolution without bias before it.
 
     Returns:
-        A convolution with bias that computes norm(conv(x)).
+        A convolution with bias that computes norm(conv(x)), not trainable.
     """
     scale = norm.weight / torch.sqrt(norm.running_var + norm.eps)
-    fused = nn.Conv2d(
-        conv.in_channels,
-        conv.out_channels,
-        conv.kernel_size,  # type: ignore[arg-type]
-        conv.stride,  # type: ignore[arg-type]
-        conv.padding,  # type: ignore[arg-type]
-        conv.dilation,  # type: ignore[arg-type]
-        conv.groups,
-        device=conv.weight.device,
-        dtype=conv.weight.dtype,
-    )
-    bias = 0.0 if conv.bias is None else conv.bias
-    with torch.no_grad():
-        fused.weight.copy_(conv.weight * scale[:, None, None, None])
-        cast(Tensor, fused.bias).copy_(norm.bias + (bias - norm.running_mean) * scale)
+    fused = copy.deepcopy(conv)
+    fused.weight = nn.Parameter(conv.weight * scale[:, None, None, None])
+    fused.bias = nn.Parameter(norm.bias - norm.running_mean * scale)
     return fused.requires_grad_(False)
 
 
@@ -180,10 +168,15 @@ class SelfAttention(nn.Module):
         embed_dim: features of a token (D).
         num_heads: attention heads (M).
         dropout: share of attention weights dropped in training.
+
+    Raises:
+        ValueError: if the features cannot be divided among the heads.
     """
 
     def __init__(self, embed_dim: int, num_heads: int, dropout: float = 0.0) -> None:
         super().__init__()
+        if embed_dim % num_heads:
+            raise ValueError(f"{num_heads} heads: give a number that divides {embed_dim} features")
         self.num_heads = num_heads
         self.dropout = dropout
         self.in_proj_weight = nn.Parameter(torch.empty(3 * embed_dim, embed_dim))
@@ -235,12 +228,7 @@ def _attend_at_once(
     return F.dropout(scores.softmax(dim=-1), dropout) @ value
 
 
-def inverse_sigmoid(x: Tensor, eps: float = 1e-5) -> Tensor:
-    """Logit of a probability, kept finite by moving it at least `eps` away from 0 and 1."""
+def inverse_sigmoid(x: Tensor) -> Tensor:
+    """Logit of a probability, kept finite by moving it at least 1e-5 away from 0 and 1."""
     x = x.clamp(min=0, max=1)
-    return torch.log(x.clamp(min=eps) / (1 - x).clamp(min=eps))
-
-
-def bias_for_probability(probability: float) -> float:
-    """Bias with which a sigmoid starts at the given probability."""
-    return -math.log((1 - probability) / probability)
+    return torch.log(x.clamp(min=1e-5) / (1 - x).clamp(min=1e-5))

@@ -160,7 +160,7 @@ class PResNet(nn.Module):
             freeze_batch_norms(self)
         if pretrained:
             source = IMAGENET_WEIGHTS[depth] if pretrained is True else pretrained
-            load_strict(self, model_state(load_checkpoint(source)), source=str(source))
+            load_strict(self, model_state(load_checkpoint(source)), source=source)
 
     def forward(self, x: Tensor) -> list[Tensor]:
         """[B, 3, H, W] -> one [B, C, H / stride, W / stride] per entry of `return_idx`."""

@@ -1,12 +1,33 @@
-"""The published facts."""
+"""The published facts, and norms as after some training."""
 
 import json
 from pathlib import Path
 
 import pytest
+import torch
+from torch import nn
+
+from rtdetrv2_pytorch.src.nn.layers import FrozenBatchNorm2d
 
 
 @pytest.fixture(scope="session")
 def models() -> dict:
     """tests/golden/models.json: every published configuration, resolved."""
     return json.loads((Path(__file__).parents[2] / "golden" / "models.json").read_text())
+
+
+@torch.no_grad()
+def _disturb_norms(model: nn.Module) -> nn.Module:
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d | FrozenBatchNorm2d):
+            for value in (module.bias, module.running_mean):
+                value.uniform_(-0.2, 0.2)
+            for value in (module.weight, module.running_var):
+                value.uniform_(0.5, 1.5)
+    return model
+
+
+@pytest.fixture
+def disturb_norms():
+    """Gives every norm of a model values as after some training."""
+    return _disturb_norms

@@ -16,15 +16,6 @@ from rtdetrv2_pytorch.src.nn.hgnetv2 import (
 from rtdetrv2_pytorch.src.nn.layers import FrozenBatchNorm2d, freeze_batch_norms
 
 
-def disturb_norms(model):
-    """Give every norm values as after some training."""
-    for name, value in [*model.named_parameters(), *model.named_buffers()]:
-        if ".bn." in f".{name}" and value.is_floating_point():
-            low, high = (-0.2, 0.2) if name.endswith(("bias", "mean")) else (0.5, 1.5)
-            value.data.uniform_(low, high)
-    return model
-
-
 def conv_bn(state, key, x, stride=1, act=True):
     """The unit at `key` from nothing but its weights; a 2x2 kernel looks right and down."""
     inner = f"{key}.conv.1.weight" if f"{key}.conv.1.weight" in state else f"{key}.conv.weight"
@@ -71,7 +62,7 @@ def plain_hgnet(state, stages, x):
 
 
 @pytest.mark.parametrize("freeze_norm", [False, True])
-def test_maps_are_those_of_the_plain_network(models, freeze_norm):
+def test_maps_are_those_of_the_plain_network(models, freeze_norm, disturb_norms):
     stages = models["rtdetrv2_hgnetv2_l_6x_coco"]["backbone"]["stage_table"]
     model = HGNetv2(name="L", return_idx=[0, 1, 2, 3], freeze_norm=freeze_norm)
     disturb_norms(model)
@@ -117,7 +108,7 @@ def test_an_even_kernel_looks_right_and_down():
 
 
 @pytest.mark.parametrize("size", [(8, 12), (9, 7)])
-def test_the_stem_puts_the_pooled_branch_first(size):
+def test_the_stem_puts_the_pooled_branch_first(size, disturb_norms):
     stem = disturb_norms(StemBlock(8, 6, use_lab=False)).eval()
     x = torch.randn(2, 3, *size)
     expected = plain_stem(stem.state_dict(), x, prefix="")
@@ -156,7 +147,7 @@ def test_the_affine_comes_after_the_relu():
 
 @pytest.mark.parametrize("kernel", [1, 2, 3])
 @pytest.mark.parametrize("frozen", [False, True])
-def test_a_unit_gives_the_same_after_conversion_once_and_twice(kernel, frozen):
+def test_a_unit_gives_the_same_after_conversion_once_and_twice(kernel, frozen, disturb_norms):
     unit = disturb_norms(ConvBnAct(4, 4, kernel, groups=2)).eval()
     if frozen:
         freeze_batch_norms(unit)
@@ -186,7 +177,7 @@ def test_norms_are_all_frozen_or_none():
         assert {type(m) for m in model.modules() if "Norm2d" in type(m).__name__} == {kind}
 
 
-def test_weights_come_from_a_file_also_into_frozen_norms(tmp_path):
+def test_weights_come_from_a_file_also_into_frozen_norms(tmp_path, disturb_norms):
     source = disturb_norms(HGNetv2(name="L", freeze_norm=False))
     path = tmp_path / "hgnet.pth"
     torch.save(source.state_dict(), path)

@@ -13,7 +13,6 @@ from rtdetrv2_pytorch.src.nn.layers import (
     ConvNormLayer,
     FrozenBatchNorm2d,
     SelfAttention,
-    bias_for_probability,
     freeze_batch_norms,
     fuse_conv_and_norm,
     inverse_sigmoid,
@@ -117,18 +116,14 @@ def test_freezing_a_norm_itself_gives_the_frozen_one():
     "options",
     [
         {},
-        {"bias": True},
-        {"stride": 2, "padding": 1},
         {"stride": (2, 1), "padding": (0, 2)},
-        {"groups": 4},
-        {"groups": 2, "padding": 1, "bias": True},
-        {"dilation": 2, "padding": 2},
-        {"padding": "same"},
+        {"groups": 2, "padding": 1},
+        {"dilation": 2},
     ],
 )
 @pytest.mark.parametrize("frozen", [False, True])
 def test_a_fused_convolution_equals_convolution_and_norm(options, frozen):
-    conv = nn.Conv2d(4, 8, 3, **{"bias": False, **options})
+    conv = nn.Conv2d(4, 8, 3, bias=False, **options)
     norm = trained_norm(8, eps=0.01)
     if frozen:
         norm = freeze_batch_norms(norm)
@@ -141,7 +136,7 @@ def test_a_fused_convolution_equals_convolution_and_norm(options, frozen):
 
 
 def test_a_fused_convolution_has_the_type_of_the_original():
-    fused = fuse_conv_and_norm(nn.Conv2d(2, 2, 1).double(), trained_norm(2).double())
+    fused = fuse_conv_and_norm(nn.Conv2d(2, 2, 1, bias=False).double(), trained_norm(2).double())
     assert (fused.weight.dtype, fused.bias.dtype) == (torch.float64, torch.float64)
 
 
@@ -334,6 +329,11 @@ def test_attention_starts_like_that_of_torch():
     assert [name for name, _ in attention.named_parameters()] == names
 
 
+def test_heads_must_divide_the_features():
+    with pytest.raises(ValueError, match=r"^7 heads: give a number that divides 16 features$"):
+        SelfAttention(16, 7)
+
+
 # Logits
 
 
@@ -342,10 +342,6 @@ def test_inverse_sigmoid_by_hand():
     far = math.log(1e5)
     expected = torch.tensor([-far, -math.log(3), 0.0, far, -far, far])
     torch.testing.assert_close(inverse_sigmoid(x), expected, rtol=1e-5, atol=1e-6)
-    torch.testing.assert_close(
-        inverse_sigmoid(torch.tensor([0.0, 0.05, 1.0]), eps=0.1),
-        torch.tensor([math.log(0.1), math.log(0.1 / 0.95), -math.log(0.1)]),
-    )
 
 
 def test_inverse_sigmoid_undoes_the_sigmoid_and_has_finite_gradients():
@@ -355,9 +351,3 @@ def test_inverse_sigmoid_undoes_the_sigmoid_and_has_finite_gradients():
     inverse_sigmoid(x).sum().backward()
     assert x.grad.isfinite().all()
     assert x.grad[2] == pytest.approx(4.0)
-
-
-def test_bias_for_a_probability():
-    assert bias_for_probability(0.01) == pytest.approx(-4.59512, abs=1e-5)
-    for probability in (0.01, 0.5, 0.9):
-        assert 1 / (1 + math.exp(-bias_for_probability(probability))) == pytest.approx(probability)

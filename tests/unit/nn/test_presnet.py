@@ -14,15 +14,6 @@ from rtdetrv2_pytorch.src.nn.presnet import IMAGENET_WEIGHTS, PResNet
 BLOCKS = {18: [2, 2, 2, 2], 34: [3, 4, 6, 3], 50: [3, 4, 6, 3], 101: [3, 4, 23, 3]}
 
 
-def disturb_norms(model):
-    """Give every norm values as after some training."""
-    for name, value in [*model.named_parameters(), *model.named_buffers()]:
-        if ".norm." in name and value.is_floating_point():
-            low, high = (-0.2, 0.2) if name.endswith(("bias", "mean")) else (0.5, 1.5)
-            value.data.uniform_(low, high)
-    return model
-
-
 def conv_norm(state, key, x, stride=1):
     """Convolution and norm of the unit at `key`, from nothing but its weights."""
     weight = state[f"{key}.conv.weight"]
@@ -60,7 +51,7 @@ def plain_resnet(state, depth, x):
 
 
 @pytest.mark.parametrize("depth", [18, 34, 50])
-def test_maps_are_those_of_the_plain_network_at_odd_sizes(depth):
+def test_maps_are_those_of_the_plain_network_at_odd_sizes(depth, disturb_norms):
     model = disturb_norms(PResNet(depth=depth)).eval()
     x = torch.rand(2, 3, 70, 51)
     with torch.no_grad():
@@ -161,7 +152,9 @@ def small():
 
 
 @pytest.mark.parametrize("freeze_norm", [True, False])
-def test_weights_come_from_a_file_also_into_frozen_norms(tmp_path, small, freeze_norm):
+def test_weights_come_from_a_file_also_into_frozen_norms(
+    tmp_path, small, freeze_norm, disturb_norms
+):
     source = disturb_norms(PResNet(**small, freeze_norm=False)).eval()
     path = tmp_path / "resnet.pth"
     torch.save(source.state_dict(), path)
@@ -172,7 +165,7 @@ def test_weights_come_from_a_file_also_into_frozen_norms(tmp_path, small, freeze
     torch.testing.assert_close(model.eval()(x)[0], source(x)[0])
 
 
-def test_published_weights_are_found_in_the_cache(tmp_path, small, monkeypatch):
+def test_published_weights_are_found_in_the_cache(tmp_path, small, monkeypatch, disturb_norms):
     monkeypatch.setenv("HOME", str(tmp_path))
     folder = tmp_path / ".cache" / "supervisely" / "checkpoints"
     folder.mkdir(parents=True)

@@ -9,20 +9,20 @@ from rtdetrv2_pytorch.src.zoo.rtdetr.anchors import anchor_logits
 
 
 def test_one_by_two_grid_by_hand():
-    logits, valid = anchor_logits([(1, 2)], base_size=0.2)
-    expected = torch.tensor([[[0.25, 0.5, 0.2, 0.2], [0.75, 0.5, 0.2, 0.2]]])
+    logits, valid = anchor_logits([(1, 2)], margin=0.01)
+    expected = torch.tensor([[[0.25, 0.5, 0.05, 0.05], [0.75, 0.5, 0.05, 0.05]]])
     torch.testing.assert_close(logits.sigmoid(), expected)
     assert valid.all()
 
 
 def test_logits_are_logits():
-    logits, _ = anchor_logits([(1, 1)], base_size=0.2)
-    expected = [0.0, 0.0, -math.log(4), -math.log(4)]
+    logits, _ = anchor_logits([(1, 1)], margin=0.01)
+    expected = [0.0, 0.0, -math.log(19), -math.log(19)]
     torch.testing.assert_close(logits, torch.tensor([[expected]]))
 
 
 def test_levels_follow_each_other_row_by_row_with_doubled_sides():
-    logits, valid = anchor_logits([(2, 3), (1, 2), (1, 1), (1, 1)])
+    logits, valid = anchor_logits([(2, 3), (1, 2), (1, 1), (1, 1)], margin=0.01)
     third = 1 / 3
     expected = [
         *([cx, cy, 0.05, 0.05] for cy in (0.25, 0.75) for cx in (third / 2, 0.5, 1 - third / 2)),
@@ -57,13 +57,13 @@ def test_boxes_too_close_to_the_border_are_invalid_and_infinite(margin, some_val
 
 
 def test_a_coordinate_exactly_at_the_margin_is_invalid():
-    _, valid = anchor_logits([(1, 50)])  # the first centre is at 0.5 / 50 = 0.01
+    _, valid = anchor_logits([(1, 50)], margin=0.01)  # the first centre is at 0.5 / 50 = 0.01
     assert valid.flatten().tolist() == [False, *[True] * 48, False]
 
 
 def test_the_published_size_has_8400_boxes_of_which_the_border_is_invalid():
     sizes = [(80, 80), (40, 40), (20, 20)]
-    logits, valid = anchor_logits(sizes)
+    logits, valid = anchor_logits(sizes, margin=0.01)
     # Only on the finest level is half a cell, 1/160, under the margin: its outermost ring.
     assert valid.sum() == 8400 - (80 * 80 - 78 * 78)
     assert valid.sum() == sum(plain_validity(sizes, 0.01))
@@ -72,6 +72,6 @@ def test_the_published_size_has_8400_boxes_of_which_the_border_is_invalid():
 
 def test_a_level_without_cells_is_refused():
     with pytest.raises(ValueError, match=r"^level 1 is 0x3 cells: the image is too small$"):
-        anchor_logits([(1, 6), (0, 3)])
+        anchor_logits([(1, 6), (0, 3)], margin=0.01)
     with pytest.raises(ValueError, match="level 0 is 2x0 cells: the image is too small"):
-        anchor_logits([(2, 0)])
+        anchor_logits([(2, 0)], margin=0.01)

@@ -148,17 +148,6 @@ def test_evaluation_stops_at_the_chosen_layer(make_decoder, make_features, eval_
 
 
 @torch.no_grad()
-def test_an_image_of_a_batch_gives_the_same_as_alone(make_decoder, make_features):
-    decoder = make_decoder().eval()
-    features = make_features(batch=3)
-    together = decoder(features)
-    for image in range(3):
-        alone = decoder([f[image : image + 1] for f in features])
-        for key in ("pred_logits", "pred_boxes"):
-            torch.testing.assert_close(alone[key][0], together[key][image], rtol=1e-3, atol=1e-5)
-
-
-@torch.no_grad()
 def test_a_cell_may_be_chosen_once_for_each_class(make_decoder, make_features):
     decoder = make_decoder(query_select_method="one2many", num_queries=90).train()
     chosen = decoder(make_features(32, 48, batch=1))["enc_aux_outputs"][0]["pred_boxes"][0]
@@ -322,15 +311,6 @@ def test_denoising_queries_start_from_the_boxes(make_decoder, make_features, mak
                 rtol=1e-3,
                 atol=1e-4,
             )
-
-
-@torch.no_grad()
-def test_evaluation_has_no_denoising(make_decoder, make_features, make_targets):
-    decoder = make_decoder().eval()
-    features = make_features()
-    found, expected = decoder(features, make_targets(2, 1)), decoder(features)
-    assert set(found) == {"pred_logits", "pred_boxes"}
-    assert_layer(found, (expected["pred_logits"], expected["pred_boxes"]))
 
 
 @torch.no_grad()
@@ -522,6 +502,14 @@ def test_class_keys_are_the_tensors_with_a_row_per_class():
 def test_fewer_levels_than_maps_are_refused():
     with pytest.raises(ValueError, match="num_levels 2 is less than 3 maps"):
         RTDETRTransformerv2(num_levels=2)
+
+
+@pytest.mark.parametrize("eval_idx", [3, -4])
+def test_a_layer_that_is_not_there_cannot_be_evaluated(make_decoder, eval_idx):
+    with pytest.raises(
+        ValueError, match=rf"^eval_idx {eval_idx}: of 3 layers, give one from -3 to 2$"
+    ):
+        make_decoder(eval_idx=eval_idx)
 
 
 def test_dropout_acts_in_training_only():

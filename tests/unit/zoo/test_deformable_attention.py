@@ -72,11 +72,7 @@ def plain_attention(module, query, boxes, memory, sizes, num_points, sample):
 @pytest.mark.parametrize("num_points", [2, [1, 3]])
 @torch.no_grad()
 def test_equals_the_plain_loop(method, sample, num_points, disturb):
-    module = disturb(
-        MSDeformableAttention(
-            embed_dim=8, num_heads=2, num_levels=2, num_points=num_points, method=method
-        )
-    )
+    module = disturb(MSDeformableAttention(8, 2, 2, num_points, method))
     module.sampling_offsets.weight *= 4  # some points beyond the border
     query = torch.randn(2, 6, 8)
     boxes = torch.rand(2, 6, 4)
@@ -121,7 +117,7 @@ def test_nearest_by_hand_takes_the_nearest_corner_and_clamps_each_side_on_its_ow
 
 
 def test_heads_start_looking_around_ever_further():
-    module = MSDeformableAttention(embed_dim=8, num_heads=8, num_levels=2, num_points=[2, 1])
+    module = MSDeformableAttention(8, 8, 2, [2, 1], "default")
     directions = [(1, 0), (1, 1), (0, 1), (-1, 1), (-1, 0), (-1, -1), (0, -1), (1, -1)]
     expected = [[(dx * n, dy * n) for n in (1, 2, 1)] for dx, dy in directions]
     bias = module.sampling_offsets.bias.view(8, 3, 2)
@@ -130,7 +126,7 @@ def test_heads_start_looking_around_ever_further():
 
 
 def test_a_fresh_module_averages_all_points_alike_and_projects_by_xavier():
-    module = MSDeformableAttention(embed_dim=32, num_heads=4)
+    module = MSDeformableAttention(32, 4, 3, 4, "default")
     assert module.attention_weights.weight.abs().max() == 0
     assert module.attention_weights.bias.abs().max() == 0
     bound = math.sqrt(6 / 64)
@@ -146,9 +142,7 @@ def test_a_fresh_module_averages_all_points_alike_and_projects_by_xavier():
 
 
 def test_one_number_of_points_stands_for_all_levels():
-    one, listed = (
-        MSDeformableAttention(8, 2, num_levels=3, num_points=points) for points in (4, [4, 4, 4])
-    )
+    one, listed = (MSDeformableAttention(8, 2, 3, points, "default") for points in (4, [4, 4, 4]))
     listed.load_state_dict(one.state_dict(), strict=True)
     inputs = (torch.randn(1, 3, 8), torch.rand(1, 3, 4), torch.randn(1, 14, 8))
     sizes = [(3, 3), (2, 2), (1, 1)]
@@ -156,19 +150,19 @@ def test_one_number_of_points_stands_for_all_levels():
 
 
 def test_offsets_are_divided_by_the_points_of_their_level():
-    module = MSDeformableAttention(8, 2, num_levels=2, num_points=[1, 4])
+    module = MSDeformableAttention(8, 2, 2, [1, 4], "default")
     assert module.num_points_scale.tolist() == [1.0, 0.25, 0.25, 0.25, 0.25]
     assert "num_points_scale" in module.state_dict()
 
 
 def test_a_point_count_for_each_level_is_required():
     with pytest.raises(ValueError, match=r"num_points \[4, 4\]: give one number for each of 3"):
-        MSDeformableAttention(8, 2, num_levels=3, num_points=[4, 4])
+        MSDeformableAttention(8, 2, 3, [4, 4], "default")
 
 
 @pytest.mark.parametrize(("method", "trains"), [("default", True), ("discrete", False)])
 def test_offsets_are_trained_only_where_a_gradient_reaches_them(method, trains, disturb):
-    module = disturb(MSDeformableAttention(8, 2, num_levels=1, num_points=2, method=method))
+    module = disturb(MSDeformableAttention(8, 2, 1, 2, method))
     module(
         torch.randn(1, 2, 8), torch.rand(1, 2, 4), torch.randn(1, 6, 8), [(2, 3)]
     ).sum().backward()
@@ -180,7 +174,7 @@ def test_offsets_are_trained_only_where_a_gradient_reaches_them(method, trains, 
 
 
 def test_gradients_reach_the_reference_box(disturb):
-    module = disturb(MSDeformableAttention(8, 2, num_levels=1, num_points=2))
+    module = disturb(MSDeformableAttention(8, 2, 1, 2, "default"))
     query, memory = torch.randn(1, 2, 8), torch.randn(1, 12, 8)
     boxes = (torch.rand(1, 2, 4) * 0.4 + 0.3).requires_grad_()
     (gradient,) = torch.autograd.grad(module(query, boxes, memory, [(3, 4)]).sum(), boxes)
@@ -196,7 +190,7 @@ def test_gradients_reach_the_reference_box(disturb):
 
 
 def test_half_precision_does_not_move_the_points():
-    module = MSDeformableAttention(8, 1, num_levels=1, num_points=1)
+    module = MSDeformableAttention(8, 1, 1, 1, "default")
     torch.nn.init.eye_(module.value_proj.weight)
     torch.nn.init.eye_(module.output_proj.weight)
     torch.nn.init.zeros_(module.sampling_offsets.bias)

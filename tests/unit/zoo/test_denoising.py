@@ -27,10 +27,12 @@ def boxes_of(queries):
     return queries.reference_logits.sigmoid()
 
 
-def make(targets, *, num_classes=5, num_queries=3, **options):
-    return make_denoising_queries(
-        targets, coded_embedding(num_classes), num_queries=num_queries, **options
-    )
+PUBLISHED = {"num_denoising": 100, "label_noise_ratio": 0.5, "box_noise_scale": 1.0}
+
+
+def make(targets, *, num_classes=5, embedding=None, **options):
+    embedding = embedding or coded_embedding(num_classes)
+    return make_denoising_queries(targets, embedding, num_queries=3, **(PUBLISHED | options))
 
 
 QUIET = {"label_noise_ratio": 0.0, "box_noise_scale": 0.0}
@@ -214,9 +216,7 @@ def test_an_image_without_boxes_beside_others_is_all_padding():
 
 def test_a_batch_without_boxes_gets_one_dummy_group_that_uses_the_embedding():
     embedding = nn.Embedding(6, 4, padding_idx=5)
-    queries = make_denoising_queries(
-        [NONE, NONE], embedding, num_queries=3, num_denoising=100, box_noise_scale=0.0
-    )
+    queries = make([NONE, NONE], embedding=embedding, box_noise_scale=0.0)
     assert queries.meta["dn_num_group"] == 1
     assert queries.meta["dn_num_split"] == [2, 3]
     assert [i.tolist() for i in queries.meta["dn_positive_idx"]] == [[], []]
@@ -232,9 +232,7 @@ def test_a_batch_without_boxes_gets_one_dummy_group_that_uses_the_embedding():
 
 def test_gradients_reach_the_rows_of_classes_in_the_batch_and_not_padding():
     embedding = nn.Embedding(6, 4, padding_idx=5)
-    queries = make_denoising_queries(
-        [ONE, TWO], embedding, num_queries=3, num_denoising=4, label_noise_ratio=0.0
-    )
+    queries = make([ONE, TWO], embedding=embedding, num_denoising=4, label_noise_ratio=0.0)
     queries.content.sum().backward()
     # Two groups of a positive and a negative: every box is there four times.
     assert embedding.weight.grad[:, 0].tolist() == [4, 0, 0, 4, 4, 0]

@@ -8,15 +8,18 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+_FINEST_SIDE = 0.05  # of the image's side; with another one published weights are useless
+
 
 def anchor_logits(
     level_sizes: Sequence[tuple[int, int]],
     *,
-    base_size: float = 0.05,
-    margin: float = 0.01,
+    margin: float,
     device: torch.device | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Place one square box on every cell and return it in logit space.
+
+    Its side doubles with every level.
 
     The decoder refines a box by adding to its logits, so it starts from logits too. A box with a
     coordinate outside (margin, 1 - margin) has no useful logit: it is marked invalid and set to
@@ -24,8 +27,6 @@ def anchor_logits(
 
     Args:
         level_sizes: (height, width) in cells of each level, finest first.
-        base_size: box side on the finest level as a fraction of the image side; doubles with
-            every level.
         margin: distance from 0 and 1 at which a coordinate stops being usable.
         device: where to build them.
 
@@ -36,8 +37,7 @@ def anchor_logits(
     Raises:
         ValueError: if a level has no cells.
 
-    Source: query selection of RT-DETR, arXiv:2304.08069. The two defaults are part of the
-    published weights: changing them makes those weights useless.
+    Source: query selection of RT-DETR, arXiv:2304.08069.
     """
     boxes = []
     for level, (height, width) in enumerate(level_sizes):
@@ -45,7 +45,7 @@ def anchor_logits(
             raise ValueError(f"level {level} is {height}x{width} cells: the image is too small")
         cx = ((torch.arange(width, device=device) + 0.5) / width).expand(height, width)
         cy = ((torch.arange(height, device=device) + 0.5) / height)[:, None].expand(height, width)
-        side = torch.full_like(cx, base_size * 2.0**level)
+        side = torch.full_like(cx, _FINEST_SIDE * 2.0**level)
         boxes.append(torch.stack((cx, cy, side, side), dim=-1).flatten(0, 1))  # [H*W, 4]
 
     anchors = torch.cat(boxes)[None]

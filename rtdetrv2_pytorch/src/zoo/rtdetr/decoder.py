@@ -1,6 +1,7 @@
 """The decoder: picks cells of the encoder as queries and refines their boxes layer by layer."""
 
 import copy
+import math
 from collections import OrderedDict
 from collections.abc import Sequence
 from typing import Any, cast
@@ -13,7 +14,6 @@ from ...nn.layers import (
     Activation,
     ConvNormLayer,
     SelfAttention,
-    bias_for_probability,
     inverse_sigmoid,
     make_activation,
 )
@@ -111,6 +111,9 @@ class RTDETRTransformerv2(nn.Module):
     Source: arXiv:2304.08069, arXiv:2407.17140.
     """
 
+    anchors: Tensor
+    valid_mask: Tensor
+
     def __init__(
         self,
         *,
@@ -140,12 +143,17 @@ class RTDETRTransformerv2(nn.Module):
         super().__init__()
         if num_levels < len(feat_channels):
             raise ValueError(f"num_levels {num_levels} is less than {len(feat_channels)} maps")
+        if not -num_layers <= eval_idx < num_layers:
+            raise ValueError(
+                f"eval_idx {eval_idx}: of {num_layers} layers, give one from {-num_layers} to "
+                f"{num_layers - 1}"
+            )
         self.num_classes = num_classes
         self.num_queries = num_queries
         self.eval_idx = eval_idx % num_layers
         self.anchor_margin = eps
         self.aux_loss = aux_loss
-        self.query_select_method: QuerySelection = query_select_method
+        self.query_select_method = query_select_method
         self.num_denoising = num_denoising
         self.label_noise_ratio = label_noise_ratio
         self.box_noise_scale = box_noise_scale
@@ -273,7 +281,7 @@ class RTDETRTransformerv2(nn.Module):
         self, level_sizes: list[tuple[int, int]], device: torch.device
     ) -> tuple[Tensor, Tensor]:
         if level_sizes == self._anchored_sizes:
-            return self.anchors, self.valid_mask  # type: ignore[return-value]
+            return self.anchors, self.valid_mask
         return anchor_logits(level_sizes, margin=self.anchor_margin, device=device)
 
     def _select(
@@ -341,18 +349,7 @@ class RTDETRTransformerv2(nn.Module):
         """Name the parts of the output, denoising queries apart from matching ones."""
         noisy: list[LayerOutput] = []
         if denoising is not None:
-            split = denoising.meta["dn_num_split"]
-            parts = [
-                [
-                    LayerOutput(pred_logits=logits, pred_boxes=boxes)
-                    for logits, boxes in zip(
-                        layer["pred_logits"].split(split, dim=1),
-                        layer["pred_boxes"].split(split, dim=1),
-                        strict=True,
-                    )
-                ]
-                for layer in layers
-            ]
+            parts = [_split_queries(layer, denoising.meta["dn_num_split"]) for layer in layers]
             noisy, layers = [p[0] for p in parts], [p[1] for p in parts]
 
         output: DecoderOutput = {
@@ -369,9 +366,15 @@ class RTDETRTransformerv2(nn.Module):
         return output
 
 
+def _split_queries(layer: LayerOutput, sizes: list[int]) -> list[LayerOutput]:
+    logits = layer["pred_logits"].split(sizes, dim=1)
+    boxes = layer["pred_boxes"].split(sizes, dim=1)
+    return [{"pred_logits": a, "pred_boxes": b} for a, b in zip(logits, boxes, strict=True)]
+
+
 def _score_head(hidden_dim: int, num_classes: int) -> nn.Linear:
     head = nn.Linear(hidden_dim, num_classes)
-    nn.init.constant_(head.bias, bias_for_probability(_INITIAL_SCORE))
+    nn.init.constant_(head.bias, -math.log((1 - _INITIAL_SCORE) / _INITIAL_SCORE))
     return head
 
 

@@ -15,6 +15,9 @@ from torch import Tensor, nn
 
 Sampling = Literal["default", "discrete"]
 
+# An offset of 1 reaches this share of the box's size, divided by the points of the level.
+_OFFSET_SCALE = 0.5
+
 
 def sample_bilinear(level: Tensor, locations: Tensor) -> Tensor:
     """Interpolate between the four cells around each point; zero outside the map.
@@ -62,20 +65,17 @@ class MSDeformableAttention(nn.Module):
         num_points: points per head, for each level or one number for all (P is their sum).
         method: bilinear ("default") or nearest ("discrete") sampling. Nearest sampling gives the
             offsets no gradient, so they are frozen then.
-        offset_scale: an offset of 1 reaches this share of the box's size, divided by the
-            number of points of the level.
     """
 
     num_points_scale: Tensor
 
     def __init__(
         self,
-        embed_dim: int = 256,
-        num_heads: int = 8,
-        num_levels: int = 3,
-        num_points: int | Sequence[int] = 4,
-        method: Sampling = "default",
-        offset_scale: float = 0.5,
+        embed_dim: int,
+        num_heads: int,
+        num_levels: int,
+        num_points: int | Sequence[int],
+        method: Sampling,
     ) -> None:
         super().__init__()
         points = [num_points] * num_levels if isinstance(num_points, int) else list(num_points)
@@ -85,7 +85,6 @@ class MSDeformableAttention(nn.Module):
             )
         self.num_heads = num_heads
         self.num_points = points
-        self.offset_scale = offset_scale
         self._sample = sample_bilinear if method == "default" else sample_nearest
 
         scale = torch.tensor([1 / n for n in points for _ in range(n)])
@@ -143,7 +142,7 @@ class MSDeformableAttention(nn.Module):
         weights = self.attention_weights(query).float().view(batch, num_queries, heads, total)
         weights = weights.softmax(dim=-1)
         centre = reference_boxes[:, :, None, None, :2]
-        reach = reference_boxes[:, :, None, None, 2:] * self.offset_scale
+        reach = reference_boxes[:, :, None, None, 2:] * _OFFSET_SCALE
         locations = centre + offsets * self.num_points_scale[:, None] * reach  # [B, Q, M, P, 2]
 
         # Heads become part of the batch: one sampling call per level. Queries come last, where

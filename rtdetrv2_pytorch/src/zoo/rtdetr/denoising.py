@@ -35,9 +35,9 @@ def make_denoising_queries(
     class_embed: nn.Embedding,
     *,
     num_queries: int,
-    num_denoising: int = 100,
-    label_noise_ratio: float = 0.5,
-    box_noise_scale: float = 1.0,
+    num_denoising: int,
+    label_noise_ratio: float,
+    box_noise_scale: float,
 ) -> DenoisingQueries:
     """Build the denoising queries of a batch.
 
@@ -56,15 +56,12 @@ def make_denoising_queries(
         num_denoising: positive queries to aim for; the number of groups follows from it.
         label_noise_ratio: twice the share of labels replaced by a random one.
         box_noise_scale: largest shift of a corner, in half box sides; 0 leaves boxes alone.
-
-    Returns:
-        The queries.
     """
     device = class_embed.weight.device
     num_classes = class_embed.num_embeddings - 1
     truth = GroundTruth.from_targets(targets, device)
     batch = len(truth.counts)
-    parts = distributed.gather_numbers(batch, max(truth.counts, default=0))
+    parts = distributed.gather_numbers(batch, max(truth.counts))
     num_images = sum(images for images, _ in parts)  # of all ranks
     start = sum(images for images, _ in parts[: distributed.rank()])
     mine = slice(start, start + batch)
@@ -78,7 +75,7 @@ def make_denoising_queries(
     boxes = torch.zeros(batch, width, 4, device=device)
     boxes[truth.image_index, slot] = truth.boxes
     if not most:
-        for coordinate, value in enumerate(_EMPTY_BOX):
+        for coordinate, value in enumerate(_EMPTY_BOX):  # a tensor of it would be waited for
             boxes[..., coordinate] = value
 
     # Order of the queries: group by group; inside a group all positives, then all negatives.

@@ -13,13 +13,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
-from ...nn.layers import (
-    Activation,
-    ConvNormLayer,
-    SelfAttention,
-    fuse_conv_and_norm,
-    make_activation,
-)
+from ...nn.layers import Activation, ConvNormLayer, SelfAttention, make_activation
 
 
 class RepVggBlock(nn.Module):
@@ -44,16 +38,12 @@ class RepVggBlock(nn.Module):
         """Fuse both branches into `conv` and drop them."""
         if hasattr(self, "conv"):
             return
-        large, small = (
-            branch.conv
-            if isinstance(branch.norm, nn.Identity)
-            else fuse_conv_and_norm(branch.conv, branch.norm)
-            for branch in (self.conv1, self.conv2)
-        )
+        self.conv1.convert_to_deploy()
+        self.conv2.convert_to_deploy()
+        self.conv, small = self.conv1.conv, self.conv2.conv
         with torch.no_grad():
-            large.weight += F.pad(small.weight, (1, 1, 1, 1))
-            large.bias += small.bias  # type: ignore[operator]
-        self.conv = large
+            self.conv.weight += F.pad(small.weight, (1, 1, 1, 1))
+            self.conv.bias += small.bias  # type: ignore[operator]
         del self.conv1, self.conv2
 
 
@@ -228,17 +218,13 @@ class HybridEncoder(nn.Module):
         self.pan_blocks = nn.ModuleList(
             CSPRepLayer(2 * hidden_dim, hidden_dim, num_blocks, expansion, act) for _ in steps
         )
-        for level in self.use_encoder_idx:
-            stride = self.out_strides[level]
-            embedding = (
-                self._position_embedding(
-                    eval_spatial_size[0] // stride, eval_spatial_size[1] // stride
-                )
-                if eval_spatial_size
-                else None
-            )
-            self.register_buffer(f"pos_embed{level}", embedding, persistent=False)
         self._eval_spatial_size = eval_spatial_size
+        if eval_spatial_size is not None:
+            height, width = eval_spatial_size
+            for level in self.use_encoder_idx:
+                stride = self.out_strides[level]
+                embedding = self._position_embedding(height // stride, width // stride)
+                self.register_buffer(f"pos_embed{level}", embedding, persistent=False)
 
     def _position_embedding(
         self, height: int, width: int, device: torch.device | None = None

@@ -1,8 +1,5 @@
 """From the decoder's output to detections in pixels of the original image."""
 
-from collections.abc import Mapping
-from typing import Any
-
 import torch
 from torch import Tensor, nn
 
@@ -38,12 +35,12 @@ class RTDETRPostProcessor(nn.Module):
         self.deploy_mode = False
 
     def forward(
-        self, outputs: Mapping[str, Any] | LayerOutput, orig_target_sizes: Tensor
+        self, outputs: LayerOutput, orig_target_sizes: Tensor
     ) -> list[Detections] | tuple[Tensor, Tensor, Tensor]:
         """Turn predictions into detections, best first. Boxes are not clamped to the image.
 
         Args:
-            outputs: `pred_logits` [B, Q, K], `pred_boxes` [B, Q, 4] cxcywh 0..1.
+            outputs: of the model; two entries are read, see `LayerOutput`.
             orig_target_sizes: [B, 2] as (width, height) of the original images: the one place
                 where a size is not (height, width), because it is a published ONNX input.
 
