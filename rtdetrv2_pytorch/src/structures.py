@@ -35,7 +35,7 @@ class LayerOutput(TypedDict):
 class DenoisingMeta(TypedDict):
     """How the denoising queries are laid out."""
 
-    dn_positive_idx: list[Tensor]  # per image, on the host: the queries that are its boxes
+    dn_positive_idx: list[Tensor]  # per image: indices of the queries that are its boxes
     dn_num_group: int
     dn_num_split: list[int]  # [denoising queries, matching queries]
 

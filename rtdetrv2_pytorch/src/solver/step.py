@@ -193,7 +193,11 @@ def backward(state: TrainState, batch: Batch, *, group_size: int) -> dict[str, T
             losses: dict[str, Tensor] = {}
             try:
                 losses = state.criterion(
-                    outputs, targets, epoch=batch.epoch, global_step=batch.global_step
+                    outputs,
+                    targets,
+                    epoch=batch.epoch,
+                    step=batch.step,
+                    global_step=batch.global_step,
                 )
                 if len(parts) > 1:
                     losses = {name: value * share for name, value in losses.items()}

@@ -103,7 +103,7 @@ def test_the_documented_interface_is_there(cfg):
     assert cfg.scaler is None  # use_amp is off
     images, targets = next(iter(cfg.train_dataloader))
     cfg.model.train()
-    losses = cfg.criterion(cfg.model(images, targets=targets), targets)
+    losses = cfg.criterion(cfg.model(images, targets=targets), targets, epoch=0, step=0)
     assert sum(losses.values()).isfinite()
     assert len(cfg.val_dataloader.dataset) == 4
     assert cfg.evaluator.iou_types == ["bbox"]

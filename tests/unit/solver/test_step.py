@@ -155,7 +155,7 @@ def test_an_accumulated_step_is_computed_again_from_its_first_batch(tmp_path, di
             accumulate = state.criterion.forward
 
             def tighter(*args, state=state, accumulate=accumulate, **place):
-                state.model.limit = 1 if len(state.model.seen) >= 2 else 9
+                state.model.limit = 1 if place["step"] >= 0 and len(state.model.seen) >= 2 else 9
                 return accumulate(*args, **place)
 
             state.criterion.forward = tighter

@@ -6,7 +6,7 @@ denoising groups: the number of kernels does not grow with layers or images.
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -64,16 +64,18 @@ class RTDETRCriterionv2(nn.Module):
         self,
         outputs: DecoderOutput,
         targets: Sequence[Target],
-        *,
         epoch: int | None = None,
+        step: int | None = None,
         global_step: int | None = None,
+        **_: Any,
     ) -> dict[str, Tensor]:
         """Compute all terms.
 
         Args:
             outputs: of the model, in training or evaluation mode.
             targets: one per image; boxes cxcywh 0..1.
-            epoch: for error messages; None in evaluation, which has no steps.
+            epoch: for error messages.
+            step: for error messages.
             global_step: for error messages.
 
         Returns:
@@ -91,9 +93,10 @@ class RTDETRCriterionv2(nn.Module):
             try:
                 terms = self._matching_terms(outputs, truth, num_boxes)
             except TrainingDiverged as error:
-                if epoch is None:
+                if epoch is None:  # an evaluation has no steps
                     raise
-                raise TrainingDiverged(f"epoch {epoch}, step {global_step}: {error}") from error
+                place = f"epoch {epoch}, step {step if global_step is None else global_step}"
+                raise TrainingDiverged(f"{place}: {error}") from error
             if "dn_aux_outputs" in outputs:
                 terms |= self._denoising_terms(
                     outputs["dn_aux_outputs"], outputs["dn_meta"], truth, num_boxes
@@ -156,7 +159,7 @@ class RTDETRCriterionv2(nn.Module):
     ) -> dict[str, Tensor]:
         """Denoising queries know their box: no matching."""
         groups = meta["dn_num_group"]
-        query_index = torch.cat(meta["dn_positive_idx"])
+        query_index = torch.cat([index.cpu() for index in meta["dn_positive_idx"]])
         per_image = torch.tensor(truth.counts) * groups
         starts = torch.tensor(truth.counts).cumsum(0) - torch.tensor(truth.counts)
         truth_index = torch.cat(
