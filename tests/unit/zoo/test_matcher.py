@@ -27,21 +27,8 @@ def random_layer(batch, num_queries, num_classes=5, num_sets=None):
     }
 
 
-def match(matcher, layer, targets):
-    """Match one set of predictions."""
-    truth = GroundTruth.from_targets(targets, torch.device("cpu"))
-    return matcher.match(layer["pred_logits"][None], layer["pred_boxes"][None], truth)
-
-
-def pairs_of(matcher, layer, targets):
-    """Per image its pairs of a query and a box of its own."""
-    found, pairs, start = match(matcher, layer, targets), [], 0
-    for image, target in enumerate(targets):
-        mine = found.image_index == image
-        boxes = found.truth_index[mine] - start
-        pairs.append(list(zip(found.query_index[mine].tolist(), boxes.tolist(), strict=True)))
-        start += len(target["labels"])
-    return pairs
+def pairs_of(found):
+    return [list(zip(q.tolist(), b.tolist(), strict=True)) for q, b in found["indices"]]
 
 
 def test_the_nearest_boxes_by_hand_whatever_their_order():
@@ -51,7 +38,7 @@ def test_the_nearest_boxes_by_hand_whatever_their_order():
         "pred_boxes": torch.tensor([[right, [0.5, 0.9, 0.1, 0.1], left]]),
     }
     target = {"labels": torch.tensor([0, 0]), "boxes": torch.tensor([left, right])}
-    assert pairs_of(make_matcher(), layer, [target]) == [[(0, 1), (2, 0)]]
+    assert pairs_of(make_matcher()(layer, [target])) == [[(0, 1), (2, 0)]]
 
 
 def test_the_class_decides_between_equal_boxes():
@@ -60,14 +47,14 @@ def test_the_class_decides_between_equal_boxes():
     layer = {"pred_logits": logits, "pred_boxes": torch.tensor([[box, box]])}
     target = {"labels": torch.tensor([1, 0]), "boxes": torch.tensor([box, box])}
     for focal in (True, False):
-        found = pairs_of(make_matcher(use_focal_loss=focal), layer, [target])
-        assert found == [[(0, 1), (1, 0)]]
+        found = make_matcher(use_focal_loss=focal)(layer, [target])
+        assert pairs_of(found) == [[(0, 1), (1, 0)]]
 
 
 @pytest.mark.parametrize("focal", [True, False])
 def test_the_total_cost_is_the_lowest_of_all_assignments(make_targets, focal):
     layer, targets = random_layer(4, 5), make_targets(3, 1, 0, 5)
-    found = pairs_of(make_matcher(use_focal_loss=focal), layer, targets)
+    found = pairs_of(make_matcher(use_focal_loss=focal)(layer, targets))
     for image, target in enumerate(targets):
         cost = plain_cost(
             layer["pred_logits"][image], layer["pred_boxes"][image], target, focal=focal
@@ -84,7 +71,7 @@ def test_the_total_cost_is_the_lowest_of_all_assignments(make_targets, focal):
 @pytest.mark.parametrize("focal", [True, False])
 def test_pairs_are_those_of_the_plain_matcher_with_queries_ascending(make_targets, focal):
     layer, targets = random_layer(4, 30), make_targets(1, 0, 12, 7)
-    found = pairs_of(make_matcher(use_focal_loss=focal), layer, targets)
+    found = pairs_of(make_matcher(use_focal_loss=focal)(layer, targets))
     assert found == plain_matching(layer, targets, focal=focal)
     assert all(image == sorted(image) for image in found)
 
@@ -97,26 +84,28 @@ def test_sets_and_images_are_matched_as_each_alone(make_targets):
     rows = []
     for s in range(4):
         layer = {key: value[s] for key, value in layers.items()}
-        for image, pairs in enumerate(pairs_of(matcher, layer, targets)):
+        for image, (queries, boxes) in enumerate(matcher(layer, targets)["indices"]):
             start = sum(truth.counts[:image])
-            rows += [(s, image, query, box + start) for query, box in pairs]
+            rows += [
+                (s, image, q, b + start)
+                for q, b in zip(queries.tolist(), boxes.tolist(), strict=True)
+            ]
     together = (found.set_index, found.image_index, found.query_index, found.truth_index)
     assert list(zip(*(index.tolist() for index in together), strict=True)) == rows
 
 
 def test_an_image_with_more_boxes_than_queries_leaves_boxes_unmatched(make_targets):
     layer, targets = random_layer(1, 4), make_targets(9)
-    (pairs,) = found = pairs_of(make_matcher(), layer, targets)
-    assert [query for query, _ in pairs] == [0, 1, 2, 3]
-    assert len({box for _, box in pairs}) == 4
-    assert found == plain_matching(layer, targets)
+    ((queries, boxes),) = make_matcher()(layer, targets)["indices"]
+    assert queries.tolist() == [0, 1, 2, 3]
+    assert len(set(boxes.tolist())) == 4
+    assert pairs_of({"indices": [(queries, boxes)]}) == plain_matching(layer, targets)
 
 
 def test_a_batch_without_boxes_has_no_pairs(make_targets):
-    found = match(make_matcher(), random_layer(2, 4), make_targets(0, 0))
-    for index in (found.set_index, found.image_index, found.query_index, found.truth_index):
-        assert index.tolist() == []
-        assert index.dtype == torch.int64
+    found = make_matcher()(random_layer(2, 4), make_targets(0, 0))["indices"]
+    assert [(q.tolist(), b.tolist()) for q, b in found] == [([], []), ([], [])]
+    assert {index.dtype for pair in found for index in pair} == {torch.int64}
 
 
 @pytest.mark.parametrize("name", ["cost_class", "cost_bbox", "cost_giou"])
@@ -124,10 +113,9 @@ def test_a_weight_that_is_missing_counts_as_zero(make_targets, name):
     layer, targets = random_layer(1, 8), make_targets(4)
     alone = make_matcher(weight_dict={name: 3.0})
     zeros = make_matcher(weight_dict=dict.fromkeys(WEIGHTS, 0) | {name: 1.0})
-    expected = pairs_of(zeros, layer, targets)
-    assert pairs_of(alone, layer, targets) == expected
+    assert pairs_of(alone(layer, targets)) == pairs_of(zeros(layer, targets))
     others = [make_matcher(weight_dict={n: 1.0}) for n in WEIGHTS if n != name]
-    assert any(pairs_of(m, layer, targets) != expected for m in others)
+    assert any(pairs_of(m(layer, targets)) != pairs_of(alone(layer, targets)) for m in others)
 
 
 @pytest.mark.parametrize(
@@ -164,10 +152,10 @@ def test_predictions_that_are_not_finite_name_their_images(make_targets, key, va
         match=r"not finite for images with ids \[101\]; look at these images and their boxes, "
         "lower the learning rate, or train without mixed precision",
     ):
-        match(make_matcher(), layer, targets)
+        make_matcher()(layer, targets)
     layer[key][2, 0, 0] = value
     with pytest.raises(TrainingDiverged, match=r"ids \[101, 102\]"):
-        match(make_matcher(), layer, targets)
+        make_matcher()(layer, targets)
 
 
 def test_without_ids_images_are_named_by_their_place(make_targets):
@@ -176,26 +164,27 @@ def test_without_ids_images_are_named_by_their_place(make_targets):
         del target["image_id"]
     layer["pred_logits"][2] = torch.nan
     with pytest.raises(TrainingDiverged, match=r"ids \[2\]"):
-        match(make_matcher(), layer, targets)
+        make_matcher()(layer, targets)
 
 
 def test_large_finite_logits_are_no_divergence(make_targets):
     layer, targets = random_layer(2, 6), make_targets(2, 1)
     layer["pred_logits"] *= 1e4
     expected = plain_matching(layer, targets)
-    assert pairs_of(make_matcher(), layer, targets) == expected
+    assert pairs_of(make_matcher()(layer, targets)) == expected
 
 
 def test_half_precision_is_matched_in_float32(make_targets):
     layer, targets = random_layer(2, 10), make_targets(4, 6)
     half = {key: value.bfloat16() for key, value in layer.items()}
     as_float = {key: value.float() for key, value in half.items()}
-    assert pairs_of(make_matcher(), half, targets) == plain_matching(as_float, targets)
+    assert pairs_of(make_matcher()(half, targets)) == plain_matching(as_float, targets)
 
 
 def test_pairs_of_one_set_are_repeated_for_others(make_targets):
     layer, targets = random_layer(2, 6), make_targets(2, 1)
-    one = match(make_matcher(), layer, targets)
+    truth = GroundTruth.from_targets(targets, torch.device("cpu"))
+    one = make_matcher().match(layer["pred_logits"][None], layer["pred_boxes"][None], truth)
     three = one.repeat_for_sets(3)
     assert three.set_index.tolist() == [0] * 3 + [1] * 3 + [2] * 3
     for name in ("image_index", "query_index", "truth_index"):

@@ -5,7 +5,7 @@ cost tensor on the device, one copy to the host, one pass of assignments there.
 Source: DETR, arXiv:2005.12872, with the focal class cost of Deformable DETR.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -17,7 +17,7 @@ from torch import Tensor
 from ...misc.boxes import cxcywh_to_xyxy, iou_and_giou
 from ...misc.errors import TrainingDiverged
 from ...misc.transfers import wait_for
-from ...structures import GroundTruth
+from ...structures import GroundTruth, LayerOutput, Target
 
 CostName = Literal["cost_class", "cost_bbox", "cost_giou"]
 
@@ -72,6 +72,29 @@ class HungarianMatcher:
         self.use_focal_loss = use_focal_loss
         self.alpha = alpha
         self.gamma = gamma
+
+    def __call__(
+        self, outputs: LayerOutput, targets: Sequence[Target]
+    ) -> dict[str, list[tuple[Tensor, Tensor]]]:
+        """Match one set of predictions.
+
+        Returns:
+            `indices`: per image the matched queries, ascending, and their boxes.
+
+        Raises:
+            TrainingDiverged: if predictions are not finite.
+        """
+        logits, boxes = outputs["pred_logits"], outputs["pred_boxes"]
+        truth = GroundTruth.from_targets(targets, logits.device)
+        matches = self.match(logits[None], boxes[None], truth)
+        indices = []
+        start = 0
+        for image, count in enumerate(truth.counts):
+            mine = matches.image_index == image
+            pair = (matches.query_index[mine], matches.truth_index[mine] - start)
+            indices.append((pair[0].cpu(), pair[1].cpu()))
+            start += count
+        return {"indices": indices}
 
     @torch.no_grad()
     def match(self, logits: Tensor, boxes: Tensor, truth: GroundTruth) -> Matches:
