@@ -88,7 +88,8 @@ def cfg(tmp_path, digits):
     return tiny_config(tmp_path / "out", digits)
 
 
-def test_the_documented_interface_is_there(cfg):
+def test_what_scripts_of_others_call_is_there(cfg):
+    """Names and arguments are those of the published code."""
     assert cfg.output_dir.name == "out"
     assert cfg.epoches == 2
     outputs = cfg.model.eval()(torch.rand(1, 3, 64, 96))
@@ -103,8 +104,13 @@ def test_the_documented_interface_is_there(cfg):
     assert cfg.scaler is None  # use_amp is off
     images, targets = next(iter(cfg.train_dataloader))
     cfg.model.train()
-    losses = cfg.criterion(cfg.model(images, targets=targets), targets, epoch=0, step=0)
+    outputs = cfg.model(images, targets=targets)
+    losses = cfg.criterion(outputs, targets, epoch=0, step=0, global_step=0)
     assert sum(losses.values()).isfinite()
+    pairs = cfg.criterion.matcher(outputs, targets)["indices"]
+    assert [len(boxes) for _, boxes in pairs] == [len(t["labels"]) for t in targets]
+    cfg.ema.update(cfg.model)
+    assert cfg.ema.updates == 1
     assert len(cfg.val_dataloader.dataset) == 4
     assert cfg.evaluator.iou_types == ["bbox"]
     assert Path(cfg.writer.log_dir) == cfg.output_dir / "summary"
