@@ -1,5 +1,6 @@
 """Files and log lines of a training."""
 
+import dataclasses
 import json
 import math
 import resource
@@ -177,3 +178,16 @@ def test_tensorboard_has_the_values_that_were_reported(tmp_path):
     [text] = events.Tensors("time/verdict/text_summary")
     assert text.tensor_proto.string_val == [b"input bound: 2 more workers"]
     assert "val_AP/a long name" not in events.Tags()["scalars"]  # not a number
+
+
+def test_tensorboard_takes_area_ranges_of_ones_own(tmp_path):
+    """`CocoEvaluator.ranges` names them: then there is no AP_small."""
+    stats = {"AP": 0.5, "AP50": 0.6, "AP75": 0.4, "AP_tiny": 0.125}
+    report = epoch_report()
+    board = TensorBoard(SummaryWriter(str(tmp_path)))
+    board.epoch_finished(
+        dataclasses.replace(report, evaluation=dataclasses.replace(report.evaluation, stats=stats))
+    )
+    events = EventAccumulator(str(tmp_path)).Reload()
+    assert events.Scalars("val/AP_tiny")[0].value == 0.125
+    assert "val/AP_small" not in events.Tags()["scalars"]
