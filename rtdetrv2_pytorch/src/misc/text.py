@@ -1,4 +1,4 @@
-"""Text for people: names that come from data, and numbers of things."""
+"""Text for people: names that come from data, numbers of things, what errors say."""
 
 
 def printable(text: str) -> str:
@@ -15,3 +15,8 @@ def printable(text: str) -> str:
 def counted(count: int, thing: str) -> str:
     """A number of things, the thing in the plural where there are not one of them."""
     return f"{count} {thing}" if count == 1 else f"{count} {thing}s"
+
+
+def first_line(error: Exception) -> str:
+    """What an error of a library says first, the rest being for its authors; else its kind."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -2,7 +2,7 @@
 
 import pytest
 
-from rtdetrv2_pytorch.src.misc.text import counted, printable
+from rtdetrv2_pytorch.src.misc.text import counted, first_line, printable
 
 
 @pytest.mark.parametrize(
@@ -21,3 +21,8 @@ def test_what_cannot_be_seen_is_written_out(text, expected):
 
 def test_things_are_counted_as_people_do():
     assert [counted(n, "epoch") for n in (0, 1, 2)] == ["0 epochs", "1 epoch", "2 epochs"]
+
+
+def test_an_error_without_a_text_is_told_by_its_kind():
+    assert first_line(ValueError("\n")) == "ValueError"
+    assert first_line(RuntimeError(" no good \nand more")) == "no good "
