@@ -20,7 +20,7 @@ from ..misc.log_lines import FOR_FILE
 from ..misc.seeding import seed_everything
 from ..misc.weights import load_checkpoint, load_strict, model_state
 from ..optim.ema import unwrap
-from ..report.training_report import write_report
+from ..report.training_report import LOG, write_report
 from .best import BestSoFar
 from .checkpointing import BEST, LAST, CheckpointWriter, checkpoint_content, written_by
 from .engine import average_of, evaluate, train_one_epoch
@@ -37,7 +37,6 @@ from .stopping import StopFlag, stop_on_signals
 logger = logging.getLogger(__name__)
 
 MODEL_CONFIG = "model_config.yml"
-LOG = "log.jsonl"
 _SAME_AP = 1e-3  # two passes of one network may differ by this much in reduced precision
 
 
