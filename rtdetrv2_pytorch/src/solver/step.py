@@ -54,14 +54,14 @@ class TrainState:
     device: torch.device
     precision: Precision
     seed: int
-    clip_max_norm: float = 0.0
-    grad_accum_steps: int = 1
+    clip_max_norm: float  # 0: gradients are not clipped
+    grad_accum_steps: int
+    micro_batches: MicroBatches
+    bad_batches: BadBatches | None  # None: they are not described
+    stopwatch: Stopwatch
     global_step: int = 0
-    micro_batches: MicroBatches = field(default_factory=MicroBatches)
-    bad_batches: BadBatches | None = None
     has_fallen_back: bool = False  # to another precision than was asked for
     group: list[Batch] = field(default_factory=list)  # since the last optimizer step
-    stopwatch: Stopwatch = field(default_factory=Stopwatch)
 
 
 class NonFiniteLoss(TrainingDiverged):
