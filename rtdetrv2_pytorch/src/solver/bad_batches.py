@@ -2,6 +2,7 @@
 
 import json
 import logging
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -51,7 +52,7 @@ class BadBatches:
             "error": str(error),
             **place,
             # As text: JSON has no word for what is not finite, which is what matters here.
-            "losses": {k: v if finite(v) is not None else str(v) for k, v in losses.items()},
+            "losses": {k: v if math.isfinite(v) else str(v) for k, v in losses.items()},
             "images": [self._describe(target) for target in targets],
         }
         try:

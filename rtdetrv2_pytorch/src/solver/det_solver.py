@@ -318,12 +318,9 @@ class DetSolver:
         cfg = self.cfg
         if not (cfg.settings.report and distributed.is_main()):
             return None
-        measured = [e for e in (result.confirmed, result.best) if e is not None]
         logger.info("writing the report")
         try:
-            return write_report(
-                report_source(cfg, cfg.output_dir, measured[0] if measured else None)
-            )
+            return write_report(report_source(cfg, cfg.output_dir, result.confirmed or result.best))
         except Exception:  # a report is no reason to lose a training
             logger.exception("no report: it could not be made; the training is complete without it")
             return None

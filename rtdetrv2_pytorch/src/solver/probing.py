@@ -4,7 +4,7 @@ import dataclasses
 import logging
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from ..data.collate import scale_sizes
 from ..data.loader import DataLoader
@@ -88,14 +88,10 @@ def worst_batch(loader: DataLoader) -> Batch:
     )
     num_images = loader.epoch_sampler.batch_size
     return Batch(
-        images=_black(num_images, images),
+        images=images.new_zeros(num_images, *images.shape[1:]),
         targets=[target] * num_images,
         size_hw=max(sizes, key=lambda size: size[0] * size[1]),
         epoch=0,
         step=0,
         global_step=0,
     )
-
-
-def _black(num_images: int, like: Tensor) -> Tensor:
-    return like.new_zeros(num_images, *like.shape[1:])
