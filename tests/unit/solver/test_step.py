@@ -380,3 +380,26 @@ def test_what_was_given_up_is_not_tried_again_after_a_resume(tmp_path, digits, m
     assert resumed.micro_batches.size == 1
     chosen, _ = set_up(tiny_config(tmp_path, digits, resume=last, micro_batch_size=2, **half))
     assert chosen.micro_batches.size == 2
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "expected"),
+    [
+        ({}, {"use_amp": True, "amp_dtype": "float16"}, 65536.0),
+        ({"use_amp": True, "amp_dtype": "float16"}, {}, 1.0),
+        ({"use_amp": True, "amp_dtype": "float16"}, {"use_amp": True, "amp_dtype": "float16"}, 8.0),
+    ],
+)
+def test_a_loss_scale_is_gone_on_with_in_the_precision_that_needs_it(
+    tmp_path, digits, before, after, expected
+):
+    """Gradients of float16 vanish at the scale of float32, which never grows."""
+    cfg = tiny_config(tmp_path, digits, epoches=1, **before)
+    state, position = set_up(cfg)
+    content = checkpoint_content(cfg, state, position, None)
+    if before:
+        content["scaler"]["scale"] = 8.0  # as found in training
+    write_atomically(content, tmp_path / "last.pth")
+    last = str(tmp_path / "last.pth")
+    resumed, _ = set_up(tiny_config(tmp_path, digits, epoches=1, resume=last, **after))
+    assert resumed.scaler.get_scale() == expected
