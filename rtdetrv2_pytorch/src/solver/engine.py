@@ -107,8 +107,7 @@ def train_one_epoch(
     for images, targets in loader:
         arrived = time.perf_counter()
         state.stopwatch.lap("data")
-        if len(targets):
-            _train_step(state, loader, images, targets, progress)
+        _train_step(state, loader, images, targets, progress)
         progress.step += 1
         state.global_step += 1
         progress.images += len(targets)
