@@ -1,5 +1,6 @@
 """Before the first epoch: does the worst batch that can come fit into memory?"""
 
+import contextlib
 import dataclasses
 import logging
 
@@ -9,6 +10,7 @@ from torch import nn
 from ..data.collate import scale_sizes
 from ..data.loader import DataLoader
 from ..misc import distributed
+from ..misc.errors import TrainingDiverged
 from ..optim.ema import unwrap
 from ..structures import Target
 from .memory import MicroBatches, free_memory, run_in_parts
@@ -53,7 +55,9 @@ def find_micro_batch(state: TrainState, loader: DataLoader) -> None:
 
     state.guard.remember()
     try:
-        with distributed.alone():  # each rank finds its own number, in as many attempts
+        # Each rank finds its own number, in as many attempts. What is not finite had its memory,
+        # and is dealt with when it comes in training.
+        with distributed.alone(), contextlib.suppress(TrainingDiverged):
             run_in_parts(compute, found, num_images, undo=lambda: drop_group(alone))
     finally:
         drop_group(alone)

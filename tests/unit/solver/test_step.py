@@ -256,6 +256,18 @@ class Spoiled(nn.Module):
         return losses
 
 
+def test_numbers_that_are_not_finite_are_no_matter_of_the_probe(tmp_path, digits):
+    """Training skips such a step, or goes on in more exact numbers."""
+    cfg = tiny_config(tmp_path, digits, train_dataloader={"total_batch_size": 6})
+    state, _ = set_up(cfg)
+    state.model = SmallMemory(state.model, 3)
+    state.criterion = Spoiled(state.criterion, lambda place: True, "outputs")
+    before = all_numbers(state)
+    find_micro_batch(state, cfg.train_dataloader)
+    assert state.micro_batches.size == 3
+    assert torch.equal(before, all_numbers(state))
+
+
 @pytest.mark.parametrize("what", ["outputs", "loss"])
 def test_a_bad_batch_is_described_with_images_boxes_and_losses(tmp_path, digits, what):
     cfg = tiny_config(tmp_path, digits)
