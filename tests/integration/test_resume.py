@@ -1,12 +1,8 @@
 """A run that was stopped or killed goes on as if nothing had happened."""
 
 import json
-import os
 import signal
-import subprocess
-import sys
 import threading
-from pathlib import Path
 
 import pytest
 import torch
@@ -15,9 +11,10 @@ from rtdetrv2_pytorch.src.misc.errors import CheckpointError
 from rtdetrv2_pytorch.src.misc.weights import load_checkpoint
 from rtdetrv2_pytorch.src.solver import DetSolver
 from rtdetrv2_pytorch.src.solver.events import SilentEvents
+from rtdetrv2_pytorch.src.solver.setup import set_up
+from tests.integration.killed_training import launch
 from tests.tiny import tiny_config, tiny_file
 
-ROOT = Path(__file__).parents[2]
 EPOCHS = 3
 RUN = {
     "epoches": EPOCHS,
@@ -104,15 +101,8 @@ def test_a_stopped_run_goes_on_with_equal_losses(whole, tmp_path, digits, moment
 
 @pytest.mark.parametrize("moment", ["step", "evaluation", "write"])
 def test_a_killed_run_goes_on_from_the_last_complete_epoch(whole, tmp_path, digits, moment):
-    path = tiny_file(tmp_path / "run.yml", tmp_path / "out", digits, **RUN)
-    script = str(Path(__file__).with_name("killed_training.py"))
-    killed = subprocess.run(
-        [sys.executable, script, str(path), moment],
-        env=os.environ | {"PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        check=False,
-    )
-    assert killed.returncode == -signal.SIGKILL, killed.stderr.decode()
+    path = str(tiny_file(tmp_path / "run.yml", tmp_path / "out", digits, **RUN))
+    assert launch(path, None, moment, 1, 0) == -signal.SIGKILL
     last = tmp_path / "out" / "last.pth"
     assert load_checkpoint(last)["progress"]["epoch"] == 1  # a whole file, of the first epoch
 
@@ -142,8 +132,6 @@ def test_a_file_without_average_starts_it_from_its_weights(tmp_path, digits, cap
     checkpoint = load_checkpoint(tmp_path / "last.pth")
     checkpoint["ema"] = None
     torch.save(checkpoint, tmp_path / "last.pth")
-    from rtdetrv2_pytorch.src.solver.setup import set_up
-
     cfg = tiny_config(tmp_path, digits, resume=str(tmp_path / "last.pth"))
     state, _ = set_up(cfg)
     assert "holds no moving average; it starts from the weights" in caplog.text
