@@ -9,7 +9,7 @@ from rtdetrv2_pytorch.src.core import YAMLConfig
 from rtdetrv2_pytorch.src.data.digits import make_digits_dataset
 from rtdetrv2_pytorch.src.data.layouts import find_splits
 from rtdetrv2_pytorch.src.misc.seeding import seed_everything
-from rtdetrv2_pytorch.src.solver.engine import EpochProgress, _train_step, evaluate
+from rtdetrv2_pytorch.src.solver.engine import EpochProgress, evaluate, train_step
 from rtdetrv2_pytorch.src.solver.setup import set_up
 from tests.tiny import CONFIGS
 
@@ -56,7 +56,7 @@ def learn(tmp_path: Path, images: Path, annotations: Path) -> tuple[float, int]:
         state.criterion.train()
         for _ in range(CHECK_EVERY):
             seed_everything(0, progress.step)
-            _train_step(state, cfg.train_dataloader, *batch, progress)
+            train_step(state, cfg.train_dataloader, *batch, progress)
             progress.step += 1
         result = evaluate(
             state.model,
