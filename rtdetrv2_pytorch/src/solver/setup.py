@@ -217,7 +217,7 @@ def _go_on(cfg: YAMLConfig, state: TrainState, checkpoint: Mapping[str, Any]) ->
         logger.warning("%s holds no moving average; it starts from the weights", source)
     # Files of other programs know the last finished epoch only.
     progress = checkpoint.get("progress") or {"epoch": int(checkpoint.get("last_epoch", -1)) + 1}
-    if progress.get("fallback"):
+    if progress.get("fallback") and state.precision.is_mixed:  # else less exact than asked for now
         use_precision(state, Precision(getattr(torch, progress["fallback"])))
     if cfg.settings.micro_batch_size == "auto" and progress.get("micro_batch"):
         state.micro_batches.size = int(progress["micro_batch"])

@@ -392,6 +392,8 @@ def test_what_was_given_up_is_not_tried_again_after_a_resume(tmp_path, digits, m
     assert resumed.micro_batches.size == 1
     chosen, _ = set_up(tiny_config(tmp_path, digits, resume=last, micro_batch_size=2, **half))
     assert chosen.micro_batches.size == 2
+    exact, _ = set_up(tiny_config(tmp_path, digits, resume=last, epoches=1))
+    assert str(exact.precision) == "float32"  # asked for now; what was fallen back to is less exact
 
 
 @pytest.mark.parametrize(
