@@ -120,6 +120,9 @@ def test_the_best_epoch_before_a_resume_stays_the_best(tmp_path, digits):
     checkpoint = load_checkpoint(tmp_path / "last.pth")
     checkpoint["progress"]["best"] = {"ap": 0.99, "epoch": 0, "stale_epochs": 0}
     torch.save(checkpoint, tmp_path / "last.pth")
+    best = load_checkpoint(tmp_path / "best.pth")
+    best["metrics"]["AP"] = 0.99
+    torch.save(best, tmp_path / "best.pth")
     before = (tmp_path / "best.pth").read_bytes()
     last = str(tmp_path / "last.pth")
     result = DetSolver(tiny_config(tmp_path, digits, epoches=2, resume=last)).fit()
@@ -184,6 +187,17 @@ def test_a_run_goes_on_in_another_folder_with_its_best_weights(whole, tmp_path, 
     ours, theirs = (load_checkpoint(folder / "best.pth") for folder in (tmp_path, whole[0]))
     assert ours["metrics"]["AP"] == theirs["metrics"]["AP"]
     assert ours["last_epoch"] == theirs["last_epoch"]
+
+
+def test_best_weights_of_another_run_are_not_taken_for_the_best_of_this_one(
+    whole, tmp_path, digits
+):
+    best = load_checkpoint(whole[0] / "best.pth")
+    other = {**best, "metrics": {**best["metrics"], "AP": 0.5}}
+    torch.save(other, tmp_path / "best.pth")
+    last = str(whole[0] / "last.pth")
+    DetSolver(tiny_config(tmp_path, digits, resume=last, **RUN)).fit()
+    assert load_checkpoint(tmp_path / "best.pth")["metrics"]["AP"] == best["metrics"]["AP"]
 
 
 def test_without_its_best_weights_a_run_keeps_the_best_to_come(whole, tmp_path, digits, caplog):
