@@ -37,8 +37,8 @@ class BadBatches:
         *,
         losses: Mapping[str, float],
         **place: Any,
-    ) -> Path | None:
-        """Write what is known; None if there are enough files, or it cannot be written.
+    ) -> None:
+        """Write what is known, unless there are enough files, or it cannot be written.
 
         Args:
             error: what was found.
@@ -58,13 +58,12 @@ class BadBatches:
         try:
             self.folder.mkdir(exist_ok=True)
             if len(list(self.folder.glob("*.json"))) >= _MOST_FILES:
-                return None
+                return
             path.write_text(json.dumps(finite(content), indent=1), encoding="utf-8")
         except OSError as problem:
             logger.warning("%s: cannot be written (%s)", path, problem)
-            return None
+            return
         logger.warning("the batch is described in %s", path)
-        return path
 
     def _describe(self, target: Target) -> dict[str, Any]:
         index = int(target["idx"])
