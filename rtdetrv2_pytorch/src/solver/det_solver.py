@@ -163,7 +163,8 @@ class DetSolver:
         """Evaluate the weights of `resume` or `tuning` on the validation split.
 
         Raises:
-            CheckpointError: if there are no weights to evaluate.
+            CheckpointError: if there are no weights to evaluate, or they do not fit.
+            DatasetError: if no image of the split can be read.
         """
         cfg = self.cfg
         self._join_ranks()
