@@ -29,6 +29,7 @@ from benchmarks.timing import machine, wait
 from rtdetrv2_pytorch.src.data.digits import make_digits_dataset
 from rtdetrv2_pytorch.src.deploy.cuda_graphs import GraphedDetector
 from rtdetrv2_pytorch.src.deploy.detector import Detector
+from rtdetrv2_pytorch.src.misc.text import first_line
 from rtdetrv2_pytorch.src.solver.engine import train_one_epoch
 from rtdetrv2_pytorch.src.solver.setup import set_up
 from rtdetrv2_pytorch.src.solver.stopping import StopFlag
@@ -95,7 +96,7 @@ def reported(failures: dict[str, str], name: str) -> Iterator[None]:
     try:
         yield
     except (RuntimeError, ImportError, ValueError, OSError) as error:
-        failures[name] = f"{type(error).__name__}: {str(error).splitlines()[0][:300]}"
+        failures[name] = f"{type(error).__name__}: {first_line(error)[:300]}"
     finally:
         if torch.cuda.is_available():
             torch.cuda.empty_cache()

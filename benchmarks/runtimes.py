@@ -25,6 +25,7 @@ from rtdetrv2_pytorch.src.deploy.runtimes import (
 )
 from rtdetrv2_pytorch.src.deploy.tensorrt import TensorRTRuntime, build_engine, load_tensorrt
 from rtdetrv2_pytorch.src.misc.errors import RTDETRError
+from rtdetrv2_pytorch.src.misc.text import first_line
 from tests.tiny import CONFIGS
 
 MODELS = ("rtdetrv2_r18vd_120e_coco", "rtdetrv2_hgnetv2_l_6x_coco")
@@ -180,7 +181,7 @@ def _measure(
             pixels = images.to(runtime.device)
             scores[name] = runtime(pixels, sizes_wh)[2].cpu()
         except (RTDETRError, TorchDynamoException) as error:
-            result["not measured"][row] = _reason(error)
+            result["not measured"][row] = first_line(error)
             continue
         opened = time.perf_counter() - begin
         result["facts"][row] = {
@@ -198,7 +199,3 @@ def _measure(
             name = f"{row} vs eager"
             result["ratios"][name] = ratio(result["seconds"], eager, row)
             result["spread"][name] = spread(samples[eager], seconds)
-
-
-def _reason(error: Exception) -> str:
-    return (str(error) or type(error).__name__).strip().splitlines()[0]

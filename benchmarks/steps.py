@@ -13,7 +13,7 @@ from torch import Tensor
 from rtdetrv2_pytorch.src.core import YAMLConfig
 from rtdetrv2_pytorch.src.core.yaml_files import merge
 from rtdetrv2_pytorch.src.data.collate import BatchImageCollateFunction
-from rtdetrv2_pytorch.src.solver.engine import EpochProgress, _train_step
+from rtdetrv2_pytorch.src.solver.engine import EpochProgress, train_step
 from rtdetrv2_pytorch.src.solver.setup import set_up
 from rtdetrv2_pytorch.src.solver.step import TrainState
 from tests.tiny import CONFIGS
@@ -103,7 +103,7 @@ def our_training(
     progress = EpochProgress(epoch=0, num_steps=1)
 
     def step() -> None:
-        _train_step(state, Loader(), images, targets, progress)  # type: ignore[arg-type]
+        train_step(state, Loader(), images, targets, progress)  # type: ignore[arg-type]
 
     return state, step
 

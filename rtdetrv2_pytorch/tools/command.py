@@ -8,6 +8,7 @@ from rich.console import Console
 from ..src.misc.distributed import MainRankFilter
 from ..src.misc.errors import RTDETRError
 from ..src.misc.log_lines import FOR_FILE
+from ..src.misc.text import first_line
 from .command_log import CommandLog
 from .console import INTERRUPTED, open_console, print_error, print_notice
 
@@ -38,6 +39,6 @@ def run_command(body: Callable[[Console, CommandLog], int]) -> int:
             if log.path is None:
                 raise
             logger.exception("failed", extra=FOR_FILE)
-            what = (str(error).splitlines() or ["no reason was given"])[0]
-            print_error(type(error).__name__, f"{what}; the log says where", log=log.path)
+            what = f"{first_line(error)}; the log says where"
+            print_error(type(error).__name__, what, log=log.path)
         return 1

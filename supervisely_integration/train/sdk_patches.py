@@ -27,6 +27,7 @@ from supervisely.project.project import ItemInfo
 from tqdm import tqdm
 
 from rtdetrv2_pytorch.src.misc.errors import ConfigError, RTDETRError
+from rtdetrv2_pytorch.src.misc.text import first_line
 from rtdetrv2_pytorch.src.misc.weights import is_url, locate
 from supervisely_integration.gui.page import serve_own_page
 
@@ -91,8 +92,7 @@ def in_words(message: str, error: Exception | None) -> str:
         return message
     if isinstance(error, RTDETRError):
         return str(error)
-    reason = (str(error).splitlines() or [""])[0]
-    return f"{message} ({type(error).__name__}: {reason[:_LONGEST_REASON]})"
+    return f"{message} ({type(error).__name__}: {first_line(error)[:_LONGEST_REASON]})"
 
 
 def close_bars() -> None:

@@ -1,11 +1,11 @@
-"""Train a YAML file in a process that kills itself with SIGKILL at a given moment.
+"""Trains a YAML file in a process that kills itself with SIGKILL in the middle of something."""
 
-Usage: python killed_training.py FILE MOMENT, where MOMENT is step, evaluation, write or never.
-"""
-
+import io
+import multiprocessing
 import os
+import random
 import signal
-import sys
+import threading
 
 import torch
 
@@ -13,45 +13,72 @@ from rtdetrv2_pytorch.src.core import YAMLConfig
 from rtdetrv2_pytorch.src.solver import DetSolver
 from rtdetrv2_pytorch.src.solver.events import SilentEvents
 
+KINDS = ("step", "write", "evaluation", "anytime")
+
 
 def die():
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-class Killer(SilentEvents):
-    """Dies in the second epoch."""
+class Clock(SilentEvents):
+    """Knows the epoch; starts the timer of a death at any time."""
 
-    def __init__(self, moment):
-        self.moment = moment
-        self.epoch = -1
+    def __init__(self, kind, epoch, rng):
+        self.kind, self.fatal_epoch = kind, epoch
+        self.delay = rng.uniform(0.02, 0.6)  # an epoch with its evaluation takes about as long
+        self.fatal_batch = rng.randrange(2)
+        self.is_fatal = False
 
     def epoch_started(self, epoch, num_steps):
-        self.epoch = epoch
-
-    def step_finished(self, report):
-        if self.moment == "step" and (report.epoch, report.step) == (1, 1):
-            die()
+        self.is_fatal = epoch == self.fatal_epoch
+        if self.is_fatal and self.kind == "anytime":
+            threading.Timer(self.delay, die).start()
 
     def evaluation_step_finished(self, step, num_steps):
-        if self.moment == "evaluation" and self.epoch == 1:
+        if self.is_fatal and self.kind == "evaluation" and step == self.fatal_batch + 1:
             die()
 
 
-def main(path, moment):
-    events = Killer(moment)
-    save = torch.save
+def train(path, resume, kind, epoch, seed):
+    """Go on with a run; die in the given epoch while doing what `kind` says, or never."""
+    torch.set_num_threads(1)
+    rng = random.Random(seed)
+    clock = Clock(kind, epoch, rng)
+    save, step = torch.save, torch.optim.AdamW.step
+    fatal_file = rng.choice(["best.pth", "last.pth", "checkpoint"])
+    share = rng.random()
+    steps_left = [rng.randrange(3)]
 
-    def half_of_it(content, file):
-        if moment == "write" and events.epoch == 1 and ".last.pth" in file.name:
-            file.write(b"PK half a checkpoint")
+    def part_of_it(content, file):
+        # Not every epoch is the best; there the last file takes its place.
+        fatal = (".last.pth",) if fatal_file == "best.pth" else ()
+        is_the_one = clock.is_fatal and kind == "write"
+        is_the_one &= file.name.rpartition("/")[2].startswith((f".{fatal_file}", *fatal))
+        if is_the_one:
+            whole = io.BytesIO()
+            save(content, whole)
+            file.write(whole.getvalue()[: int(share * whole.tell())])
             file.flush()
             die()
         save(content, file)
 
-    torch.save = half_of_it
-    cfg = YAMLConfig(path)
-    DetSolver(cfg, events=events).fit()
+    def half_a_step(self, *args, **options):
+        result = step(self, *args, **options)
+        if clock.is_fatal and kind == "step":
+            if not steps_left[0]:
+                die()  # weights have moved; average and schedule have not
+            steps_left[0] -= 1
+        return result
+
+    torch.save, torch.optim.AdamW.step = part_of_it, half_a_step
+    DetSolver(YAMLConfig(path, resume=resume), events=clock).fit()
 
 
-if __name__ == "__main__":
-    main(*sys.argv[1:])
+def launch(*args):
+    """Exit code of `train` in a process of its own, forked where all modules are loaded."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([__name__])
+    process = context.Process(target=train, args=args)
+    process.start()
+    process.join()
+    return process.exitcode

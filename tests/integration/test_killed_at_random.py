@@ -4,7 +4,6 @@ The moments are drawn with fixed seeds, five in each of four runs, so that a run
 of its epochs. An upload that is killed is tested with the app (tests/app).
 """
 
-import multiprocessing
 import random
 import signal
 from collections import Counter
@@ -14,7 +13,7 @@ import torch
 
 from rtdetrv2_pytorch.src.misc.weights import load_checkpoint
 from rtdetrv2_pytorch.src.solver import DetSolver
-from tests.integration.killed_at_random import KINDS, train
+from tests.integration.killed_training import KINDS, launch
 from tests.integration.test_resume import RUN, curve
 from tests.tiny import tiny_config, tiny_file
 
@@ -46,16 +45,6 @@ def whole(tmp_path_factory, digits):
     folder = tmp_path_factory.mktemp("whole")
     DetSolver(tiny_config(folder, digits, **LONG)).fit()
     return folder
-
-
-def launch(*args):
-    """Exit code of a training in a process of its own, forked where all modules are loaded."""
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["tests.integration.killed_at_random"])
-    process = context.Process(target=train, args=args)
-    process.start()
-    process.join()
-    return process.exitcode
 
 
 @pytest.mark.slow

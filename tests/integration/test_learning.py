@@ -1,15 +1,15 @@
 """The network learns: four images, from random weights, within 150 optimizer steps."""
 
+import json
 from pathlib import Path
 
 import pytest
 
 from rtdetrv2_pytorch.src.core import YAMLConfig
-from rtdetrv2_pytorch.src.core.yaml_files import merge
 from rtdetrv2_pytorch.src.data.digits import make_digits_dataset
 from rtdetrv2_pytorch.src.data.layouts import find_splits
 from rtdetrv2_pytorch.src.misc.seeding import seed_everything
-from rtdetrv2_pytorch.src.solver.engine import EpochProgress, _train_step, evaluate
+from rtdetrv2_pytorch.src.solver.engine import EpochProgress, evaluate, train_step
 from rtdetrv2_pytorch.src.solver.setup import set_up
 from tests.tiny import CONFIGS
 
@@ -45,7 +45,7 @@ def learn(tmp_path: Path, images: Path, annotations: Path) -> tuple[float, int]:
         "batch_size": 4,
         "num_workers": 0,
     }
-    cfg = YAMLConfig(CONFIGS / "rtdetrv2" / "rtdetrv2_r18vd_120e_coco.yml", **merge({}, overrides))
+    cfg = YAMLConfig(CONFIGS / "rtdetrv2" / "rtdetrv2_r18vd_120e_coco.yml", **overrides)
     seed_everything(0)
     state, _ = set_up(cfg)
     batch = next(iter(cfg.train_dataloader))
@@ -56,7 +56,7 @@ def learn(tmp_path: Path, images: Path, annotations: Path) -> tuple[float, int]:
         state.criterion.train()
         for _ in range(CHECK_EVERY):
             seed_everything(0, progress.step)
-            _train_step(state, cfg.train_dataloader, *batch, progress)
+            train_step(state, cfg.train_dataloader, *batch, progress)
             progress.step += 1
         result = evaluate(
             state.model,
@@ -81,8 +81,6 @@ def test_four_generated_images_are_learned(tmp_path):
 @pytest.mark.slow
 def test_four_real_images_are_learned(tmp_path, bccd):
     """The first four validation images of BCCD: blood cells, up to thirty in an image."""
-    import json
-
     split = find_splits(bccd).val
     content = json.loads(split.ann_file.read_text())
     content["images"] = content["images"][:4]

@@ -1,12 +1,8 @@
 """A run that was stopped or killed goes on as if nothing had happened."""
 
 import json
-import os
 import signal
-import subprocess
-import sys
 import threading
-from pathlib import Path
 
 import pytest
 import torch
@@ -15,9 +11,10 @@ from rtdetrv2_pytorch.src.misc.errors import CheckpointError
 from rtdetrv2_pytorch.src.misc.weights import load_checkpoint
 from rtdetrv2_pytorch.src.solver import DetSolver
 from rtdetrv2_pytorch.src.solver.events import SilentEvents
+from rtdetrv2_pytorch.src.solver.setup import set_up
+from tests.integration.killed_training import launch
 from tests.tiny import tiny_config, tiny_file
 
-ROOT = Path(__file__).parents[2]
 EPOCHS = 3
 RUN = {
     "epoches": EPOCHS,
@@ -104,15 +101,8 @@ def test_a_stopped_run_goes_on_with_equal_losses(whole, tmp_path, digits, moment
 
 @pytest.mark.parametrize("moment", ["step", "evaluation", "write"])
 def test_a_killed_run_goes_on_from_the_last_complete_epoch(whole, tmp_path, digits, moment):
-    path = tiny_file(tmp_path / "run.yml", tmp_path / "out", digits, **RUN)
-    script = str(Path(__file__).with_name("killed_training.py"))
-    killed = subprocess.run(
-        [sys.executable, script, str(path), moment],
-        env=os.environ | {"PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        check=False,
-    )
-    assert killed.returncode == -signal.SIGKILL, killed.stderr.decode()
+    path = str(tiny_file(tmp_path / "run.yml", tmp_path / "out", digits, **RUN))
+    assert launch(path, None, moment, 1, 0) == -signal.SIGKILL
     last = tmp_path / "out" / "last.pth"
     assert load_checkpoint(last)["progress"]["epoch"] == 1  # a whole file, of the first epoch
 
@@ -130,6 +120,9 @@ def test_the_best_epoch_before_a_resume_stays_the_best(tmp_path, digits):
     checkpoint = load_checkpoint(tmp_path / "last.pth")
     checkpoint["progress"]["best"] = {"ap": 0.99, "epoch": 0, "stale_epochs": 0}
     torch.save(checkpoint, tmp_path / "last.pth")
+    best = load_checkpoint(tmp_path / "best.pth")
+    best["metrics"]["AP"] = 0.99
+    torch.save(best, tmp_path / "best.pth")
     before = (tmp_path / "best.pth").read_bytes()
     last = str(tmp_path / "last.pth")
     result = DetSolver(tiny_config(tmp_path, digits, epoches=2, resume=last)).fit()
@@ -142,8 +135,6 @@ def test_a_file_without_average_starts_it_from_its_weights(tmp_path, digits, cap
     checkpoint = load_checkpoint(tmp_path / "last.pth")
     checkpoint["ema"] = None
     torch.save(checkpoint, tmp_path / "last.pth")
-    from rtdetrv2_pytorch.src.solver.setup import set_up
-
     cfg = tiny_config(tmp_path, digits, resume=str(tmp_path / "last.pth"))
     state, _ = set_up(cfg)
     assert "holds no moving average; it starts from the weights" in caplog.text
@@ -196,6 +187,17 @@ def test_a_run_goes_on_in_another_folder_with_its_best_weights(whole, tmp_path, 
     ours, theirs = (load_checkpoint(folder / "best.pth") for folder in (tmp_path, whole[0]))
     assert ours["metrics"]["AP"] == theirs["metrics"]["AP"]
     assert ours["last_epoch"] == theirs["last_epoch"]
+
+
+def test_best_weights_of_another_run_are_not_taken_for_the_best_of_this_one(
+    whole, tmp_path, digits
+):
+    best = load_checkpoint(whole[0] / "best.pth")
+    other = {**best, "metrics": {**best["metrics"], "AP": 0.5}}
+    torch.save(other, tmp_path / "best.pth")
+    last = str(whole[0] / "last.pth")
+    DetSolver(tiny_config(tmp_path, digits, resume=last, **RUN)).fit()
+    assert load_checkpoint(tmp_path / "best.pth")["metrics"]["AP"] == best["metrics"]["AP"]
 
 
 def test_without_its_best_weights_a_run_keeps_the_best_to_come(whole, tmp_path, digits, caplog):

@@ -8,7 +8,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from rtdetrv2_pytorch.src.misc.transfers import wait_for
-from rtdetrv2_pytorch.src.solver.engine import EpochProgress, _train_step
+from rtdetrv2_pytorch.src.solver.engine import EpochProgress, train_step
 from rtdetrv2_pytorch.src.solver.setup import set_up
 from tests.tiny import tiny_config
 
@@ -25,7 +25,7 @@ def steps(tmp_path, digits, **overrides):
     progress = EpochProgress(epoch=0, num_steps=100)
 
     def step():
-        _train_step(state, cfg.train_dataloader, images, targets, progress)
+        train_step(state, cfg.train_dataloader, images, targets, progress)
         progress.step += 1
 
     return step

@@ -14,6 +14,7 @@ import torch
 from onnx import helper
 
 from ..misc.errors import ExportError
+from ..misc.text import first_line
 from .detector import Detector, example_inputs
 from .half import to_half
 from .model_card import ModelCard, Precision
@@ -125,11 +126,6 @@ def _quiet() -> Iterator[None]:
     finally:
         for name, level in levels.items():
             logging.getLogger(name).setLevel(level)
-
-
-def first_line(error: Exception) -> str:
-    """What an error of a library says first, the rest being for its authors; else its kind."""
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
 def read_card(path: Path) -> ModelCard:

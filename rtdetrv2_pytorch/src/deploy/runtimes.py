@@ -11,10 +11,11 @@ from torch import Tensor, nn
 
 from ..misc.devices import checked_device
 from ..misc.errors import CheckpointError, ConfigError, ExportError
+from ..misc.text import first_line
 from .cuda_graphs import GraphedDetector
 from .detector import RawDetections, Sampling, load_detector
 from .model_card import ModelCard
-from .onnx import INPUTS, OUTPUTS, first_line, read_card
+from .onnx import INPUTS, OUTPUTS, read_card
 from .tensorrt import TensorRTRuntime
 
 

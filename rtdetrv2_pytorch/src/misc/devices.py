@@ -4,6 +4,7 @@ import torch
 from torch import Tensor
 
 from .errors import ConfigError
+from .text import first_line
 
 
 def named_device(name: str | torch.device) -> torch.device:
@@ -15,7 +16,7 @@ def named_device(name: str | torch.device) -> torch.device:
     try:
         return torch.device(name)
     except RuntimeError as error:
-        raise ConfigError(f"device = {name!r}: {str(error).splitlines()[0]}") from error
+        raise ConfigError(f"device = {name!r}: {first_line(error)}") from error
 
 
 def checked_device(name: str | torch.device) -> torch.device:
@@ -49,8 +50,7 @@ def check_compiler(device: torch.device) -> None:
     try:
         torch.compile(kernel)(torch.zeros(8, device=device))
     except (RuntimeError, ImportError, OSError) as error:
-        reason = str(error).strip().splitlines()[0]
         raise ConfigError(
-            f"compile = true: torch.compile makes no kernels here ({reason}); install a C++ "
-            "compiler (g++), or leave compile out"
+            f"compile = true: torch.compile makes no kernels here ({first_line(error)}); "
+            "install a C++ compiler (g++), or leave compile out"
         ) from error

@@ -20,6 +20,7 @@ from torch.distributed.distributed_c10d import PrefixStore, Store
 from torch.distributed.rendezvous import TCPStore  # type: ignore[attr-defined]
 
 from .errors import RankError
+from .text import first_line
 
 logger = logging.getLogger(__name__)
 
@@ -124,7 +125,7 @@ class RankWatch:
             except RuntimeError as error:  # the store went with the main rank or its agent
                 if self._waits_since is None:
                     return
-                failure = f"the main rank or its agent is gone ({str(error).splitlines()[0]})"
+                failure = f"the main rank or its agent is gone ({first_line(error)})"
             if failure:
                 self._end(failure)
                 return

@@ -1,4 +1,4 @@
-"""Text for people: names that come from data, and numbers of things."""
+"""Text for people: names that come from data, numbers of things, what errors say."""
 
 
 def printable(text: str) -> str:
@@ -24,3 +24,8 @@ def whole_characters(text: str) -> str:
     Names of files have them for bytes in another encoding, JSON where somebody cut a text.
     """
     return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+
+
+def first_line(error: Exception) -> str:
+    """What an error of a library says first, the rest being for its authors; else its kind."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0]

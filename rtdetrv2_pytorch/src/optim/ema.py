@@ -2,7 +2,6 @@
 
 import copy
 import math
-from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -50,11 +49,6 @@ class ModelEMA:
     def state_dict(self) -> dict[str, Any]:
         """`module`: weights; `updates`: how many there were."""
         return {"module": self.module.state_dict(), "updates": self.updates}
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on from a saved average."""
-        self.module.load_state_dict(state["module"])
-        self.updates = int(state["updates"])
 
 
 def unwrap(model: nn.Module) -> nn.Module:

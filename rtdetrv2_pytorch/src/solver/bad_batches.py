@@ -2,6 +2,7 @@
 
 import json
 import logging
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -36,8 +37,8 @@ class BadBatches:
         *,
         losses: Mapping[str, float],
         **place: Any,
-    ) -> Path | None:
-        """Write what is known; None if there are enough files, or it cannot be written.
+    ) -> None:
+        """Write what is known, unless there are enough files, or it cannot be written.
 
         Args:
             error: what was found.
@@ -51,19 +52,18 @@ class BadBatches:
             "error": str(error),
             **place,
             # As text: JSON has no word for what is not finite, which is what matters here.
-            "losses": {k: v if finite(v) is not None else str(v) for k, v in losses.items()},
+            "losses": {k: v if math.isfinite(v) else str(v) for k, v in losses.items()},
             "images": [self._describe(target) for target in targets],
         }
         try:
             self.folder.mkdir(exist_ok=True)
             if len(list(self.folder.glob("*.json"))) >= _MOST_FILES:
-                return None
+                return
             path.write_text(json.dumps(finite(content), indent=1), encoding="utf-8")
         except OSError as problem:
             logger.warning("%s: cannot be written (%s)", path, problem)
-            return None
+            return
         logger.warning("the batch is described in %s", path)
-        return path
 
     def _describe(self, target: Target) -> dict[str, Any]:
         index = int(target["idx"])

@@ -120,21 +120,23 @@ class CheckpointWriter:
             )
 
     def keep_best_of(self, resumed: str, ap: float) -> bool:
-        """Bring `best.pth` along when a run goes on in another folder.
+        """Find the best weights of a run that goes on, and bring them along from another folder.
 
         Args:
             resumed: checkpoint that the run goes on from.
             ap: best AP that it knows of.
 
         Returns:
-            Whether `best.pth` is in this folder.
+            Whether `best.pth` in this folder holds them.
         """
         target, source = self.folder / BEST, locate(resumed).with_name(BEST)
-        if not target.is_file() and source.is_file():
-            content = load_checkpoint(source)
+        for path in (target, source):
+            content = load_checkpoint(path) if path.is_file() else {}
             if content.get("metrics", {}).get("AP") == ap:
-                write_atomically(content, target)
-        return target.is_file()
+                if path != target:
+                    write_atomically(content, target)
+                return True
+        return False
 
     def save_last(self, state: Mapping[str, Any]) -> None:
         """Write everything."""

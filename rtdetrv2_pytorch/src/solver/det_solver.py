@@ -20,7 +20,7 @@ from ..misc.log_lines import FOR_FILE
 from ..misc.seeding import seed_everything
 from ..misc.weights import load_checkpoint, load_strict, model_state
 from ..optim.ema import unwrap
-from ..report.training_report import write_report
+from ..report.training_report import LOG, write_report
 from .best import BestSoFar
 from .checkpointing import BEST, LAST, CheckpointWriter, checkpoint_content, written_by
 from .engine import average_of, evaluate, train_one_epoch
@@ -37,7 +37,6 @@ from .stopping import StopFlag, stop_on_signals
 logger = logging.getLogger(__name__)
 
 MODEL_CONFIG = "model_config.yml"
-LOG = "log.jsonl"
 _SAME_AP = 1e-3  # two passes of one network may differ by this much in reduced precision
 
 
@@ -164,7 +163,8 @@ class DetSolver:
         """Evaluate the weights of `resume` or `tuning` on the validation split.
 
         Raises:
-            CheckpointError: if there are no weights to evaluate.
+            CheckpointError: if there are no weights to evaluate, or they do not fit.
+            DatasetError: if no image of the split can be read.
         """
         cfg = self.cfg
         self._join_ranks()
@@ -319,12 +319,9 @@ class DetSolver:
         cfg = self.cfg
         if not (cfg.settings.report and distributed.is_main()):
             return None
-        measured = [e for e in (result.confirmed, result.best) if e is not None]
         logger.info("writing the report")
         try:
-            return write_report(
-                report_source(cfg, cfg.output_dir, measured[0] if measured else None)
-            )
+            return write_report(report_source(cfg, cfg.output_dir, result.confirmed or result.best))
         except Exception:  # a report is no reason to lose a training
             logger.exception("no report: it could not be made; the training is complete without it")
             return None

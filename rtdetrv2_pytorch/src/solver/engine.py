@@ -107,8 +107,7 @@ def train_one_epoch(
     for images, targets in loader:
         arrived = time.perf_counter()
         state.stopwatch.lap("data")
-        if len(targets):
-            _train_step(state, loader, images, targets, progress)
+        train_step(state, loader, images, targets, progress)
         progress.step += 1
         state.global_step += 1
         progress.images += len(targets)
@@ -123,14 +122,26 @@ def train_one_epoch(
     return progress
 
 
-def _train_step(
+def train_step(
     state: TrainState,
     loader: DataLoader,
     images: Tensor,
     targets: Sequence[Target],
     progress: EpochProgress,
 ) -> None:
-    """Forward, losses, backward; an optimizer step where enough batches were accumulated."""
+    """Forward, losses, backward; an optimizer step where enough batches were accumulated.
+
+    Args:
+        state: changed in place.
+        loader: says what size the batch is resized to.
+        images: [B, 3, H, W] uint8, on the host.
+        targets: of each image, boxes cxcywh 0..1.
+        progress: where the epoch stands; what the step gave is added.
+
+    Raises:
+        TrainingDiverged: if losses or gradients are not finite too many steps in a row.
+        OutOfMemory: if the batch cannot be computed in smaller parts.
+    """
     step = progress.step
     size = loader.collate.size_for((images.shape[2], images.shape[3]), progress.epoch, step)
     group_end, group_size = _accumulation_group(step, progress.num_steps, state.grad_accum_steps)

@@ -127,7 +127,7 @@ class SilentEvents:
         """Training is over, at its end or because it was stopped; not after an error."""
 
 
-class FanOut(SilentEvents):
+class FanOut(TrainingEvents):
     """Passes every event on to several followers, in order."""
 
     def __init__(self, followers: Sequence[TrainingEvents]) -> None:

@@ -10,6 +10,7 @@ import torch
 
 from ..misc import distributed
 from ..misc.errors import OutOfMemory
+from ..misc.text import first_line
 
 logger = logging.getLogger(__name__)
 
@@ -106,7 +107,7 @@ def run_in_parts(
         except RuntimeError as error:
             if not is_out_of_memory(error):
                 raise
-            reason = (str(error).splitlines() or [type(error).__name__])[0]
+            reason = first_line(error)
         # Here the error is gone, and with it the frames that held on to tensors.
         if undo is not None:
             undo()

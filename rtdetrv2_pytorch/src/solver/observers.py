@@ -10,7 +10,7 @@ from typing import Any, BinaryIO
 
 from torch.utils.tensorboard import SummaryWriter
 
-from ..data.evaluator import STAT_NAMES, Evaluation
+from ..data.evaluator import Evaluation
 from ..misc.log_lines import FOR_FILE
 from .events import EpochReport, FitResult, SilentEvents, StepReport, TrainingPlan
 
@@ -215,7 +215,7 @@ class TensorBoard(SilentEvents):
         """Write metrics."""
         evaluation = report.evaluation
         values = {
-            **{f"val/{name}": evaluation.stats[name] for name in STAT_NAMES},
+            **{f"val/{name}": value for name, value in evaluation.stats.items()},
             "val/loss": evaluation.loss,
             "val/best_f1": evaluation.best.f1,
             "val/best_threshold": evaluation.best.threshold,

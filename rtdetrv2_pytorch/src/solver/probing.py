@@ -1,14 +1,16 @@
 """Before the first epoch: does the worst batch that can come fit into memory?"""
 
+import contextlib
 import dataclasses
 import logging
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from ..data.collate import scale_sizes
 from ..data.loader import DataLoader
 from ..misc import distributed
+from ..misc.errors import TrainingDiverged
 from ..optim.ema import unwrap
 from ..structures import Target
 from .memory import MicroBatches, free_memory, run_in_parts
@@ -53,7 +55,9 @@ def find_micro_batch(state: TrainState, loader: DataLoader) -> None:
 
     state.guard.remember()
     try:
-        with distributed.alone():  # each rank finds its own number, in as many attempts
+        # Each rank finds its own number, in as many attempts. What is not finite had its memory,
+        # and is dealt with when it comes in training.
+        with distributed.alone(), contextlib.suppress(TrainingDiverged):
             run_in_parts(compute, found, num_images, undo=lambda: drop_group(alone))
     finally:
         drop_group(alone)
@@ -88,14 +92,10 @@ def worst_batch(loader: DataLoader) -> Batch:
     )
     num_images = loader.epoch_sampler.batch_size
     return Batch(
-        images=_black(num_images, images),
+        images=images.new_zeros(num_images, *images.shape[1:]),
         targets=[target] * num_images,
         size_hw=max(sizes, key=lambda size: size[0] * size[1]),
         epoch=0,
         step=0,
         global_step=0,
     )
-
-
-def _black(num_images: int, like: Tensor) -> Tensor:
-    return like.new_zeros(num_images, *like.shape[1:])

@@ -177,9 +177,13 @@ def _load_optimizer(cfg: YAMLConfig, state: TrainState, checkpoint: Mapping[str,
     rates = None
     if checkpoint.get("lr_scheduler"):
         rates = resume_schedule(cfg.lr_scheduler, checkpoint["lr_scheduler"])
-    for part, name in ((state.warmup, "lr_warmup_scheduler"), (state.scaler, "scaler")):
-        if checkpoint.get(name):
-            part.load_state_dict(checkpoint[name])
+    if checkpoint.get("lr_warmup_scheduler"):
+        state.warmup.load_state_dict(checkpoint["lr_warmup_scheduler"])
+    scaler = checkpoint.get("scaler") or {}
+    # Only where it grows alike: the scale of 1 of other precisions, which never grows, would let
+    # gradients of float16 vanish, and theirs needs no scale.
+    if scaler.get("growth_interval") == state.scaler.get_growth_interval():
+        state.scaler.load_state_dict(scaler)
     if rates is not None:
         logger.info("the schedule is not the resumed run's: learning rates %s", rates)
         state.warmup.follow(rates)
@@ -213,7 +217,7 @@ def _go_on(cfg: YAMLConfig, state: TrainState, checkpoint: Mapping[str, Any]) ->
         logger.warning("%s holds no moving average; it starts from the weights", source)
     # Files of other programs know the last finished epoch only.
     progress = checkpoint.get("progress") or {"epoch": int(checkpoint.get("last_epoch", -1)) + 1}
-    if progress.get("fallback"):
+    if progress.get("fallback") and state.precision.is_mixed:  # else less exact than asked for now
         use_precision(state, Precision(getattr(torch, progress["fallback"])))
     if cfg.settings.micro_batch_size == "auto" and progress.get("micro_batch"):
         state.micro_batches.size = int(progress["micro_batch"])

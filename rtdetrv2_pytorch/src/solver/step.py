@@ -54,14 +54,14 @@ class TrainState:
     device: torch.device
     precision: Precision
     seed: int
-    clip_max_norm: float = 0.0
-    grad_accum_steps: int = 1
+    clip_max_norm: float  # 0: gradients are not clipped
+    grad_accum_steps: int
+    micro_batches: MicroBatches
+    bad_batches: BadBatches | None  # None: they are not described
+    stopwatch: Stopwatch
     global_step: int = 0
-    micro_batches: MicroBatches = field(default_factory=MicroBatches)
-    bad_batches: BadBatches | None = None
     has_fallen_back: bool = False  # to another precision than was asked for
     group: list[Batch] = field(default_factory=list)  # since the last optimizer step
-    stopwatch: Stopwatch = field(default_factory=Stopwatch)
 
 
 class NonFiniteLoss(TrainingDiverged):
@@ -190,26 +190,14 @@ def backward(state: TrainState, batch: Batch, *, group_size: int) -> dict[str, T
             with state.precision.autocast(state.device):
                 outputs = state.model(images, targets=targets)
             state.stopwatch.lap("forward")
-            losses: dict[str, Tensor] = {}
             try:
-                losses = state.criterion(
-                    outputs,
-                    targets,
-                    epoch=batch.epoch,
-                    step=batch.step,
-                    global_step=batch.global_step,
-                )
-                if len(parts) > 1:
-                    losses = {name: value * share for name, value in losses.items()}
-                loss: Tensor = sum(losses.values())  # type: ignore[assignment]
-                _refuse_non_finite(loss, losses, batch, targets)
+                loss, losses = _losses_of(state, outputs, batch, targets, share)
             except TrainingDiverged as error:
                 if not distributed.is_distributed():
                     raise
                 _describe_bad_batch(state, batch, error)
                 logger.warning("step skipped on all ranks: %s", error)
-                sums = [t.float().sum() for t in _tensors(outputs)]
-                loss = torch.stack(sums).sum() * torch.nan
+                loss, losses = _no_number(outputs), {}
                 is_spoiled = True
             state.stopwatch.lap("matching")
             with distributed.meeting():
@@ -247,6 +235,28 @@ def _gradients_shared(
     return contextlib.nullcontext()
 
 
+def _losses_of(
+    state: TrainState,
+    outputs: Mapping[str, Any],
+    batch: Batch,
+    targets: Sequence[Target],
+    share: float,
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """The loss of a part of a batch and its terms, weighed with the part's share.
+
+    Raises:
+        TrainingDiverged: if outputs or loss are not finite.
+    """
+    losses: dict[str, Tensor] = state.criterion(
+        outputs, targets, epoch=batch.epoch, step=batch.step, global_step=batch.global_step
+    )
+    if share != 1:
+        losses = {name: value * share for name, value in losses.items()}
+    loss: Tensor = sum(losses.values())  # type: ignore[assignment]
+    _refuse_non_finite(loss, losses, batch, targets)
+    return loss, losses
+
+
 def _refuse_non_finite(
     loss: Tensor, losses: Mapping[str, Tensor], batch: Batch, targets: Sequence[Target]
 ) -> None:
@@ -275,6 +285,12 @@ def _describe_bad_batch(state: TrainState, batch: Batch, error: TrainingDiverged
             precision=str(state.precision),
             size_hw=list(batch.size_hw),
         )
+
+
+def _no_number(outputs: Mapping[str, Any]) -> Tensor:
+    """A loss that makes the gradients of all that led to the outputs NaN."""
+    sums = [t.float().sum() for t in _tensors(outputs)]
+    return torch.stack(sums).sum() * torch.nan
 
 
 def _tensors(value: Any) -> Iterator[Tensor]:

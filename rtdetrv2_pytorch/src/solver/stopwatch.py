@@ -3,14 +3,11 @@
 import time
 from collections import deque
 from collections.abc import Mapping
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 
 Section = Literal[
-    "data", "transfer", "forward", "matching", "backward", "optimizer", "evaluation", "other"
-]
-SECTIONS: tuple[Section, ...] = (
     "data",  # waiting for a batch
     "transfer",  # to the device, and there to floats of the batch's size
     "forward",
@@ -19,8 +16,8 @@ SECTIONS: tuple[Section, ...] = (
     "optimizer",  # clipping, step, moving average, warm-up
     "evaluation",  # of the validation split
     "other",  # log lines, progress
-)
-_CPU = torch.device("cpu")
+]
+SECTIONS: tuple[Section, ...] = get_args(Section)
 
 
 class Stopwatch:
@@ -34,7 +31,7 @@ class Stopwatch:
         device: whose time is measured.
     """
 
-    def __init__(self, device: torch.device = _CPU) -> None:
+    def __init__(self, device: torch.device) -> None:
         self._device = device
         self.start()
 

@@ -7,7 +7,7 @@ import torch
 
 from rtdetrv2_pytorch.src.deploy import onnx as deploy_onnx
 from rtdetrv2_pytorch.src.deploy.detector import load_detector
-from rtdetrv2_pytorch.src.deploy.onnx import first_line, read_card, write_onnx
+from rtdetrv2_pytorch.src.deploy.onnx import read_card, write_onnx
 from rtdetrv2_pytorch.src.deploy.suppression import suppress
 from rtdetrv2_pytorch.src.misc.errors import ExportError
 from rtdetrv2_pytorch.src.structures import Detections
@@ -275,11 +275,6 @@ def test_a_failing_export_says_why_and_leaves_no_file(tiny, tmp_path, monkeypatc
     with pytest.raises(ExportError, match=rf"^x\.onnx: torch .*torchscript exporter \(.*{reason}"):
         write_onnx(broken, tiny.card, path, slim=False)
     assert list(tmp_path.iterdir()) == []
-
-
-def test_an_error_without_a_text_is_told_by_its_kind():
-    assert first_line(ValueError("\n")) == "ValueError"
-    assert first_line(RuntimeError(" no good \nand more")) == "no good "
 
 
 REAL = [

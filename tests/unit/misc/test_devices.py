@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from rtdetrv2_pytorch.src.misc.devices import checked_device, named_device
+from rtdetrv2_pytorch.src.misc.devices import check_compiler, checked_device, named_device
 from rtdetrv2_pytorch.src.misc.errors import ConfigError
 
 
@@ -29,3 +29,14 @@ def test_a_name_may_be_that_of_another_machine(monkeypatch):
     assert named_device("cuda:3") == torch.device("cuda", 3)
     with pytest.raises(ConfigError, match="^device = 'gpu': "):
         named_device("gpu")
+
+
+def test_a_compiler_that_fails_without_a_word_is_told_by_the_kind_of_its_error(monkeypatch):
+    def fail(kernel):
+        raise ImportError
+
+    monkeypatch.setattr(torch, "compile", fail)
+    with pytest.raises(
+        ConfigError, match=r"makes no kernels here \(ImportError\); install a C\+\+"
+    ):
+        check_compiler(torch.device("cpu"))

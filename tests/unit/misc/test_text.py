@@ -2,7 +2,7 @@
 
 import pytest
 
-from rtdetrv2_pytorch.src.misc.text import counted, printable, whole_characters
+from rtdetrv2_pytorch.src.misc.text import counted, first_line, printable, whole_characters
 
 
 @pytest.mark.parametrize(
@@ -36,3 +36,8 @@ def test_halves_of_characters_are_replaced(text, expected):
 def test_things_are_counted_as_people_do():
     assert [counted(n, "epoch") for n in (0, 1, 2)] == ["0 epochs", "1 epoch", "2 epochs"]
     assert [counted(n, "class") for n in (1, 2)] == ["1 class", "2 classes"]
+
+
+def test_an_error_without_a_text_is_told_by_its_kind():
+    assert first_line(ValueError("\n")) == "ValueError"
+    assert first_line(RuntimeError(" no good \nand more")) == "no good "

