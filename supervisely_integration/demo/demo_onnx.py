@@ -59,7 +59,7 @@ def open_session(path: Path, device: str) -> ort.InferenceSession:
 
 
 def _first(error: Exception) -> str:
-    return (str(error) or type(error).__name__).strip().splitlines()[0]
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
 def read_description(metadata: Mapping[str, str], path: Path) -> Description:
