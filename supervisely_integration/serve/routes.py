@@ -19,6 +19,7 @@ from supervisely.nn.inference.inference import Inference
 
 from rtdetrv2_pytorch.src.data.images import read_rgb
 from rtdetrv2_pytorch.src.misc.errors import DatasetError, RTDETRError
+from supervisely_integration.gui.closed_pages import survive_closed_pages
 from supervisely_integration.gui.page import serve_own_page
 
 Message = MutableMapping[str, Any]
@@ -36,6 +37,7 @@ def prepare_server(model: Inference) -> None:
     """
     if model.gui is None and not model._is_cli_deploy:
         return
+    survive_closed_pages()
     server = model.app.get_server()
     server.middleware_stack = None
     server.add_middleware(BodyCheck)

@@ -1,8 +1,8 @@
 """Every work-around for the Supervisely SDK (6.74.51), each with the pitfall that it answers.
 
 Those for what the page offers are in `gui_patches`, those for the model benchmark in
-`benchmark_patches`, for exports in `export_patches`, and for uploads and downloads in
-`transfer_patches`.
+`benchmark_patches`, for exports in `export_patches`, for uploads and downloads in
+`transfer_patches`, and for pages of both apps in `gui/closed_pages`.
 `tests/app/test_sdk_patches.py` asks the bare SDK about each of them: a test that fails there says
 that the work-around is no longer needed.
 """
@@ -29,6 +29,7 @@ from tqdm import tqdm
 from rtdetrv2_pytorch.src.misc.errors import ConfigError, RTDETRError
 from rtdetrv2_pytorch.src.misc.text import first_line
 from rtdetrv2_pytorch.src.misc.weights import is_url, locate
+from supervisely_integration.gui.closed_pages import survive_closed_pages
 from supervisely_integration.gui.page import serve_own_page
 
 from .coco import check_complete, dataset_folders, images_on_disk
@@ -114,6 +115,7 @@ class TrainApp(ExportingTrainApp):
         check_hyperparameters_when_selected()
         read_all_data_sets()
         send_whole_bodies_again()
+        survive_closed_pages()
         show_logs(sly.logger.handlers)
         self.stop_control = StopControl(self._leave)
         self.stop_flag = self.stop_control.flag
