@@ -2,6 +2,7 @@
 
 import json
 import math
+import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +14,7 @@ from ..misc.errors import DatasetError
 from .annotations import Annotations, ImageRecord
 from .categories import CategoryId, CategoryTable, normalise_id
 from .compose import Compose
-from .dataset import DetectionDataset, SkippedItems, SkipReason, keep_existing
+from .dataset import DetectionDataset, SkippedItems, SkipReason, keep_existing, why_unusable
 from .image_cache import CacheKind
 
 
@@ -227,7 +228,8 @@ def _boxes_by_image(
             continue
         x, y, width, height = box
         area = entry.get("area")
-        area = float(area) if isinstance(area, int | float) and area >= 0 else width * height
+        if not isinstance(area, int | float) or not 0 <= area <= sys.float_info.max:
+            area = width * height
         crowd = float(normalise_id(entry.get("iscrowd") or 0) != 0)
         grouped.setdefault(image_id, []).append((x, y, x + width, y + height, label, area, crowd))
     return grouped
@@ -246,12 +248,7 @@ def _why_unusable(
     if box is None:
         return SkipReason.NOT_FOUR_NUMBERS
     x, y, width, height = box
-    if width <= 0 or height <= 0:
-        return SkipReason.NO_AREA
-    # Nobody can find it there: it would count as missed in every evaluation.
-    if x + width <= 0 or y + height <= 0 or (size_wh and (x >= size_wh[0] or y >= size_wh[1])):
-        return SkipReason.OUTSIDE
-    return None
+    return why_unusable((x, y, x + width, y + height), size_wh)
 
 
 def _numbers(value: Any) -> tuple[float, float, float, float] | None:

@@ -192,7 +192,7 @@ def _make_sample(pixels: np.ndarray, record: ImageRecord) -> Sample:
 
 
 class SkipReason(StrEnum):
-    """Why a part of a COCO file is not used."""
+    """Why a part of an annotation file is not used."""
 
     NO_NAME = "image entry without id or file_name"
     MISSING = "image file missing"
@@ -224,6 +224,19 @@ class SkippedItems:
         for reason, items in self._reasons.items():
             shown = ", ".join(items[:5]) + (", ..." if len(items) > 5 else "")
             logger.warning("%s: %d skipped: %s (%s)", self.source, len(items), reason, shown)
+
+
+def why_unusable(
+    corners: tuple[float, float, float, float], size_wh: tuple[int, int] | None
+) -> SkipReason | None:
+    """What is wrong with a box (x1, y1, x2, y2) of an image, whose size may not be declared."""
+    x1, y1, x2, y2 = corners
+    if not (x2 > x1 and y2 > y1):
+        return SkipReason.NO_AREA
+    # Nobody can find it there: it would count as missed in every evaluation.
+    if x2 <= 0 or y2 <= 0 or (size_wh and (x1 >= size_wh[0] or y1 >= size_wh[1])):
+        return SkipReason.OUTSIDE
+    return None
 
 
 def keep_existing(names: Sequence[str], folder: Path, skipped: SkippedItems) -> list[bool]:

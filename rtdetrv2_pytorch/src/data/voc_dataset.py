@@ -1,5 +1,6 @@
 """Detection data in Pascal VOC format."""
 
+import math
 import xml.etree.ElementTree as ET
 from pathlib import Path
 from typing import Literal
@@ -10,7 +11,7 @@ from ..misc.errors import DatasetError
 from .annotations import Annotations, ImageRecord
 from .categories import CategoryTable
 from .compose import Compose
-from .dataset import DetectionDataset, SkippedItems, keep_existing
+from .dataset import DetectionDataset, SkippedItems, SkipReason, keep_existing, why_unusable
 from .image_cache import CacheKind
 
 
@@ -114,6 +115,7 @@ def _read_xml(
     except (OSError, ET.ParseError, ValueError, LookupError) as error:
         skipped.add("annotation file that cannot be read", f"{path.name}: {error}")
         return None
+    size_wh = _declared_size(tree)
     rows = []
     for item in tree.iter("object"):
         name = item.findtext("name", "").strip()
@@ -126,9 +128,11 @@ def _read_xml(
                 float(item.findtext(f"bndbox/{k}", "nan")) for k in ("xmin", "ymin", "xmax", "ymax")
             )
         except ValueError:
-            x1 = y1 = x2 = y2 = float("nan")
-        if not (x2 > x1 and y2 > y1):
-            skipped.add("box without area", f"{name} in {path.name}")
+            x1 = y1 = x2 = y2 = math.nan
+        is_finite = all(map(math.isfinite, (x1, y1, x2, y2)))
+        reason = why_unusable((x1, y1, x2, y2), size_wh) if is_finite else SkipReason.NO_AREA
+        if reason is not None:
+            skipped.add(reason, f"{name} in {path.name}")
             continue
         # Difficult objects are trained on and evaluated like all others.
         rows.append((x1, y1, x2, y2, table.names.index(name), (x2 - x1) * (y2 - y1)))
@@ -136,7 +140,7 @@ def _read_xml(
     return ImageRecord(
         file_name=image,
         image_id=image_id,
-        size_wh=_declared_size(tree),
+        size_wh=size_wh,
         boxes_xyxy=table_rows[:, :4],
         labels=table_rows[:, 4].astype(np.int64),
         area=table_rows[:, 5],

@@ -108,7 +108,9 @@ def test_numbers_written_as_strings_are_numbers(write_coco):
 
 
 @pytest.mark.parametrize(
-    ("area", "expected"), [(None, 80), (-1, 80), ("12", 80), (float("nan"), 80), (12, 12), (0, 0)]
+    ("area", "expected"),
+    [(None, 80), (-1, 80), ("12", 80), (float("nan"), 80), (float("inf"), 80), (10**400, 80)]
+    + [(12, 12), (0, 0)],
 )
 def test_an_area_that_is_none_is_that_of_the_box(write_coco, area, expected):
     data = CocoDetection(**write_coco([{"area": area}]))

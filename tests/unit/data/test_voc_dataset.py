@@ -79,6 +79,9 @@ def test_pixels_are_those_of_the_file(write_voc, tmp_path):
         (thing("dog", (4, 3, 4, 11)), "box without area"),
         (thing("dog", (4, 3, 14, "nan")), "box without area"),
         (thing("dog", (4, 3, 14, "?")), "box without area"),
+        (thing("dog", (4, 3, "inf", 11)), "box without area"),
+        (thing("dog", (40, 3, 44, 11)), "box outside its image"),  # 40 wide
+        (thing("dog", (4, -9, 14, 0)), "box outside its image"),
         (thing("dog", (4, 3, 14)), "box without area"),
         ("<object><name>dog</name></object>", "box without area"),
     ],
