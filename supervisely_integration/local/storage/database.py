@@ -4,7 +4,7 @@ import json
 import os
 import sqlite3
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -141,6 +141,11 @@ def timestamp_in(delay: timedelta) -> str:
 
 def _written(time: datetime) -> str:
     return f"{time.strftime(_TIME_FORMAT)[:-3]}Z"
+
+
+def given(changes: Mapping[str, Any], *columns: str) -> dict[str, Any]:
+    """Those of the columns that a request changes."""
+    return {name: changes[name] for name in columns if changes.get(name) is not None}
 
 
 def dumps(value: Any) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from .blobs import Blobs
-from .database import Database, dumps, timestamp
+from .database import Database, dumps, given, timestamp
 from .errors import InvalidRequestError, NameTakenError, NotFoundError
 from .listing import Condition, Listing, Table, is_in
 from .projects import Projects
@@ -157,7 +157,7 @@ class Datasets:
         """Change `name`, `description` or `customData`."""
         with self._database.transaction():
             info = self.info(id_)
-            values = {k: changes[k] for k in ("name", "description") if changes.get(k) is not None}
+            values = given(changes, "name", "description")
             if values.get("name", info["name"]) != info["name"]:
                 self._refuse_taken(info["projectId"], info["parentId"], values["name"])
             if changes.get("customData") is not None:

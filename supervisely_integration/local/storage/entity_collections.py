@@ -5,7 +5,7 @@ import sqlite3
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from .database import Database, dumps, timestamp
+from .database import Database, dumps, given, timestamp
 from .errors import ConflictError, NotFoundError
 from .listing import Condition, Listing, Table, is_in
 from .projects import Projects
@@ -96,7 +96,7 @@ class Collections:
         """Change name or description."""
         with self._database.transaction():
             info = self.info(id_)
-            values = {k: changes[k] for k in ("name", "description") if changes.get(k) is not None}
+            values = given(changes, "name", "description")
             if values.get("name", info["name"]) != info["name"]:
                 self._refuse_taken(info["projectId"], values["name"])
             self._database.update("collections", id_, **values, updated_at=timestamp())

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from .blobs import Blobs, Source
-from .database import Database, dumps, timestamp
+from .database import Database, dumps, given, timestamp
 from .datasets import Datasets
 from .errors import InvalidRequestError, NameTakenError, NotFoundError
 from .image_filters import image_condition
@@ -198,7 +198,7 @@ class Images:
         """Change `name`, `meta`, `customData` or `description`."""
         with self._database.transaction():
             info = self.info(id_)
-            values = {k: changes[k] for k in ("name", "description") if changes.get(k) is not None}
+            values = given(changes, "name", "description")
             if values.get("name", info["name"]) != info["name"]:
                 self._refuse_taken(info["datasetId"], [values["name"]])
             for name, column in {"meta": "meta", "customData": "custom_data"}.items():

@@ -4,7 +4,7 @@ import sqlite3
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from .database import Database, timestamp
+from .database import Database, given, timestamp
 from .errors import ConflictError, NotFoundError
 from .listing import Condition, Listing, Table
 
@@ -150,7 +150,7 @@ class Workspaces:
         """
         with self._database.transaction():
             info = self.info(id_)
-            values = {k: changes[k] for k in ("name", "description") if changes.get(k) is not None}
+            values = given(changes, "name", "description")
             if values.get("name", info["name"]) != info["name"]:
                 self._refuse_taken(info["teamId"], values["name"])
             self._database.update("workspaces", id_, **values, updated_at=timestamp())
