@@ -13,6 +13,7 @@ _EVENT = re.compile(r'\{"message": .*\}$')  # behind a bar of tqdm on the same l
 _PROGRESS = "EventType.PROGRESS"
 _RAISED = re.compile(r"^(?:\w+\.)*([A-Z]\w*): (.+)$")  # the last line of a traceback
 _UNNAMED = "AppError"
+_PORT_TAKEN = re.compile(r"error while attempting to bind on address \('[^']*', (\d+)\)")
 _COMPLETE = "The experiment is complete, but "
 
 
@@ -96,6 +97,13 @@ class AppLog:
             code: exit code of its process.
         """
         lines = self._all_lines()
+        taken = next(filter(None, map(_PORT_TAKEN.search, lines)), None)
+        if taken:  # it goes on until its interpreter is gone, with errors that follow from that
+            return AppError(
+                f"port {taken[1]} was taken by another program before the app could listen there; "
+                "end that one, or choose another --port",
+                self.path,
+            )
         if code < 0:
             message = f"the app was ended by signal {-code}; if the machine ran out of memory, "
             return AppError(f"{message}choose a smaller batch_size or size", self.path)

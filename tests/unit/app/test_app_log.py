@@ -44,6 +44,19 @@ def test_lines_that_ran_into_each_other_are_passed_over(file):
     assert len(list(AppLog(file).new_bars())) == 3
 
 
+def test_a_port_that_was_taken_meanwhile_is_told_and_not_what_follows_from_it(file):
+    """Two trainings that start at once both find the port free, and one of them is too late."""
+    file.write_text(
+        "ERROR:    [Errno 98] error while attempting to bind on address ('127.0.0.1', 8000): "
+        "address already in use\n"
+        '{"message": "RuntimeError: Project is empty", "level": "error"}\n'
+    )
+    assert str(AppLog(file).failure(1)) == (
+        "port 8000 was taken by another program before the app could listen there; end that one, "
+        "or choose another --port"
+    )
+
+
 def test_a_failure_has_the_name_and_the_sentence_of_its_error(file):
     file.write_text(FAILED)
     error = AppLog(file).failure(1)
