@@ -28,9 +28,9 @@ from rtdetrv2_pytorch.src.deploy.detector import load_detector
 from rtdetrv2_pytorch.src.deploy.onnx import write_onnx
 from rtdetrv2_pytorch.src.deploy.predictor import Predictor
 from rtdetrv2_pytorch.src.deploy.runtimes import PyTorchRuntime
-from supervisely_integration.local.app_process import AppProcess
 from supervisely_integration.local.instance import LocalInstance
-from supervisely_integration.local.serve_command import deploy
+from supervisely_integration.local.launcher.app_process import AppProcess
+from supervisely_integration.local.launcher.serve_command import deploy
 from supervisely_integration.paths import SERVE
 from tests.ranks import free_port
 

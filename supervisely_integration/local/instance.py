@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING
 
 import uvicorn
 
-from .authorization import instance_token
-from .faults import Fault, Faults
-from .server import create_app
-from .store import Store
+from .emulator.authorization import instance_token
+from .emulator.faults import Fault, Faults
+from .emulator.server import create_app
+from .emulator.store import Store
+from .page.routes import router as page_router
 
 if TYPE_CHECKING:
     import supervisely as sly
@@ -107,7 +108,7 @@ class LocalInstance:
         self._socket = listener
         self._port = int(listener.getsockname()[1])
         config = uvicorn.Config(
-            create_app(self.store, self.token, self.faults, self._go),
+            create_app(self.store, self.token, self.faults, self._go, [page_router]),
             log_config=None,  # whoever runs it decides where its lines go
             log_level="warning",
             access_log=False,  # it would show the token

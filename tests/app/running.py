@@ -9,8 +9,8 @@ from typing import Any
 import httpx
 
 from rtdetrv2_pytorch.src.data.digits import make_digits_dataset
-from supervisely_integration.local.app_process import AppProcess
-from supervisely_integration.local.store import TEAM_ID, Store
+from supervisely_integration.local.emulator.store import TEAM_ID, Store
+from supervisely_integration.local.launcher.app_process import AppProcess
 from tests.ranks import free_port
 from tests.tiny import NETWORK
 

@@ -16,7 +16,7 @@ def test_the_files_have_the_names_that_the_sdk_knows():
 
 def test_the_page_finds_them_in_a_launched_app(instance, monkeypatch, tmp_path):
     """The SDK looks in the current directory: the repository, and that of a local app."""
-    from supervisely_integration.local.app_process import AppProcess
+    from supervisely_integration.local.launcher.app_process import AppProcess
 
     monkeypatch.setenv("ENV", "development")
     monkeypatch.setenv("APP_NAME", "Train RT-DETRv2")

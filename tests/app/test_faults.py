@@ -11,7 +11,7 @@ import torch
 
 from rtdetrv2_pytorch.src.misc.errors import DatasetError
 from rtdetrv2_pytorch.src.misc.weights import load_checkpoint
-from supervisely_integration.local.faults import Fault
+from supervisely_integration.local.emulator.faults import Fault
 from supervisely_integration.local.instance import LocalInstance
 from supervisely_integration.train.run_folder import RunFolder
 from supervisely_integration.train.transfer_patches import replace_damaged

@@ -22,7 +22,7 @@ from rtdetrv2_pytorch.src.data.images import read_rgb
 from rtdetrv2_pytorch.src.deploy.predictor import Predictor
 from rtdetrv2_pytorch.src.deploy.runtimes import open_runtime
 from rtdetrv2_pytorch.src.solver import DetSolver
-from supervisely_integration.local.store import TEAM_ID
+from supervisely_integration.local.emulator.store import TEAM_ID
 from supervisely_integration.paths import ROOT, SERVE
 from supervisely_integration.serve.rtdetrv2 import to_predictions, whole_pixels
 from supervisely_integration.serve.sdk_patches import ImageCache
@@ -386,7 +386,7 @@ def test_an_image_that_cannot_be_loaded_blocks_nobody(instance, tmp_path):
 
 
 def test_the_local_command_serves_the_latest_experiment(checkpoint, tmp_path):
-    from supervisely_integration.local.store import Store
+    from supervisely_integration.local.emulator.store import Store
 
     store = Store(tmp_path / "instance")
     info = {"artifacts_dir": f"{ARTIFACTS}/", "best_checkpoint": "best.pth"}

@@ -14,10 +14,11 @@ from rtdetrv2_pytorch.src.core.yaml_files import merge
 from rtdetrv2_pytorch.src.data.digits import make_digits_dataset
 from rtdetrv2_pytorch.src.misc.errors import ConfigError, DatasetError
 from rtdetrv2_pytorch.tools.console import INTERRUPTED
-from supervisely_integration.local import cli
-from supervisely_integration.local.app_log import AppError, AppLog, Bar
-from supervisely_integration.local.app_process import AppProcess
-from supervisely_integration.local.selection import (
+from supervisely_integration.local.emulator.store import Store
+from supervisely_integration.local.launcher import cli
+from supervisely_integration.local.launcher.app_log import AppError, AppLog, Bar
+from supervisely_integration.local.launcher.app_process import AppProcess
+from supervisely_integration.local.launcher.selection import (
     Project,
     app_state,
     choose_classes,
@@ -28,9 +29,8 @@ from supervisely_integration.local.selection import (
     note_import,
     read_project,
 )
-from supervisely_integration.local.store import Store
-from supervisely_integration.local.train_command import conclude
-from supervisely_integration.local.training import (
+from supervisely_integration.local.launcher.train_command import conclude
+from supervisely_integration.local.launcher.training import (
     find_experiment,
     follow,
     hyperparameters_for,

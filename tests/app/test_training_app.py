@@ -12,7 +12,7 @@ import torch
 import yaml
 
 from rtdetrv2_pytorch.src.core import YAMLConfig
-from supervisely_integration.local.store import InvalidRequestError
+from supervisely_integration.local.emulator.store import InvalidRequestError
 from supervisely_integration.paths import DEMO, MODELS
 from supervisely_integration.train.run_folder import RunFolder
 from tests.app.running import (

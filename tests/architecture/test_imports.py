@@ -41,9 +41,24 @@ def test_imports_are_silent_and_free_of_side_effects(tmp_path):
 def test_help_and_wrong_options_do_not_wait_for_the_engine():
     names = ("doctor", "export_onnx", "export_trt", "report", "train")
     modules = [f"rtdetrv2_pytorch.tools.{name}" for name in names]
-    modules.append("supervisely_integration.local.cli")
+    modules.append("supervisely_integration.local.launcher.cli")
     slow = "[name for name in ('torch', 'supervisely') if name in sys.modules]"
     script = f"import sys, {', '.join(modules)}; print({slow})"
+    result = subprocess.run(
+        [sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert result.stdout == "[]\n"
+
+
+def test_the_emulator_and_its_page_load_no_torch():
+    script = (
+        "import pkgutil, importlib, sys\n"
+        "from supervisely_integration.local import emulator, instance, page\n"
+        "for package in (emulator, page):\n"
+        "    for module in pkgutil.walk_packages(package.__path__, f'{package.__name__}.'):\n"
+        "        importlib.import_module(module.name)\n"
+        "print([name for name in ('torch', 'supervisely') if name in sys.modules])\n"
+    )
     result = subprocess.run(
         [sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True
     )

@@ -6,7 +6,7 @@ import struct
 from PIL import Image, ImageDraw
 from tensorboard.compat.proto.event_pb2 import Event
 
-from supervisely_integration.local.store import TEAM_ID, Store
+from supervisely_integration.local.emulator.store import TEAM_ID, Store
 
 EVIL = """<img src=x onerror="window.hacked=1">'"&</script><script>window.hacked=2</script>"""
 SIZE = (200, 120)

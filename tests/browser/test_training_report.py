@@ -5,8 +5,8 @@ import re
 import pytest
 
 from rtdetrv2_pytorch.src.report.training_report import write_report
+from supervisely_integration.local.emulator.store import TEAM_ID
 from supervisely_integration.local.instance import LocalInstance
-from supervisely_integration.local.store import TEAM_ID
 from tests.browser.instance_data import EVIL, put_experiment
 from tests.conftest import ROOT
 from tests.runs import make_run

@@ -13,7 +13,7 @@ import pytest
 import yaml
 
 from rtdetrv2_pytorch.tools import doctor
-from supervisely_integration.local import cli
+from supervisely_integration.local.launcher import cli
 from supervisely_integration.paths import MODELS
 from tests.sdk import import_sdk
 

@@ -5,8 +5,8 @@ import re
 
 import pytest
 
-from supervisely_integration.local.cli import DEFAULT_PORT
 from supervisely_integration.local.instance import LOOPBACK, LocalInstance
+from supervisely_integration.local.launcher.cli import DEFAULT_PORT
 from tests.conftest import ROOT
 from tests.security.peak import at_most
 

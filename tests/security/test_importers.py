@@ -8,8 +8,8 @@ import pytest
 from PIL import Image
 
 from rtdetrv2_pytorch.src.misc.errors import DatasetError
+from supervisely_integration.local.emulator.store import Store, StoreError
 from supervisely_integration.local.importers import import_folder, read
-from supervisely_integration.local.store import Store, StoreError
 from tests.security.peak import at_most
 
 MB = 1 << 20

@@ -10,7 +10,7 @@ from typing import Any
 from rtdetrv2_pytorch.src.misc.errors import DatasetError
 from rtdetrv2_pytorch.src.misc.text import counted, printable, whole_characters
 
-from ..store import Store, StoreError
+from ..emulator.store import Store, StoreError
 from .formats import read
 from .pictures import upright_contents
 from .source import FormatName, ImportItem, ImportSource, Ledger

@@ -4,8 +4,8 @@ import json
 import posixpath
 from typing import Any
 
-from ..storage.errors import NotFoundError
-from ..store import TEAM_ID, Store
+from ..emulator.storage.errors import NotFoundError
+from ..emulator.store import TEAM_ID, Store
 from .scalars import best_metrics, curves_of, read_scalars
 
 ROOT = "/experiments"

@@ -4,8 +4,8 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 from urllib.parse import urlsplit
 
-from ..storage.listing import Listing
-from ..store import Store
+from ..emulator.storage.listing import Listing
+from ..emulator.store import Store
 
 _SHOWN = 20
 _RUNNING = frozenset({"queued", "consumed", "started", "deployed", "terminating"})

@@ -11,7 +11,7 @@ from PIL import Image, ImageDraw, ImageOps
 
 from rtdetrv2_pytorch.src.data.images import DAMAGED, pil_checks
 
-from ..store import Store
+from ..emulator.store import Store
 from .outlines import Outline, outlines
 
 SIDE = 360  # longest, in pixels: enough for sharp cards on dense screens

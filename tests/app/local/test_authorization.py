@@ -9,9 +9,9 @@ import httpx
 import pytest
 import requests
 
-from supervisely_integration.local.authorization import COOKIE, instance_token
+from supervisely_integration.local.emulator.authorization import COOKIE, instance_token
+from supervisely_integration.local.emulator.storage.blobs import Incoming
 from supervisely_integration.local.instance import LocalInstance
-from supervisely_integration.local.storage.blobs import Incoming
 
 METHOD = "/public/api/v3/teams.list"
 

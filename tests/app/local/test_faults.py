@@ -6,9 +6,9 @@ import time
 import httpx
 import pytest
 
-from supervisely_integration.local.faults import KINDS, Fault, Faults
+from supervisely_integration.local.emulator.faults import KINDS, Fault, Faults
+from supervisely_integration.local.emulator.storage.errors import InvalidRequestError
 from supervisely_integration.local.instance import LocalInstance
-from supervisely_integration.local.storage.errors import InvalidRequestError
 
 TEXT = bytes(range(256)) * 16
 

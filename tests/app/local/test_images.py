@@ -11,7 +11,7 @@ import requests
 import supervisely as sly
 from PIL import Image
 
-from supervisely_integration.local.faults import Fault
+from supervisely_integration.local.emulator.faults import Fault
 
 
 def hash_of(data: bytes) -> str:
@@ -187,7 +187,7 @@ def test_lists_and_filters(api, project, dataset, files):
 
 
 def test_more_than_a_page(api, instance, dataset, png):
-    from supervisely_integration.local.storage.images import NewImage
+    from supervisely_integration.local.emulator.storage.images import NewImage
 
     hash_ = instance.store.images.store_contents(png(9), "x.png")
     names = [f"{number:04}.png" for number in range(1203)]
@@ -208,7 +208,7 @@ def test_more_than_a_page(api, instance, dataset, png):
 
 
 def test_a_page_token_is_not_disturbed_by_removals(api, instance, dataset, png):
-    from supervisely_integration.local.storage.images import NewImage
+    from supervisely_integration.local.emulator.storage.images import NewImage
 
     hash_ = instance.store.images.store_contents(png(9), "x.png")
     ids = instance.store.images.add(dataset.id, [NewImage(f"{i}.png", hash_) for i in range(6)])

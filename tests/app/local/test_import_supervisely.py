@@ -7,9 +7,9 @@ import pytest
 import supervisely as sly
 
 from rtdetrv2_pytorch.src.misc.errors import DatasetError
+from supervisely_integration.local.emulator.storage.listing import Listing
+from supervisely_integration.local.emulator.store import Store
 from supervisely_integration.local.importers import detect_format, import_folder, read
-from supervisely_integration.local.storage.listing import Listing
-from supervisely_integration.local.store import Store
 from tests.app.local.folders import picture, reasons, taken, write
 
 CAT, TAG = "cat <&>", "night"

@@ -6,8 +6,8 @@ import sys
 import pytest
 from rich.console import Console
 
-from supervisely_integration.local import cli
-from supervisely_integration.local.store import Store
+from supervisely_integration.local.emulator.store import Store
+from supervisely_integration.local.launcher import cli
 from supervisely_integration.paths import ROOT
 
 

@@ -9,10 +9,10 @@ import pytest
 from PIL import Image
 from torch.utils.tensorboard import SummaryWriter
 
+from supervisely_integration.local.emulator.store import Store
 from supervisely_integration.local.instance import LocalInstance
 from supervisely_integration.local.page.outlines import outlines
 from supervisely_integration.local.page.scalars import best_metrics, curves_of, read_scalars
-from supervisely_integration.local.store import Store
 from tests.browser.instance_data import SIZE, event_file, fill_project, put_experiment, start_task
 
 

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from supervisely_integration.local.storage import blobs as blobs_module
-from supervisely_integration.local.storage.database import timestamp
-from supervisely_integration.local.storage.listing import Listing
-from supervisely_integration.local.store import ConflictError, NotFoundError, Store
+from supervisely_integration.local.emulator.storage import blobs as blobs_module
+from supervisely_integration.local.emulator.storage.database import timestamp
+from supervisely_integration.local.emulator.storage.listing import Listing
+from supervisely_integration.local.emulator.store import ConflictError, NotFoundError, Store
 
 ROOT = Path(__file__).parents[3]
 
@@ -133,7 +133,7 @@ def test_what_does_not_exist(store):
 WRITER = """
 import sys
 from pathlib import Path
-from supervisely_integration.local.store import Store
+from supervisely_integration.local.emulator.store import Store
 root, number = Path(sys.argv[1]), sys.argv[2]
 store = Store(root)
 for index in range(20):

@@ -14,7 +14,7 @@ import httpx
 import pytest
 import supervisely as sly
 
-from supervisely_integration.local.store import Store
+from supervisely_integration.local.emulator.store import Store
 
 ROOT = Path(__file__).parents[3]
 MIB = 1 << 20

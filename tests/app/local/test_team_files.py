@@ -9,8 +9,8 @@ import pytest
 import requests
 from supervisely._utils import run_coroutine
 
-from supervisely_integration.local.storage.errors import InvalidRequestError
-from supervisely_integration.local.storage.team_files import normalise
+from supervisely_integration.local.emulator.storage.errors import InvalidRequestError
+from supervisely_integration.local.emulator.storage.team_files import normalise
 
 UNUSUAL = "/experiments/3_my [best] project, ver. 1/7_RT-DETRv2/Größe 100% & 日本 'x'.json"
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from supervisely_integration.local.app_log import AppLog, Bar
+from supervisely_integration.local.launcher.app_log import AppLog, Bar
 
 PROGRESS = (
     "Downloading dataset: 'train':   0%|          | 0/6 [00:00<?, ?it/s]"

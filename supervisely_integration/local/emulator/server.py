@@ -3,9 +3,9 @@
 import errno
 import logging
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
-from fastapi import FastAPI, Request
+from fastapi import APIRouter, FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
@@ -27,7 +27,13 @@ _OF_A_WRONG_FORM = (
 )
 
 
-def create_app(store: Store, token: str, faults: Faults, go: Callable[[float], None]) -> FastAPI:
+def create_app(
+    store: Store,
+    token: str,
+    faults: Faults,
+    go: Callable[[float], None],
+    routers: Sequence[APIRouter] = (),
+) -> FastAPI:
     """The ASGI application of an instance.
 
     Args:
@@ -35,12 +41,13 @@ def create_app(store: Store, token: str, faults: Faults, go: Callable[[float], N
         token: every request has to bring it.
         faults: that happen on purpose.
         go: called with the seconds for which nobody is to listen.
+        routers: more routes, behind the same token.
     """
     # Without the pages of the API itself: they would load scripts from a CDN.
     app = FastAPI(title="Local Supervisely", docs_url=None, redoc_url=None, openapi_url=None)
     app.state.store = store
     app.state.faults = faults
-    for router in ROUTERS:
+    for router in (*ROUTERS, *routers):
         app.include_router(router)
     app.add_exception_handler(StoreError, _answer_store_error)
     app.add_exception_handler(HTTPException, _answer_http_error)

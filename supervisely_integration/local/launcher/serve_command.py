@@ -13,11 +13,11 @@ from rtdetrv2_pytorch.src.misc.errors import CheckpointError, ConfigError
 from rtdetrv2_pytorch.tools.command_log import CommandLog
 from rtdetrv2_pytorch.tools.console import LiveLine, print_headline, print_path
 
-from ..paths import SERVE, SERVE_MANIFEST
+from ...paths import SERVE, SERVE_MANIFEST
+from ..emulator.store import TEAM_ID, Store
+from ..instance import LocalInstance
 from .app_log import AppError
 from .app_process import AppProcess, is_port_free
-from .instance import LocalInstance
-from .store import TEAM_ID, Store
 
 _MODULE_ID = 2
 

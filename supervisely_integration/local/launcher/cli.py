@@ -22,13 +22,13 @@ from rtdetrv2_pytorch.tools.console import (
     starting,
 )
 
+from ..emulator.faults import KINDS, Fault
+from ..emulator.storage.errors import InvalidRequestError, StoreError
+from ..emulator.store import TEAM_ID, Store
+from ..instance import LOOPBACK, LocalInstance
 from .app_log import AppError
 from .copying import plan_copy
-from .faults import KINDS, Fault
-from .instance import LOOPBACK, LocalInstance
 from .serve_options import add_serve_arguments
-from .storage.errors import InvalidRequestError, StoreError
-from .store import TEAM_ID, Store
 from .train_options import add_train_arguments
 
 DEFAULT_ROOT = Path("app_data") / "instance"

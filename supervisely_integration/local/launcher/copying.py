@@ -6,10 +6,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from .storage.errors import InvalidRequestError, NotFoundError
-from .storage.team_files import normalise
-from .store import TEAM_ID, Store
-from .streaming import read_chunks
+from ..emulator.storage.errors import InvalidRequestError, NotFoundError
+from ..emulator.storage.team_files import normalise
+from ..emulator.store import TEAM_ID, Store
+from ..emulator.streaming import read_chunks
 
 
 @dataclass(frozen=True)

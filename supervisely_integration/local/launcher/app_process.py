@@ -14,9 +14,9 @@ from typing import Any
 
 import httpx
 
-from ..paths import DEMO, ROOT, TRAIN
+from ...paths import DEMO, ROOT, TRAIN
+from ..emulator.ecosystem import training_app
 from .app_log import AppError, AppLog
-from .ecosystem import training_app
 
 STOP_SIGNAL = signal.SIGTERM  # what `docker stop` sends
 

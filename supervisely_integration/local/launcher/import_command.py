@@ -7,8 +7,8 @@ from rich.console import Console
 
 from rtdetrv2_pytorch.tools.console import LiveLine, print_detail, print_headline
 
-from .importers import FormatName, import_folder
-from .store import Store
+from ..emulator.store import Store
+from ..importers import FormatName, import_folder
 
 
 def run(args: argparse.Namespace, console: Console) -> int:

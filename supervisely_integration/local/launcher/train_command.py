@@ -27,12 +27,13 @@ from rtdetrv2_pytorch.tools.console import (
 )
 from rtdetrv2_pytorch.tools.training_view import TrainingView
 
-from ..gui.libraries import missing_libraries
+from ...gui.libraries import missing_libraries
+from ..emulator.ecosystem import training_app
+from ..emulator.store import TEAM_ID, Store, StoreError
+from ..instance import LocalInstance
 from .app_log import AppError, Bar
 from .app_process import STOP_SIGNAL, AppProcess, is_port_free
-from .ecosystem import training_app
 from .import_command import import_shown
-from .instance import LocalInstance
 from .selection import (
     Project,
     app_state,
@@ -44,7 +45,6 @@ from .selection import (
     note_import,
     read_project,
 )
-from .store import TEAM_ID, Store, StoreError
 from .train_options import EXPORTS
 from .training import (
     find_experiment,

@@ -15,7 +15,7 @@ from .public_api import error_response
 
 COOKIE = "local_token"
 _HEADER = "x-api-key"
-_LOCKED_PAGE = Path(__file__).with_name("page") / "locked.html"
+_LOCKED_PAGE = Path(__file__).with_name("locked.html")
 _YEAR_S = 365 * 24 * 3600
 _NO_TOKEN = (
     "the token is missing or wrong: send the header x-api-key, or open the address with "

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from functools import cache
 from typing import Any
 
-from ..paths import TRAIN_MANIFEST
+from ...paths import TRAIN_MANIFEST
 from .storage.errors import InvalidRequestError, NotFoundError
 
 Module = dict[str, Any]

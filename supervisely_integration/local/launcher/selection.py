@@ -9,8 +9,8 @@ from typing import Any
 
 from rtdetrv2_pytorch.src.misc.errors import ConfigError, DatasetError
 
-from .storage.listing import MAX_PER_PAGE, Listing
-from .store import Store
+from ..emulator.storage.listing import MAX_PER_PAGE, Listing
+from ..emulator.store import Store
 from .train_options import EXPORTS
 
 _TRAIN_NAMES, _VAL_NAMES = ("train", "training"), ("val", "valid", "validation")

@@ -13,7 +13,6 @@ from . import (
     files,
     image_contents,
     images,
-    page,
     project_meta,
     projects,
     tasks,
@@ -39,5 +38,4 @@ ROUTERS: tuple[APIRouter, ...] = (
     tasks.router,
     apps.router,
     faults.router,
-    page.router,
 )

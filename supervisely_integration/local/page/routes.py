@@ -10,17 +10,17 @@ from typing import Any, Literal
 from fastapi import APIRouter
 from fastapi.responses import Response
 
-from ..page.experiments import ROOT, experiment, experiments
-from ..page.tasks import recent_tasks
-from ..page.thumbnails import colours_of, drawing_of, thumbnail
-from ..storage.errors import NotFoundError
-from ..storage.listing import MAX_PER_PAGE, Listing
-from ..store import TEAM_ID, Store
-from .common import Json, StoreOf
+from ..emulator.routes.common import Json, StoreOf
+from ..emulator.storage.errors import NotFoundError
+from ..emulator.storage.listing import MAX_PER_PAGE, Listing
+from ..emulator.store import TEAM_ID, Store
+from .experiments import ROOT, experiment, experiments
+from .tasks import recent_tasks
+from .thumbnails import colours_of, drawing_of, thumbnail
 
 router = APIRouter()
 
-_STATIC = Path(__file__).parents[1] / "page"
+_STATIC = Path(__file__).parent
 _FILES = {"page.css": "text/css", "page.js": "text/javascript"}
 _PROJECTS_PER_PAGE = 24
 _IMAGES_PER_PAGE = 48

@@ -1,0 +1,1 @@
+"""The HTTP server of the local instance and its storage."""

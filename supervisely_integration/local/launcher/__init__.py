@@ -1,0 +1,1 @@
+"""Commands of the local instance: start it, fill it, train and serve in the apps."""
