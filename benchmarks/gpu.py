@@ -30,7 +30,7 @@ from rtdetrv2_pytorch.src.data.digits import make_digits_dataset
 from rtdetrv2_pytorch.src.deploy.cuda_graphs import GraphedDetector
 from rtdetrv2_pytorch.src.deploy.detector import Detector
 from rtdetrv2_pytorch.src.misc.text import first_line
-from rtdetrv2_pytorch.src.solver.engine import train_one_epoch
+from rtdetrv2_pytorch.src.solver.loop import train_one_epoch
 from rtdetrv2_pytorch.src.solver.setup import set_up
 from rtdetrv2_pytorch.src.solver.stopping import StopFlag
 from rtdetrv2_pytorch.src.solver.stopwatch import shares_of

@@ -20,11 +20,11 @@ import numpy as np
 
 from rtdetrv2_pytorch.src.data.digits import make_digits_dataset
 from rtdetrv2_pytorch.src.solver import DetSolver
-from rtdetrv2_pytorch.src.solver.events import EpochReport, SilentEvents
+from rtdetrv2_pytorch.src.solver.events import EpochReport, TrainingEvents
 from tests.tiny import tiny_config
 
 
-class Meter(SilentEvents):
+class Meter(TrainingEvents):
     """Measures after every epoch."""
 
     def __init__(self) -> None:

@@ -13,7 +13,7 @@ from torch import Tensor
 from rtdetrv2_pytorch.src.core import YAMLConfig
 from rtdetrv2_pytorch.src.core.yaml_files import merge
 from rtdetrv2_pytorch.src.data.collate import BatchImageCollateFunction
-from rtdetrv2_pytorch.src.solver.engine import EpochProgress, train_step
+from rtdetrv2_pytorch.src.solver.loop import EpochProgress, train_step
 from rtdetrv2_pytorch.src.solver.setup import set_up
 from rtdetrv2_pytorch.src.solver.step import TrainState
 from tests.tiny import CONFIGS

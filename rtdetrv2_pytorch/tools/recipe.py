@@ -15,7 +15,7 @@ from ..src.data.layouts import Split
 from ..src.misc.errors import CheckpointError, ConfigError
 from ..src.misc.text import counted
 from ..src.misc.weights import locate
-from ..src.solver.engine import EpochProgress, train_one_epoch
+from ..src.solver.loop import EpochProgress, train_one_epoch
 from ..src.solver.setup import set_up
 from ..src.solver.stopping import StopFlag
 

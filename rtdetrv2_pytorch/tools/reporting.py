@@ -13,8 +13,8 @@ from ..src.data.layouts import find_splits
 from ..src.report.training_report import write_report
 from ..src.solver import DetSolver
 from ..src.solver.checkpointing import BEST, LAST
-from ..src.solver.det_solver import MODEL_CONFIG
-from ..src.solver.reporting import report_source
+from ..src.solver.solver import MODEL_CONFIG
+from ..src.solver.telemetry import report_source
 from . import recipe
 from .command import run_command
 from .command_log import CommandLog

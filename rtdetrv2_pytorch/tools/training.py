@@ -18,7 +18,7 @@ from ..src.doctor.finding import Severity
 from ..src.misc import distributed
 from ..src.misc.errors import DatasetError
 from ..src.solver import DetSolver
-from ..src.solver.det_solver import MODEL_CONFIG
+from ..src.solver.solver import MODEL_CONFIG
 from . import recipe
 from .command import run_command
 from .command_log import CommandLog

@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from ..src.misc.text import counted, printable
-from ..src.solver.events import EpochReport, FitResult, SilentEvents, StepReport, TrainingPlan
+from ..src.solver.events import EpochReport, FitResult, StepReport, TrainingEvents, TrainingPlan
 from .console import (
     LiveLine,
     clock,
@@ -117,7 +117,7 @@ class TrainingView:
         self._line.show("writing the report")
 
 
-class TrainingFollower(SilentEvents):
+class TrainingFollower(TrainingEvents):
     """Shows a training of this process."""
 
     def __init__(self, console: Console, line: LiveLine) -> None:

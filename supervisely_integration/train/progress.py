@@ -7,8 +7,8 @@ from typing import Protocol
 from rtdetrv2_pytorch.src.solver.events import (
     EpochReport,
     FitResult,
-    SilentEvents,
     StepReport,
+    TrainingEvents,
     TrainingPlan,
 )
 
@@ -36,7 +36,7 @@ class TrainLogger(Protocol):
         """Hide both."""
 
 
-class AppProgress(SilentEvents):
+class AppProgress(TrainingEvents):
     """Moves the bars of the app and says in words how the training goes.
 
     The SDK's bars only count, from 0; a training that goes on somewhere in the middle first moves

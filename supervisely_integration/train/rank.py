@@ -17,13 +17,7 @@ from rtdetrv2_pytorch.src.core import YAMLConfig
 from rtdetrv2_pytorch.src.misc import distributed
 from rtdetrv2_pytorch.src.misc.errors import RTDETRError
 from rtdetrv2_pytorch.src.solver import DetSolver
-from rtdetrv2_pytorch.src.solver.events import (
-    EpochReport,
-    FitResult,
-    StepReport,
-    TrainingEvents,
-    TrainingPlan,
-)
+from rtdetrv2_pytorch.src.solver.events import EventRelay
 from rtdetrv2_pytorch.src.solver.stopping import StopFlag
 
 logger = logging.getLogger(__name__)
@@ -51,46 +45,15 @@ class AppLink:
         except OSError:
             self._stop.request("the app is gone")
 
+    def send_event(self, name: str, *arguments: Any) -> None:
+        """Send a training event: the name of the method and its arguments."""
+        self.send("event", (name, arguments))
+
     def _listen(self) -> None:
         try:
             self._stop.request(str(self._connection.recv()))
         except (EOFError, OSError):
             self._stop.request("the app is gone")
-
-
-class RelayedEvents(TrainingEvents):
-    """Tells the app.
-
-    Args:
-        link: to it.
-    """
-
-    def __init__(self, link: AppLink) -> None:
-        self._link = link
-
-    def train_started(self, plan: TrainingPlan) -> None:
-        """Relay."""
-        self._link.send("event", ("train_started", (plan,)))
-
-    def epoch_started(self, epoch: int, num_steps: int) -> None:
-        """Relay."""
-        self._link.send("event", ("epoch_started", (epoch, num_steps)))
-
-    def step_finished(self, report: StepReport) -> None:
-        """Relay."""
-        self._link.send("event", ("step_finished", (report,)))
-
-    def evaluation_step_finished(self, step: int, num_steps: int) -> None:
-        """Relay."""
-        self._link.send("event", ("evaluation_step_finished", (step, num_steps)))
-
-    def epoch_finished(self, report: EpochReport) -> None:
-        """Relay."""
-        self._link.send("event", ("epoch_finished", (report,)))
-
-    def train_finished(self, result: FitResult) -> None:
-        """Relay."""
-        self._link.send("event", ("train_finished", (result,)))
 
 
 class LogRelay(QueueHandler):
@@ -135,7 +98,7 @@ def main(task_file: str) -> int:
     link = None
     if os.environ["RANK"] == "0":
         link = AppLink(task["address"], stop)
-        events, handler = RelayedEvents(link), LogRelay(link)
+        events, handler = EventRelay(link.send_event), LogRelay(link)
     root = logging.getLogger()
     root.setLevel(logging.INFO)
     root.handlers = [handler]

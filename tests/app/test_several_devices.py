@@ -6,7 +6,7 @@ import re
 import pytest
 
 from rtdetrv2_pytorch.src.misc.errors import RankError
-from rtdetrv2_pytorch.src.solver.events import SilentEvents
+from rtdetrv2_pytorch.src.solver.events import TrainingEvents
 from rtdetrv2_pytorch.src.solver.stopping import StopFlag
 from supervisely_integration.train.ranks import train_on_devices
 from tests.app.running import RunningApp, files_below, make_project, read_json, state_of
@@ -43,7 +43,7 @@ def test_the_app_trains_on_two_devices(instance, tmp_path):
     assert {"model_config.yml", "app_state.json", "demo/README.md"} < set(files)
 
 
-class Follower(SilentEvents):
+class Follower(TrainingEvents):
     """Counts, and asks to stop in the second epoch."""
 
     def __init__(self):
@@ -85,10 +85,10 @@ def test_the_first_failure_is_reported(tmp_path, digits, ranks_environment, capl
         caplog.at_level(logging.INFO),
         pytest.raises(RankError, match=r"rank \d \(cpu\): .*total_batch_size = 1: cannot be div"),
     ):
-        train_on_devices(RECIPE, overrides, ["cpu", "cpu"], SilentEvents(), StopFlag())
+        train_on_devices(RECIPE, overrides, ["cpu", "cpu"], TrainingEvents(), StopFlag())
 
 
-class Broken(SilentEvents):
+class Broken(TrainingEvents):
     """Cannot show an epoch."""
 
     def epoch_finished(self, report):

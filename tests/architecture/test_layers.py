@@ -17,11 +17,12 @@ ALLOWED = {
     "data": {"structures", "misc"},
     "optim": {"structures", "misc"},
     "core": BELOW_CORE,
+    "robustness": {"structures", "misc", "data", "optim"},
     "report": {"structures", "misc", "data", "doctor"},
-    "solver": {"structures", "misc", "nn", "data", "optim", "core", "report"},
+    "solver": {"structures", "misc", "nn", "data", "optim", "core", "robustness", "report"},
     "deploy": {"structures", "misc", "data", "core"},
     "doctor": {"misc", "data"},
-    "tools": BELOW_CORE | {"core", "solver", "deploy", "doctor", "report"},
+    "tools": BELOW_CORE | {"core", "robustness", "solver", "deploy", "doctor", "report"},
 }
 
 

@@ -11,7 +11,7 @@ import torch
 
 from rtdetrv2_pytorch.src.core import YAMLConfig
 from rtdetrv2_pytorch.src.solver import DetSolver
-from rtdetrv2_pytorch.src.solver.events import SilentEvents
+from rtdetrv2_pytorch.src.solver.events import TrainingEvents
 
 KINDS = ("step", "write", "evaluation", "anytime")
 
@@ -20,7 +20,7 @@ def die():
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-class Clock(SilentEvents):
+class Clock(TrainingEvents):
     """Knows the epoch; starts the timer of a death at any time."""
 
     def __init__(self, kind, epoch, rng):

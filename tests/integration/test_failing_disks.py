@@ -9,7 +9,7 @@ from rtdetrv2_pytorch.src.misc.errors import CheckpointError
 from rtdetrv2_pytorch.src.misc.weights import load_checkpoint
 from rtdetrv2_pytorch.src.report.training_report import write_report
 from rtdetrv2_pytorch.src.solver import DetSolver
-from rtdetrv2_pytorch.src.solver.events import SilentEvents
+from rtdetrv2_pytorch.src.solver.events import TrainingEvents
 from tests.integration.test_resume import RUN, curve
 from tests.runs import make_run
 from tests.tiny import tiny_config
@@ -32,7 +32,7 @@ def limits_restored():
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
-class FullDisk(SilentEvents):
+class FullDisk(TrainingEvents):
     """The disk is full while the given epoch is trained and saved."""
 
     def __init__(self, folder, epoch):

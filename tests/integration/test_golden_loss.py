@@ -11,7 +11,7 @@ import pytest
 
 from rtdetrv2_pytorch.src.data.digits import make_digits_dataset
 from rtdetrv2_pytorch.src.misc.seeding import seed_everything
-from rtdetrv2_pytorch.src.solver.engine import train_one_epoch
+from rtdetrv2_pytorch.src.solver.loop import train_one_epoch
 from rtdetrv2_pytorch.src.solver.setup import set_up
 from rtdetrv2_pytorch.src.solver.stopping import StopFlag
 from tests.tiny import tiny_config

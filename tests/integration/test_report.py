@@ -11,7 +11,7 @@ from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from rtdetrv2_pytorch.src.solver import DetSolver
-from rtdetrv2_pytorch.src.solver.events import SilentEvents
+from rtdetrv2_pytorch.src.solver.events import TrainingEvents
 from rtdetrv2_pytorch.src.solver.pictures import TrainingPictures, _handful
 from rtdetrv2_pytorch.tools import report as tool
 from rtdetrv2_pytorch.tools import train
@@ -102,7 +102,7 @@ def test_a_report_that_cannot_be_made_ends_no_training(tmp_path, digits, caplog)
 
 
 def test_a_stopped_run_has_a_report_with_what_its_best_epoch_found(tmp_path, digits):
-    class StopInTheSecond(SilentEvents):
+    class StopInTheSecond(TrainingEvents):
         def step_finished(self, report):
             if report.epoch == 1:
                 solver.stop("by hand")

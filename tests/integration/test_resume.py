@@ -10,7 +10,7 @@ import torch
 from rtdetrv2_pytorch.src.misc.errors import CheckpointError
 from rtdetrv2_pytorch.src.misc.weights import load_checkpoint
 from rtdetrv2_pytorch.src.solver import DetSolver
-from rtdetrv2_pytorch.src.solver.events import SilentEvents
+from rtdetrv2_pytorch.src.solver.events import TrainingEvents
 from rtdetrv2_pytorch.src.solver.setup import set_up
 from tests.integration.killed_training import launch
 from tests.tiny import tiny_config, tiny_file
@@ -48,7 +48,7 @@ def whole(tmp_path_factory, digits):
     return folder, result
 
 
-class StopAt(SilentEvents):
+class StopAt(TrainingEvents):
     """Asks to stop in the middle of the second epoch, in training or in evaluation."""
 
     def __init__(self, moment):

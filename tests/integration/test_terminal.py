@@ -14,7 +14,7 @@ ROOT = Path(__file__).parents[2]
 # All in one process, which imports torch once; every library says something that nobody wants.
 SCRIPT = """
 import logging, sys, warnings
-from rtdetrv2_pytorch.src.solver import det_solver
+from rtdetrv2_pytorch.src.solver import solver as det_solver
 from rtdetrv2_pytorch.tools import doctor, export_onnx, report, train
 
 before = det_solver.write_report

@@ -13,12 +13,12 @@ from rtdetrv2_pytorch.src.core import YAMLConfig
 from rtdetrv2_pytorch.src.misc.errors import CheckpointError, DatasetError
 from rtdetrv2_pytorch.src.misc.weights import load_checkpoint, model_state
 from rtdetrv2_pytorch.src.solver import DetSolver, setup, stopwatch
-from rtdetrv2_pytorch.src.solver.events import SilentEvents
+from rtdetrv2_pytorch.src.solver.events import TrainingEvents
 from rtdetrv2_pytorch.src.solver.stopwatch import SECTIONS
 from tests.tiny import tiny_config
 
 
-class Recorder(SilentEvents):
+class Recorder(TrainingEvents):
     def __init__(self):
         self.calls = []
         self.reports = []

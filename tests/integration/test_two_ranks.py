@@ -13,7 +13,7 @@ from rtdetrv2_pytorch.src.data.digits import make_digits_dataset
 from rtdetrv2_pytorch.src.misc.seeding import seed_everything
 from rtdetrv2_pytorch.src.misc.weights import load_checkpoint
 from rtdetrv2_pytorch.src.solver import DetSolver
-from rtdetrv2_pytorch.src.solver.events import SilentEvents
+from rtdetrv2_pytorch.src.solver.events import TrainingEvents
 from rtdetrv2_pytorch.tools.train import main
 from tests.ranks import end_ranks, environment, run_ranks
 from tests.tiny import tiny_config, tiny_file
@@ -162,10 +162,10 @@ from rtdetrv2_pytorch.src.core import YAMLConfig
 from rtdetrv2_pytorch.src.misc import distributed
 from rtdetrv2_pytorch.src.solver import DetSolver
 from rtdetrv2_pytorch.src.solver.checkpointing import CheckpointWriter
-from rtdetrv2_pytorch.src.solver.events import SilentEvents
+from rtdetrv2_pytorch.src.solver.events import TrainingEvents
 import time
 
-class Stop(SilentEvents):
+class Stop(TrainingEvents):
     def step_finished(self, report):
         if report.global_step == {stop_at}:
             solver.stop("by hand")
@@ -189,7 +189,7 @@ def test_all_ranks_confirm_the_best_weights_once_they_are_written(tmp_path, digi
     assert run_ranks(ONE_EPOCH.format(path=str(path), stop_at=0)) == [[0, None, True]] * 2
 
 
-class StopAt(SilentEvents):
+class StopAt(TrainingEvents):
     """Asks its solver to stop after a step."""
 
     def __init__(self, global_step):
@@ -234,7 +234,7 @@ def test_one_rank_that_is_asked_to_stop_stops_all(tmp_path, digits):
 
 KILLED = """
 import os, signal, sys
-from rtdetrv2_pytorch.src.solver import det_solver
+from rtdetrv2_pytorch.src.solver import solver as det_solver
 from rtdetrv2_pytorch.tools.train import main
 
 if os.environ["RANK"] == "1" and os.environ["TORCHELASTIC_RESTART_COUNT"] == "0":

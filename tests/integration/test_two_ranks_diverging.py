@@ -12,8 +12,8 @@ import torch
 from rtdetrv2_pytorch.src.core import YAMLConfig
 from rtdetrv2_pytorch.src.misc import distributed
 from rtdetrv2_pytorch.src.solver import DetSolver
-from rtdetrv2_pytorch.src.solver.events import SilentEvents
-from rtdetrv2_pytorch.src.solver import det_solver
+from rtdetrv2_pytorch.src.solver.events import TrainingEvents
+from rtdetrv2_pytorch.src.solver import solver as det_solver
 
 cfg = YAMLConfig({path!r}, epoches=1, micro_batch_size={micro})
 distributed.init_from_environment(cfg.device)

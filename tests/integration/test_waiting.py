@@ -8,7 +8,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from rtdetrv2_pytorch.src.misc.transfers import wait_for
-from rtdetrv2_pytorch.src.solver.engine import EpochProgress, train_step
+from rtdetrv2_pytorch.src.solver.loop import EpochProgress, train_step
 from rtdetrv2_pytorch.src.solver.setup import set_up
 from tests.tiny import tiny_config
 

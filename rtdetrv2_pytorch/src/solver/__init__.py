@@ -1,5 +1,5 @@
 """Training and evaluation."""
 
-from .det_solver import DetSolver
+from .solver import DetSolver
 
 __all__ = ["DetSolver"]

@@ -1,9 +1,9 @@
 """What training tells the outside: the only way out of the solver."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import Any
 
 from ..data.evaluator import Evaluation
 
@@ -83,82 +83,73 @@ class FitResult:
     report: Path | None = None  # the page about the run; made after its end was told
 
 
-class TrainingEvents(Protocol):
-    """Follows a training; every method is called on the main rank only."""
+class TrainingEvents:
+    """Follows a training. Every method does nothing; subclasses override those that they need.
+
+    The solver calls the methods on the main rank only.
+    """
 
     def train_started(self, plan: TrainingPlan) -> None:
-        """Training is about to begin."""
+        """Handle the start of the training."""
 
     def epoch_started(self, epoch: int, num_steps: int) -> None:
-        """An epoch begins."""
+        """Handle the start of an epoch."""
 
     def step_finished(self, report: StepReport) -> None:
-        """A training step is done."""
+        """Handle the end of a training step."""
 
     def evaluation_step_finished(self, step: int, num_steps: int) -> None:
-        """A validation batch is done."""
+        """Handle the end of a validation batch."""
 
     def epoch_finished(self, report: EpochReport) -> None:
-        """An epoch and its evaluation are done."""
+        """Handle the end of an epoch and its evaluation."""
 
     def train_finished(self, result: FitResult) -> None:
-        """Training is over, at its end or because it was stopped; not after an error."""
+        """Handle the end of the training, complete or stopped; not called after an error."""
 
 
-class SilentEvents:
-    """Ignores everything; subclasses say what they care about."""
+class EventRelay(TrainingEvents):
+    """Passes every event to one function.
+
+    Args:
+        send: called with the name of the method and its arguments.
+    """
+
+    def __init__(self, send: Callable[..., None]) -> None:
+        self._send = send
 
     def train_started(self, plan: TrainingPlan) -> None:
-        """Training is about to begin."""
+        """Relay."""
+        self._send("train_started", plan)
 
     def epoch_started(self, epoch: int, num_steps: int) -> None:
-        """An epoch begins."""
+        """Relay."""
+        self._send("epoch_started", epoch, num_steps)
 
     def step_finished(self, report: StepReport) -> None:
-        """A training step is done."""
+        """Relay."""
+        self._send("step_finished", report)
 
     def evaluation_step_finished(self, step: int, num_steps: int) -> None:
-        """A validation batch is done."""
+        """Relay."""
+        self._send("evaluation_step_finished", step, num_steps)
 
     def epoch_finished(self, report: EpochReport) -> None:
-        """An epoch and its evaluation are done."""
+        """Relay."""
+        self._send("epoch_finished", report)
 
     def train_finished(self, result: FitResult) -> None:
-        """Training is over, at its end or because it was stopped; not after an error."""
+        """Relay."""
+        self._send("train_finished", result)
 
 
-class FanOut(TrainingEvents):
-    """Passes every event on to several followers, in order."""
+class FanOut(EventRelay):
+    """Passes every event to several followers, in order."""
 
     def __init__(self, followers: Sequence[TrainingEvents]) -> None:
         self.followers = list(followers)
+        super().__init__(self._call_all)
 
-    def train_started(self, plan: TrainingPlan) -> None:
-        """Pass on."""
+    def _call_all(self, name: str, *arguments: Any) -> None:
         for follower in self.followers:
-            follower.train_started(plan)
-
-    def epoch_started(self, epoch: int, num_steps: int) -> None:
-        """Pass on."""
-        for follower in self.followers:
-            follower.epoch_started(epoch, num_steps)
-
-    def step_finished(self, report: StepReport) -> None:
-        """Pass on."""
-        for follower in self.followers:
-            follower.step_finished(report)
-
-    def evaluation_step_finished(self, step: int, num_steps: int) -> None:
-        """Pass on."""
-        for follower in self.followers:
-            follower.evaluation_step_finished(step, num_steps)
-
-    def epoch_finished(self, report: EpochReport) -> None:
-        """Pass on."""
-        for follower in self.followers:
-            follower.epoch_finished(report)
-
-    def train_finished(self, result: FitResult) -> None:
-        """Pass on."""
-        for follower in self.followers:
-            follower.train_finished(result)
+            getattr(follower, name)(*arguments)

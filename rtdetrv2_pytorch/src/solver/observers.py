@@ -12,12 +12,12 @@ from torch.utils.tensorboard import SummaryWriter
 
 from ..data.evaluator import Evaluation
 from ..misc.log_lines import FOR_FILE
-from .events import EpochReport, FitResult, SilentEvents, StepReport, TrainingPlan
+from .events import EpochReport, FitResult, StepReport, TrainingEvents, TrainingPlan
 
 logger = logging.getLogger(__name__)
 
 
-class LogLines(SilentEvents):
+class LogLines(TrainingEvents):
     """One line of the log per fact."""
 
     def train_started(self, plan: TrainingPlan) -> None:
@@ -115,7 +115,7 @@ def metrics_table(evaluation: Evaluation) -> list[str]:
     return lines
 
 
-class JsonLog(SilentEvents):
+class JsonLog(TrainingEvents):
     """`log.jsonl`: one JSON object a line, for programs.
 
     Args:
@@ -186,7 +186,7 @@ def finite(value: Any) -> Any:
     return value
 
 
-class TensorBoard(SilentEvents):
+class TensorBoard(TrainingEvents):
     """Scalars for TensorBoard, as long as they can be written.
 
     Args:

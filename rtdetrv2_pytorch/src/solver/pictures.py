@@ -19,7 +19,7 @@ from ..misc.errors import DatasetError
 from ..misc.text import printable
 from ..report.snapshots import PICTURES, TRAIN_NAME, VAL_NAME, remove_snapshots
 from ..structures import Target
-from .events import EpochReport, SilentEvents, TrainingPlan
+from .events import EpochReport, TrainingEvents, TrainingPlan
 
 logger = logging.getLogger(__name__)
 
@@ -41,7 +41,7 @@ _COLOURS = (
 Label = tuple[np.ndarray, tuple[int, int, int], str]  # xyxy pixels, colour, text
 
 
-class TrainingPictures(SilentEvents):
+class TrainingPictures(TrainingEvents):
     """Draws into the run's folder and for TensorBoard; a failure ends the pictures only.
 
     Randomness is a function of place, so that the first batches can be made once more: these are

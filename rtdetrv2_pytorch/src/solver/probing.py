@@ -12,9 +12,9 @@ from ..data.loader import DataLoader
 from ..misc import distributed
 from ..misc.errors import TrainingDiverged
 from ..optim.ema import unwrap
+from ..robustness.memory import MicroBatches, free_memory, run_in_parts
 from ..structures import Target
-from .memory import MicroBatches, free_memory, run_in_parts
-from .step import Batch, TrainState, backward, drop_group
+from .step import StepBatch, TrainState, backward, drop_group
 
 logger = logging.getLogger(__name__)
 
@@ -75,7 +75,7 @@ def find_micro_batch(state: TrainState, loader: DataLoader) -> None:
     )
 
 
-def worst_batch(loader: DataLoader) -> Batch:
+def worst_batch(loader: DataLoader) -> StepBatch:
     """Black images of the largest size that training can choose, with the most boxes each."""
     images, targets = loader.collate([loader.dataset[0]])
     base = (images.shape[2], images.shape[3])
@@ -91,7 +91,7 @@ def worst_batch(loader: DataLoader) -> Batch:
         }
     )
     num_images = loader.epoch_sampler.batch_size
-    return Batch(
+    return StepBatch(
         images=images.new_zeros(num_images, *images.shape[1:]),
         targets=[target] * num_images,
         size_hw=max(sizes, key=lambda size: size[0] * size[1]),

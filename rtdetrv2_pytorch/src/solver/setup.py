@@ -19,11 +19,11 @@ from ..misc.weights import load_checkpoint, load_matching, load_strict, model_st
 from ..nn.sync_batch_norm import synchronize_batch_norm
 from ..optim.factories import resume_schedule
 from ..optim.warmup import LinearWarmup
+from ..robustness.guard import FiniteGuard
+from ..robustness.memory import MicroBatches
+from ..robustness.precision import Precision, resolve_precision
 from .bad_batches import BadBatches
 from .best import BestSoFar
-from .guard import FiniteGuard
-from .memory import MicroBatches
-from .precision import Precision, resolve_precision
 from .step import TrainState, plain_scaler, use_precision
 from .stopwatch import Stopwatch
 

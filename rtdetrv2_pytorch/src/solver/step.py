@@ -18,18 +18,18 @@ from ..misc.errors import TrainingDiverged
 from ..misc.seeding import seed_everything
 from ..optim.ema import ModelEMA
 from ..optim.warmup import LinearWarmup
+from ..robustness.guard import FiniteGuard
+from ..robustness.memory import MicroBatches, run_in_parts
+from ..robustness.precision import Precision
 from ..structures import Target
 from .bad_batches import BadBatches
-from .guard import FiniteGuard
-from .memory import MicroBatches, run_in_parts
-from .precision import Precision
 from .stopwatch import Stopwatch
 
 logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Batch:
+class StepBatch:
     """A batch as it was loaded, and its place: all that is needed to compute it again."""
 
     images: Tensor  # [B, 3, H, W] uint8, on the host
@@ -61,7 +61,7 @@ class TrainState:
     stopwatch: Stopwatch
     global_step: int = 0
     has_fallen_back: bool = False  # to another precision than was asked for
-    group: list[Batch] = field(default_factory=list)  # since the last optimizer step
+    group: list[StepBatch] = field(default_factory=list)  # since the last optimizer step
 
 
 class NonFiniteLoss(TrainingDiverged):
@@ -77,7 +77,7 @@ class NonFiniteLoss(TrainingDiverged):
         self.losses = losses
 
 
-def accumulate(state: TrainState, batch: Batch, *, group_size: int) -> dict[str, Tensor] | None:
+def accumulate(state: TrainState, batch: StepBatch, *, group_size: int) -> dict[str, Tensor] | None:
     """Add the gradients of a batch to those of its group.
 
     Where memory does not suffice, the gradients of the whole group are computed again, in smaller
@@ -160,7 +160,7 @@ def plain_scaler(device: torch.device) -> GradScaler:
     return GradScaler(device.type, init_scale=1.0, growth_interval=2**31 - 1)
 
 
-def backward(state: TrainState, batch: Batch, *, group_size: int) -> dict[str, Tensor]:
+def backward(state: TrainState, batch: StepBatch, *, group_size: int) -> dict[str, Tensor]:
     """Compute a batch, in parts if need be, and add up its gradients.
 
     The parts together have the loss of the undivided batch: each is weighed with its boxes. Batch
@@ -238,7 +238,7 @@ def _gradients_shared(
 def _losses_of(
     state: TrainState,
     outputs: Mapping[str, Any],
-    batch: Batch,
+    batch: StepBatch,
     targets: Sequence[Target],
     share: float,
 ) -> tuple[Tensor, dict[str, Tensor]]:
@@ -258,7 +258,7 @@ def _losses_of(
 
 
 def _refuse_non_finite(
-    loss: Tensor, losses: Mapping[str, Tensor], batch: Batch, targets: Sequence[Target]
+    loss: Tensor, losses: Mapping[str, Tensor], batch: StepBatch, targets: Sequence[Target]
 ) -> None:
     """On a GPU the host would wait for it: there the guard finds out, by the gradients."""
     if loss.device.type != "cpu" or bool(loss.isfinite()):
@@ -273,7 +273,7 @@ def _refuse_non_finite(
     )
 
 
-def _describe_bad_batch(state: TrainState, batch: Batch, error: TrainingDiverged) -> None:
+def _describe_bad_batch(state: TrainState, batch: StepBatch, error: TrainingDiverged) -> None:
     if state.bad_batches is not None:
         state.bad_batches.write(
             error,

@@ -8,7 +8,7 @@ import yaml
 from rtdetrv2_pytorch.src.core import YAMLConfig
 from rtdetrv2_pytorch.src.data.digits import make_digits_dataset
 from rtdetrv2_pytorch.src.misc.weights import load_checkpoint, model_state
-from rtdetrv2_pytorch.src.solver.events import SilentEvents
+from rtdetrv2_pytorch.src.solver.events import TrainingEvents
 from rtdetrv2_pytorch.src.solver.stopping import StopFlag
 from supervisely_integration.train.examination import Origins
 from supervisely_integration.train.run_config import find_base_config
@@ -87,7 +87,7 @@ def request_of(project, tmp_path):
 
 
 def test_a_training_leaves_copies_for_the_upload_and_its_own_folder(request_of, tmp_path):
-    info = run_training(request_of(), SilentEvents(), StopFlag()).as_dict()
+    info = run_training(request_of(), TrainingEvents(), StopFlag()).as_dict()
     assert info["model_name"] == "RT-DETRv2-S"
     assert info["task_type"] == "object detection"
     assert info["best_checkpoint"] == "best.pth"
@@ -101,7 +101,7 @@ def test_the_report_comes_along_with_what_the_data_doctor_said(request_of, tmp_p
     origins = Origins({"val_img_1": "set/a <b>.jpg", "val_img_2": "set/c.jpg"})
     request = request_of(name="7 digits RT-DETRv2-S", origins=origins)
     request.hyperparameters.update(epoches=1, report=True)
-    run_training(request, SilentEvents(), StopFlag())
+    run_training(request, TrainingEvents(), StopFlag())
     page = (tmp_path / "result" / "report.html").read_text()
     assert "Finished: 1 of 1 epochs" in page
     assert "<h1>7 digits RT-DETRv2-S</h1>" in page
@@ -114,7 +114,7 @@ def test_the_report_comes_along_with_what_the_data_doctor_said(request_of, tmp_p
 
 
 def test_the_uploaded_configuration_is_whole_and_of_no_machine(request_of, tmp_path):
-    run_training(request_of(), SilentEvents(), StopFlag())
+    run_training(request_of(), TrainingEvents(), StopFlag())
     path = tmp_path / "result" / "model_config.yml"
     text = path.read_text()
     assert str(tmp_path) not in text
@@ -127,9 +127,9 @@ def test_the_uploaded_configuration_is_whole_and_of_no_machine(request_of, tmp_p
 
 
 def test_a_training_that_goes_on_ends_as_one_that_never_stopped(request_of, tmp_path):
-    whole = run_training(request_of(), SilentEvents(), StopFlag())
+    whole = run_training(request_of(), TrainingEvents(), StopFlag())
 
-    class StopAfterOne(SilentEvents):
+    class StopAfterOne(TrainingEvents):
         def epoch_finished(self, report):
             stop.request("test")
 
@@ -139,7 +139,7 @@ def test_a_training_that_goes_on_ends_as_one_that_never_stopped(request_of, tmp_
     assert {path.name for path in stopped.checkpoints} >= {"best.pth", "last.pth"}
     resume = tmp_path / "b" / "last.pth"
     assert load_checkpoint(resume)["progress"]["epoch"] == 1
-    gone_on = run_training(request_of(**folders, resume=resume), SilentEvents(), StopFlag())
+    gone_on = run_training(request_of(**folders, resume=resume), TrainingEvents(), StopFlag())
     ours, theirs = (
         load_checkpoint(next(p for p in info.checkpoints if p.name == "last.pth"))["model"]
         for info in (gone_on, whole)
@@ -152,5 +152,5 @@ def test_stopped_before_the_first_step_there_is_nothing_to_save(request_of, tmp_
     stop = StopFlag()
     stop.request("Stop button")
     with pytest.raises(Stopped, match="Stop button"):
-        run_training(request_of(), SilentEvents(), stop)
+        run_training(request_of(), TrainingEvents(), stop)
     assert not (tmp_path / "result").exists()

@@ -7,12 +7,13 @@ import torch
 from torch import nn
 
 from rtdetrv2_pytorch.src.misc.errors import OutOfMemory, TrainingDiverged
-from rtdetrv2_pytorch.src.solver import precision, step
+from rtdetrv2_pytorch.src.robustness import precision
+from rtdetrv2_pytorch.src.solver import step
 from rtdetrv2_pytorch.src.solver.checkpointing import checkpoint_content, write_atomically
-from rtdetrv2_pytorch.src.solver.engine import evaluate, train_one_epoch
+from rtdetrv2_pytorch.src.solver.loop import evaluate, train_one_epoch
 from rtdetrv2_pytorch.src.solver.probing import find_micro_batch, worst_batch
 from rtdetrv2_pytorch.src.solver.setup import set_up
-from rtdetrv2_pytorch.src.solver.step import Batch, backward
+from rtdetrv2_pytorch.src.solver.step import StepBatch, backward
 from rtdetrv2_pytorch.src.solver.stopping import StopFlag
 from tests.tiny import tiny_config
 
@@ -75,7 +76,7 @@ def run_epoch(state, cfg, epoch=0):
 def whole_batch(cfg, state):
     cfg.train_dataloader.set_epoch(0)
     images, targets = next(iter(cfg.train_dataloader))
-    return Batch(images, targets, (64, 96), 0, 0, 0)
+    return StepBatch(images, targets, (64, 96), 0, 0, 0)
 
 
 @pytest.mark.parametrize("size", [1, 2, 4])

@@ -7,13 +7,13 @@ from collections.abc import Mapping
 import torch
 
 from ..data.image_cache import CacheKind
-from .precision import Precision, has_bfloat16
+from ..robustness.precision import Precision, has_bfloat16
 
 # Shares of the training, or of the whole epoch, from which on a section is worth a remedy.
 _INPUT, _EVALUATION, _TRANSFER, _MATCHING = 0.1, 0.5, 0.15, 0.3
 
 
-def verdict(
+def bottleneck(
     shares: Mapping[str, float],
     *,
     num_workers: int,

@@ -13,10 +13,10 @@ from ..data.loader import DataLoader
 from ..misc import distributed
 from ..misc.boxes import xyxy_to_cxcywh
 from ..misc.errors import DatasetError, TrainingDiverged
+from ..robustness.memory import MicroBatches, run_in_parts
+from ..robustness.precision import Precision
 from ..structures import Detections, Target
-from .memory import MicroBatches, run_in_parts
-from .precision import Precision
-from .step import Batch, TrainState, accumulate, fall_back
+from .step import StepBatch, TrainState, accumulate, fall_back
 from .stopping import StopFlag
 
 _STEPS = "steps"  # among the sums of losses: how many were added up
@@ -145,7 +145,7 @@ def train_step(
     step = progress.step
     size = loader.collate.size_for((images.shape[2], images.shape[3]), progress.epoch, step)
     group_end, group_size = _accumulation_group(step, progress.num_steps, state.grad_accum_steps)
-    batch = Batch(images, targets, size, progress.epoch, step, state.global_step)
+    batch = StepBatch(images, targets, size, progress.epoch, step, state.global_step)
     losses = accumulate(state, batch, group_size=group_size)
     if losses:
         state.guard.passed()

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from rtdetrv2_pytorch.src.solver import precision
-from rtdetrv2_pytorch.src.solver.precision import has_bfloat16, resolve_precision
+from rtdetrv2_pytorch.src.robustness import precision
+from rtdetrv2_pytorch.src.robustness.precision import has_bfloat16, resolve_precision
 
 CPU = torch.device("cpu")
 

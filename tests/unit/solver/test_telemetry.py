@@ -5,15 +5,15 @@ import math
 import pytest
 import torch
 
-from rtdetrv2_pytorch.src.solver import reporting
-from rtdetrv2_pytorch.src.solver.engine import EpochProgress
-from rtdetrv2_pytorch.src.solver.events import SilentEvents
-from rtdetrv2_pytorch.src.solver.reporting import StepReporter, training_plan
+from rtdetrv2_pytorch.src.solver import telemetry
+from rtdetrv2_pytorch.src.solver.events import TrainingEvents
+from rtdetrv2_pytorch.src.solver.loop import EpochProgress
 from rtdetrv2_pytorch.src.solver.setup import set_up
+from rtdetrv2_pytorch.src.solver.telemetry import StepReporter, training_plan
 from tests.tiny import tiny_config
 
 
-class Collector(SilentEvents):
+class Collector(TrainingEvents):
     def __init__(self):
         self.reports = []
 
@@ -28,7 +28,7 @@ def state(tmp_path, digits):
 
 def test_every_step_is_reported_and_every_print_freq_logged(state, monkeypatch):
     clock = iter(range(100))
-    monkeypatch.setattr(reporting.time, "perf_counter", lambda: 0.1 * next(clock))
+    monkeypatch.setattr(telemetry.time, "perf_counter", lambda: 0.1 * next(clock))
     events = Collector()
     reporter = StepReporter(state, print_freq=4, epochs=3, events=events)
     progress = EpochProgress(epoch=1, num_steps=10)
@@ -54,7 +54,7 @@ def test_every_step_is_reported_and_every_print_freq_logged(state, monkeypatch):
 
 def test_numbers_are_read_again_after_half_a_second(state, monkeypatch):
     clock = iter([0.0, 0.3, 0.6])
-    monkeypatch.setattr(reporting.time, "perf_counter", lambda: next(clock))
+    monkeypatch.setattr(telemetry.time, "perf_counter", lambda: next(clock))
     events = Collector()
     reporter = StepReporter(state, print_freq=100, epochs=1, events=events)
     progress = EpochProgress(epoch=0, num_steps=10)

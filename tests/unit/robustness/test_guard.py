@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from rtdetrv2_pytorch.src.misc.errors import TrainingDiverged
-from rtdetrv2_pytorch.src.solver.guard import FiniteGuard
+from rtdetrv2_pytorch.src.robustness.guard import FiniteGuard
 
 
 def test_a_bad_forward_pass_does_not_spoil_the_running_statistics():

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from rtdetrv2_pytorch.src.misc.errors import OutOfMemory
-from rtdetrv2_pytorch.src.solver.memory import MicroBatches, is_out_of_memory, run_in_parts
+from rtdetrv2_pytorch.src.robustness.memory import MicroBatches, is_out_of_memory, run_in_parts
 
 
 @pytest.mark.parametrize(

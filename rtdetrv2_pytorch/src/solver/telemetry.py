@@ -14,11 +14,11 @@ from ..data.loader import DataLoader
 from ..misc import distributed
 from ..report.training_report import ReportSource
 from .best import BestSoFar
-from .engine import EpochProgress
+from .bottleneck import bottleneck
 from .events import EpochReport, StepReport, TrainingEvents, TrainingPlan
+from .loop import EpochProgress
 from .step import TrainState
 from .stopwatch import shares_of
-from .verdict import verdict
 
 _REFRESH_S = 0.5  # how old the numbers of a live display may be: reading them waits for the device
 
@@ -111,7 +111,7 @@ def epoch_report(
         skipped_steps=progress.skipped,
         skipped_images=skipped_images,
         time_shares=shares,
-        verdict=verdict(
+        verdict=bottleneck(
             shares,
             num_workers=loader.num_workers,
             cache=loader.dataset.cache.kind,  # type: ignore[attr-defined]

@@ -21,18 +21,18 @@ from ..misc.seeding import seed_everything
 from ..misc.weights import load_checkpoint, load_strict, model_state
 from ..optim.ema import unwrap
 from ..report.training_report import LOG, write_report
+from ..robustness.precision import Precision
 from .best import BestSoFar
 from .checkpointing import BEST, LAST, CheckpointWriter, checkpoint_content, written_by
-from .engine import average_of, evaluate, train_one_epoch
-from .events import FanOut, FitResult, SilentEvents, TrainingEvents
+from .events import FanOut, FitResult, TrainingEvents
+from .loop import average_of, evaluate, train_one_epoch
 from .observers import JsonLog, LogLines, TensorBoard, metrics_table
 from .pictures import TrainingPictures
-from .precision import Precision
 from .probing import find_micro_batch
-from .reporting import StepReporter, epoch_report, report_source, training_plan
 from .setup import Position, run_precision, set_up, tune_from
 from .step import TrainState
 from .stopping import StopFlag, stop_on_signals
+from .telemetry import StepReporter, epoch_report, report_source, training_plan
 
 logger = logging.getLogger(__name__)
 
@@ -58,7 +58,7 @@ class DetSolver:
     ) -> None:
         self.cfg = cfg
         self.stop_flag = stop_flag or StopFlag()
-        self._events = events or SilentEvents()
+        self._events = events or TrainingEvents()
 
     def stop(self, reason: str = "stop requested") -> None:
         """Ask a running `fit` to end at its next batch; from any thread."""
@@ -186,7 +186,7 @@ class DetSolver:
 
     def _followers(self) -> TrainingEvents:
         if not distributed.is_main():
-            return SilentEvents()
+            return TrainingEvents()
         followers: list[TrainingEvents] = [LogLines(), JsonLog(self.cfg.output_dir / LOG)]
         writer = None
         try:
@@ -366,7 +366,7 @@ class DetSolver:
         checkpoint = load_checkpoint(path)
         model = copy.deepcopy(_evaluated_model(state))
         load_strict(model, model_state(checkpoint), source=str(path))
-        evaluation = self._evaluate(model, SilentEvents(), state.precision)
+        evaluation = self._evaluate(model, TrainingEvents(), state.precision)
         if evaluation is not None:
             measured = float(checkpoint["metrics"]["AP"])
             difference = abs(evaluation.stats["AP"] - measured)

@@ -3,10 +3,10 @@
 import pytest
 import torch
 
-from rtdetrv2_pytorch.src.solver import verdict as module
-from rtdetrv2_pytorch.src.solver.precision import Precision
+from rtdetrv2_pytorch.src.robustness.precision import Precision
+from rtdetrv2_pytorch.src.solver import bottleneck as module
+from rtdetrv2_pytorch.src.solver.bottleneck import bottleneck
 from rtdetrv2_pytorch.src.solver.stopwatch import SECTIONS
-from rtdetrv2_pytorch.src.solver.verdict import verdict
 
 CUDA, CPU = torch.device("cuda"), torch.device("cpu")
 
@@ -21,7 +21,7 @@ def machine(monkeypatch):
 def judge(workers=4, device=CUDA, dtype=torch.bfloat16, cache="ram", **shares):
     rest = 1 - sum(shares.values())
     full = {**dict.fromkeys(SECTIONS, 0.0), "forward": rest, **shares}
-    return verdict(
+    return bottleneck(
         full, num_workers=workers, cache=cache, device=device, precision=Precision(dtype)
     )
 

@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from rtdetrv2_pytorch.src.misc.errors import DatasetError, TrainingDiverged
-from rtdetrv2_pytorch.src.solver.engine import (
+from rtdetrv2_pytorch.src.robustness.precision import Precision
+from rtdetrv2_pytorch.src.solver.loop import (
     EpochProgress,
     _accumulation_group,
     average_of,
@@ -15,7 +16,6 @@ from rtdetrv2_pytorch.src.solver.engine import (
     train_one_epoch,
     train_step,
 )
-from rtdetrv2_pytorch.src.solver.precision import Precision
 from rtdetrv2_pytorch.src.solver.setup import set_up
 from rtdetrv2_pytorch.src.solver.stopping import StopFlag
 from tests.tiny import tiny_config

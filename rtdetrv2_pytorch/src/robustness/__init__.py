@@ -1,0 +1,1 @@
+"""Recovery from failures during training: memory, non-finite numbers, lost ranks."""
