@@ -8,9 +8,9 @@ from PIL import Image
 from rich.console import Console
 
 from ..src.data.layouts import find_splits
-from ..src.deploy.export import FindSamples, Source
+from ..src.deploy.comparison_images import given_images, validation_images
+from ..src.deploy.export import FindImages, Source
 from ..src.deploy.parity import ParityReport
-from ..src.deploy.samples import given_samples, validation_samples
 from ..src.misc.errors import ConfigError
 from .command import run_command
 from .command_log import CommandLog
@@ -28,7 +28,7 @@ def _source(args: argparse.Namespace) -> Source:
         config=args.config,
         class_names=names,
         sampling="discrete" if getattr(args, "discrete", False) else None,
-        find_samples=_find_samples(args.data, args.images),
+        find_images=_find_images(args.data, args.images),
     )
 
 
@@ -47,13 +47,13 @@ def _output(args: argparse.Namespace, suffix: str) -> Path:
     return Path(args.output)
 
 
-def _find_samples(data: Path | None, images: Sequence[Path] | None) -> FindSamples | None:
+def _find_images(data: Path | None, images: Sequence[Path] | None) -> FindImages | None:
     if data is not None:
         split = find_splits(data).val
-        return lambda names: validation_samples(split.ann_file, split.img_folder, names)
+        return lambda names: validation_images(split.ann_file, split.img_folder, names)
     if images is not None:
         files = [file for path in images for file in _image_files(path)]
-        return lambda names: given_samples(files)
+        return lambda names: given_images(files)
     return None
 
 

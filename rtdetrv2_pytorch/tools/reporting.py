@@ -10,11 +10,10 @@ from rich.console import Console
 from ..src.core import ConfigError, YAMLConfig
 from ..src.core.yaml_files import merge, merge_layers, parse_overrides, read_layers
 from ..src.data.layouts import find_splits
-from ..src.report.training_report import write_report
+from ..src.report.training_report import report_source, write_report
 from ..src.solver import DetSolver
 from ..src.solver.checkpointing import BEST, LAST
 from ..src.solver.solver import MODEL_CONFIG
-from ..src.solver.telemetry import report_source
 from . import recipe
 from .command import run_command
 from .command_log import CommandLog

@@ -14,7 +14,7 @@ import numpy as np
 import onnxruntime as ort
 from PIL import Image
 
-from pictures import Detection, parse_arguments, show
+from demo_common import Detection, parse_arguments, show
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from pictures import Detection, parse_arguments, show
+from demo_common import Detection, parse_arguments, show
 
 ENGINE = "rtdetrv2_pytorch"
 

@@ -6,8 +6,8 @@ An engine runs on the GPU model and TensorRT version that built it, and its desc
 it, in a file with `.json` at the end of its name.
 """
 
+from demo_common import parse_arguments
 from demo_pytorch import run
-from pictures import parse_arguments
 
 if __name__ == "__main__":
     run(parse_arguments("Detect objects with TensorRT.", "export/*.engine", "cuda"), "tensorrt")

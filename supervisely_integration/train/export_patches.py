@@ -67,8 +67,8 @@ class ExportingTrainApp(BenchmarkedTrainApp):
         bar = StageBar(self.progress_bar_main)
         self.progress_bar_main.show()
         try:
-            find_samples = export.split_samples(ann_file, Path(self.val_dataset_dir))
-            function(checkpoint, output, find_samples=find_samples, on_progress=bar)
+            find_images = export.split_images(ann_file, Path(self.val_dataset_dir))
+            function(checkpoint, output, find_images=find_images, on_progress=bar)
         finally:
             bar.close()
             self.progress_bar_main.hide()

@@ -109,7 +109,7 @@ def test_production_from_gui_state_with_tags_leaves_a_whole_experiment(
     assert {name: instance.store.files.contents(files[name]).read_text() for name in demo} == {
         f"demo/{path.name}": path.read_text() for path in DEMO.iterdir() if path.is_file()
     }
-    assert {"demo/README.md", "demo/pictures.py"} < demo
+    assert {"demo/README.md", "demo/demo_common.py"} < demo
     assert all(".tfevents." in name for name in logs)
     assert logs
     assert report

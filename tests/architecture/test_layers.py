@@ -18,7 +18,7 @@ ALLOWED = {
     "optim": {"structures", "misc"},
     "core": BELOW_CORE,
     "robustness": {"structures", "misc", "data", "optim"},
-    "report": {"structures", "misc", "data", "doctor"},
+    "report": {"structures", "misc", "data", "doctor", "core", "solver"},
     "solver": {"structures", "misc", "nn", "data", "optim", "core", "robustness", "report"},
     "deploy": {"structures", "misc", "data", "core"},
     "doctor": {"misc", "data"},

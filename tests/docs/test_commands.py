@@ -112,7 +112,7 @@ def check_script(path, words, tmp_path, monkeypatch):
     assert path in (f"demo/{script.name}", str(script.relative_to(ROOT)))
     assert script.is_file()
     monkeypatch.syspath_prepend(str(script.parent))
-    from pictures import parse_arguments
+    from demo_common import parse_arguments
 
     monkeypatch.chdir(tmp_path)
     model = tmp_path / "model"

@@ -120,7 +120,7 @@ def start(tmp_path):
 
 @pytest.fixture
 def pictures(monkeypatch):
-    return load("pictures", monkeypatch)
+    return load("demo_common", monkeypatch)
 
 
 def load(name, monkeypatch):

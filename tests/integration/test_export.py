@@ -19,10 +19,10 @@ from PIL import Image
 
 from rtdetrv2_pytorch.src.data.layouts import find_splits
 from rtdetrv2_pytorch.src.data.preprocess import preprocess
+from rtdetrv2_pytorch.src.deploy.comparison_images import validation_images
 from rtdetrv2_pytorch.src.deploy.export import Source, export_onnx
 from rtdetrv2_pytorch.src.deploy.parity import check_parity
 from rtdetrv2_pytorch.src.deploy.runtimes import open_runtime
-from rtdetrv2_pytorch.src.deploy.samples import validation_samples
 from rtdetrv2_pytorch.src.misc.errors import ConfigError
 from tests.integration.trained import SIZE_HW, train_by_heart
 
@@ -35,10 +35,10 @@ def make_trained(folder, config, backbone):
     checkpoint, data = train_by_heart(folder, config, backbone)
     split = find_splits(data).val
 
-    def find_samples(names):
-        return validation_samples(split.ann_file, split.img_folder, names)
+    def find_images(names):
+        return validation_images(split.ann_file, split.img_folder, names)
 
-    source = Source(checkpoint=checkpoint, find_samples=find_samples)
+    source = Source(checkpoint=checkpoint, find_images=find_images)
     return SimpleNamespace(source=source, checkpoint=checkpoint, data=data)
 
 
@@ -118,7 +118,7 @@ def test_the_file_is_one_for_every_runtime(r18, tmp_path):
     assert 0 < json.loads(metadata["threshold"]) < 1
     assert json.loads(metadata["versions"])["torch"] == torch.__version__.split("+")[0]
 
-    samples = r18.source.find_samples([str(n) for n in range(10)])
+    samples = r18.source.find_images([str(n) for n in range(10)])
     report = check_parity(
         open_runtime(output, "openvino"),
         open_runtime(r18.checkpoint),
@@ -133,7 +133,7 @@ def test_the_file_is_one_for_every_runtime(r18, tmp_path):
 def test_openvino_in_bfloat16_keeps_the_ap_within_two_hundredths(r18, tmp_path, monkeypatch):
     output = tmp_path / "best.onnx"
     export_onnx(r18.source, output)
-    samples = r18.source.find_samples([str(n) for n in range(10)])
+    samples = r18.source.find_images([str(n) for n in range(10)])
     if "BF16" in ov.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
         report = check_parity(
             open_runtime(output, "openvino", bfloat16=True),

@@ -10,9 +10,9 @@ import torch
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from rtdetrv2_pytorch.src.report.training_images import TrainingImages, _select_images
 from rtdetrv2_pytorch.src.solver import DetSolver
 from rtdetrv2_pytorch.src.solver.events import TrainingEvents
-from rtdetrv2_pytorch.src.solver.pictures import TrainingPictures, _handful
 from rtdetrv2_pytorch.tools import report as tool
 from rtdetrv2_pytorch.tools import train
 from tests.tiny import tiny_config, tiny_file
@@ -43,7 +43,7 @@ def test_the_first_batches_are_the_pixels_that_entered_the_network(tmp_path, dig
     entered = []
     cfg.model.register_forward_pre_hook(lambda _, args: entered.append(args[0].clone()))
     DetSolver(cfg).fit()
-    again = TrainingPictures(tiny_config(tmp_path, digits, epoches=1), None)
+    again = TrainingImages(tiny_config(tmp_path, digits, epoches=1), None)
     drawn = [images for images, _ in again._first_batches(0)]
     assert len(drawn) == 2
     assert drawn[0].shape[2:] in {(64, 96), *(e.shape[2:] for e in entered)}
@@ -68,10 +68,10 @@ def test_pictures_are_files_and_in_tensorboard(run):
 
 
 def test_pictures_of_a_long_run_are_few(tmp_path, digits, monkeypatch):
-    pictures = TrainingPictures(tiny_config(tmp_path, digits), None)
+    pictures = TrainingImages(tiny_config(tmp_path, digits), None)
     pictures._epochs, kept = 300, []
-    monkeypatch.setattr(pictures, "_val_images", lambda _: ["cell"])
-    monkeypatch.setattr(pictures, "_keep", lambda name, *_: kept.append(name))
+    monkeypatch.setattr(pictures, "_val_cells", lambda _: ["cell"])
+    monkeypatch.setattr(pictures, "_save", lambda name, *_: kept.append(name))
     for epoch in range(300):
         pictures.epoch_finished(type("Report", (), {"epoch": epoch, "evaluation": None})())
     assert len(kept) == 21
@@ -80,9 +80,9 @@ def test_pictures_of_a_long_run_are_few(tmp_path, digits, monkeypatch):
 
 def test_the_same_few_images_are_drawn_in_every_epoch():
     boxes = np.array([0, 2, 0, 1, 1, 1, 1, 1, 1, 1, 0])
-    assert _handful(boxes) == _handful(boxes) == [1, 3, 4, 6, 7, 8]
-    assert _handful(np.array([0, 1])) == [1]
-    assert _handful(np.zeros(3)) == []
+    assert _select_images(boxes) == _select_images(boxes) == [1, 3, 4, 6, 7, 8]
+    assert _select_images(np.array([0, 1])) == [1]
+    assert _select_images(np.zeros(3)) == []
 
 
 def test_pictures_that_cannot_be_written_end_the_pictures_only(tmp_path, digits, caplog):
@@ -90,7 +90,7 @@ def test_pictures_that_cannot_be_written_end_the_pictures_only(tmp_path, digits,
     result = DetSolver(tiny_config(tmp_path, digits, epoches=1, pictures=True)).fit()
     assert result.last_epoch == 0
     assert result.report is None  # nobody wanted one
-    assert "no more pictures, training goes on" in caplog.text
+    assert "Could not save training images" in caplog.text
 
 
 def test_a_report_that_cannot_be_made_ends_no_training(tmp_path, digits, caplog):

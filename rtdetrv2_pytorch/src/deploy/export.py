@@ -10,18 +10,18 @@ from pathlib import Path
 import torch
 
 from ..misc.errors import ExportError
+from .comparison_images import ComparisonImages, generated_images
 from .detector import Detector, Sampling, load_detector
-from .model_card import ModelCard, Precision
+from .model_card import ExportPrecision, ModelCard
 from .onnx import OPSET, Exporter, write_onnx
 from .parity import OnProgress, ParityReport, check_parity, remove_report, require, write_report
 from .runtimes import PyTorchRuntime, Runtime, open_runtime
-from .samples import Samples, generated_samples
 from .tensorrt import build_engine, card_file, load_tensorrt
 
 logger = logging.getLogger(__name__)
 
 # Class names of the model -> images to compare on.
-FindSamples = Callable[[Sequence[str]], Samples]
+FindImages = Callable[[Sequence[str]], ComparisonImages]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,14 +33,14 @@ class Source:
         config: YAML file of the network, for a checkpoint that does not describe itself.
         class_names: in label order, for a checkpoint that does not know them.
         sampling: another one than the network was trained with; None keeps it.
-        find_samples: images to compare on; None: generated ones.
+        find_images: images to compare on; None: generated ones.
     """
 
     checkpoint: str | Path
     config: Path | None = None
     class_names: Sequence[str] | None = None
     sampling: Sampling | None = None
-    find_samples: FindSamples | None = None
+    find_images: FindImages | None = None
 
 
 def export_onnx(
@@ -50,7 +50,7 @@ def export_onnx(
     opset: int = OPSET,
     exporter: Exporter = "torchscript",
     slim: bool = True,
-    precision: Precision = "fp32",
+    precision: ExportPrecision = "fp32",
     nms_iou: float | None = None,
     on_progress: OnProgress | None = None,
 ) -> ParityReport:
@@ -102,7 +102,7 @@ def export_tensorrt(
     source: Source,
     output: Path,
     *,
-    precision: Precision = "fp16",
+    precision: ExportPrecision = "fp16",
     nms_iou: float | None = None,
     batch_sizes: tuple[int, int, int] = (1, 1, 16),
     timing_cache: Path | None = None,
@@ -157,14 +157,14 @@ def _load(source: Source) -> tuple[Detector, ModelCard]:
     )
 
 
-def _samples(source: Source, class_names: Sequence[str]) -> Samples:
-    return generated_samples() if source.find_samples is None else source.find_samples(class_names)
+def _samples(source: Source, class_names: Sequence[str]) -> ComparisonImages:
+    return generated_images() if source.find_images is None else source.find_images(class_names)
 
 
 def _prove(
     exported: Runtime,
     reference: Runtime,
-    samples: Samples,
+    samples: ComparisonImages,
     source: Source,
     output: Path,
     on_progress: OnProgress,

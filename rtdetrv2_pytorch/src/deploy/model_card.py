@@ -10,7 +10,7 @@ from typing import Any, Literal
 from ..misc.errors import CheckpointError
 from ..misc.limits import MAX_SIDE_PX
 
-Precision = Literal["fp32", "fp16"]
+ExportPrecision = Literal["fp32", "fp16"]
 
 _FORMAT = "1"
 _MAX_DETECTIONS = 100_000  # per image
@@ -54,7 +54,7 @@ class ModelCard:
     num_detections: int = 300
     threshold: float | None = None
     class_thresholds: Mapping[str, float] = field(default_factory=dict)
-    precision: Precision = "fp32"
+    precision: ExportPrecision = "fp32"
     sampling: Literal["default", "discrete"] = "default"
     nms_iou: float | None = None
     source_sha256: str = ""

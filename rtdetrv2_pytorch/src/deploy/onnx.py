@@ -17,7 +17,7 @@ from ..misc.errors import ExportError
 from ..misc.text import first_line
 from .detector import Detector, example_inputs
 from .half import to_half
-from .model_card import ModelCard, Precision
+from .model_card import ExportPrecision, ModelCard
 from .suppression import add_suppression, output_sizes
 
 Exporter = Literal["torchscript", "dynamo"]
@@ -35,7 +35,7 @@ def write_onnx(
     opset: int = OPSET,
     exporter: Exporter = "torchscript",
     slim: bool = True,
-    precision: Precision = "fp32",
+    precision: ExportPrecision = "fp32",
     nms_iou: float | None = None,
 ) -> ModelCard:
     """Export, simplify, convert, describe and check; see `export.export_onnx` for the proof.

@@ -21,9 +21,9 @@ from torchvision.ops import box_iou
 from ..data.evaluator import CocoEvaluator
 from ..misc.errors import ExportError
 from ..structures import Detections
+from .comparison_images import ComparisonImages
 from .predictor import Predictor
 from .runtimes import Runtime
-from .samples import Samples
 
 logger = logging.getLogger(__name__)
 
@@ -116,7 +116,7 @@ class _Differences:
 def check_parity(
     exported: Runtime,
     reference: Runtime,
-    samples: Samples,
+    samples: ComparisonImages,
     *,
     file: str,
     trained: Runtime | None = None,
@@ -234,7 +234,7 @@ def _counterparts(
         )
 
 
-def average_precision(found: Sequence[Detections], samples: Samples) -> float | None:
+def average_precision(found: Sequence[Detections], samples: ComparisonImages) -> float | None:
     """COCO's AP on the annotated images; None: there are none."""
     if samples.annotations is None:
         return None

@@ -4,9 +4,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from PIL import Image, ImageDraw
+from PIL import Image
 
 from ..data.images import read_rgb
+from ..misc.drawing import box_shape, draw_shapes
 from ..misc.errors import DatasetError
 from ..misc.pages import jpeg_uri, render
 from .finding import Finding
@@ -18,6 +19,7 @@ _PICTURE_SIDE = 240  # pixels
 _BYTES = 4_000_000  # of all pictures
 _LISTED = 100  # offenders of a kind, and classes
 _BOXES = 100  # drawn on a picture
+_COLOR = (255, 40, 90)
 
 
 @dataclass(frozen=True)
@@ -78,12 +80,7 @@ def _thumbnail(finding: Finding) -> str:
         image = Image.fromarray(read_rgb(finding.picture.path, finding.picture.size_wh))
     except DatasetError:
         return ""
-    width, height = image.size
+    size_wh = image.size
     image.thumbnail((_PICTURE_SIDE, _PICTURE_SIDE))
-    draw = ImageDraw.Draw(image)
-    for x1, y1, x2, y2 in finding.boxes[:_BOXES]:
-        # What lies outside is drawn along the border, so that it can be seen.
-        left, right = (min(max(x / width, 0), 1) * (image.width - 1) for x in (x1, x2))
-        top, bottom = (min(max(y / height, 0), 1) * (image.height - 1) for y in (y1, y2))
-        draw.rectangle((left, top, right, bottom), outline=(255, 40, 90), width=2)
+    draw_shapes(image, (box_shape(box, _COLOR) for box in finding.boxes[:_BOXES]), size_wh)
     return jpeg_uri(image)

@@ -7,23 +7,28 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ..core.yaml_config import YAMLConfig
 from ..data.annotations import Annotations
 from ..data.evaluator import ClassMetrics, Evaluation
 from ..data.operating_point import OperatingPoint
 from ..doctor.report import REPORT_HTML, REPORT_JSON
+from ..misc import distributed
 from ..misc.pages import render
 from . import setup_tables
 from .advice import Facts, advice, confusions
+from .annotated_images import AnnotatedImage, annotated_image, select_examples
 from .charts import calibration_chart, run_charts, threshold_charts
 from .outcomes import Calibration, Outcome, Outcomes, confusion_matrix
-from .pictures import Picture, picture_of, spread
 from .plots import Drawing, draw, shortened
 from .run_log import Event, RunLog, read_run_log
 from .snapshots import Snapshot, snapshots
+
+if TYPE_CHECKING:
+    from ..solver.events import FitResult
 
 logger = logging.getLogger(__name__)
 
@@ -98,6 +103,26 @@ class TimeShare:
     share: float
 
 
+def report_source(cfg: YAMLConfig, folder: Path, evaluation: Evaluation | None) -> ReportSource:
+    """Collect the input of a report.
+
+    Args:
+        cfg: configuration of the run.
+        folder: output directory of the run.
+        evaluation: metrics of the best weights, or None.
+    """
+    train, val = cfg.train_dataset.annotations, cfg.val_dataset
+    boxes = np.bincount(train.labels[train.iscrowd == 0], minlength=len(train.categories))
+    return ReportSource(
+        folder=folder,
+        config=cfg.yaml_cfg,
+        evaluation=evaluation,
+        annotations=val.annotations,
+        img_folder=val.img_folder,
+        train_boxes=boxes.tolist(),
+    )
+
+
 def write_report(source: ReportSource) -> Path:
     """Write `report.html` into the folder of the run.
 
@@ -112,6 +137,28 @@ def write_report(source: ReportSource) -> Path:
     finally:
         partial.unlink(missing_ok=True)  # half a page, if the disk is full
     return path
+
+
+def write_report_of(cfg: YAMLConfig, result: "FitResult") -> Path | None:
+    """Write the report of a finished training, on the main rank.
+
+    A failure is logged, because the checkpoints are complete without a report.
+
+    Args:
+        cfg: configuration of the run.
+        result: what `DetSolver.fit` returned.
+
+    Returns:
+        The file, or None if reports are off or the report could not be written.
+    """
+    if not (cfg.settings.report and distributed.is_main()):
+        return None
+    logger.info("writing the report")
+    try:
+        return write_report(report_source(cfg, cfg.output_dir, result.confirmed or result.best))
+    except Exception:
+        logger.exception("Could not write the report. Training is complete")
+        return None
 
 
 class TrainingReport:
@@ -275,21 +322,21 @@ class TrainingReport:
         pairs = confusions(self.matrix)[:most] if self.matrix is not None else []
         return [(self.names[t], self.names[f], count, total) for t, f, count, total in pairs]
 
-    def pictures(self) -> dict[str, list[Picture]]:
+    def pictures(self) -> dict[str, list[AnnotatedImage]]:
         """The worst, middle and best validation images."""
         with_boxes = [o for o in self.at_threshold if o.num_boxes]
-        chosen = spread(with_boxes, _PICTURES)
+        chosen = select_examples(with_boxes, _PICTURES)
         drawn = {name: list(self._pictures(found)) for name, found in chosen.items()}
         return {name: found for name, found in drawn.items() if found}
 
-    def background_pictures(self) -> list[Picture]:
+    def background_pictures(self) -> list[AnnotatedImage]:
         """Images without objects on which something is found."""
         wrong = [o for o in self.background if o.num_false]
         return list(self._pictures(wrong[:_BACKGROUND_PICTURES]))
 
-    def _pictures(self, outcomes: Sequence[Outcome]) -> Iterator[Picture]:
+    def _pictures(self, outcomes: Sequence[Outcome]) -> Iterator[AnnotatedImage]:
         for outcome in outcomes:
-            picture = picture_of(outcome, self.source.img_folder, self.names)
+            picture = annotated_image(outcome, self.source.img_folder, self.names)
             if picture is not None:
                 yield picture
 

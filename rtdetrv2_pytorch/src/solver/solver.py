@@ -20,19 +20,18 @@ from ..misc.log_lines import FOR_FILE
 from ..misc.seeding import seed_everything
 from ..misc.weights import load_checkpoint, load_strict, model_state
 from ..optim.ema import unwrap
-from ..report.training_report import LOG, write_report
+from ..report.training_report import LOG, report_source, write_report
 from ..robustness.precision import Precision
 from .best import BestSoFar
 from .checkpointing import BEST, LAST, CheckpointWriter, checkpoint_content, written_by
 from .events import FanOut, FitResult, TrainingEvents
 from .loop import average_of, evaluate, train_one_epoch
 from .observers import JsonLog, LogLines, TensorBoard, metrics_table
-from .pictures import TrainingPictures
 from .probing import find_micro_batch
 from .setup import Position, run_precision, set_up, tune_from
 from .step import TrainState
 from .stopping import StopFlag, stop_on_signals
-from .telemetry import StepReporter, epoch_report, report_source, training_plan
+from .telemetry import StepReporter, epoch_report, training_plan
 
 logger = logging.getLogger(__name__)
 
@@ -194,7 +193,9 @@ class DetSolver:
         except OSError as error:
             logger.warning("no TensorBoard: %s", error)
         if self.cfg.settings.pictures:
-            followers.append(TrainingPictures(self.cfg, writer))
+            from ..report.training_images import TrainingImages  # it imports this package
+
+            followers.append(TrainingImages(self.cfg, writer))
         if writer is not None:  # the last to use it: it closes the files
             followers.append(TensorBoard(writer))
         return FanOut([*followers, self._events])

@@ -3,16 +3,13 @@
 import math
 import time
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
-import numpy as np
 import torch
 
 from ..core.yaml_config import YAMLConfig
 from ..data.evaluator import Evaluation
 from ..data.loader import DataLoader
 from ..misc import distributed
-from ..report.training_report import ReportSource
 from .best import BestSoFar
 from .bottleneck import bottleneck
 from .events import EpochReport, StepReport, TrainingEvents, TrainingPlan
@@ -167,26 +164,6 @@ def _schedule(cfg: YAMLConfig, state: TrainState) -> list[str]:
         until = "" if collate.stop_epoch is None else f" until epoch {collate.stop_epoch}"
         lines.append(f"multi-scale {min(collate.scales)} to {max(collate.scales)}{until}")
     return lines
-
-
-def report_source(cfg: YAMLConfig, folder: Path, evaluation: Evaluation | None) -> ReportSource:
-    """What the page about a run is made of.
-
-    Args:
-        cfg: of the run.
-        folder: of the run.
-        evaluation: of its best weights, if there are any.
-    """
-    train, val = cfg.train_dataset.annotations, cfg.val_dataset
-    boxes = np.bincount(train.labels[train.iscrowd == 0], minlength=len(train.categories))
-    return ReportSource(
-        folder=folder,
-        config=cfg.yaml_cfg,
-        evaluation=evaluation,
-        annotations=val.annotations,
-        img_folder=val.img_folder,
-        train_boxes=boxes.tolist(),
-    )
 
 
 def highest_lr(state: TrainState) -> float:

@@ -2,14 +2,15 @@
 
 import io
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from PIL import Image, ImageDraw, ImageOps
+from PIL import Image, ImageOps
 
 from rtdetrv2_pytorch.src.data.images import DAMAGED, pil_checks
+from rtdetrv2_pytorch.src.misc.drawing import Shape, draw_shapes
 
 from ..emulator.store import Store
 from .outlines import Outline, outlines
@@ -78,31 +79,12 @@ def _make(
             picture = upright.convert("RGB")
     except (*DAMAGED, Image.DecompressionBombError):
         return None
-    _draw(picture, drawing_of(store, image_id), size_wh)
+    shapes = [
+        Shape(outline["points"], each["colour"], outline["kind"])
+        for each in drawing_of(store, image_id)
+        for outline in each["outlines"]
+    ]
+    draw_shapes(picture, shapes, size_wh)
     buffer = io.BytesIO()
     picture.save(buffer, "JPEG", quality=_QUALITY)
     return buffer.getvalue()
-
-
-def _draw(
-    picture: Image.Image, objects: Sequence[Mapping[str, Any]], size_wh: tuple[int, int]
-) -> None:
-    draw = ImageDraw.Draw(picture)
-    scale_x, scale_y = (new / max(old, 1) for new, old in zip(picture.size, size_wh, strict=True))
-    for each in objects:
-        for outline in each["outlines"]:
-            points = [(x * scale_x, y * scale_y) for x, y in outline["points"]]
-            _draw_one(draw, outline["kind"], points, each["colour"])
-
-
-def _draw_one(
-    draw: ImageDraw.ImageDraw, kind: str, points: list[tuple[float, float]], colour: str
-) -> None:
-    if kind == "box":
-        draw.rectangle([*points[0], *points[1]], outline=colour, width=2)
-    elif kind == "point":
-        x, y = points[0]
-        draw.ellipse([x - 3, y - 3, x + 3, y + 3], fill=colour)
-    elif len(points) > 1:
-        closed = [*points, points[0]] if kind == "polygon" else points
-        draw.line(closed, fill=colour, width=2)

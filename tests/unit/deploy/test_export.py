@@ -9,9 +9,9 @@ import torch
 from PIL import Image
 
 from rtdetrv2_pytorch.src.deploy import export
+from rtdetrv2_pytorch.src.deploy.comparison_images import given_images
 from rtdetrv2_pytorch.src.deploy.export import Source, export_onnx, export_tensorrt
 from rtdetrv2_pytorch.src.deploy.onnx import read_card
-from rtdetrv2_pytorch.src.deploy.samples import given_samples
 from rtdetrv2_pytorch.src.misc.errors import CheckpointError, ConfigError, ExportError
 from tests.lively import pictures
 
@@ -31,7 +31,7 @@ def files(tmp_path_factory):
 
 @pytest.fixture
 def source(tiny, files):
-    return Source(checkpoint=tiny.path, find_samples=lambda names: given_samples(files))
+    return Source(checkpoint=tiny.path, find_images=lambda names: given_images(files))
 
 
 def test_the_file_is_proved_described_and_alone(source, tiny, tmp_path, caplog):

@@ -11,9 +11,9 @@ import torch
 from rtdetrv2_pytorch.src.data.annotations import Annotations, ImageRecord
 from rtdetrv2_pytorch.src.data.categories import CategoryTable
 from rtdetrv2_pytorch.src.deploy import parity
+from rtdetrv2_pytorch.src.deploy.comparison_images import ComparisonImages
 from rtdetrv2_pytorch.src.deploy.model_card import ModelCard
 from rtdetrv2_pytorch.src.deploy.parity import check_parity, remove_report, require, write_report
-from rtdetrv2_pytorch.src.deploy.samples import Samples
 from rtdetrv2_pytorch.src.misc.errors import ExportError
 
 NAMES = ("cat", "dog")
@@ -55,7 +55,7 @@ def samples(*, annotated=True):
     """Images of one gray each, with the two confident objects of `FOUND` as ground truth."""
     images = [np.full((80, 100, 3), n, np.uint8) for n in range(NUM_IMAGES)]
     if not annotated:
-        return Samples(images, "some images")
+        return ComparisonImages(images, "some images")
     records = [
         ImageRecord(
             file_name=f"{n}.png",
@@ -69,7 +69,9 @@ def samples(*, annotated=True):
         for n in range(NUM_IMAGES)
     ]
     annotations = Annotations(records, CategoryTable((1, 2), NAMES))
-    return Samples(images, "some images", annotations, tuple(100 + n for n in range(NUM_IMAGES)))
+    return ComparisonImages(
+        images, "some images", annotations, tuple(100 + n for n in range(NUM_IMAGES))
+    )
 
 
 def check(found=FOUND, *, annotated=True, **options):
@@ -203,7 +205,7 @@ def test_another_sampling_is_judged_by_its_own_network_and_reported():
 
 def test_crops_beyond_the_annotated_images_do_not_count_for_ap():
     plain = samples()
-    more = Samples(
+    more = ComparisonImages(
         [*plain.images, np.full((40, 50, 3), 30, np.uint8)],
         plain.origin,
         plain.annotations,

@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from rtdetrv2_pytorch.src.deploy.samples import (
-    generated_samples,
-    given_samples,
-    validation_samples,
+from rtdetrv2_pytorch.src.deploy.comparison_images import (
+    generated_images,
+    given_images,
+    validation_images,
 )
 from rtdetrv2_pytorch.src.misc.errors import DatasetError
 
@@ -33,7 +33,7 @@ def make_split(folder, sizes_wh, categories=((7, "dog"), (3, "cat"))):
 
 def test_labels_go_by_the_names_of_the_model(tmp_path):
     path = make_split(tmp_path, [(40, 30), (30, 40)])
-    samples = validation_samples(path, tmp_path, ["bird", "cat", "dog"])
+    samples = validation_images(path, tmp_path, ["bird", "cat", "dog"])
     assert samples.annotations.labels.tolist() == [2, 2]
     assert samples.annotations.categories.names == ("bird", "cat", "dog")
     assert samples.sizes_wh == [(30, 40), (40, 30)]
@@ -45,7 +45,7 @@ def test_labels_go_by_the_names_of_the_model(tmp_path):
 def test_every_size_is_taken_before_more_of_one(tmp_path):
     sizes = [(40, 30)] * 30 + [(20, 20)] * 2 + [(50, 30)]
     path = make_split(tmp_path, sizes)
-    samples = validation_samples(path, tmp_path, ["cat", "dog"], limit=9)
+    samples = validation_images(path, tmp_path, ["cat", "dog"], limit=9)
     widths = [image.shape[1] for image in samples.images]
     assert len(widths) == 9
     assert widths.count(20) == 2
@@ -57,7 +57,7 @@ def test_every_size_is_taken_before_more_of_one(tmp_path):
 
 def test_of_one_size_crops_are_added_without_ground_truth(tmp_path):
     path = make_split(tmp_path, [(40, 32)] * 5)
-    samples = validation_samples(path, tmp_path, ["cat", "dog"])
+    samples = validation_images(path, tmp_path, ["cat", "dog"])
     assert samples.sizes_wh == [(20, 24), (40, 32)]
     assert len(samples.images) == 7
     assert len(samples.image_ids) == 5
@@ -66,7 +66,7 @@ def test_of_one_size_crops_are_added_without_ground_truth(tmp_path):
 
 def test_more_sizes_than_images_wanted(tmp_path):
     path = make_split(tmp_path, [(10 + n, 20) for n in range(8)])
-    samples = validation_samples(path, tmp_path, ["cat", "dog"], limit=3)
+    samples = validation_images(path, tmp_path, ["cat", "dog"], limit=3)
     assert len(samples.sizes_wh) == 3
 
 
@@ -74,33 +74,33 @@ def test_an_image_that_cannot_be_read_is_left_out(tmp_path, caplog):
     path = make_split(tmp_path, [(40, 30), (30, 40), (30, 41)])
     (tmp_path / "1.png").write_bytes(b"no image")
     with caplog.at_level(logging.WARNING):
-        samples = validation_samples(path, tmp_path, ["cat", "dog"])
+        samples = validation_images(path, tmp_path, ["cat", "dog"])
     assert samples.image_ids == (1, 3)
     assert "1.png" in caplog.text
     for n in (0, 2):
         (tmp_path / f"{n}.png").write_bytes(b"no image")
     with pytest.raises(DatasetError, match=r"no image of instances_val\.json can be read"):
-        validation_samples(path, tmp_path, ["cat", "dog"])
+        validation_images(path, tmp_path, ["cat", "dog"])
 
 
 def test_classes_that_the_model_does_not_know(tmp_path):
     path = make_split(tmp_path, [(40, 30)])
     with pytest.raises(DatasetError, match="'dog'"):
-        validation_samples(path, tmp_path, ["cat", "bird"])
+        validation_images(path, tmp_path, ["cat", "bird"])
 
 
 def test_given_images(tmp_path):
     make_split(tmp_path, [(40, 30), (30, 40)])
-    samples = given_samples([tmp_path / "1.png", tmp_path / "0.png"])
+    samples = given_images([tmp_path / "1.png", tmp_path / "0.png"])
     assert [image.shape for image in samples.images] == [(40, 30, 3), (30, 40, 3)]
     assert samples.annotations is None
     assert samples.origin == "2 given images"
 
 
 def test_generated_images_are_the_same_everywhere():
-    samples = generated_samples()
+    samples = generated_images()
     assert len(samples.sizes_wh) == len(samples.images) == 6
-    again = generated_samples()
+    again = generated_images()
     assert all((a == b).all() for a, b in zip(samples.images, again.images, strict=True))
     assert all(image.std() > 20 for image in samples.images)
     assert "generated" in samples.origin

@@ -22,7 +22,7 @@ _GENERATED_HW = ((480, 640), (640, 480), (333, 500), (720, 1280), (97, 211), (51
 
 
 @dataclass(frozen=True)
-class Samples:
+class ComparisonImages:
     """Images of several sizes, with ground truth where there is some.
 
     Attributes:
@@ -43,9 +43,9 @@ class Samples:
         return sorted({(image.shape[1], image.shape[0]) for image in self.images})
 
 
-def validation_samples(
+def validation_images(
     ann_file: Path, img_folder: Path, class_names: Sequence[str], limit: int = MAX_IMAGES
-) -> Samples:
+) -> ComparisonImages:
     """Images of a COCO split, of as many sizes as there are.
 
     Where all are of one size, crops of the first ones are added, without ground truth.
@@ -79,19 +79,19 @@ def validation_samples(
         crops = [_crop(image) for image in images[:_NUM_CROPS]]
         images += crops
         origin += f" and {len(crops)} crops"
-    return Samples(images, origin, annotations, tuple(ids))
+    return ComparisonImages(images, origin, annotations, tuple(ids))
 
 
-def given_samples(paths: Sequence[Path]) -> Samples:
+def given_images(paths: Sequence[Path]) -> ComparisonImages:
     """Image files without ground truth.
 
     Raises:
         DatasetError: if one cannot be read.
     """
-    return Samples([read_rgb(path) for path in paths], f"{len(paths)} given images")
+    return ComparisonImages([read_rgb(path) for path in paths], f"{len(paths)} given images")
 
 
-def generated_samples() -> Samples:
+def generated_images() -> ComparisonImages:
     """Random rectangles on gradients: better than nothing, where there is no data set."""
     rng = np.random.default_rng(0)
     images = []
@@ -105,7 +105,7 @@ def generated_samples() -> Samples:
             image[top:bottom, left:right] = rng.uniform(0, 255, 3)
         noise = rng.normal(0, 6, image.shape)
         images.append((image + noise).clip(0, 255).astype(np.uint8))
-    return Samples(images, f"{len(images)} generated images, for want of a data set")
+    return ComparisonImages(images, f"{len(images)} generated images, for want of a data set")
 
 
 def _spread(annotations: Annotations, limit: int) -> list[int]:

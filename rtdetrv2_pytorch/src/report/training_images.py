@@ -1,0 +1,205 @@
+"""Images saved during training: augmented batches, and validation detections by epoch."""
+
+import itertools
+import logging
+import math
+from collections.abc import Callable, Iterator, Sequence
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.utils.tensorboard import SummaryWriter
+
+from ..core.yaml_config import YAMLConfig
+from ..data.collate import resize_batch
+from ..data.evaluator import Evaluation
+from ..data.images import read_rgb
+from ..misc.drawing import Shape, box_shape, draw_shapes
+from ..misc.errors import DatasetError
+from ..misc.text import printable
+from ..solver.events import EpochReport, TrainingEvents, TrainingPlan
+from ..structures import Target
+from .snapshots import PICTURES, TRAIN_NAME, VAL_NAME, remove_snapshots
+
+logger = logging.getLogger(__name__)
+
+_NUM_BATCHES = 2
+_BATCH_IMAGES, _BATCH_COLUMNS = 8, 4
+_VAL_IMAGES, _VAL_COLUMNS = 6, 3
+_CELL_PX, _GAP_PX = 300, 4
+_MAX_VAL_EPOCHS = 20  # epochs whose validation images are saved, evenly over the run
+_MAX_BOXES = 50  # per image
+_DEFAULT_THRESHOLD = 0.5  # while F1 is 0, so that no threshold is the best
+_JPEG_QUALITY = 80
+_ANNOTATION_COLOR = (255, 255, 255)
+_GAP_COLOR = (96, 104, 116)
+_CLASS_COLORS = (
+    (55, 214, 122), (255, 92, 92), (255, 194, 51), (98, 170, 255), (214, 130, 255),
+    (70, 220, 230), (255, 140, 190), (190, 230, 70),
+)  # fmt: skip
+
+
+class TrainingImages(TrainingEvents):
+    """Save images to the run's `pictures` directory and to TensorBoard.
+
+    After an error the follower logs a warning and saves no more images; training continues.
+
+    Sampling and augmentation are functions of (seed, epoch, step, image), so loading the first
+    batches a second time yields the pixels that the network receives.
+
+    Args:
+        cfg: configuration of the run.
+        writer: TensorBoard writer, or None.
+    """
+
+    def __init__(self, cfg: YAMLConfig, writer: SummaryWriter | None) -> None:
+        self._cfg = cfg
+        self._writer = writer
+        self._folder = cfg.output_dir / PICTURES
+        self._epochs = 0
+        self._is_enabled = True
+
+    def train_started(self, plan: TrainingPlan) -> None:
+        """Save the first batches of the first epoch."""
+        self._epochs = plan.epochs
+
+        def save() -> None:
+            self._folder.mkdir(parents=True, exist_ok=True)
+            remove_snapshots(self._folder, plan.first_epoch)
+            for number, (images, targets) in enumerate(self._first_batches(plan.first_epoch)):
+                name = TRAIN_NAME.format(epoch=plan.first_epoch, batch=number)
+                cells = [
+                    _cell(_to_uint8(image), self._target_shapes(target, image))
+                    for image, target in zip(images, targets, strict=True)
+                ]
+                self._save(name, f"train/batch_{number}", cells, _BATCH_COLUMNS, plan.first_epoch)
+
+        if plan.first_epoch < plan.epochs:
+            self._guarded(save)
+
+    def epoch_finished(self, report: EpochReport) -> None:
+        """Save the same validation images after every epoch, with the current detections."""
+        epoch = report.epoch
+        every = math.ceil(self._epochs / _MAX_VAL_EPOCHS)
+        if epoch > 0 and (epoch + 1) % every and epoch + 1 < self._epochs:
+            return
+
+        def save() -> None:
+            cells = list(self._val_cells(report.evaluation))
+            if cells:
+                self._save(
+                    VAL_NAME.format(epoch=epoch), "val/detections", cells, _VAL_COLUMNS, epoch
+                )
+
+        self._guarded(save)
+
+    def _first_batches(self, epoch: int) -> Iterator[tuple[Tensor, Sequence[Target]]]:
+        loader, dataset = self._cfg.train_dataloader, self._cfg.train_dataset
+        loader.set_epoch(epoch)
+        for step, indices in enumerate(itertools.islice(loader.epoch_sampler, _NUM_BATCHES)):
+            images, targets = loader.collate([dataset[i] for i in indices[:_BATCH_IMAGES]])
+            size = loader.collate.size_for((images.shape[2], images.shape[3]), epoch, step)
+            yield resize_batch(images, size), targets
+
+    def _target_shapes(self, target: Target, image: Tensor) -> list[Shape]:
+        height, width = image.shape[1:]
+        cx, cy, w, h = target["boxes"].numpy().T
+        scale = np.array([width, height, width, height])
+        boxes_xyxy_px = np.stack((cx - w / 2, cy - h / 2, cx + w / 2, cy + h / 2), axis=1) * scale
+        names = self._cfg.train_dataset.categories.names
+        return [
+            box_shape(box, _class_color(label), label=names[label])
+            for box, label in zip(boxes_xyxy_px, target["labels"].tolist(), strict=True)
+        ]
+
+    def _val_cells(self, evaluation: Evaluation) -> Iterator[Image.Image]:
+        dataset, found = self._cfg.val_dataset, evaluation.found
+        if found is None:
+            return
+        parts = found.slices()
+        threshold = evaluation.best.threshold if evaluation.best.f1 > 0 else _DEFAULT_THRESHOLD
+        for index in _select_images(dataset.annotations.boxes_per_image()):
+            record = dataset.annotations[index]
+            try:
+                pixels = read_rgb(dataset.img_folder / record.file_name, record.size_wh)
+            except DatasetError as error:
+                logger.debug("image not drawn: %s", error)
+                continue
+            shapes = [
+                box_shape(box, _ANNOTATION_COLOR, line_px=1)
+                for box in record.boxes_xyxy[:_MAX_BOXES]
+            ]
+            part = parts.get(record.image_id, slice(0, 0))
+            is_shown = found.scores[part] >= threshold
+            columns = (
+                values[part][is_shown] for values in (found.boxes, found.labels, found.scores)
+            )
+            for box, label, score in itertools.islice(zip(*columns, strict=True), _MAX_BOXES):
+                text = f"{dataset.categories.names[label]} {score:.2f}"
+                shapes.append(box_shape(box, _class_color(int(label)), label=text))
+            yield _cell(pixels, shapes)
+
+    def _save(
+        self, name: str, tag: str, cells: Sequence[Image.Image], columns: int, step: int
+    ) -> None:
+        """Write a mosaic of the cells to the directory and to TensorBoard."""
+        mosaic = _mosaic(cells, columns)
+        mosaic.save(self._folder / name, "JPEG", quality=_JPEG_QUALITY)
+        if self._writer is not None:
+            self._writer.add_image(tag, np.asarray(mosaic), step, dataformats="HWC")
+
+    def _guarded(self, save: Callable[[], None]) -> None:
+        if not self._is_enabled:
+            return
+        try:
+            save()
+        except (OSError, RuntimeError, ValueError, DatasetError) as error:
+            self._is_enabled = False
+            logger.warning(
+                "Could not save training images: %s. Training continues without them",
+                printable(str(error)),
+            )
+
+
+def _select_images(boxes_per_image: np.ndarray) -> list[int]:
+    """Return indices of up to `_VAL_IMAGES` images with boxes, evenly over the split."""
+    indices = np.flatnonzero(boxes_per_image)
+    count = min(_VAL_IMAGES, len(indices))
+    return [int(indices[i * len(indices) // count]) for i in range(count)]
+
+
+def _to_uint8(image: Tensor) -> np.ndarray:
+    """[3, H, W] 0..1 -> [H, W, 3] uint8."""
+    return (image * 255).round().to(torch.uint8).permute(1, 2, 0).numpy()
+
+
+def _class_color(label: int) -> tuple[int, int, int]:
+    return _CLASS_COLORS[label % len(_CLASS_COLORS)]
+
+
+def _cell(pixels: np.ndarray, shapes: Sequence[Shape]) -> Image.Image:
+    """Return an image of cell size with its shapes."""
+    image = Image.fromarray(pixels)
+    factor = _CELL_PX / max(image.size)
+    width, height = (max(1, round(side * factor)) for side in image.size)
+    cell = image.resize((width, height), Image.Resampling.BILINEAR)
+    draw_shapes(cell, shapes, image.size)
+    return cell
+
+
+def _mosaic(cells: Sequence[Image.Image], columns: int) -> Image.Image:
+    """Arrange cells in rows on gray, because images may have black borders of their own."""
+    columns = min(columns, len(cells))
+    rows = [cells[i : i + columns] for i in range(0, len(cells), columns)]
+    width = columns * (_CELL_PX + _GAP_PX) - _GAP_PX
+    heights = [max(cell.height for cell in row) for row in rows]
+    size = (width, sum(heights) + _GAP_PX * (len(rows) - 1))
+    canvas = Image.new("RGB", size, _GAP_COLOR)
+    top = 0
+    for row, height in zip(rows, heights, strict=True):
+        for column, cell in enumerate(row):
+            left = column * (_CELL_PX + _GAP_PX) + (_CELL_PX - cell.width) // 2
+            canvas.paste(cell, (left, top + (height - cell.height) // 2))
+        top += height + _GAP_PX
+    return canvas
