@@ -21,7 +21,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.steps import MODELS, config
 from benchmarks.timing import summary
-from rtdetrv2_pytorch.src.data.images import read_rgb
+from rtdetrv2_pytorch.src.data.images.decoding import read_rgb
 
 SIDE = 640
 ROUNDS = 7

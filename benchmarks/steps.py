@@ -12,7 +12,7 @@ from torch import Tensor
 
 from rtdetrv2_pytorch.src.core import YAMLConfig
 from rtdetrv2_pytorch.src.core.yaml_files import merge
-from rtdetrv2_pytorch.src.data.collate import BatchImageCollateFunction
+from rtdetrv2_pytorch.src.data.loading.collate import BatchImageCollateFunction
 from rtdetrv2_pytorch.src.solver.loop import EpochProgress, train_step
 from rtdetrv2_pytorch.src.solver.setup import set_up
 from rtdetrv2_pytorch.src.solver.step import TrainState

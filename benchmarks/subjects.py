@@ -29,10 +29,10 @@ from benchmarks.steps import (
 )
 from benchmarks.timing import every_turn, ratio, summary, take_turns
 from rtdetrv2_pytorch.src.data.annotations import Annotations, ImageRecord
+from rtdetrv2_pytorch.src.data.augment import Sample
 from rtdetrv2_pytorch.src.data.categories import CategoryTable
-from rtdetrv2_pytorch.src.data.evaluator import CocoEvaluator
-from rtdetrv2_pytorch.src.data.images import read_rgb
-from rtdetrv2_pytorch.src.data.sample import Sample
+from rtdetrv2_pytorch.src.data.images.decoding import read_rgb
+from rtdetrv2_pytorch.src.data.metrics.evaluator import CocoEvaluator
 from rtdetrv2_pytorch.src.deploy.detector import load_detector
 from rtdetrv2_pytorch.src.deploy.onnx import write_onnx
 from rtdetrv2_pytorch.src.deploy.runtimes import OpenVINORuntime

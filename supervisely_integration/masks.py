@@ -8,7 +8,7 @@ from typing import Any
 
 from PIL import Image
 
-from rtdetrv2_pytorch.src.data.images import DAMAGED, pil_checks
+from rtdetrv2_pytorch.src.data.images.decoding import DAMAGED, pil_checks
 
 MASKS = ("bitmap", "alpha_mask")  # the shapes that are one
 

@@ -17,7 +17,7 @@ from fastapi import FastAPI, Form, HTTPException, Request, UploadFile
 from fastapi.responses import JSONResponse
 from supervisely.nn.inference.inference import Inference
 
-from rtdetrv2_pytorch.src.data.images import read_rgb
+from rtdetrv2_pytorch.src.data.images.decoding import read_rgb
 from rtdetrv2_pytorch.src.misc.errors import DatasetError, RTDETRError
 from supervisely_integration.gui.closed_pages import survive_closed_pages
 from supervisely_integration.gui.page import serve_own_page

@@ -14,7 +14,7 @@ from pycocotools.cocoeval import COCOeval
 
 from rtdetrv2_pytorch.src.core import YAMLConfig
 from rtdetrv2_pytorch.src.data.digits import make_digits_dataset
-from rtdetrv2_pytorch.src.data.preprocess import preprocess
+from rtdetrv2_pytorch.src.data.images.preprocess import preprocess
 from rtdetrv2_pytorch.src.misc.weights import load_checkpoint, load_strict, model_state
 from tests.app.running import (
     CLASSES,

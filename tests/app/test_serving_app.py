@@ -18,7 +18,7 @@ from supervisely.nn.inference.cache import InferenceImageCache
 from supervisely.nn.tracker import TRACKING_LIBS_INSTALLED
 
 from rtdetrv2_pytorch.src.data.digits import make_digits_dataset
-from rtdetrv2_pytorch.src.data.images import read_rgb
+from rtdetrv2_pytorch.src.data.images.decoding import read_rgb
 from rtdetrv2_pytorch.src.deploy.predictor import Predictor
 from rtdetrv2_pytorch.src.deploy.runtimes import open_runtime
 from rtdetrv2_pytorch.src.solver import DetSolver

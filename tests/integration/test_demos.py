@@ -19,8 +19,8 @@ from onnx import helper
 from PIL import Image
 
 from rtdetrv2_pytorch.src.core import YAMLConfig
-from rtdetrv2_pytorch.src.data.images import read_rgb
-from rtdetrv2_pytorch.src.data.preprocess import preprocess
+from rtdetrv2_pytorch.src.data.images.decoding import read_rgb
+from rtdetrv2_pytorch.src.data.images.preprocess import preprocess
 from rtdetrv2_pytorch.src.deploy.detector import load_detector
 from rtdetrv2_pytorch.src.deploy.onnx import write_onnx
 from rtdetrv2_pytorch.src.deploy.predictor import Predictor

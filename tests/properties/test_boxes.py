@@ -8,8 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torchvision.ops import box_iou, generalized_box_iou
 
-from rtdetrv2_pytorch.src.data.sample import Sample
-from rtdetrv2_pytorch.src.data.transforms import (
+from rtdetrv2_pytorch.src.data.augment import (
     ConvertBoxes,
     PadToSize,
     RandomCrop,
@@ -17,6 +16,7 @@ from rtdetrv2_pytorch.src.data.transforms import (
     RandomIoUCrop,
     RandomZoomOut,
     Resize,
+    Sample,
     SanitizeBoundingBoxes,
 )
 from rtdetrv2_pytorch.src.misc.boxes import cxcywh_to_xyxy, iou_and_giou, xyxy_to_cxcywh

@@ -3,12 +3,8 @@
 from collections.abc import Callable
 from typing import Any
 
-from ..data.coco_dataset import CocoDetection
-from ..data.collate import BatchImageCollateFunction
-from ..data.compose import Compose
-from ..data.evaluator import CocoEvaluator
-from ..data.loader import DataLoader
-from ..data.transforms import (
+from ..data.augment import (
+    Compose,
     ConvertBoxes,
     ConvertPILImage,
     EmptyTransform,
@@ -23,6 +19,10 @@ from ..data.transforms import (
     Resize,
     SanitizeBoundingBoxes,
 )
+from ..data.coco_dataset import CocoDetection
+from ..data.loading.collate import BatchImageCollateFunction
+from ..data.loading.loader import DataLoader
+from ..data.metrics.evaluator import CocoEvaluator
 from ..data.voc_dataset import VOCDetection
 from ..nn.hgnetv2 import HGNetv2
 from ..nn.presnet import PResNet

@@ -15,8 +15,8 @@ from torch.utils.tensorboard import SummaryWriter
 
 from ..data.categories import CategoryTable
 from ..data.dataset import DetectionDataset
-from ..data.evaluator import CocoEvaluator
-from ..data.loader import DataLoader
+from ..data.loading.loader import DataLoader
+from ..data.metrics.evaluator import CocoEvaluator
 from ..misc import distributed
 from ..misc.devices import checked_device, named_device
 from ..misc.errors import ConfigError

@@ -17,11 +17,10 @@ from ..misc.seeding import derive_seed
 from ..misc.text import printable
 from ..structures import Target
 from .annotations import Annotations, ImageRecord
+from .augment import Compose, Sample
 from .categories import CategoryTable
-from .compose import Compose
-from .image_cache import CacheKind, make_cache
-from .images import read_rgb
-from .sample import Sample
+from .images.decoding import read_rgb
+from .images.image_cache import CacheKind, make_cache
 
 logger = logging.getLogger(__name__)
 

@@ -9,10 +9,10 @@ import numpy as np
 
 from ..misc.errors import DatasetError
 from .annotations import Annotations, ImageRecord
+from .augment import Compose
 from .categories import CategoryTable
-from .compose import Compose
 from .dataset import DetectionDataset, SkippedItems, SkipReason, keep_existing, why_unusable
-from .image_cache import CacheKind
+from .images.image_cache import CacheKind
 
 
 class VOCDetection(DetectionDataset):

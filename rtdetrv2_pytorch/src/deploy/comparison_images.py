@@ -11,7 +11,7 @@ from ..data.annotations import Annotations
 from ..data.categories import CategoryTable
 from ..data.coco_dataset import read_coco
 from ..data.dataset import SkippedItems
-from ..data.images import read_rgb
+from ..data.images.decoding import read_rgb
 from ..misc.errors import DatasetError
 
 logger = logging.getLogger(__name__)

@@ -18,7 +18,7 @@ import torch
 from scipy.optimize import linear_sum_assignment
 from torchvision.ops import box_iou
 
-from ..data.evaluator import CocoEvaluator
+from ..data.metrics.evaluator import CocoEvaluator
 from ..misc.errors import ExportError
 from ..structures import Detections
 from .comparison_images import ComparisonImages

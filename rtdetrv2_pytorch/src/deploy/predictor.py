@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..data.preprocess import preprocess_batch
+from ..data.images.preprocess import preprocess_batch
 from ..misc.errors import ConfigError
 from ..structures import Detections
 from .runtimes import Runtime

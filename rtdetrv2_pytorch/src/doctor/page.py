@@ -6,7 +6,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from ..data.images import read_rgb
+from ..data.images.decoding import read_rgb
 from ..misc.drawing import box_shape, draw_shapes
 from ..misc.errors import DatasetError
 from ..misc.pages import jpeg_uri, render

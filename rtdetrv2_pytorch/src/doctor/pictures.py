@@ -10,7 +10,14 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from ..data.images import DAMAGED, EXIF_ORIENTATION, MAX_PIXELS, TO_UPRIGHT, pil_checks, read_rgb
+from ..data.images.decoding import (
+    DAMAGED,
+    EXIF_ORIENTATION,
+    MAX_PIXELS,
+    TO_UPRIGHT,
+    pil_checks,
+    read_rgb,
+)
 from ..misc.errors import DatasetError
 
 Problem = tuple[str, str]  # name of a kind, detail

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..data.evaluator import Evaluation
+from ..data.metrics.evaluator import Evaluation
 from .run_log import RunLog
 
 _FEW_IMAGES = 50

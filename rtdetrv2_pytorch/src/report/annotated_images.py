@@ -8,7 +8,7 @@ from typing import Literal
 import numpy as np
 from PIL import Image
 
-from ..data.images import read_rgb
+from ..data.images.decoding import read_rgb
 from ..misc.drawing import non_overlapping
 from ..misc.errors import DatasetError
 from ..misc.pages import jpeg_uri

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from ..data.operating_point import OperatingCurve, OperatingPoint
+from ..data.metrics.operating_point import OperatingCurve, OperatingPoint
 from .outcomes import Calibration, Outcomes
 from .plots import SERIES_COLOURS, Plot, Series
 from .run_log import RunLog

@@ -11,8 +11,8 @@ from functools import cached_property
 import numpy as np
 
 from ..data.annotations import Annotations, ImageRecord
-from ..data.evaluator import Found
-from ..data.operating_point import (
+from ..data.metrics.evaluator import Found
+from ..data.metrics.operating_point import (
     IOU_OF_A_HIT,
     OperatingCurve,
     box_overlaps,

@@ -12,9 +12,9 @@ from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 
 from ..core.yaml_config import YAMLConfig
-from ..data.collate import resize_batch
-from ..data.evaluator import Evaluation
-from ..data.images import read_rgb
+from ..data.images.decoding import read_rgb
+from ..data.loading.collate import resize_batch
+from ..data.metrics.evaluator import Evaluation
 from ..misc.drawing import Shape, box_shape, draw_shapes
 from ..misc.errors import DatasetError
 from ..misc.text import printable

@@ -13,8 +13,8 @@ import numpy as np
 
 from ..core.yaml_config import YAMLConfig
 from ..data.annotations import Annotations
-from ..data.evaluator import ClassMetrics, Evaluation
-from ..data.operating_point import OperatingPoint
+from ..data.metrics.evaluator import ClassMetrics, Evaluation
+from ..data.metrics.operating_point import OperatingPoint
 from ..doctor.report import REPORT_HTML, REPORT_JSON
 from ..misc import distributed
 from ..misc.pages import render

@@ -4,7 +4,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from ..data.evaluator import Evaluation
+from ..data.metrics.evaluator import Evaluation
 
 
 class BestSoFar:

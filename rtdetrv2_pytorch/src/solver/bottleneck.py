@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import torch
 
-from ..data.image_cache import CacheKind
+from ..data.images.image_cache import CacheKind
 from ..robustness.precision import Precision, has_bfloat16
 
 # Shares of the training, or of the whole epoch, from which on a section is worth a remedy.

@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from ..core.yaml_config import YAMLConfig
-from ..data.evaluator import Evaluation
+from ..data.metrics.evaluator import Evaluation
 from ..misc import distributed
 from ..misc.errors import CheckpointError
 from ..misc.weights import load_checkpoint, locate

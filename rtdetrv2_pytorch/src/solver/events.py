@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ..data.evaluator import Evaluation
+from ..data.metrics.evaluator import Evaluation
 
 
 @dataclass(frozen=True)

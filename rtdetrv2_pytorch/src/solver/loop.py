@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
-from ..data.evaluator import CocoEvaluator, Evaluation
-from ..data.loader import DataLoader
+from ..data.loading.loader import DataLoader
+from ..data.metrics.evaluator import CocoEvaluator, Evaluation
 from ..misc import distributed
 from ..misc.boxes import xyxy_to_cxcywh
 from ..misc.errors import DatasetError, TrainingDiverged

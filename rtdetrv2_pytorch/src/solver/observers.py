@@ -10,7 +10,7 @@ from typing import Any, BinaryIO
 
 from torch.utils.tensorboard import SummaryWriter
 
-from ..data.evaluator import Evaluation
+from ..data.metrics.evaluator import Evaluation
 from ..misc.log_lines import FOR_FILE
 from .events import EpochReport, FitResult, StepReport, TrainingEvents, TrainingPlan
 

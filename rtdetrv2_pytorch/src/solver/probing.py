@@ -7,8 +7,8 @@ import logging
 import torch
 from torch import nn
 
-from ..data.collate import scale_sizes
-from ..data.loader import DataLoader
+from ..data.loading.collate import scale_sizes
+from ..data.loading.loader import DataLoader
 from ..misc import distributed
 from ..misc.errors import TrainingDiverged
 from ..optim.ema import unwrap

@@ -13,7 +13,7 @@ from torch import nn
 
 from ..core.fitting import fit_steps
 from ..core.yaml_config import YAMLConfig
-from ..data.evaluator import Evaluation
+from ..data.metrics.evaluator import Evaluation
 from ..misc import distributed
 from ..misc.errors import CheckpointError
 from ..misc.log_lines import FOR_FILE

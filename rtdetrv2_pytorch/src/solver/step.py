@@ -12,7 +12,7 @@ from torch.amp.grad_scaler import GradScaler
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim import Optimizer
 
-from ..data.collate import resize_batch
+from ..data.loading.collate import resize_batch
 from ..misc import distributed
 from ..misc.errors import TrainingDiverged
 from ..misc.seeding import seed_everything

@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 import torch
 
 from ..core.yaml_config import YAMLConfig
-from ..data.evaluator import Evaluation
-from ..data.loader import DataLoader
+from ..data.loading.loader import DataLoader
+from ..data.metrics.evaluator import Evaluation
 from ..misc import distributed
 from .best import BestSoFar
 from .bottleneck import bottleneck

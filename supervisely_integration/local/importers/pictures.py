@@ -8,7 +8,7 @@ from pathlib import Path
 
 from PIL import Image, ImageOps
 
-from rtdetrv2_pytorch.src.data.images import DAMAGED, EXIF_ORIENTATION, pil_checks
+from rtdetrv2_pytorch.src.data.images.decoding import DAMAGED, EXIF_ORIENTATION, pil_checks
 from rtdetrv2_pytorch.src.misc.errors import DatasetError
 
 _SIDEWAYS = (5, 6, 7, 8)  # orientations that swap width and height

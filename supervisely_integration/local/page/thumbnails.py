@@ -9,7 +9,7 @@ from typing import Any
 
 from PIL import Image, ImageOps
 
-from rtdetrv2_pytorch.src.data.images import DAMAGED, pil_checks
+from rtdetrv2_pytorch.src.data.images.decoding import DAMAGED, pil_checks
 from rtdetrv2_pytorch.src.misc.drawing import Shape, draw_shapes
 
 from ..emulator.store import Store

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from rtdetrv2_pytorch.src.data.evaluator import STAT_NAMES, Evaluation
-from rtdetrv2_pytorch.src.data.operating_point import OperatingPoint
+from rtdetrv2_pytorch.src.data.metrics.evaluator import STAT_NAMES, Evaluation
+from rtdetrv2_pytorch.src.data.metrics.operating_point import OperatingPoint
 from rtdetrv2_pytorch.src.solver import DetSolver
 from rtdetrv2_pytorch.src.solver.events import EpochReport, FitResult, StepReport, TrainingPlan
 from supervisely_integration.train import progress

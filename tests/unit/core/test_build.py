@@ -6,8 +6,7 @@ import pytest
 
 from rtdetrv2_pytorch.src.core import ConfigError, build
 from rtdetrv2_pytorch.src.core.build import Sections, convert, suggest
-from rtdetrv2_pytorch.src.data.compose import Compose, Policy
-from rtdetrv2_pytorch.src.data.transforms import RandomZoomOut, Resize
+from rtdetrv2_pytorch.src.data.augment import Compose, Policy, RandomZoomOut, Resize
 
 
 def test_numbers_that_yaml_reads_as_strings_become_numbers():

@@ -9,7 +9,7 @@ from PIL import Image
 
 from rtdetrv2_pytorch.src.data.categories import CategoryTable
 from rtdetrv2_pytorch.src.data.coco_dataset import CocoDetection
-from rtdetrv2_pytorch.src.data.evaluator import CocoEvaluator
+from rtdetrv2_pytorch.src.data.metrics.evaluator import CocoEvaluator
 from rtdetrv2_pytorch.src.misc.coco import COCO_CATEGORIES
 from rtdetrv2_pytorch.src.misc.errors import DatasetError
 

@@ -7,11 +7,10 @@ import numpy as np
 import pytest
 import torch
 
+from rtdetrv2_pytorch.src.data.augment import Compose, Mosaic, RandomZoomOut, Resize
 from rtdetrv2_pytorch.src.data.coco_dataset import CocoDetection
-from rtdetrv2_pytorch.src.data.compose import Compose
 from rtdetrv2_pytorch.src.data.dataset import SkippedItems, keep_existing
-from rtdetrv2_pytorch.src.data.loader import DataLoader
-from rtdetrv2_pytorch.src.data.transforms import Mosaic, RandomZoomOut, Resize
+from rtdetrv2_pytorch.src.data.loading.loader import DataLoader
 from rtdetrv2_pytorch.src.misc.errors import DatasetError
 
 

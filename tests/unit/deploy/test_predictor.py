@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from rtdetrv2_pytorch.src.data.preprocess import preprocess
+from rtdetrv2_pytorch.src.data.images.preprocess import preprocess
 from rtdetrv2_pytorch.src.deploy.model_card import ModelCard
 from rtdetrv2_pytorch.src.deploy.predictor import Predictor, Timing, clip
 from rtdetrv2_pytorch.src.misc.errors import CheckpointError, ConfigError

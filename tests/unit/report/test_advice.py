@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from rtdetrv2_pytorch.src.data.evaluator import ClassMetrics, Evaluation
-from rtdetrv2_pytorch.src.data.operating_point import OperatingPoint
+from rtdetrv2_pytorch.src.data.metrics.evaluator import ClassMetrics, Evaluation
+from rtdetrv2_pytorch.src.data.metrics.operating_point import OperatingPoint
 from rtdetrv2_pytorch.src.report.advice import Facts, advice, confusions
 from rtdetrv2_pytorch.src.report.run_log import RunLog
 

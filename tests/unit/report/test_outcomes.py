@@ -6,8 +6,8 @@ from sklearn.metrics import precision_recall_curve
 
 from rtdetrv2_pytorch.src.data.annotations import Annotations, ImageRecord
 from rtdetrv2_pytorch.src.data.categories import CategoryTable
-from rtdetrv2_pytorch.src.data.evaluator import Found
-from rtdetrv2_pytorch.src.data.operating_point import best_operating_point
+from rtdetrv2_pytorch.src.data.metrics.evaluator import Found
+from rtdetrv2_pytorch.src.data.metrics.operating_point import best_operating_point
 from rtdetrv2_pytorch.src.report.outcomes import Outcomes, confusion_matrix
 
 

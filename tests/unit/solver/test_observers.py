@@ -12,12 +12,12 @@ import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch.utils.tensorboard import SummaryWriter
 
-from rtdetrv2_pytorch.src.data.evaluator import (
+from rtdetrv2_pytorch.src.data.metrics.evaluator import (
     STAT_NAMES,
     ClassMetrics,
     Evaluation,
 )
-from rtdetrv2_pytorch.src.data.operating_point import OperatingPoint
+from rtdetrv2_pytorch.src.data.metrics.operating_point import OperatingPoint
 from rtdetrv2_pytorch.src.solver.events import (
     EpochReport,
     FanOut,

@@ -12,12 +12,12 @@ import pytest
 import torch
 
 from rtdetrv2_pytorch.src.data import dataset as dataset_module
-from rtdetrv2_pytorch.src.data import image_cache
+from rtdetrv2_pytorch.src.data.augment import Resize
 from rtdetrv2_pytorch.src.data.coco_dataset import CocoDetection
-from rtdetrv2_pytorch.src.data.collate import BatchImageCollateFunction
-from rtdetrv2_pytorch.src.data.image_cache import DiskCache, RamCache
-from rtdetrv2_pytorch.src.data.loader import DataLoader
-from rtdetrv2_pytorch.src.data.transforms import Resize
+from rtdetrv2_pytorch.src.data.images import image_cache
+from rtdetrv2_pytorch.src.data.images.image_cache import DiskCache, RamCache
+from rtdetrv2_pytorch.src.data.loading.collate import BatchImageCollateFunction
+from rtdetrv2_pytorch.src.data.loading.loader import DataLoader
 from rtdetrv2_pytorch.src.misc import resources
 
 KEPT = 30 * 40 * 3  # bytes of a picture that `write_coco` makes

@@ -19,9 +19,9 @@ from typing import Any, Literal, Protocol
 import numpy as np
 import PIL
 
-from ..misc.resources import available_memory, cache_folder
-from .annotations import Annotations
-from .images import MAX_PIXELS
+from ...misc.resources import available_memory, cache_folder
+from ..annotations import Annotations
+from .decoding import MAX_PIXELS
 
 logger = logging.getLogger(__name__)
 

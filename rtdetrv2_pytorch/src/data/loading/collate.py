@@ -8,8 +8,8 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
-from ..misc.seeding import derive_seed
-from ..structures import Target
+from ...misc.seeding import derive_seed
+from ...structures import Target
 
 Batch = tuple[Tensor, list[Target]]
 

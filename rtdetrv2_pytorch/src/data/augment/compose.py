@@ -6,8 +6,9 @@ from typing import Literal, NotRequired
 
 from typing_extensions import TypedDict
 
+from .mosaic import SampleSource
 from .sample import Sample
-from .transforms import SampleSource, Transform
+from .transform import Transform
 
 
 class Policy(TypedDict):

@@ -13,12 +13,12 @@ from torchvision.ops import box_iou
 
 from rtdetrv2_pytorch.src.data.annotations import Annotations, ImageRecord
 from rtdetrv2_pytorch.src.data.categories import CategoryTable
-from rtdetrv2_pytorch.src.data.evaluator import (
+from rtdetrv2_pytorch.src.data.metrics.evaluator import (
     STAT_NAMES,
     CocoEvaluator,
     Evaluation,
 )
-from rtdetrv2_pytorch.src.data.operating_point import OperatingPoint, best_operating_point
+from rtdetrv2_pytorch.src.data.metrics.operating_point import OperatingPoint, best_operating_point
 from rtdetrv2_pytorch.src.misc import distributed
 from rtdetrv2_pytorch.src.misc.coco import COCO_CATEGORIES
 

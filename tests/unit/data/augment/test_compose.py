@@ -4,8 +4,8 @@ import random
 
 import pytest
 
-from rtdetrv2_pytorch.src.data.compose import Compose
-from rtdetrv2_pytorch.src.data.transforms import (
+from rtdetrv2_pytorch.src.data.augment import (
+    Compose,
     EmptyTransform,
     Mosaic,
     RandomHorizontalFlip,

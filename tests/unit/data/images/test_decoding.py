@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageFile, ImageOps
 
-from rtdetrv2_pytorch.src.data.images import MAX_PIXELS, pil_checks, read_rgb
+from rtdetrv2_pytorch.src.data.images.decoding import MAX_PIXELS, pil_checks, read_rgb
 from rtdetrv2_pytorch.src.misc.errors import DatasetError
 
 STORED = np.random.default_rng(0).integers(0, 256, (3, 5, 3), dtype=np.uint8)  # 5 wide, 3 high

@@ -6,7 +6,12 @@ import pytest
 import torch
 from torchvision.transforms.v2 import functional
 
-from rtdetrv2_pytorch.src.data.colour import PhotometricChange, adjust_hue, adjust_saturation, gray
+from rtdetrv2_pytorch.src.data.augment.color import (
+    PhotometricChange,
+    adjust_hue,
+    adjust_saturation,
+    gray,
+)
 
 
 def difference(one, other):

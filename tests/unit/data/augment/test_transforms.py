@@ -12,10 +12,8 @@ from torchvision.ops import box_iou
 from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional
 
-from rtdetrv2_pytorch.src.data.colour import gray
-from rtdetrv2_pytorch.src.data.compose import Compose
-from rtdetrv2_pytorch.src.data.sample import Sample
-from rtdetrv2_pytorch.src.data.transforms import (
+from rtdetrv2_pytorch.src.data.augment import (
+    Compose,
     ConvertBoxes,
     ConvertPILImage,
     EmptyTransform,
@@ -28,9 +26,11 @@ from rtdetrv2_pytorch.src.data.transforms import (
     RandomPhotometricDistort,
     RandomZoomOut,
     Resize,
+    Sample,
     SanitizeBoundingBoxes,
-    as_hw,
 )
+from rtdetrv2_pytorch.src.data.augment.color import gray
+from rtdetrv2_pytorch.src.data.augment.geometric import as_hw
 
 
 def apply(op, sample, seed=0):

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch.utils.data._utils.pin_memory import pin_memory
 
-from rtdetrv2_pytorch.src.data.handover import PackedBatch
+from rtdetrv2_pytorch.src.data.loading.packed_batch import PackedBatch
 from rtdetrv2_pytorch.src.structures import Target
 
 

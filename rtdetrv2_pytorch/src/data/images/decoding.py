@@ -10,7 +10,7 @@ from types import TracebackType
 import numpy as np
 from PIL import Image, ImageFile
 
-from ..misc.errors import DatasetError
+from ...misc.errors import DatasetError
 
 EXIF_ORIENTATION = 0x0112
 TO_UPRIGHT = {

@@ -6,7 +6,11 @@ import pytest
 import torch
 from torch.nn import functional
 
-from rtdetrv2_pytorch.src.data.collate import BatchImageCollateFunction, resize_batch, scale_sizes
+from rtdetrv2_pytorch.src.data.loading.collate import (
+    BatchImageCollateFunction,
+    resize_batch,
+    scale_sizes,
+)
 
 SCALES = [480, 512, 544, 576, 608, 640, 640, 640, 672, 704, 736, 768, 800]
 

@@ -12,7 +12,7 @@ from typing import NamedTuple, cast
 import torch
 from torch import Tensor
 
-from ..structures import Target
+from ...structures import Target
 from .collate import Batch
 
 

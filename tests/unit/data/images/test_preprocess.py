@@ -5,10 +5,9 @@ import pytest
 import torch
 from torchvision.transforms.v2 import functional
 
+from rtdetrv2_pytorch.src.data.augment import Compose, ConvertPILImage, Resize
 from rtdetrv2_pytorch.src.data.coco_dataset import CocoDetection
-from rtdetrv2_pytorch.src.data.compose import Compose
-from rtdetrv2_pytorch.src.data.preprocess import preprocess
-from rtdetrv2_pytorch.src.data.transforms import ConvertPILImage, Resize
+from rtdetrv2_pytorch.src.data.images.preprocess import preprocess
 
 
 @pytest.mark.parametrize("size_hw", [(64, 96), (17, 13), (30, 40)])

@@ -1,0 +1,133 @@
+"""Augmentations that move the canvas over the image."""
+
+import random
+from collections.abc import Sequence
+from typing import Literal
+
+from torchvision.transforms import InterpolationMode
+
+from .sample import Sample
+
+Range = tuple[float, float]
+SizeHW = int | tuple[int, int]
+
+
+def as_hw(size: SizeHW | Sequence[int]) -> tuple[int, int]:
+    """(height, width) of a size given as one number or two."""
+    if isinstance(size, int):
+        return size, size
+    height, width = size if len(size) == 2 else (*size, *size)
+    return height, width
+
+
+class RandomZoomOut:
+    """Put the image somewhere on a larger, filled canvas.
+
+    Args:
+        fill: value of the canvas.
+        side_range: range of the canvas sides, in image sides.
+        p: probability.
+    """
+
+    def __init__(self, *, fill: int = 0, side_range: Range = (1.0, 4.0), p: float = 0.5) -> None:
+        if side_range[0] < 1 or side_range[0] > side_range[1]:
+            raise ValueError(f"side_range {side_range}: give (low, high) with 1 <= low <= high")
+        self.fill = fill
+        self.side_range = side_range
+        self.p = p
+
+    def __call__(self, sample: Sample, rng: random.Random) -> Sample:
+        """Enlarge the canvas."""
+        if rng.random() >= self.p:
+            return sample
+        height, width = sample.canvas_hw
+        ratio = rng.uniform(*self.side_range)
+        canvas_height, canvas_width = int(height * ratio), int(width * ratio)
+        left = int((canvas_width - width) * rng.random())
+        top = int((canvas_height - height) * rng.random())
+        sample.set_window(-left, -top, canvas_width, canvas_height, fill=self.fill)
+        return sample
+
+
+class RandomHorizontalFlip:
+    """Mirror left to right.
+
+    Args:
+        p: probability.
+    """
+
+    def __init__(self, *, p: float = 0.5) -> None:
+        self.p = p
+
+    def __call__(self, sample: Sample, rng: random.Random) -> Sample:
+        """Flip, or not."""
+        if rng.random() < self.p:
+            sample.flip()
+        return sample
+
+
+class Resize:
+    """Resize the canvas; this is where the pixels are computed.
+
+    Args:
+        size: (height, width); one number is the shorter side, which keeps the shape.
+        interpolation: how pixels are computed.
+        max_size: upper bound of the longer side, with one number as size.
+        antialias: average when shrinking.
+    """
+
+    def __init__(
+        self,
+        *,
+        size: int | list[int],
+        interpolation: Literal["bilinear", "bicubic", "nearest"] = "bilinear",
+        max_size: int | None = None,
+        antialias: bool = True,
+    ) -> None:
+        self.size = size
+        self.mode = InterpolationMode(interpolation)
+        self.max_size = max_size
+        self.antialias = antialias
+
+    def target_hw(self, canvas_hw: tuple[int, int]) -> tuple[int, int]:
+        """(height, width) of the result."""
+        if not isinstance(self.size, int) and len(self.size) == 2:
+            return self.size[0], self.size[1]
+        short = self.size if isinstance(self.size, int) else self.size[0]
+        long = short * max(canvas_hw) // min(canvas_hw)
+        if self.max_size is not None and long > self.max_size:
+            short, long = max(1, self.max_size * short // long), self.max_size
+        return (short, long) if canvas_hw[0] <= canvas_hw[1] else (long, short)
+
+    def __call__(self, sample: Sample, rng: random.Random) -> Sample:
+        """Compute the pixels at the new size."""
+        size_hw = self.target_hw(sample.canvas_hw)
+        sample.materialize(size_hw, mode=self.mode, antialias=self.antialias)
+        return sample
+
+
+class PadToSize:
+    """Enlarge the canvas to the right and below.
+
+    Args:
+        size: (height, width) of the result, or one number for both.
+        fill: value of the new part.
+        padding_mode: only constant values are supported.
+    """
+
+    def __init__(
+        self,
+        *,
+        size: SizeHW,
+        fill: int = 0,
+        padding_mode: Literal["constant"] = "constant",
+    ) -> None:
+        self.size_hw = as_hw(size)
+        self.fill = fill
+
+    def __call__(self, sample: Sample, rng: random.Random) -> Sample:
+        """Pad where the canvas is smaller."""
+        height = max(sample.canvas_hw[0], self.size_hw[0])
+        width = max(sample.canvas_hw[1], self.size_hw[1])
+        sample.set_window(0, 0, width, height, fill=self.fill)
+        return sample

@@ -1,0 +1,62 @@
+"""Mosaic of four images."""
+
+import random
+from typing import Protocol
+
+import numpy as np
+
+from .cropping import RandomCrop
+from .geometric import Resize
+from .sample import Sample
+
+
+class SampleSource(Protocol):
+    """A data set as `Mosaic` sees it."""
+
+    def __len__(self) -> int: ...
+
+    def load_readable(self, index: int) -> tuple[int, Sample]:
+        """Read an image and its boxes, without augmentation; if need be, the next one."""
+
+
+class Mosaic:
+    """Tile the image with three others of the data set and crop a window of the result.
+
+    Args:
+        size: shorter side that every image is resized to first.
+        max_size: upper bound of its longer side, and the side of the crop (default: `size`).
+    """
+
+    def __init__(self, *, size: int, max_size: int | None = None) -> None:
+        self.resize = Resize(size=size, max_size=max_size)
+        self.crop = RandomCrop(size=max_size or size)
+        self._others: SampleSource | None = None
+
+    def bind(self, source: "SampleSource") -> None:
+        """Tell where the other images come from."""
+        self._others = source
+
+    def __call__(self, sample: Sample, rng: random.Random) -> Sample:
+        """Build the mosaic."""
+        if self._others is None:
+            raise ValueError("Mosaic needs a data set: use it inside Compose")
+        picks = [rng.randrange(len(self._others)) for _ in range(3)]
+        tiles = [sample, *(self._others.load_readable(i)[1] for i in picks)]
+        for tile in tiles:
+            self.resize(tile, rng)
+        height = max(t.canvas_hw[0] for t in tiles)
+        width = max(t.canvas_hw[1] for t in tiles)
+        image = tiles[0].image.new_zeros(3, 2 * height, 2 * width)
+        for tile, (y, x) in zip(
+            tiles, ((0, 0), (0, width), (height, 0), (height, width)), strict=True
+        ):
+            tile_height, tile_width = tile.canvas_hw
+            image[:, y : y + tile_height, x : x + tile_width] = tile.image
+            tile.boxes = tile.boxes + (x, y, x, y)
+        mosaic = Sample(
+            image=image,
+            boxes=np.concatenate([t.boxes for t in tiles]),
+            labels=np.concatenate([t.labels for t in tiles]),
+            area=np.concatenate([t.area for t in tiles]),
+        )
+        return self.crop(mosaic, rng)

@@ -1,0 +1,1 @@
+"""Image files to pixels: decoding, caches, resizing for the network."""

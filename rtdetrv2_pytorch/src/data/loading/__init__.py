@@ -1,0 +1,1 @@
+"""Batches: their order, the workers that load them, and their collation."""
