@@ -4,8 +4,8 @@ import sys
 
 from rtdetrv2_pytorch.src.misc.errors import RTDETRError
 from rtdetrv2_pytorch.tools.console import print_error
+from supervisely_integration.sdk.inference import is_command_line
 from supervisely_integration.serve.rtdetrv2 import RTDETRv2
-from supervisely_integration.serve.sdk_patches import is_command_line
 
 try:
     model = RTDETRv2(use_gui=True, use_serving_gui_template=True)

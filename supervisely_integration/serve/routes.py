@@ -19,8 +19,8 @@ from supervisely.nn.inference.inference import Inference
 
 from rtdetrv2_pytorch.src.data.images.decoding import read_rgb
 from rtdetrv2_pytorch.src.misc.errors import DatasetError, RTDETRError
-from supervisely_integration.gui.closed_pages import survive_closed_pages
 from supervisely_integration.gui.page import serve_own_page
+from supervisely_integration.sdk.websockets import survive_closed_pages
 
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]

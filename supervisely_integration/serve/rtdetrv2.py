@@ -23,17 +23,17 @@ from rtdetrv2_pytorch.src.deploy.runtimes import Runtime, open_runtime
 from rtdetrv2_pytorch.src.misc.errors import CheckpointError, ConfigError, RTDETRError
 from rtdetrv2_pytorch.src.misc.weights import locate
 from rtdetrv2_pytorch.src.structures import Detections
+from supervisely_integration.models import find_base_config
 from supervisely_integration.paths import INFERENCE_SETTINGS, MODELS, SERVE_OPTIONS
-from supervisely_integration.serve.routes import prepare_server
-from supervisely_integration.serve.sdk_patches import (
+from supervisely_integration.sdk.inference import (
     KINDS,
     add_openvino,
     complete_deploy_params,
     parse_command_line,
     replace_shared_parts,
 )
+from supervisely_integration.serve.routes import prepare_server
 from supervisely_integration.serve.settings import PredictionSettings, with_threshold
-from supervisely_integration.train.run_config import find_base_config
 
 
 class RTDETRv2(ObjectDetection):  # type: ignore[misc]

@@ -19,7 +19,7 @@ from rtdetrv2_pytorch.src.misc.text import printable
 from rtdetrv2_pytorch.src.solver.stopping import StopFlag
 
 from .coco import CocoData, SplitReport
-from .stopping import Stopped
+from .lifecycle import Stopped
 
 logger = logging.getLogger(__name__)
 

@@ -12,8 +12,8 @@ from supervisely_integration.paths import (
     TRAIN_OPTIONS,
 )
 from supervisely_integration.serve.rtdetrv2 import RTDETRv2
+from supervisely_integration.train.app import TrainApp
 from supervisely_integration.train.progress import AppProgress
-from supervisely_integration.train.sdk_patches import TrainApp
 from supervisely_integration.train.workflow import LOGS, REPORTS, run_training
 
 train = TrainApp(

@@ -16,7 +16,6 @@ from rtdetrv2_pytorch.src.core import ConfigError, YAMLConfig
 from rtdetrv2_pytorch.src.core.catalog import COMPONENTS
 from rtdetrv2_pytorch.src.core.yaml_files import get, merge, merge_layers, plain, read_layers
 
-from ..paths import CONFIGS
 from .hyperparameters import (
     check_values,
     complete_hyperparameters,
@@ -62,23 +61,6 @@ class RunConfig:
 
     overrides: dict[str, Any]
     notes: list[str]
-
-
-def find_base_config(name: str | Path) -> Path:
-    """The recipe of a model.
-
-    Args:
-        name: of a file among the published recipes, or the path of another one.
-
-    Raises:
-        ConfigError: if there is none.
-    """
-    own = Path(name)
-    candidates = [own] if own.is_absolute() else [CONFIGS / own, own]
-    for path in candidates:
-        if path.is_file():
-            return path.resolve()
-    raise ConfigError(f"{name}: no such model configuration, neither here nor in {CONFIGS.name}")
 
 
 def check_hyperparameters(

@@ -17,9 +17,9 @@ from rtdetrv2_pytorch.src.solver.stopping import StopFlag
 from .coco import write_coco
 from .examination import Origins, examine_splits
 from .experiment import ExperimentInfo
+from .lifecycle import Stopped
 from .ranks import train_on_devices
 from .run_config import RunFiles, portable_config, run_config, write_config
-from .stopping import Stopped
 
 logger = logging.getLogger(__name__)
 

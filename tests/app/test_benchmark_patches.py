@@ -13,14 +13,14 @@ import_sdk()
 import supervisely as sly  # noqa: E402 (imported in a thread above)
 
 from rtdetrv2_pytorch.src.solver.stopping import StopFlag  # noqa: E402
-from supervisely_integration.train.benchmark_patches import (  # noqa: E402
+from supervisely_integration.train.evaluation import (  # noqa: E402
     OwnSession,
     ap_of_labelled_classes,
     app_port,
     fractions_of_pixels,
     overheard_errors,
 )
-from supervisely_integration.train.stopping import Stopped  # noqa: E402
+from supervisely_integration.train.lifecycle import Stopped  # noqa: E402
 
 
 @pytest.mark.parametrize(

@@ -13,8 +13,8 @@ from rtdetrv2_pytorch.src.misc.errors import DatasetError
 from rtdetrv2_pytorch.src.misc.weights import load_checkpoint
 from supervisely_integration.local.emulator.faults import Fault
 from supervisely_integration.local.instance import LocalInstance
+from supervisely_integration.sdk.transfers import replace_damaged
 from supervisely_integration.train.run_folder import RunFolder
-from supervisely_integration.train.transfer_patches import replace_damaged
 from tests.app.processes import command_lines, listening_addresses
 from tests.app.running import RunningApp, files_below, make_project, read_json, state_of
 
@@ -195,7 +195,7 @@ def test_the_bare_sdk_sends_nothing_on_its_second_try(platform, tmp_path):
 def test_several_files_are_sent_whole_again(platform, api, tmp_path, kind):
     import supervisely as sly
 
-    from supervisely_integration.train.transfer_patches import send_whole_bodies_again
+    from supervisely_integration.sdk.transfers import send_whole_bodies_again
 
     bare = sly.Api.post
     send_whole_bodies_again()

@@ -27,8 +27,8 @@ from supervisely.nn.training.gui import (  # noqa: E402
 )
 from supervisely.project import project  # noqa: E402
 
-from supervisely_integration.train.gui_patches import use_cpu_without_gpu  # noqa: E402
-from supervisely_integration.train.sdk_patches import in_words  # noqa: E402
+from supervisely_integration.train.app import in_words  # noqa: E402
+from supervisely_integration.train.selectors import use_cpu_without_gpu  # noqa: E402
 
 BARE = train_app.TrainApp
 

@@ -24,8 +24,8 @@ from rtdetrv2_pytorch.src.deploy.runtimes import open_runtime
 from rtdetrv2_pytorch.src.solver import DetSolver
 from supervisely_integration.local.emulator.store import TEAM_ID
 from supervisely_integration.paths import ROOT, SERVE
+from supervisely_integration.sdk.inference import ImageCache
 from supervisely_integration.serve.rtdetrv2 import to_predictions, whole_pixels
-from supervisely_integration.serve.sdk_patches import ImageCache
 from tests.app.running import RunningApp, make_project
 from tests.ranks import free_port
 from tests.tiny import tiny_config

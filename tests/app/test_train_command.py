@@ -36,8 +36,9 @@ from supervisely_integration.local.launcher.training import (
     hyperparameters_for,
     sample_choices,
 )
+from supervisely_integration.models import find_base_config
 from supervisely_integration.paths import ROOT
-from supervisely_integration.train.run_config import check_hyperparameters, find_base_config
+from supervisely_integration.train.run_config import check_hyperparameters
 from tests.app.running import MODEL, TINY, make_project, state_of
 from tests.ranks import free_port
 from tests.terminal import in_terminal, noise

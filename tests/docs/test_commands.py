@@ -93,7 +93,7 @@ def check_serving(words):
     import_sdk()
     from supervisely.nn.inference import Inference
 
-    from supervisely_integration.serve.sdk_patches import parse_command_line
+    from supervisely_integration.sdk.inference import parse_command_line
 
     app = SimpleNamespace(pretrained_models=json.loads(MODELS.read_text()))
     before = sys.argv

@@ -17,8 +17,9 @@ from rtdetrv2_pytorch.src.data.digits import make_digits_dataset
 from rtdetrv2_pytorch.src.data.layouts import find_splits
 from rtdetrv2_pytorch.tools import recipe
 
+from ...models import find_base_config
 from ...paths import HYPERPARAMETERS, MODELS
-from ...train.run_config import check_hyperparameters, find_base_config
+from ...train.run_config import check_hyperparameters
 from ..emulator.store import TEAM_ID, Store
 from .app_log import Bar, GrowingFile
 from .app_process import AppProcess

@@ -10,7 +10,7 @@ from rtdetrv2_pytorch.src.misc.errors import DatasetError
 from rtdetrv2_pytorch.src.solver.stopping import StopFlag
 from supervisely_integration.train.coco import write_coco
 from supervisely_integration.train.examination import Origins, examine_splits
-from supervisely_integration.train.stopping import Stopped
+from supervisely_integration.train.lifecycle import Stopped
 from tests.hostile import encoded
 
 SIZE = {"width": 64, "height": 48}

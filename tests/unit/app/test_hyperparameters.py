@@ -6,13 +6,14 @@ import yaml
 from rtdetrv2_pytorch.src.core import ConfigError
 from rtdetrv2_pytorch.src.core.settings import Settings
 from supervisely_integration import paths
+from supervisely_integration.models import find_base_config
 from supervisely_integration.train.hyperparameters import (
     CHOICES,
     complete_hyperparameters,
     default_hyperparameters,
     read_hyperparameters,
 )
-from supervisely_integration.train.run_config import check_hyperparameters, find_base_config
+from supervisely_integration.train.run_config import check_hyperparameters
 
 BASE = find_base_config("rtdetrv2_r50vd_6x_coco.yml")
 

@@ -105,7 +105,7 @@ def test_the_platform_finds_the_serving_app():
 
 
 def test_the_serving_page_offers_every_runtime_under_its_name():
-    from supervisely_integration.serve.sdk_patches import KINDS
+    from supervisely_integration.sdk.inference import KINDS
 
     assert SERVE_OPTIONS["supported_runtimes"] == list(KINDS)
     assert SERVE_OPTIONS["external_model_options"]["classes"] is True

@@ -130,13 +130,13 @@ def test_whole_pixels_are_the_nearest():
     ],
 )
 def test_runtimes_are_found_by_any_spelling(name, expected):
-    from supervisely_integration.serve.sdk_patches import runtime_type
+    from supervisely_integration.sdk.inference import runtime_type
 
     assert runtime_type(name) == expected
 
 
 def test_a_runtime_or_device_that_is_not_there():
-    from supervisely_integration.serve.sdk_patches import complete_deploy_params
+    from supervisely_integration.sdk.inference import complete_deploy_params
 
     assert complete_deploy_params({"device": "cpu"}) == {"device": "cpu", "runtime": "PyTorch"}
     with pytest.raises(ConfigError, match="^runtime = 'NCNN': there are PyTorch, ONNXRuntime, Ten"):
@@ -149,7 +149,7 @@ def test_requests_have_ids_of_their_own_and_no_pause(monkeypatch):
     """Of the SDK: ids are made of the time, which may stand still; results stop at 500."""
     from supervisely.nn.inference import inference_request as sdk
 
-    from supervisely_integration.serve.sdk_patches import Requests
+    from supervisely_integration.sdk.inference import Requests
 
     monkeypatch.setattr(sdk.time, "time", lambda: 1.0)  # the clock
     bare, ours = sdk.InferenceRequestsManager(), Requests()
@@ -171,7 +171,7 @@ def test_the_end_of_a_request_is_noticed_at_once():
 
     from supervisely.nn.inference import uploader
 
-    from supervisely_integration.serve.sdk_patches import PromptQueue
+    from supervisely_integration.sdk.inference import PromptQueue
 
     for loop in (uploader.Uploader._upload_loop, uploader.Uploader._notify_loop):
         assert "else 1.0" in inspect.getsource(loop)

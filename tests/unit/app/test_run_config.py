@@ -10,10 +10,10 @@ import yaml
 from rtdetrv2_pytorch.src.core import ConfigError, YAMLConfig
 from rtdetrv2_pytorch.src.core.yaml_files import get
 from supervisely_integration import paths
+from supervisely_integration.models import find_base_config
 from supervisely_integration.train.run_config import (
     RunFiles,
     check_hyperparameters,
-    find_base_config,
     portable_config,
     run_config,
     write_config,

@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from supervisely_integration.train.stopping import Stage, StopControl
+from supervisely_integration.train.lifecycle import Stage, StopControl
 
 
 class Left(list):

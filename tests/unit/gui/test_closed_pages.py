@@ -12,7 +12,7 @@ import_sdk()
 
 from supervisely.app.fastapi.websocket import WebsocketManager  # noqa: E402
 
-from supervisely_integration.gui.closed_pages import survive_closed_pages  # noqa: E402
+from supervisely_integration.sdk.websockets import survive_closed_pages  # noqa: E402
 
 
 class Page:

@@ -25,7 +25,7 @@ from supervisely.nn.training import train_app as sdk_train_app
 from rtdetrv2_pytorch.src.solver.stopping import StopFlag
 
 from .coco import box_objects
-from .stopping import Stopped
+from .lifecycle import Stopped
 
 logger = logging.getLogger(__name__)
 

@@ -13,7 +13,8 @@ from supervisely.nn.training.gui.hyperparameters_selector import Hyperparameters
 
 from rtdetrv2_pytorch.src.misc.errors import ConfigError
 
-from .run_config import check_hyperparameters, find_base_config
+from ..models import find_base_config
+from .run_config import check_hyperparameters
 
 logger = logging.getLogger(__name__)
 

@@ -29,23 +29,24 @@ from tqdm import tqdm
 from rtdetrv2_pytorch.src.misc.errors import ConfigError, RTDETRError
 from rtdetrv2_pytorch.src.misc.text import first_line
 from rtdetrv2_pytorch.src.misc.weights import is_url, locate
-from supervisely_integration.gui.closed_pages import survive_closed_pages
 from supervisely_integration.gui.page import serve_own_page
+from supervisely_integration.sdk.websockets import survive_closed_pages
 
+from ..models import find_base_config
+from ..sdk.transfers import replace_damaged, send_whole_bodies_again
 from .coco import check_complete, dataset_folders, images_on_disk
 from .examination import Origins
-from .export_patches import COCO_FOLDER, ExportingTrainApp
-from .gui_patches import (
+from .exports import COCO_FOLDER, ExportingTrainApp
+from .lifecycle import Stage, StopControl, Stopped
+from .progress import show_logs
+from .run_config import check_hyperparameters
+from .run_folder import Items, RunFolder, SavedRun, fingerprint
+from .selectors import (
     ANY_RECIPE,
     check_hyperparameters_when_selected,
     offer_all_shapes,
     use_cpu_without_gpu,
 )
-from .progress import show_logs
-from .run_config import check_hyperparameters, find_base_config
-from .run_folder import Items, RunFolder, SavedRun, fingerprint
-from .stopping import Stage, StopControl, Stopped
-from .transfer_patches import replace_damaged, send_whole_bodies_again
 from .workflow import TrainingRequest
 
 logger = logging.getLogger(__name__)

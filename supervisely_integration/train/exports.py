@@ -12,8 +12,8 @@ from rtdetrv2_pytorch.src.deploy.parity import PARITY_FILE
 from rtdetrv2_pytorch.src.deploy.tensorrt import card_file
 from supervisely_integration import export
 
-from .benchmark_patches import BenchmarkedTrainApp, overheard_errors
 from .coco import annotation_file
+from .evaluation import BenchmarkedTrainApp, overheard_errors
 
 logger = logging.getLogger(__name__)
 
