@@ -1,6 +1,8 @@
 """Imports point down: the table says which layer may import which."""
 
 import ast
+from collections.abc import Sequence
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -25,14 +27,36 @@ ALLOWED = {
     "tools": BELOW_CORE | {"core", "robustness", "solver", "deploy", "doctor", "report"},
 }
 
+INTEGRATION = ROOT / "supervisely_integration"
+INTEGRATION_ALLOWED = {
+    "paths": set(),
+    "models": {"paths"},
+    "masks": set(),
+    "export": set(),
+    "sdk": {"paths"},
+    "gui": {"paths"},
+    "serve": {"paths", "models", "export", "sdk", "gui"},
+    "train": {"paths", "models", "masks", "export", "sdk", "gui", "serve"},
+    "demo": set(),
+    "local.emulator": {"paths"},
+    "local.page": {"local.emulator", "masks"},
+    "local.instance": {"local.emulator", "local.page"},
+    "local.importers": {"local.emulator", "masks"},
+    "local.launcher": {
+        *("paths", "models", "gui", "train"),
+        *("local.emulator", "local.importers", "local.instance"),
+    },
+    "local.__main__": {"local.launcher"},
+}
+
 
 def layer_of(path: Path) -> str:
     parts = path.relative_to(ENGINE).parts
     return parts[0] if parts[0] != "src" else parts[1].removesuffix(".py")
 
 
-def imports_of(path: Path):
-    """Yields (absolute module as path parts below the engine, or name of a foreign module)."""
+def imports_of(path: Path, *, with_names: bool = False):
+    """Yields absolute modules as path parts; `with_names` adds the imported name as last part."""
     package = path.relative_to(ROOT).parts[:-1]
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
@@ -40,7 +64,9 @@ def imports_of(path: Path):
                 yield tuple(name.name.split("."))
         elif isinstance(node, ast.ImportFrom):
             base = package[: len(package) - node.level + 1] if node.level else ()
-            yield (*base, *(node.module.split(".") if node.module else ()))
+            module = (*base, *(node.module.split(".") if node.module else ()))
+            for name in node.names if with_names else node.names[:1]:
+                yield (*module, name.name) if with_names else module
 
 
 def modules():
@@ -63,6 +89,41 @@ def test_every_import_points_down():
 
 def test_the_table_knows_every_layer():
     assert {layer_of(p) for p in modules()} - {"__init__"} == set(ALLOWED)
+
+
+def integration_layer(parts: Sequence[str]) -> str:
+    """The row of `INTEGRATION_ALLOWED` for a module path below supervisely_integration."""
+    names = [part.removesuffix(".py") for part in parts]
+    return ".".join(names[:2]) if names[0] == "local" else names[0]
+
+
+def integration_modules():
+    paths = sorted(INTEGRATION.rglob("*.py"))
+    skipped = (INTEGRATION / "__init__.py", INTEGRATION / "local" / "__init__.py")
+    return [path for path in paths if path not in skipped and "node_modules" not in path.parts]
+
+
+def integration_imports(path: Path):
+    """Yields the layers of supervisely_integration that a module imports."""
+    for target in imports_of(path, with_names=True):
+        if target[0] == "supervisely_integration" and len(target) > 1:
+            yield integration_layer(target[1:])
+
+
+def test_integration_imports_follow_the_table():
+    breaches = []
+    for path in integration_modules():
+        layer = integration_layer(path.relative_to(INTEGRATION).parts)
+        for target in integration_imports(path):
+            if target != layer and target not in INTEGRATION_ALLOWED[layer]:
+                breaches.append(f"{path.relative_to(ROOT)} imports {target}")
+    assert not breaches, "\n".join(breaches)
+
+
+def test_integration_table_lists_every_layer_and_has_no_cycle():
+    layers = {integration_layer(p.relative_to(INTEGRATION).parts) for p in integration_modules()}
+    assert layers == set(INTEGRATION_ALLOWED)
+    TopologicalSorter(INTEGRATION_ALLOWED).prepare()  # raises CycleError
 
 
 def test_the_engine_imports_relatively_and_no_platform():
