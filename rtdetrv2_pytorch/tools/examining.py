@@ -6,12 +6,12 @@ from pathlib import Path
 from rich.console import Console
 from rich.markup import escape
 
-from ..src.data.layouts import Splits, find_splits
+from ..src.data.finding_kinds import Severity
+from ..src.data.splits import Splits, find_splits
 from ..src.doctor.cache import default_folder
+from ..src.doctor.data_report import DataReport
 from ..src.doctor.examination import Options, SplitFiles, examine
-from ..src.doctor.finding import Severity
 from ..src.doctor.page import write_page
-from ..src.doctor.report import DataReport
 from ..src.misc.errors import ConfigError
 from .command import run_command
 from .command_log import CommandLog

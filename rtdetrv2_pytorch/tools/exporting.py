@@ -7,7 +7,7 @@ from pathlib import Path
 from PIL import Image
 from rich.console import Console
 
-from ..src.data.layouts import find_splits
+from ..src.data.splits import find_splits
 from ..src.deploy.comparison_images import given_images, validation_images
 from ..src.deploy.export import FindImages, Source
 from ..src.deploy.parity import ParityReport

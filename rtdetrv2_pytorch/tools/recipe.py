@@ -11,7 +11,7 @@ import torch
 
 from ..src.core import YAMLConfig
 from ..src.core.yaml_files import merge
-from ..src.data.layouts import Split
+from ..src.data.splits import Split
 from ..src.misc.errors import CheckpointError, ConfigError
 from ..src.misc.text import counted
 from ..src.misc.weights import locate

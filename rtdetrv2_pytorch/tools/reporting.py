@@ -9,7 +9,7 @@ from rich.console import Console
 
 from ..src.core import ConfigError, YAMLConfig
 from ..src.core.yaml_files import merge, merge_layers, parse_overrides, read_layers
-from ..src.data.layouts import find_splits
+from ..src.data.splits import find_splits
 from ..src.report.training_report import report_source, write_report
 from ..src.solver import DetSolver
 from ..src.solver.checkpointing import BEST, LAST

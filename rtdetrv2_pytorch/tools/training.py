@@ -11,10 +11,10 @@ from rich.console import Console
 from ..src.core import ConfigError, YAMLConfig
 from ..src.core.yaml_files import get, merge, parse_overrides
 from ..src.data.digits import make_digits_dataset
-from ..src.data.layouts import find_splits
+from ..src.data.finding_kinds import Severity
+from ..src.data.splits import find_splits
 from ..src.doctor.cache import default_folder
 from ..src.doctor.examination import Options
-from ..src.doctor.finding import Severity
 from ..src.misc import distributed
 from ..src.misc.errors import DatasetError
 from ..src.solver import DetSolver

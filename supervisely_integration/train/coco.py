@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from rtdetrv2_pytorch.src.doctor.finding import Finding, Shown, finding
+from rtdetrv2_pytorch.src.data.findings import Finding, Illustration, finding
 from rtdetrv2_pytorch.src.misc.errors import DatasetError
 
 from ..masks import MASKS, check_mask
@@ -146,7 +146,7 @@ class _Figures:
 
     def _note(self, kind: str, image: Mapping[str, Any], name: str, drawn: Box | None) -> None:
         size_wh = image["width"], image["height"]
-        picture = Shown(image["path"], size_wh) if "path" in image else None
+        picture = Illustration(image["path"], size_wh) if "path" in image else None
         boxes = [drawn] if drawn is not None else []
         where = image["file_name"]
         self.findings.append(

@@ -9,11 +9,11 @@ from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from rtdetrv2_pytorch.src.data.findings import Finding, finding
 from rtdetrv2_pytorch.src.doctor import names
+from rtdetrv2_pytorch.src.doctor.data_report import Counts, DataReport, SplitSummary
 from rtdetrv2_pytorch.src.doctor.examination import Options, SplitFiles, examine
-from rtdetrv2_pytorch.src.doctor.finding import Finding, finding
 from rtdetrv2_pytorch.src.doctor.page import write_page
-from rtdetrv2_pytorch.src.doctor.report import Counts, DataReport, SplitSummary
 from rtdetrv2_pytorch.src.misc.errors import DatasetError
 from rtdetrv2_pytorch.src.misc.text import printable
 from rtdetrv2_pytorch.src.solver.stopping import StopFlag

@@ -8,7 +8,7 @@ from typing import Any
 
 from rtdetrv2_pytorch.src.core import YAMLConfig
 from rtdetrv2_pytorch.src.core.yaml_files import get
-from rtdetrv2_pytorch.src.doctor.report import REPORT_HTML, REPORT_JSON
+from rtdetrv2_pytorch.src.doctor.data_report import REPORT_HTML, REPORT_JSON
 from rtdetrv2_pytorch.src.report.training_report import REPORT
 from rtdetrv2_pytorch.src.solver import DetSolver
 from rtdetrv2_pytorch.src.solver.events import TrainingEvents

@@ -3,7 +3,7 @@
 import re
 from pathlib import Path
 
-from rtdetrv2_pytorch.src.doctor.finding import KINDS
+from rtdetrv2_pytorch.src.data.finding_kinds import KINDS
 
 PAGE = (Path(__file__).parents[2] / "docs" / "data_doctor.md").read_text()
 

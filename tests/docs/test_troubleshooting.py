@@ -8,7 +8,7 @@ from pathlib import Path
 import yaml
 
 from rtdetrv2_pytorch.src.core.settings import Settings
-from rtdetrv2_pytorch.src.doctor.finding import KINDS
+from rtdetrv2_pytorch.src.data.finding_kinds import KINDS
 from supervisely_integration.paths import HYPERPARAMETERS, INFERENCE_SETTINGS
 
 ROOT = Path(__file__).parents[2]

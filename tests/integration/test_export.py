@@ -18,7 +18,7 @@ import torch
 from PIL import Image
 
 from rtdetrv2_pytorch.src.data.images.preprocess import preprocess
-from rtdetrv2_pytorch.src.data.layouts import find_splits
+from rtdetrv2_pytorch.src.data.splits import find_splits
 from rtdetrv2_pytorch.src.deploy.comparison_images import validation_images
 from rtdetrv2_pytorch.src.deploy.export import Source, export_onnx
 from rtdetrv2_pytorch.src.deploy.parity import check_parity

@@ -7,7 +7,7 @@ import pytest
 
 from rtdetrv2_pytorch.src.core import YAMLConfig
 from rtdetrv2_pytorch.src.data.digits import make_digits_dataset
-from rtdetrv2_pytorch.src.data.layouts import find_splits
+from rtdetrv2_pytorch.src.data.splits import find_splits
 from rtdetrv2_pytorch.src.misc.seeding import seed_everything
 from rtdetrv2_pytorch.src.solver.loop import EpochProgress, evaluate, train_step
 from rtdetrv2_pytorch.src.solver.setup import set_up

@@ -21,7 +21,7 @@ from rtdetrv2_pytorch.src.data.augment import (
 )
 from rtdetrv2_pytorch.src.misc.boxes import cxcywh_to_xyxy, iou_and_giou, xyxy_to_cxcywh
 from rtdetrv2_pytorch.src.misc.errors import DatasetError
-from supervisely_integration.local.importers.pictures import Picture, clip_box
+from supervisely_integration.local.importers.decoding import Picture, clip_box
 from tests.properties.settings import examples
 
 side = st.integers(8, 60)

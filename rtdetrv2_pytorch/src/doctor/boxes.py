@@ -12,7 +12,7 @@ from ..data.annotations import ImageRecord
 from ..data.categories import normalise_id
 from ..data.coco_dataset import AnnotationEntry
 from ..data.dataset import SkippedItems, SkipReason, boxes_inside
-from .finding import Box, Finding, Shown, finding
+from ..data.findings import Box, Finding, Illustration, finding
 
 _NOISE = 0.01  # pixels: what rounding leaves
 _TINY = 4.0  # pixels at the training size: half a cell of the finest level
@@ -141,7 +141,7 @@ class BoxExaminer:
         self.objects: Counter[int] = Counter()  # used boxes by label
 
     def examine(
-        self, record: ImageRecord, size_wh: tuple[int, int] | None, picture: Shown | None
+        self, record: ImageRecord, size_wh: tuple[int, int] | None, picture: Illustration | None
     ) -> Iterator[Finding]:
         """Count the boxes of an image and say what is odd about them.
 
@@ -184,7 +184,7 @@ class BoxExaminer:
             yield finding("image_without_objects", record.file_name, split=self.split)
 
     def _finding(
-        self, kind: str, record: ImageRecord, which: np.ndarray, picture: Shown | None
+        self, kind: str, record: ImageRecord, which: np.ndarray, picture: Illustration | None
     ) -> Finding:
         boxes: list[Box] = [tuple(box) for box in record.boxes_xyxy[which].tolist()]
         title = self.class_names[record.labels[which][0]]

@@ -10,7 +10,7 @@ from typing import Any
 import PIL
 
 from ..misc.resources import cache_folder
-from .pictures import Picture
+from .image_files import Picture
 
 logger = logging.getLogger(__name__)
 

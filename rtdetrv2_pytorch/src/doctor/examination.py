@@ -13,14 +13,14 @@ from ..data.annotations import Annotations, ImageRecord
 from ..data.categories import CategoryTable, normalise_id
 from ..data.coco_dataset import parse_coco, read_categories, read_coco_json
 from ..data.dataset import SkipReason
+from ..data.findings import Finding, Illustration, finding
 from ..misc.errors import DatasetError
 from . import leakage, names
 from .boxes import BoxExaminer, NotedItems, skipped_entries, written_as_text
 from .cache import PictureCache
-from .finding import Finding, Shown, finding
+from .data_report import Counts, DataReport, SplitSummary
+from .image_files import Picture, examine_picture
 from .leakage import Seen
-from .pictures import Picture, examine_picture
-from .report import Counts, DataReport, SplitSummary
 
 OnProgress = Callable[[int, int], None]  # images done, images in all
 
@@ -236,11 +236,11 @@ def _real(path: Path) -> Path:
     return Path(os.path.realpath(path))
 
 
-def _shown(split: _Split, path: Path, picture: Picture | None = None) -> Shown | None:
+def _shown(split: _Split, path: Path, picture: Picture | None = None) -> Illustration | None:
     """The picture for the report, but none that lies elsewhere: the report may be handed on."""
     if not _real(path).is_relative_to(_real(split.files.img_folder)):
         return None
-    return Shown(path, picture.size_wh if picture is not None else None)
+    return Illustration(path, picture.size_wh if picture is not None else None)
 
 
 def _seen(split: _Split) -> list[Seen]:

@@ -4,8 +4,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from .finding import Finding, Shown, finding
-from .pictures import Picture, directions
+from ..data.findings import Finding, Illustration, finding
+from .image_files import Picture, directions
 
 # The same picture compressed, scaled or brightened correlates with itself by 0.987 and more;
 # different pictures of one kind, as digits or cells under one microscope, by 0.94 and less.
@@ -20,7 +20,7 @@ class Seen:
     name: str
     path: Path
     picture: Picture
-    shown: Shown | None
+    shown: Illustration | None
 
 
 def duplicates(split: str, images: Sequence[Seen]) -> Iterator[Finding]:

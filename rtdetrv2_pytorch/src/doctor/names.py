@@ -5,7 +5,7 @@ import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
-from .finding import Finding, finding
+from ..data.findings import Finding, finding
 
 _PLAIN = re.compile(r"[A-Za-z0-9_.+()-]+( [A-Za-z0-9_.+()-]+)*")
 _EXTENSION = re.compile(r"\.[^./]*$")

@@ -6,12 +6,12 @@ from pathlib import Path
 
 from PIL import Image
 
+from ..data.findings import Finding
 from ..data.images.decoding import read_rgb
 from ..misc.drawing import box_shape, draw_shapes
 from ..misc.errors import DatasetError
 from ..misc.pages import jpeg_uri, render
-from .finding import Finding
-from .report import REPORT_HTML, REPORT_JSON, DataReport
+from .data_report import REPORT_HTML, REPORT_JSON, DataReport
 
 _TEMPLATE = Path(__file__).with_name("page.html")
 _PICTURES = 8  # of a kind

@@ -15,7 +15,7 @@ from ..core.yaml_config import YAMLConfig
 from ..data.annotations import Annotations
 from ..data.metrics.evaluator import ClassMetrics, Evaluation
 from ..data.metrics.operating_point import OperatingPoint
-from ..doctor.report import REPORT_HTML, REPORT_JSON
+from ..doctor.data_report import REPORT_HTML, REPORT_JSON
 from ..misc import distributed
 from ..misc.pages import render
 from . import setup_tables

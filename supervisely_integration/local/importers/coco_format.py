@@ -11,7 +11,7 @@ from rtdetrv2_pytorch.src.data.categories import CategoryId, CategoryTable, norm
 from rtdetrv2_pytorch.src.data.coco_dataset import read_coco_json
 from rtdetrv2_pytorch.src.misc.errors import DatasetError
 
-from .pictures import Picture, Point, clip_box, read_picture
+from .decoding import Picture, Point, clip_box, read_picture
 from .source import (
     RECTANGLE,
     ImportItem,

@@ -11,7 +11,7 @@ from typing import Any
 from rtdetrv2_pytorch.src.misc.errors import DatasetError
 
 from ...masks import MASKS, check_mask
-from .pictures import Picture, clip_box
+from .decoding import Picture, clip_box
 from .source import RECTANGLE
 
 JsonObject = dict[str, Any]

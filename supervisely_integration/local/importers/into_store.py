@@ -11,8 +11,8 @@ from rtdetrv2_pytorch.src.misc.errors import DatasetError
 from rtdetrv2_pytorch.src.misc.text import counted, printable, whole_characters
 
 from ..emulator.store import Store, StoreError
+from .decoding import upright_contents
 from .formats import read
-from .pictures import upright_contents
 from .source import FormatName, ImportItem, ImportSource, Ledger
 
 _BATCH = 32  # images a transaction: one wait for the disk for all of them, but not for long

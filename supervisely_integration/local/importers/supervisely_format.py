@@ -12,8 +12,8 @@ from typing import Any
 
 from rtdetrv2_pytorch.src.misc.errors import DatasetError
 
+from .decoding import Picture, read_picture
 from .geometries import to_stored
-from .pictures import Picture, read_picture
 from .source import (
     ANY_SHAPE,
     ImportItem,

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from rtdetrv2_pytorch.src.misc.errors import DatasetError
 
-from .pictures import clip_box, read_picture
+from .decoding import clip_box, read_picture
 from .source import (
     DEFAULT_DATASET,
     RECTANGLE,

@@ -11,7 +11,7 @@ import yaml
 from rtdetrv2_pytorch.src.misc.errors import DatasetError
 from rtdetrv2_pytorch.src.misc.limits import read_yaml
 
-from .pictures import Picture, clip_box, clip_polygon, read_picture
+from .decoding import Picture, clip_box, clip_polygon, read_picture
 from .source import (
     ANY_SHAPE,
     DEFAULT_DATASET,

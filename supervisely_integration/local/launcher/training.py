@@ -14,7 +14,7 @@ from rtdetrv2_pytorch.src.core import YAMLConfig
 from rtdetrv2_pytorch.src.core.catalog import COMPONENTS
 from rtdetrv2_pytorch.src.core.yaml_files import get, merge
 from rtdetrv2_pytorch.src.data.digits import make_digits_dataset
-from rtdetrv2_pytorch.src.data.layouts import find_splits
+from rtdetrv2_pytorch.src.data.splits import find_splits
 from rtdetrv2_pytorch.tools import recipe
 
 from ...models import find_base_config

@@ -13,7 +13,7 @@ from rtdetrv2_pytorch.src.misc.errors import DatasetError
 from supervisely_integration.local.emulator.storage.listing import Listing
 from supervisely_integration.local.emulator.store import ConflictError, Store
 from supervisely_integration.local.importers import detect_format, import_folder, read
-from supervisely_integration.local.importers.pictures import read_picture
+from supervisely_integration.local.importers.decoding import read_picture
 from tests.app.local.folders import picture, reasons, shapes, taken, write
 
 CAT, DOG = "cat", 'dog "big" <b>'

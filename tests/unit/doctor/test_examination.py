@@ -6,16 +6,18 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from rtdetrv2_pytorch.src.data import images
 from rtdetrv2_pytorch.src.data.coco_dataset import CocoDetection
-from rtdetrv2_pytorch.src.doctor import pictures
+from rtdetrv2_pytorch.src.data.finding_kinds import KINDS, Action
+from rtdetrv2_pytorch.src.data.images import decoding
+from rtdetrv2_pytorch.src.doctor import image_files
 from rtdetrv2_pytorch.src.doctor.examination import Options, SplitFiles, examine
-from rtdetrv2_pytorch.src.doctor.finding import KINDS, Action
 from rtdetrv2_pytorch.src.misc.errors import DatasetError
 from tests.hostile import CASES, CocoFolder
 
-# What only projects of the platform have: tests/unit/app/test_examination.py.
+# Only projects of the platform have these: tests/unit/app/test_examination.py.
 OF_PROJECTS = {"unknown_geometry", "class_not_selected", "left_out"}
+# Only folders in other formats have these: tests/unit/data/readers.
+OF_FORMATS = {"class_entry_malformed", "split_without_images", "path_outside_folder"}
 ALL = [
     pytest.param(kind, *case[1:], id=f"{kind}: {case[0]}")
     for kind, cases in CASES.items()
@@ -60,7 +62,7 @@ def data(tmp_path):
 @pytest.fixture
 def low_limit(monkeypatch):
     """A picture of 200 x 100 is very large."""
-    for module in (images, pictures):
+    for module in (decoding, image_files):
         monkeypatch.setattr(module, "MAX_PIXELS", 15_000)
 
 
@@ -77,8 +79,8 @@ def test_data_in_order_has_nothing_to_say(data):
 
 
 def test_every_kind_has_a_case():
-    assert set(CASES) | OF_PROJECTS == set(KINDS)
-    assert not set(CASES) & OF_PROJECTS
+    assert set(CASES) | OF_PROJECTS | OF_FORMATS == set(KINDS)
+    assert not set(CASES) & (OF_PROJECTS | OF_FORMATS)
 
 
 @pytest.mark.parametrize(("kind", "spoil", "where", "detail"), ALL)

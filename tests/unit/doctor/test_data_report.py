@@ -5,13 +5,14 @@ import os
 
 import pytest
 
+from rtdetrv2_pytorch.src.data.finding_kinds import KINDS
+from rtdetrv2_pytorch.src.data.findings import finding
 from rtdetrv2_pytorch.src.doctor import examination
 from rtdetrv2_pytorch.src.doctor.cache import PictureCache
+from rtdetrv2_pytorch.src.doctor.data_report import Counts, DataReport, SplitSummary
 from rtdetrv2_pytorch.src.doctor.examination import Options, SplitFiles, examine
-from rtdetrv2_pytorch.src.doctor.finding import KINDS, finding
+from rtdetrv2_pytorch.src.doctor.image_files import Picture
 from rtdetrv2_pytorch.src.doctor.page import write_page
-from rtdetrv2_pytorch.src.doctor.pictures import Picture
-from rtdetrv2_pytorch.src.doctor.report import Counts, DataReport, SplitSummary
 from rtdetrv2_pytorch.tools import doctor
 from tests.hostile import CocoFolder, encoded
 
@@ -42,7 +43,7 @@ def test_the_command_says_it_and_writes_both_files(data, tmp_path, capsys):
     data.add("train", "zero.png", b"")
     assert command(data, tmp_path) == 0
     printed = capsys.readouterr().out
-    assert "files of zero bytes" in printed
+    assert "empty image files" in printed
     assert "6 images: 5 used, 1 skipped; 6 boxes: 5 used, 1 skipped" in " ".join(printed.split())
     content = json.loads((tmp_path / "out" / "data_report.json").read_text())
     assert content["verdict"] == "uses"
@@ -99,7 +100,7 @@ def test_lines_of_a_log_are_few_and_the_worst_comes_first():
     lines = list(report.lines(most=3))
     assert lines[0].startswith("The trainer uses this data. 10 images: 7 used, 3 skipped")
     assert lines[1] == (
-        "skips: 5 files of zero bytes: train: 0.png; train: 1.png; train: 2.png; and 2 more"
+        "skips: 5 empty image files: train: 0.png; train: 1.png; train: 2.png; and 2 more"
     )
     assert len(lines) == 5
     assert lines[4].endswith("more kinds are in data_report.html")

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from rtdetrv2_pytorch.src.data.layouts import find_splits
+from rtdetrv2_pytorch.src.data.splits import find_splits
 from rtdetrv2_pytorch.src.misc.errors import DatasetError
 
 

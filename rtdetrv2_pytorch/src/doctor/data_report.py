@@ -6,12 +6,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ..misc.text import printable
-from .finding import KINDS, Action, Finding, Kind, Severity
+from ..data.finding_kinds import KINDS, Action, Severity
+from ..data.findings import Finding, Group, grouped
 
 REPORT_JSON, REPORT_HTML = "data_report.json", "data_report.html"
 _FORMAT = 1
-_EXAMPLES = 3
 _ORDER = {Severity.ERROR: 0, Severity.WARNING: 1, Severity.NOTE: 2}
 
 
@@ -47,26 +46,6 @@ class SplitSummary:
 
 
 @dataclass(frozen=True)
-class Group:
-    """All findings of one kind."""
-
-    kind: Kind
-    findings: Sequence[Finding]
-
-    @property
-    def count(self) -> int:
-        """Of offenders: images, files, classes, or boxes."""
-        return sum(finding.count for finding in self.findings)
-
-    @property
-    def examples(self) -> str:
-        """The first ones, for a line."""
-        shown = [str(finding) for finding in self.findings[:_EXAMPLES]]
-        rest = len(self.findings) - len(shown)
-        return printable("; ".join(shown) + (f"; and {rest} more" if rest else ""))
-
-
-@dataclass(frozen=True)
 class DataReport:
     """The result of an examination."""
 
@@ -93,11 +72,8 @@ class DataReport:
 
     def groups(self) -> list[Group]:
         """Findings by kind, what matters most first."""
-        by_kind: dict[str, list[Finding]] = {}
-        for found in self.findings:
-            by_kind.setdefault(found.kind.name, []).append(found)
-        names = sorted(by_kind, key=lambda n: (_ORDER[KINDS[n].severity], list(KINDS).index(n)))
-        return [Group(KINDS[name], by_kind[name]) for name in names]
+        order = {name: (_ORDER[kind.severity], i) for i, (name, kind) in enumerate(KINDS.items())}
+        return sorted(grouped(self.findings), key=lambda group: order[group.kind.name])
 
     def verdict(self) -> str:
         """The result in a sentence."""
@@ -117,8 +93,7 @@ class DataReport:
         yield self.verdict()
         groups = self.groups()
         for group in groups[:most]:
-            kind = group.kind
-            yield f"{kind.action}: {group.count} {kind.title}: {group.examples}"
+            yield str(group)
         if len(groups) > most:
             yield f"{len(groups) - most} more kinds are in {REPORT_HTML}"
 

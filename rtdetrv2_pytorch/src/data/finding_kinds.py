@@ -1,0 +1,360 @@
+"""All kinds of findings: severity, what the trainer does, and the remedy.
+
+The kinds describe the rules of the data layer; `docs/data_doctor.md` shows this table.
+"""
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class Action(StrEnum):
+    """What the trainer does about a finding."""
+
+    USES = "uses"
+    CLIPS = "clips"
+    SKIPS = "skips"
+    REFUSES = "refuses"
+
+
+class Severity(StrEnum):
+    """How much a finding matters."""
+
+    ERROR = "error"  # training cannot start
+    WARNING = "warning"  # data are lost, or metrics are misleading
+    NOTE = "note"
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A kind of finding."""
+
+    name: str  # as in data_report.json
+    title: str
+    severity: Severity
+    action: Action
+    effect: str  # what the trainer does, in words
+    remedy: str
+
+
+_Rows = dict[str, tuple[str, str, str]]  # title, effect and remedy by name
+
+
+def _kinds(severity: Severity, action: Action, rows: _Rows) -> dict[str, Kind]:
+    return {
+        name: Kind(name, title, severity, action, effect, remedy)
+        for name, (title, effect, remedy) in rows.items()
+    }
+
+
+_SKIPS_IMAGE = "the image and its boxes are skipped"
+_SKIPS_BOX = "the box is skipped"
+_SKIPS_OBJECT = "the object is skipped"
+_LEAKS = "for training and for validation, so the metrics are too good"
+_CHECK_CONVERSION = "convert the image if it is too dark or too bright, as shown here"
+
+
+KINDS: dict[str, Kind] = {
+    **_kinds(
+        Severity.ERROR,
+        Action.REFUSES,
+        {
+            "annotations_unreadable": (
+                "unreadable annotation files",
+                "the whole split is lost, so training does not start",
+                "repair the file or export it again, as UTF-8",
+            ),
+            "classes_unusable": (
+                "invalid class lists",
+                "labels would be ambiguous, so training does not start",
+                "use one class list for both splits, with unique ids and names",
+            ),
+            "split_refused": (
+                "invalid splits",
+                "boxes cannot be assigned to images, so training does not start",
+                "follow the message",
+            ),
+            "empty_split": (
+                "splits without a usable image",
+                "there is nothing to train or validate on",
+                "add images, or choose another split",
+            ),
+            "no_boxes": (
+                "splits without a usable box",
+                "there is nothing to learn or measure",
+                "label the images, or choose other classes or another split",
+            ),
+        },
+    ),
+    **_kinds(
+        Severity.WARNING,
+        Action.SKIPS,
+        {
+            "missing_image": (
+                "listed images whose file is missing",
+                _SKIPS_IMAGE,
+                "add the file, or remove its entry",
+            ),
+            "dead_link": ("broken symbolic links", _SKIPS_IMAGE, "restore the target of the link"),
+            "not_a_file": (
+                "folders and special files named like images",
+                _SKIPS_IMAGE,
+                "put an image there, or remove the entry",
+            ),
+            "empty_file": ("empty image files", _SKIPS_IMAGE, "copy the file again"),
+            "truncated_image": ("truncated images", _SKIPS_IMAGE, "copy the file again"),
+            "unreadable_image": (
+                "images that cannot be decoded",
+                _SKIPS_IMAGE,
+                "save the image again, or remove it",
+            ),
+            "bomb": (
+                "images with too many pixels to be decoded safely",
+                "the image is not decoded; it and its boxes are skipped",
+                "shrink the image, or cut it into tiles",
+            ),
+            "size_disagrees": (
+                "images whose size differs from their annotations",
+                "boxes would be wrong, so the image is skipped",
+                "annotate this image again, or restore the annotated one",
+            ),
+            "unlisted_image": (
+                "images without annotation",
+                "an image that no split lists is skipped",
+                "list it, without boxes if it shows no object",
+            ),
+            "image_entry_malformed": (
+                "image entries without id or file name",
+                "the entry does not identify a file",
+                "repair or remove the entry",
+            ),
+            "split_without_images": (
+                "listed splits without images",
+                "the split is skipped",
+                "correct the path in the data set's file, or add the images",
+            ),
+            "path_outside_folder": (
+                "listed paths outside the data set",
+                _SKIPS_IMAGE,
+                "copy the file into the folder of the data set",
+            ),
+            "class_entry_malformed": (
+                "class entries without id or name, or that repeat",
+                "the entry is skipped",
+                "give each class its own id and name",
+            ),
+            "annotation_malformed": (
+                "malformed annotations",
+                "the annotation is skipped; an unreadable annotation file also costs its image",
+                "repair or remove it",
+            ),
+            "annotation_without_image": (
+                "annotations without their image",
+                "the annotation is skipped",
+                "add the image, or remove the annotation",
+            ),
+            "unknown_class": (
+                "annotations of an unknown class",
+                "the annotation is skipped",
+                "add the class to the class list, or correct its id",
+            ),
+            "unknown_geometry": (
+                "objects of an unsupported shape",
+                _SKIPS_OBJECT,
+                "enable the conversion of shapes; points have no box and are always skipped",
+            ),
+            "box_not_finite": ("boxes with NaN or infinity", _SKIPS_BOX, "draw the box again"),
+            "box_null": ("boxes with null values", _SKIPS_BOX, "draw the box again"),
+            "box_malformed": (
+                "boxes that are not four numbers",
+                _SKIPS_BOX,
+                "write [x, y, width, height]",
+            ),
+            "box_zero_area": ("boxes without area", _SKIPS_BOX, "draw the box again"),
+            "box_inverted": (
+                "boxes with negative width or height",
+                _SKIPS_BOX,
+                "write [x, y, width, height], from the upper left corner",
+            ),
+            "box_outside": (
+                "boxes outside their image",
+                _SKIPS_BOX,
+                "check that the boxes belong to this image",
+            ),
+            "left_out": (
+                "images in no split",
+                "the image is skipped",
+                "assign it to a split, or leave it out on purpose",
+            ),
+        },
+    ),
+    **_kinds(
+        Severity.WARNING,
+        Action.CLIPS,
+        {
+            "box_out_of_bounds": (
+                "boxes that extend beyond their image",
+                "the part inside the image is used",
+                "check that the boxes belong to this image",
+            ),
+        },
+    ),
+    **_kinds(
+        Severity.WARNING,
+        Action.USES,
+        {
+            "huge_image": (
+                "very large images",
+                "each epoch decodes them in full, which costs time and memory",
+                "shrink the image, or cut it into tiles",
+            ),
+            "animated_image": (
+                "animated images",
+                "only the first frame",
+                "save the annotated frame as a separate image",
+            ),
+            "multi_page_image": (
+                "files with several pages",
+                "only the first page",
+                "save the annotated page as a separate image",
+            ),
+            "box_duplicate": (
+                "duplicate boxes",
+                "all of them, so the model learns to detect the object twice",
+                "remove the copies",
+            ),
+            "object_vanishing": (
+                "objects below one pixel at the training size",
+                "but not in training images where they stay that small",
+                "train at a larger size, or cut the images into tiles",
+            ),
+            "too_many_objects": (
+                "images with more objects than queries",
+                "objects beyond the number of queries are neither learned nor detected",
+                "increase num_queries, or cut the images into tiles",
+            ),
+            "class_without_objects": (
+                "classes without objects",
+                "the class cannot be learned or measured",
+                "label objects of this class, or remove it",
+            ),
+            "class_names_similar": (
+                "class names that differ only in case, spaces or Unicode form",
+                "as different classes",
+                "merge them if they mean the same",
+            ),
+            "listed_twice": (
+                "files that are listed more than once",
+                "as often as it is listed",
+                "merge the entries: each holds only a part of the boxes",
+            ),
+            "split_overlap": ("images in both splits", _LEAKS, "keep each image in one split only"),
+            "leak_identical": (
+                "identical images in training and validation",
+                _LEAKS,
+                "keep each image in one split only",
+            ),
+            "leak_near": (
+                "nearly identical images in training and validation",
+                _LEAKS,
+                "put images of one scene, or frames of one video, into one split",
+            ),
+        },
+    ),
+    **_kinds(
+        Severity.NOTE,
+        Action.SKIPS,
+        {
+            "box_crowd": (
+                "crowd regions",
+                "not trained on; detections inside count as neither right nor wrong",
+                "draw single objects if the model should learn them",
+            ),
+            "class_not_selected": (
+                "objects of classes that are not selected",
+                _SKIPS_OBJECT,
+                "select the class if the model should learn it",
+            ),
+        },
+    ),
+    **_kinds(
+        Severity.NOTE,
+        Action.USES,
+        {
+            "size_missing": (
+                "images whose annotations declare no size",
+                "the boxes are applied to the image file as it is",
+                "write width and height, so that a wrong image is detected",
+            ),
+            "wrong_extension": (
+                "files whose extension does not match their format",
+                "the content decides, not the name",
+                "rename the file for other programs",
+            ),
+            "exif_rotated": (
+                "images with an EXIF rotation",
+                "they are turned upright, unless the declared size is the stored one",
+                "check that the boxes fit, as drawn here",
+            ),
+            "deep_image": (
+                "images with more than 8 bits per channel",
+                "scaled to 8 bits",
+                _CHECK_CONVERSION,
+            ),
+            "float_image": (
+                "floating-point images",
+                "scaled to 8 bits: from 0..1 if no value is larger",
+                _CHECK_CONVERSION,
+            ),
+            "cmyk_image": (
+                "CMYK images",
+                "converted to RGB without a color profile",
+                "convert the image if its colors are wrong, as shown here",
+            ),
+            "outside_folder": (
+                "files outside the folder of their split",
+                "the file is read in place; the report does not show it",
+                "copy it into the folder before you move the data",
+            ),
+            "byte_order_mark": (
+                "annotation files with a byte order mark",
+                "the mark is ignored",
+                "save as UTF-8 without BOM for other programs",
+            ),
+            "box_as_text": (
+                "boxes with numbers written as strings",
+                "the numbers are read",
+                "write numbers for other programs",
+            ),
+            "object_tiny": (
+                "objects that are tiny at the training size",
+                "they are hard to learn",
+                "train at a larger size, or cut the images into tiles",
+            ),
+            "image_without_objects": (
+                "images without objects",
+                "as background",
+                "label them if they show objects",
+            ),
+            "class_name_odd": (
+                "class names with quotes, slashes, extra spaces or non-ASCII characters",
+                "the name is kept as it is",
+                "rename the class if one of your programs cannot handle it",
+            ),
+            "same_name": (
+                "images with the same name in several folders",
+                "as different images",
+                "check whether they show the same picture",
+            ),
+            "similar_names": (
+                "images whose names differ only in case, Unicode form or extension",
+                "as different images",
+                "rename them: other systems treat them as one file",
+            ),
+            "duplicate_image": (
+                "identical images in one split",
+                "each of them",
+                "remove the copies, especially if their boxes differ",
+            ),
+        },
+    ),
+}

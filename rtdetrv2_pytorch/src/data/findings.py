@@ -1,0 +1,180 @@
+"""Findings: problems of a data set, collected while it is read, converted or examined."""
+
+import logging
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..misc.errors import DatasetError
+from ..misc.text import counted, printable
+from .finding_kinds import KINDS, Action, Kind
+
+logger = logging.getLogger(__name__)
+
+Box = tuple[float, float, float, float]
+
+_NUM_EXAMPLES = 3
+
+
+@dataclass(frozen=True)
+class Illustration:
+    """An image file that the report may show."""
+
+    path: Path
+    size_wh: tuple[int, int] | None = None  # as the trainer reads it, if it uses the image
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One problem of one file, image, object or class."""
+
+    kind: Kind
+    where: str  # file, image or class
+    detail: str = ""
+    split: str = ""  # empty: of no split, or of several
+    picture: Illustration | None = None
+    boxes: Sequence[Box] = ()  # to draw on it: xyxy in pixels of the image as the trainer reads it
+    count: int = 1  # number of boxes, where the image has several
+    lost_images: int = 0
+    lost_objects: int = 0
+
+    def __str__(self) -> str:
+        split = f"{self.split}: " if self.split else ""
+        return f"{split}{self.where}{f' ({self.detail})' if self.detail else ''}"
+
+
+def finding(
+    kind: str,
+    where: str,
+    detail: str = "",
+    *,
+    split: str = "",
+    picture: Illustration | None = None,
+    boxes: Sequence[Box] = (),
+    count: int = 1,
+    lost_images: int = 0,
+    lost_objects: int = 0,
+) -> Finding:
+    """Make a finding of a kind by the kind's name."""
+    return Finding(
+        KINDS[kind], where, detail, split, picture, boxes, count, lost_images, lost_objects
+    )
+
+
+class UnusableError(DatasetError):
+    """An image or object that cannot be used.
+
+    Args:
+        kind: name of the kind of finding.
+        detail: the reason, for messages.
+    """
+
+    def __init__(self, kind: str, detail: str = "") -> None:
+        super().__init__(detail or KINDS[kind].title)
+        self.kind = kind
+        self.detail = detail
+
+
+@dataclass(frozen=True)
+class Group:
+    """All findings of one kind."""
+
+    kind: Kind
+    findings: Sequence[Finding]
+
+    @property
+    def count(self) -> int:
+        """Number of images, files, classes or boxes."""
+        return sum(finding.count for finding in self.findings)
+
+    @property
+    def examples(self) -> str:
+        """The first findings, for one line."""
+        shown = [str(finding) for finding in self.findings[:_NUM_EXAMPLES]]
+        rest = len(self.findings) - len(shown)
+        return printable("; ".join(shown) + (f"; and {rest} more" if rest else ""))
+
+    def __str__(self) -> str:
+        lost = sum(finding.lost_objects for finding in self.findings if finding.lost_images)
+        with_them = f" with {counted(lost, 'object')}" if lost else ""
+        return f"{self.kind.action}: {self.count} {self.kind.title}{with_them}: {self.examples}"
+
+
+def grouped(findings: Iterable[Finding]) -> list[Group]:
+    """Group findings by kind, in the order in which the kinds occur."""
+    by_kind: dict[str, list[Finding]] = {}
+    for found in findings:
+        by_kind.setdefault(found.kind.name, []).append(found)
+    return [Group(KINDS[name], group) for name, group in by_kind.items()]
+
+
+class Findings:
+    """Collects findings, and counts images and objects.
+
+    Args:
+        split: of the findings that name no other.
+    """
+
+    def __init__(self, split: str = "") -> None:
+        self.split = split
+        self.items: list[Finding] = []
+        self.given_images = 0
+        self.given_objects = 0
+
+    def add(
+        self,
+        kind: str,
+        where: str,
+        detail: str = "",
+        *,
+        split: str | None = None,
+        picture: Illustration | None = None,
+        boxes: Sequence[Box] = (),
+        count: int = 1,
+        lost_images: int = 0,
+        lost_objects: int = 0,
+    ) -> None:
+        """Add a finding of a kind by the kind's name."""
+        self.items.append(
+            finding(
+                kind,
+                where,
+                detail,
+                split=self.split if split is None else split,
+                picture=picture,
+                boxes=boxes,
+                count=count,
+                lost_images=lost_images,
+                lost_objects=lost_objects,
+            )
+        )
+
+    def __iter__(self) -> Iterator[Finding]:
+        return iter(self.items)
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    @property
+    def lost_images(self) -> int:
+        """Number of images that cannot be used."""
+        return sum(finding.lost_images for finding in self.items)
+
+    @property
+    def lost_objects(self) -> int:
+        """Number of objects that cannot be used, those of lost images included."""
+        return sum(finding.lost_objects for finding in self.items)
+
+    def counts(self) -> dict[str, int]:
+        """Number of findings by name of their kind."""
+        return {group.kind.name: len(group.findings) for group in grouped(self.items)}
+
+    def log(self, source: str) -> None:
+        """Warn once per kind of skipped data, with the first names.
+
+        Args:
+            source: the file that was read.
+        """
+        for group in grouped(self.items):
+            if group.kind.action is Action.SKIPS:
+                logger.warning("%s: %s", source, group)
