@@ -1,73 +1,179 @@
-"""Examine a data set before training; see --help."""
+"""Examine a dataset before training; see --help."""
 
-import argparse
 import sys
-from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from .console import starting
+import click
+from rich.console import Console
+from rich.markup import escape
 
+from .command import PATH, Command
+from .command_log import CommandLog, run_logged
+from .console import LiveLine, print_headline, print_notice, print_path, result_table, starting
+
+if TYPE_CHECKING:
+    from ..src.data.splits import Splits
+    from ..src.doctor.data_report import DataReport
+    from ..src.doctor.examination import Options
+
+LOG_FILE = "doctor.log"
+_STYLES = {"error": "bold red", "warning": "yellow", "note": "cyan"}  # by severity
 _EXAMPLES = """
 examples:
   python -m rtdetrv2_pytorch.tools.doctor --data my_coco_folder
   python -m rtdetrv2_pytorch.tools.doctor --data my_coco_folder --size 800x1333 --queries 500
 
-The exit status is 0 if the data can be trained on, 1 if the trainer would refuse it.
+The exit status is 0 if the dataset can be used for training, 1 otherwise.
 """
 
 
-def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
-    """Read the command line."""
-    parser = argparse.ArgumentParser(
-        prog="python -m rtdetrv2_pytorch.tools.doctor",
-        description="Say what is wrong with a data set, and what the trainer does about it.",
-        epilog=_EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument(
-        "--data", type=Path, required=True, help="folder of a COCO data set, its splits are found"
-    )
-    parser.add_argument(
-        "-o",
-        "--output",
-        type=Path,
-        default=Path(),
-        help="folder for data_report.json and data_report.html; default: the current one",
-    )
-    parser.add_argument(
-        "--size",
-        dest="size_hw",
-        type=_size,
-        metavar="HxW",
-        help="height and width of the images in training; default: 640x640",
-    )
-    parser.add_argument(
-        "--queries", dest="num_queries", type=_positive, help="of the model; default: 300"
-    )
-    parser.add_argument("--no-cache", action="store_true", help="decode every image again")
-    parser.add_argument("--workers", type=_positive, help="images decoded at once")
-    return parser.parse_args(argv)
+class _SizeType(click.ParamType[tuple[int, int]]):
+    name = "HxW"
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> tuple[int, int]:
+        """Parse "640x640" into (height, width)."""
+        sides = str(value).lower().split("x")
+        if len(sides) != 2 or not all(side.isdecimal() and int(side) > 0 for side in sides):
+            self.fail(f"{value!r}: give height x width in pixels, for example 640x640", param, ctx)
+        return int(sides[0]), int(sides[1])
 
 
-def _size(text: str) -> tuple[int, int]:
-    height, cross, width = text.lower().partition("x")
-    if not cross:
-        raise argparse.ArgumentTypeError(f"{text!r}: give height x width, for example 640x640")
-    return _positive(height), _positive(width)
-
-
-def _positive(text: str) -> int:
-    if not text.isdecimal() or int(text) == 0:
-        raise argparse.ArgumentTypeError(f"{text!r}: give a whole number above 0")
-    return int(text)
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run; returns the exit status."""
-    args = parse_arguments(argv)
+@click.command(cls=Command, epilog=_EXAMPLES)
+@click.option("--data", type=PATH, required=True, help="Dataset folder; its splits are detected.")
+@click.option(
+    "-o",
+    "--output",
+    type=PATH,
+    default=Path(),
+    help="Folder for data_report.json and data_report.html.  [default: current folder]",
+)
+@click.option(
+    "--size",
+    "size_hw",
+    type=_SizeType(),
+    metavar="HxW",
+    help="Height and width of the training images.  [default: 640x640]",
+)
+@click.option(
+    "--queries",
+    "num_queries",
+    type=click.IntRange(min=1),
+    help="Number of queries of the model.  [default: 300]",
+)
+@click.option("--no-cache", is_flag=True, help="Decode every image again.")
+@click.option("--workers", type=click.IntRange(min=1), help="Number of threads that decode images.")
+def main(*, data: Path, output: Path, no_cache: bool, **options: Any) -> int:
+    """Report problems of a dataset and how the trainer handles them."""
     with starting():
-        from .examining import run
-    return run(args)
+        from ..src.data.splits import find_splits
+        from ..src.doctor.cache import default_folder
+        from ..src.doctor.examination import Options
+
+    def examine(console: Console, log: CommandLog) -> int:
+        splits = find_splits(data)
+        log.open_in(output, LOG_FILE, option="--output")
+        if splits.note:
+            print_notice(console, splits.note)
+        given = {name: value for name, value in options.items() if value is not None}
+        chosen = Options(**given, cache=None if no_cache else default_folder())
+        name = data.name or str(data)
+        with LiveLine(console) as line:
+            report, paths = examine_folder(console, line, name, splits, chosen, output)
+        print_report(console, report)
+        for path in (*paths, output / LOG_FILE):
+            print_path(console, path)
+        return 1 if report.refusals else 0
+
+    return run_logged(examine)
+
+
+def examine_folder(
+    console: Console,
+    line: LiveLine,
+    name: str,
+    splits: "Splits",
+    options: "Options",
+    output: Path,
+) -> "tuple[DataReport, list[Path]]":
+    """Examine a dataset and write data_report.json and data_report.html.
+
+    Args:
+        console: to print the headline on; the caller prints the tables.
+        line: shows the progress.
+        name: of the dataset.
+        splits: its files.
+        options: of the examination.
+        output: folder for the reports; created if missing.
+
+    Returns:
+        The report and the paths of its files.
+
+    Raises:
+        ConfigError: if the folder is not writable.
+    """
+    from ..src.doctor.examination import SplitFiles, examine
+
+    print_headline(console, "Examining", name)
+    report = examine(
+        name,
+        SplitFiles("train", splits.train.ann_file, splits.train.img_folder),
+        SplitFiles("val", splits.val.ann_file, splits.val.img_folder),
+        options,
+        on_progress=lambda done, total: line.show("examining images", done, total),
+    )
+    line.show("writing the data report")
+    return report, _write(report, output)
+
+
+def _write(report: "DataReport", folder: Path) -> list[Path]:
+    from ..src.doctor.page import write_page
+    from ..src.misc.errors import ConfigError
+
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        return [report.write_json(folder), write_page(report, folder)]
+    except OSError as error:
+        raise ConfigError(
+            f"{folder}: could not write the data report ({error.strerror}); choose another folder"
+        ) from error
+
+
+def print_report(console: Console, report: "DataReport") -> None:
+    """Print the counts of each split and the findings by kind."""
+    counts = result_table(console, "Counts")
+    counts.add_column("split")
+    for name in ("images", "used", "skipped", "boxes", "used", "clipped", "skipped"):
+        counts.add_column(name, justify="right")
+    for split in report.splits:
+        images, boxes = split.images, split.boxes
+        numbers = [images.given, images.used, images.skipped]
+        numbers += [boxes.given, boxes.used, split.clipped, boxes.skipped]
+        counts.add_row(split.name, *map(str, numbers))
+    console.print(counts)
+    if not console.is_terminal:
+        for line in report.lines():
+            console.print(escape(line))
+        return
+    groups = report.groups()
+    if groups:
+        table = result_table(console, "Findings")
+        table.show_lines = True
+        table.add_column("trainer")
+        table.add_column("", justify="right")
+        table.add_column("finding", ratio=2)
+        table.add_column("examples", ratio=3, overflow="fold")
+        for group in groups:
+            kind = group.kind
+            table.add_row(
+                f"[{_STYLES[kind.severity.value]}]{kind.action}[/]",
+                str(group.count),
+                f"{kind.title}\n[dim]{kind.effect}[/]",
+                escape(group.examples),
+            )
+        console.print(table)
+    style = "bold red" if report.refusals else "bold green"
+    console.print(escape(report.verdict()), style=style)
 
 
 if __name__ == "__main__":

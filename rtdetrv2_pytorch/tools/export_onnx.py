@@ -1,12 +1,14 @@
-"""Export a checkpoint to ONNX, compared with PyTorch; see --help."""
+"""Export a checkpoint to ONNX and compare it with PyTorch; see --help."""
 
-import argparse
 import sys
-from collections.abc import Sequence
 from functools import partial
+from typing import Any, Literal
 
+import click
+
+from .command import Command
 from .console import starting
-from .options import export_parser
+from .export_options import EXCLUSIVE, export_options, run_export
 
 _EXAMPLES = """
 examples:
@@ -16,39 +18,42 @@ examples:
 """
 
 
-def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
-    """Read the command line."""
-    parser = export_parser("export_onnx", "Export a checkpoint to one ONNX file.", _EXAMPLES)
-    parser.add_argument("--opset", type=int, help="ONNX operators; default: the oldest that do")
-    parser.add_argument(
-        "--exporter",
-        choices=("torchscript", "dynamo"),
-        default="torchscript",
-        help="of torch; both give the same results (%(default)s)",
-    )
-    parser.add_argument("--no-slim", action="store_true", help="leave the graph as torch wrote it")
-    parser.add_argument("--fp16", action="store_true", help="16 bits where that is safe")
-    parser.add_argument(
-        "--discrete", action="store_true", help="sample without GridSample; accuracy drops a little"
-    )
-    return parser.parse_args(argv)
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run; returns the exit status."""
-    args = parse_arguments(argv)
+@click.command(cls=Command, epilog=_EXAMPLES, exclusive=EXCLUSIVE)
+@export_options
+@click.option("--opset", type=int, help="ONNX opset.  [default: the lowest that works]")
+@click.option(
+    "--exporter",
+    type=click.Choice(("torchscript", "dynamo")),
+    default="torchscript",
+    show_default=True,
+    help="Exporter of torch; both give the same results.",
+)
+@click.option("--no-slim", is_flag=True, help="Do not simplify the graph.")
+@click.option("--fp16", is_flag=True, help="Use float16 where it is safe.")
+@click.option(
+    "--discrete", is_flag=True, help="Sample without GridSample; slightly lower accuracy."
+)
+def main(
+    *,
+    opset: int | None,
+    exporter: Literal["torchscript", "dynamo"],
+    no_slim: bool,
+    fp16: bool,
+    discrete: bool,
+    **options: Any,
+) -> int:
+    """Export a checkpoint to one ONNX file."""
     with starting():
         from ..src.deploy.export import export_onnx
         from ..src.deploy.onnx import OPSET
-        from .exporting import run
     export = partial(
         export_onnx,
-        opset=OPSET if args.opset is None else args.opset,
-        exporter=args.exporter,
-        slim=not args.no_slim,
-        precision="fp16" if args.fp16 else "fp32",
+        opset=OPSET if opset is None else opset,
+        exporter=exporter,
+        slim=not no_slim,
+        precision="fp16" if fp16 else "fp32",
     )
-    return run(args, ".onnx", export)
+    return run_export(".onnx", export, discrete=discrete, **options)
 
 
 if __name__ == "__main__":

@@ -1,16 +1,18 @@
-"""Build a TensorRT engine from a checkpoint, compared with PyTorch; see --help."""
+"""Build a TensorRT engine from a checkpoint and compare it with PyTorch; see --help."""
 
-import argparse
 import sys
-from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 
+import click
+
+from .command import PATH, Command
 from .console import starting
-from .options import export_parser
+from .export_options import EXCLUSIVE, export_options, run_export
 
 _EXAMPLES = """
-An engine runs on the kind of GPU and the version of TensorRT that it was built with.
+An engine runs only on the GPU model and TensorRT version that it was built with.
 
 examples:
   python -m rtdetrv2_pytorch.tools.export_trt -r output/best.pth --data my_coco_folder
@@ -18,39 +20,40 @@ examples:
 """
 
 
-def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
-    """Read the command line."""
-    parser = export_parser("export_trt", "Build a TensorRT engine from a checkpoint.", _EXAMPLES)
-    parser.add_argument("--fp32", action="store_true", help="float32 throughout")
-    parser.add_argument(
-        "--batch-sizes",
-        type=int,
-        nargs=3,
-        default=(1, 1, 16),
-        metavar=("MIN", "USUAL", "MAX"),
-        help="batches that the engine takes (1 1 16)",
-    )
-    parser.add_argument(
-        "--timing-cache", type=Path, help="file that makes the next build faster; written again"
-    )
-    parser.add_argument("-d", "--device", default="cuda", help="cuda, cuda:1 (%(default)s)")
-    return parser.parse_args(argv)
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run; returns the exit status."""
-    args = parse_arguments(argv)
+@click.command(cls=Command, epilog=_EXAMPLES, exclusive=EXCLUSIVE)
+@export_options
+@click.option("--fp32", is_flag=True, help="Use float32 for all layers.")
+@click.option(
+    "--batch-sizes",
+    type=int,
+    nargs=3,
+    default=(1, 1, 16),
+    metavar="MIN OPT MAX",
+    help="Batch sizes that the engine accepts.  [default: 1 1 16]",
+)
+@click.option(
+    "--timing-cache", type=PATH, help="File that speeds up later builds; read and updated."
+)
+@click.option("-d", "--device", default="cuda", show_default=True, help="cuda or cuda:1.")
+def main(
+    *,
+    fp32: bool,
+    batch_sizes: tuple[int, int, int],
+    timing_cache: Path | None,
+    device: str,
+    **options: Any,
+) -> int:
+    """Build a TensorRT engine from a checkpoint."""
     with starting():
         from ..src.deploy.export import export_tensorrt
-        from .exporting import run
     export = partial(
         export_tensorrt,
-        precision="fp32" if args.fp32 else "fp16",
-        batch_sizes=tuple(args.batch_sizes),
-        timing_cache=args.timing_cache,
-        device=args.device,
+        precision="fp32" if fp32 else "fp16",
+        batch_sizes=batch_sizes,
+        timing_cache=timing_cache,
+        device=device,
     )
-    return run(args, ".engine", export)
+    return run_export(".engine", export, **options)
 
 
 if __name__ == "__main__":

@@ -1,13 +1,23 @@
 """Train and evaluate from the command line; see --help."""
 
-import argparse
+import os
 import sys
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from .console import starting
-from .options import add_update_option
+import click
+from rich.console import Console
 
+from .command import PATH, Command, update_option
+from .command_log import CommandLog, run_logged
+from .console import LiveLine, print_headline, print_notice, print_path, starting
+
+if TYPE_CHECKING:
+    from ..src.core import YAMLConfig
+
+LOG_FILE = "train.log"
 _EXAMPLES = """
 examples:
   python -m rtdetrv2_pytorch.tools.train --data my_coco_folder
@@ -17,48 +27,189 @@ examples:
 """
 
 
-def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
-    """Read the command line."""
-    parser = argparse.ArgumentParser(
-        prog="python -m rtdetrv2_pytorch.tools.train",
-        description="Train RT-DETRv2.",
-        epilog=_EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument(
-        "-c", "--config", type=Path, help="YAML file; without it, RT-DETRv2-S and what fits here"
-    )
-    data = parser.add_mutually_exclusive_group()
-    data.add_argument("--data", type=Path, help="folder of a COCO data set, its splits are found")
-    data.add_argument(
-        "--sample", action="store_true", help="a small data set of digits, made on the spot"
-    )
-    weights = parser.add_mutually_exclusive_group()
-    weights.add_argument("-r", "--resume", help="checkpoint of a run to go on with")
-    weights.add_argument("-t", "--tuning", help="checkpoint whose weights to start from")
-    parser.add_argument("-d", "--device", help="cuda, cuda:1, cpu; default: a GPU if there is one")
-    amp = parser.add_mutually_exclusive_group()
-    amp.add_argument("--use-amp", action="store_true", default=None, help="mixed precision")
-    amp.add_argument("--no-amp", dest="use_amp", action="store_false", help="float32 throughout")
-    parser.add_argument("--seed", type=int)
-    parser.add_argument("--output-dir", type=Path)
-    parser.add_argument(
-        "--no-doctor", action="store_true", help="do not examine the images of --data first"
-    )
-    parser.add_argument("--test-only", action="store_true", help="evaluate, do not train")
-    add_update_option(parser, of="a value of the configuration")
-    args = parser.parse_args(argv)
-    if not (args.config or args.data or args.sample or args.resume):
-        parser.error("give a configuration (-c), a data set (--data), --sample, or -r to go on")
-    return args
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run; returns the exit status."""
-    args = parse_arguments(argv)
+@click.command(cls=Command, epilog=_EXAMPLES, exclusive=(("data", "sample"), ("resume", "tuning")))
+@click.option(
+    "-c",
+    "--config",
+    type=PATH,
+    help="YAML file.  [default: RT-DETRv2-S, with a short schedule on a CPU]",
+)
+@click.option("--data", type=PATH, help="Dataset folder; its splits are detected.")
+@click.option("--sample", is_flag=True, help="Generate a small dataset of digits and train on it.")
+@click.option("-r", "--resume", help="Checkpoint of the run to resume.")
+@click.option("-t", "--tuning", help="Checkpoint to fine-tune.")
+@click.option("-d", "--device", help="cuda, cuda:1 or cpu.  [default: a GPU if available]")
+@click.option("--use-amp/--no-amp", default=None, help="Mixed precision or float32.")
+@click.option("--seed", type=int, help="Random seed.")
+@click.option("--output-dir", help="Folder for checkpoints and logs.")
+@click.option("--no-doctor", is_flag=True, help="Do not examine the dataset of --data first.")
+@click.option("--test-only", is_flag=True, help="Evaluate without training.")
+@update_option("a value of the configuration")
+def main(*, no_doctor: bool, **values: Any) -> int:
+    """Train RT-DETRv2."""
+    options = TrainOptions(**values)
+    if not (options.config or options.folder or options.resume):
+        raise click.UsageError(
+            "give a configuration (-c), a dataset (--data or --sample), or a checkpoint (-r)"
+        )
     with starting():
-        from .training import run
-    return run(args)
+        from ..src.misc import distributed
+        from .training_view import TrainingFollower  # noqa: F401 (imports the engine)
+
+    def body(console: Console, log: CommandLog) -> int:
+        try:
+            with LiveLine(console) as line:
+                _train(options, console, log, line, examine=not no_doctor)
+        except Exception as error:
+            reported = distributed.report_failure(error)
+            if reported is error:
+                raise
+            raise reported from error
+        finally:
+            distributed.shutdown()
+        return 0
+
+    return run_logged(body)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainOptions:
+    """Options that decide the configuration, see --help."""
+
+    config: Path | None = None
+    data: Path | None = None
+    sample: bool = False
+    resume: str | None = None
+    tuning: str | None = None
+    device: str | None = None
+    use_amp: bool | None = None
+    seed: int | None = None
+    output_dir: str | None = None
+    test_only: bool = False
+    update: Sequence[str] = ()
+
+    @property
+    def folder(self) -> Path | None:
+        """Folder of the dataset, if one is given."""
+        return Path("data", "digits") if self.sample else self.data
+
+    def overrides(self) -> dict[str, Any]:
+        """Values of the configuration that the options set."""
+        from ..src.core.yaml_files import merge, parse_overrides
+
+        names = ("device", "use_amp", "seed", "tuning", "resume", "output_dir")
+        values = {name: getattr(self, name) for name in names}
+        given = {name: value for name, value in values.items() if value is not None}
+        return merge(given, parse_overrides(self.update))
+
+
+def _train(
+    options: TrainOptions, console: Console, log: CommandLog, line: LiveLine, *, examine: bool
+) -> None:
+    """Examine the dataset, then train or evaluate."""
+    from ..src.misc import distributed
+    from ..src.solver import DetSolver
+    from .training_view import TrainingFollower, print_metrics
+
+    cfg = configure(options, console, line)
+    log.open_in(cfg.output_dir, LOG_FILE, option="output_dir =")
+    is_first = os.environ.get("RANK", "0") == "0"  # the other ranks wait for it
+    if examine and options.folder and is_first and not (options.test_only or options.resume):
+        _examine(options.folder, cfg, console, line)
+    line.show("building the network and loading the data")
+    solver = DetSolver(cfg, events=TrainingFollower(console, line))
+    if options.test_only:
+        if distributed.is_main():
+            print_headline(console, "Evaluating", str(options.resume or options.tuning))
+        evaluation = solver.val()
+        if distributed.is_main():
+            print_metrics(console, evaluation.as_dict(), "Validation")
+    else:
+        report = solver.fit().report
+        if report is not None:
+            print_path(console, report)
+    if distributed.is_main():
+        print_path(console, cfg.output_dir / LOG_FILE)
+
+
+def configure(options: TrainOptions, console: Console, line: LiveLine) -> "YAMLConfig":
+    """Turn the options into a checked configuration.
+
+    A configuration file is used as it is; a resumed run uses the one in its folder. Without
+    either, choose initial weights and, on a CPU, a short schedule.
+    """
+    import torch
+
+    from ..src.core import ConfigError, YAMLConfig
+    from ..src.core.yaml_files import merge
+    from ..src.data.digits import make_digits_dataset
+    from ..src.data.splits import find_splits
+    from ..src.solver.solver import MODEL_CONFIG
+    from . import auto_config
+
+    overrides, config, folder = options.overrides(), options.config, options.folder
+    if options.resume and config is None:
+        saved = Path(options.resume).parent / MODEL_CONFIG
+        config = saved if saved.is_file() else None
+    if folder is not None:
+        if options.sample:
+            line.show("generating the sample dataset")
+            make_digits_dataset(folder)
+        splits = find_splits(folder)
+        overrides = merge(auto_config.data_overrides(splits.train, splits.val), overrides)
+        if splits.note:
+            print_notice(console, splits.note)
+    if config is not None:
+        return YAMLConfig(config, **overrides)
+
+    if folder is None:
+        raise ConfigError(
+            f"{options.resume}: no {MODEL_CONFIG} in its folder; give the configuration with -c"
+        )
+    config = auto_config.SAMPLE_CONFIG if options.sample else auto_config.DEFAULT_CONFIG
+    if "output_dir" not in overrides and not options.sample:
+        overrides["output_dir"] = str(Path("output", folder.resolve().name))
+    if not (options.tuning or options.resume):
+        line.show("looking for pretrained weights")
+        chosen, message = auto_config.initial_weights()
+        print_notice(console, message)
+        overrides = merge(chosen, overrides)
+    device = str(overrides.get("device") or ("cuda" if torch.cuda.is_available() else "cpu"))
+    if device == "cpu" and not options.test_only:
+        line.show("timing a few steps to choose a schedule")
+        overrides, message = auto_config.fit_to_cpu(config, overrides)
+        print_notice(console, message)
+    return YAMLConfig(config, **overrides)
+
+
+def _examine(folder: Path, cfg: "YAMLConfig", console: Console, line: LiveLine) -> None:
+    """Examine the dataset and print what is wrong with it.
+
+    Raises:
+        DatasetError: if it cannot be used for training.
+    """
+    from ..src.core.yaml_files import get
+    from ..src.data.finding_kinds import Severity
+    from ..src.data.splits import find_splits
+    from ..src.doctor import cache, examination
+    from ..src.misc.errors import DatasetError
+    from .doctor import examine_folder, print_report
+
+    defaults = examination.Options
+    options = defaults(
+        size_hw=tuple(cfg.yaml_cfg.get("eval_spatial_size") or defaults.size_hw),
+        num_queries=get(cfg.yaml_cfg, ("RTDETRTransformerv2", "num_queries"))
+        or defaults.num_queries,
+        cache=cache.default_folder(),
+    )
+    splits, name = find_splits(folder), folder.resolve().name
+    report, paths = examine_folder(console, line, name, splits, options, cfg.output_dir)
+    if any(group.kind.severity is not Severity.NOTE for group in report.groups()):
+        print_report(console, report)
+    for path in paths:
+        print_path(console, path)
+    if report.refusals:
+        raise DatasetError(f"{report.refusals[0]}; {report.refusals[0].kind.remedy}")
 
 
 if __name__ == "__main__":

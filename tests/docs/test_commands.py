@@ -84,9 +84,10 @@ def check_module(name, words):
         check_serving(words)
     elif name.startswith(NOT_PARSED):
         assert importlib.util.find_spec(name)
+    elif name.startswith(TOOLS):
+        assert importlib.import_module(name).main.make_context(name, list(words))
     else:
-        package = importlib.import_module(name if name.startswith(TOOLS) else f"{name}.__main__")
-        assert package.parse_arguments(words)
+        assert importlib.import_module(f"{name}.__main__").parse_arguments(words)
 
 
 def check_serving(words):

@@ -1,5 +1,7 @@
 """The command line, as people call it."""
 
+import contextlib
+import io
 import json
 import os
 import re
@@ -9,15 +11,17 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import yaml
 from rich.console import Console
 
 from rtdetrv2_pytorch.src.core.yaml_files import merge
+from rtdetrv2_pytorch.src.data.splits import Split
 from rtdetrv2_pytorch.src.misc.errors import ConfigError
 from rtdetrv2_pytorch.src.misc.weights import load_checkpoint
-from rtdetrv2_pytorch.tools import recipe, train, training
+from rtdetrv2_pytorch.tools import auto_config, train
 from rtdetrv2_pytorch.tools.console import LiveLine
 from tests.terminal import noise
 from tests.tiny import NETWORK, tiny_file
@@ -25,17 +29,15 @@ from tests.tiny import NETWORK, tiny_file
 ROOT = Path(__file__).parents[2]
 
 
-def call(*arguments, cwd, timeout=300):
-    """Run the command line in a process of its own."""
-    return subprocess.run(
-        [sys.executable, "-m", "rtdetrv2_pytorch.tools.train", *map(str, arguments)],
-        cwd=cwd,
-        env=os.environ | {"PYTHONPATH": str(ROOT), "COLUMNS": "160"},
-        capture_output=True,
-        text=True,
-        timeout=timeout,
-        check=False,
-    )
+def call(*arguments, cwd):
+    """Run the command in this process and capture its output."""
+    with (
+        contextlib.chdir(cwd),
+        contextlib.redirect_stdout(io.StringIO()) as stdout,
+        contextlib.redirect_stderr(io.StringIO()) as stderr,
+    ):
+        code = train.main([*map(str, arguments)])
+    return SimpleNamespace(returncode=code, stdout=stdout.getvalue(), stderr=stderr.getvalue())
 
 
 @pytest.fixture(scope="module")
@@ -87,7 +89,7 @@ def test_test_only_measures_a_checkpoint(run):
         (["-t", "missing.pth"], "CheckpointError: missing.pth: no such file"),
         (["--data", "nowhere"], "DatasetError: nowhere: no such folder"),
         (["-u", "num_classes=4"], "num_classes = 4, but"),
-        (["--output-dir", "tiny.yml/x"], "output_dir = 'tiny.yml/x': cannot be written"),
+        (["--output-dir", "tiny.yml/x"], "output_dir = 'tiny.yml/x': not writable"),
         (["--test-only"], "CheckpointError: tiny.yml: there are no weights to evaluate"),
     ],
 )
@@ -121,7 +123,7 @@ def test_a_machine_without_a_compiler_is_said(run, tmp_path, monkeypatch):
 def test_without_anything_to_train_on_usage_is_printed(tmp_path):
     result = call(cwd=tmp_path)
     assert result.returncode == 2
-    assert "give a configuration (-c), a data set (--data), --sample, or -r" in result.stderr
+    assert "give a configuration (-c), a dataset (--data or --sample), or a check" in result.stderr
 
 
 def test_a_folder_is_enough_to_name_the_data(run, digits):
@@ -160,7 +162,7 @@ def test_a_data_report_that_cannot_be_written_is_named_by_its_folder(run, digits
     options = ["--data", digits, "--output-dir", tmp_path]
     result = call("-c", path, *options, cwd=tmp_path)
     assert result.returncode == 1
-    expected = f"ConfigError: {tmp_path}: the data report cannot be written (Is a directory)"
+    expected = f"ConfigError: {tmp_path}: could not write the data report (Is a directory)"
     assert expected in " ".join(result.stderr.split())
 
 
@@ -201,18 +203,18 @@ def test_a_signal_to_all_processes_ends_cleanly_with_last_written(tmp_path, digi
 
 
 def test_what_fits_a_cpu_is_timed_and_told(tmp_path, digits, monkeypatch):
-    monkeypatch.setattr(recipe, "_CPU_BUDGET_S", 0.5)
+    monkeypatch.setattr(auto_config, "_CPU_BUDGET_S", 0.5)
     overrides = merge(
         merge(NETWORK, {"PResNet": {"pretrained": False}}),
-        recipe.data_overrides(
+        auto_config.data_overrides(
             *(
-                recipe.Split(digits / "annotations" / f"instances_{s}.json", digits / s)
+                Split(digits / "annotations" / f"instances_{s}.json", digits / s)
                 for s in ("train", "val")
             )
         ),
     )
     overrides["output_dir"] = str(tmp_path)
-    chosen, told = recipe.fit_to_cpu(recipe.SAMPLE_CONFIG, overrides)
+    chosen, told = auto_config.fit_to_cpu(auto_config.SAMPLE_CONFIG, overrides)
     assert chosen["eval_spatial_size"] == [256, 256]  # the images are 320 wide
     assert chosen["epoches"] >= 1
     assert re.search(rf"\b{chosen['epoches']} epochs? of 1 step at \d", told)
@@ -222,16 +224,16 @@ def test_what_fits_a_cpu_is_timed_and_told(tmp_path, digits, monkeypatch):
 
 def test_ranks_on_cpus_do_not_choose_each_for_itself(digits, monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "2")
-    args = train.parse_arguments(["--data", str(digits), "--device", "cpu"])
-    with pytest.raises(ConfigError, match=r"for one process only; .* a configuration, -c"):
-        training.configure(args, Console(quiet=True), LiveLine(Console(quiet=True)))
+    options = train.TrainOptions(data=digits, device="cpu")
+    with pytest.raises(ConfigError, match=r"for one process; .* a configuration with -c"):
+        train.configure(options, Console(quiet=True), LiveLine(Console(quiet=True)))
 
 
 def test_weights_are_random_with_a_warning_where_none_can_be_had(monkeypatch):
-    monkeypatch.setattr(recipe, "COCO_WEIGHTS", "http://127.0.0.1:9/none.pth")
-    chosen, told = recipe.initial_weights()
+    monkeypatch.setattr(auto_config, "COCO_WEIGHTS", "http://127.0.0.1:9/none.pth")
+    chosen, told = auto_config.initial_weights()
     assert chosen == {"PResNet": {"pretrained": False}}
-    assert "starting from random weights" in told
+    assert "Training from random weights" in told
     assert "put that file at" in told
 
 
@@ -239,16 +241,16 @@ def test_weights_in_a_cache_are_used(tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
     cache = tmp_path / ".cache" / "supervisely" / "checkpoints"
     cache.mkdir(parents=True)
-    (cache / Path(recipe.COCO_WEIGHTS).name).touch()
-    chosen, _ = recipe.initial_weights()
-    assert chosen == {"tuning": str(cache / Path(recipe.COCO_WEIGHTS).name)}
+    (cache / Path(auto_config.COCO_WEIGHTS).name).touch()
+    chosen, _ = auto_config.initial_weights()
+    assert chosen == {"tuning": str(cache / Path(auto_config.COCO_WEIGHTS).name)}
 
 
 def test_options_win_over_the_file():
-    args = train.parse_arguments(
-        ["-c", "x.yml", "--no-amp", "--device", "cpu", "-u", "epochs=4", "-u", "ema.decay=0.9"]
-    )
-    assert training.overrides_of(args) == {
+    words = ["-c", "x.yml", "--no-amp", "--device", "cpu", "-u", "epochs=4", "-u", "ema.decay=0.9"]
+    params = train.main.make_context("train", words).params
+    params.pop("no_doctor")
+    assert train.TrainOptions(**params).overrides() == {
         "use_amp": False,
         "device": "cpu",
         "epoches": 4,
@@ -258,10 +260,12 @@ def test_options_win_over_the_file():
 
 def test_the_sample_is_made_where_the_command_is_called(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(recipe, "initial_weights", lambda: ({"PResNet": {"pretrained": False}}, ""))
-    args = train.parse_arguments(["--sample", "--test-only", "--device", "cpu"])
+    monkeypatch.setattr(
+        auto_config, "initial_weights", lambda: ({"PResNet": {"pretrained": False}}, "")
+    )
+    options = train.TrainOptions(sample=True, test_only=True, device="cpu")
     console = Console(quiet=True)
-    cfg = training.configure(args, console, LiveLine(console))
+    cfg = train.configure(options, console, LiveLine(console))
     assert len(cfg.val_dataset) == 120
     assert cfg.class_names == list("0123456789")
     assert cfg.output_dir == Path("output/sample_digits")

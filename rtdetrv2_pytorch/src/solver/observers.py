@@ -11,7 +11,7 @@ from typing import Any, BinaryIO
 from torch.utils.tensorboard import SummaryWriter
 
 from ..data.metrics.evaluator import Evaluation
-from ..misc.log_lines import FOR_FILE
+from ..misc.log_routing import FILE_ONLY
 from .events import EpochReport, FitResult, StepReport, TrainingEvents, TrainingPlan
 
 logger = logging.getLogger(__name__)
@@ -87,7 +87,7 @@ class LogLines(TrainingEvents):
             logger.info("stopped: %s; complete epochs: %d", result.stopped, result.last_epoch + 1)
         if result.best is not None:
             for line in metrics_table(result.best):
-                logger.info("%s", line, extra=FOR_FILE)
+                logger.info("%s", line, extra=FILE_ONLY)
             logger.info(
                 "best_epoch=%d AP=%.4f AP50=%.4f threshold=%.3f",
                 result.best_epoch,

@@ -16,7 +16,7 @@ from ..core.yaml_config import YAMLConfig
 from ..data.metrics.evaluator import Evaluation
 from ..misc import distributed
 from ..misc.errors import CheckpointError
-from ..misc.log_lines import FOR_FILE
+from ..misc.log_routing import FILE_ONLY
 from ..misc.seeding import seed_everything
 from ..misc.weights import load_checkpoint, load_strict, model_state
 from ..optim.ema import unwrap
@@ -180,7 +180,7 @@ class DetSolver:
         evaluation = self._evaluate(cfg.model, self._events, run_precision(cfg))
         assert evaluation is not None, "only a set stop flag leaves an evaluation unfinished"
         for line in metrics_table(evaluation):
-            logger.info("%s", line, extra=FOR_FILE)
+            logger.info("%s", line, extra=FILE_ONLY)
         return evaluation
 
     def _followers(self) -> TrainingEvents:

@@ -3,8 +3,6 @@
 import argparse
 from pathlib import Path
 
-from rtdetrv2_pytorch.tools.options import add_update_option
-
 EXPORTS = {"onnx": "ONNXRuntime", "tensorrt": "TensorRT"}  # as typed -> as the SDK has it
 
 
@@ -19,7 +17,14 @@ def add_train_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--classes", help="names, separated by commas; default: all")
     parser.add_argument("--split", help="random:80 | datasets:a,b:c | tags:a:b, train first")
     parser.add_argument("--name", type=_experiment_name, help="of the experiment")
-    add_update_option(parser, of="a hyperparameter")
+    parser.add_argument(
+        "-u",
+        "--update",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="override a hyperparameter; dots separate nested keys; repeatable",
+    )
     parser.add_argument(
         "--benchmark",
         action=argparse.BooleanOptionalAction,

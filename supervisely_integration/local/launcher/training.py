@@ -15,7 +15,7 @@ from rtdetrv2_pytorch.src.core.catalog import COMPONENTS
 from rtdetrv2_pytorch.src.core.yaml_files import get, merge
 from rtdetrv2_pytorch.src.data.digits import make_digits_dataset
 from rtdetrv2_pytorch.src.data.splits import find_splits
-from rtdetrv2_pytorch.tools import recipe
+from rtdetrv2_pytorch.tools import auto_config
 
 from ...models import find_base_config
 from ...paths import HYPERPARAMETERS, MODELS
@@ -27,7 +27,6 @@ from .selection import Project
 
 _POLL_S = 0.5
 _RANDOM_WEIGHTS = " (random weights)"
-_TIMED_STEPS = 4
 
 
 def pick_model(wanted: str | None) -> tuple[str, str]:
@@ -37,8 +36,8 @@ def pick_model(wanted: str | None) -> tuple[str, str]:
     """
     if wanted is not None:
         return wanted, ""
-    weights, told = recipe.initial_weights()
-    return ("RT-DETRv2-S" if weights.get("tuning") else f"RT-DETRv2-S{_RANDOM_WEIGHTS}"), told
+    weights, message = auto_config.initial_weights()
+    return ("RT-DETRv2-S" if weights.get("tuning") else f"RT-DETRv2-S{_RANDOM_WEIGHTS}"), message
 
 
 def model_names() -> list[str]:
@@ -59,8 +58,8 @@ def _models() -> list[dict[str, Any]]:
 
 def sample_choices() -> dict[str, Any]:
     """What the generated digits need: a mirrored digit is no digit, and they have all sizes."""
-    recipe_of_sample = yaml.safe_load(recipe.SAMPLE_CONFIG.read_text(encoding="utf-8"))
-    transforms = recipe_of_sample["train_dataloader"]["dataset"]["transforms"]
+    sample = yaml.safe_load(auto_config.SAMPLE_CONFIG.read_text(encoding="utf-8"))
+    transforms = sample["train_dataloader"]["dataset"]["transforms"]
     return {"train_dataloader": {"dataset": {"transforms": transforms}}}
 
 
@@ -86,24 +85,21 @@ def hyperparameters_for(
     if torch.cuda.is_available():
         values = _chosen(values, given, model)
         return values, ""
-    choices = recipe.cpu_choices(
+    overrides = auto_config.cpu_overrides(
         longest_side=project.longest_side,
-        most_boxes=project.most_objects,
+        max_boxes=project.most_objects,
         is_from_scratch=model.endswith(_RANDOM_WEIGHTS),
     )
-    train = choices.pop("train_dataloader")
-    choices.pop("val_dataloader")
-    choices["batch_size"] = train.pop("total_batch_size")
-    choices["num_workers"] = train.pop("num_workers")
-    choices["train_dataloader"] = train
-    values.pop("lr_scheduler")  # another type, whose keys do not mix
-    values = _chosen(merge(values, choices), given, model)
+    train = overrides.pop("train_dataloader")
+    overrides.pop("val_dataloader")
+    overrides["batch_size"] = train.pop("total_batch_size")
+    overrides["num_workers"] = train.pop("num_workers")
+    overrides["train_dataloader"] = train
+    for name in ("lr_scheduler", "epoches"):  # the choices replace these defaults
+        values.pop(name)
+    values = _chosen(merge(values, overrides), given, model)
     steps = max(1, num_train // int(values["batch_size"]))
-    step_s = _time_a_step(values)
-    epoch_s = recipe.epoch_seconds(steps, step_s, num_val)
-    if "epoches" not in given:
-        values["epoches"] = recipe.epochs_that_fit(epoch_s)
-    return values, recipe.describe_choice(values, steps, step_s, epoch_s)
+    return auto_config.choose_epochs(values, steps, _time_a_step(values), num_val)
 
 
 def _chosen(values: dict[str, Any], given: Mapping[str, Any], model: str) -> dict[str, Any]:
@@ -123,11 +119,11 @@ def _resize_to(size: Any, values: dict[str, Any]) -> None:
 def _time_a_step(values: Mapping[str, Any]) -> float:
     """Seconds of a training step of S at the chosen size, on images made for it."""
     with tempfile.TemporaryDirectory() as name:
-        images = _TIMED_STEPS * int(values["batch_size"])
+        images = auto_config.TIMED_STEPS * int(values["batch_size"])
         data = make_digits_dataset(Path(name), num_train=images, num_val=1)
         splits = find_splits(data)
         overrides = merge(
-            recipe.data_overrides(splits.train, splits.val),
+            auto_config.data_overrides(splits.train, splits.val),
             {
                 "eval_spatial_size": values["eval_spatial_size"],
                 "use_amp": values["use_amp"],
@@ -140,8 +136,7 @@ def _time_a_step(values: Mapping[str, Any]) -> float:
         )
         parts = {key: value for key, value in values.items() if key in COMPONENTS}
         overrides = merge(merge(overrides, parts), {"PResNet": {"pretrained": False}})
-        _, step_s = recipe.time_steps(YAMLConfig(recipe.DEFAULT_CONFIG, **overrides))
-    return step_s
+        return auto_config.time_step(YAMLConfig(auto_config.DEFAULT_CONFIG, **overrides))
 
 
 def follow(app: AppProcess, task_id: int) -> Iterator[tuple[list[Bar], list[dict[str, Any]]]]:

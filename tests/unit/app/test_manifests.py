@@ -180,10 +180,10 @@ def test_the_app_is_launched_as_the_manifest_does_but_for_this_machine_only():
 
 
 def test_the_command_line_of_the_editor_is_one_that_the_tool_knows():
-    from rtdetrv2_pytorch.tools.train import parse_arguments
+    from rtdetrv2_pytorch.tools.train import main
 
     launch = next(c for c in LAUNCH["configurations"] if c["name"] == "Command-line training")
-    parse_arguments(launch["args"])
+    main.make_context("train", launch["args"])
 
 
 @pytest.mark.parametrize("app", ["train", "serve"])

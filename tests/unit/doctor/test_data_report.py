@@ -68,9 +68,8 @@ def test_a_folder_without_splits_is_an_error_with_the_remedy(tmp_path, capsys):
 
 @pytest.mark.parametrize("options", [["--size", "640"], ["--size", "0x5"], ["--queries", "-1"]])
 def test_options_that_make_no_sense(options, capsys):
-    with pytest.raises(SystemExit):
-        doctor.parse_arguments(["--data", "x", *options])
-    assert "give" in capsys.readouterr().err
+    assert doctor.main(["--data", "x", *options]) == 2
+    assert options[1] in capsys.readouterr().err
 
 
 def test_hundreds_of_offenders_are_one_line(data, tmp_path, capsys):

@@ -8,9 +8,8 @@ import pytest
 from rich.console import Console
 
 from rtdetrv2_pytorch.src.misc.errors import ConfigError
-from rtdetrv2_pytorch.src.misc.log_lines import FOR_FILE
-from rtdetrv2_pytorch.tools.command import run_command
-from rtdetrv2_pytorch.tools.command_log import CommandLog
+from rtdetrv2_pytorch.src.misc.log_routing import FILE_ONLY
+from rtdetrv2_pytorch.tools.command_log import CommandLog, run_logged
 
 OURS = logging.getLogger("rtdetrv2_pytorch.src.somewhere")
 THEIRS = logging.getLogger("some.library")
@@ -24,7 +23,7 @@ def console(request):
 def log_everything():
     OURS.info("epoch=0")
     OURS.warning("too few [boxes]")
-    OURS.info("a table", extra=FOR_FILE)
+    OURS.info("a table", extra=FILE_ONLY)
     THEIRS.error("a library failed")
     warnings.warn("this is deprecated", FutureWarning, stacklevel=1)
 
@@ -77,7 +76,7 @@ def test_a_folder_that_cannot_be_written_is_named_with_its_option(console, tmp_p
     (tmp_path / "file").touch()
     with (
         CommandLog(console) as log,
-        pytest.raises(ConfigError, match=r"--output '.*file': cannot be"),
+        pytest.raises(ConfigError, match=r"--output '.*file': not writable"),
     ):
         log.open_in(tmp_path / "file", "x.log", option="--output")
 
@@ -92,7 +91,7 @@ def test_every_end_of_a_command_has_its_form(tmp_path, capsys):
             THEIRS.warning("what led to it")
             raise error
 
-        return run_command(body)
+        return run_logged(body)
 
     assert ends_with(ConfigError("x: is wrong; mend it"), has_log=False) == 1
     assert capsys.readouterr().err == "ConfigError: x: is wrong; mend it\n"
@@ -102,7 +101,8 @@ def test_every_end_of_a_command_has_its_form(tmp_path, capsys):
     assert "Traceback" in path.read_text()
     assert ends_with(ZeroDivisionError("oh\nno"), has_log=True) == 1
     assert (
-        capsys.readouterr().err == f"ZeroDivisionError: oh; the log says where\nThe log:\n{path}\n"
+        capsys.readouterr().err
+        == f"ZeroDivisionError: oh; the traceback is in the log\nThe log:\n{path}\n"
     )
     with pytest.raises(ZeroDivisionError):
         ends_with(ZeroDivisionError("oh"), has_log=False)

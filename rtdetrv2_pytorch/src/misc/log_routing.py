@@ -1,0 +1,11 @@
+"""Mark log records that the console does not show."""
+
+import logging
+
+_MARK = "file_only"
+FILE_ONLY = {_MARK: True}  # `extra` of a record that the command prints in a form of its own
+
+
+def is_file_only(record: logging.LogRecord) -> bool:
+    """Whether a record goes to the log file only."""
+    return bool(getattr(record, _MARK, False))

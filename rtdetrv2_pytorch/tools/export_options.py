@@ -1,0 +1,153 @@
+"""Options and body that the export commands share."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+from rich.console import Console
+
+from .command import PATH, ListOption
+from .command_log import CommandLog, run_logged
+from .console import LiveLine, print_detail, print_headline, print_path
+
+if TYPE_CHECKING:
+    from ..src.deploy.export import FindImages
+    from ..src.deploy.parity import ParityReport
+
+LOG_FILE = "export.log"
+EXCLUSIVE = (("data", "images"),)
+_FORMATS = {".onnx": "ONNX", ".engine": "TensorRT"}
+_Function = TypeVar("_Function", bound=Callable[..., Any])
+
+_OPTIONS = (
+    click.option("-r", "--resume", required=True, metavar="CHECKPOINT", help="Path or URL."),
+    click.option("-o", "--output", type=PATH, help="[default: next to the checkpoint]"),
+    click.option(
+        "-c", "--config", type=PATH, help="YAML file, for a checkpoint that does not contain one."
+    ),
+    click.option(
+        "--classes", help="Names a,b,c in label order, for a checkpoint that does not contain them."
+    ),
+    click.option(
+        "--data",
+        type=PATH,
+        help="Dataset folder; compare outputs and AP on its validation split.",
+    ),
+    click.option(
+        "--images",
+        type=PATH,
+        cls=ListOption,
+        metavar="PATH...",
+        help="Image files or folders; compare outputs on them.",
+    ),
+    click.option("--nms-iou", type=float, help="Suppress boxes of the same class above this IoU."),
+)
+
+
+def export_options(function: _Function) -> _Function:
+    """Declare the options of every export command."""
+    for option in reversed(_OPTIONS):
+        function = option(function)
+    return function
+
+
+def run_export(
+    suffix: str,
+    export: "Callable[..., ParityReport]",
+    *,
+    resume: str,
+    output: Path | None,
+    config: Path | None,
+    classes: str | None,
+    data: Path | None,
+    images: Sequence[Path],
+    nms_iou: float | None,
+    discrete: bool = False,
+) -> int:
+    """Export a checkpoint and print how the result compares; return the exit status.
+
+    Args:
+        suffix: of the exported file.
+        export: `export_onnx` or `export_tensorrt` with the options of its format.
+        resume: path or URL of the checkpoint.
+        output: file to write.
+        config: configuration of the checkpoint.
+        classes: class names, separated by commas.
+        data: dataset folder to compare on.
+        images: files and folders to compare on.
+        nms_iou: threshold of non-maximum suppression.
+        discrete: whether to sample features without GridSample.
+    """
+    from ..src.deploy.export import Source
+
+    def body(console: Console, log: CommandLog) -> int:
+        target = _target(resume, output, suffix)
+        log.open_in(target.parent, LOG_FILE, option="--output")
+        print_headline(console, "Exporting", f"{resume} to {_FORMATS[suffix]}")
+        source = Source(
+            checkpoint=resume,
+            config=config,
+            class_names=[name.strip() for name in classes.split(",")] if classes else None,
+            sampling="discrete" if discrete else None,
+            find_images=_find_images(data, images),
+        )
+        with LiveLine(console) as line:
+            report = export(
+                source,
+                target,
+                nms_iou=nms_iou,
+                on_progress=lambda what, done, total: line.show(what, done, total or None),
+            )
+        if console.is_terminal:  # elsewhere the log shows it
+            print_detail(console, str(report))
+        print_detail(console, f"{target.stat().st_size / 1e6:.1f} MB")
+        for path in (target, target.parent / LOG_FILE):
+            print_path(console, path)
+        return 0
+
+    return run_logged(body)
+
+
+def _target(checkpoint: str, output: Path | None, suffix: str) -> Path:
+    """Return the output path; by default the checkpoint's name with another suffix.
+
+    Raises:
+        ConfigError: if the output has another suffix; runtimes are chosen by suffix.
+    """
+    from ..src.misc.errors import ConfigError
+
+    if output is None:
+        path = Path(checkpoint)
+        folder = Path() if "://" in checkpoint else path.parent
+        return folder / f"{path.stem}{suffix}"
+    if output.suffix.lower() != suffix:
+        raise ConfigError(f"--output {output}: give a name that ends in {suffix}")
+    return output
+
+
+def _find_images(data: Path | None, images: Sequence[Path]) -> "FindImages | None":
+    from ..src.data.splits import find_splits
+    from ..src.deploy.comparison_images import given_images, validation_images
+
+    if data is not None:
+        split = find_splits(data).val
+        return lambda names: validation_images(split.ann_file, split.img_folder, names)
+    if images:
+        files = [file for path in images for file in _image_files(path)]
+        return lambda names: given_images(files)
+    return None
+
+
+def _image_files(path: Path) -> list[Path]:
+    from PIL import Image
+
+    from ..src.misc.errors import ConfigError
+
+    if not path.is_dir():
+        return [path]
+    readable = Image.registered_extensions()
+    files = sorted(file for file in path.iterdir() if file.suffix.lower() in readable)
+    if not files:
+        raise ConfigError(f"--images {path}: the folder contains no image files")
+    return files
