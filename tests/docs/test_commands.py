@@ -1,4 +1,4 @@
-"""Every command in the pages for people is one that its program understands; cheap ones run."""
+"""Commands in the documentation parse; fast ones run."""
 
 import importlib
 import json
@@ -33,7 +33,7 @@ NOT_PARSED = ("benchmarks", "rtdetrv2_pytorch.tools.document", "tests.integratio
 
 
 def lines(page: Path) -> list[str]:
-    """Commands in blocks of code, between backticks, and in comments of the image's files."""
+    """Return lines of code blocks, inline code, and comments of Docker files."""
     text = page.read_text(encoding="utf-8")
     if page.suffix == ".md":
         blocks = re.findall(r"^```(\w*)\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
@@ -41,14 +41,14 @@ def lines(page: Path) -> list[str]:
         found += re.findall(r"`([^`\n]+)`", re.sub(r"^```.*?^```", "", text, flags=re.M | re.S))
     else:
         found = [line.removeprefix("# ") for line in text.splitlines() if line.startswith("# ")]
-    return [line.strip() for line in found]
+    return [line.strip().removeprefix("$ ") for line in found]
 
 
 def words_of(line: str) -> list[str]:
-    """The words of a command, without variables before it and what is said after it."""
+    """Split a command into words, without leading variables and trailing comments."""
     try:
         words = shlex.split(line, comments=True)
-    except ValueError:  # prose
+    except ValueError:  # unbalanced quotes: not a command
         return []
     while words and re.fullmatch(r"\w+=\S*", words[0]):
         words.pop(0)
@@ -56,7 +56,7 @@ def words_of(line: str) -> list[str]:
 
 
 def is_command(words: list[str]) -> bool:
-    """Whether it is one to be typed: a program's bare name is prose."""
+    """Return whether the words form a complete command and not only a program name."""
     names_a_module = words[1:2] == ["-m"] and len(words) == 3
     return len(words) > 1 and not names_a_module or "/" in words[0]
 
@@ -108,7 +108,7 @@ def check_serving(words):
 
 
 def check_script(path, words, tmp_path, monkeypatch):
-    """The demos lie in `demo` of an experiment and in `supervisely_integration/demo`."""
+    """Check a demo script, in `demo` of an experiment or in `supervisely_integration/demo`."""
     script = ROOT / "supervisely_integration" / "demo" / Path(path).name
     assert path in (f"demo/{script.name}", str(script.relative_to(ROOT)))
     assert script.is_file()
@@ -143,7 +143,7 @@ def check_docker(words):
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_every_command_is_understood(command, tmp_path, monkeypatch):
+def test_command_parses(command, tmp_path, monkeypatch):
     words = shlex.split(command)
     if words[0] == "make":
         check_make(words)
@@ -164,7 +164,7 @@ def test_every_command_is_understood(command, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("name", ["doctor", "export_onnx", "export_trt", "report", "train"])
-def test_examples_of_help_are_understood(name):
+def test_help_examples_parse(name):
     module = TOOLS + name
     examples = importlib.import_module(module)._EXAMPLES.strip().splitlines()
     commands = [words_of(line) for line in examples if module in line]
@@ -173,7 +173,7 @@ def test_examples_of_help_are_understood(name):
         check_module(module, words[words.index(module) + 1 :])
 
 
-def test_the_pages_hold_commands_of_every_kind():
+def test_pages_contain_commands_of_all_programs():
     text = "\n".join(COMMANDS)
     assert len(COMMANDS) > 40
     for part in (
@@ -187,13 +187,13 @@ def test_the_pages_hold_commands_of_every_kind():
         assert part in text
 
 
-def test_make_without_a_verb_lists_the_verbs():
+def test_make_without_target_lists_verbs():
     result = subprocess.run(["make"], cwd=ROOT, capture_output=True, text=True, check=True)
     verbs = re.findall(r"^  make ([a-z-]+) ", result.stdout, re.MULTILINE)
     assert {"install", "train", "gui", "test", "lock", "clean"} <= set(verbs)
 
 
-def test_the_doctor_runs_as_the_readme_says(digits, tmp_path, monkeypatch):
+def test_doctor_command_runs(digits, tmp_path, monkeypatch):
     command = "python -m rtdetrv2_pytorch.tools.doctor --data my_coco_folder"
     assert command in COMMANDS
     monkeypatch.chdir(tmp_path)

@@ -1,16 +1,16 @@
-"""docs/configuration.md says what the code does."""
+"""docs/configuration.md is up to date."""
 
 from rtdetrv2_pytorch.src.core.catalog import COMPONENTS
 from rtdetrv2_pytorch.tools.document import TARGET, configuration_page
 
 
-def test_the_page_is_current():
+def test_page_is_up_to_date():
     assert TARGET.read_text() == configuration_page(), (
         "run python -m rtdetrv2_pytorch.tools.document"
     )
 
 
-def test_the_page_has_every_component_and_its_keys():
+def test_page_lists_components_and_keys():
     page = configuration_page()
     for name in COMPONENTS:
         assert f"\n## {name}\n" in page

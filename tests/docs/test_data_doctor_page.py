@@ -1,4 +1,4 @@
-"""docs/data_doctor.md says what the code says."""
+"""docs/data_doctor.md lists all findings."""
 
 import re
 from pathlib import Path
@@ -8,7 +8,7 @@ from rtdetrv2_pytorch.src.data.finding_kinds import KINDS
 PAGE = (Path(__file__).parents[2] / "docs" / "data_doctor.md").read_text()
 
 
-def test_the_table_has_every_kind_as_the_code_has_it():
+def test_table_matches_findings_in_code():
     rows = re.findall(
         r"^\| (.+?) \| `(\w+)`, (\w+) \| (\w+): (.+?) \| (.+) \|$", PAGE, re.MULTILINE
     )

@@ -1,4 +1,4 @@
-"""Every link from a page to a file, or to a heading of one, leads somewhere."""
+"""Links, test names and pictures of all pages."""
 
 import re
 import subprocess
@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
+APPS = ROOT / "supervisely_integration"
 LISTED = subprocess.run(
     ("git", "ls-files", "*.md"), cwd=ROOT, capture_output=True, text=True, check=True
 )
@@ -19,7 +20,7 @@ def anchors(page: str) -> set[str]:
 
 
 @pytest.mark.parametrize("name", PAGES)
-def test_links_lead_somewhere(name):
+def test_link_targets_exist(name):
     text = PAGES[name]
     links = re.findall(r"\]\(([^)]+)\)", text) + re.findall(r'(?:href|src)="([^"]+)"', text)
     broken = []
@@ -31,3 +32,20 @@ def test_links_lead_somewhere(name):
         ):
             broken.append(link)
     assert broken == []
+
+
+def test_test_files_named_in_pages_exist():
+    paths = {p for text in PAGES.values() for p in re.findall(r"`(tests/[\w/.]+)`", text)}
+    assert len(paths) > 25
+    assert sorted(path for path in paths if not (ROOT / path).exists()) == []
+
+
+@pytest.mark.parametrize(("app", "parts", "steps"), [("train", 5, 4), ("serve", 6, 2)])
+def test_app_page_has_navigation_and_small_described_pictures(app, parts, steps):
+    page = PAGES[f"supervisely_integration/{app}/README.md"]
+    assert len(re.findall(r'href="#([^"]+)"', page)) == parts
+    shown = re.findall(r'<img src="(\.\.[^"]+)" width="\d+" alt="([^"]+)"/>', page)
+    assert len(shown) == page.count('<img src="..') == steps
+    for address, description in shown:
+        assert (APPS / app / address).stat().st_size < 120_000
+        assert len(description) > 40

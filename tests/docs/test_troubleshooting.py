@@ -1,4 +1,4 @@
-"""docs/troubleshooting.md: what it quotes is said, what it tells to set or read exists."""
+"""Messages, settings and findings in docs/troubleshooting.md exist in the code."""
 
 import ast
 import re
@@ -13,11 +13,11 @@ from supervisely_integration.paths import HYPERPARAMETERS, INFERENCE_SETTINGS
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "troubleshooting.md").read_text()
-SDK = {"app_name is not defined"}  # said by the SDK
+SDK = {"app_name is not defined"}  # a message of the SDK
 
 
 def texts() -> str:
-    """All strings in our code, and the words of the entry point."""
+    """Return all string literals of the code, and the entry point."""
     found = [(ROOT / "docker" / "entrypoint.sh").read_text()]
     for package in ("rtdetrv2_pytorch", "supervisely_integration"):
         for path in (ROOT / package).rglob("*.py"):
@@ -27,7 +27,7 @@ def texts() -> str:
     return "\n".join(found)
 
 
-def test_every_row_has_a_symptom_a_cause_and_a_remedy():
+def test_rows_have_symptom_cause_and_remedy():
     rows = [line for line in PAGE.splitlines() if line.startswith("| ")]
     assert len(rows) > 40
     assert [row for row in rows if len(re.findall(r" \|(?= )", row)) != 2] == []
@@ -35,12 +35,12 @@ def test_every_row_has_a_symptom_a_cause_and_a_remedy():
     assert [remedy for remedy in remedies if len(remedy) < 10 and remedy != "remedy"] == []
 
 
-def test_quoted_messages_are_said_by_the_code():
-    said = texts()
+def test_quoted_messages_exist_in_code():
+    literals = texts()
     quotes = set(re.findall(r'^\| "([^"]+)"', PAGE, re.MULTILINE)) - SDK
     assert len(quotes) >= 7
     parts = {quote: re.split(r"\.\.\.|/\S+|\d+", quote) for quote in quotes}
-    missing = [q for q, p in parts.items() if not all(part.strip() in said for part in p)]
+    missing = [q for q, p in parts.items() if not all(part.strip() in literals for part in p)]
     assert missing == []
 
 

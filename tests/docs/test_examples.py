@@ -1,0 +1,63 @@
+"""Python examples of the documentation run on a trained checkpoint."""
+
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+
+from rtdetrv2_pytorch.src.solver import DetSolver
+from tests.tiny import tiny_config, tiny_file
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="module")
+def checkpoint(digits, tmp_path_factory) -> Path:
+    """The best checkpoint of one epoch."""
+    config = tiny_config(tmp_path_factory.mktemp("trained"), digits, epoches=1)
+    return DetSolver(config).fit().checkpoints["best"]
+
+
+@pytest.fixture
+def folder(checkpoint, digits, tmp_path, monkeypatch) -> Path:
+    """A working directory with best.pth and image.jpg."""
+    monkeypatch.chdir(tmp_path)
+    shutil.copy(checkpoint, "best.pth")
+    Image.open(sorted((digits / "val").iterdir())[0]).save("image.jpg")
+    return tmp_path
+
+
+def example(page: str) -> str:
+    """Return the only Python block of a page."""
+    (code,) = re.findall(r"```python\n(.*?)```", (ROOT / page).read_text(), re.DOTALL)
+    return code
+
+
+@pytest.mark.parametrize("page", ["README.md", "supervisely_integration/train/README.md"])
+def test_prediction_example_prints_all_detections(page, folder, capsys):
+    code = example(page).replace('"best.onnx"', '"best.pth"')
+    assert 'confidence_threshold="auto"' in code
+    names = {}
+    exec(code.replace('"auto"', "0.0"), names)  # scores are low after one epoch
+    detections = names["detections"]
+    assert detections["boxes"].shape == (20, 4)
+    assert bool((detections["boxes"] <= torch.tensor([320, 256, 320, 256])).all())
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines] == [
+        str(label) for label in detections["labels"].tolist()
+    ]
+
+
+def test_training_example_prints_ap50_and_checkpoint(folder, digits, capsys):
+    tiny_file(folder / "my.yml", folder / "output", digits)
+    code = example("docs/command_line.md")
+    assert "epoches=20" in code
+    names = {}
+    exec(code.replace("epoches=20", "epoches=1"), names)
+    ap50, best = capsys.readouterr().out.split(maxsplit=1)
+    assert float(ap50) == names["result"].best.stats["AP50"]
+    assert Path(best.strip()).is_file()
+    assert not names["model"].training
