@@ -1,20 +1,44 @@
-"""docs/architecture.md describes all packages and names existing files."""
+"""docs/architecture.md describes all packages, with allowed arrows and existing files."""
 
 import re
 from pathlib import Path
+
+from tests.architecture.test_layers import ALLOWED, INTEGRATION_ALLOWED
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "architecture.md").read_text()
 ENGINE, APPS = ROOT / "rtdetrv2_pytorch", ROOT / "supervisely_integration"
 
 
-def test_packages_are_described():
-    packages = {
-        path.parent.name for path in (*ENGINE.rglob("__init__.py"), *APPS.rglob("__init__.py"))
+def arrows() -> set[tuple[str, str]]:
+    """Return (importing package, imported package) of the drawing."""
+    drawing = PAGE.split("```mermaid")[1].split("```")[0]
+    chains = [line.split("-->") for line in drawing.splitlines() if "-->" in line]
+    return {
+        (start.strip(), end.strip())
+        for chain in chains
+        for start, end in zip(chain, chain[1:], strict=False)
     }
-    packages -= {ENGINE.name, APPS.name, "src"}
-    assert {"solver", "data", "deploy", "train", "local"} <= packages
-    assert packages - set(re.findall(r"\w+", PAGE)) == set()
+
+
+def test_arrows_are_allowed_imports():
+    table = {**ALLOWED, **INTEGRATION_ALLOWED}
+    assert len(arrows()) > 20
+    assert [
+        (start, end)
+        for start, end in arrows()
+        if end not in table[start] and not (start in INTEGRATION_ALLOWED and end in ALLOWED)
+    ] == []
+
+
+def test_packages_are_described():
+    engine, apps = set(ALLOWED), set(INTEGRATION_ALLOWED)
+    files = {"paths", "models", "masks", "export", "local.__main__"}
+    drawn = {package for arrow in arrows() for package in arrow}
+    assert (engine | apps) - drawn == {*files, "demo"}
+    nested = {path.parent.name for path in (ENGINE / "src").glob("*/*/__init__.py")}
+    assert {"augment", "loading"} <= nested
+    assert [name for name in nested if name not in PAGE] == []
 
 
 def test_named_files_exist():
