@@ -1,4 +1,4 @@
-"""What a training leaves for people to look at: the report, and pictures while it goes on."""
+"""The report and the images of a training run."""
 
 import json
 import re
@@ -17,28 +17,28 @@ from rtdetrv2_pytorch.tools import report as tool
 from rtdetrv2_pytorch.tools import train
 from tests.tiny import tiny_config, tiny_file
 
-LOOKED_AT = {"report": True, "pictures": True}
+WITH_REPORT = {"report": True, "pictures": True}
 
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory, digits):
-    """A folder and its result."""
+    """The output directory and the result of a run of two epochs."""
     folder = tmp_path_factory.mktemp("run")
-    return folder, DetSolver(tiny_config(folder, digits, epoches=2, **LOOKED_AT)).fit()
+    return folder, DetSolver(tiny_config(folder, digits, epoches=2, **WITH_REPORT)).fit()
 
 
-def test_a_run_ends_with_a_page_that_says_what_it_measured(run):
+def test_run_writes_a_report_with_its_metrics(run):
     folder, result = run
     assert result.report == folder / "report.html"
     page = result.report.read_text()
     assert f"<b>{result.confirmed.stats['AP']:.3f}</b>" in page
     assert "Finished: 2 of 2 epochs" in page
-    assert page.count("data:image/jpeg;base64,") >= 4  # validation images and pictures
+    assert page.count("data:image/jpeg;base64,") >= 4
     assert str(folder) not in page
     assert not list(folder.glob(".report*"))
 
 
-def test_the_first_batches_are_the_pixels_that_entered_the_network(tmp_path, digits):
+def test_saved_batches_are_the_input_of_the_network(tmp_path, digits):
     cfg = tiny_config(tmp_path, digits, epoches=1)
     entered = []
     cfg.model.register_forward_pre_hook(lambda _, args: entered.append(args[0].clone()))
@@ -51,7 +51,7 @@ def test_the_first_batches_are_the_pixels_that_entered_the_network(tmp_path, dig
         torch.testing.assert_close(ours, images)
 
 
-def test_pictures_are_files_and_in_tensorboard(run):
+def test_images_are_saved_to_files_and_tensorboard(run):
     folder, _ = run
     names = sorted(path.name for path in (folder / "pictures").iterdir())
     assert names == [
@@ -64,10 +64,10 @@ def test_pictures_are_files_and_in_tensorboard(run):
     assert [image.step for image in events.Images("val/detections")] == [0, 1]
     with Image.open(folder / "pictures" / "val_epoch0000.jpg") as picture:
         assert picture.width <= 3 * 304
-        assert np.asarray(picture).std() > 20  # not one colour
+        assert np.asarray(picture).std() > 20  # not uniform
 
 
-def test_pictures_of_a_long_run_are_few(tmp_path, digits, monkeypatch):
+def test_long_run_saves_images_of_some_epochs(tmp_path, digits, monkeypatch):
     pictures = TrainingImages(tiny_config(tmp_path, digits), None)
     pictures._epochs, kept = 300, []
     monkeypatch.setattr(pictures, "_val_cells", lambda _: ["cell"])
@@ -78,22 +78,22 @@ def test_pictures_of_a_long_run_are_few(tmp_path, digits, monkeypatch):
     assert (kept[0], kept[-1]) == ("val_epoch0000.jpg", "val_epoch0299.jpg")
 
 
-def test_the_same_few_images_are_drawn_in_every_epoch():
+def test_same_validation_images_in_every_epoch():
     boxes = np.array([0, 2, 0, 1, 1, 1, 1, 1, 1, 1, 0])
     assert _select_images(boxes) == _select_images(boxes) == [1, 3, 4, 6, 7, 8]
     assert _select_images(np.array([0, 1])) == [1]
     assert _select_images(np.zeros(3)) == []
 
 
-def test_pictures_that_cannot_be_written_end_the_pictures_only(tmp_path, digits, caplog):
-    (tmp_path / "pictures").write_text("in the way")
+def test_failure_to_save_images_does_not_end_training(tmp_path, digits, caplog):
+    (tmp_path / "pictures").write_text("blocks the directory")
     result = DetSolver(tiny_config(tmp_path, digits, epoches=1, pictures=True)).fit()
     assert result.last_epoch == 0
-    assert result.report is None  # nobody wanted one
+    assert result.report is None
     assert "Could not save training images" in caplog.text
 
 
-def test_a_report_that_cannot_be_made_ends_no_training(tmp_path, digits, caplog):
+def test_failure_to_write_the_report_does_not_end_training(tmp_path, digits, caplog):
     (tmp_path / "report.html").mkdir()
     result = DetSolver(tiny_config(tmp_path, digits, epoches=1, report=True)).fit()
     assert result.report is None
@@ -101,14 +101,14 @@ def test_a_report_that_cannot_be_made_ends_no_training(tmp_path, digits, caplog)
     assert "no report: it could not be made; the training is complete without it" in caplog.text
 
 
-def test_a_stopped_run_has_a_report_with_what_its_best_epoch_found(tmp_path, digits):
-    class StopInTheSecond(TrainingEvents):
+def test_stopped_run_writes_a_report_of_its_best_epoch(tmp_path, digits):
+    class StopInSecondEpoch(TrainingEvents):
         def step_finished(self, report):
             if report.epoch == 1:
                 solver.stop("by hand")
 
     cfg = tiny_config(tmp_path, digits, epoches=3, report=True)
-    solver = DetSolver(cfg, events=StopInTheSecond())
+    solver = DetSolver(cfg, events=StopInSecondEpoch())
     result = solver.fit()
     page = result.report.read_text()
     assert result.confirmed is None
@@ -116,19 +116,19 @@ def test_a_stopped_run_has_a_report_with_what_its_best_epoch_found(tmp_path, dig
     assert 'class="matrix"' in page
 
 
-def test_a_resumed_run_replaces_pictures_of_epochs_that_it_trains_again(tmp_path, digits):
-    DetSolver(tiny_config(tmp_path, digits, epoches=1, **LOOKED_AT)).fit()
+def test_resumed_run_replaces_images_of_repeated_epochs(tmp_path, digits):
+    DetSolver(tiny_config(tmp_path, digits, epoches=1, **WITH_REPORT)).fit()
     stale = tmp_path / "pictures" / "val_epoch0007.jpg"
     stale.touch()
     resume = str(tmp_path / "last.pth")
-    result = DetSolver(tiny_config(tmp_path, digits, epoches=2, resume=resume, **LOOKED_AT)).fit()
+    result = DetSolver(tiny_config(tmp_path, digits, epoches=2, resume=resume, **WITH_REPORT)).fit()
     assert not stale.exists()
     names = {path.name for path in (tmp_path / "pictures").iterdir()}
     assert {"val_epoch0000.jpg", "val_epoch0001.jpg", "train_epoch0001_batch0.jpg"} <= names
     assert "Finished: 2 of 2 epochs" in result.report.read_text()
 
 
-def test_the_tool_makes_it_anew(run, digits, tmp_path, capsys, caplog):
+def test_tool_rewrites_the_report(run, digits, tmp_path, capsys, caplog):
     folder, result = run
     before = (folder / "report.html").read_text()
     (folder / "report.html").unlink()
@@ -143,8 +143,8 @@ def test_the_tool_makes_it_anew(run, digits, tmp_path, capsys, caplog):
     assert "resume" not in after.split('id="settings"')[1].split("<details>")[0]
 
 
-def test_the_tool_names_the_weights_that_it_evaluates(run, tmp_path, capsys):
-    """Those of a run that was stopped before its first evaluation are not the best of anything."""
+def test_tool_names_the_evaluated_weights(run, tmp_path, capsys):
+    """A run stopped before its first evaluation has no best.pth."""
     folder = tmp_path / "run"
     shutil.copytree(run[0], folder)
     (folder / "best.pth").unlink()
@@ -154,12 +154,12 @@ def test_the_tool_names_the_weights_that_it_evaluates(run, tmp_path, capsys):
     assert "best" not in printed.lower().replace("best threshold", "")
 
 
-def test_the_tool_says_what_is_no_run(tmp_path, capsys):
+def test_tool_rejects_other_directories(tmp_path, capsys):
     assert tool.main([str(tmp_path)]) == 1
     assert "is no folder of a run" in capsys.readouterr().err
 
 
-def test_the_command_line_says_where_the_report_is(tmp_path, digits, capsys):
+def test_train_prints_the_path_of_the_report(tmp_path, digits, capsys):
     path = tiny_file(tmp_path / "tiny.yml", tmp_path / "out", digits, epoches=1, report=True)
     assert train.main(["-c", str(path)]) == 0
     assert str(tmp_path / "out" / "report.html") in capsys.readouterr().out

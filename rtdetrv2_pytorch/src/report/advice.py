@@ -1,4 +1,4 @@
-"""What the numbers of a run suggest to do next, each with the numbers that it rests on."""
+"""Recommendations derived from the metrics of a run."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -9,30 +9,29 @@ from ..data.metrics.evaluator import Evaluation
 from .run_log import RunLog
 
 _FEW_IMAGES = 50
-_FEW_BOXES = 100  # of a class, to train on
-_NOTHING_TO_GAIN = "compute bound: the input"  # a verdict that asks for nothing
-_OVERFIT = 1.05  # validation loss at the end, by its lowest
-_CONFUSED = 0.1  # of the boxes of a class
-_CONFUSED_BOXES = 5
-_SHOWN = 3  # of classes that share an advice
+_FEW_BOXES = 100  # training boxes of a class
+_OVERFIT = 1.05  # ratio of the last to the lowest validation loss
+_CONFUSED_FRACTION = 0.1  # of the boxes of a class
+_MIN_CONFUSED_BOXES = 5
+_MAX_NAMED = 3  # classes in one recommendation
 
 
 @dataclass(frozen=True, kw_only=True)
 class Facts:
-    """What is known of a run; None where it was not measured."""
+    """Metrics of a run; None where not measured."""
 
     log: RunLog
     evaluation: Evaluation | None = None
-    matrix: np.ndarray | None = None  # as `confusion_matrix` gives it
-    train_boxes: Sequence[int] = ()  # of each class
-    num_images: int = 0  # of the validation split
-    num_background: int = 0  # of these, without a box
-    num_background_wrong: int = 0  # of these, with a detection
+    matrix: np.ndarray | None = None  # see `confusion_matrix`
+    train_boxes: Sequence[int] = ()  # per class
+    num_images: int = 0  # validation images
+    num_background: int = 0  # validation images without objects
+    num_background_wrong: int = 0  # background images with a detection
     calibration_error: float = float("nan")
 
 
 def advice(facts: Facts) -> list[str]:
-    """Sentences, the most useful first; none where nothing stands out."""
+    """Return recommendations, the most useful first."""
     return [
         *_of_length(facts.log),
         *_of_classes(facts),
@@ -52,7 +51,7 @@ def _of_length(log: RunLog) -> Iterator[str]:
     last_epoch, last = curve[-1]
     if best_epoch == last_epoch and best > 0:
         yield (
-            f"AP was still rising: {best:.3f} in the last epoch, {curve[-2][1]:.3f} in the one "
+            f"AP was still rising: {best:.3f} in the last epoch, {curve[-2][1]:.3f} in the epoch "
             "before. Train for more epochs (epoches)."
         )
         return
@@ -60,9 +59,9 @@ def _of_length(log: RunLog) -> Iterator[str]:
     is_early = best_epoch < 0.6 * last_epoch
     if is_early and losses and losses[-1][1] > _OVERFIT * lowest and last < best:
         yield (
-            f"The validation loss was lowest in epoch {lowest_epoch + 1} ({lowest:.2f}) and ends "
-            f"at {losses[-1][1]:.2f}; AP was best in epoch {best_epoch + 1}. It learns the "
-            "training images by heart: add images, or end earlier (patience)."
+            f"The model overfits: the validation loss was lowest in epoch {lowest_epoch + 1} "
+            f"({lowest:.2f}) and ended at {losses[-1][1]:.2f}; AP was best in epoch "
+            f"{best_epoch + 1}. Add training images, or stop earlier (patience)."
         )
 
 
@@ -80,9 +79,9 @@ def _of_classes(facts: Facts) -> Iterator[str]:
         key=lambda pair: pair[0].ap,
     )
     if weak:
-        names = "; ".join(f"{c.name}: AP {c.ap:.3f}, {n} boxes" for c, n in weak[:_SHOWN])
-        more = f" and {len(weak) - _SHOWN} more" if len(weak) > _SHOWN else ""
-        yield f"Classes that are rare in training are found badly: {names}{more}. Label more."
+        names = "; ".join(f"{c.name}: AP {c.ap:.3f}, {n} boxes" for c, n in weak[:_MAX_NAMED])
+        more = f" and {len(weak) - _MAX_NAMED} more" if len(weak) > _MAX_NAMED else ""
+        yield f"Classes with few training boxes have low AP: {names}{more}. Label more of them."
 
 
 def _of_confusions(facts: Facts) -> Iterator[str]:
@@ -90,15 +89,15 @@ def _of_confusions(facts: Facts) -> Iterator[str]:
         return
     names = [c.name for c in facts.evaluation.classes]
     for true, found, count, total in confusions(facts.matrix)[:1]:
-        if count >= _CONFUSED_BOXES and count >= _CONFUSED * total:
+        if count >= _MIN_CONFUSED_BOXES and count >= _CONFUSED_FRACTION * total:
             yield (
-                f"{names[true]} is taken for {names[found]} in {count} of {total} boxes. Look "
-                "whether both are labelled consistently."
+                f"{names[true]} is confused with {names[found]} in {count} of {total} boxes. Check "
+                "that both classes are labeled consistently."
             )
 
 
 def confusions(matrix: np.ndarray) -> list[tuple[int, int, int, int]]:
-    """(true class, class found, boxes, boxes of the true class) of mix-ups, most boxes first."""
+    """Return (class, predicted class, boxes, all boxes of the class), most boxes first."""
     between = matrix[:-1, :-1].copy()
     np.fill_diagonal(between, 0)
     totals = matrix[:-1].sum(axis=1)
@@ -111,8 +110,8 @@ def _of_sizes(evaluation: Evaluation | None) -> Iterator[str]:
     small, large = stats.get("AP_small", -1.0), stats.get("AP_large", -1.0)
     if 0 <= small < 0.5 * large:
         yield (
-            f"Small objects (below 32x32 pixels) are found badly: AP {small:.3f}, large ones "
-            f"{large:.3f}. A larger input size (eval_spatial_size) helps most."
+            f"Small objects (below 32x32 pixels) have low AP: {small:.3f}, large objects "
+            f"{large:.3f}. Increase the input size (eval_spatial_size)."
         )
 
 
@@ -120,25 +119,26 @@ def _of_background(facts: Facts) -> Iterator[str]:
     wrong, total = facts.num_background_wrong, facts.num_background
     if total and wrong > 0.1 * total:
         yield (
-            f"On {wrong} of {total} images without objects something is found. Add such images, "
-            "without boxes, to the training split."
+            f"{wrong} of {total} images without objects have false positives. Add images without "
+            "objects to the training split."
         )
 
 
 def _of_speed(log: RunLog) -> Iterator[str]:
     verdict = str(log.epochs[-1].get("verdict") or "") if log.epochs else ""
-    if verdict and not verdict.startswith(_NOTHING_TO_GAIN):
-        yield f"Speed is {verdict}."
+    # A compute-bound run without AMP has a remedy; with AMP there is nothing to recommend.
+    if verdict and ("compute bound" not in verdict or "use_amp" in verdict):
+        yield f"Training speed is {verdict}."
 
 
 def _of_certainty(facts: Facts) -> Iterator[str]:
     if facts.calibration_error > 0.1:
         yield (
-            f"Scores are off by {facts.calibration_error:.2f} on average: do not read them as "
-            "probabilities, use the recommended thresholds."
+            f"The expected calibration error is {facts.calibration_error:.2f}: scores are not "
+            "probabilities. Use the recommended thresholds."
         )
     if 0 < facts.num_images < _FEW_IMAGES:
         yield (
-            f"{facts.num_images} validation images are few: differences of some hundredths of AP "
-            "are chance."
+            f"With only {facts.num_images} validation images, AP differences of a few hundredths "
+            "are not significant."
         )

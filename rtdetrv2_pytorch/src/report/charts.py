@@ -1,4 +1,4 @@
-"""Which curves the page shows."""
+"""Charts of the report."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -7,26 +7,26 @@ import numpy as np
 
 from ..data.metrics.operating_point import OperatingCurve, OperatingPoint
 from .outcomes import Calibration, Outcomes
-from .plots import SERIES_COLOURS, Plot, Series
+from .plots import SERIES_COLORS, Plot, Series
 from .run_log import RunLog
 
-_MOST_COLOURED = SERIES_COLOURS - 1  # classes with a colour of their own
+_MAX_COLORED_CLASSES = SERIES_COLORS - 1  # more classes share one gray
 _UNIT = (-0.02, 1.02)
 
 
 def run_charts(log: RunLog) -> list[Plot]:
-    """Losses, precision and learning rate over the epochs; those that were measured."""
-    charts = [_loss(log), _precision(log), _terms(log), _rate(log)]
+    """Return charts of losses, AP and learning rate by epoch, as far as logged."""
+    charts = [_loss(log), _precision(log), _terms(log), _learning_rate(log)]
     return [chart for chart in charts if any(len(series.xs) for series in chart.series)]
 
 
-def _by_epoch(log: RunLog, name: str, *path: str, colour: int, is_dashed: bool = False) -> Series:
+def _by_epoch(log: RunLog, name: str, *path: str, color: int, is_dashed: bool = False) -> Series:
     points = log.numbers(*path)
     return Series(
         name=name,
         xs=[epoch + 1 for epoch, _ in points],
         ys=[value for _, value in points],
-        colour=colour,
+        color=color,
         is_dashed=is_dashed,
         titles=[f"epoch {epoch + 1}: {name} {value:.4g}" for epoch, value in points],
     )
@@ -37,7 +37,7 @@ def _over_epochs(
 ) -> Plot:
     return Plot(
         title=title,
-        description=f"{what} over the epochs",
+        description=f"{what} by epoch",
         x_label="epoch",
         y_label=y_label,
         series=[each for each in series if len(each.xs)],
@@ -47,8 +47,8 @@ def _over_epochs(
 
 def _loss(log: RunLog) -> Plot:
     series = [
-        _by_epoch(log, "training", "train_loss", colour=0),
-        _by_epoch(log, "validation", "val_loss", colour=1, is_dashed=True),
+        _by_epoch(log, "training", "train_loss", color=0),
+        _by_epoch(log, "validation", "val_loss", color=1, is_dashed=True),
     ]
     what = "Training and validation loss"
     return _over_epochs("Loss", what, "loss", series, whole_x=True)
@@ -56,9 +56,9 @@ def _loss(log: RunLog) -> Plot:
 
 def _precision(log: RunLog) -> Plot:
     series = [
-        _by_epoch(log, "AP", "AP", colour=0),
-        _by_epoch(log, "AP50", "AP50", colour=1),
-        _by_epoch(log, "AP75", "AP75", colour=2),
+        _by_epoch(log, "AP", "AP", color=0),
+        _by_epoch(log, "AP50", "AP50", color=1),
+        _by_epoch(log, "AP75", "AP75", color=2),
     ]
     best = log.best
     top = max((float(max(one.ys)) for one in series if len(one.ys)), default=1.0)
@@ -74,19 +74,19 @@ def _precision(log: RunLog) -> Plot:
 
 
 def _terms(log: RunLog) -> Plot:
-    """Terms of the last decoder layer; those of the others follow them."""
+    """Loss terms of the last decoder layer; the other layers behave alike."""
     terms = log.epochs[-1].get("train_losses") if log.epochs else None
     names = [name for name in terms or () if name.count("_") == 1]
     series = [
-        _by_epoch(log, name.removeprefix("loss_"), "train_losses", name, colour=i)
-        for i, name in enumerate(names[:SERIES_COLOURS])
+        _by_epoch(log, name.removeprefix("loss_"), "train_losses", name, color=i)
+        for i, name in enumerate(names[:SERIES_COLORS])
     ]
     title = "Loss terms of the last decoder layer"
-    what = "Terms of the training loss, of the last decoder layer,"
+    what = "Training loss terms of the last decoder layer"
     return _over_epochs(title, what, "loss term", series, whole_x=True)
 
 
-def _rate(log: RunLog) -> Plot:
+def _learning_rate(log: RunLog) -> Plot:
     per_epoch = max(int(log.plan.get("steps_per_epoch") or 1), 1)
     points = [
         (s["epoch"] + (s["step"] + 1) / per_epoch, s["lr"])
@@ -103,40 +103,40 @@ def _class_series(
     x: str,
     y: str,
 ) -> list[Series]:
-    """All classes together in bold text's colour, and each in one of its own if they are few."""
-    coloured = 1 < len(curves) <= _MOST_COLOURED
+    """One curve over all classes, and one per class; colored while the classes are few."""
+    colored = 1 < len(curves) <= _MAX_COLORED_CLASSES
     series = [
         Series(
             name=name,
             xs=getattr(curve, x),
             ys=getattr(curve, y),
-            colour=i + 1 if coloured else None,
-            is_dashed=coloured,
+            color=i + 1 if colored else None,
+            is_dashed=colored,
         )
         for i, (name, curve) in enumerate(curves)
         if len(curves) > 1
     ]
-    own = Series(name="all classes", xs=getattr(overall, x), ys=getattr(overall, y), colour=0)
+    own = Series(name="all classes", xs=getattr(overall, x), ys=getattr(overall, y), color=0)
     return [each for each in (*series, own) if len(each.xs)]
 
 
 def threshold_charts(outcomes: Outcomes, names: Sequence[str], best: OperatingPoint) -> list[Plot]:
-    """Precision by recall, and what each threshold gives."""
+    """Return charts of precision, recall and F1 at every score threshold."""
     overall = outcomes.curve()
     if not len(overall.f1):
         return []
     has_best = best.f1 > 0
     curves = [(name, outcomes.curve(label)) for label, name in enumerate(names)]
     sides = [
-        Series(name="precision", xs=overall.thresholds, ys=overall.precision, colour=2),
-        Series(name="recall", xs=overall.thresholds, ys=overall.recall, colour=1),
-        Series(name="F1", xs=overall.thresholds, ys=overall.f1, colour=0),
+        Series(name="precision", xs=overall.thresholds, ys=overall.precision, color=2),
+        Series(name="recall", xs=overall.thresholds, ys=overall.recall, color=1),
+        Series(name="F1", xs=overall.thresholds, ys=overall.f1, color=0),
     ]
     f1_text = f"F1 {best.f1:.2f} at {best.threshold:.2f}"
     return [
         Plot(
             title="Precision and recall",
-            description="Precision by recall at IoU 0.5, of all classes and of each",
+            description="Precision by recall at IoU 0.5, for all classes and per class",
             x_label="recall",
             y_label="precision",
             series=_class_series(curves, overall, "recall", "precision"),
@@ -145,7 +145,7 @@ def threshold_charts(outcomes: Outcomes, names: Sequence[str], best: OperatingPo
             y_range=_UNIT,
         ),
         Plot(
-            title="What a threshold gives",
+            title="Precision, recall and F1 by threshold",
             description="Precision, recall and F1 at IoU 0.5 by score threshold, all classes",
             x_label="score threshold",
             y_label="",
@@ -155,8 +155,8 @@ def threshold_charts(outcomes: Outcomes, names: Sequence[str], best: OperatingPo
             y_range=_UNIT,
         ),
         Plot(
-            title="F1 of the classes",
-            description="F1 at IoU 0.5 by score threshold, of all classes and of each",
+            title="F1 per class",
+            description="F1 at IoU 0.5 by score threshold, for all classes and per class",
             x_label="score threshold",
             y_label="F1",
             series=_class_series(curves, overall, "thresholds", "f1"),
@@ -168,21 +168,21 @@ def threshold_charts(outcomes: Outcomes, names: Sequence[str], best: OperatingPo
 
 
 def calibration_chart(calibration: Calibration) -> Plot:
-    """How often detections of a score are right."""
+    """Return a chart of precision by score."""
     known = np.flatnonzero(calibration.counts)
     texts = [
         f"{calibration.counts[i]} detections with scores {calibration.edges[i]:.1f} to "
-        f"{calibration.edges[i + 1]:.1f}: {calibration.precision[i]:.0%} are right"
+        f"{calibration.edges[i + 1]:.1f}: {calibration.precision[i]:.0%} correct"
         for i in known
     ]
     share = calibration.counts / max(calibration.counts[1:].max(initial=0), 1)
     width = float(calibration.edges[1])
     return Plot(
         title="Calibration",
-        description="Share of detections that are right, by their score; the dotted line would be "
-        "perfect. Bars: how many detections have that score",
+        description="Fraction of correct detections by score; the dotted line is perfect "
+        "calibration. Bars: number of detections per score",
         x_label="score",
-        y_label="share that is right",
+        y_label="fraction correct",
         series=[
             Series(
                 name="precision",

@@ -1,7 +1,7 @@
-"""What a detector does with each image of a split, and what that adds up to.
+"""Hits, misses and false positives per image, and the statistics of a split.
 
-Everything is counted at IoU 0.5 with the matching of the evaluator, so that the numbers here are
-those of its recommended thresholds.
+Detections are matched at IoU 0.5 with the evaluator's matching, so the numbers agree with its
+recommended thresholds.
 """
 
 from collections.abc import Iterator, Sequence
@@ -21,50 +21,50 @@ from ..data.metrics.operating_point import (
 )
 
 _BINS = 10
-_LOWEST_SCORE = 0.1  # of a detection that says something: hundreds of queries say "nothing here"
+_MIN_SCORE = 0.1  # below it are the hundreds of queries that found no object
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """One image at a threshold: what was found, what was missed, and what is not there."""
+    """Detections and annotations of one image at a score threshold."""
 
     record: ImageRecord
-    boxes: np.ndarray  # [n, 4] xyxy pixels, of detections with at least the threshold
+    boxes: np.ndarray  # [n, 4] xyxy pixels, detections at or above the threshold
     scores: np.ndarray  # [n]
     labels: np.ndarray  # [n]
-    found: np.ndarray  # [n] place of the true box of the same class, -1 for none
-    confused: np.ndarray  # [n] place of a true box of another class, -1 for none
+    found: np.ndarray  # [n] index of the matched box of the same class, or -1
+    confused: np.ndarray  # [n] index of an overlapping box of another class, or -1
 
     @property
     def is_true_box(self) -> np.ndarray:
-        """[N] bool: boxes that are to be found; crowds are not."""
+        """[N] bool: boxes that count as objects; crowds do not."""
         return self.record.iscrowd == 0
 
     @property
     def num_boxes(self) -> int:
-        """Boxes to be found."""
+        """Number of objects."""
         return int(self.is_true_box.sum())
 
     @property
     def num_hits(self) -> int:
-        """Boxes that were."""
+        """Number of detected objects."""
         return int((self.found >= 0).sum())
 
     @property
     def num_false(self) -> int:
-        """Detections that are no hits."""
+        """Number of false positives."""
         return len(self.found) - self.num_hits
 
     @property
     def is_missed(self) -> np.ndarray:
-        """[N] bool: boxes that no detection of their class found."""
+        """[N] bool: objects without a detection of their class."""
         missed = self.is_true_box
         missed[self.found[self.found >= 0]] = False
         return missed
 
     @cached_property
     def quality(self) -> float:
-        """Panoptic quality without its classes: F1, in which a hit counts as much as it overlaps.
+        """Class-agnostic panoptic quality: F1 in which each hit counts with its IoU.
 
         Source: arXiv:1801.00868.
         """
@@ -76,21 +76,21 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Calibration:
-    """How often detections of a score are right: a bin each, from 0 to 1."""
+    """Precision of detections by score, in equal bins from 0 to 1."""
 
     edges: np.ndarray  # [bins + 1]
     counts: np.ndarray  # [bins]
-    scores: np.ndarray  # [bins] mean score, NaN where there is none
-    precision: np.ndarray  # [bins] share of hits, NaN where there is none
-    error: float  # expected calibration error of scores from 0.1 on; NaN without any
+    scores: np.ndarray  # [bins] mean score, NaN for an empty bin
+    precision: np.ndarray  # [bins] fraction of hits, NaN for an empty bin
+    error: float  # expected calibration error of scores above 0.1; NaN without detections
 
 
 class Outcomes:
-    """All images of a split that were looked at.
+    """All evaluated images of a split.
 
     Args:
-        annotations: of the split.
-        found: what a detector finds in it.
+        annotations: annotations of the split.
+        found: detections in the split.
     """
 
     def __init__(self, annotations: Annotations, found: Found) -> None:
@@ -113,7 +113,7 @@ class Outcomes:
 
     @cached_property
     def num_boxes(self) -> np.ndarray:
-        """[K] boxes to be found, of each class."""
+        """[K] number of objects per class."""
         totals = np.zeros(len(self.annotations.categories), dtype=np.int64)
         for place, _ in self.places:
             record = self.annotations[place]
@@ -121,19 +121,19 @@ class Outcomes:
         return totals
 
     def box_areas(self) -> np.ndarray:
-        """[T] areas of all boxes to be found, square pixels."""
+        """[T] areas of all objects in square pixels."""
         records = [self.annotations[place] for place, _ in self.places]
         return np.concatenate([np.empty(0), *(r.area[r.iscrowd == 0] for r in records)])
 
     def curve(self, label: int | None = None) -> OperatingCurve:
-        """Precision and recall at every threshold, of a class or of all."""
+        """Compute precision and recall at every threshold, for one class or for all."""
         chosen = self.counts if label is None else self.counts & (self.found.labels == label)
         wanted = self.num_boxes.sum() if label is None else self.num_boxes[label]
         hits = self._matched[chosen] >= 0
         return operating_curve(self.found.scores[chosen].astype(np.float64), hits, int(wanted))
 
     def calibration(self) -> Calibration:
-        """Compare scores with how often they are right."""
+        """Compare scores with the fraction of hits."""
         scores, hits = self.found.scores[self.counts], self._matched[self.counts] >= 0
         edges = np.linspace(0, 1, _BINS + 1)
         bins = np.clip(np.digitize(scores, edges) - 1, 0, _BINS - 1)
@@ -141,13 +141,13 @@ class Outcomes:
         with np.errstate(invalid="ignore"):
             means = np.bincount(bins, scores, minlength=_BINS) / counts
             precision = np.bincount(bins, hits, minlength=_BINS) / counts
-        is_used = (counts > 0) & (edges[:-1] >= _LOWEST_SCORE)
+        is_used = (counts > 0) & (edges[:-1] >= _MIN_SCORE)
         gaps = np.abs(means - precision)[is_used]
         error = float(np.average(gaps, weights=counts[is_used])) if len(gaps) else float("nan")
         return Calibration(edges, counts, means, precision, error)
 
     def at(self, threshold: float) -> Iterator[Outcome]:
-        """Every image, with the detections of at least this score."""
+        """Yield every image with its detections at or above this score."""
         for place, part in self.places:
             record = self.annotations[place]
             is_used = self.counts[part] & (self.found.scores[part] >= threshold)
@@ -166,7 +166,7 @@ class Outcomes:
 def _confused(
     boxes: np.ndarray, scores: np.ndarray, found: np.ndarray, record: ImageRecord
 ) -> np.ndarray:
-    """[n] what detections that are no hits may have taken for another class, best scores first."""
+    """Assign false positives to overlapping boxes of other classes, highest scores first: [n]."""
     confused = np.full(len(boxes), -1)
     overlaps = box_overlaps(boxes, record.boxes_xyxy, record.iscrowd > 0)
     overlaps[:, record.iscrowd > 0] = 0
@@ -180,20 +180,20 @@ def _confused(
 
 
 def confusion_matrix(outcomes: Sequence[Outcome], num_classes: int) -> np.ndarray:
-    """Count what is taken for what.
+    """Compute the confusion matrix.
 
-    Hits are counted first, so that the diagonal is what precision and recall are made of. What is
-    left is paired across classes, best scores first.
+    Hits are counted first, so the diagonal agrees with precision and recall. The remaining
+    detections and boxes are paired across classes, highest scores first.
 
     Returns:
-        [K + 1, K + 1] int64: true classes down, found ones across. The last column holds boxes that
-        were missed, the last row detections where nothing is.
+        [K + 1, K + 1] int64: rows are annotated classes, columns are predicted classes. The last
+        column holds missed objects, the last row detections on background.
     """
     matrix = np.zeros((num_classes + 1, num_classes + 1), dtype=np.int64)
     for outcome in outcomes:
         truth = np.append(outcome.record.labels, num_classes)
         pair = np.where(outcome.found >= 0, outcome.found, outcome.confused)
-        np.add.at(matrix, (truth[pair], outcome.labels), 1)  # -1 is the last: nothing
+        np.add.at(matrix, (truth[pair], outcome.labels), 1)  # -1 is the last row: background
         missed = outcome.is_missed
         missed[pair[pair >= 0]] = False
         np.add.at(matrix, (outcome.record.labels[missed], num_classes), 1)

@@ -1,7 +1,7 @@
-"""Curves as SVG: drawn by matplotlib, coloured by the page, readable without a script.
+"""Plots as SVG elements, rendered by matplotlib and colored by the page's style sheet.
 
-Colours are stand-ins while matplotlib draws; in the text they become variables of the page's style,
-so that one drawing serves light and dark. Letters stay text, for screen readers and any size.
+matplotlib renders placeholder colors, which are then replaced by CSS variables: one SVG serves
+the light and the dark theme. Text stays text, for screen readers and any zoom.
 """
 
 import io
@@ -15,27 +15,27 @@ import numpy as np
 
 from ..misc.text import printable
 
-_SIZE_PX = (420, 272)  # small, so that letters are large enough on a phone
+_SIZE_PX = (420, 272)  # small, so that text is readable on a phone
 _SVG, _XLINK = "http://www.w3.org/2000/svg", "http://www.w3.org/1999/xlink"
-_MOST_POINTS = 300  # of a curve; more cannot be seen
-_MOST_MARKERS = 60
-_LEGEND_LETTERS = 66  # beside each other, with what is drawn before each name
-SERIES_COLOURS = 8  # --s0 to --s7
-# Colours that nothing else has -> what they become.
-_STAND_INS = {
+_MAX_POINTS = 300  # per curve
+_MAX_MARKERS = 60
+_LEGEND_LETTERS = 66  # per row, including the line samples
+SERIES_COLORS = 8  # --s0 to --s7
+# Placeholder color -> CSS variable.
+_PLACEHOLDERS = {
     "#010203": "var(--text)",
     "#010204": "var(--dim)",
     "#010205": "var(--line)",
     "#010206": "var(--card)",
-    **{f"#0103{i:02x}": f"var(--s{i})" for i in range(SERIES_COLOURS)},
+    **{f"#0103{i:02x}": f"var(--s{i})" for i in range(SERIES_COLORS)},
 }
-_TEXT, _DIM, _LINE, _CARD = list(_STAND_INS)[:4]
+_TEXT, _DIM, _LINE, _CARD = list(_PLACEHOLDERS)[:4]
 _STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",
     "font.size": 11.0,
     "font.sans-serif": ["DejaVu Sans"],
     "text.color": _TEXT,
-    "text.parse_math": False,  # a dollar in the name of a class is a dollar
+    "text.parse_math": False,  # class names may contain a dollar sign
     "axes.labelcolor": _DIM,
     "axes.edgecolor": _LINE,
     "axes.facecolor": "none",
@@ -60,33 +60,33 @@ _STYLE: dict[Any, Any] = {
 
 @dataclass(frozen=True, kw_only=True)
 class Series:
-    """A line, or points, of a plot."""
+    """One curve of a plot."""
 
     name: str
     xs: Sequence[float] | np.ndarray
     ys: Sequence[float] | np.ndarray
-    colour: int | None = 0  # place among the series' colours; None: in the background
+    color: int | None = 0  # index of the series color; None: gray background
     is_dashed: bool = False
-    titles: Sequence[str] = ()  # what a pointer over each point tells
+    titles: Sequence[str] = ()  # tooltip per point
 
 
 @dataclass(frozen=True, kw_only=True)
 class Plot:
-    """What is drawn on one pair of axes.
+    """Content of one pair of axes.
 
     Args:
-        title: above it.
-        description: what it shows, for those who do not see it.
-        x_label: of the axis.
-        y_label: of the axis.
-        series: in the order of drawing.
-        marks: single points with a text beside them: (x, y, text).
-        bars: (left edges, width, heights), behind the series.
-        x_range: of the axis; None: of the data.
-        y_range: of the axis; None: of the data.
-        diagonal: whether to draw the line where both are equal.
-        whole_x: whether only whole numbers are marked on the x axis.
-        legend: whether the series are named above.
+        title: heading.
+        description: text for screen readers.
+        x_label: label of the x axis.
+        y_label: label of the y axis.
+        series: curves in drawing order.
+        marks: annotated points: (x, y, text).
+        bars: (left edges, width, heights), behind the curves.
+        x_range: limits of the x axis; None: fit the data.
+        y_range: limits of the y axis; None: fit the data.
+        diagonal: whether to draw y = x.
+        whole_x: whether x ticks are integers.
+        legend: whether to show a legend.
     """
 
     title: str
@@ -104,16 +104,16 @@ class Plot:
 
 
 @dataclass(frozen=True)
-class Drawing:
-    """A plot in the page."""
+class RenderedPlot:
+    """A plot as an SVG element."""
 
     title: str
-    svg: str  # an element
+    svg: str
 
 
-def draw(plot: Plot) -> Drawing:
-    """Draw a plot for the page."""
-    import matplotlib  # takes a second; a training imports this module, too
+def render_plot(plot: Plot) -> RenderedPlot:
+    """Render a plot as SVG."""
+    import matplotlib  # slow to import
     from matplotlib.figure import Figure
     from matplotlib.ticker import MaxNLocator
 
@@ -128,7 +128,7 @@ def draw(plot: Plot) -> Drawing:
                 heights,
                 width,
                 align="edge",
-                color=_series_colour(0),
+                color=_series_color(0),
                 alpha=0.25,
                 linewidth=0,
             )
@@ -146,28 +146,28 @@ def draw(plot: Plot) -> Drawing:
             axes.set_ylim(*plot.y_range)
         if plot.whole_x:
             axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=8, min_n_ticks=1))
-        named = [series for series in plot.series if series.colour is not None]
+        named = [series for series in plot.series if series.color is not None]
         if plot.legend and named:
             widest = max(len(_label(series.name)) for series in named)
             columns = max(1, min(len(named), _LEGEND_LETTERS // (widest + 4)))
             figure.legend(loc="outside upper left", ncols=columns, handlelength=1.4, borderpad=0)
         buffer = io.StringIO()
         figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
-    return Drawing(plot.title, _for_page(buffer.getvalue(), plot.description, titles))
+    return RenderedPlot(plot.title, _for_page(buffer.getvalue(), plot.description, titles))
 
 
-def _series_colour(place: int) -> str:
-    return f"#0103{place % SERIES_COLOURS:02x}"
+def _series_color(place: int) -> str:
+    return f"#0103{place % SERIES_COLORS:02x}"
 
 
 def _add(axes: Any, series: Series, name: str, titles: dict[str, Sequence[str]]) -> None:
     xs, ys, texts = _thinned(series)
-    is_marked = len(xs) == 1 or (bool(texts) and len(xs) <= _MOST_MARKERS)
-    in_background = series.colour is None
+    is_marked = len(xs) == 1 or (bool(texts) and len(xs) <= _MAX_MARKERS)
+    in_background = series.color is None
     axes.plot(
         xs,
         ys,
-        color=_DIM if series.colour is None else _series_colour(series.colour),
+        color=_DIM if series.color is None else _series_color(series.color),
         alpha=0.35 if in_background else 1.0,
         linewidth=1.0 if in_background else 1.8,
         linestyle=(0, (4, 2)) if series.is_dashed else "-",
@@ -180,28 +180,28 @@ def _add(axes: Any, series: Series, name: str, titles: dict[str, Sequence[str]])
 
 
 def _label(name: str) -> str:
-    """A legend's text: short, and without the underscore that would hide it."""
+    """Return legend text; matplotlib would hide a name that starts with an underscore."""
     text = shortened(name)
     return f"\u200b{text}" if text.startswith("_") else text
 
 
 def shortened(name: str, most: int = 18) -> str:
-    """A name for a narrow place, of at most so many letters."""
+    """Return a printable name of at most `most` characters."""
     text = printable(name)
     return text if len(text) <= most else f"{text[: most - 1]}\u2026"
 
 
 def _thinned(series: Series) -> tuple[np.ndarray, np.ndarray, Sequence[str]]:
-    """The series with as many points as can be seen, the first and last among them."""
+    """Return the series with at most `_MAX_POINTS` points, including the first and last."""
     xs, ys = np.asarray(series.xs, dtype=float), np.asarray(series.ys, dtype=float)
-    if len(xs) <= _MOST_POINTS:
+    if len(xs) <= _MAX_POINTS:
         return xs, ys, series.titles
-    chosen = np.unique(np.linspace(0, len(xs) - 1, _MOST_POINTS).round().astype(int))
+    chosen = np.unique(np.linspace(0, len(xs) - 1, _MAX_POINTS).round().astype(int))
     return xs[chosen], ys[chosen], ()
 
 
 def _annotate(axes: Any, x: float, y: float, text: str, plot: Plot) -> None:
-    """Write beside a point, towards the middle of the plot."""
+    """Write text beside a point, toward the center of the plot."""
     low, high = plot.x_range or axes.get_xlim()
     bottom, top = plot.y_range or axes.get_ylim()
     is_right, is_upper = x > (low + high) / 2, y > (bottom + top) / 2
@@ -218,12 +218,12 @@ def _annotate(axes: Any, x: float, y: float, text: str, plot: Plot) -> None:
 
 
 def _for_page(text: str, description: str, titles: dict[str, Sequence[str]]) -> str:
-    """Make matplotlib's file an element of the page."""
+    """Convert matplotlib's SVG file to an element of the page."""
     ElementTree.register_namespace("", _SVG)
     ElementTree.register_namespace("xlink", _XLINK)
     root = ElementTree.fromstring(text)
     for parent in list(root.iter()):
-        for child in list(parent):  # its style would be that of the whole page
+        for child in list(parent):  # the style would apply to the whole page
             if child.tag in (f"{{{_SVG}}}metadata", f"{{{_SVG}}}style"):
                 parent.remove(child)
     for group in root.iter(f"{{{_SVG}}}g"):
@@ -237,13 +237,13 @@ def _for_page(text: str, description: str, titles: dict[str, Sequence[str]]) -> 
         root.attrib.pop(name, None)
     root.attrib |= {"class": "plot", "role": "img", "aria-label": printable(description)}
     page = ElementTree.tostring(root, encoding="unicode")
-    for stand_in, variable in _STAND_INS.items():
-        page = page.replace(stand_in, variable)
+    for placeholder, variable in _PLACEHOLDERS.items():
+        page = page.replace(placeholder, variable)
     return page
 
 
 def _add_titles(group: ElementTree.Element, texts: Sequence[str]) -> None:
-    """Let a pointer over a point, or over the whole line, tell what it is."""
+    """Add tooltips to the points, or one to the whole curve."""
     points = list(group.iter(f"{{{_SVG}}}use"))
     if len(points) != len(texts):
         points, texts = [group], texts[:1]

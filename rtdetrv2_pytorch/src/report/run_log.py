@@ -1,4 +1,4 @@
-"""What `log.jsonl` tells of a run, whether it went through at once or was resumed."""
+"""Read `log.jsonl` of a run, including runs that were resumed."""
 
 import json
 from collections.abc import Iterator, Mapping
@@ -11,7 +11,7 @@ Event = Mapping[str, Any]
 
 @dataclass
 class RunLog:
-    """The events that count: an epoch that was trained again replaces what it was before."""
+    """Events of a run; an epoch repeated after a resume replaces its earlier events."""
 
     plan: Event = field(default_factory=dict)
     epochs: list[Event] = field(default_factory=list)
@@ -19,7 +19,7 @@ class RunLog:
     end: Event | None = None
 
     def numbers(self, *path: str) -> list[tuple[int, float]]:
-        """(epoch, value) of all epochs that have a number at this place, for example "AP"."""
+        """Return (epoch, value) of all epochs with a number under these keys, for example "AP"."""
         found = []
         for event in self.epochs:
             value: Any = event
@@ -31,13 +31,13 @@ class RunLog:
 
     @property
     def best(self) -> Event | None:
-        """The epoch with the highest AP."""
+        """Event of the epoch with the highest AP."""
         measured = [event for event in self.epochs if isinstance(event.get("AP"), int | float)]
         return max(measured, key=lambda event: event["AP"], default=None)
 
 
 def read_run_log(path: Path) -> RunLog:
-    """Read a log; lines that were torn by a kill are left out, and a missing file is empty."""
+    """Read a log, without incomplete lines; a missing file gives an empty log."""
     log = RunLog()
     for event in _events(path):
         kind = event.get("event")

@@ -1,4 +1,4 @@
-"""What a run was made with, in tables: settings, versions, files."""
+"""Tables of the report: settings, versions, files."""
 
 import platform
 import re
@@ -19,23 +19,23 @@ _SETTINGS = (
 )  # fmt: skip
 _FILES = {
     "best.pth": "the weights with the best AP, with class names and thresholds in the file",
-    "last.pth": "the state at the end, to go on from",
+    "last.pth": "the state at the end of training, for resuming",
     "model_config.yml": "the resolved configuration of the run",
-    "log.jsonl": "every number of this page and more, one JSON object a line",
-    "train.log": "what was logged, for people",
-    "data_report.html": "what was wrong with the data, with pictures",
-    "summary": "for TensorBoard",
-    "pictures": "batches as they entered the network, and validation images over the epochs",
+    "log.jsonl": "all metrics, one JSON object per line",
+    "train.log": "the log of the run",
+    "data_report.html": "problems found in the data, with images",
+    "summary": "TensorBoard event files",
+    "pictures": "augmented training batches, and validation images by epoch",
 }
 _DRIVE = re.compile(r"^[A-Za-z]:[\\/]")
 
 
 def versions() -> list[Row]:
-    """What computed."""
+    """Return versions of Python, its packages and CUDA."""
     rows = [("Python", f"{platform.python_version()} on {platform.system()} {platform.machine()}")]
     rows += [(name, found) for name in _PACKAGES if (found := _version(name))]
     if torch.version.cuda:
-        rows.append(("CUDA of torch", str(torch.version.cuda)))
+        rows.append(("CUDA (torch)", str(torch.version.cuda)))
     if torch.cuda.is_available():
         rows.append(("GPU", torch.cuda.get_device_name()))
     return rows
@@ -49,12 +49,12 @@ def _version(name: str) -> str:
 
 
 def settings(config: Mapping[str, Any], plan: Mapping[str, Any]) -> list[Row]:
-    """The values that people look for first."""
+    """Return the most important settings of a run."""
     rows = [
         ("device", plan.get("device")),
         ("precision", plan.get("precision")),
-        ("images to train on", plan.get("num_train_images")),
-        ("images to validate on", plan.get("num_val_images")),
+        ("training images", plan.get("num_train_images")),
+        ("validation images", plan.get("num_val_images")),
         ("batch size", plan.get("batch_size")),
         ("steps per epoch", plan.get("steps_per_epoch")),
         ("input size", _size(config.get("eval_spatial_size"))),
@@ -79,12 +79,12 @@ def _component(section: Any) -> str:
 
 
 def resolved_yaml(config: Mapping[str, Any]) -> str:
-    """The whole configuration, without places of this machine."""
+    """Return the resolved configuration as YAML, without absolute paths."""
     return yaml.safe_dump(without_paths(config), sort_keys=False, allow_unicode=True)
 
 
 def without_paths(value: Any) -> Any:
-    """The value with names instead of absolute paths: a report is shown to others."""
+    """Replace absolute paths by file names, because reports are shared."""
     if isinstance(value, Mapping):
         return {key: without_paths(one) for key, one in value.items()}
     if isinstance(value, list | tuple):
@@ -99,7 +99,7 @@ def without_paths(value: Any) -> Any:
 
 
 def files(folder: Path) -> Iterator[tuple[str, str, str]]:
-    """(name, size, purpose) of what the run left."""
+    """Yield (name, size, purpose) of the files in the output directory."""
     for name, purpose in _FILES.items():
         path = folder / name
         if path.is_dir():
@@ -109,5 +109,5 @@ def files(folder: Path) -> Iterator[tuple[str, str, str]]:
 
 
 def size_text(size: int) -> str:
-    """A size in bytes, for people."""
+    """Format a size in bytes."""
     return f"{size / 1e6:.1f} MB" if size >= 1e6 else f"{size / 1e3:.0f} kB"

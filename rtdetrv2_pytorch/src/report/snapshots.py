@@ -1,38 +1,38 @@
-"""Pictures that were made while a run trained: where they lie, and how they come into the page."""
+"""Images saved during training: file names, and loading them for the report."""
 
 import base64
 import re
 from dataclasses import dataclass
 from pathlib import Path
 
-PICTURES = "pictures"  # in the folder of the run
+PICTURES = "pictures"  # directory in the output directory
 TRAIN_NAME = "train_epoch{epoch:04d}_batch{batch}.jpg"
 VAL_NAME = "val_epoch{epoch:04d}.jpg"
 _TRAIN = re.compile(r"^train_epoch(\d{4,})_batch(\d+)\.jpg$")
 _VAL = re.compile(r"^val_epoch(\d{4,})\.jpg$")
-_MOST_TRAIN, _MOST_VAL = 2, 5  # in the page
-_MOST_BYTES = 1_000_000  # of a file that is taken into the page
+_MAX_TRAIN, _MAX_VAL = 2, 5  # shown in the report
+_MAX_FILE_BYTES = 1_000_000
 
 
 @dataclass(frozen=True)
 class Snapshot:
-    """A picture of the run's folder."""
+    """A saved image with its caption."""
 
     source: str  # data URI
     caption: str
 
 
 def snapshots(folder: Path) -> list[Snapshot]:
-    """The first batches, and the validation images in a few epochs from the first to the last."""
+    """Load the first training batches and the validation images of evenly spaced epochs."""
     try:
         names = sorted(path.name for path in (folder / PICTURES).iterdir())
     except OSError:
         return []
-    train = [match for name in names if (match := _TRAIN.match(name))][:_MOST_TRAIN]
+    train = [match for name in names if (match := _TRAIN.match(name))][:_MAX_TRAIN]
     val = [match for name in names if (match := _VAL.match(name))]
     shown = val
-    if len(val) > _MOST_VAL:
-        shown = [val[round(i * (len(val) - 1) / (_MOST_VAL - 1))] for i in range(_MOST_VAL)]
+    if len(val) > _MAX_VAL:
+        shown = [val[round(i * (len(val) - 1) / (_MAX_VAL - 1))] for i in range(_MAX_VAL)]
     captions = {
         **{m[0]: f"batch {int(m[2]) + 1} of epoch {int(m[1]) + 1}, augmented" for m in train},
         **{m[0]: f"validation images after epoch {int(m[1]) + 1}" for m in shown},
@@ -42,11 +42,11 @@ def snapshots(folder: Path) -> list[Snapshot]:
 
 
 def remove_snapshots(folder: Path, first_epoch: int) -> None:
-    """Remove what an earlier run left of epochs that are trained now.
+    """Remove images of the epochs from `first_epoch` on, left by an earlier run.
 
     Args:
-        folder: of the pictures.
-        first_epoch: of the run.
+        folder: directory of the images.
+        first_epoch: first epoch of the new run.
     """
     for path in list(folder.iterdir()):
         match = _TRAIN.match(path.name) or _VAL.match(path.name)
@@ -56,7 +56,7 @@ def remove_snapshots(folder: Path, first_epoch: int) -> None:
 
 def _read(path: Path, caption: str) -> Snapshot | None:
     try:
-        if path.stat().st_size > _MOST_BYTES:
+        if path.stat().st_size > _MAX_FILE_BYTES:
             return None
         data = base64.b64encode(path.read_bytes()).decode("ascii")
     except OSError:

@@ -1,4 +1,4 @@
-"""`report.html`: everything that a run tells, computed from its log and its best weights."""
+"""`report.html`: metrics, errors and settings of a run, from its log and its best weights."""
 
 import json
 import logging
@@ -23,7 +23,7 @@ from .advice import Facts, advice, confusions
 from .annotated_images import AnnotatedImage, annotated_image, select_examples
 from .charts import calibration_chart, run_charts, threshold_charts
 from .outcomes import Calibration, Outcome, Outcomes, confusion_matrix
-from .plots import Drawing, draw, shortened
+from .plots import RenderedPlot, render_plot, shortened
 from .run_log import Event, RunLog, read_run_log
 from .snapshots import Snapshot, snapshots
 
@@ -35,39 +35,38 @@ logger = logging.getLogger(__name__)
 REPORT = "report.html"
 LOG = "log.jsonl"
 _TEMPLATE = Path(__file__).with_name("page.html")
-_PICTURES = 4  # of a kind
-_BACKGROUND_PICTURES = 4
-_FALLBACK_THRESHOLD = 0.5  # where no detection is right, so that none can be recommended
-_MATRIX_CLASSES = 20
+_MAX_IMAGES = 4  # per group
+_DEFAULT_THRESHOLD = 0.5  # while F1 is 0
+_MAX_MATRIX_CLASSES = 20
 _SIZES = {"small": (0, 32**2), "medium": (32**2, 96**2), "large": (96**2, 1e10)}  # COCO's
 
-_SECTIONS = {  # of the solver's stopwatch, for people
-    "data": "waiting for images",
-    "transfer": "to the device",
-    "forward": "network, forward",
+_TIME_NAMES = {
+    "data": "data loading",
+    "transfer": "transfer to device",
+    "forward": "forward",
     "matching": "matching and losses",
-    "backward": "network, backward",
-    "optimizer": "optimizer and average",
-    "evaluation": "evaluating",
-    "other": "log and progress",
+    "backward": "backward",
+    "optimizer": "optimizer and EMA",
+    "evaluation": "evaluation",
+    "other": "logging",
 }
 
 
 @dataclass(frozen=True, kw_only=True)
 class ReportSource:
-    """What a report is made of."""
+    """Input of a report."""
 
-    folder: Path  # of the run; gets the page
+    folder: Path  # output directory, where the report is written
     config: Mapping[str, Any]  # resolved
-    evaluation: Evaluation | None  # of the best weights; None: there are none
+    evaluation: Evaluation | None  # metrics of the best weights, if any
     annotations: Annotations  # of the validation split
     img_folder: Path  # of the validation split
-    train_boxes: Sequence[int] = ()  # of each class
+    train_boxes: Sequence[int] = ()  # per class
 
 
 @dataclass(frozen=True)
 class ClassRow:
-    """A class in numbers."""
+    """Metrics of a class."""
 
     metrics: ClassMetrics
     train_boxes: int | None
@@ -75,7 +74,7 @@ class ClassRow:
 
 @dataclass(frozen=True)
 class SizeRow:
-    """A range of sizes in numbers."""
+    """Metrics of a range of object sizes."""
 
     name: str
     limits: str
@@ -86,17 +85,17 @@ class SizeRow:
 
 @dataclass(frozen=True)
 class Matrix:
-    """The part of the confusion matrix that is shown."""
+    """The displayed part of the confusion matrix."""
 
-    names: Sequence[str]  # the classes, and "nothing" at the end
+    names: Sequence[str]  # class names, then "background"
     counts: np.ndarray  # [K + 1, K + 1]
-    shares: np.ndarray  # of the row's sum, 0..1
-    left_out: int  # classes
+    shares: np.ndarray  # fraction of the row, 0..1
+    left_out: int  # classes that are not displayed
 
 
 @dataclass(frozen=True)
 class TimeShare:
-    """Where a part of the time went."""
+    """Time spent in a part of training."""
 
     name: str
     seconds: float
@@ -124,10 +123,10 @@ def report_source(cfg: YAMLConfig, folder: Path, evaluation: Evaluation | None) 
 
 
 def write_report(source: ReportSource) -> Path:
-    """Write `report.html` into the folder of the run.
+    """Write `report.html` to the output directory.
 
     Raises:
-        OSError: if it cannot be written.
+        OSError: if the file is not writable.
     """
     path = source.folder / REPORT
     partial = path.with_name(f".{REPORT}.partial")
@@ -135,7 +134,7 @@ def write_report(source: ReportSource) -> Path:
         partial.write_text(render(_TEMPLATE, report=TrainingReport(source)), encoding="utf-8")
         partial.replace(path)
     finally:
-        partial.unlink(missing_ok=True)  # half a page, if the disk is full
+        partial.unlink(missing_ok=True)  # incomplete, if the disk is full
     return path
 
 
@@ -162,10 +161,10 @@ def write_report_of(cfg: YAMLConfig, result: "FitResult") -> Path | None:
 
 
 class TrainingReport:
-    """What the page shows, section by section.
+    """Content of the page, section by section.
 
     Args:
-        source: what is known.
+        source: input of the report.
     """
 
     def __init__(self, source: ReportSource) -> None:
@@ -181,7 +180,7 @@ class TrainingReport:
 
     @property
     def title(self) -> str:
-        """Name of the run: what people call it, else that of its folder."""
+        """`run_name` of the configuration, or the name of the output directory."""
         if self.source.config.get("run_name"):
             return str(self.source.config["run_name"])
         folder = self.source.folder.resolve()
@@ -189,56 +188,56 @@ class TrainingReport:
 
     @cached_property
     def outcomes(self) -> Outcomes | None:
-        """What the best weights find; None where that is not known."""
+        """Detections of the best weights against annotations, if available."""
         if self.evaluation is None or self.evaluation.found is None:
             return None
         return Outcomes(self.source.annotations, self.evaluation.found)
 
     @property
     def best(self) -> OperatingPoint | None:
-        """Where F1 is highest, if anything is found at all."""
+        """Operating point with the highest F1, if F1 is above 0."""
         if self.evaluation is None or self.evaluation.best.f1 <= 0:
             return None
         return self.evaluation.best
 
     @property
     def threshold(self) -> float:
-        """The score from which detections are counted on this page."""
-        return self.best.threshold if self.best else _FALLBACK_THRESHOLD
+        """Score threshold of this page."""
+        return self.best.threshold if self.best else _DEFAULT_THRESHOLD
 
     @cached_property
     def at_threshold(self) -> list[Outcome]:
-        """Every image that was looked at."""
+        """Outcomes of every evaluated image at the threshold."""
         return list(self.outcomes.at(self.threshold)) if self.outcomes else []
 
     @cached_property
     def background(self) -> list[Outcome]:
-        """Images on which there is nothing to find, those with the most mistakes first."""
+        """Outcomes of images without objects, most false positives first."""
         found = [o for o in self.at_threshold if not len(o.record.labels)]
         return sorted(found, key=lambda o: (-o.num_false, -float(o.scores.max(initial=0))))
 
     @property
     def state(self) -> tuple[str, str]:
-        """How the run ended, and whether that is "good", a "warning" or a "note"."""
+        """How the run ended, and its severity: "good", "warning" or "note"."""
         planned, done = self.log.plan.get("epochs"), len(self.log.epochs)
         if not self.log.plan:
-            return "There is no log.jsonl: what happened in training is not known", "warning"
+            return "log.jsonl is missing: the report contains no training metrics", "warning"
         if self.log.end is None:
-            return f"Not ended: {done} of {planned} epochs are in the log", "warning"
+            return f"Not finished: the log contains {done} of {planned} epochs", "warning"
         if self.log.end.get("stopped"):
             return f"Stopped after {done} of {planned} epochs: {self.log.end['stopped']}", "note"
         return f"Finished: {done} of {planned} epochs", "good"
 
     @property
     def skipped(self) -> tuple[int, list[str]]:
-        """Steps that were skipped, and images that could not be used."""
+        """Number of skipped steps, and names of unreadable images."""
         steps = sum(int(e.get("skipped_steps") or 0) for e in self.log.epochs)
         images = dict.fromkeys(n for e in self.log.epochs for n in e.get("skipped_images") or ())
         return steps, list(images)
 
     @cached_property
     def matrix(self) -> np.ndarray | None:
-        """The whole confusion matrix; see `confusion_matrix`."""
+        """The full confusion matrix; see `confusion_matrix`."""
         return confusion_matrix(self.at_threshold, len(self.names)) if self.at_threshold else None
 
     @cached_property
@@ -247,7 +246,7 @@ class TrainingReport:
         return self.outcomes.calibration() if self.outcomes else None
 
     def advice(self) -> list[str]:
-        """What to do next."""
+        """Return recommendations; see `advice`."""
         return advice(
             Facts(
                 log=self.log,
@@ -261,25 +260,25 @@ class TrainingReport:
             )
         )
 
-    def run_plots(self) -> list[Drawing]:
-        """Curves over the epochs."""
-        return [draw(chart) for chart in run_charts(self.log)]
+    def run_plots(self) -> list[RenderedPlot]:
+        """Render curves by epoch."""
+        return [render_plot(chart) for chart in run_charts(self.log)]
 
-    def threshold_plots(self) -> list[Drawing]:
-        """Curves over the score thresholds."""
+    def threshold_plots(self) -> list[RenderedPlot]:
+        """Render curves by score threshold."""
         if self.outcomes is None or self.evaluation is None:
             return []
         charts = threshold_charts(self.outcomes, self.names, self.evaluation.best)
-        return [draw(chart) for chart in charts]
+        return [render_plot(chart) for chart in charts]
 
-    def calibration_plot(self) -> Drawing | None:
-        """Scores against how often they are right; None where nothing was found."""
+    def calibration_plot(self) -> RenderedPlot | None:
+        """Render the calibration curve, if there are detections."""
         if self.calibration is None or not self.calibration.counts.any():
             return None
-        return draw(calibration_chart(self.calibration))
+        return render_plot(calibration_chart(self.calibration))
 
     def classes(self) -> list[ClassRow]:
-        """All classes, the weakest first; those without boxes last."""
+        """Return all classes, lowest AP first, classes without boxes last."""
         if self.evaluation is None:
             return []
         unknown: list[int | None] = [None] * len(self.evaluation.classes)
@@ -288,7 +287,7 @@ class TrainingReport:
         return sorted(rows, key=lambda r: (math.isnan(r.metrics.ap), r.metrics.ap))
 
     def sizes(self) -> list[SizeRow]:
-        """Small, medium and large boxes, as COCO has them."""
+        """Return metrics of small, medium and large objects, as COCO defines them."""
         if self.evaluation is None or self.outcomes is None:
             return []
         stats, areas = self.evaluation.stats, self.outcomes.box_areas()
@@ -301,66 +300,66 @@ class TrainingReport:
                 stats[f"AR_{name}"],
             )
             for name, (low, high) in _SIZES.items()
-            if f"AP_{name}" in stats  # there may be other ranges
+            if f"AP_{name}" in stats  # the evaluator may have other ranges
         ]
 
     def shown_matrix(self) -> Matrix | None:
-        """The confusion matrix; of many classes those with the most mistakes."""
+        """Return the confusion matrix of the classes with the most errors."""
         if self.matrix is None or not self.matrix.any():
             return None
         mistakes = self.matrix.sum(axis=0) + self.matrix.sum(axis=1) - 2 * np.diag(self.matrix)
-        order = np.argsort(-mistakes[:-1], kind="stable")[:_MATRIX_CLASSES]
+        order = np.argsort(-mistakes[:-1], kind="stable")[:_MAX_MATRIX_CLASSES]
         shown = np.append(np.sort(order), len(self.names))
         counts = self.matrix[np.ix_(shown, shown)]
         sums = self.matrix.sum(axis=1)[shown]
-        names = [*(self.names[i] for i in shown[:-1]), "nothing"]
+        names = [*(self.names[i] for i in shown[:-1]), "background"]
         shares = counts / np.maximum(sums, 1)[:, None]
         return Matrix(names, counts, shares, len(self.names) - len(order))
 
-    def mix_ups(self, most: int = 8) -> list[tuple[str, str, int, int]]:
-        """(true class, class found, boxes, of) of the classes that are taken for each other."""
+    def confused_classes(self, most: int = 8) -> list[tuple[str, str, int, int]]:
+        """Return (class, predicted class, boxes, all boxes of the class), most boxes first."""
         pairs = confusions(self.matrix)[:most] if self.matrix is not None else []
         return [(self.names[t], self.names[f], count, total) for t, f, count, total in pairs]
 
-    def pictures(self) -> dict[str, list[AnnotatedImage]]:
-        """The worst, middle and best validation images."""
+    def example_images(self) -> dict[str, list[AnnotatedImage]]:
+        """Return the worst, median and best validation images."""
         with_boxes = [o for o in self.at_threshold if o.num_boxes]
-        chosen = select_examples(with_boxes, _PICTURES)
-        drawn = {name: list(self._pictures(found)) for name, found in chosen.items()}
-        return {name: found for name, found in drawn.items() if found}
+        chosen = select_examples(with_boxes, _MAX_IMAGES)
+        images = {name: list(self._images(found)) for name, found in chosen.items()}
+        return {name: found for name, found in images.items() if found}
 
-    def background_pictures(self) -> list[AnnotatedImage]:
-        """Images without objects on which something is found."""
+    def background_images(self) -> list[AnnotatedImage]:
+        """Return images without objects that have false positives."""
         wrong = [o for o in self.background if o.num_false]
-        return list(self._pictures(wrong[:_BACKGROUND_PICTURES]))
+        return list(self._images(wrong[:_MAX_IMAGES]))
 
-    def _pictures(self, outcomes: Sequence[Outcome]) -> Iterator[AnnotatedImage]:
+    def _images(self, outcomes: Sequence[Outcome]) -> Iterator[AnnotatedImage]:
         for outcome in outcomes:
-            picture = annotated_image(outcome, self.source.img_folder, self.names)
-            if picture is not None:
-                yield picture
+            image = annotated_image(outcome, self.source.img_folder, self.names)
+            if image is not None:
+                yield image
 
     def snapshots(self) -> list[Snapshot]:
-        """Pictures that were made while it trained."""
+        """Return images saved during training."""
         return snapshots(self.source.folder)
 
     @property
     def seconds(self) -> float:
-        """Of all epochs, with their evaluations."""
+        """Duration of all epochs with their evaluations."""
         return sum(map(_seconds, self.log.epochs))
 
     def time_shares(self) -> list[TimeShare]:
-        """Where the time of the epochs went that tell it, the largest part first."""
+        """Return time by part of training, the longest first."""
         seconds: dict[str, float] = {}
         for event in self.log.epochs:
             for name, share in (event.get("time_shares") or {}).items():
                 seconds[name] = seconds.get(name, 0.0) + share * _seconds(event)
         total = sum(seconds.values())
-        parts = [TimeShare(_SECTIONS.get(n, n), s, s / total) for n, s in seconds.items() if s]
+        parts = [TimeShare(_TIME_NAMES.get(n, n), s, s / total) for n, s in seconds.items() if s]
         return sorted(parts, key=lambda part: -part.seconds)
 
     def speed(self) -> list[tuple[str, str]]:
-        """How fast it was."""
+        """Return rows about throughput."""
         rates = [value for _, value in self.log.numbers("images_per_s")]
         steps = [value for _, value in self.log.numbers("step_s")]
         evaluations = [value for _, value in self.log.numbers("eval_s")]
@@ -370,34 +369,34 @@ class TrainingReport:
             rows.append(("verdict", str(verdict)))
         if rates:
             rows.append(("training", f"{float(np.median(rates)):.1f} images/s (median epoch)"))
-            rows.append(("a step", f"{float(np.median(steps)):.3f} s"))
+            rows.append(("step", f"{float(np.median(steps)):.3f} s"))
         if evaluations and self.log.plan.get("num_val_images"):
             per_s = self.log.plan["num_val_images"] / float(np.median(evaluations))
             rows.append(
-                ("evaluating", f"{per_s:.1f} images/s, with loading, losses and COCO metrics")
+                ("evaluation", f"{per_s:.1f} images/s, including loading, losses and COCO metrics")
             )
         return rows
 
     def data_findings(self) -> dict[str, Any] | None:
-        """The data doctor's report, if it is there and can be read."""
+        """Return the data doctor's report, if the file exists and is readable."""
         try:
             content = json.loads((self.source.folder / REPORT_JSON).read_text(encoding="utf-8"))
         except FileNotFoundError:
             return None
         except (OSError, ValueError) as error:
-            logger.warning("%s: cannot be read (%s)", REPORT_JSON, error)
+            logger.warning("Could not read %s: %s", REPORT_JSON, error)
             return None
         return content if isinstance(content, dict) and "findings" in content else None
 
     @staticmethod
     def number(value: float | None, digits: int = 3) -> str:
-        """A metric, or a dash where there is none."""
+        """Format a metric; a dash if there is none."""
         is_known = value is not None and math.isfinite(value) and value >= 0
         return f"{value:.{digits}f}" if is_known else "-"
 
     @staticmethod
     def clock(seconds: float) -> str:
-        """A duration for people."""
+        """Format a duration."""
         minutes, seconds = divmod(round(seconds), 60)
         hours, minutes = divmod(minutes, 60)
         if hours:

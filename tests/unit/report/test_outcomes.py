@@ -1,4 +1,4 @@
-"""What a detector does with each image: by hand on a few boxes, and against other libraries."""
+"""Outcomes per image, by hand on a few boxes and against scikit-learn."""
 
 import numpy as np
 import pytest
@@ -25,7 +25,7 @@ def split(*records, names=("cat", "dog")):
 
 
 def found(*images):
-    """Of (image id, [(box, score, label), ...])."""
+    """Build `Found` from (image id, [(box, score, label), ...])."""
     rows = [row for _, rows in images for row in rows]
     return Found(
         image_ids=np.array([id_ for id_, _ in images]),
@@ -40,12 +40,12 @@ A, B, C = (0, 0, 10, 10), (20, 0, 30, 10), (40, 0, 50, 10)
 SHIFTED = (0, 0, 10, 8)  # IoU 0.8 with A
 
 
-def test_the_confusion_matrix_of_three_boxes_by_hand():
+def test_confusion_matrix_by_hand():
     truth = split(record(1, [A, B, C], [0, 0, 1]))
     rows = [
         (SHIFTED, 0.9, 0),  # the cat at A
-        (B, 0.8, 1),  # the cat at B, taken for a dog
-        ((60, 60, 70, 70), 0.7, 1),  # nothing there
+        (B, 0.8, 1),  # the cat at B, predicted as dog
+        ((60, 60, 70, 70), 0.7, 1),  # on background
         (C, 0.3, 1),  # below the threshold, so the dog at C is missed
     ]
     (outcome,) = Outcomes(truth, found((1, rows))).at(0.5)
@@ -54,26 +54,26 @@ def test_the_confusion_matrix_of_three_boxes_by_hand():
     assert (outcome.num_boxes, outcome.num_hits, outcome.num_false) == (3, 1, 2)
     assert outcome.is_missed.tolist() == [False, True, True]
     assert outcome.confused.tolist() == [-1, 1, -1]
-    # 0.8 of overlap, by the mean of 3 boxes and 3 detections.
+    # IoU 0.8 divided by the mean of 3 boxes and 3 detections.
     assert outcome.quality == pytest.approx(0.8 / 3)
 
 
-def test_a_hit_comes_before_a_mix_up_even_with_a_lower_score():
+def test_hit_takes_precedence_over_confusion_with_a_higher_score():
     truth = split(record(1, [A], [0]))
     rows = [(A, 0.9, 1), (A, 0.6, 0)]
     matrix = confusion_matrix(list(Outcomes(truth, found((1, rows))).at(0.5)), 2)
     assert matrix.tolist() == [[1, 0, 0], [0, 0, 0], [0, 1, 0]]
 
 
-def test_each_box_is_mixed_up_once_and_the_better_score_has_it():
+def test_each_box_is_confused_once_by_the_highest_score():
     truth = split(record(1, [A], [0]))
-    rows = [(A, 0.6, 1), (SHIFTED, 0.9, 1)]  # whatever the order
+    rows = [(A, 0.6, 1), (SHIFTED, 0.9, 1)]
     (outcome,) = Outcomes(truth, found((1, rows))).at(0.5)
     assert outcome.confused.tolist() == [-1, 0]
     assert confusion_matrix([outcome], 2).tolist() == [[0, 1, 0], [0, 0, 0], [0, 1, 0]]
 
 
-def test_a_crowd_is_neither_found_nor_missed_nor_wrong():
+def test_crowds_are_ignored():
     truth = split(record(1, [(0, 0, 50, 50), C], [0, 1], crowd=[0]))
     rows = [((5, 5, 15, 15), 0.9, 0), (C, 0.8, 1)]
     outcomes = Outcomes(truth, found((1, rows)))
@@ -83,7 +83,7 @@ def test_a_crowd_is_neither_found_nor_missed_nor_wrong():
     assert outcome.num_false == 0
 
 
-def test_images_without_boxes_and_without_detections():
+def test_images_without_boxes_or_detections():
     truth = split(record(1, [], []), record(2, [A], [0]), record(3, [], []))
     outcomes = Outcomes(truth, found((1, [(A, 0.9, 0)]), (2, []), (3, [])))
     first, second, third = outcomes.at(0.5)
@@ -110,7 +110,7 @@ def random_split(images=40):
     return split(*records, names=("a", "b", "c")), found(*results)
 
 
-def test_curves_are_those_of_scikit_learn_and_their_best_is_the_recommended_one():
+def test_curves_match_scikit_learn():
     truth, results = random_split()
     outcomes = Outcomes(truth, results)
     for label in (None, 0, 1, 2):
@@ -121,14 +121,14 @@ def test_curves_are_those_of_scikit_learn_and_their_best_is_the_recommended_one(
         curve = outcomes.curve(label)
         np.testing.assert_allclose(curve.thresholds[::-1], thresholds)
         np.testing.assert_allclose(curve.precision[::-1], precision[:-1])
-        # scikit-learn knows only of boxes that some detection hits.
+        # scikit-learn counts only boxes with a detection.
         np.testing.assert_allclose(curve.recall[::-1], recall[:-1] * hits.sum() / wanted)
         best = best_operating_point(results.scores[chosen].astype(float), hits, int(wanted))
         assert best.f1 == pytest.approx(curve.f1.max())
         assert best.threshold == curve.thresholds[curve.f1.argmax()]
 
 
-def test_the_matrix_adds_up_to_the_boxes_and_the_detections():
+def test_matrix_sums_equal_boxes_and_detections():
     truth, results = random_split()
     outcomes = Outcomes(truth, results)
     matrix = confusion_matrix(list(outcomes.at(0.4)), 3)
@@ -149,12 +149,12 @@ def test_calibration_by_hand():
     assert calibration.counts.tolist() == [1, 0, 0, 0, 0, 1, 0, 0, 0, 3]
     assert calibration.precision[[0, 5, 9]] == pytest.approx([0, 1, 2 / 3])
     assert calibration.scores[9] == pytest.approx((0.95 + 0.91 + 0.92) / 3)
-    # The lowest bin says "nothing here", and is not counted.
+    # The lowest bin is not counted.
     mean = (0.95 + 0.91 + 0.92) / 3
     assert calibration.error == pytest.approx((3 * (mean - 2 / 3) + 0.45) / 4)
 
 
-def test_nothing_at_all():
+def test_no_detections():
     outcomes = Outcomes(split(record(1, [A], [0])), found((1, [])))
     assert len(outcomes.curve().f1) == 0
     assert np.isnan(outcomes.calibration().error)

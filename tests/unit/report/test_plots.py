@@ -1,4 +1,4 @@
-"""Curves as SVG: what is drawn where, in the page's colours, readable without seeing it."""
+"""Plots as SVG: positions, colors and accessible text."""
 
 import re
 from xml.etree import ElementTree
@@ -6,7 +6,7 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 
-from rtdetrv2_pytorch.src.report.plots import Plot, Series, draw
+from rtdetrv2_pytorch.src.report.plots import Plot, Series, render_plot
 
 SVG = "{http://www.w3.org/2000/svg}"
 EVIL = "<script>$x^2$ _\x1b[2J"
@@ -14,7 +14,7 @@ EVIL = "<script>$x^2$ _\x1b[2J"
 
 def plot(**values):
     given = {"title": "t", "description": "what it shows", "x_label": "x", "y_label": "y"}
-    return draw(Plot(**{**given, **values}))
+    return render_plot(Plot(**{**given, **values}))
 
 
 def element(drawing):
@@ -22,7 +22,7 @@ def element(drawing):
 
 
 def points_of(drawing, title):
-    """Places of the markers that have this title."""
+    """Return positions of the markers with this title."""
     root = element(drawing)
     return [
         (float(use.get("x")), float(use.get("y")))
@@ -31,18 +31,18 @@ def points_of(drawing, title):
     ]
 
 
-def test_points_lie_where_their_values_are():
+def test_points_are_placed_to_scale():
     series = Series(name="a", xs=[0, 1, 2], ys=[0.0, 1.0, 0.5], titles=["p", "q", "r"])
     drawing = plot(series=[series], x_range=(0, 2), y_range=(0, 1))
     ((x0, y0),), ((x1, y1),), ((x2, y2),) = (points_of(drawing, t) for t in "pqr")
     assert x1 - x0 == pytest.approx(x2 - x1, abs=0.01)
     assert y0 - y2 == pytest.approx((y0 - y1) / 2, abs=0.01)
-    assert y1 < y0  # up is more
+    assert y1 < y0
     assert x2 - x0 > 250  # of 420
 
 
-def test_colours_are_the_pages_and_names_are_text():
-    drawing = plot(series=[Series(name="AP", xs=[1, 2], ys=[1, 2], colour=3)])
+def test_colors_are_css_variables_and_names_are_text():
+    drawing = plot(series=[Series(name="AP", xs=[1, 2], ys=[1, 2], color=3)])
     assert "var(--s3)" in drawing.svg
     assert not re.search(r"#010[23]", drawing.svg)
     root = element(drawing)
@@ -52,20 +52,20 @@ def test_colours_are_the_pages_and_names_are_text():
     assert not list(root.iter(f"{SVG}style"))
 
 
-def test_names_from_data_do_nothing():
+def test_names_are_escaped():
     drawing = plot(
         description=EVIL,
         series=[Series(name=EVIL, xs=[1], ys=[1], titles=[EVIL])],
         marks=[(1, 1, EVIL)],
     )
-    root = element(drawing)  # parses, so that nothing of it is an element
+    root = element(drawing)  # the SVG is well-formed
     assert not [e for e in root.iter() if "script" in e.tag]
     assert "\x1b" not in drawing.svg
     texts = [text.text or "" for text in root.iter(f"{SVG}text")]
     assert len([text for text in texts if "<script>$x^2$" in text]) == 2  # legend and mark
 
 
-def test_two_plots_in_one_page_share_no_identifier_but_that_of_equal_things():
+def test_different_plots_share_no_ids():
     one = plot(description="one", series=[Series(name="a", xs=[1, 2], ys=[1, 2])])
     two = plot(description="two", series=[Series(name="a", xs=[1, 2], ys=[1, 2])])
     ids = [set(re.findall(r' id="([^"]+)"', each.svg)) for each in (one, two)]
@@ -73,8 +73,8 @@ def test_two_plots_in_one_page_share_no_identifier_but_that_of_equal_things():
     assert not ids[0] & ids[1]
 
 
-def test_long_curves_are_thinned_and_keep_their_ends():
+def test_long_curves_are_thinned():
     xs = np.arange(5000)
     drawing = plot(series=[Series(name="a", xs=xs, ys=xs**0.5)])
     assert len(drawing.svg) < 40_000
-    assert plot(series=[Series(name="a", xs=[5], ys=[3])]).svg  # a single point is a point
+    assert plot(series=[Series(name="a", xs=[5], ys=[3])]).svg

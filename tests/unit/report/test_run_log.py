@@ -1,4 +1,4 @@
-"""What a log tells of a run: interrupted, resumed, torn and strange ones."""
+"""Reading logs of interrupted and resumed runs, and damaged logs."""
 
 import json
 
@@ -23,7 +23,7 @@ def step(number):
     return {"event": "step", "epoch": number, "step": 0}
 
 
-def test_an_epoch_that_was_trained_again_counts_once(tmp_path):
+def test_repeated_epoch_counts_once(tmp_path):
     log = write(
         tmp_path / "log.jsonl",
         plan(0), step(0), epoch(0, 0.1), step(1), epoch(1, 0.9), step(2),
@@ -35,14 +35,14 @@ def test_an_epoch_that_was_trained_again_counts_once(tmp_path):
     assert log.best["epoch"] == 1
 
 
-def test_a_new_run_in_the_same_folder_begins_anew(tmp_path):
+def test_new_run_in_the_same_directory_replaces_the_old_one(tmp_path):
     end = {"event": "end"}
     log = write(tmp_path / "log.jsonl", plan(0), epoch(0, 0.9), end, plan(0), epoch(0, 0.3))
     assert log.numbers("AP") == [(0, 0.3)]
     assert log.end is None
 
 
-def test_torn_lines_and_strange_ones_are_left_out(tmp_path):
+def test_incomplete_and_malformed_lines_are_skipped(tmp_path):
     torn = '{"event": "epoch", "epo'
     log = write(tmp_path / "log.jsonl", plan(0), torn, "[1]", "7", '{"event": 5}', epoch(0, None))
     assert log.numbers("AP") == []
@@ -50,12 +50,12 @@ def test_torn_lines_and_strange_ones_are_left_out(tmp_path):
     assert log.best is None
 
 
-def test_values_inside_of_values(tmp_path):
+def test_nested_values(tmp_path):
     log = write(tmp_path / "log.jsonl", plan(0), epoch(0, 0.1, train_losses={"loss_vfl": 2}))
     assert log.numbers("train_losses", "loss_vfl") == [(0, 2.0)]
     assert log.numbers("train_losses", "other") == []
 
 
-def test_no_log_is_an_empty_one(tmp_path):
+def test_missing_log_is_empty(tmp_path):
     log = read_run_log(tmp_path / "none.jsonl")
     assert (log.plan, log.epochs, log.end) == ({}, [], None)

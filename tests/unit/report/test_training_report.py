@@ -1,4 +1,4 @@
-"""The page about a run: its numbers, and that it comes about whatever the run left."""
+"""The training report: its metrics, and reports of incomplete runs."""
 
 import dataclasses
 import json
@@ -25,7 +25,7 @@ def page_of(source):
     return write_report(source).read_text()
 
 
-def test_the_numbers_of_the_page_are_those_of_the_evaluation(source):
+def test_page_shows_the_metrics_of_the_evaluation(source):
     page = page_of(source)
     evaluation = source.evaluation
     assert f"<b>{evaluation.stats['AP']:.3f}</b>" in page
@@ -42,7 +42,7 @@ def test_the_numbers_of_the_page_are_those_of_the_evaluation(source):
     assert "0.0001; warm-up 5 steps" in page
 
 
-def test_a_run_has_the_name_that_people_gave_it_else_that_of_its_folder(source):
+def test_title_is_run_name_or_output_directory(source):
     assert TrainingReport(source).title == "cells"
     output = dataclasses.replace(source, folder=source.folder / "output")
     assert TrainingReport(output).title == "cells"
@@ -52,27 +52,27 @@ def test_a_run_has_the_name_that_people_gave_it_else_that_of_its_folder(source):
     assert "<h1>7 cells RT-DETRv2-S</h1>" in page
 
 
-def test_the_matrix_hits_are_the_recall_at_the_recommended_threshold(source):
+def test_matrix_diagonal_equals_recall_at_the_recommended_threshold(source):
     report = TrainingReport(source)
     boxes = sum(c.num_boxes for c in source.evaluation.classes)
     assert np.trace(report.matrix) == round(source.evaluation.best.recall * boxes)
     shown = report.shown_matrix()
-    assert shown.names == ["cat", "dog", "bird", "nothing"]
+    assert shown.names == ["cat", "dog", "bird", "background"]
     assert shown.counts.tolist() == report.matrix.tolist()
     assert shown.left_out == 0
 
 
-def test_the_time_goes_where_the_log_says(source):
+def test_time_shares_come_from_the_log(source):
     parts = TrainingReport(source).time_shares()
     assert [(p.name, round(p.seconds), round(p.share, 3)) for p in parts] == [
-        ("network, backward", 144, 0.4),
-        ("network, forward", 108, 0.3),
-        ("evaluating", 72, 0.2),
-        ("waiting for images", 36, 0.1),
+        ("backward", 144, 0.4),
+        ("forward", 108, 0.3),
+        ("evaluation", 72, 0.2),
+        ("data loading", 36, 0.1),
     ]
 
 
-def test_sizes_are_counted_as_coco_does(source):
+def test_object_sizes_follow_coco(source):
     areas = np.concatenate([source.annotations[i].area for i in range(14)])
     small, medium, large = TrainingReport(source).sizes()
     assert small.num_boxes == (areas < 1024).sum() > 0
@@ -81,32 +81,32 @@ def test_sizes_are_counted_as_coco_does(source):
     assert small.ap == source.evaluation.stats["AP_small"]
 
 
-def test_pictures_are_ranked_and_none_is_shown_twice(source):
+def test_example_images_are_ranked_and_distinct(source):
     report = TrainingReport(source)
-    shown = report.pictures()
+    shown = report.example_images()
     assert list(shown) == ["worst", "median", "best"]
-    names = [picture.name for pictures in shown.values() for picture in pictures]
+    names = [image.name for images in shown.values() for image in images]
     assert len(names) == len(set(names)) == 12
     quality = {o.record.file_name: o.quality for o in report.at_threshold}
-    worst, median, best = ([quality[p.name] for p in pictures] for pictures in shown.values())
+    worst, median, best = ([quality[i.name] for i in images] for images in shown.values())
     assert max(worst) <= min(median) <= max(median) <= min(best)
     assert len(report.background) == 2
     assert all(o.num_boxes == 0 for o in report.background)
 
 
-def test_boxes_lie_where_they_are(source):
+def test_boxes_are_in_pixels_of_the_image(source):
     report = TrainingReport(source)
-    picture = report.pictures()["best"][0]
-    outcome = next(o for o in report.at_threshold if o.record.file_name == picture.name)
-    hits = [box for box in picture.boxes if box.kind == "hit"]
+    image = report.example_images()["best"][0]
+    outcome = next(o for o in report.at_threshold if o.record.file_name == image.name)
+    hits = [box for box in image.boxes if box.kind == "hit"]
     assert len(hits) == outcome.num_hits
-    assert (picture.width, picture.height) == (160, 120)  # small ones keep their size
+    assert (image.width, image.height) == (160, 120)
     expected = outcome.boxes[outcome.found >= 0]
     found = [(b.x, b.y, b.x + b.width, b.y + b.height) for b in hits]
     np.testing.assert_allclose(found, expected, atol=0.11)
 
 
-def test_nothing_of_this_machine_is_in_the_page(source, tmp_path):
+def test_page_contains_no_local_paths_scripts_or_links(source, tmp_path):
     page = page_of(source)
     assert "somebody" not in page
     assert str(tmp_path.parent.parent) not in page
@@ -115,7 +115,7 @@ def test_nothing_of_this_machine_is_in_the_page(source, tmp_path):
     assert not re.findall(r'(?:src|href)="(?!data:|#)', page)
 
 
-def test_names_from_data_do_nothing(tmp_path):
+def test_names_are_escaped(tmp_path):
     page = page_of(make_run(tmp_path / "run", names=(EVIL, "b")))
     assert "<img src=x" not in page
     assert "\x1b" not in page
@@ -123,19 +123,19 @@ def test_names_from_data_do_nothing(tmp_path):
 
 
 @pytest.mark.parametrize("names", [("only",), tuple(f"class {i}" for i in range(90))])
-def test_one_class_and_very_many(tmp_path, names):
+def test_one_class_and_many_classes(tmp_path, names):
     source = make_run(tmp_path / "run", names=names, images=20)
     report = TrainingReport(source)
     assert len(report.shown_matrix().names) == min(len(names), 20) + 1
     page = page_of(source)
     assert len(page) < 2_000_000
-    assert ("70 more are left out" in page) == (len(names) == 90)
+    assert ("70 more are not shown" in page) == (len(names) == 90)
 
 
-def test_a_run_without_any_detection(tmp_path):
+def test_run_without_detections(tmp_path):
     source = make_run(tmp_path / "run", detects=False)
     page = page_of(source)
-    assert "No detection on the validation split is right yet" in page
+    assert "No detection on the validation split is correct yet" in page
     report = TrainingReport(source)
     boxes = sum(c.num_boxes for c in source.evaluation.classes)
     assert report.matrix[:, -1].sum() == boxes == report.matrix.sum()
@@ -143,14 +143,14 @@ def test_a_run_without_any_detection(tmp_path):
     assert report.calibration_plot() is None
 
 
-def test_a_validation_split_without_boxes(tmp_path):
+def test_validation_split_without_boxes(tmp_path):
     source = make_run(tmp_path / "run", images=0, background=3)
     page = page_of(source)
     assert "3 validation images have no objects" in page
     assert "recommended threshold</span>" not in page
 
 
-def test_a_run_that_was_stopped_before_its_first_evaluation(source, tmp_path):
+def test_run_stopped_before_its_first_evaluation(source, tmp_path):
     (tmp_path / "log.jsonl").write_text(
         json.dumps({"event": "plan", "epochs": 9, "first_epoch": 0})
         + "\n"
@@ -161,22 +161,22 @@ def test_a_run_that_was_stopped_before_its_first_evaluation(source, tmp_path):
     assert "No weights of this run were evaluated" in page
 
 
-def test_a_run_whose_detections_are_not_at_hand(source, tmp_path):
+def test_run_without_stored_detections(source, tmp_path):
     evaluation = dataclasses.replace(source.evaluation, found=None)
     page = page_of(dataclasses.replace(source, folder=tmp_path, evaluation=evaluation))
     assert "python -m rtdetrv2_pytorch.tools.report" in page
-    assert "There is no log.jsonl" in page
+    assert "log.jsonl is missing" in page
     assert f"<b>{evaluation.stats['AP50']:.3f}</b>" in page
 
 
-def test_images_that_are_gone_and_a_damaged_data_report(source, tmp_path):
+def test_missing_images_and_damaged_data_report(source, tmp_path):
     (tmp_path / "data_report.json").write_text("{")
     page = page_of(dataclasses.replace(source, folder=tmp_path, img_folder=tmp_path / "gone"))
-    assert "There are none to show" in page
+    assert "No images: the detections or the image files are not available." in page
     assert "The data was not examined" in page
 
 
-def test_what_the_data_doctor_found_is_told(source, tmp_path):
+def test_page_lists_the_findings_of_the_data_doctor(source, tmp_path):
     from rtdetrv2_pytorch.tools import doctor
 
     data = CocoFolder(tmp_path / "data")
@@ -191,13 +191,13 @@ def test_what_the_data_doctor_found_is_told(source, tmp_path):
         assert found["title"] in page
 
 
-def test_pictures_of_the_training_come_along(source, tmp_path):
+def test_training_images_are_embedded(source, tmp_path):
     folder = tmp_path / "pictures"
     folder.mkdir()
     for epoch in range(9):
         shutil.copy(source.folder / "image 00.png", folder / f"val_epoch{epoch:04}.jpg")
     shutil.copy(source.folder / "image 00.png", folder / "train_epoch0000_batch0.jpg")
-    (folder / "other.jpg").write_bytes(b"no picture of ours")
+    (folder / "other.jpg").write_bytes(b"another file")
     shown = TrainingReport(dataclasses.replace(source, folder=tmp_path)).snapshots()
     assert [s.caption for s in shown] == [
         "batch 1 of epoch 1, augmented",
@@ -205,7 +205,7 @@ def test_pictures_of_the_training_come_along(source, tmp_path):
     ]
 
 
-def test_numbers_for_people():
+def test_formatting():
     report = TrainingReport
     assert [report.number(v) for v in (0.12345, -1, math.nan, None)] == ["0.123", "-", "-", "-"]
     assert report.clock(59.6) == "1 min 00 s"

@@ -1,0 +1,336 @@
+"""Faults to plant: one line each, across all packages."""
+
+from typing import NamedTuple
+
+
+class Fault(NamedTuple):
+    """A change of one line that some test must notice."""
+
+    name: str
+    file: str
+    old: str  # found exactly once in the file
+    new: str
+    tests: str  # pytest targets, separated by spaces
+
+
+_ZOO = "rtdetrv2_pytorch/src/zoo/rtdetr"
+_SRC = "rtdetrv2_pytorch/src"
+_LOCAL = "supervisely_integration/local"
+
+FAULTS = [
+    Fault(
+        "varifocal loss ignores the quality of a match",
+        f"{_ZOO}/losses.py",
+        "weight[place] = quality",
+        "weight[place] = 1",
+        "tests/unit/zoo/test_losses.py",
+    ),
+    Fault(
+        "matcher rewards a low GIoU",
+        f"{_ZOO}/matcher.py",
+        "l1_cost - self.cost_giou * giou",
+        "l1_cost + self.cost_giou * giou",
+        "tests/unit/zoo/test_matcher.py",
+    ),
+    Fault(
+        "denoising losses are not divided by the number of groups",
+        f"{_ZOO}/criterion.py",
+        "matches, truth, num_boxes * groups)",
+        "matches, truth, num_boxes)",
+        "tests/unit/zoo/test_criterion.py",
+    ),
+    Fault(
+        "postprocessor takes the box of another query",
+        f"{_ZOO}/postprocessor.py",
+        "place % num_classes, place // num_classes",
+        "place % num_classes, place % boxes.shape[1]",
+        "tests/unit/zoo/test_postprocessor.py",
+    ),
+    Fault(
+        "query selection returns classes instead of cells",
+        f"{_ZOO}/query_selection.py",
+        "return picked // class_logits.shape[-1]",
+        "return picked % class_logits.shape[-1]",
+        "tests/unit/zoo/test_query_selection.py",
+    ),
+    Fault(
+        "GIoU divides by the union",
+        f"{_SRC}/misc/boxes.py",
+        "(enclosing - union) / enclosing",
+        "(enclosing - union) / union",
+        "tests/unit/misc/test_boxes.py",
+    ),
+    Fault(
+        "checkpoints may run code",
+        f"{_SRC}/misc/weights.py",
+        'map_location="cpu", weights_only=True',
+        'map_location="cpu", weights_only=False',
+        "tests/unit/misc/test_weights.py",
+    ),
+    Fault(
+        "a frozen norm is fused without eps",
+        f"{_SRC}/nn/layers.py",
+        "torch.sqrt(norm.running_var + norm.eps)",
+        "torch.sqrt(norm.running_var)",
+        "tests/unit/nn/test_layers.py",
+    ),
+    Fault(
+        "EMA keeps the new weights",
+        f"{_SRC}/optim/ema.py",
+        "alpha=1 - decay)",
+        "alpha=decay)",
+        "tests/unit/optim/test_ema.py",
+    ),
+    Fault(
+        "warm-up lags one step behind",
+        f"{_SRC}/optim/warmup.py",
+        "(self.last_step + 2) / self.warmup_duration",
+        "(self.last_step + 1) / self.warmup_duration",
+        "tests/unit/optim/test_warmup.py",
+    ),
+    Fault(
+        "parameter groups match only the start of a name",
+        f"{_SRC}/optim/param_groups.py",
+        "for name in trainable if re.search(pattern, name)]",
+        "for name in trainable if re.match(pattern, name)]",
+        "tests/unit/optim/test_param_groups.py",
+    ),
+    Fault(
+        "augmentation stops one epoch late",
+        f"{_SRC}/data/compose.py",
+        "stop is not None and epoch >= stop",
+        "stop is not None and epoch > stop",
+        "tests/unit/data/test_compose.py",
+    ),
+    Fault(
+        "images are always flipped",
+        f"{_SRC}/data/transforms.py",
+        "if rng.random() < self.p:\n            sample.flip()",
+        "if True:\n            sample.flip()",
+        "tests/unit/data/test_transforms.py",
+    ),
+    Fault(
+        "multi-scale sizes are not rounded to 32",
+        f"{_SRC}/data/collate.py",
+        "max(32, 32 * round(side / 32))",
+        "max(32, round(side))",
+        "tests/unit/data/test_collate.py",
+    ),
+    Fault(
+        "COCO boxes are read as corners",
+        f"{_SRC}/data/coco_dataset.py",
+        "(x, y, x + width, y + height, label",
+        "(x, y, width, height, label",
+        "tests/unit/data/test_coco_dataset.py",
+    ),
+    Fault(
+        "VOC area is that of a square",
+        f"{_SRC}/data/voc_dataset.py",
+        "(x2 - x1) * (y2 - y1)))",
+        "(x2 - x1) * (x2 - x1)))",
+        "tests/unit/data/test_voc_dataset.py",
+    ),
+    Fault(
+        "one annotated box counts as found by several detections",
+        f"{_SRC}/data/operating_point.py",
+        "free[:, place] = 0",
+        "free[i, place] = 0",
+        "tests/unit/data/test_evaluator.py tests/unit/report/test_outcomes.py",
+    ),
+    Fault(
+        "evaluator passes corners as sizes",
+        f"{_SRC}/data/evaluator.py",
+        "rows[:, 3:5] = boxes[:, 2:] - boxes[:, :2]",
+        "rows[:, 3:5] = boxes[:, 2:]",
+        "tests/unit/data/test_evaluator.py",
+    ),
+    Fault(
+        "a later layer of the configuration replaces sections",
+        f"{_SRC}/core/yaml_files.py",
+        "merged[key] = merge(merged[key], value)",
+        "merged[key] = copy.deepcopy(value)",
+        "tests/unit/core/test_yaml_files.py",
+    ),
+    Fault(
+        "booleans pass as numbers in the configuration",
+        f"{_SRC}/core/build.py",
+        "isinstance(value, bool) and not isinstance(result, bool)",
+        "isinstance(value, bool) and isinstance(result, str)",
+        "tests/unit/core/test_build.py",
+    ),
+    Fault(
+        "non-finite gradients are never counted",
+        f"{_SRC}/solver/guard.py",
+        "torch.where(norm.isfinite(), 0.0, before + 1)",
+        "torch.where(norm.isfinite(), 0.0, before)",
+        "tests/unit/solver/test_guard.py",
+    ),
+    Fault(
+        "an equal AP replaces the best epoch",
+        f"{_SRC}/solver/best.py",
+        "if ap > self.ap:",
+        "if ap >= self.ap:",
+        "tests/unit/solver/test_best.py",
+    ),
+    Fault(
+        "best.pth holds raw weights instead of EMA weights",
+        f"{_SRC}/solver/checkpointing.py",
+        'slim["model"] = ema["module"]',
+        'slim["model"] = slim["model"]',
+        "tests/unit/solver/test_checkpointing.py",
+    ),
+    Fault(
+        "a resumed run repeats its last epoch",
+        f"{_SRC}/solver/checkpointing.py",
+        '"epoch": position.epoch,',
+        '"epoch": position.epoch - 1,',
+        "tests/integration/test_resume.py::test_a_stopped_run_goes_on_with_equal_losses",
+    ),
+    Fault(
+        "gradient accumulation sums instead of averaging",
+        f"{_SRC}/solver/step.py",
+        "state.scaler.scale(loss / group_size).backward()",
+        "state.scaler.scale(loss).backward()",
+        "tests/unit/solver/test_step.py",
+    ),
+    Fault(
+        "a checkpoint is written in place",
+        f"{_SRC}/solver/checkpointing.py",
+        'partial = path.with_name(f".{path.name}.partial")',
+        "partial = path",
+        "tests/unit/solver/test_checkpointing.py",
+    ),
+    Fault(
+        "a threshold of 1 hides all detections",
+        f"{_SRC}/deploy/model_card.py",
+        '"threshold": overall if overall < 1 else 0.5',
+        '"threshold": overall',
+        "tests/unit/deploy/test_model_card.py",
+    ),
+    Fault(
+        "export verification ignores missing detections",
+        f"{_SRC}/deploy/parity.py",
+        "np.append(scores[rows, columns], [math.inf] * missing)",
+        "np.append(scores[rows, columns], [0.0] * missing)",
+        "tests/unit/deploy/test_parity.py",
+    ),
+    Fault(
+        "detections suppressed in the graph are kept",
+        f"{_SRC}/deploy/suppression.py",
+        " & (scores > 0))",
+        ")",
+        "tests/unit/deploy/test_suppression.py tests/unit/deploy/test_predictor.py",
+    ),
+    Fault(
+        "nearly identical images are not reported",
+        f"{_SRC}/doctor/leakage.py",
+        "_NEAR = 0.98",
+        "_NEAR = 1.98",
+        "tests/unit/doctor/test_examination.py",
+    ),
+    Fault(
+        "confusion matrix counts a confused box as missed, too",
+        f"{_SRC}/report/outcomes.py",
+        "missed[pair[pair >= 0]] = False",
+        "missed[pair[pair < 0]] = False",
+        "tests/unit/report/test_outcomes.py",
+    ),
+    Fault(
+        "the log of a resumed run keeps repeated epochs",
+        f"{_SRC}/report/run_log.py",
+        'log.epochs = [e for e in log.epochs if e["epoch"] < first]',
+        "log.epochs = list(log.epochs)",
+        "tests/unit/report/test_run_log.py",
+    ),
+    Fault(
+        "a failed command exits with 0",
+        "rtdetrv2_pytorch/tools/command.py",
+        "        return 1\n",
+        "        return 0\n",
+        "tests/integration/test_report.py::test_tool_rejects_other_directories",
+    ),
+    Fault(
+        "a run with other settings is resumed",
+        "supervisely_integration/train/run_folder.py",
+        "if saved is None or saved.fingerprint != run.fingerprint:",
+        "if saved is None:",
+        "tests/unit/app/test_run_folder.py",
+    ),
+    Fault(
+        "the last checkpoint is called the best",
+        "supervisely_integration/train/experiment.py",
+        "checkpoints.get(BEST) or checkpoints.get(LAST)",
+        "checkpoints.get(LAST) or checkpoints.get(BEST)",
+        "tests/unit/app/test_experiment.py",
+    ),
+    Fault(
+        "category ids of the app's COCO files begin at 0",
+        "supervisely_integration/train/coco.py",
+        "enumerate(classes, start=1)",
+        "enumerate(classes)",
+        "tests/unit/app/test_coco.py",
+    ),
+    Fault(
+        "served boxes are one pixel too large",
+        "supervisely_integration/serve/rtdetrv2.py",
+        "right = (right - 1).clamp",
+        "right = right.clamp",
+        "tests/unit/app/test_rtdetrv2.py",
+    ),
+    Fault(
+        "a closed page breaks the training that reports to it",
+        "supervisely_integration/gui/closed_pages.py",
+        "except (WebSocketDisconnect, RuntimeError) as error:",
+        "except WebSocketDisconnect as error:",
+        "tests/unit/gui/test_closed_pages.py",
+    ),
+    Fault(
+        "the log window repeats its last line",
+        "supervisely_integration/gui/log_window.py",
+        'if line["number"] > after]',
+        'if line["number"] >= after]',
+        "tests/unit/gui/test_log_window.py",
+    ),
+    Fault(
+        "cookies of other origins are accepted",
+        f"{_LOCAL}/authorization.py",
+        'if origin is not None and urlsplit(origin).netloc != headers.get("host"):',
+        "if origin is None and False:",
+        "tests/app/local/test_authorization.py",
+    ),
+    Fault(
+        "two projects may share a name",
+        f"{_LOCAL}/storage/projects.py",
+        "            self._refuse_taken(workspace_id, name)\n            return",
+        "            return",
+        "tests/app/local/test_projects.py",
+    ),
+    Fault(
+        "an uploaded file is not synced to disk",
+        f"{_LOCAL}/storage/blobs.py",
+        "        os.fsync(self._file.fileno())\n",
+        "",
+        "tests/app/local/test_store.py",
+    ),
+    Fault(
+        "paths in Team Files may leave the root",
+        f"{_LOCAL}/storage/team_files.py",
+        'if part == "..":\n            if not parts:',
+        'if part == "..":\n            if part is None:',
+        "tests/app/local/test_team_files.py",
+    ),
+    Fault(
+        "YOLO boxes are read as corner and size",
+        f"{_LOCAL}/importers/yolo_format.py",
+        "((cx - w / 2) * width, (cy - h / 2) * height)",
+        "(cx * width, cy * height)",
+        "tests/app/local/test_importers.py",
+    ),
+    Fault(
+        "an app killed by a signal is reported by its last log line",
+        f"{_LOCAL}/app_log.py",
+        "if code < 0:",
+        "if code < -64:",
+        "tests/unit/app/test_app_log.py",
+    ),
+]

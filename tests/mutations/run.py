@@ -1,0 +1,130 @@
+"""Plant each fault in a copy of the tree, run the tests concerned and report which are caught.
+
+    python -m tests.mutations.run                       # all faults, result to after.json
+    python -m tests.mutations.run --check               # only check that every fault applies
+    python -m tests.mutations.run --only "EMA" --out /tmp/ema.json
+
+The working tree stays untouched: faults are planted in a temporary copy, which is removed at the
+end, also after an interruption. Targets must pass without a fault; otherwise the run stops.
+"""
+
+import argparse
+import json
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from tests.mutations.faults import FAULTS, Fault
+
+ROOT = Path(__file__).parents[2]
+AFTER = Path(__file__).with_name("after.json")
+_TIMEOUT_S = 900
+
+
+def copy_tree(source: Path, target: Path) -> None:
+    """Copy all files that git tracks, or would track."""
+    listing = subprocess.run(
+        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
+        cwd=source,
+        check=True,
+        capture_output=True,
+    )
+    for name in filter(None, listing.stdout.decode().split("\0")):
+        if (source / name).is_file():
+            (target / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(source / name, target / name)
+
+
+def planted(text: str, fault: Fault) -> str:
+    """Return the text with the fault.
+
+    Raises:
+        ValueError: if the line to change is not found exactly once.
+    """
+    if text.count(fault.old) != 1:
+        raise ValueError(f"{fault.name}: found {text.count(fault.old)} times in {fault.file}")
+    return text.replace(fault.old, fault.new)
+
+
+def problems(tree: Path, faults: Iterable[Fault]) -> list[str]:
+    """Return why faults do not apply to a tree."""
+    found = []
+    for fault in faults:
+        try:
+            planted((tree / fault.file).read_text(encoding="utf-8"), fault)
+            for target in fault.tests.split():
+                if not (tree / target.partition("::")[0]).exists():
+                    raise ValueError(f"{fault.name}: {target} does not exist")
+        except (OSError, ValueError) as error:
+            found.append(str(error))
+    return found
+
+
+def run_tests(tree: Path, targets: Sequence[str]) -> tuple[int, str]:
+    """Run pytest in a tree; return its exit code and its last line."""
+    command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", *targets]
+    try:
+        done = subprocess.run(
+            command, cwd=tree, capture_output=True, text=True, timeout=_TIMEOUT_S, check=False
+        )
+    except subprocess.TimeoutExpired:
+        return -1, f"no result within {_TIMEOUT_S} s"
+    return done.returncode, (done.stdout.strip().splitlines() or [""])[-1]
+
+
+def outcome_of(fault: Fault, tree: Path) -> dict[str, str | float]:
+    """Plant a fault, run its tests and take it back."""
+    path = tree / fault.file
+    original = path.read_text(encoding="utf-8")
+    begin = time.monotonic()
+    try:
+        path.write_text(planted(original, fault), encoding="utf-8")
+        code, line = run_tests(tree, fault.tests.split())
+    finally:
+        path.write_text(original, encoding="utf-8")
+    return {
+        **fault._asdict(),
+        "outcome": "survived" if code == 0 else "caught",
+        "summary": line,
+        "seconds": round(time.monotonic() - begin, 1),
+    }
+
+
+def main() -> int:
+    """Run; return the number of faults that survive."""
+    parser = argparse.ArgumentParser(description="Run the tests against planted faults.")
+    parser.add_argument("--tree", type=Path, default=ROOT, help="tree to copy; default: this one")
+    parser.add_argument("--only", default="", help="faults whose names contain this text")
+    parser.add_argument("--out", type=Path, default=AFTER, help="JSON file for the results")
+    parser.add_argument("--check", action="store_true", help="only check that the faults apply")
+    args = parser.parse_args()
+    faults = [fault for fault in FAULTS if args.only in fault.name]
+    wrong = problems(args.tree, faults)
+    if wrong or args.check:
+        print("\n".join(wrong) or f"{len(faults)} faults apply")
+        return len(wrong)
+
+    results = []
+    with tempfile.TemporaryDirectory() as folder:
+        tree = Path(folder)
+        copy_tree(args.tree, tree)
+        targets = sorted({target for fault in faults for target in fault.tests.split()})
+        code, line = run_tests(tree, targets)
+        print(f"without a fault: {line}", flush=True)
+        if code != 0:
+            return 1
+        for fault in faults:
+            results.append(outcome_of(fault, tree))
+            print(f"{results[-1]['outcome']:<8} {fault.name}: {results[-1]['summary']}", flush=True)
+            args.out.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+    survived = [result for result in results if result["outcome"] == "survived"]
+    print(f"{len(results) - len(survived)} of {len(results)} faults caught")
+    return len(survived)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
