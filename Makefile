@@ -1,4 +1,4 @@
-# The verbs of this project. Each brings its own environment: Python, make and internet are enough.
+# Commands of this project. Each installs its dependencies; Python, make and internet access suffice.
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -10,23 +10,23 @@ PAGE := supervisely_integration/gui/web
 # What to train on: a folder in COCO format; `train` and `gui` also take Supervisely, YOLO and VOC.
 # Empty: a sample set.
 DATA ?=
-# More options for the trainer, for example ARGS="-u epoches=3" (see `make help`).
+# Additional options for the trainer, for example ARGS="-u epoches=3".
 ARGS ?=
-# The torch that `make test-torch` tests against.
+# torch version for `make test-torch`.
 TORCH ?= 2.15.0
 
 .DEFAULT_GOAL := help
 .PHONY: help install uv train train-cli gui page doctor test test-fast test-torch check fix lock \
 	bench gpu-bundle clean
 
-help: ## list the verbs
+help: ## list all commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
 	@echo
 	@echo '  make train DATA=folder ARGS="-u epoches=20"   your COCO data, your settings'
 
 install: $(VENV)/.installed ## create the environment with the pinned requirements
 
-# Only what the pins say decides whether the environment is current, so a second call starts at once.
+# The environment is up to date unless the pinned versions changed.
 $(VENV)/.installed: requirements.txt dev_requirements.txt docker/requirements.lock | uv
 	$(UV) venv --quiet --allow-existing --python '>=3.11,<3.13' $(VENV)
 	VIRTUAL_ENV=$(VENV) $(UV) pip install --quiet --python $(BIN)/python -r dev_requirements.txt \
@@ -36,38 +36,38 @@ $(VENV)/.installed: requirements.txt dev_requirements.txt docker/requirements.lo
 uv:
 	@command -v $(UV) >/dev/null || $(PYTHON) -m pip install --quiet --target .uv uv==0.13.8
 
-train: install ## train on DATA (or on a generated sample set): the app, on an instance of its own
+train: install ## train the app on DATA or a generated sample dataset, with a local instance
 	$(BIN)/python -m supervisely_integration.local train $(if $(DATA),--data $(DATA),--sample) $(ARGS)
 
-train-cli: install ## the engine alone, without the app
+train-cli: install ## train on DATA without Supervisely
 	$(BIN)/python -m rtdetrv2_pytorch.tools.train $(if $(DATA),--data $(DATA),--sample) $(ARGS)
 
-gui: install page ## the app's page on an instance of its own, to choose and start there
+gui: install page ## open the page of the training app, with a local instance
 	$(BIN)/python -m supervisely_integration.local train --gui $(if $(DATA),--data $(DATA),--sample) $(ARGS)
 
-page: $(PAGE)/node_modules/.package-lock.json ## fetch what the app's page is made of (needs npm)
+page: $(PAGE)/node_modules/.package-lock.json ## fetch the libraries of the app page (needs npm)
 
 $(PAGE)/node_modules/.package-lock.json: $(PAGE)/package.json $(PAGE)/package-lock.json
-	@command -v npm >/dev/null || { echo "The app's page needs npm, once, to fetch Vue and Element UI:" \
-		"install Node.js 18 or newer (for example: sudo apt install npm), then say this again." \
-		"Without it, 'make train' trains from the command line." >&2; exit 1; }
+	@command -v npm >/dev/null || { echo "npm not found. It is needed once to fetch the libraries of the app page:" \
+		"install Node.js 18 or newer (for example: sudo apt install npm) and run the command again." \
+		"'make train' does not need it." >&2; exit 1; }
 	cd $(PAGE) && npm ci --loglevel=error
 	@touch $@
 
-doctor: install ## say what is wrong with DATA, and what the trainer does about it
+doctor: install ## check DATA and report problems
 	$(BIN)/python -m rtdetrv2_pytorch.tools.doctor $(if $(DATA),--data $(DATA)) $(ARGS)
 
-# Without npm the tests of the page are skipped, and say so.
-test: check $(if $(shell command -v npm),page) ## check, then all tests
+# Without npm, the page tests are skipped with a reason.
+test: check $(if $(shell command -v npm),page) ## run all checks and tests
 	$(PYTEST) -n auto --dist worksteal $(ARGS)
 
-test-fast: install ## the quick tests only
+test-fast: install ## run the fast tests
 	$(PYTEST) -n auto --dist worksteal -m "not slow" $(ARGS)
 
-test-torch: $(VENV)-torch-$(TORCH)/.installed ## the tests against another torch: TORCH=2.15.0
+test-torch: $(VENV)-torch-$(TORCH)/.installed ## run the tests with another torch: TORCH=2.15.0
 	$(VENV)-torch-$(TORCH)/bin/python -m pytest -n auto --dist worksteal $(ARGS)
 
-# Two pins give way: torchvision's wheels say which of them belongs to a torch.
+# Replaces the pins of torch and torchvision; torchvision's wheels require a matching torch version.
 $(VENV)-torch-$(TORCH)/.installed: requirements.txt dev_requirements.txt | uv
 	$(UV) venv --quiet --allow-existing --python '>=3.11,<3.13' $(@D)
 	sed -E '/^-r/d; s/^torch==.*/torch==$(TORCH)/; s/^torchvision==.*/torchvision/' $^ \
@@ -75,29 +75,29 @@ $(VENV)-torch-$(TORCH)/.installed: requirements.txt dev_requirements.txt | uv
 	VIRTUAL_ENV=$(@D) $(UV) pip install --quiet --python $(@D)/bin/python -r $(@D)/requirements.txt
 	@touch $@
 
-check: install ## format, lint, types, layers
+check: install ## check format, lint, types and layers
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(PYTEST) -q tests/architecture
 
-fix: install ## format and repair what a tool can repair
+fix: install ## format and fix lint errors
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-lock: | uv ## write docker/requirements.lock anew, after a change of requirements.txt
+lock: | uv ## update docker/requirements.lock after changing requirements.txt
 	$(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header \
 		--output-file docker/requirements.lock requirements.txt
 
-bench: install ## measure against public implementations, side by side
+bench: install ## compare speed with public implementations
 	$(BIN)/python -m benchmarks $(ARGS)
 
-# Wheels for Python 3.12 on x86-64, without what they need: that machine has the rest.
-gpu-bundle: ## collect in .gpu-bundle what a bare GPU machine lacks for python -m benchmarks.gpu
+# Wheels for Python 3.12 on x86-64, without dependencies, which that machine provides.
+gpu-bundle: ## download packages for python -m benchmarks.gpu on a machine without internet access
 	rm -rf .gpu-bundle
 	$(PYTHON) -m pip download --quiet --no-deps --only-binary=:all: --python-version 3.12 \
 		--implementation cp --platform manylinux_2_28_x86_64 --platform manylinux_2_17_x86_64 \
 		--platform manylinux2014_x86_64 -d .gpu-bundle -r benchmarks/gpu-requirements.txt
 
-clean: ## remove what make created, not your data or results
+clean: ## remove files created by make; keeps data and results
 	rm -rf $(PAGE)/node_modules .venv .venv-torch-* .uv .gpu-bundle .mypy_cache .pytest_cache .ruff_cache

@@ -1,4 +1,4 @@
-"""Bring published weights into the cache of this user, while an image is built.
+"""Download published weights into the user's cache while building the image.
 
 python3 docker/bake_weights.py all|NAMES
 """
@@ -13,13 +13,13 @@ MODELS = Path(__file__).parents[1] / "supervisely_integration" / "models_v2.json
 
 
 def addresses(chosen: str) -> list[str]:
-    """Where the weights of some rows of the model table are.
+    """Return the URLs of the weights of the selected models.
 
     Args:
-        chosen: `all`, or names of models with commas between them; empty: none.
+        chosen: `all`, or comma-separated model names; empty: none.
 
     Raises:
-        SystemExit: if a name is not in the table; the message lists those that are.
+        SystemExit: if a name is not in the model table.
     """
     rows = [row["meta"] for row in json.loads(MODELS.read_text())]
     known = {
@@ -34,7 +34,7 @@ def addresses(chosen: str) -> list[str]:
 
 
 def bake(urls: list[str]) -> None:
-    """Download what the cache lacks, readable for every user; nothing else stays in it."""
+    """Download missing files, make them readable for all users and remove lock files."""
     folder = SUPERVISELY_CACHE.expanduser()
     folder.mkdir(parents=True, exist_ok=True)
     for url in urls:

@@ -1,5 +1,5 @@
 #!/bin/sh
-# `train` and `serve` start that app as its manifest says; anything else runs as it is.
+# `train` and `serve` run the entrypoint of the app's manifest; other commands run unchanged.
 set -eu
 
 case ${1:-} in
@@ -9,7 +9,7 @@ train | serve)
         echo "error: no code in $PWD: mount a clone (-v \"\$PWD\":/app:ro), or build docker/Dockerfile.deploy" >&2
         exit 2
     fi
-    if [ -z "${TASK_ID:-}" ]; then # the SDK has a folder for every task, and none without
+    if [ -z "${TASK_ID:-}" ]; then # without a task, the SDK has no data directory
         export SLY_APP_DATA_DIR="${SLY_APP_DATA_DIR:-/sly-app-data}"
     fi
     data=${SLY_APP_DATA_DIR:-/sly-app-data}
@@ -18,10 +18,10 @@ train | serve)
         exit 2
     fi
     read_manifest() { python3 -c 'import json, sys; print(json.load(open(sys.argv[1]))[sys.argv[2]])' "$manifest" "$1"; }
-    APP_NAME=${APP_NAME:-$(read_manifest name)} # a platform gives its own; the SDK does not start without
+    APP_NAME=${APP_NAME:-$(read_manifest name)} # required by the SDK; set by the platform
     export APP_NAME
     command=$(read_manifest entrypoint)
-    # shellcheck disable=SC2086 # the manifest's words are the words of the command
+    # shellcheck disable=SC2086 # split the entrypoint into words
     exec $command
     ;;
 esac

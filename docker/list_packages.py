@@ -1,4 +1,4 @@
-"""List everything in the image, with versions and licences: packages.tsv and weights.tsv.
+"""List the contents of the image with versions and licenses: packages.tsv and weights.tsv.
 
 python3 docker/list_packages.py FOLDER
 """
@@ -18,8 +18,8 @@ PAGE = Path("/usr/share/rtdetrv2/page")
 WEIGHTS = Path("~/.cache/supervisely/checkpoints")
 
 
-def python_licence(package: Distribution) -> str:
-    """The licence as a package declares it: as an expression, by classifiers, or in words."""
+def python_license(package: Distribution) -> str:
+    """Return the declared license: an SPDX expression, classifiers or text."""
     metadata = package.metadata.json
     if expression := metadata.get("license_expression"):
         return str(expression)
@@ -27,13 +27,13 @@ def python_licence(package: Distribution) -> str:
     names = [c.split(" :: ")[-1] for c in classifiers if c.startswith("License :: ")]
     if names:
         return ", ".join(names)
-    first = str(metadata.get("license") or "").strip().split("\n")[0]  # some hold the whole text
+    first = str(metadata.get("license") or "").strip().split("\n")[0]  # may be the full text
     files = package.metadata.get_all("License-File") or []
     return first or (f"see {', '.join(files)}" if files else "not declared")
 
 
-def debian_licence(copyright_file: Path) -> str:
-    """The licences that a machine-readable copyright file of Debian names."""
+def debian_license(copyright_file: Path) -> str:
+    """Return the licenses in a machine-readable Debian copyright file."""
     if not copyright_file.is_file():
         return f"see {copyright_file}"
     text = copyright_file.read_text(errors="replace")
@@ -42,24 +42,24 @@ def debian_licence(copyright_file: Path) -> str:
 
 
 def python_packages() -> list[tuple[str, str, str, str]]:
-    """Kind, name, version, licence of every installed Python package."""
+    """Return kind, name, version and license of each installed Python package."""
     found = {
-        p.metadata["Name"]: ("python", p.metadata["Name"], p.version, python_licence(p))
+        p.metadata["Name"]: ("python", p.metadata["Name"], p.version, python_license(p))
         for p in distributions()
     }
     return sorted(found.values(), key=lambda row: row[1].lower())
 
 
 def debian_packages() -> list[tuple[str, str, str, str]]:
-    """Kind, name, version, licence of every installed package of the distribution."""
+    """Return kind, name, version and license of each installed system package."""
     query = ("dpkg-query", "--show", "--showformat", "${Package}\t${Version}\n")
     lines = subprocess.run(query, check=True, capture_output=True, text=True).stdout.splitlines()
     pairs = [line.split("\t") for line in lines]
-    return [("system", n, v, debian_licence(DOCUMENTS / n / "copyright")) for n, v in pairs]
+    return [("system", n, v, debian_license(DOCUMENTS / n / "copyright")) for n, v in pairs]
 
 
 def page_packages(folder: Path) -> list[tuple[str, str, str, str]]:
-    """Kind, name, version, licence of every npm package of the apps' page."""
+    """Return kind, name, version and license of each npm package of the app page."""
     found = [json.loads(file.read_text()) for file in sorted(folder.glob("*/package.json"))]
     return [
         ("npm", each["name"], each["version"], each.get("license", "not declared"))
@@ -68,7 +68,7 @@ def page_packages(folder: Path) -> list[tuple[str, str, str, str]]:
 
 
 def baked_weights(folder: Path) -> list[tuple[str, str, str]]:
-    """File, SHA-256 and address of the weights in the image; they come with no licence file."""
+    """Return file, SHA-256 and URL of the weights in the image."""
     return [
         (note.stem, hashlib.sha256(note.with_suffix("").read_bytes()).hexdigest(), note.read_text())
         for note in sorted(folder.glob("*.url"))
@@ -76,7 +76,7 @@ def baked_weights(folder: Path) -> list[tuple[str, str, str]]:
 
 
 def write(path: Path, header: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> None:
-    """Write a table with tabs between its columns."""
+    """Write a tab-separated table."""
     with path.open("w", newline="") as file:
         csv.writer(file, delimiter="\t", lineterminator="\n").writerows([header, *rows])
 

@@ -34,12 +34,12 @@ PINS = dict(line.split("==") for line in requirement_lines(ROOT / "requirements.
 COMPILERS = re.compile(r"gcc|g\+\+|clang|make|build-essential|-dev$|nvcc|devel|rust|cargo|golang")
 
 
-def test_the_manifests_name_one_image():
+def test_manifests_name_the_same_image():
     assert {manifest["docker_image"] for manifest in MANIFESTS} == {IMAGE}
     assert re.fullmatch(r"supervisely/rt-detrv2:\d+\.\d+\.\d+", IMAGE)
 
 
-def test_the_base_is_the_vendors_runtime_for_the_cuda_of_the_manifest():
+def test_base_image_matches_cuda_version_of_manifest():
     base = re.fullmatch(
         r"nvidia/cuda:(\d+\.\d+)\.\d+-cudnn-runtime-ubuntu24\.04", ARGUMENTS["BASE_IMAGE"]
     )
@@ -48,7 +48,7 @@ def test_the_base_is_the_vendors_runtime_for_the_cuda_of_the_manifest():
     assert STAGES[0].base == "${BASE_IMAGE}"
 
 
-def test_labels_say_the_versions_of_sdk_and_image():
+def test_labels_match_sdk_and_image_version():
     sdk = PINS["supervisely[training,model-benchmark,versioning]"]
     text = (DOCKER / "Dockerfile").read_text()
     # The ecosystem's workflow looks for this line with grep.
@@ -59,7 +59,7 @@ def test_labels_say_the_versions_of_sdk_and_image():
     assert re.search(r'image\.source="https://github\.com/[\w/-]+"', labels)
 
 
-def test_the_last_stage_holds_no_compiler_and_no_installer():
+def test_final_stage_has_no_compiler_or_installer():
     layers = ancestry(STAGES, FINAL)
     assert [stage.name for stage in layers] == ["", "system"]
     installed = set().union(*map(apt_packages, layers))
@@ -72,7 +72,7 @@ def test_the_last_stage_holds_no_compiler_and_no_installer():
     assert packages.all("RUN")[-1] == "pip uninstall --yes pip"
 
 
-def test_packages_are_installed_from_the_lock_with_their_hashes():
+def test_packages_are_installed_from_lock_with_hashes():
     packages = next(stage for stage in STAGES if stage.name == "packages")
     installs = [command for command in packages.all("RUN") if "pip install" in command]
     assert "--require-hashes" in installs[0]
@@ -82,12 +82,12 @@ def test_packages_are_installed_from_the_lock_with_their_hashes():
     assert len(installs) == 2
 
 
-def test_no_frontend_is_fetched_from_a_registry():
+def test_no_dockerfile_frontend_is_downloaded():
     for name in ("Dockerfile", "Dockerfile.deploy"):
         assert not re.search(r"^#\s*syntax=", (DOCKER / name).read_text(), re.I | re.MULTILINE)
 
 
-def test_it_runs_as_a_numbered_user_and_its_health_is_that_of_the_app():
+def test_user_is_numeric_and_health_check_calls_livez():
     (user,) = FINAL.all("USER")
     assert user.isdigit()
     assert int(user) > 0
@@ -99,7 +99,7 @@ def test_it_runs_as_a_numbered_user_and_its_health_is_that_of_the_app():
     assert not DEPLOY_STAGES[-1].all("USER")  # stays that of the image below
 
 
-def test_weights_are_baked_where_the_sdk_and_the_engine_look_for_them():
+def test_weights_are_in_cache_of_sdk_and_trainer():
     from rtdetrv2_pytorch.src.misc.weights import SUPERVISELY_CACHE
 
     home = re.search(r"HOME=(\S+)", " ".join(FINAL.all("ENV")))[1]
@@ -111,13 +111,13 @@ def test_weights_are_baked_where_the_sdk_and_the_engine_look_for_them():
 
 
 @pytest.mark.parametrize("stage", STAGES, ids=lambda stage: stage.name or "final")
-def test_files_that_a_stage_copies_exist_and_reach_it(stage):
+def test_copied_files_exist_and_are_not_ignored(stage):
     for path in copied_from_context(stage):
         assert (ROOT / path).exists(), path
         assert not is_ignored(path), path
 
 
-def test_the_context_is_the_code_and_nothing_else():
+def test_build_context_contains_only_code():
     listed = subprocess.run(
         ("git", "ls-files"), cwd=ROOT, capture_output=True, text=True, check=True
     )
@@ -129,7 +129,7 @@ def test_the_context_is_the_code_and_nothing_else():
     assert [f for f in others if not is_ignored(f)] == []
 
 
-def test_the_image_has_what_the_apps_page_is_made_of():
+def test_image_contains_page_libraries():
     page = next(stage for stage in STAGES if stage.name == "page")
     assert page.all("WORKDIR") == ["/page"]
     install, _, move = map(str.strip, page.all("RUN")[-1].split("&&"))
@@ -142,7 +142,7 @@ def test_the_image_has_what_the_apps_page_is_made_of():
     assert is_ignored(f"{FETCHED.relative_to(ROOT)}/vue/dist/vue.min.js")
 
 
-def test_the_deploy_image_is_the_published_one_with_code():
+def test_deploy_image_adds_code_to_published_image():
     assert DEPLOY_ARGUMENTS == {"IMAGE": IMAGE}
     (final,) = DEPLOY_STAGES
     assert final.base == "${IMAGE}"
@@ -151,7 +151,7 @@ def test_the_deploy_image_is_the_published_one_with_code():
     assert not apt_packages(final)
 
 
-def test_compose_runs_these_images_on_this_machine_only():
+def test_compose_binds_images_to_loopback():
     file = yaml.safe_load((DOCKER / "compose.yml").read_text())
     services = file["services"]
     assert {name: service["image"] for name, service in services.items()} == {
@@ -168,7 +168,7 @@ def test_compose_runs_these_images_on_this_machine_only():
     assert services["serve"]["command"] == ["serve"]
 
 
-def test_the_development_container_is_this_image():
+def test_development_container_builds_this_image():
     folder = ROOT / ".devcontainer"
     build = json.loads((folder / "devcontainer.json").read_text())["build"]
     assert (folder / build["dockerfile"]).resolve() == DOCKER / "Dockerfile"
@@ -178,7 +178,7 @@ def test_the_development_container_is_this_image():
     }
 
 
-def test_hadolint_finds_nothing():
+def test_hadolint_reports_no_issues():
     command = [Path(sysconfig.get_path("scripts")) / "hadolint", "--no-color"]
     files = [DOCKER / "Dockerfile", DOCKER / "Dockerfile.deploy"]
     result = subprocess.run([*command, *files], capture_output=True, text=True, check=False)

@@ -61,17 +61,17 @@ def run(folder, *words, env=None, **more):
 
 
 @pytest.mark.parametrize("app", ["train", "serve"])
-def test_an_app_starts_as_its_manifest_says(app_folder, app):
+def test_app_runs_entrypoint_of_manifest(app_folder, app):
     result = run(app_folder, app)
     assert (result.stdout, result.returncode) == (f"{app}|a|\n", 0)
 
 
-def test_other_commands_run_as_they_are(app_folder):
+def test_other_commands_run_unchanged(app_folder):
     result = run(app_folder, "printf", "%s,", "a b", "c")
     assert result.stdout == "a b,c,"
 
 
-def test_a_name_is_that_of_the_manifest_and_the_data_folder_has_a_default_without_a_task(
+def test_defaults_of_app_name_and_data_directory(
     app_folder,
 ):
     manifest = app_folder / "supervisely_integration" / "train" / "config.json"
@@ -85,14 +85,14 @@ def test_a_name_is_that_of_the_manifest_and_the_data_folder_has_a_default_withou
     assert "APP_NAME=of the platform" in named
 
 
-def test_without_code_it_says_how_to_bring_it(tmp_path):
+def test_missing_code_is_reported_with_remedy(tmp_path):
     result = run(tmp_path, "train")
     assert result.returncode == 2
     assert f"no code in {tmp_path}: mount a clone" in result.stderr
     assert "Dockerfile.deploy" in result.stderr
 
 
-def test_a_data_folder_of_another_user_is_named(app_folder):
+def test_unwritable_data_directory_is_reported(app_folder):
     (app_folder / "data").chmod(0o555)
     other = 65534 if os.geteuid() == 0 else None  # root may write everywhere
     result = run(app_folder, "train", user=other, group=other)
@@ -100,7 +100,7 @@ def test_a_data_folder_of_another_user_is_named(app_folder):
     assert f"may not write to {app_folder / 'data'}: start with --user 0" in result.stderr
 
 
-def test_names_of_models_become_addresses():
+def test_model_names_resolve_to_urls():
     table = json.loads(bake_weights.MODELS.read_text())
     urls = [row["meta"]["model_files"].get("checkpoint") for row in table]
     assert bake_weights.addresses("all") == [url for url in urls if url]
@@ -108,12 +108,12 @@ def test_names_of_models_become_addresses():
     assert bake_weights.addresses("") == []
 
 
-def test_models_without_weights_are_refused_with_a_list():
+def test_unknown_model_is_rejected_with_list():
     with pytest.raises(SystemExit, match=r"no weights of RT-DETRv2-Q; there are: RT-DETRv2-S, "):
         bake_weights.addresses("RT-DETRv2-S,RT-DETRv2-Q")
 
 
-def test_baked_weights_are_readable_noted_and_listed(tmp_path, monkeypatch):
+def test_downloaded_weights_are_readable_and_listed(tmp_path, monkeypatch):
     source = tmp_path / "source"
     source.mkdir()
     torch.save({"model": {"w": torch.ones(2)}}, source / "best.pth")
@@ -135,7 +135,7 @@ def test_baked_weights_are_readable_noted_and_listed(tmp_path, monkeypatch):
     assert digest == check.stdout.split()[0]
 
 
-def test_packages_of_the_page_are_listed_with_their_licences(tmp_path):
+def test_npm_packages_are_listed_with_licenses(tmp_path):
     for folder, package in {
         "vue": {"name": "vue", "version": "2.7.16", "license": "MIT"},
         "element-ui": {"name": "element-ui", "version": "1.4.13"},
@@ -148,7 +148,7 @@ def test_packages_of_the_page_are_listed_with_their_licences(tmp_path):
     ]
 
 
-def test_python_packages_are_listed_with_their_licences():
+def test_python_packages_are_listed_with_licenses():
     rows = {
         name: (kind, number, licence)
         for kind, name, number, licence in list_packages.python_packages()
@@ -159,11 +159,11 @@ def test_python_packages_are_listed_with_their_licences():
     assert all(licence for _, _, licence in rows.values())
 
 
-def test_licences_of_the_distribution_come_from_its_copyright_files(tmp_path):
+def test_system_licenses_come_from_copyright_files(tmp_path):
     file = tmp_path / "copyright"
     file.write_text("Files: *\nLicense: MIT\n\nFiles: a\nLicense: GPL-2+\n text\n\nLicense: MIT\n")
-    assert list_packages.debian_licence(file) == "MIT, GPL-2+"
-    assert list_packages.debian_licence(tmp_path / "none") == f"see {tmp_path / 'none'}"
+    assert list_packages.debian_license(file) == "MIT, GPL-2+"
+    assert list_packages.debian_license(tmp_path / "none") == f"see {tmp_path / 'none'}"
 
 
 def publish(tmp_path, *, changes="", published=1):
@@ -184,7 +184,7 @@ def publish(tmp_path, *, changes="", published=1):
     return result, calls.read_text().splitlines() if calls.exists() else []
 
 
-def test_publishing_builds_and_pushes_the_image_of_the_manifest(tmp_path):
+def test_publish_builds_and_pushes_image_of_manifest(tmp_path):
     image = json.loads((ROOT / "config.json").read_text())["docker_image"]
     result, calls = publish(tmp_path)
     assert result.returncode == 0, result.stderr
@@ -195,14 +195,14 @@ def test_publishing_builds_and_pushes_the_image_of_the_manifest(tmp_path):
     ]
 
 
-def test_publishing_refuses_changes_without_a_commit(tmp_path):
+def test_publish_rejects_uncommitted_changes(tmp_path):
     result, calls = publish(tmp_path, changes=" M README.md")
     assert (result.returncode, calls) == (1, [])
-    assert "an image belongs to one" in result.stderr
+    assert "uncommitted changes" in result.stderr
 
 
-def test_publishing_replaces_no_published_image(tmp_path):
+def test_publish_does_not_replace_published_image(tmp_path):
     result, calls = publish(tmp_path, published=0)
     assert result.returncode == 1
     assert len(calls) == 1
-    assert "published already" in result.stderr
+    assert "already published" in result.stderr

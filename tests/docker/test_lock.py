@@ -18,7 +18,7 @@ def versions() -> dict[str, str]:
     return {canonicalize_name(pin[1]): pin[2] for pin in pins}
 
 
-def test_every_requirement_is_locked_at_its_version():
+def test_requirements_are_locked_at_their_version():
     locked = versions()
     for line in requirement_lines(ROOT / "requirements.txt"):
         wanted = Requirement(line)
@@ -26,7 +26,7 @@ def test_every_requirement_is_locked_at_its_version():
         assert str(wanted.specifier) == f"=={version}", f"{line}: {REMEDY}"
 
 
-def test_wheels_for_a_bare_gpu_machine_are_those_of_the_other_requirements():
+def test_gpu_bundle_versions_match_requirements():
     pins = versions()
     for line in requirement_lines(ROOT / "dev_requirements.txt"):
         name, pin = line.split("==")
@@ -37,7 +37,7 @@ def test_wheels_for_a_bare_gpu_machine_are_those_of_the_other_requirements():
             assert pins[canonicalize_name(name)] == pin, line
 
 
-def test_what_the_requirements_stand_on_is_locked_at_versions_that_they_accept():
+def test_dependencies_are_locked_at_compatible_versions():
     locked = versions()
     todo = [Requirement(line) for line in requirement_lines(ROOT / "requirements.txt")]
     seen = set()
@@ -57,7 +57,7 @@ def test_what_the_requirements_stand_on_is_locked_at_versions_that_they_accept()
     assert len({name for name, _ in seen}) > 50
 
 
-def test_every_entry_has_hashes_and_none_has_an_address():
+def test_entries_have_hashes_and_no_url():
     assert len(ENTRIES) > 100
     assert [e.split()[0] for e in ENTRIES if not re.search(r"--hash=sha256:[0-9a-f]{64}", e)] == []
     assert "://" not in TEXT

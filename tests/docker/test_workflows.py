@@ -18,7 +18,7 @@ CALLS = [
 MANIFEST = json.loads((ROOT / "config.json").read_text())
 
 
-def test_they_are_those_of_the_ecosystem():
+def test_workflows_match_ecosystem():
     assert FILES.keys() == {
         "build_image.yml",
         "check.yml",
@@ -31,14 +31,14 @@ def test_they_are_those_of_the_ecosystem():
     }
 
 
-def test_check_runs_the_verbs_of_make_on_both_versions_of_python():
+def test_check_workflow_runs_make_on_both_python_versions():
     (job,) = FILES["check.yml"]["jobs"].values()
     assert job["strategy"]["matrix"]["python"] == ["3.11", "3.12"]
     assert job["steps"][-1] == {"run": "make check test"}
 
 
 @pytest.mark.parametrize("job", CALLS)
-def test_calls_name_what_exists(job):
+def test_called_workflows_and_files_exist(job):
     prefix = "supervisely-ecosystem/workflows/.github/workflows/"
     assert job["uses"].removeprefix(prefix) in {
         "build_image.yml@master",
@@ -57,14 +57,14 @@ def test_calls_name_what_exists(job):
         assert MANIFEST["docker_image"].startswith(f"supervisely/{given['image_name']}:")
 
 
-def test_releases_are_of_both_apps():
+def test_release_includes_both_apps():
     for name in ("release.yml", "release_branch.yml", "publish.yml", "dev_branch_build.yml"):
         job = FILES[name]["jobs"].get("release") or FILES[name]["jobs"]["publish"]
         paths = job["with"]["SUBAPP_PATHS"]
         assert paths == "supervisely_integration/train, supervisely_integration/serve"
 
 
-def test_pre_releases_and_the_bots_branches_release_nothing():
+def test_pre_releases_and_bot_branches_are_excluded():
     assert FILES["release.yml"]["jobs"]["release"]["if"] == (
         "${{ !github.event.release.prerelease }}"
     )
