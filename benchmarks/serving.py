@@ -110,12 +110,15 @@ def _ids_needed(rounds: int) -> int:
 def _fill(instance: LocalInstance, jpeg: bytes, count: int) -> tuple[dict[str, int], list[int]]:
     """A project with images to be asked for, and a data set of two for the speed test."""
     store = instance.store
-    project = store.create_project("load")
-    dataset, of_test = store.create_dataset(project, "load"), store.create_dataset(project, "test")
+    project = store.projects.create("load")
+    dataset, of_test = (
+        store.datasets.create(project, "load"),
+        store.datasets.create(project, "test"),
+    )
     with store.transaction():
-        images = [store.add_image(dataset, f"{i}.jpg", jpeg) for i in range(count)]
+        images = [store.images.create(dataset, f"{i}.jpg", jpeg) for i in range(count)]
         for i in range(2):
-            store.add_image(of_test, f"test_{i}.jpg", jpeg)
+            store.images.create(of_test, f"test_{i}.jpg", jpeg)
     return {"projectId": project, "dataset_id": of_test}, images
 
 
@@ -132,7 +135,7 @@ def _apps(
                 server_address=instance.address,
                 token=instance.token,
                 data_dir=folder / runtime,
-                task_id=instance.store.create_task(app=app),
+                task_id=instance.store.tasks.create(app=app),
                 port=free_port(),
                 environment={"APP_NAME": app["name"]},
                 app_dir=SERVE,

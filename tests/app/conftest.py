@@ -1,4 +1,4 @@
-"""A platform for the tests: an instance of our own, on a free port of the loopback interface."""
+"""A platform for the tests: a local instance on a free port of the loopback interface."""
 
 import pytest
 
@@ -9,8 +9,8 @@ import_sdk()
 
 @pytest.fixture(scope="module")
 def instance(tmp_path_factory):
-    """A running instance with an empty team."""
-    from supervisely_integration.local.instance import LocalInstance
+    """A running instance with an empty team; it can inject faults."""
+    from tests.faulty_instance import FaultyInstance
 
-    with LocalInstance(tmp_path_factory.mktemp("instance")) as running:
+    with FaultyInstance(tmp_path_factory.mktemp("instance")) as running:
         yield running

@@ -44,9 +44,9 @@ def make_project(
     Objects of the classes in `polygons` are polygons, all others rectangles.
     """
     data = make_digits_dataset(folder, num_train=6, num_val=4)
-    project_id = store.create_project(name, digits_meta(polygons))
+    project_id = store.projects.create(name, digits_meta(polygons))
     for split, dataset in zip(("train", "val"), datasets, strict=True):
-        dataset_id = store.create_dataset(project_id, dataset)
+        dataset_id = store.datasets.create(project_id, dataset)
         content = json.loads((data / "annotations" / f"instances_{split}.json").read_text())
         for image in content["images"]:
             path = data / split / image["file_name"]
@@ -82,8 +82,8 @@ def add_image(
         for annotation in content["annotations"]
         if annotation["image_id"] == image["id"]
     ]
-    store.set_annotation(
-        store.add_image(dataset_id, name, path),
+    store.annotations.set(
+        store.images.create(dataset_id, name, path),
         {
             "description": "",
             "size": {"height": image["height"], "width": image["width"]},
@@ -188,7 +188,7 @@ def train_to_end(
         project_id: what to train on.
         state: settings of the app.
     """
-    task_id = instance.store.create_task(app={"id": 1, "name": "Train RT-DETRv2", "version": "1"})
+    task_id = instance.store.tasks.create(app={"id": 1, "name": "Train RT-DETRv2", "version": "1"})
     with RunningApp(
         server_address=instance.address,
         token=instance.token,

@@ -11,12 +11,11 @@ import torch
 
 from rtdetrv2_pytorch.src.misc.errors import DatasetError
 from rtdetrv2_pytorch.src.misc.weights import load_checkpoint
-from supervisely_integration.local.emulator.faults import Fault
-from supervisely_integration.local.instance import LocalInstance
 from supervisely_integration.sdk.transfers import replace_damaged
 from supervisely_integration.train.run_folder import RunFolder
 from tests.app.processes import command_lines, listening_addresses
 from tests.app.running import RunningApp, files_below, make_project, read_json, state_of
+from tests.faulty_instance import Fault, FaultyInstance
 
 TAGS = {"method": "tags", "train_tag": "train", "val_tag": "val", "untagged_action": "ignore"}
 WHOLE = {
@@ -53,7 +52,7 @@ UPLOAD = (
 @pytest.fixture(scope="module")
 def platform(tmp_path_factory):
     """An instance with a project; whatever it was told to do is forgotten after each test."""
-    with LocalInstance(tmp_path_factory.mktemp("instance")) as instance:
+    with FaultyInstance(tmp_path_factory.mktemp("instance")) as instance:
         folder = tmp_path_factory.mktemp("digits")
         # The bare SDK would lose both data sets, because of their names.
         project_id = make_project(
@@ -68,7 +67,7 @@ def launch(platform, tmp_path):
 
     def start(task_id=None, **hyperparameters):
         if task_id is None:
-            task_id = platform.store.create_task(
+            task_id = platform.store.tasks.create(
                 app={"id": 1, "name": "Train RT-DETRv2", "version": "1"}
             )
         app = RunningApp(

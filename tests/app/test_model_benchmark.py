@@ -66,10 +66,10 @@ def make_project(store, folder, *, name, polygons=()):
     """Four images of digits, once to validate on and 25 times to train on; returns ids."""
     data = make_digits_dataset(folder, num_train=4, num_val=1)
     content = json.loads((data / "annotations" / "instances_train.json").read_text())
-    project_id = store.create_project(name, digits_meta(polygons))
-    parent = store.create_dataset(project_id, "all")
+    project_id = store.projects.create(name, digits_meta(polygons))
+    parent = store.datasets.create(project_id, "all")
     datasets = {
-        split: store.create_dataset(project_id, split, parent_id=parent)
+        split: store.datasets.create(project_id, split, parent_id=parent)
         for split in ("train", "val")
     }
     for split, copies in (("train", 25), ("val", 1)):

@@ -64,7 +64,7 @@ def served(instance, checkpoint, tmp_path_factory):
     store = instance.store
     project_id = make_project(store, folder / "digits", name="digits")
     store.files.put_path(TEAM_ID, BEST, checkpoint)
-    task_id = store.create_task(app={"id": 2, "name": "Serve RT-DETRv2", "version": "local"})
+    task_id = store.tasks.create(app={"id": 2, "name": "Serve RT-DETRv2", "version": "local"})
     pictures, api = {}, instance.api()
     for image in api.image.get_list(
         next(d.id for d in api.dataset.get_list(project_id) if d.name == "train")

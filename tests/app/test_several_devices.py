@@ -19,7 +19,7 @@ TAGS = {"method": "tags", "train_tag": "train", "val_tag": "val", "untagged_acti
 
 def test_the_app_trains_on_two_devices(instance, tmp_path):
     project_id = make_project(instance.store, tmp_path / "digits", name="digits")
-    task_id = instance.store.create_task(app={"id": 1, "name": "Train RT-DETRv2", "version": "1"})
+    task_id = instance.store.tasks.create(app={"id": 1, "name": "Train RT-DETRv2", "version": "1"})
     with RunningApp(
         server_address=instance.address,
         token=instance.token,

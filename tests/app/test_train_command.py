@@ -71,7 +71,7 @@ def test_a_project_is_found_by_name_and_by_id(tmp_path):
 
 def test_a_project_may_be_called_by_a_number(tmp_path):
     store = Store(tmp_path / "root")
-    first, second = store.create_project("2"), store.create_project("digits")
+    first, second = store.projects.create("2"), store.projects.create("digits")
     assert (first, second) == (1, 2)
     assert find_project(store, "2").id == 1
     assert find_project(store, "1").id == 1
@@ -243,7 +243,7 @@ def test_a_wrong_choice_is_told_before_anything_is_done(tmp_path, capsys, option
 )
 def test_settings_that_are_none_are_refused(tmp_path, capsys, text, problem):
     root, state = tmp_path / "instance", tmp_path / "state.json"
-    Store(root).create_project("digits")
+    Store(root).projects.create("digits")
     if text is not None:
         state.write_text(text)
     options = ["--project", "digits", "--app-state", str(state), "--port", str(free_port())]
@@ -329,7 +329,7 @@ def test_an_interrupt_before_the_page_answers_leaves_no_app_behind(tmp_path, mon
 
     monkeypatch.setattr(AppProcess, "wait_until_ready", interrupt)
     store = Store(tmp_path / "instance")
-    store.create_project("digits")
+    store.projects.create("digits")
     options = ["--gui", "--project", "digits", "--port", str(free_port())]
     assert cli.main(["train", "--root", str(store.root), *options]) == INTERRUPTED
     (app,) = waited_for
@@ -339,7 +339,7 @@ def test_an_interrupt_before_the_page_answers_leaves_no_app_behind(tmp_path, mon
 
 def test_what_was_killed_goes_on_in_its_instance(tmp_path):
     store = Store(tmp_path / "my instance")
-    task_id = store.create_task(app={"id": 1, "name": "Train RT-DETRv2", "version": "local"})
+    task_id = store.tasks.create(app={"id": 1, "name": "Train RT-DETRv2", "version": "local"})
     (tmp_path / "app.log").write_text("")
     app = SimpleNamespace(app_log=AppLog(tmp_path / "app.log"))
     with pytest.raises(AppError, match="ended by signal 9") as caught:
@@ -361,7 +361,7 @@ def test_one_app_at_a_time(tmp_path, capsys):
 
 def test_a_task_that_is_no_training_cannot_go_on(tmp_path, capsys):
     root = tmp_path / "instance"
-    task_id = Store(root).create_task(app={"id": 2, "name": "Serve RT-DETRv2", "version": "local"})
+    task_id = Store(root).tasks.create(app={"id": 2, "name": "Serve RT-DETRv2", "version": "local"})
     arguments = (
         "--task",
         str(task_id),

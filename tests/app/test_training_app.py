@@ -55,7 +55,7 @@ def launch(instance, tmp_path):
 
     def start(project_id, app_state=None, *, task_id=None, development=False, **options):
         if task_id is None and not development:
-            task_id = instance.store.create_task(
+            task_id = instance.store.tasks.create(
                 app={"id": 1, "name": "Train RT-DETRv2", "version": "1"}
             )
         app = RunningApp(
@@ -328,7 +328,7 @@ def test_a_project_with_polygons_only(instance, launch, tmp_path, enable):
 def test_without_conversion_other_shapes_are_left_out_and_counted(instance, launch, tmp_path):
     name, polygons = "mixed shapes", ["3", "7"]
     project_id = make_project(instance.store, tmp_path / "data", polygons=polygons, name=name)
-    stats = instance.store.statistics(project_id)["objects"]["items"]
+    stats = instance.store.projects.statistics(project_id)["objects"]["items"]
     count = {item["objectClass"]["name"]: item["total"] for item in stats}
     state = state_of(TAGS)
     state["options"]["convert_class_shapes"] = False

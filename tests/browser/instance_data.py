@@ -21,17 +21,17 @@ def fill_project(store: Store, name: str, *, class_name: str = "cell", images: i
         ],
         "tags": [{"name": EVIL, "value_type": "none", "color": "#00FF00"}],
     }
-    project_id = store.create_project(name, meta)
-    train = store.create_dataset(project_id, "train")
-    night = store.create_dataset(project_id, "night", train)
+    project_id = store.projects.create(name, meta)
+    train = store.datasets.create(project_id, "train")
+    night = store.datasets.create(project_id, "night", train)
     for number in range(images):
         picture = Image.new("RGB", SIZE, (40, 80, (37 * number) % 256))
         ImageDraw.Draw(picture).text((5, 5), f"{name[:9]} {number}")
         path = store.root / "picture.png"
         picture.save(path)
         dataset = night if number == images - 1 else train
-        image_id = store.add_image(dataset, f"image {number:03}.png", path)
-        store.set_annotation(image_id, {"tags": [{"name": EVIL}], "objects": objects(class_name)})
+        image_id = store.images.create(dataset, f"image {number:03}.png", path)
+        store.annotations.set(image_id, {"tags": [{"name": EVIL}], "objects": objects(class_name)})
     return project_id
 
 
@@ -108,8 +108,8 @@ def progress(percent: int, message: str = "Epochs") -> dict:
 
 def start_task(store: Store, **app) -> int:
     """A running task whose app shows a bar, one that has ended and one that has not begun."""
-    task_id = store.create_task(app={"name": "Train RT-DETRv2", **app})
-    store.set_task_status(task_id, "started")
+    task_id = store.tasks.create(app={"name": "Train RT-DETRv2", **app})
+    store.tasks.set_status(task_id, "started")
     widgets = {
         "ProgressAutoId1": progress(40),
         "ProgressAutoId2": {**progress(100, "Downloading"), "status": "success"},
@@ -117,5 +117,5 @@ def start_task(store: Store, **app) -> int:
         "TextAutoId1": {"text": "Status: Training is in progress...", "status": "info"},
     }
     patch = [{"op": "add", "path": f"/{key}", "value": value} for key, value in widgets.items()]
-    store.tasks.apply_content(task_id, patch, None)
+    store.tasks.patch_content(task_id, patch, None)
     return task_id

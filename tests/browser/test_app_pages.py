@@ -34,7 +34,7 @@ def place(tmp_path):
 
 
 def training_app(place, **options):
-    task_id = place.instance.store.create_task(app={"id": 1, "name": "Train RT-DETRv2"})
+    task_id = place.instance.store.tasks.create(app={"id": 1, "name": "Train RT-DETRv2"})
     return task_id, RunningApp(
         server_address=place.instance.address,
         token=place.instance.token,
@@ -50,7 +50,7 @@ def serving_app(place):
         server_address=place.instance.address,
         token=place.instance.token,
         data_dir=place.folder / "serving",
-        task_id=place.instance.store.create_task(app={"id": 2, "name": "Serve RT-DETRv2"}),
+        task_id=place.instance.store.tasks.create(app={"id": 2, "name": "Serve RT-DETRv2"}),
         app_dir=SERVE,
         variable="model",
         environment={"APP_NAME": "Serve RT-DETRv2"},

@@ -121,9 +121,9 @@ def test_progress_of_a_task_moves_by_itself(instance, page):
     link = page.get_by_role("link", name="Open the app")
     expect(link).to_have_attribute("href", "http://127.0.0.1:8000")
     change = {"op": "replace", "path": "/ProgressAutoId1/percent", "value": 73}
-    instance.store.tasks.apply_content(task_id, [change], None)
+    instance.store.tasks.patch_content(task_id, [change], None)
     expect(bar).to_have_attribute("aria-valuenow", "73")
-    instance.store.set_task_status(task_id, "error", error=f"out of memory {EVIL}")
+    instance.store.tasks.set_status(task_id, "error", error=f"out of memory {EVIL}")
     expect(bar).to_have_count(0)
     expect(page.locator(".badge")).to_have_text("error")
     expect(page.get_by_text(f"out of memory {EVIL}")).to_be_visible()

@@ -1,7 +1,7 @@
-"""The apps that this instance knows.
+"""The apps that the SDK looks up.
 
-Ours comes from its manifest. The others are looked up by the SDK while it makes links for the
-experiment's report; they are not part of this instance.
+The training app comes from its manifest. The SDK links to the others in the experiment's report;
+this instance does not run them.
 """
 
 import json
@@ -11,6 +11,7 @@ from typing import Any
 
 from ...paths import TRAIN_MANIFEST
 from .storage.errors import InvalidRequestError, NotFoundError
+from .storage.listing import DEFAULT_PER_PAGE
 
 Module = dict[str, Any]
 
@@ -23,13 +24,13 @@ _LINKED = {
     "Apply NN to Images Project": "nn-image-labeling/project-dataset",
     "Apply NN to Videos Project": "apply-nn-to-videos-project",
 }
-# Opaque to the SDK; the manifests have no dates.
-_DATE = "2025-01-01T00:00:00.000Z"
+_FILTER_FIELDS = ("id", "slug", "name", "type", "moduleId")
+_DATE = "2025-01-01T00:00:00.000Z"  # the manifests have no dates
 
 
 @cache
 def modules() -> tuple[Module, ...]:
-    """All apps, ours first."""
+    """Return all apps, the training app first."""
     linked = (
         _module(id_, name, f"{_OWNER}/{slug}", f"https://github.com/{_OWNER}/{slug}", {})
         for id_, (name, slug) in enumerate(_LINKED.items(), TRAINING_APP_ID + 1)
@@ -57,12 +58,12 @@ def _module(id_: int, name: str, slug: str, repository: str, config: Mapping[str
 
 
 def training_app() -> Module:
-    """Ours."""
+    """Return the training app."""
     return modules()[0]
 
 
 def find_module(field: str, value: object) -> Module:
-    """The app with this id or slug.
+    """Return the app with this `id` or `slug`.
 
     Raises:
         NotFoundError: if there is none.
@@ -73,32 +74,67 @@ def find_module(field: str, value: object) -> Module:
     raise NotFoundError("app", value)
 
 
-def search_modules(
-    *,
-    filters: Sequence[Mapping[str, Any]] = (),
-    search: str | None = None,
-    categories: Sequence[str] = (),
-    needs_all: bool = False,
-) -> list[Module]:
-    """The apps that fulfil everything that is asked.
+def search_modules(request: Mapping[str, Any]) -> list[Module]:
+    """Return the apps that meet all conditions of `ecosystem.list`.
 
     Args:
-        filters: `{"field", "operator": "=", "value"}` each.
-        search: part of the name, in any case.
-        categories: of the manifest.
-        needs_all: an app needs all of the categories, else one of them.
+        request: `filter` (`{"field", "value"}` each), `search` (part of the name) and
+            `categories`, of which an app needs one, or all with `categoriesOperation` "and".
 
     Raises:
         InvalidRequestError: for a filter on a field that apps do not have.
     """
-    for each in filters:
-        if each.get("field") not in ("id", "slug", "name", "type"):
-            raise InvalidRequestError(f"cannot filter apps by {each.get('field')!r}")
-    combine = all if needs_all else any
+    categories, search = request.get("categories") or (), request.get("search") or ""
+    combine = all if request.get("categoriesOperation") == "and" else any
     return [
         module
-        for module in modules()
-        if all(module[each["field"]] == each.get("value") for each in filters)
-        and (not search or search.lower() in module["name"].lower())
+        for module in _filter(modules(), request.get("filter") or ())
+        if search.lower() in module["name"].lower()
         and (not categories or combine(each in module["categories"] for each in categories))
     ]
+
+
+def app_record(id_: int) -> Module:
+    """Return the training app as it is added to a team; the id is that of its module.
+
+    Raises:
+        NotFoundError: for another id.
+    """
+    module = training_app()
+    if id_ != module["id"]:
+        raise NotFoundError("app", id_)
+    return {
+        **module,
+        "moduleId": module["id"],
+        "teamId": 1,
+        "createdBy": 1,
+        "userLogin": "local",
+        "disabled": False,
+        "isShared": False,
+        "tasks": [],
+    }
+
+
+def apps(filters: Sequence[Mapping[str, Any]]) -> list[Module]:
+    """Return the apps of the team that meet the filters; unknown fields are ignored."""
+    known = [each for each in filters if each.get("field") in _FILTER_FIELDS]
+    return _filter([app_record(TRAINING_APP_ID)], known)
+
+
+def _filter(records: Sequence[Module], filters: Sequence[Mapping[str, Any]]) -> list[Module]:
+    for each in filters:
+        if each.get("field") not in _FILTER_FIELDS:
+            raise InvalidRequestError(f"cannot filter apps by {each.get('field')!r}")
+        records = [r for r in records if r.get(each["field"]) == each.get("value")]
+    return list(records)
+
+
+def whole_list(entities: list[Module]) -> dict[str, Any]:
+    """Return a list response of one page."""
+    return {
+        "total": len(entities),
+        "perPage": max(DEFAULT_PER_PAGE, len(entities)),
+        "pagesCount": 1,
+        "entities": entities,
+        "after": None,
+    }

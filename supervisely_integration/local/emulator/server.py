@@ -1,9 +1,9 @@
-"""The HTTP server of an instance: the platform's public API, as far as our apps use it."""
+"""The HTTP server of an instance: the part of the platform's public API that the apps use."""
 
 import errno
 import logging
 import sqlite3
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from fastapi import APIRouter, FastAPI, Request
 from fastapi.exceptions import RequestValidationError
@@ -12,42 +12,32 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
 from .authorization import TokenCheck
-from .faults import FaultInjection, Faults
 from .public_api import API, error_response, method_of
-from .routes import ROUTERS
+from .routes import contents, methods
 from .storage.errors import StoreError
 from .store import Store
 
 logger = logging.getLogger(__name__)
 
-# What Python and SQLite say of a list where a text should be, a missing key, a number too large.
-_OF_A_WRONG_FORM = (
+# Raised by Python and SQLite for a list instead of a string, a missing key, a huge number.
+_INVALID_VALUE = (
     *(AttributeError, LookupError, OverflowError, TypeError, ValueError),
     sqlite3.ProgrammingError,
 )
 
 
-def create_app(
-    store: Store,
-    token: str,
-    faults: Faults,
-    go: Callable[[float], None],
-    routers: Sequence[APIRouter] = (),
-) -> FastAPI:
-    """The ASGI application of an instance.
+def create_app(store: Store, token: str, routers: Sequence[APIRouter] = ()) -> FastAPI:
+    """Create the ASGI application of an instance.
 
     Args:
-        store: its data.
-        token: every request has to bring it.
-        faults: that happen on purpose.
-        go: called with the seconds for which nobody is to listen.
-        routers: more routes, behind the same token.
+        store: data of the instance.
+        token: that every request must send.
+        routers: further routes, which require the same token.
     """
-    # Without the pages of the API itself: they would load scripts from a CDN.
+    # Without FastAPI's own pages: they load scripts from a CDN.
     app = FastAPI(title="Local Supervisely", docs_url=None, redoc_url=None, openapi_url=None)
     app.state.store = store
-    app.state.faults = faults
-    for router in (*ROUTERS, *routers):
+    for router in (contents.router, methods.router, *routers):  # `methods` matches every name
         app.include_router(router)
     app.add_exception_handler(StoreError, _answer_store_error)
     app.add_exception_handler(HTTPException, _answer_http_error)
@@ -55,9 +45,8 @@ def create_app(
     app.add_exception_handler(sqlite3.OperationalError, _answer_database_error)
     app.add_exception_handler(OSError, _answer_disk_error)
     app.add_exception_handler(ClientDisconnect, _answer_disconnect)
-    for kind in _OF_A_WRONG_FORM:
-        app.add_exception_handler(kind, _answer_wrong_form)
-    app.add_middleware(FaultInjection, faults=faults, go=go)
+    for kind in _INVALID_VALUE:
+        app.add_exception_handler(kind, _answer_invalid_value)
     app.add_middleware(TokenCheck, token=token)
     return app
 
@@ -87,11 +76,11 @@ async def _answer_invalid_body(request: Request, error: Exception) -> JSONRespon
     return error_response(400, f"{_method(request)}: {where}")
 
 
-async def _answer_wrong_form(request: Request, error: Exception) -> JSONResponse:
-    # With a traceback, as the mistake may be ours. Not 500: the SDK would try again for minutes.
-    logger.error("method=%s cannot be answered", _method(request), exc_info=error)
+async def _answer_invalid_value(request: Request, error: Exception) -> JSONResponse:
+    # With a traceback, in case of a bug of the instance. Not 500: the SDK would retry for minutes.
+    logger.error("method=%s failed", _method(request), exc_info=error)
     return error_response(
-        400, f"{_method(request)}: a value has a wrong form ({type(error).__name__}: {error})"
+        400, f"{_method(request)}: invalid value ({type(error).__name__}: {error})"
     )
 
 
@@ -99,8 +88,8 @@ async def _answer_database_error(request: Request, error: Exception) -> JSONResp
     logger.error("method=%s database: %s", _method(request), error)
     if getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_FULL:
         return _disk_full(request)
-    # The SDK tries again after 503, as it should if another process holds the database too long.
-    return error_response(503, f"{_method(request)}: the database cannot be used ({error})")
+    # The SDK retries after 503, which is right while another process locks the database.
+    return error_response(503, f"{_method(request)}: database error ({error})")
 
 
 async def _answer_disk_error(request: Request, error: Exception) -> JSONResponse:
@@ -112,12 +101,12 @@ async def _answer_disk_error(request: Request, error: Exception) -> JSONResponse
 
 
 def _disk_full(request: Request) -> JSONResponse:
-    # Not 500: the SDK would try again for minutes.
+    # Not 500: the SDK would retry for minutes.
     return error_response(
-        507, f"{_method(request)}: no space is left on the disk of the instance; free some"
+        507, f"{_method(request)}: no space left on the instance's disk; free some space"
     )
 
 
 async def _answer_disconnect(request: Request, error: Exception) -> JSONResponse:
-    logger.info("method=%s the client went away in the middle of the request", _method(request))
+    logger.info("method=%s the client disconnected during the request", _method(request))
     return error_response(400, f"{_method(request)}: the request is incomplete")

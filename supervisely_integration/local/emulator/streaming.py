@@ -1,12 +1,11 @@
 """Responses that stream files in bounded memory."""
 
-import json
 import re
 import secrets
+import tarfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 from urllib.parse import quote
 
 from fastapi import Request
@@ -23,10 +22,10 @@ class Part:
     """A part of a multipart response.
 
     Args:
-        name: the SDK finds the part's owner by it.
+        name: by which the SDK finds the owner of the part.
         contents: a file, or bytes.
         mime: type of the contents.
-        hash_: of the contents, or None.
+        hash_: of the contents; None leaves it out.
     """
 
     name: str
@@ -38,15 +37,15 @@ class Part:
 def file_response(
     path: Path, request: Request, *, mime: str, hash_: str, name: str | None = None
 ) -> Response:
-    """A file, or the range of it that the request asks for.
+    """Send a file, or the range of it that the request asks for.
 
     Args:
         path: of the file.
-        request: may have a `Range` with one range; one that makes no sense is ignored, as
-            RFC 9110 wants it.
+        request: may have a `Range` header with one range; an invalid one is ignored, as in
+            RFC 9110.
         mime: type of the contents.
-        hash_: of the whole file; async downloads of the SDK check it.
-        name: file name for a browser to save it under.
+        hash_: of the whole file; asynchronous downloads of the SDK check it.
+        name: file name under which a browser saves it.
     """
     size = path.stat().st_size
     headers = {HASH_HEADER: hash_, "accept-ranges": "bytes"}
@@ -73,7 +72,7 @@ def _resolve(first: str, last: str, size: int) -> tuple[int, int]:
 
 
 def read_chunks(path: Path, start: int = 0, length: int | None = None) -> Iterator[bytes]:
-    """The bytes of a file, in pieces."""
+    """Yield the bytes of a file in chunks."""
     with path.open("rb") as file:
         file.seek(start)
         left = path.stat().st_size - start if length is None else length
@@ -83,16 +82,26 @@ def read_chunks(path: Path, start: int = 0, length: int | None = None) -> Iterat
 
 
 def multipart_response(parts: Sequence[Part]) -> StreamingResponse:
-    """Several files in one response."""
+    """Send several files in one response."""
     boundary = secrets.token_hex(16)
     return StreamingResponse(
         _multipart(parts, boundary), media_type=f"multipart/form-data; boundary={boundary}"
     )
 
 
-def json_part(name: str, value: Any) -> Part:
-    """A part that holds JSON."""
-    return Part(name, json.dumps(value).encode(), "application/json")
+def tar_chunks(members: Sequence[tuple[str, Path]]) -> Iterator[bytes]:
+    """Yield a tar archive of files in chunks.
+
+    Args:
+        members: name in the archive and local file of each.
+    """
+    for name, path in members:
+        info = tarfile.TarInfo(name)
+        info.size = path.stat().st_size
+        yield info.tobuf(tarfile.PAX_FORMAT)
+        yield from read_chunks(path, 0, info.size)
+        yield b"\0" * (-info.size % tarfile.BLOCKSIZE)
+    yield b"\0" * (2 * tarfile.BLOCKSIZE)
 
 
 def _multipart(parts: Sequence[Part], boundary: str) -> Iterator[bytes]:

@@ -103,10 +103,10 @@ def import_folder(
     """
     folder = folder.resolve()
     source = read(folder, format)
-    project_name = whole_characters(name or "") or store.free_project_name(
+    project_name = whole_characters(name or "") or store.projects.free_name(
         whole_characters(folder.name) or "project"
     )
-    project_id = store.create_project(project_name, _storable(source.meta))
+    project_id = store.projects.create(project_name, _storable(source.meta))
     try:
         datasets = _fill(store, project_id, source, on_progress)
         if not datasets:
@@ -147,7 +147,7 @@ def _dataset(store: Store, project_id: int, path: str, ids: dict[str, int]) -> i
     if path not in ids:
         parent, _, name = path.rpartition("/")
         parent_id = _dataset(store, project_id, parent, ids) if parent else None
-        ids[path] = store.create_dataset(project_id, name, parent_id)
+        ids[path] = store.datasets.create(project_id, name, parent_id)
     return ids[path]
 
 
@@ -155,12 +155,12 @@ def _add(store: Store, dataset_id: int, item: ImportItem, ledger: Ledger) -> boo
     """Add an image; False if the instance refuses it, or it is gone by now."""
     try:
         contents = upright_contents(item.path) or item.path
-        image_id = store.add_image(dataset_id, item.name, contents)
+        image_id = store.images.create(dataset_id, item.name, contents)
     except (StoreError, OSError) as error:
         what = f"{item.dataset}/{item.name}: {error}"
         ledger.skip_image(what, "image that was not accepted", objects=item.num_objects)
         return False
-    store.set_annotation(image_id, _storable(item.annotation))
+    store.annotations.set(image_id, _storable(item.annotation))
     return True
 
 

@@ -22,7 +22,6 @@ from rtdetrv2_pytorch.tools.console import (
     starting,
 )
 
-from ..emulator.faults import KINDS, Fault
 from ..emulator.storage.errors import InvalidRequestError, StoreError
 from ..emulator.store import TEAM_ID, Store
 from ..instance import LOOPBACK, LocalInstance
@@ -96,20 +95,12 @@ def _add_up(commands: "Commands[argparse.ArgumentParser]") -> argparse.ArgumentP
     parser.add_argument(
         "--port", type=int, default=DEFAULT_PORT, help="to listen on; 0 takes a free one"
     )
-    parser.add_argument(
-        "--fault",
-        action="append",
-        default=[],
-        metavar="KIND:METHOD:TIMES:SECONDS",
-        help=f"let something go wrong on purpose: {', '.join(KINDS)}; may be repeated",
-    )
     parser.set_defaults(run=_up)
     return parser
 
 
 def _up(options: argparse.Namespace, log: CommandLog) -> int:
-    faults = [Fault.parse(text) for text in options.fault]
-    instance = LocalInstance(options.root, options.host, options.port, faults=faults)
+    instance = LocalInstance(options.root, options.host, options.port)
     try:
         instance.bind()
     except OSError as error:
@@ -240,7 +231,7 @@ def _add_rm(commands: "Commands[argparse.ArgumentParser]") -> argparse.ArgumentP
 def _rm(options: argparse.Namespace, log: CommandLog) -> int:
     store = Store(options.root)
     for path in options.paths:
-        count = store.remove_files([path])
+        count = store.files.remove(TEAM_ID, [path])
         if not count:
             raise InvalidRequestError(f"{path}: is not in Team Files of {options.root}; see `ls /`")
         print(f"removed {counted(count, 'file')}: {path}")

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..emulator.storage.errors import InvalidRequestError, NotFoundError
-from ..emulator.storage.team_files import normalise
+from ..emulator.storage.team_files import normalize
 from ..emulator.store import TEAM_ID, Store
 from ..emulator.streaming import read_chunks
 
@@ -56,7 +56,7 @@ def plan_copy(store: Store, remote: str, local: Path) -> list[FileCopy]:
         NotFoundError: if there is nothing at the path.
         InvalidRequestError: if a file would land on a folder.
     """
-    path = normalise(remote)
+    path = normalize(remote)
     entries = store.files.entries(TEAM_ID, path)
     if not entries:
         raise NotFoundError("Team Files path", remote)

@@ -51,27 +51,17 @@ def read_project(store: Store, id_: int) -> Project:
     Raises:
         NotFoundError: if there is none.
     """
-    datasets = store.datasets.page(Listing(per_page=MAX_PER_PAGE), project_id=id_)["entities"]
-    longest_side, most_objects = store.extent(id_)
+    datasets = store.datasets.page(Listing(per_page=MAX_PER_PAGE), projectId=id_)["entities"]
+    longest_side, most_objects = store.projects.extent(id_)
     return Project(
         id=id_,
         name=store.projects.info(id_)["name"],
         classes=tuple(c["title"] for c in store.projects.meta(id_)["classes"]),
-        datasets=_paths(datasets),
+        datasets={path: id_ for id_, path in store.datasets.paths(id_).items()},
         num_images={dataset["id"]: dataset["imagesCount"] for dataset in datasets},
         longest_side=longest_side,
         most_objects=most_objects,
     )
-
-
-def _paths(datasets: Sequence[Mapping[str, Any]]) -> dict[str, int]:
-    by_id = {dataset["id"]: dataset for dataset in datasets}
-
-    def path(dataset: Mapping[str, Any]) -> str:
-        parent = by_id.get(dataset["parentId"])
-        return f"{path(parent)}/{dataset['name']}" if parent else str(dataset["name"])
-
-    return {path(dataset): id_ for id_, dataset in by_id.items()}
 
 
 def folder_fingerprint(folder: Path) -> str:

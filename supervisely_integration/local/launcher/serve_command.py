@@ -49,7 +49,7 @@ def run(args: argparse.Namespace, console: Console, log: CommandLog) -> int:
                 print_path(console, app.log_file)
                 app.wait()
         finally:
-            instance.store.set_task_status(task_id, "stopped")
+            instance.store.tasks.set_status(task_id, "stopped")
     return 0
 
 
@@ -58,7 +58,7 @@ def _start(args: argparse.Namespace, instance: LocalInstance) -> tuple[int, AppP
     store = instance.store
     name = json.loads(SERVE_MANIFEST.read_text(encoding="utf-8"))["name"]
     address = f"http://127.0.0.1:{args.port}"
-    task_id = store.create_task(
+    task_id = store.tasks.create(
         app={"id": _MODULE_ID, "name": name, "version": "local", "address": address}
     )
     app = AppProcess(
@@ -71,7 +71,7 @@ def _start(args: argparse.Namespace, instance: LocalInstance) -> tuple[int, AppP
         app_dir=SERVE,
         variable="model",
     )
-    store.set_task_status(task_id, "started")
+    store.tasks.set_status(task_id, "started")
     return task_id, app
 
 

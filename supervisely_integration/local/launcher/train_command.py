@@ -100,7 +100,7 @@ def run(args: argparse.Namespace, console: Console, log: CommandLog) -> int:
                 _show_page(store, task_id, app, console)
             code = _watch(app, task_id, console)
         if code == -STOP_SIGNAL:  # while nothing was trained
-            store.set_task_status(task_id, "stopped")
+            store.tasks.set_status(task_id, "stopped")
             print_notice(console, "The app was ended before it had trained anything.")
             print_path(console, app.log_file)
             return 1
@@ -134,7 +134,7 @@ def _start(
     store = instance.store
     task_id = args.task
     if task_id is None:
-        task_id = store.create_task(
+        task_id = store.tasks.create(
             app={
                 **{key: training_app()[key] for key in ("id", "name")},
                 "version": "local",
@@ -151,7 +151,7 @@ def _start(
         app_state=state,
         port=args.port,
     )
-    store.set_task_status(task_id, "started")
+    store.tasks.set_status(task_id, "started")
     return task_id, app
 
 
@@ -162,7 +162,7 @@ def _show_page(store: Store, task_id: int, app: AppProcess, console: Console) ->
             line.show("waiting for the app")
             app.wait_until_ready()
     except BaseException:
-        store.set_task_status(task_id, "stopped")
+        store.tasks.set_status(task_id, "stopped")
         raise
     print_headline(console, "The app's page")
     print_path(console, app.address)
@@ -314,7 +314,7 @@ def conclude(store: Store, task_id: int, code: int, app: AppProcess) -> dict[str
     """
     if code != 0:
         error = app.app_log.failure(code)
-        store.set_task_status(task_id, "error", error=str(error))
+        store.tasks.set_status(task_id, "error", error=str(error))
         if error.name != ConfigError.__name__:  # it would say the same again
             options = shlex.join(["--task", str(task_id), "--root", str(store.root)])
             error.go_on = f"python -m supervisely_integration.local train {options}"
@@ -322,9 +322,9 @@ def conclude(store: Store, task_id: int, code: int, app: AppProcess) -> dict[str
     try:
         info = find_experiment(store, task_id)
     except (FileNotFoundError, StoreError) as error:
-        store.set_task_status(task_id, "stopped")
+        store.tasks.set_status(task_id, "stopped")
         raise AppError(f"no experiment: {error}", app.log_file) from error
-    store.set_task_status(task_id, "finished")
+    store.tasks.set_status(task_id, "finished")
     return info
 
 

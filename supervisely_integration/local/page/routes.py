@@ -10,7 +10,7 @@ from typing import Any, Literal
 from fastapi import APIRouter
 from fastapi.responses import Response
 
-from ..emulator.routes.common import Json, StoreOf
+from ..emulator.routes.contents import Json, StoreOf
 from ..emulator.storage.errors import NotFoundError
 from ..emulator.storage.listing import MAX_PER_PAGE, Listing
 from ..emulator.store import TEAM_ID, Store
@@ -95,7 +95,7 @@ def projects(store: StoreOf, page: int = 1) -> Json:
 
 
 def _project(store: Store, record: Json) -> Json:
-    covers = store.images.page(Listing(per_page=_COVERS), project_id=record["id"])["entities"]
+    covers = store.images.page(Listing(per_page=_COVERS), projectId=record["id"])["entities"]
     colours = colours_of(store, record["id"])
     classes = [{"title": title, "colour": colour} for title, colour in colours.items()]
     return {
@@ -114,7 +114,7 @@ def _project(store: Store, record: Json) -> Json:
 @router.get("/page/api/projects/{id_}")
 def project(store: StoreOf, id_: int) -> Json:
     """One project with its datasets and the counts of its classes."""
-    statistics = store.statistics(id_)
+    statistics = store.projects.statistics(id_)
     colours = colours_of(store, id_)
     objects = [
         {
@@ -134,16 +134,11 @@ def project(store: StoreOf, id_: int) -> Json:
 
 
 def _datasets(store: Store, project_id: int) -> list[Json]:
-    """Datasets by their paths, "parent/child"."""
+    """Datasets of a project, sorted by path."""
     listing = Listing(per_page=MAX_PER_PAGE)
-    records = store.datasets.page(listing, project_id=project_id)["entities"]
-    by_id = {record["id"]: record for record in records}
-
-    def path(record: Json) -> str:
-        parent = by_id.get(record["parentId"])
-        return f"{path(parent)}/{record['name']}" if parent else str(record["name"])
-
-    found = [{"id": r["id"], "path": path(r), "images": r["imagesCount"]} for r in records]
+    records = store.datasets.page(listing, projectId=project_id)["entities"]
+    paths = store.datasets.paths(project_id)
+    found = [{"id": r["id"], "path": paths[r["id"]], "images": r["imagesCount"]} for r in records]
     return sorted(found, key=lambda each: str(each["path"]))
 
 
@@ -151,7 +146,7 @@ def _datasets(store: Store, project_id: int) -> list[Json]:
 def images(store: StoreOf, id_: int, dataset: int | None = None, page: int = 1) -> Json:
     """A page of the images of a project, or of one of its datasets."""
     listing = Listing(page=max(page, 1), per_page=_IMAGES_PER_PAGE)
-    found = store.images.page(listing, project_id=id_, dataset_id=dataset)
+    found = store.images.page(listing, projectId=id_, datasetId=dataset)
     return {
         "total": found["total"],
         "pages": found["pagesCount"],

@@ -1,4 +1,4 @@
-"""Annotations: what goes up comes back, for every geometry."""
+"""Annotations: upload and download of every geometry."""
 
 import numpy as np
 import pytest
@@ -9,7 +9,7 @@ from supervisely.geometry.graph import GraphNodes, KeypointsTemplate, Node
 from supervisely.geometry.oriented_bbox import OrientedBBox
 
 SIZE = (20, 30)
-# What the instance adds, and ids.
+# Ids, and fields that the instance adds.
 ADDED = {"id", "tagId", "classId", "createdAt", "updatedAt", "labelerLogin", "instance"}
 
 
@@ -49,7 +49,7 @@ SHAPES = {
 
 
 def plain(value):
-    """JSON without what the instance adds."""
+    """JSON without the fields that the instance adds."""
     if isinstance(value, dict):
         return {key: plain(each) for key, each in value.items() if key not in ADDED}
     return [plain(each) for each in value] if isinstance(value, list) else value
@@ -97,15 +97,15 @@ def download(api, image, meta):
 @pytest.mark.parametrize(
     ("name", "class_name"),
     [(name, name) for name in SHAPES]
-    # The SDK looks for the template of these two in their class.
+    # The SDK reads the template of these two from their class.
     + [(name, "any") for name in SHAPES if name not in ("graph", "cuboid_2d")],
 )
-def test_a_round_trip_changes_nothing(api, image, meta, tags, name, class_name):
+def test_round_trip_keeps_the_annotation(api, image, meta, tags, name, class_name):
     class_ = meta.get_obj_class(class_name)
     sent = sly.Annotation(
         SIZE,
         [
-            sly.Label(SHAPES[name], class_, tags, description="what it is"),
+            sly.Label(SHAPES[name], class_, tags, description="of the object"),
             sly.Label(SHAPES[name], class_),
         ],
         tags,
@@ -115,7 +115,7 @@ def test_a_round_trip_changes_nothing(api, image, meta, tags, name, class_name):
     assert plain(download(api, image, meta).to_json()) == plain(sent.to_json())
 
 
-def test_all_geometries_of_an_image_by_every_way_down(api, dataset, image, meta, tags):
+def test_every_download_returns_all_geometries(api, dataset, image, meta, tags):
     from supervisely._utils import run_coroutine
 
     labels = [sly.Label(shape, meta.get_obj_class(name)) for name, shape in SHAPES.items()]
@@ -134,7 +134,7 @@ def test_all_geometries_of_an_image_by_every_way_down(api, dataset, image, meta,
         assert (info.image_id, info.image_name) == (image.id, "a.png")
 
 
-def test_upload_replaces(api, image, meta, tags):
+def test_upload_replaces_the_annotation(api, image, meta, tags):
     label = sly.Label(SHAPES["rectangle"], meta.get_obj_class("rectangle"))
     api.annotation.upload_ann(image.id, sly.Annotation(SIZE, [label, label], tags))
     assert api.image.get_info_by_id(image.id).labels_count == 2
@@ -144,7 +144,7 @@ def test_upload_replaces(api, image, meta, tags):
     assert api.image.get_info_by_id(image.id).tags == []
 
 
-def test_the_record_has_ids_and_names(api, image, meta, tags):
+def test_record_has_ids_and_names(api, image, meta, tags):
     class_ = meta.get_obj_class("rectangle")
     label = sly.Label(SHAPES["rectangle"], class_, tags[1:2])
     api.annotation.upload_ann(image.id, sly.Annotation(SIZE, [label], tags[:1]))
@@ -158,7 +158,7 @@ def test_the_record_has_ids_and_names(api, image, meta, tags):
     assert annotation["tags"][0]["value"] is None
 
 
-def test_batches_answer_in_any_number(api, dataset, meta, array):
+def test_batch_of_more_images_than_one_request(api, dataset, meta, array):
     names = [f"{i}.png" for i in range(60)]
     images = api.image.upload_nps(dataset.id, names, [array(i) for i in range(60)])
     class_ = meta.get_obj_class("point")
@@ -173,7 +173,7 @@ def test_batches_answer_in_any_number(api, dataset, meta, array):
     assert len(api.annotation.get_list(dataset.id)) == 60
 
 
-def test_an_unknown_class_or_tag_changes_nothing(api, image, meta, tags):
+def test_unknown_class_or_tag_changes_nothing(api, image, meta, tags):
     label = sly.Label(SHAPES["point"], meta.get_obj_class("point"))
     before = sly.Annotation(SIZE, [label], tags)
     api.annotation.upload_ann(image.id, before)
@@ -192,7 +192,7 @@ def test_an_unknown_class_or_tag_changes_nothing(api, image, meta, tags):
         assert plain(download(api, image, meta).to_json()) == plain(before.to_json())
 
 
-def test_classes_of_another_project_are_found_by_name(api, image, meta):
+def test_classes_are_matched_by_name(api, image, meta):
     other = api.project.create(1, "other classes", change_name_if_conflict=True)
     theirs = api.project.update_meta(other.id, meta)
     label = sly.Label(SHAPES["line"], theirs.get_obj_class("line"))
@@ -211,7 +211,7 @@ def test_figures(api, dataset, image, meta, tags):
     assert (box.geometry_type, box.class_id, box.entity_id) == (
         *("rectangle", meta.get_obj_class("rectangle").sly_id, image.id),
     )
-    # Edges, not pixels: the SDK adds one to right and bottom on the way up.
+    # Edges, not pixels: the SDK adds one to right and bottom on upload.
     assert box.geometry["points"]["exterior"] == [[2, 1], [13, 11]]
     assert [tag["tagId"] for tag in box.tags] == [tags[0].meta.sly_id]
     without = api.image.figure.download(dataset.id, [image.id], skip_geometry=True)[image.id]
@@ -223,7 +223,7 @@ def test_figures(api, dataset, image, meta, tags):
     assert [each.id for each in fast[image.id]] == [polygon.id]
 
 
-def test_fractions_of_a_pixel_stay(api, dataset, image, meta):
+def test_subpixel_coordinates_are_kept(api, dataset, image, meta):
     geometry = {"points": {"exterior": [[1.25, 2.75], [10.6, 12.4]], "interior": []}}
     figure = {
         **{"entityId": image.id, "classId": meta.get_obj_class("rectangle").sly_id},
@@ -235,7 +235,7 @@ def test_fractions_of_a_pixel_stay(api, dataset, image, meta):
         assert [(each.id, each.geometry) for each in figures] == [(id_, geometry)]
 
 
-def test_the_fast_upload(api, dataset, image, meta, tags):
+def test_fast_upload(api, dataset, image, meta, tags):
     labels = [
         sly.Label(SHAPES[name], meta.get_obj_class(name), tags)
         for name in ("polygon", "bitmap", "alpha_mask", "line")
@@ -264,7 +264,7 @@ def test_tags_of_images_and_figures(api, project, dataset, image, meta):
     assert [(each["name"], each["value"]) for each in object_["tags"]] == [("text", "w")]
 
 
-def test_records_of_classes_and_tags(api, project, meta):
+def test_lists_of_classes_and_tags(api, project, meta):
     classes = api.object_class.get_list(project.id)
     assert [each.name for each in classes] == [*SHAPES, "any"]
     assert api.object_class.get_name_to_id_map(project.id)["line"] == (

@@ -16,7 +16,7 @@ def images(api, dataset, array):
     return api.image.upload_nps(dataset.id, names, [array(i) for i in range(3)])
 
 
-def test_a_record(api, project):
+def test_record(api, project):
     made = api.entities_collection.create(project.id, "train_001", "text")
     assert api.entities_collection.get_info_by_id(made.id) == made
     assert (made.name, made.project_id, made.team_id, made.description, made.type) == (
@@ -46,7 +46,7 @@ def test_types_and_meta(api, project):
 def test_names(api, project):
     collections = api.entities_collection
     first = collections.create(project.id, "same")
-    with pytest.raises(requests.HTTPError, match="'same' exists already"):
+    with pytest.raises(requests.HTTPError, match="'same' already exists"):
         collections.create(project.id, "same")
     assert collections.create(project.id, "same", change_name_if_conflict=True).name == "same_001"
     assert collections.get_info_by_name(project.id, "same").id == first.id
@@ -61,7 +61,7 @@ def test_items(api, project, images):
     assert {each["imageId"] for each in added} == {a.id, c.id}
     added = collections.add_items(id_, [CollectionItem(b.id, CollectionItem.Meta(0.5))])
     assert [(each["entityId"], each["meta"]) for each in added] == [(b.id, {"score": 0.5})]
-    collections.add_items(id_, [a.id])  # twice is once
+    collections.add_items(id_, [a.id])  # adding twice has no effect
     items = collections.get_items(id_, CollectionTypeFilter.DEFAULT)
     assert items == [api.image.get_info_by_id(each.id) for each in images]
     removed = collections.remove_items(id_, [b.id])
@@ -70,7 +70,7 @@ def test_items(api, project, images):
     assert [each.id for each in items] == [a.id, c.id]
 
 
-def test_what_is_no_image_of_the_project_is_missing(api, project, images, array):
+def test_images_of_other_projects_are_missing(api, project, images, array):
     other = api.project.create(1, "other project", change_name_if_conflict=True)
     dataset = api.dataset.create(other.id, "ds")
     foreign = api.image.upload_np(dataset.id, "f.png", array(8))
@@ -80,7 +80,7 @@ def test_what_is_no_image_of_the_project_is_missing(api, project, images, array)
             api.entities_collection.add_items(id_, [images[0].id, wrong])
 
 
-def test_removed_images_leave_their_collections(api, project, images):
+def test_removed_images_leave_collections(api, project, images):
     id_ = api.entities_collection.create(project.id, "shrinking").id
     api.entities_collection.add_items(id_, [each.id for each in images])
     api.image.remove(images[1].id)
@@ -88,7 +88,7 @@ def test_removed_images_leave_their_collections(api, project, images):
     assert [each.id for each in items] == [images[0].id, images[2].id]
 
 
-def test_the_images_of_a_removed_dataset_leave_their_collections(api, project, dataset, images):
+def test_images_of_a_removed_dataset_leave_collections(api, project, dataset, images):
     id_ = api.entities_collection.create(project.id, "emptied").id
     api.entities_collection.add_items(id_, [each.id for each in images])
     api.dataset.remove(dataset.id)
@@ -96,7 +96,7 @@ def test_the_images_of_a_removed_dataset_leave_their_collections(api, project, d
     assert record["itemsCount"] == 0
 
 
-def test_removal_keeps_the_images(api, project, images):
+def test_removal_keeps_images(api, project, images):
     id_ = api.entities_collection.create(project.id, "gone").id
     api.entities_collection.add_items(id_, [images[0].id])
     api.entities_collection.remove(id_)
@@ -106,7 +106,7 @@ def test_removal_keeps_the_images(api, project, images):
         api.entities_collection.remove(id_)
 
 
-def test_a_split_by_nested_datasets(api, instance, project, monkeypatch, tmp_path):
+def test_split_by_nested_datasets(api, instance, project, monkeypatch, tmp_path):
     from supervisely.app.widgets.train_val_splits.train_val_splits import TrainValSplits
 
     monkeypatch.setenv("TEAM_ID", "1")

@@ -1,4 +1,4 @@
-"""Datasets, in one another too."""
+"""Datasets, including nested ones."""
 
 import pytest
 import requests
@@ -18,7 +18,7 @@ def names(datasets):
     return [each.name for each in datasets]
 
 
-def test_lists_of_a_tree(api, project, tree):
+def test_list_of_nested_datasets(api, project, tree):
     a, b, c, _ = tree
     assert names(api.dataset.get_list(project.id)) == ["a", "d"]
     assert names(api.dataset.get_list(project.id, recursive=True)) == ["a", "b", "c", "d"]
@@ -35,16 +35,16 @@ def test_lists_of_a_tree(api, project, tree):
     assert api.project.get_info_by_id(project.id).datasets_count == 4
 
 
-def test_records_can_be_keys_and_have_custom_data_on_request(api, project, tree):
+def test_custom_data_is_optional(api, project, tree):
     assert len(set(api.dataset.get_list(project.id, recursive=True))) == 4
     with_data = api.dataset.get_list(project.id, recursive=True, include_custom_data=True)
     assert [each.custom_data for each in with_data] == [{}, {}, {"k": 1}, {}]
     assert api.dataset.update_custom_data(tree[0].id, {"x": 2}).custom_data == {"x": 2}
 
 
-def test_names_are_taken_within_a_parent(api, project, tree):
+def test_names_are_unique_within_a_parent(api, project, tree):
     a, b, *_ = tree
-    with pytest.raises(requests.HTTPError, match="'b' exists already in project"):
+    with pytest.raises(requests.HTTPError, match="'b' already exists in project"):
         api.dataset.create(project.id, "b", parent_id=a.id)
     assert api.dataset.create(project.id, "b").parent_id is None
     fresh = api.dataset.create(project.id, "b", parent_id=a.id, change_name_if_conflict=True)
@@ -52,7 +52,7 @@ def test_names_are_taken_within_a_parent(api, project, tree):
     assert api.dataset.get_or_create(project.id, "b", parent_id=a.id).id == b.id
 
 
-def test_a_parent_of_another_project_is_refused(api, tree):
+def test_parent_of_another_project_is_rejected(api, tree):
     other = api.project.create(1, "another", change_name_if_conflict=True)
     with pytest.raises(requests.HTTPError, match="is not in project"):
         api.dataset.create(other.id, "x", parent_id=tree[0].id)
@@ -69,15 +69,15 @@ def test_counts(api, project, tree, array):
     assert api.project.get_info_by_id(project.id).items_count == 3
 
 
-def test_moving_within_the_tree(api, project, tree):
+def test_move(api, project, tree):
     a, b, c, d = tree
     api.dataset.move_to_dataset(b.id, d.id)
     assert names(api.dataset.get_nested(project.id, d.id)) == ["b", "c"]
-    with pytest.raises(requests.HTTPError, match="cannot lie in itself"):
+    with pytest.raises(requests.HTTPError, match="cannot be moved into itself"):
         api.dataset.move_to_dataset(b.id, c.id)
 
 
-def test_an_archived_dataset_takes_what_is_in_it_along(api, project, tree, array):
+def test_archive_includes_nested_datasets(api, project, tree, array):
     a, b, c, d = tree
     image = api.image.upload_np(c.id, "1.png", array(1))
     api.dataset.remove(a.id)
@@ -88,7 +88,7 @@ def test_an_archived_dataset_takes_what_is_in_it_along(api, project, tree, array
     assert api.dataset.create(project.id, "a").id not in (a.id, b.id, c.id, d.id)
 
 
-def test_copying_a_dataset(api, project, tree, array):
+def test_copy(api, project, tree, array):
     a, *_ = tree
     api.image.upload_nps(a.id, ["1.png", "2.png"], [array(1), array(2)])
     other = api.project.create(1, "copies", change_name_if_conflict=True)
@@ -96,7 +96,7 @@ def test_copying_a_dataset(api, project, tree, array):
     assert [image.name for image in api.image.get_list(copy.id)] == ["1.png", "2.png"]
 
 
-def test_an_unusual_name(api, project):
+def test_unusual_name(api, project):
     name = "räksmörgås [1] (50%) 'x' \"y\" 100_"
     made = api.dataset.create(project.id, name)
     assert api.dataset.get_info_by_name(project.id, name).id == made.id

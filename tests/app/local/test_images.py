@@ -11,7 +11,7 @@ import requests
 import supervisely as sly
 from PIL import Image
 
-from supervisely_integration.local.emulator.faults import Fault
+from tests.faulty_instance import Fault
 
 
 def hash_of(data: bytes) -> str:
@@ -20,7 +20,7 @@ def hash_of(data: bytes) -> str:
 
 @pytest.fixture
 def files(tmp_path, png):
-    """Writes pictures; equal numbers, equal contents."""
+    """Write images; equal numbers have equal contents."""
 
     def write(*numbers):
         paths = []
@@ -33,7 +33,7 @@ def files(tmp_path, png):
     return write
 
 
-def test_a_record(api, project, dataset, files, png):
+def test_record(api, project, dataset, files, png):
     path = files(7)[0]
     info = api.image.upload_path(dataset.id, "one.png", path, meta={"camera": "x"})
     assert info == api.image.get_info_by_id(info.id)
@@ -53,7 +53,7 @@ def test_a_record(api, project, dataset, files, png):
      ("WEBP", "image/webp", ".webp"), ("TIFF", "image/tiff", ".tiff"),
      ("MPO", "image/jpeg", ".jpg")],
 )  # fmt: skip
-def test_formats_keep_their_names(api, dataset, tmp_path, format_, mime, suffix):
+def test_formats_keep_their_extension(api, dataset, tmp_path, format_, mime, suffix):
     path = tmp_path / f"x{suffix}"
     Image.new("RGB", (40, 24)).save(path, format_)
     info = api.image.upload_path(dataset.id, f"{format_}{suffix}", str(path))
@@ -61,7 +61,7 @@ def test_formats_keep_their_names(api, dataset, tmp_path, format_, mime, suffix)
     assert (info.width, info.height) == (40, 24)
 
 
-def test_contents_are_kept_once(api, instance, dataset, files, png):
+def test_equal_contents_are_stored_once(api, instance, dataset, files, png):
     paths = files(50, 50, 51)
     infos = api.image.upload_paths(dataset.id, ["a.png", "b.png", "c.png"], paths)
     assert infos[0].hash == infos[1].hash != infos[2].hash
@@ -74,22 +74,22 @@ def test_contents_are_kept_once(api, instance, dataset, files, png):
     assert np.array_equal(api.image.download_np(again.id), np.full((20, 30, 3), 50))
 
 
-def test_a_hash_that_is_not_stored_is_refused(api, dataset):
+def test_unknown_hash_and_link_are_rejected(api, dataset):
     with pytest.raises(requests.HTTPError, match="upload it first"):
-        api.image.upload_hash(dataset.id, "d.png", hash_of(b"nobody has it"))
-    with pytest.raises(requests.HTTPError, match="this instance takes no links"):
+        api.image.upload_hash(dataset.id, "d.png", hash_of(b"not stored"))
+    with pytest.raises(requests.HTTPError, match="this instance has no linked images"):
         api.image.upload_link(dataset.id, "l.png", "https://example.org/x.png")
 
 
-def test_what_is_no_image_is_refused(api, dataset, tmp_path):
+def test_unreadable_image_is_rejected(api, dataset, tmp_path):
     path = tmp_path / "broken.png"
     path.write_bytes(b"\x89PNG\r\n\x1a\nbroken")
-    with pytest.raises(requests.HTTPError, match="cannot be read as an image"):
+    with pytest.raises(requests.HTTPError, match="not a readable image"):
         api.image.upload_path(dataset.id, "broken.png", str(path))
     assert api.image.get_list(dataset.id) == []
 
 
-def test_taken_names_name_the_images_that_have_them(api, dataset, files):
+def test_name_conflict_reports_the_existing_image(api, dataset, files):
     first = api.image.upload_paths(dataset.id, ["a.png", "b.png"], files(1, 2))
     with pytest.raises(requests.HTTPError) as caught:
         api.image.upload_paths(dataset.id, ["c.png", "b.png"], files(3, 4))
@@ -101,7 +101,7 @@ def test_taken_names_name_the_images_that_have_them(api, dataset, files):
 
 
 @pytest.mark.parametrize("resolution", ["replace", "rename", "skip"])
-def test_the_sdk_resolves_conflicts(api, dataset, files, resolution):
+def test_sdk_resolves_name_conflicts(api, dataset, files, resolution):
     first = api.image.upload_paths(dataset.id, ["a.png"], files(1))[0]
     infos = api.image.upload_paths(
         dataset.id, ["a.png", "n.png"], files(2, 3), conflict_resolution=resolution
@@ -132,7 +132,7 @@ def test_editing_and_removal(api, dataset, files):
     assert api.image.edit(infos[0].id, name="z.png").name == "z.png"
     api.image.update_meta(infos[0].id, {"new": True})
     assert api.image.get_info_by_id(infos[0].id).meta == {"new": True}
-    with pytest.raises(requests.HTTPError, match="'b.png' exists already"):
+    with pytest.raises(requests.HTTPError, match="'b.png' already exists"):
         api.image.edit(infos[0].id, name="b.png")
     api.image.remove_batch([infos[1].id])
     assert [each.name for each in api.image.get_list(dataset.id)] == ["z.png"]
@@ -207,7 +207,7 @@ def test_more_than_a_page(api, instance, dataset, png):
         assert found == (names if order == "asc" else names[::-1])
 
 
-def test_a_page_token_is_not_disturbed_by_removals(api, instance, dataset, png):
+def test_page_token_survives_removals(api, instance, dataset, png):
     from supervisely_integration.local.emulator.storage.images import NewImage
 
     hash_ = instance.store.images.store_contents(png(9), "x.png")
@@ -229,7 +229,7 @@ def test_downloads(api, dataset, files, tmp_path, png):
     assert api.image.download_bytes(dataset.id, [ids[1]]) == [png(2)]
 
 
-def test_async_downloads_check_the_hash(api, instance, dataset, files, tmp_path, png):
+def test_async_download_checks_the_hash(api, instance, dataset, files, tmp_path, png):
     from supervisely._utils import run_coroutine
 
     infos = api.image.upload_paths(dataset.id, ["a.png", "b.png"], files(1, 2))
@@ -242,7 +242,7 @@ def test_async_downloads_check_the_hash(api, instance, dataset, files, tmp_path,
         run_coroutine(api.image.download_path_async(infos[0].id, targets[0]))
 
 
-def test_a_browser_sees_the_image_at_its_storage_url(api, instance, dataset, files, png):
+def test_storage_url_sends_the_image(api, instance, dataset, files, png):
     info = api.image.upload_paths(dataset.id, ["a.png"], files(1))[0]
     assert info.full_storage_url == f"{instance.address}/image-storage/{info.id}"
     answer = httpx.get(info.full_storage_url, headers={"x-api-key": instance.token})

@@ -95,7 +95,7 @@ def test_what_the_importer_stores_comes_back_through_the_sdk_as_it_was(project, 
     item(project / "ds", "a.png", content)
     store = Store(tmp_path / "instance")
     report = import_folder(store, project)
-    (record,) = store.images.page(Listing(), project_id=report.project_id)["entities"]
+    (record,) = store.images.page(Listing(), projectId=report.project_id)["entities"]
     (stored,) = store.annotations.get([record["id"]])
     meta = sly.ProjectMeta.from_json(store.projects.meta(report.project_id))
     assert [(c.name, c.geometry_type.geometry_name(), c.hotkey) for c in meta.obj_classes] == [
@@ -124,7 +124,7 @@ def test_nested_data_sets_and_names_that_the_sdk_stumbles_over(project, tmp_path
     )
     store = Store(tmp_path / "instance")
     report = import_folder(store, project)
-    records = store.datasets.page(Listing(), project_id=report.project_id)["entities"]
+    records = store.datasets.page(Listing(), projectId=report.project_id)["entities"]
     names_by_id = {record["id"]: record["name"] for record in records}
     parents = {record["name"]: names_by_id.get(record["parentId"]) for record in records}
     assert parents == {
@@ -286,7 +286,7 @@ def test_bccd_arrives_in_the_instance(bccd, tmp_path):
     assert {name: (c.images, c.objects) for name, c in report.datasets.items()} == {
         split: (expected["images"], expected["boxes"]) for split, expected in counts.items()
     }
-    items = store.statistics(report.project_id)["objects"]["items"]
+    items = store.projects.statistics(report.project_id)["objects"]["items"]
     assert {i["objectClass"]["name"]: i["total"] for i in items} == {
         title: sum(expected["per_class"][title] for expected in counts.values())
         for title in ("WBC", "RBC", "Platelets")

@@ -412,7 +412,7 @@ def test_boxes_drawn_before_the_exif_rotation_turn_with_it(tmp_path, store, orie
         found, _ = taken(tmp_path / "d")
         assert found == {"train/a.jpg": [(CAT, "rectangle", corners)]}
     report = import_folder(store, tmp_path / "d")
-    (record,) = store.images.page(Listing(), project_id=report.project_id)["entities"]
+    (record,) = store.images.page(Listing(), projectId=report.project_id)["entities"]
     assert (record["width"], record["height"]) == (50, 100)
     with Image.open(store.images.contents(record["id"])[0]) as stored:
         assert stored.size == (50, 100)
@@ -448,7 +448,7 @@ def test_a_folder_becomes_a_project(tmp_path, store):
     )
     assert progress[-1] == (2, 2)
     assert store.projects.info(report.project_id)["imagesCount"] == 2
-    images = store.images.page(Listing(), project_id=report.project_id)["entities"]
+    images = store.images.page(Listing(), projectId=report.project_id)["entities"]
     (annotation,) = store.annotations.get([images[0]["id"]])
     assert [o["points"]["exterior"] for o in annotation["annotation"]["objects"]] == [
         [[40, 15], [60, 35]],
@@ -478,7 +478,7 @@ def test_names_in_another_encoding_and_cut_characters_are_mended(tmp_path, store
     )
     report = import_folder(store, folder)
     assert report.project_name == "caf\ufffd"
-    found = store.images.page(Listing(), project_id=report.project_id)["entities"]
+    found = store.images.page(Listing(), projectId=report.project_id)["entities"]
     annotations = store.annotations.get([image["id"] for image in found])
     assert {
         image["name"]: [o["classTitle"] for o in annotation["annotation"]["objects"]]

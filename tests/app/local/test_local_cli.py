@@ -106,7 +106,7 @@ def test_get_what_does_not_exist_or_cannot_be_written(run, tmp_path):
     assert code == 1
     assert error.startswith(f"FileExistsError: {tmp_path / 'file'}")
     code, _, error = run("get", "/../etc", tmp_path)
-    assert "leaves the root of the team's files" in error
+    assert "outside of Team Files" in error
 
 
 def test_rm(run, root):

@@ -54,7 +54,7 @@ def test_thumbnails_have_their_boxes_and_follow_the_annotation(instance):
     assert is_red(image.getpixel((60, 60)))
     assert not is_red(image.getpixel((40, 60)))
     assert is_red(image.getpixel((125, 10)))  # the upper side of the polygon
-    instance.store.set_annotation(1, {"objects": []})
+    instance.store.annotations.set(1, {"objects": []})
     assert not is_red(picture().getpixel((20, 60)))
 
 
@@ -109,7 +109,7 @@ def test_only_running_bars_of_a_task_are_shown(instance):
         ("Epochs", 40, "40/100")
     ]
     assert (task["statusLine"], task["address"]) == ("Training is in progress...", None)
-    instance.store.set_task_status(task_id, "finished")
+    instance.store.tasks.set_status(task_id, "finished")
     assert get(instance, "page/api/live").json()["tasks"][0]["bars"] == []
 
 

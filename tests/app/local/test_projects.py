@@ -1,4 +1,4 @@
-"""Projects: records, names, meta, statistics, versions, their end."""
+"""Projects: records, names, meta, statistics, versions, removal."""
 
 import time
 from unittest.mock import Mock
@@ -12,7 +12,7 @@ def meta_of(api, project_id):
     return sly.ProjectMeta.from_json(api.project.get_meta(project_id))
 
 
-def test_a_new_project(api, project):
+def test_new_project(api, project):
     info = api.project.get_info_by_id(project.id)
     assert info == project
     assert (info.type, info.items_count, info.images_count, info.datasets_count) == (
@@ -28,7 +28,7 @@ def test_a_new_project(api, project):
     }
 
 
-def test_fields_given_at_the_start(api):
+def test_create_with_fields(api):
     made = api.project.create(
         1, "with fields", description="d", readme="r", settings={"a": 1}, custom_data={"b": [2]}
     )
@@ -38,7 +38,7 @@ def test_fields_given_at_the_start(api):
     )
 
 
-def test_a_taken_name(api):
+def test_name_conflict(api):
     first = api.project.create(1, "taken")
     with pytest.raises(requests.HTTPError) as caught:
         api.project.create(1, "taken")
@@ -53,8 +53,8 @@ def test_a_taken_name(api):
     assert api.project.create(1, "taken").id != first.id
 
 
-def test_only_projects_of_images(api):
-    with pytest.raises(requests.HTTPError, match="projects of images only"):
+def test_other_project_types_are_rejected(api):
+    with pytest.raises(requests.HTTPError, match="has projects of images only"):
         api.project.create(1, "video", type=sly.ProjectType.VIDEOS)
 
 
@@ -67,45 +67,40 @@ def test_lists_and_names(api, project):
         1, filters=[{"field": "id", "operator": "in", "value": [project.id]}]
     )
     assert [each.id for each in named] == [project.id]
-    everything = api.project.get_list_all()
-    assert everything["total"] == len(everything["entities"])
 
 
-def test_editing(api, project):
+def test_edit(api, project):
     assert api.project.edit_info(project.id, name="new name", readme="text").name == "new name"
     assert api.project.get_info_by_id(project.id).readme == "text"
     api.project.update_settings(project.id, {"x": 1})
     api.project.update_settings(project.id, {"y": 2})
     assert api.project.get_settings(project.id) == {"x": 1, "y": 2}
-    other = api.workspace.create(1, "other", change_name_if_conflict=True)
-    api.project.move(project.id, other.id)
-    assert api.project.get_info_by_id(project.id).workspace_id == other.id
 
 
-def test_updated_at_changes_with_the_contents_and_not_with_silent_custom_data(api, project, png):
-    def seen():
+def test_updated_at_follows_the_contents(api, project, png):
+    def updated_at():
         return api.project.get_info_by_id(project.id).updated_at
 
-    times = [seen()]
+    times = [updated_at()]
     api.project.update_custom_data(project.id, {"train_info": {"a": 1}}, silent=True)
-    assert seen() == times[0]
+    assert updated_at() == times[0]
     assert api.project.get_custom_data(project.id) == {"train_info": {"a": 1}}
     dataset = api.dataset.create(project.id, "ds")
-    times.append(seen())
+    times.append(updated_at())
     image = api.image.upload_np(dataset.id, "a.png", sly.image.read_bytes(png(1)))
-    times.append(seen())
+    times.append(updated_at())
     api.project.update_meta(project.id, sly.ProjectMeta([sly.ObjClass("c", sly.Rectangle)]))
-    times.append(seen())
+    times.append(updated_at())
     api.annotation.upload_ann(image.id, sly.Annotation((20, 30)))
-    times.append(seen())
+    times.append(updated_at())
     api.image.remove(image.id)
-    times.append(seen())
+    times.append(updated_at())
     api.project.update_custom_data(project.id, {})
-    times.append(seen())
+    times.append(updated_at())
     assert times == sorted(set(times))
 
 
-def test_meta_gets_ids_and_keeps_them(api, project):
+def test_meta_items_keep_their_ids(api, project):
     meta = sly.ProjectMeta(
         [sly.ObjClass("cat", sly.Rectangle), sly.ObjClass("dog", sly.Polygon)],
         [
@@ -128,9 +123,7 @@ def test_meta_gets_ids_and_keeps_them(api, project):
     assert second.get_obj_class("cow").sly_id not in ids.values()
 
 
-def test_a_class_keeps_its_figures_when_it_is_renamed_and_loses_them_when_removed(
-    api, project, dataset, array
-):
+def test_renamed_class_keeps_its_figures(api, project, dataset, array):
     meta = api.project.update_meta(
         project.id,
         sly.ProjectMeta([sly.ObjClass("a", sly.Rectangle), sly.ObjClass("b", sly.Rectangle)]),
@@ -147,13 +140,13 @@ def test_a_class_keeps_its_figures_when_it_is_renamed_and_loses_them_when_remove
     assert api.annotation.download_json(image.id)["objects"] == []
 
 
-def test_meta_with_a_repeated_name_is_refused(api, instance, project):
+def test_repeated_class_name_is_rejected(api, instance, project):
     twice = [{"title": "a", "shape": "rectangle"}] * 2
-    with pytest.raises(requests.HTTPError, match="'a' repeats; names have to differ"):
+    with pytest.raises(requests.HTTPError, match="'a' repeats; use unique names"):
         api.post("projects.meta.update", {"id": project.id, "meta": {"classes": twice}})
 
 
-def test_meta_of_another_project_with_its_ids(api, project):
+def test_meta_of_another_project_gets_new_ids(api, project):
     other = api.project.create(1, "source of meta", change_name_if_conflict=True)
     source = api.project.update_meta(
         other.id, sly.ProjectMeta([sly.ObjClass("x", sly.Point), sly.ObjClass("y", sly.Point)])
@@ -163,7 +156,7 @@ def test_meta_of_another_project_with_its_ids(api, project):
     assert not {c.sly_id for c in copy.obj_classes} & {c.sly_id for c in source.obj_classes}
 
 
-def test_statistics_by_hand(api, project, array):
+def test_statistics(api, project, array):
     meta = api.project.update_meta(
         project.id,
         sly.ProjectMeta(
@@ -213,25 +206,10 @@ def test_statistics_by_hand(api, project, array):
     }
 
 
-URL = "https://backup.example/"
-
-
-def test_a_project_of_which_only_the_card_is_kept(api, project, dataset, array):
-    image = api.image.upload_np(dataset.id, "a.png", array(1))
-    api.project.archive(project.id, URL, URL + "ann")
-    info = api.project.get_info_by_id(project.id)
-    assert info.backup_archive == {"url": URL, "annotationsUrl": URL + "ann"}
-    assert info.items_count == 0
-    assert api.image.get_info_by_id(image.id) is None
-    assert api.project.check_imageset_backup(project.id)["url"] == URL
-
-
-def test_cards_of_several_projects_and_no_archive_of_annotations(api):
-    ids = [api.project.create(1, "card", change_name_if_conflict=True).id for _ in range(3)]
-    api.project.archive_batch(ids, [URL] * 3)
-    for id_ in ids:
-        backup = api.project.get_info_by_id(id_).backup_archive
-        assert backup == {"url": URL, "annotationsUrl": None}
+def test_removal_with_a_backup_is_rejected(api, project, dataset):
+    with pytest.raises(requests.HTTPError, match="this instance has no project backups"):
+        api.project.archive(project.id, "https://backup.example/")
+    assert api.dataset.get_info_by_id(dataset.id) is not None
 
 
 @pytest.mark.parametrize("kind", ["project", "dataset"])
@@ -246,9 +224,9 @@ def test_permanent_removal(api, project, kind):
 
     answers = module.remove_permanently(make(1)[0], batch_size=60)
     assert answers == [{"success": True}]
-    told = Mock()
-    assert len(module.remove_permanently(make(5), progress_cb=told)) == 1
-    told.assert_called_with(5)
+    progress = Mock()
+    assert len(module.remove_permanently(make(5), progress_cb=progress)) == 1
+    progress.assert_called_with(5)
     ids = make(3)
     assert len(module.remove_permanently(ids, 1)) == 3
     assert [module.get_info_by_id(id_) for id_ in ids] == [None] * 3
@@ -274,7 +252,7 @@ def test_versions(api, instance, project, dataset, array):
     assert [image.name for image in api.image.get_list(project_id=restored.id)] == ["a.png"]
 
 
-def test_one_version_at_a_time(api, project):
+def test_one_reservation_at_a_time(api, project):
     versions = api.project.version
     id_, token = versions.reserve(project.id)
     with pytest.raises(requests.HTTPError, match="is already committing a version"):
@@ -289,7 +267,7 @@ def test_one_version_at_a_time(api, project):
         versions.commit(id_, token, project.updated_at, None)
 
 
-def test_a_reservation_of_a_dead_client_ends(api, instance, project):
+def test_stale_reservation_expires(api, instance, project):
     id_, _ = api.project.version.reserve(project.id)
     instance.store.database.update("versions", id_, created_at="2020-01-01T00:00:00.000Z")
     assert api.project.version.reserve(project.id)[0] != id_

@@ -1,4 +1,4 @@
-"""What the store promises beyond its API: transactions, crashes, cleaning."""
+"""The store without HTTP: transactions, crashes, cleaning."""
 
 import os
 import sqlite3
@@ -28,10 +28,10 @@ def files_in(store):
     return [path for path in (store.root / "blobs").rglob("*") if path.is_file()]
 
 
-def test_a_second_store_finds_everything(store, png):
-    project = store.create_project("p", {"classes": [{"title": "c", "shape": "rectangle"}]})
-    dataset = store.create_dataset(project, "ds")
-    image = store.add_image(dataset, "a.png", png(1), meta={"k": 1})
+def test_reopen(store, png):
+    project = store.projects.create("p", {"classes": [{"title": "c", "shape": "rectangle"}]})
+    dataset = store.datasets.create(project, "ds")
+    image = store.images.create(dataset, "a.png", png(1), meta={"k": 1})
     again = Store(store.root)
     assert again.images.info(image)["meta"] == {"k": 1}
     assert again.projects.meta(project)["classes"][0]["title"] == "c"
@@ -39,40 +39,40 @@ def test_a_second_store_finds_everything(store, png):
     again.close()
 
 
-def test_a_transaction_is_all_or_nothing(store, png):
+def test_failed_transaction_is_rolled_back(store, png):
     with pytest.raises(ConflictError), store.transaction():
-        project = store.create_project("p")
-        dataset = store.create_dataset(project, "ds")
-        store.add_image(dataset, "a.png", png(1))
-        store.create_project("p")
+        project = store.projects.create("p")
+        dataset = store.datasets.create(project, "ds")
+        store.images.create(dataset, "a.png", png(1))
+        store.projects.create("p")
     assert store.projects.page(Listing())["total"] == 0
     assert len(files_in(store)) == 1
     store.clean()
     assert files_in(store) == []
 
 
-def test_an_inner_failure_undoes_only_itself(store):
+def test_failed_nested_transaction_is_rolled_back_alone(store):
     with store.transaction():
-        store.create_project("outer")
+        store.projects.create("outer")
         with pytest.raises(RuntimeError), store.transaction():
-            store.create_project("inner")
+            store.projects.create("inner")
             raise RuntimeError
-        store.create_project("after")
+        store.projects.create("after")
     names = [each["name"] for each in store.projects.page(Listing())["entities"]]
     assert names == ["outer", "after"]
 
 
 def test_free_names(store):
-    assert store.free_project_name("p") == "p"
-    store.create_project("p")
-    store.create_project("p_001")
-    assert store.free_project_name("p") == "p_002"
+    assert store.projects.free_name("p") == "p"
+    store.projects.create("p")
+    store.projects.create("p_001")
+    assert store.projects.free_name("p") == "p_002"
 
 
-def test_cleaning_keeps_what_is_used_or_reserved(store, png):
-    project = store.create_project("p")
-    dataset = store.create_dataset(project, "ds")
-    image = store.add_image(dataset, "a.png", png(1))
+def test_clean_keeps_used_and_reserved_blobs(store, png):
+    project = store.projects.create("p")
+    dataset = store.datasets.create(project, "ds")
+    image = store.images.create(dataset, "a.png", png(1))
     reserved = store.images.store_contents(png(2), "b.png")
     record = store.files.put_path(1, "/f", b"file")
     store.clean()
@@ -80,7 +80,7 @@ def test_cleaning_keeps_what_is_used_or_reserved(store, png):
     assert set(files_in(store)) == kept | {store.blobs.path(reserved)}
 
 
-def test_unfinished_uploads_of_long_ago_go(store):
+def test_clean_removes_old_partial_uploads(store):
     incoming = store.root / "blobs" / "incoming"
     for name, age_s in (("old", blobs_module._UNFINISHED_AFTER_S + 60), ("young", 60)):
         (incoming / name).write_bytes(b"x")
@@ -90,7 +90,7 @@ def test_unfinished_uploads_of_long_ago_go(store):
     assert [path.name for path in incoming.iterdir()] == ["young"]
 
 
-def test_a_blob_whose_file_is_gone_is_not_known(store, png):
+def test_blob_without_file_is_unknown(store, png):
     hash_ = store.images.store_contents(png(1), "a.png")
     assert store.blobs.reserve_known_images([hash_]) == [hash_]
     store.blobs.path(hash_).unlink()
@@ -99,32 +99,32 @@ def test_a_blob_whose_file_is_gone_is_not_known(store, png):
     assert store.blobs.reserve_known_images([hash_]) == [hash_]
 
 
-def test_any_number_of_hashes_can_be_asked_for(store, png):
+def test_more_hashes_than_sqlite_parameters(store, png):
     hash_ = store.images.store_contents(png(1), "a.png")
-    others = [f"{number}" for number in range(300_000)]  # more than SQLite takes parameters
+    others = [f"{number}" for number in range(40_000)]  # above SQLite's limit of parameters
     assert store.blobs.reserve_known_images([*others, hash_]) == [hash_]
 
 
-def test_times_grow():
+def test_timestamps_increase():
     now = timestamp()
     assert now < timestamp(now) < timestamp("2999-01-01T00:00:00.999Z")
     assert timestamp("2999-01-01T00:00:00.999Z") == "2999-01-01T00:00:01.000Z"
 
 
-def test_a_root_of_a_newer_program_is_refused(store):
+def test_root_of_a_newer_version_is_rejected(store):
     with sqlite3.connect(store.root / "instance.sqlite") as connection:
         connection.execute("PRAGMA user_version = 99")
     connection.close()
-    with pytest.raises(RuntimeError, match="has version 99.*use the newer program"):
+    with pytest.raises(RuntimeError, match="has version 99.*Use the newer program"):
         Store(store.root)
 
 
-def test_what_does_not_exist(store):
+def test_missing_records(store):
     for call in (
-        lambda: store.create_dataset(7, "x"),
-        lambda: store.set_annotation(7, {}),
-        lambda: store.set_task_status(7, "started"),
-        lambda: store.statistics(7),
+        lambda: store.datasets.create(7, "x"),
+        lambda: store.annotations.set(7, {}),
+        lambda: store.tasks.set_status(7, "started"),
+        lambda: store.projects.statistics(7),
     ):
         with pytest.raises(NotFoundError, match="7 does not exist"):
             call()
@@ -137,14 +137,14 @@ from supervisely_integration.local.emulator.store import Store
 root, number = Path(sys.argv[1]), sys.argv[2]
 store = Store(root)
 for index in range(20):
-    project = store.create_project(f"{number}-{index}")
+    project = store.projects.create(f"{number}-{index}")
     store.files.put_path(1, f"/{number}/{index}", f"text {index}".encode())
     store.files.put_path(1, "/contested", f"{number} {index}".encode())
     store.files.remove(1, [f"/{number}/{index}"] if index % 2 else [])
 """
 
 
-def test_several_processes_write_at_once(store):
+def test_concurrent_processes(store):
     processes = [
         subprocess.Popen([sys.executable, "-c", WRITER, str(store.root), str(number)], cwd=ROOT)
         for number in range(4)

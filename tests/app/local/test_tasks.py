@@ -1,4 +1,4 @@
-"""Tasks: status, output, what their page shows, the workflow, the apps."""
+"""Tasks: status, output, page content, workflow; apps."""
 
 import jsonpatch
 import pytest
@@ -8,13 +8,13 @@ from supervisely.api.task_api import TaskApi
 
 @pytest.fixture
 def task(instance):
-    return instance.store.create_task(
+    return instance.store.tasks.create(
         app={"id": 1, "name": "Train RT-DETRv2", "version": "2.0.0"},
         state={"guiState": "{}", "trainMode": "new"},
     )
 
 
-def test_a_record(api, task):
+def test_record(api, task):
     info = api.task.get_info_by_id(task)
     assert (info["id"], info["teamId"], info["workspaceId"]) == (task, 1, 1)
     assert (info["status"], info["type"]) == ("queued", "app")
@@ -27,38 +27,38 @@ def test_a_record(api, task):
     assert task in [each["id"] for each in running]
 
 
-def test_what_does_not_exist(api):
+def test_missing_task(api):
     assert api.task.get_info_by_id(9999) is None
     with pytest.raises(requests.HTTPError, match="task 9999 does not exist"):
         api.task.set_output_text(9999, "x")
 
 
 @pytest.mark.parametrize("end", ["finished", "stopped", "error"])
-def test_its_life(api, instance, task, end):
-    instance.store.set_task_status(task, "started")
+def test_lifecycle(api, instance, task, end):
+    instance.store.tasks.set_status(task, "started")
     started = api.task.get_info_by_id(task)
     assert (started["status"], started["finishedAt"]) == ("started", None)
     assert started["startedAt"] is not None
-    instance.store.set_task_status(task, end, error="disk full" if end == "error" else None)
+    instance.store.tasks.set_status(task, end, error="disk full" if end == "error" else None)
     ended = api.task.get_info_by_id(task)
     assert api.task.get_status(task) == TaskApi.Status(end)
     assert ended["finishedAt"] >= ended["startedAt"] == started["startedAt"]
     assert ended["error"] == ("disk full" if end == "error" else None)
 
 
-def test_a_task_that_is_started_again_shows_a_new_page(api, instance, task):
+def test_restart_clears_the_page(api, instance, task):
     api.task._update_app_content(task, [{"op": "add", "path": "/old", "value": 1}], {"s": 1})
-    instance.store.set_task_status(task, "error", error="killed")
-    instance.store.set_task_status(task, "started")
+    instance.store.tasks.set_status(task, "error", error="killed")
+    instance.store.tasks.set_status(task, "started")
     info = api.task.get_info_by_id(task)
     assert (info["error"], info["finishedAt"]) == (None, None)
     assert instance.store.tasks.content(task) == {"data": {}, "state": {}}
 
 
-def test_status_by_the_api(api, task):
+def test_status_update(api, task):
     api.task.update_status(task, TaskApi.Status.DEPLOYED)
     assert api.task.get_status(task) == TaskApi.Status.DEPLOYED
-    with pytest.raises(requests.HTTPError, match="'odd' is no status; use one of queued"):
+    with pytest.raises(requests.HTTPError, match="unknown status 'odd'; use one of queued"):
         api.post("tasks.status.update", {"id": task, "status": "odd"})
 
 
@@ -78,7 +78,7 @@ def test_meta(api, task):
     assert meta["sessionToken"] == token
 
 
-def test_the_page_follows_patches(api, instance, task):
+def test_page_patches(api, instance, task):
     documents = [
         {},
         {"bar": {"percent": 0}, "log": ["a"]},
@@ -99,7 +99,7 @@ def test_the_page_follows_patches(api, instance, task):
     assert instance.store.tasks.content(task)["data"] == {"log": ["b"], "x": 1}
 
 
-def test_fields_of_the_page(api, task):
+def test_page_fields(api, task):
     api.task.set_fields_from_dict(task, {"data.a.b": 1, "state.list": [1]})
     api.task.set_field(task, "state.list", [2], append=True)
     assert api.task.get_fields(task, ["data.a.b", "state", "data.none"]) == {
@@ -108,25 +108,25 @@ def test_fields_of_the_page(api, task):
         "data.none": None,
     }
     assert api.task.get_field(task, "data.a") == {"b": 1}
-    with pytest.raises(requests.HTTPError, match="has to begin with data or state"):
+    with pytest.raises(requests.HTTPError, match="must begin with data or state"):
         api.task.set_field(task, "other.x", 1)
 
 
-def test_the_workflow(api, instance, project, task, monkeypatch):
+def test_workflow(api, instance, project, task, monkeypatch):
     monkeypatch.setenv("SUPERVISELY_TASK_ID", str(task))
     monkeypatch.setenv("TEAM_ID", "1")
     client = instance.api()
     client.app.workflow.enable()
     client.app.workflow.add_input_project(project.id)
     client.app.workflow.add_output_folder("/experiments/1_x/")
-    nodes = instance.store.workflow.of_task(task)
+    nodes = instance.store.tasks.nodes(task)
     assert [(each["direction"], each["type"], each["target"]) for each in nodes] == [
         ("input", "project", project.id),
         ("output", "folder", "/experiments/1_x/"),
     ]
 
 
-def test_our_app(api, task):
+def test_training_app(api, task):
     app_id = api.task.get_info_by_id(task)["meta"]["app"]["id"]
     app = api.app.get_info_by_id(app_id)
     assert (app.name, app.team_id, app.disabled) == ("Train RT-DETRv2", 1, False)
@@ -141,7 +141,7 @@ def test_our_app(api, task):
     assert [each.id for each in api.app.get_list(1)] == [app_id]
 
 
-def test_apps_that_the_sdk_looks_up(api):
+def test_linked_apps(api):
     from supervisely.nn.training.gui.utils import get_module_info_by_name
 
     viewer = get_module_info_by_name(api, "Tensorboard Experiments Viewer")

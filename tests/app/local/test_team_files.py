@@ -1,4 +1,4 @@
-"""Team Files: paths, lists, uploads in every way, downloads, resuming."""
+"""Team Files: paths, lists, uploads, downloads, resuming."""
 
 import base64
 import hashlib
@@ -10,7 +10,7 @@ import requests
 from supervisely._utils import run_coroutine
 
 from supervisely_integration.local.emulator.storage.errors import InvalidRequestError
-from supervisely_integration.local.emulator.storage.team_files import normalise
+from supervisely_integration.local.emulator.storage.team_files import normalize
 
 UNUSUAL = "/experiments/3_my [best] project, ver. 1/7_RT-DETRv2/Größe 100% & 日本 'x'.json"
 
@@ -21,7 +21,7 @@ def hash_of(data: bytes) -> str:
 
 @pytest.fixture
 def upload(api, tmp_path):
-    """Uploads a text to a path; returns the record."""
+    """Upload a string to a path; return the record."""
 
     def put(remote, text="hello"):
         local = tmp_path / "to_upload.bin"
@@ -49,7 +49,7 @@ def paths(records):
     return [each["path"] for each in records]
 
 
-def test_a_record(api, instance, upload):
+def test_record(api, instance, upload):
     record = upload("/one/x.json", '{"a": 1}')
     assert (record.path, record.name, record.ext, record.mime) == (
         *("/one/x.json", "x.json", "json", "application/json"),
@@ -64,7 +64,7 @@ def test_a_record(api, instance, upload):
     assert api.file.get_json_file_content(1, "/one/x.json", download=True) == {"a": 1}
 
 
-def test_a_browser_downloads_under_the_files_name(instance, upload):
+def test_browser_download_has_the_file_name(instance, upload):
     record = upload(UNUSUAL)
     headers = {"x-api-key": instance.token}
     answer = httpx.get(record.full_storage_url, params={"download": "1"}, headers=headers)
@@ -83,7 +83,7 @@ def test_unusual_names(api, upload, tmp_path):
     assert not api.file.exists(1, UNUSUAL)
 
 
-def test_what_a_list_is(api, upload):
+def test_list(api, upload):
     for path in ("/list/a.txt", "/list/b/c.txt", "/list/b/d/e.txt", "/list2/f.txt", "/lis_/g"):
         upload(path)
     inside = ["/list/a.txt", "/list/b/c.txt", "/list/b/d/e.txt"]
@@ -103,7 +103,7 @@ def test_what_a_list_is(api, upload):
     assert api.file.get_directory_size(1, "/list") == 15
 
 
-def test_the_second_kind_of_list(api, upload):
+def test_list_v2(api, upload):
     for name in ("a", "b", "c/d", "c/e"):
         upload(f"/v2/{name}")
     everything = api.storage.list(1, "/v2", recursive=False)
@@ -128,7 +128,7 @@ def test_the_second_kind_of_list(api, upload):
     assert not api.storage.dir_exists(1, "/v2/a")
 
 
-def test_replacing_a_file(api, instance, upload):
+def test_replace(api, instance, upload):
     first = upload("/replaced", "old contents of mine")
     old = instance.store.files.contents({"hash": first.hash})
     second = upload("/replaced", "new")
@@ -137,7 +137,7 @@ def test_replacing_a_file(api, instance, upload):
     assert not old.exists()  # checkpoints are large
 
 
-def test_contents_that_two_paths_share_go_with_the_last(api, instance, upload):
+def test_shared_contents_are_removed_with_the_last_path(api, instance, upload):
     record = upload("/shared/1", "the same contents")
     upload("/shared/2", "the same contents")
     contents = instance.store.files.contents({"hash": record.hash})
@@ -147,7 +147,7 @@ def test_contents_that_two_paths_share_go_with_the_last(api, instance, upload):
     assert not contents.exists()
 
 
-def test_removal(api, upload):
+def test_remove(api, upload):
     for path in ("/rm/a", "/rm/b/c", "/rm/b/d", "/rmx"):
         upload(path)
     api.file.remove_dir(1, "/rm/b/")
@@ -166,7 +166,7 @@ def test_free_names(api, upload):
 
 
 @pytest.mark.parametrize("way", ["upload_directory", "upload_directory_fast"])
-def test_a_folder_goes_up_and_comes_down(api, folder, tmp_path, way):
+def test_folder_round_trip(api, folder, tmp_path, way):
     local, files = folder
     target = f"/folders/{way} [ü]"
     progress = []
@@ -202,7 +202,7 @@ def test_bulk_uploads(api, folder):
         }
 
 
-def test_a_resumed_upload_sends_only_what_is_missing(api, instance, folder):
+def test_resumed_upload_skips_existing_files(api, instance, folder):
     local, files = folder
     api.file.upload(1, str(local / "sub/c é.pth"), "/resume/sub/c é.pth")
     (local / "other").write_text("wrong")
@@ -235,21 +235,21 @@ def test_a_resumed_upload_sends_only_what_is_missing(api, instance, folder):
         ("/..a/b..", "/..a/b.."),
     ],
 )
-def test_one_form_of_a_path(path, expected):
-    assert normalise(path) == expected
+def test_normalize(path, expected):
+    assert normalize(path) == expected
 
 
 ESCAPES = ["/..", "/../x", "..", "/a/../../x", "/a/../../../etc/passwd", "", "/x\0y"]
 
 
 @pytest.mark.parametrize("path", ESCAPES)
-def test_paths_that_leave_the_root_are_refused(path):
-    with pytest.raises(InvalidRequestError, match="leaves the root|is no path"):
-        normalise(path)
+def test_normalize_rejects_paths_outside(path):
+    with pytest.raises(InvalidRequestError, match="outside of Team Files|is not a path"):
+        normalize(path)
 
 
 @pytest.mark.parametrize("path", ESCAPES[:5])
-def test_no_method_lets_a_path_out(api, instance, path, tmp_path):
+def test_methods_reject_paths_outside(api, instance, path, tmp_path):
     local = tmp_path / "evil file"
     local.write_text("evil")
     calls = [
@@ -264,26 +264,26 @@ def test_no_method_lets_a_path_out(api, instance, path, tmp_path):
         ),
     ]
     for call in calls:
-        # The SDK fails in another way while it reads the error of a streamed call.
+        # The SDK itself fails to read the error of a streamed call.
         with pytest.raises((requests.HTTPError, httpx.ResponseNotRead)):
             call()
     assert "evil" not in str(instance.store.files.entries(1, "/"))
 
 
-def test_teams_do_not_see_each_others_files(api, upload, tmp_path):
+def test_teams_are_isolated(api, instance, upload, tmp_path):
     upload("/mine", "secret of team 1")
-    other = api.team.create("curious", change_name_if_conflict=True)
-    assert api.file.list(other.id, "/") == []
+    other = instance.store.teams.create("other")
+    assert api.file.list(other, "/") == []
     for path in ("/mine", "/../1/mine"):
         with pytest.raises(requests.HTTPError):
-            api.file.download(other.id, path, str(tmp_path / "out"))
+            api.file.download(other, path, str(tmp_path / "out"))
 
 
-def test_files_and_folders_do_not_mix(api, upload):
+def test_file_and_folder_conflict(api, upload):
     upload("/mix/file")
-    with pytest.raises(requests.HTTPError, match="/mix: is a folder; choose another name"):
+    with pytest.raises(requests.HTTPError, match="/mix is a folder; use another file name"):
         upload("/mix")
-    with pytest.raises(requests.HTTPError, match="/mix/file is a file, nothing can lie in it"):
+    with pytest.raises(requests.HTTPError, match="/mix/file is a file, not a folder"):
         upload("/mix/file/inside")
 
 

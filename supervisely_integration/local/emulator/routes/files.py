@@ -1,78 +1,50 @@
-"""Team Files: lists, records, removal; the contents are in `file_contents`."""
+"""Team Files: lists, records and removal; `contents` transfers the bytes."""
 
 import base64
-from collections.abc import Mapping
+from collections.abc import Callable
 from typing import Any
 
-from fastapi import APIRouter
-
-from ..public_api import API
 from ..storage.errors import InvalidRequestError
-from .common import SUCCESS, Fields, Json, StoreOf, WithUrls, integer, items, required
-
-router = APIRouter(prefix=f"{API}/file-storage")
+from ..store import Store
+from .fields import Fields
+from .platform import SUCCESS
 
 _MAX_ENTRIES = 10_000
 
 
-@router.post(".info")
-def file_info(store: StoreOf, fields: Fields, with_urls: WithUrls) -> Json:
-    """One file."""
-    return with_urls(store.files.info(integer(fields, "id")))
-
-
-@router.post(".list")
-def list_files(store: StoreOf, fields: Fields, with_urls: WithUrls) -> list[Json]:
-    """The file at a path, or what is in a folder; a plain list, without pages."""
-    entries = store.files.entries(
-        integer(fields, "teamId"),
-        required(fields, "path"),
-        is_recursive=bool(fields.get("recursive", True)),
+def _list(store: Store, f: Fields) -> list[dict[str, Any]]:
+    return store.files.entries(
+        f.integer("teamId"), f.required("path"), is_recursive=bool(f.get("recursive", True))
     )
-    return [with_urls(entry) for entry in entries]
 
 
-@router.post(".v2.list")
-def list_storage(store: StoreOf, fields: Fields, with_urls: WithUrls) -> Json:
-    """What is in a folder, in pages; `files` and `folders` say which of both."""
-    kinds = {kind for kind in ("file", "folder") if fields.get(f"{kind}s", True)}
-    entries = store.files.entries(
-        integer(fields, "teamId"),
-        required(fields, "path"),
-        is_recursive=bool(fields.get("recursive", True)),
-    )
-    wanted = [with_urls(entry) for entry in entries if entry["type"] in kinds]
-    start = _read_token(fields)
-    end = start + min(int(fields.get("limit") or _MAX_ENTRIES), _MAX_ENTRIES)
-    return {
-        "entities": wanted[start:end],
-        "continuationToken": _write_token(end) if end < len(wanted) else None,
-    }
-
-
-def _write_token(offset: int) -> str:
-    return base64.urlsafe_b64encode(str(offset).encode()).decode()
-
-
-def _read_token(fields: Mapping[str, Any]) -> int:
-    token = fields.get("continuationToken")
+def _list_pages(store: Store, f: Fields) -> Any:
+    kinds = {kind for kind in ("file", "folder") if f.get(f"{kind}s", True)}
+    entries = [entry for entry in _list(store, f) if entry["type"] in kinds]
+    token = f.get("continuationToken")
     try:
-        return int(base64.urlsafe_b64decode(token)) if token else 0
+        start = int(base64.urlsafe_b64decode(token)) if token else 0
     except ValueError as error:
-        raise InvalidRequestError(
-            f"continuationToken {token!r} is none of this instance"
-        ) from error
+        raise InvalidRequestError(f"continuationToken {token!r} is not a page token") from error
+    end = start + min(int(f.get("limit") or _MAX_ENTRIES), _MAX_ENTRIES)
+    rest = base64.urlsafe_b64encode(str(end).encode()).decode() if end < len(entries) else None
+    return {"entities": entries[start:end], "continuationToken": rest}
 
 
-@router.post(".remove")
-def remove_file(store: StoreOf, fields: Fields) -> Json:
-    """Remove a file, or a folder with all that is in it."""
-    store.files.remove(integer(fields, "teamId"), [required(fields, "path")])
+def _remove(store: Store, f: Fields) -> Any:
+    store.files.remove(f.integer("teamId"), [f.required("path")])
     return SUCCESS
 
 
-@router.post(".bulk.remove")
-def remove_files(store: StoreOf, fields: Fields) -> Json:
-    """Remove several files or folders."""
-    store.files.remove(integer(fields, "teamId"), items(fields, "paths"))
+def _remove_many(store: Store, f: Fields) -> Any:
+    store.files.remove(f.integer("teamId"), f.list_of("paths"))
     return SUCCESS
+
+
+METHODS: dict[str, Callable[[Store, Fields], Any]] = {
+    "file-storage.info": lambda store, f: store.files.info(f.integer("id")),
+    "file-storage.list": _list,
+    "file-storage.v2.list": _list_pages,
+    "file-storage.remove": _remove,
+    "file-storage.bulk.remove": _remove_many,
+}

@@ -1,104 +1,232 @@
-"""Projects: lists, records, their end."""
+"""Projects, datasets, images, collections and versions."""
 
-from fastapi import APIRouter
+from collections.abc import Callable, Mapping
+from typing import Any
 
-from ..public_api import API
+from ..ecosystem import whole_list
+from ..storage.datasets import TOP_LEVEL
 from ..storage.errors import InvalidRequestError
-from ..storage.listing import Listing
-from .common import (
-    SUCCESS,
-    Fields,
-    Json,
-    StoreOf,
-    WithUrls,
-    integer,
-    items,
-    optional_integer,
-    text,
-)
-
-router = APIRouter(prefix=f"{API}/projects")
+from ..storage.images import NewImage
+from ..storage.listing import Condition, Listing
+from ..storage.versions import COMMITTED
+from ..store import Store
+from .fields import Fields
+from .platform import SUCCESS
 
 
-@router.post(".info")
-def project_info(store: StoreOf, fields: Fields, with_urls: WithUrls) -> Json:
-    """One project."""
-    return with_urls(store.projects.info(integer(fields, "id")))
+def _edit(resource: str) -> Callable[[Store, Fields], Any]:
+    def edit(store: Store, f: Fields) -> Any:
+        records = getattr(store, resource)
+        records.edit(f.integer("id"), f)
+        return records.info(f.integer("id"), f.extra() if resource == "collections" else None)
+
+    return edit
 
 
-@router.post(".list")
-def list_projects(store: StoreOf, fields: Fields, with_urls: WithUrls) -> Json:
-    """Those of a workspace or of a team."""
-    page = store.projects.page(
-        Listing.from_request(fields),
-        workspace_id=optional_integer(fields, "workspaceId"),
-        team_id=optional_integer(fields, "groupId"),
-    )
-    return with_urls(page)
+def _archive(resource: str) -> Callable[[Store, Fields], Any]:
+    def archive(store: Store, f: Fields) -> Any:
+        getattr(store, resource).archive(f.integer("id"))
+        return SUCCESS
+
+    return archive
 
 
-@router.post(".list.all")
-def list_all_projects(store: StoreOf, fields: Fields, with_urls: WithUrls) -> Json:
-    """Those of all teams."""
-    return with_urls(store.projects.page(Listing.from_request(fields)))
-
-
-@router.post(".add")
-def add_project(store: StoreOf, fields: Fields, with_urls: WithUrls) -> Json:
-    """A new project."""
-    type_ = fields.get("type") or "images"
+def _add_project(store: Store, f: Fields) -> Any:
+    type_ = f.get("type") or "images"
     if type_ != "images":
-        raise InvalidRequestError(f"type {type_!r}: this instance keeps projects of images only")
+        raise InvalidRequestError(f"type {type_!r}: this instance has projects of images only")
     names = ("description", "readme", "settings", "customData", "importSettings")
     id_ = store.projects.create(
-        integer(fields, "workspaceId"),
-        text(fields, "name"),
-        **{name: fields.get(name) for name in names},
+        f.text("name"),
+        workspace_id=f.integer("workspaceId"),
+        **{name: f.get(name) for name in names},
     )
-    return with_urls(store.projects.info(id_))
+    return store.projects.info(id_)
 
 
-@router.post(".editInfo")
-def edit_project(store: StoreOf, fields: Fields, with_urls: WithUrls) -> Json:
-    """Change fields of a project."""
-    id_ = integer(fields, "id")
-    store.projects.edit(id_, fields)
-    return with_urls(store.projects.info(id_))
-
-
-@router.post(".workspace.set")
-def move_project(store: StoreOf, fields: Fields) -> Json:
-    """Put a project into another workspace."""
-    store.projects.move(integer(fields, "id"), integer(fields, "workspaceId"))
+def _remove_projects(store: Store, f: Fields) -> Any:
+    projects = f.objects("projects")
+    if any(project.get("archiveUrl") is not None for project in projects):
+        raise InvalidRequestError("archiveUrl: this instance has no project backups")
+    store.projects.remove([project.integer("id") for project in projects])
     return SUCCESS
 
 
-@router.post(".archive")
-def archive_project(store: StoreOf, fields: Fields) -> Json:
-    """Hide a project."""
-    store.projects.archive(integer(fields, "id"))
+def _meta_items(kind: str) -> Callable[[Store, Fields], Any]:
+    return lambda store, f: whole_list(
+        store.projects.meta_items(f.integer("projectId"), kind, f.get("filter") or ())
+    )
+
+
+def _remove_meta_item(kind: str) -> Callable[[Store, Fields], Any]:
+    def remove(store: Store, f: Fields) -> Any:
+        store.projects.remove_meta_item(f.integer("projectId"), kind, f.integer("id"))
+        return SUCCESS
+
+    return remove
+
+
+def _list_datasets(store: Store, f: Fields) -> Any:
+    listing = Listing.from_request(f)
+    has_parent = any(each.get("field") == "parentId" for each in listing.filters)
+    conditions = [] if f.get("recursive") or has_parent else [TOP_LEVEL]
+    return store.datasets.page(
+        listing, conditions, extra=f.extra(), projectId=f.integer("projectId")
+    )
+
+
+def _add_dataset(store: Store, f: Fields) -> Any:
+    id_ = store.datasets.create(
+        f.integer("projectId"),
+        f.text("name"),
+        f.optional_integer("parentId"),
+        description=f.get("description"),
+        custom_data=f.get("customData"),
+    )
+    return store.datasets.info(id_)
+
+
+def _move_dataset(store: Store, f: Fields) -> Any:
+    store.datasets.move(f.integer("srcId"), f.optional_integer("destId"))
     return SUCCESS
 
 
-@router.post(".remove.permanently")
-def remove_projects(store: StoreOf, fields: Fields) -> Json:
-    """Remove projects, or only their contents, if it is said where a backup is."""
-    gone = []
-    for project in items(fields, "projects"):
-        id_ = integer(project, "id")
-        if project.get("archiveUrl") is None:
-            gone.append(id_)
-            continue
-        backup = {
-            "url": project["archiveUrl"],
-            "annotationsUrl": project.get("annotationsArchiveUrl"),
-        }
-        store.projects.keep_card(id_, backup)
-    store.projects.remove(gone)
+def _remove_datasets(store: Store, f: Fields) -> Any:
+    store.datasets.remove([dataset.integer("id") for dataset in f.objects("datasets")])
     return SUCCESS
 
 
-@router.get(".images.get-backup-archive")
-def backup_archive(store: StoreOf, id: int) -> Json:  # noqa: A002 - the name in the query
-    """Where the backup of a project is; empty if there is none."""
-    return store.projects.info(id)["backupArchive"] or {}
+def _list_images(store: Store, f: Fields) -> Any:
+    return store.images.select(
+        Listing.from_request(f),
+        project_id=f.optional_integer("projectId"),
+        dataset_id=f.optional_integer("datasetId"),
+        is_recursive=bool(f.get("recursive")),
+        filters=f.get("filters") or (),
+    )
+
+
+def _add_images(store: Store, f: Fields) -> Any:
+    images = [_new_image(store, each) for each in f.objects("images")]
+    return store.images.infos(store.images.add(f.integer("datasetId"), images))
+
+
+def _new_image(store: Store, f: Fields) -> NewImage:
+    """An image with stored contents: by hash, or those of another image."""
+    name = str(f.get("title") or f.get("name") or "")
+    if f.get("hash"):
+        source: Mapping[str, Any] = {"hash": str(f["hash"])}
+    elif f.get("imageId") is not None:
+        source = store.images.info(f.integer("imageId"))
+    else:
+        raise InvalidRequestError(
+            f"{name}: neither hash nor imageId; this instance has no linked images, upload the file"
+        )
+    return NewImage(
+        name=name,
+        hash_=source["hash"],
+        meta=source.get("meta") or {} if f.get("meta") is None else f["meta"],
+        description=f.get("description") or source.get("description") or "",
+    )
+
+
+def _remove_images(store: Store, f: Fields) -> Any:
+    store.images.remove(f.integers("imageIds"))
+    return SUCCESS
+
+
+def _list_collections(store: Store, f: Fields) -> Any:
+    type_ = f.get("type") or "default"
+    conditions = [] if type_ == "all" else [Condition("c.type = ?", (type_,))]
+    return store.collections.page(
+        Listing.from_request(f), conditions, extra=f.extra(), projectId=f.integer("projectId")
+    )
+
+
+def _add_collection(store: Store, f: Fields) -> Any:
+    fields = {key: f.get(key) for key in ("description", "type", "meta", "options")}
+    id_ = store.collections.create(f.integer("projectId"), f.text("name"), **fields)
+    return store.collections.info(id_, ())
+
+
+def _remove_collection(store: Store, f: Fields) -> Any:
+    store.collections.remove([f.integer("id")])
+    return SUCCESS
+
+
+def _add_items(store: Store, f: Fields) -> Any:
+    if f.get("entityItems") is not None:
+        items = f.list_of("entityItems")
+    else:
+        items = [{"entityId": id_} for id_ in f.integers("entityIds")]
+    added, missing = store.collections.add_items(f.integer("collectionId"), items)
+    return {"items": added, "missing": missing}
+
+
+def _remove_items(store: Store, f: Fields) -> Any:
+    ids = f.integers("entityIds")
+    removed, missing = store.collections.remove_items(f.integer("collectionId"), ids)
+    return {"items": removed, "missing": missing}
+
+
+def _commit_version(store: Store, f: Fields) -> Any:
+    store.versions.commit(f.integer("id"), f.text("commitToken"), f)
+    return SUCCESS
+
+
+def _cancel_version(store: Store, f: Fields) -> Any:
+    store.versions.cancel(f.integer("id"), f.text("commitToken"))
+    return SUCCESS
+
+
+METHODS: dict[str, Callable[[Store, Fields], Any]] = {
+    "projects.info": lambda store, f: store.projects.info(f.integer("id")),
+    "projects.list": lambda store, f: store.projects.page(
+        Listing.from_request(f),
+        workspaceId=f.optional_integer("workspaceId"),
+        teamId=f.optional_integer("groupId"),
+    ),
+    "projects.add": _add_project,
+    "projects.editInfo": _edit("projects"),
+    "projects.archive": _archive("projects"),
+    "projects.remove.permanently": _remove_projects,
+    "projects.meta": lambda store, f: store.projects.meta(f.integer("id")),
+    "projects.meta.update": lambda store, f: store.projects.set_meta(
+        f.integer("id"), f.required("meta")
+    ),
+    "projects.stats": lambda store, f: store.projects.statistics(f.integer("id")),
+    "projects.settings.update": lambda store, f: store.projects.update_settings(
+        f.integer("id"), f.required("settings")
+    ),
+    "advanced.object_classes.list": _meta_items("classes"),
+    "tags.list": _meta_items("tags"),
+    "projects.classes.remove": _remove_meta_item("classes"),
+    "projects.tags.remove": _remove_meta_item("tags"),
+    "projects.versions.reserve": lambda store, f: store.versions.reserve(f.integer("projectId")),
+    "projects.versions.commit": _commit_version,
+    "projects.versions.cancel-reservation": _cancel_version,
+    "projects.versions.list": lambda store, f: store.versions.page(
+        Listing.from_request(f), [COMMITTED], projectId=f.integer("projectId")
+    ),
+    "datasets.info": lambda store, f: store.datasets.info(f.integer("id")),
+    "datasets.list": _list_datasets,
+    "datasets.add": _add_dataset,
+    "datasets.editInfo": _edit("datasets"),
+    "datasets.move": _move_dataset,
+    "datasets.archive": _archive("datasets"),
+    "datasets.remove.permanently": _remove_datasets,
+    "images.info": lambda store, f: store.images.info(f.integer("id")),
+    "images.list": _list_images,
+    "images.bulk.add": _add_images,
+    "images.editInfo": _edit("images"),
+    "images.bulk.remove": _remove_images,
+    "entities-collections.list": _list_collections,
+    "entities-collections.info": lambda store, f: store.collections.info(
+        f.integer("id"), f.extra()
+    ),
+    "entities-collections.add": _add_collection,
+    "entities-collections.editInfo": _edit("collections"),
+    "entities-collections.remove": _remove_collection,
+    "entities-collections.items.bulk.add": _add_items,
+    "entities-collections.items.bulk.remove": _remove_items,
+}

@@ -1,1 +1,1 @@
-"""What the instance keeps: one noun a module, all on one database and one folder of blobs."""
+"""The data of an instance: one module per resource, on one database and one folder of blobs."""

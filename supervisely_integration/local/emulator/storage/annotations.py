@@ -1,4 +1,4 @@
-"""What is drawn on images: figures of classes, and tags of images and figures."""
+"""Annotations: figures of classes, and tags of images and figures."""
 
 import json
 import sqlite3
@@ -6,29 +6,34 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from .database import Database, dumps, timestamp
-from .errors import NotFoundError
-from .figure_writer import FigureWriter
+from .errors import InvalidRequestError
 from .images import Images
-from .listing import Condition, Listing, Table, is_in
+from .listing import Condition, Table
+from .meta import class_ids, tag_ids
 from .projects import Projects
+from .resource import Json, Resource
 
-JsonObject = dict[str, Any]
-
-_FIGURES = Table(
-    "f.*, i.dataset_id, d.project_id",
-    "figures f JOIN images i ON i.id = f.image_id JOIN datasets d ON d.id = i.dataset_id",
+# Fields of an object that are not its geometry. The geometry is stored unchanged, so that every
+# shape of the SDK survives a round trip.
+_STORED_APART = frozenset(
     {
-        **{"id": "f.id", "entityId": "f.image_id", "imageId": "f.image_id"},
-        **{"classId": "f.class_id", "geometryType": "f.geometry_type"},
-        **{"datasetId": "i.dataset_id", "projectId": "d.project_id"},
-        **{"createdAt": "f.created_at", "updatedAt": "f.updated_at"},
-    },
+        *("id", "classId", "classTitle", "geometryType", "geometry", "tags"),
+        *("createdAt", "updatedAt"),
+    }
 )
-_PRESENT = Condition("i.archived_at IS NULL")
+_NOT_GEOMETRY = frozenset(
+    {
+        *("description", "labelerLogin", "instance", "nnCreated", "nnUpdated", "smartToolInput"),
+        *("customData", "priority", "status", "trackId", "meta", "entityId", "datasetId"),
+    }
+)
+_TAG_COLUMNS = frozenset(
+    {"id", "tagId", "name", "value", "createdAt", "updatedAt", "figureId", "entityId"}
+)
 
 
-class Annotations:
-    """Annotations of the images.
+class Annotations(Resource):
+    """Annotations of the images; the records of this resource are figures.
 
     Args:
         database: of the instance.
@@ -36,8 +41,22 @@ class Annotations:
         images: of the instance.
     """
 
+    kind = "figure"
+    table = "figures"
+    query = Table(
+        "f.*, i.dataset_id, d.project_id",
+        "figures f JOIN images i ON i.id = f.image_id JOIN datasets d ON d.id = i.dataset_id",
+        {
+            **{"id": "f.id", "entityId": "f.image_id", "imageId": "f.image_id"},
+            **{"classId": "f.class_id", "geometryType": "f.geometry_type"},
+            **{"datasetId": "i.dataset_id", "projectId": "d.project_id"},
+        },
+        dates="f.",
+    )
+    present = Condition("i.archived_at IS NULL")
+
     def __init__(self, database: Database, projects: Projects, images: Images) -> None:
-        self._database = database
+        super().__init__(database)
         self._projects = projects
         self._images = images
 
@@ -48,7 +67,7 @@ class Annotations:
 
         Args:
             image_id: of the image.
-            annotation: in the format of the SDK.
+            annotation: `objects`, `tags` and `description` in the format of the SDK.
 
         Raises:
             NotFoundError: if there is no such image.
@@ -58,9 +77,9 @@ class Annotations:
             info = self._images.info(image_id)
             connection.execute("DELETE FROM figures WHERE image_id = ?", (image_id,))
             connection.execute("DELETE FROM image_tags WHERE image_id = ?", (image_id,))
-            writer = FigureWriter(self._database, self._projects.meta(info["projectId"]))
+            writer = _Writer(self._database, self._projects.meta(info["projectId"]))
             for tag in annotation.get("tags") or []:
-                writer.add_image_tag(image_id, tag)
+                writer.add_tag("image", image_id, tag)
             for figure in annotation.get("objects") or []:
                 writer.add_figure(image_id, figure)
             description = annotation.get("description") or ""
@@ -69,20 +88,23 @@ class Annotations:
             )
             self._projects.touch(info["projectId"])
 
-    def get(self, image_ids: Sequence[int]) -> list[JsonObject]:
-        """The annotations of images, in the format of the SDK, in the order of the ids.
+    def get(self, image_ids: Sequence[int]) -> list[Json]:
+        """Return the annotations of images in the format of the SDK, in the order of the ids.
 
         Raises:
             NotFoundError: if an image does not exist.
         """
         infos = self._images.infos(image_ids)
-        objects: dict[int, list[JsonObject]] = {id_: [] for id_ in image_ids}
-        rows = _FIGURES.all(self._database, [is_in("f.image_id", image_ids)])
-        figure_tags = self._tags("figure_tags", "figure_id", [row["id"] for row in rows])
-        image_tags = self._tags("image_tags", "image_id", image_ids)
-        metas = {id_: self._projects.meta(id_) for id_ in {info["projectId"] for info in infos}}
-        titles = {c["id"]: c["title"] for meta in metas.values() for c in meta["classes"]}
-        names = {t["id"]: t["name"] for meta in metas.values() for t in meta["tags"]}
+        rows = self._database.rows(
+            "SELECT * FROM figures WHERE image_id IN (SELECT value FROM json_each(?)) ORDER BY id",
+            (dumps(list(image_ids)),),
+        )
+        figure_tags = self._tags("figure", [row["id"] for row in rows])
+        image_tags = self._tags("image", image_ids)
+        metas = [self._projects.meta(id_) for id_ in {info["projectId"] for info in infos}]
+        titles = {c["id"]: c["title"] for meta in metas for c in meta["classes"]}
+        names = {t["id"]: t["name"] for meta in metas for t in meta["tags"]}
+        objects: dict[int, list[Json]] = {id_: [] for id_ in image_ids}
         for row in rows:
             tags = [_tag(tag, names) for tag in figure_tags[row["id"]]]
             objects[row["image_id"]].append(_object(row, titles[row["class_id"]], tags))
@@ -104,123 +126,191 @@ class Annotations:
             for info in infos
         ]
 
-    def figures(
-        self, listing: Listing, *, dataset_id: int | None = None, project_id: int | None = None
-    ) -> JsonObject:
-        """A page of figures of a dataset or of a project."""
-        conditions = [_PRESENT]
-        if dataset_id is not None:
-            conditions.append(Condition("i.dataset_id = ?", (dataset_id,)))
-        if project_id is not None:
-            conditions.append(Condition("d.project_id = ?", (project_id,)))
-        page = _FIGURES.page(self._database, listing, conditions)
-        return page.as_json(self._figure_records(page.rows))
-
-    def figure(self, id_: int) -> JsonObject:
-        """One figure.
-
-        Raises:
-            NotFoundError: if it does not exist.
-        """
-        row = _FIGURES.one(self._database, id_)
-        if row is None:
-            raise NotFoundError("figure", id_)
-        return self._figure_records([row])[0]
-
     def add_figures(self, figures: Sequence[Mapping[str, Any]]) -> list[int]:
-        """Add figures `{"entityId", "classId", "geometryType", "geometry"}`; returns their ids.
+        """Add figures `{"entityId", "classId", "geometryType", "geometry"}`; return their ids.
 
         The geometry may come later, with `set_geometry`.
         """
         with self._database.transaction():
-            image_ids = list({figure["entityId"] for figure in figures})
-            meta_of = {
-                info["id"]: self._projects.meta(info["projectId"])
-                for info in self._images.infos(image_ids)
-            }
+            writers = self._writers({figure["entityId"] for figure in figures})
             ids = [
-                FigureWriter(self._database, meta_of[figure["entityId"]]).add_figure(
+                writers[figure["entityId"]].add_figure(
                     figure["entityId"], {**figure, **(figure.get("geometry") or {})}
                 )
                 for figure in figures
             ]
-            self._touch(image_ids)
+            self._images.touch_projects(list(writers))
         return ids
 
-    def geometry(self, figure_id: int) -> JsonObject:
-        """The shape of a figure as `figures.bulk.upload.geometry` brought it."""
-        geometry: JsonObject = self.figure(figure_id)["geometry"]
-        inner: JsonObject = geometry.get("bitmap", geometry)
+    def geometry(self, figure_id: int) -> Json:
+        """Return the shape of a figure as `figures.bulk.upload.geometry` sent it."""
+        geometry: Json = self.info(figure_id)["geometry"]
+        inner: Json = geometry.get("bitmap", geometry)
         return inner
 
     def set_geometry(self, figure_id: int, geometry: Mapping[str, Any]) -> None:
         """Set the shape of a figure; masks come without the key `bitmap`."""
         with self._database.transaction():
-            figure = self.figure(figure_id)
+            figure = self.info(figure_id)
             if "data" in geometry and "origin" in geometry:
                 geometry = {"bitmap": geometry}
             self._database.update(
                 "figures", figure_id, geometry=dumps(geometry), updated_at=timestamp()
             )
-            self._touch([figure["entityId"]])
+            self._images.touch_projects([figure["entityId"]])
 
-    def remove_figures(self, ids: Sequence[int]) -> None:
-        """Remove figures."""
-        with self._database.transaction() as connection:
-            rows = _FIGURES.all(self._database, [is_in("f.id", ids)])
-            self._touch(list({row["image_id"] for row in rows}))
-            connection.executemany("DELETE FROM figures WHERE id = ?", [(id_,) for id_ in ids])
-
-    def tag_figures(self, project_id: int, tags: Iterable[Mapping[str, Any]]) -> list[int]:
-        """Add tags `{"tagId", "figureId", "value"}` to figures; returns the ids of the tags."""
+    def remove(self, ids: Sequence[int]) -> None:
+        """Delete figures with their tags."""
         with self._database.transaction():
-            writer = FigureWriter(self._database, self._projects.meta(project_id))
-            ids = []
-            for tag in tags:
-                figure = self.figure(tag["figureId"])
-                ids.append(writer.add_figure_tag(figure["id"], tag))
-            self._projects.touch(project_id)
+            rows = self._database.rows(
+                "SELECT DISTINCT image_id FROM figures"
+                " WHERE id IN (SELECT value FROM json_each(?))",
+                (dumps(list(ids)),),
+            )
+            super().remove(ids)
+            self._images.touch_projects([row["image_id"] for row in rows])
+
+    def tag_images(self, tags: Iterable[Mapping[str, Any]]) -> list[int]:
+        """Add tags `{"tagId", "entityId", "value"}` to images; return the ids of the tags."""
+        with self._database.transaction():
+            tags = list(tags)
+            writers = self._writers({tag["entityId"] for tag in tags})
+            ids = [writers[tag["entityId"]].add_tag("image", tag["entityId"], tag) for tag in tags]
+            self._images.touch_projects(list(writers))
         return ids
 
-    def tag_entities(self, project_id: int, tags: Iterable[Mapping[str, Any]]) -> list[int]:
-        """Add tags `{"tagId", "entityId", "value"}` to images; returns the ids of the tags."""
+    def tag_figures(self, tags: Iterable[Mapping[str, Any]]) -> list[int]:
+        """Add tags `{"tagId", "figureId", "value"}` to figures; return the ids of the tags."""
         with self._database.transaction():
-            writer = FigureWriter(self._database, self._projects.meta(project_id))
-            ids = []
-            for tag in tags:
-                image = self._images.info(tag["entityId"])
-                ids.append(writer.add_image_tag(image["id"], tag))
-            self._projects.touch(project_id)
+            tags = list(tags)
+            image_of = {
+                figure["id"]: figure["entityId"]
+                for figure in self.infos(list({tag["figureId"] for tag in tags}))
+            }
+            writers = self._writers(set(image_of.values()))
+            ids = [
+                writers[image_of[tag["figureId"]]].add_tag("figure", tag["figureId"], tag)
+                for tag in tags
+            ]
+            self._images.touch_projects(list(writers))
         return ids
 
-    def tag_images(self, image_ids: Sequence[int], tag_id: int, value: Any = None) -> None:
-        """Add one tag to several images."""
-        with self._database.transaction():
-            for info in self._images.infos(image_ids):
-                meta = self._projects.meta(info["projectId"])
-                tag = {"tagId": tag_id, "value": value}
-                FigureWriter(self._database, meta).add_image_tag(info["id"], tag)
-            self._touch(image_ids)
+    def _writers(self, image_ids: Iterable[int]) -> dict[int, "_Writer"]:
+        """A writer with the classes and tags of its project, by image."""
+        return {
+            info["id"]: _Writer(self._database, self._projects.meta(info["projectId"]))
+            for info in self._images.infos(list(image_ids))
+        }
 
-    def _touch(self, image_ids: Sequence[int]) -> None:
-        for project_id in self._images.projects_of(image_ids):
-            self._projects.touch(project_id)
-
-    def _figure_records(self, rows: Sequence[sqlite3.Row]) -> list[JsonObject]:
-        tags = self._tags("figure_tags", "figure_id", [row["id"] for row in rows])
-        return [_figure(row, [_figure_tag(tag) for tag in tags[row["id"]]]) for row in rows]
-
-    def _tags(self, table: str, owner: str, ids: Sequence[int]) -> dict[int, list[sqlite3.Row]]:
+    def _tags(self, owner: str, ids: Sequence[int]) -> dict[int, list[sqlite3.Row]]:
         found: dict[int, list[sqlite3.Row]] = {id_: [] for id_ in ids}
         for row in self._database.rows(
-            f"SELECT * FROM {table} WHERE {owner} IN (SELECT value FROM json_each(?)) ORDER BY id",
+            f"SELECT * FROM {owner}_tags WHERE {owner}_id IN (SELECT value FROM json_each(?))"
+            " ORDER BY id",
             (dumps(list(ids)),),
         ):
-            found[row[owner]].append(row)
+            found[row[f"{owner}_id"]].append(row)
         return found
 
+    def _records(self, rows: Sequence[sqlite3.Row]) -> list[Json]:
+        tags = self._tags("figure", [row["id"] for row in rows])
+        return [
+            {
+                **self._record(row),
+                "tags": [
+                    {"id": tag["id"], "tagId": tag["tag_id"], "value": json.loads(tag["value"])}
+                    for tag in tags[row["id"]]
+                ],
+            }
+            for row in rows
+        ]
 
-def _object(row: sqlite3.Row, title: str, tags: list[JsonObject]) -> JsonObject:
+    def _record(self, row: sqlite3.Row) -> Json:
+        extra = json.loads(row["extra"])
+        return {
+            "id": row["id"],
+            "entityId": row["image_id"],
+            "imageId": row["image_id"],
+            "objectId": None,
+            "classId": row["class_id"],
+            "datasetId": row["dataset_id"],
+            "projectId": row["project_id"],
+            "geometryType": row["geometry_type"],
+            "geometry": json.loads(row["geometry"]),
+            "geometryMeta": None,
+            "meta": extra.get("meta") or {},
+            "priority": extra.get("priority"),
+            "customData": extra.get("customData"),
+            "description": extra.get("description", ""),
+            "nnCreated": extra.get("nnCreated", False),
+            "nnUpdated": extra.get("nnUpdated", False),
+            "area": None,
+            "createdAt": row["created_at"],
+            "updatedAt": row["updated_at"],
+        }
+
+
+class _Writer:
+    """Writes figures and tags of one project.
+
+    Args:
+        database: of the instance.
+        meta: classes and tags of the project.
+    """
+
+    def __init__(self, database: Database, meta: Mapping[str, Any]) -> None:
+        self._database = database
+        self._classes = class_ids(dict(meta))
+        self._tags = tag_ids(dict(meta))
+
+    def add_figure(self, image_id: int, figure: Mapping[str, Any]) -> int:
+        """Add an object of an annotation with its tags; return its id."""
+        class_id = _resolve(self._classes, figure.get("classTitle"), figure.get("classId"), "class")
+        if not figure.get("geometryType"):
+            raise InvalidRequestError(f"image {image_id}: a figure has no geometryType")
+        rest = {key: value for key, value in figure.items() if key not in _STORED_APART}
+        now = timestamp()
+        id_ = self._database.insert(
+            "figures",
+            image_id=image_id,
+            class_id=class_id,
+            geometry_type=figure["geometryType"],
+            geometry=dumps({k: v for k, v in rest.items() if k not in _NOT_GEOMETRY}),
+            extra=dumps({k: v for k, v in rest.items() if k in _NOT_GEOMETRY}),
+            created_at=figure.get("createdAt") or now,
+            updated_at=figure.get("updatedAt") or now,
+        )
+        for tag in figure.get("tags") or []:
+            self.add_tag("figure", id_, tag)
+        return id_
+
+    def add_tag(self, owner: str, owner_id: int, tag: Mapping[str, Any]) -> int:
+        """Add a tag of an `image` or a `figure`; return its id."""
+        now = timestamp()
+        return self._database.insert(
+            f"{owner}_tags",
+            **{f"{owner}_id": owner_id},
+            tag_id=_resolve(self._tags, tag.get("name"), tag.get("tagId"), "tag"),
+            value=dumps(tag.get("value")),
+            extra=dumps({k: v for k, v in tag.items() if k not in _TAG_COLUMNS}),
+            created_at=tag.get("createdAt") or now,
+            updated_at=tag.get("updatedAt") or now,
+        )
+
+
+def _resolve(ids: Mapping[str, int], name: object, id_: object, kind: str) -> int:
+    # By name first: the ids in an annotation may be those of the project it was copied from.
+    if isinstance(name, str) and name in ids:
+        return ids[name]
+    if name is None and isinstance(id_, int) and id_ in ids.values():
+        return id_
+    raise InvalidRequestError(
+        f"the project has no {kind} {name if name is not None else id_!r}; "
+        "add it with projects.meta.update first"
+    )
+
+
+def _object(row: sqlite3.Row, title: str, tags: list[Json]) -> Json:
     return {
         "id": row["id"],
         "classId": row["class_id"],
@@ -236,33 +326,7 @@ def _object(row: sqlite3.Row, title: str, tags: list[JsonObject]) -> JsonObject:
     }
 
 
-def _figure(row: sqlite3.Row, tags: list[JsonObject]) -> JsonObject:
-    extra = json.loads(row["extra"])
-    return {
-        "id": row["id"],
-        "entityId": row["image_id"],
-        "imageId": row["image_id"],
-        "objectId": None,
-        "classId": row["class_id"],
-        "datasetId": row["dataset_id"],
-        "projectId": row["project_id"],
-        "geometryType": row["geometry_type"],
-        "geometry": json.loads(row["geometry"]),
-        "geometryMeta": None,
-        "tags": tags,
-        "meta": extra.get("meta") or {},
-        "priority": extra.get("priority"),
-        "customData": extra.get("customData"),
-        "description": extra.get("description", ""),
-        "nnCreated": extra.get("nnCreated", False),
-        "nnUpdated": extra.get("nnUpdated", False),
-        "area": None,
-        "createdAt": row["created_at"],
-        "updatedAt": row["updated_at"],
-    }
-
-
-def _tag(row: sqlite3.Row, names: Mapping[int, str]) -> JsonObject:
+def _tag(row: sqlite3.Row, names: Mapping[int, str]) -> Json:
     return {
         "id": row["id"],
         "tagId": row["tag_id"],
@@ -273,7 +337,3 @@ def _tag(row: sqlite3.Row, names: Mapping[int, str]) -> JsonObject:
         "updatedAt": row["updated_at"],
         **json.loads(row["extra"]),
     }
-
-
-def _figure_tag(row: sqlite3.Row) -> JsonObject:
-    return {"id": row["id"], "tagId": row["tag_id"], "value": json.loads(row["value"])}

@@ -1,7 +1,7 @@
 """File contents, stored once under the hash of their bytes.
 
-A blob is written to a temporary name, synced and renamed, so a name on disk always stands for
-complete contents, also after a crash.
+A blob is written to a temporary file, synced and renamed, so every named file is complete, also
+after a crash.
 """
 
 import base64
@@ -19,20 +19,22 @@ from PIL import Image, UnidentifiedImageError
 from .database import Database, dumps, timestamp, timestamp_in
 from .errors import InvalidRequestError
 
-Source = Path | bytes | BinaryIO  # a local file, contents, or a file that is open
+Source = Path | bytes | BinaryIO  # a local file, its contents, or an open file
 
 CHUNK_BYTES = 1 << 20
-_RESERVATION = timedelta(hours=1)  # longer than any pause between "do you have it?" and "use it"
+_RESERVATION = timedelta(
+    hours=1
+)  # longer than any pause between asking for known hashes and adding
 _UNUSED = """reserved_until <= ? AND NOT EXISTS (SELECT 1 FROM files f WHERE f.hash = blobs.hash)
     AND NOT EXISTS (SELECT 1 FROM images i WHERE i.hash = blobs.hash)"""
 _UNFINISHED_AFTER_S = 24 * 3600
-_MIMES = {"MPO": "image/jpeg"}  # JPEGs of some phones; the SDK would rename the files to .mpo
+_MIMES = {"MPO": "image/jpeg"}  # JPEGs of some phones; the SDK would rename them to .mpo
 
 
 class Incoming:
-    """A blob on its way in: write it, then hand it to `Blobs.keep`; or drop it.
+    """A blob that is being written, to be passed to `Blobs.keep`.
 
-    Use it as a context manager; what was not kept is removed.
+    Use it as a context manager; a blob that is not kept is removed.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -56,7 +58,7 @@ class Incoming:
         self.size += len(chunk)
 
     def write_from(self, source: Source) -> None:
-        """Append all of a source."""
+        """Append a whole source."""
         if isinstance(source, bytes):
             self.write(source)
         elif isinstance(source, Path):
@@ -66,11 +68,11 @@ class Incoming:
             shutil.copyfileobj(source, self, CHUNK_BYTES)
 
     def flush(self) -> None:
-        """Make what was written readable at `path`."""
+        """Make the written bytes readable at `path`."""
         self._file.flush()
 
     def finish(self) -> str:
-        """Make the bytes durable; returns their hash."""
+        """Sync the bytes to disk; return their hash."""
         self._file.flush()
         os.fsync(self._file.fileno())
         self._file.close()
@@ -78,11 +80,11 @@ class Incoming:
 
 
 class Blobs:
-    """The folder of blobs and the table that knows who uses them.
+    """The folder of blobs, and the table that tracks their use.
 
     Args:
         database: of the instance.
-        folder: where the files lie; created.
+        folder: of the files; created if it does not exist.
     """
 
     def __init__(self, database: Database, folder: Path) -> None:
@@ -92,11 +94,11 @@ class Blobs:
         self._incoming.mkdir(parents=True, exist_ok=True)
 
     def incoming(self) -> Incoming:
-        """Start a new blob."""
+        """Create a new blob."""
         return Incoming(self._incoming)
 
     def path(self, hash_: str) -> Path:
-        """Where the contents with this hash lie.
+        """Return the file of the contents with this hash.
 
         Raises:
             InvalidRequestError: if it is not the base64 form of a SHA-256.
@@ -111,13 +113,13 @@ class Blobs:
         return self._folder / name[:2] / name
 
     def keep(self, incoming: Incoming, *, reserve: bool = False) -> str:
-        """Give a written blob its final name; returns its hash.
+        """Give a written blob its final name; return its hash.
 
-        Call it in the transaction that adds the reference to it, or with `reserve`.
+        Call it in the transaction that adds a reference to the blob, or with `reserve`.
 
         Args:
             incoming: the written blob.
-            reserve: keep it for a while though nothing refers to it yet.
+            reserve: whether to keep the blob for a while without a reference.
         """
         hash_ = incoming.finish()
         target = self.path(hash_)
@@ -137,10 +139,10 @@ class Blobs:
         return hash_
 
     def keep_image(self, incoming: Incoming, *, name: str, reserve: bool = False) -> str:
-        """`keep`, for a blob that has to be an image; its size and type are noted.
+        """Keep a blob that must be an image, with its size and type.
 
         Raises:
-            InvalidRequestError: if it cannot be read as an image.
+            InvalidRequestError: if it cannot be decoded as an image.
         """
         width, height, mime = _describe_image(incoming, name)
         with self._database.transaction() as connection:
@@ -152,7 +154,7 @@ class Blobs:
         return hash_
 
     def reserve_known_images(self, hashes: Sequence[str]) -> list[str]:
-        """Those of the hashes that are images of this instance; they stay for a while."""
+        """Return the hashes that are stored images, and reserve them for a while."""
         with self._database.transaction() as connection:
             rows = connection.execute(
                 "SELECT hash FROM blobs WHERE width NOT NULL"
@@ -168,10 +170,10 @@ class Blobs:
         return [hash_ for hash_ in hashes if hash_ in known]
 
     def sweep(self, hashes: Iterable[str]) -> None:
-        """Remove those of the blobs that nothing refers to.
+        """Remove those of the blobs that are unreferenced.
 
-        The transaction of the removal has to be committed before: if the process dies here, a blob
-        too many is left, never one too few.
+        Call it after the transaction of the removal is committed: if the process dies here, an
+        unused blob remains, but no blob is missing.
         """
         for hash_ in set(hashes):
             with self._database.transaction() as connection:
@@ -182,7 +184,7 @@ class Blobs:
                     self.path(hash_).unlink(missing_ok=True)
 
     def sweep_all(self) -> None:
-        """`sweep` every blob, and remove files that no finished transaction knows."""
+        """Remove all unreferenced blobs, and files without a row."""
         unused = self._database.rows(f"SELECT hash FROM blobs WHERE {_UNUSED}", (timestamp(),))
         self.sweep(row["hash"] for row in unused)
         for folder in self._folder.iterdir():
@@ -190,14 +192,14 @@ class Blobs:
                 self._remove_unknown(folder)
 
     def _remove_unknown(self, folder: Path) -> None:
-        with self._database.transaction():  # the lock: `keep` puts files down in a transaction
+        with self._database.transaction():  # `keep` creates files in a transaction
             for path in folder.iterdir():
                 hash_ = base64.b64encode(bytes.fromhex(path.name)).decode()
                 if self._database.row("SELECT 1 FROM blobs WHERE hash = ?", (hash_,)) is None:
                     path.unlink()
 
     def remove_unfinished(self) -> None:
-        """Remove what uploads left behind that a crash ended long ago."""
+        """Remove old partial uploads."""
         for path in self._incoming.iterdir():
             age_s = datetime.now(UTC).timestamp() - path.stat().st_mtime
             if age_s > _UNFINISHED_AFTER_S:
@@ -212,12 +214,12 @@ def _describe_image(incoming: Incoming, name: str) -> tuple[int, int, str]:
             return image.width, image.height, mime or "application/octet-stream"
     except (UnidentifiedImageError, OSError, Image.DecompressionBombError) as error:
         raise InvalidRequestError(
-            f"{name}: cannot be read as an image ({error}); convert it to JPEG or PNG"
+            f"{name}: not a readable image ({error}); convert it to JPEG or PNG"
         ) from error
 
 
 def _sync(folder: Path) -> None:
-    """Make a rename in this folder durable."""
+    """Sync a folder, so that a rename in it is durable."""
     handle = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(handle)

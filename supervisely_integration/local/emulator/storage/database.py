@@ -4,7 +4,7 @@ import json
 import os
 import sqlite3
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -17,16 +17,16 @@ _TIME_FORMAT = "%Y-%m-%dT%H:%M:%S.%f"
 
 
 class Database:
-    """Connections to one database file, one a thread.
+    """Connections to one database file, one per thread.
 
-    Writes happen in `transaction()`. A transaction takes the write lock when it begins, so what it
-    reads stays true until it ends, also for other processes.
+    Writes happen in `transaction()`. A transaction takes the write lock when it begins, so its
+    reads stay valid until it ends, also with other processes.
 
     Args:
         file: created with its tables if it does not exist.
 
     Raises:
-        RuntimeError: if a newer version of this program wrote the file.
+        RuntimeError: if a newer version of this program created the file.
     """
 
     def __init__(self, file: Path) -> None:
@@ -44,8 +44,8 @@ class Database:
             version = self._version()  # another process may have been faster
             if version > VERSION:
                 raise RuntimeError(
-                    f"{self.file}: has version {version}, this program knows up to {VERSION}; "
-                    "use the newer program, or another --root"
+                    f"{self.file} has version {version}; this program supports up to {VERSION}. "
+                    "Use the newer program or another --root"
                 )
             if version < VERSION:
                 for statement in SCHEMA:
@@ -54,7 +54,7 @@ class Database:
 
     @property
     def connection(self) -> sqlite3.Connection:
-        """The connection of this thread; a forked process gets its own."""
+        """The connection of this thread; a forked process opens its own."""
         local = self._local
         if getattr(local, "pid", None) != os.getpid():
             connection = sqlite3.connect(
@@ -69,9 +69,9 @@ class Database:
 
     @contextmanager
     def transaction(self) -> Iterator[sqlite3.Connection]:
-        """Everything inside is written at its end, or nothing; may be nested.
+        """Commit everything inside, or nothing; may be nested.
 
-        An inner one that fails undoes what it did, also if the outer one goes on.
+        A nested transaction that fails rolls back its own changes; the outer one may continue.
         """
         connection = self.connection
         depth = self._local.depth
@@ -93,16 +93,16 @@ class Database:
             self._local.depth = depth
 
     def rows(self, sql: str, parameters: Sequence[Any] = ()) -> list[sqlite3.Row]:
-        """All rows of a query."""
+        """Return all rows of a query."""
         return self.connection.execute(sql, parameters).fetchall()
 
     def row(self, sql: str, parameters: Sequence[Any] = ()) -> sqlite3.Row | None:
-        """The first row of a query, or None."""
+        """Return the first row of a query, or None."""
         found: sqlite3.Row | None = self.connection.execute(sql, parameters).fetchone()
         return found
 
     def insert(self, table: str, **values: Any) -> int:
-        """Add a row; returns its id."""
+        """Add a row; return its id."""
         names = ", ".join(values)
         marks = ", ".join("?" * len(values))
         with self.transaction() as connection:
@@ -112,7 +112,7 @@ class Database:
         return int(cursor.lastrowid or 0)
 
     def update(self, table: str, id_: int, **values: Any) -> None:
-        """Change columns of the row with this id."""
+        """Set columns of the row with this id."""
         assignments = ", ".join(f"{name} = ?" for name in values)
         with self.transaction() as connection:
             connection.execute(
@@ -127,27 +127,22 @@ class Database:
 
 
 def timestamp(after: str | None = None) -> str:
-    """Now, as the API writes times; later than `after` if that is given."""
+    """Return the current time in the API's format; later than `after` if that is given."""
     now = datetime.now(UTC).replace(tzinfo=None)
     if after is not None:
         now = max(now, datetime.strptime(after[:-1], _TIME_FORMAT) + timedelta(milliseconds=1))
-    return _written(now)
+    return _format(now)
 
 
 def timestamp_in(delay: timedelta) -> str:
-    """The time in a while, in the form of `timestamp`."""
-    return _written(datetime.now(UTC) + delay)
+    """Return the time after a delay, in the format of `timestamp`."""
+    return _format(datetime.now(UTC) + delay)
 
 
-def _written(time: datetime) -> str:
+def _format(time: datetime) -> str:
     return f"{time.strftime(_TIME_FORMAT)[:-3]}Z"
 
 
-def given(changes: Mapping[str, Any], *columns: str) -> dict[str, Any]:
-    """Those of the columns that a request changes."""
-    return {name: changes[name] for name in columns if changes.get(name) is not None}
-
-
 def dumps(value: Any) -> str:
-    """JSON for a column."""
+    """Serialize a value for a JSON column."""
     return json.dumps(value, ensure_ascii=False, separators=(",", ":"))

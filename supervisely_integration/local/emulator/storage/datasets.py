@@ -1,4 +1,4 @@
-"""Datasets of a project; they can lie in one another."""
+"""Datasets of a project; they can be nested."""
 
 import json
 import sqlite3
@@ -6,223 +6,177 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from .blobs import Blobs
-from .database import Database, dumps, given, timestamp
-from .errors import InvalidRequestError, NameTakenError, NotFoundError
-from .listing import Condition, Listing, Table, is_in
+from .database import Database, dumps, timestamp
+from .errors import InvalidRequestError
+from .listing import Condition, Table
 from .projects import Projects
+from .resource import Json, Resource
 
-_DATASETS = Table(
-    """d.*, p.workspace_id, w.team_id,
-    (SELECT count(*) FROM images i WHERE i.dataset_id = d.id AND i.archived_at IS NULL)
-        AS num_images,
-    (SELECT ifnull(sum(i.size), 0) FROM images i WHERE i.dataset_id = d.id
-        AND i.archived_at IS NULL) AS num_bytes,
-    (SELECT min(i.id) FROM images i WHERE i.dataset_id = d.id AND i.archived_at IS NULL)
-        AS first_image""",
-    "datasets d JOIN projects p ON p.id = d.project_id JOIN workspaces w ON w.id = p.workspace_id",
-    {
-        **{"id": "d.id", "name": "d.name", "title": "d.name", "description": "d.description"},
-        **{"projectId": "d.project_id", "parentId": "d.parent_id"},
-        **{"createdAt": "d.created_at", "updatedAt": "d.updated_at"},
-    },
-)
-_PRESENT = Condition("d.archived_at IS NULL AND p.archived_at IS NULL")
 _SUBTREE = """WITH RECURSIVE tree (id) AS (
     SELECT value FROM json_each(?)
     UNION SELECT d.id FROM datasets d JOIN tree ON d.parent_id = tree.id) SELECT id FROM tree"""
 
+TOP_LEVEL = Condition("d.parent_id IS NULL")
 
-class Datasets:
+
+class Datasets(Resource):
     """Datasets of the projects.
 
     Args:
         database: of the instance.
-        projects: of the instance; a change of a dataset is a change of its project.
-        blobs: of the instance; swept when datasets go.
+        projects: of the instance; a change of a dataset changes its project.
+        blobs: of the instance.
     """
 
+    kind = "dataset"
+    table = "datasets"
+    scope = ("project_id", "parent_id")
+    editable = {"name": "name", "description": "description", "customData": "custom_data"}
+    optional = frozenset({"customData"})  # the SDK uses records as dictionary keys
+    query = Table(
+        """d.*, p.workspace_id, w.team_id,
+        (SELECT count(*) FROM images i WHERE i.dataset_id = d.id AND i.archived_at IS NULL)
+            AS num_images,
+        (SELECT ifnull(sum(i.size), 0) FROM images i WHERE i.dataset_id = d.id
+            AND i.archived_at IS NULL) AS num_bytes,
+        (SELECT min(i.id) FROM images i WHERE i.dataset_id = d.id AND i.archived_at IS NULL)
+            AS first_image""",
+        "datasets d JOIN projects p ON p.id = d.project_id"
+        " JOIN workspaces w ON w.id = p.workspace_id",
+        {
+            **{"id": "d.id", "name": "d.name", "title": "d.name", "description": "d.description"},
+            **{"projectId": "d.project_id", "parentId": "d.parent_id"},
+        },
+        dates="d.",
+    )
+    present = Condition("d.archived_at IS NULL AND p.archived_at IS NULL")
+
     def __init__(self, database: Database, projects: Projects, blobs: Blobs) -> None:
-        self._database = database
+        super().__init__(database)
         self._projects = projects
         self._blobs = blobs
 
     def create(
-        self, project_id: int, name: str, *, parent_id: int | None = None, **fields: Any
+        self,
+        project_id: int,
+        name: str,
+        parent_id: int | None = None,
+        *,
+        description: str | None = None,
+        custom_data: Mapping[str, Any] | None = None,
     ) -> int:
-        """Add a dataset; returns its id.
+        """Add a dataset; return its id.
 
         Args:
-            project_id: where.
+            project_id: of the project.
             name: not taken in this parent.
-            parent_id: dataset that it lies in; None for the top.
-            fields: `description`, `customData`.
+            parent_id: of the parent dataset; None for the top level.
+            description: free text.
+            custom_data: free for the client.
 
         Raises:
             NotFoundError: if project or parent do not exist.
             ConflictError: if the name is taken.
         """
-        if not name:
-            raise InvalidRequestError("a dataset needs a name")
-        now = timestamp()
         with self._database.transaction():
             self._projects.require(project_id)
-            if parent_id is not None and self.project_of(parent_id) != project_id:
+            if parent_id is not None and self.require(parent_id)["project_id"] != project_id:
                 raise InvalidRequestError(f"dataset {parent_id} is not in project {project_id}")
-            self._refuse_taken(project_id, parent_id, name)
-            id_ = self._database.insert(
-                "datasets",
+            id_ = self._insert(
                 project_id=project_id,
                 parent_id=parent_id,
                 name=name,
-                description=fields.get("description") or "",
-                custom_data=dumps(fields.get("customData") or {}),
-                created_at=now,
-                updated_at=now,
+                description=description or "",
+                custom_data=dict(custom_data or {}),
             )
             self._projects.touch(project_id)
         return id_
 
-    def _refuse_taken(self, project_id: int, parent_id: int | None, name: str) -> None:
-        taken = self._database.row(
-            "SELECT id FROM datasets WHERE project_id = ? AND parent_id IS ? AND name = ?"
-            " AND archived_at IS NULL",
-            (project_id, parent_id, name),
-        )
-        if taken is not None:
-            raise NameTakenError(
-                "a dataset",
-                name,
-                f"project {project_id}",
-                remedy="use another name",
-                errors=[{"id": taken["id"], "name": name}],
-            )
-
-    def project_of(self, id_: int) -> int:
-        """The project of a dataset; quick, `info` counts its images.
-
-        Raises:
-            NotFoundError: if the dataset does not exist.
-        """
-        row = self._database.row(
-            "SELECT project_id FROM datasets WHERE id = ? AND archived_at IS NULL", (id_,)
-        )
-        if row is None:
-            raise NotFoundError("dataset", id_)
-        return int(row["project_id"])
-
-    def info(self, id_: int) -> dict[str, Any]:
-        """One dataset.
-
-        Raises:
-            NotFoundError: if it does not exist.
-        """
-        row = _DATASETS.one(self._database, id_)
-        if row is None or row["archived_at"]:
-            raise NotFoundError("dataset", id_)
-        return {**_dataset(row), "customData": json.loads(row["custom_data"])}
-
-    def page(
-        self,
-        listing: Listing,
-        *,
-        project_id: int | None = None,
-        is_recursive: bool = True,
-        with_custom_data: bool = False,
-    ) -> dict[str, Any]:
-        """A page of datasets.
-
-        Args:
-            listing: what is asked.
-            project_id: of this project; None for all.
-            is_recursive: also those that lie in others.
-            with_custom_data: the SDK asks for it, because its records have to be hashable.
-        """
-        conditions = [_PRESENT]
-        if project_id is not None:
-            conditions.append(Condition("d.project_id = ?", (project_id,)))
-        if not is_recursive:
-            conditions.append(Condition("d.parent_id IS NULL"))
-        page = _DATASETS.page(self._database, listing, conditions)
-        records = [_dataset(row) for row in page.rows]
-        if with_custom_data:
-            for record, row in zip(records, page.rows, strict=True):
-                record["customData"] = json.loads(row["custom_data"])
-        return page.as_json(records)
+    def _note_change(self, row: sqlite3.Row) -> None:
+        self._projects.touch(row["project_id"])
 
     def subtree(self, ids: Sequence[int]) -> list[int]:
-        """These datasets and all that lie in them."""
+        """Return these datasets and all nested ones."""
         return [row["id"] for row in self._database.rows(_SUBTREE, (dumps(list(ids)),))]
 
-    def edit(self, id_: int, changes: Mapping[str, Any]) -> None:
-        """Change `name`, `description` or `customData`."""
-        with self._database.transaction():
-            info = self.info(id_)
-            values = given(changes, "name", "description")
-            if values.get("name", info["name"]) != info["name"]:
-                self._refuse_taken(info["projectId"], info["parentId"], values["name"])
-            if changes.get("customData") is not None:
-                values["custom_data"] = dumps(changes["customData"])
-            self._database.update("datasets", id_, **values, updated_at=timestamp())
-            self._projects.touch(info["projectId"])
+    def paths(self, project_id: int) -> dict[int, str]:
+        """Return the path "parent/child" of every dataset of a project, by id."""
+        rows = self._database.rows(
+            "SELECT id, name, parent_id FROM datasets WHERE project_id = ?"
+            " AND archived_at IS NULL ORDER BY id",
+            (project_id,),
+        )
+        by_id = {row["id"]: row for row in rows}
+
+        def path(row: sqlite3.Row) -> str:
+            parent = by_id.get(row["parent_id"])
+            return f"{path(parent)}/{row['name']}" if parent else str(row["name"])
+
+        return {id_: path(row) for id_, row in by_id.items()}
 
     def move(self, id_: int, parent_id: int | None) -> None:
-        """Put a dataset into another one of its project, or to the top."""
+        """Move a dataset into another one of its project, or to the top level."""
         with self._database.transaction():
-            info = self.info(id_)
+            row = self.require(id_)
+            scope = {"project_id": row["project_id"], "parent_id": parent_id}
             if parent_id is not None:
                 if parent_id in self.subtree([id_]):
-                    raise InvalidRequestError(f"dataset {id_} cannot lie in itself")
-                if self.info(parent_id)["projectId"] != info["projectId"]:
+                    raise InvalidRequestError(f"dataset {id_} cannot be moved into itself")
+                if self.require(parent_id)["project_id"] != row["project_id"]:
                     raise InvalidRequestError("datasets cannot be moved between projects")
-            self._refuse_taken(info["projectId"], parent_id, info["name"])
+            self._check_names([row["name"]], scope)
             self._database.update("datasets", id_, parent_id=parent_id, updated_at=timestamp())
-            self._projects.touch(info["projectId"])
+            self._note_change(row)
 
     def archive(self, id_: int) -> None:
-        """Hide a dataset with all that lies in it."""
+        """Hide a dataset with everything nested in it."""
         now = timestamp()
         with self._database.transaction() as connection:
-            info = self.info(id_)
-            inside = [(now, each) for each in self.subtree([id_])]
-            connection.executemany("UPDATE datasets SET archived_at = ? WHERE id = ?", inside)
-            connection.executemany("UPDATE images SET archived_at = ? WHERE dataset_id = ?", inside)
+            project_id = self.require(id_)["project_id"]
+            nested = [(now, each) for each in self.subtree([id_])]
+            connection.executemany("UPDATE datasets SET archived_at = ? WHERE id = ?", nested)
+            connection.executemany("UPDATE images SET archived_at = ? WHERE dataset_id = ?", nested)
             connection.executemany(
                 "DELETE FROM collection_items"
                 " WHERE image_id IN (SELECT id FROM images WHERE dataset_id = ?)",
-                [(each,) for _, each in inside],
+                [(each,) for _, each in nested],
             )
-            self._projects.touch(info["projectId"])
+            self._projects.touch(project_id)
 
     def remove(self, ids: Sequence[int]) -> None:
-        """Remove datasets, with all that lies in them, for ever."""
-        with self._database.transaction() as connection:
-            inside = self.subtree(ids)
-            rows = self._database.rows(
+        """Delete datasets with everything nested in them."""
+        with self._database.transaction():
+            hashes = self._database.rows(
                 "SELECT hash FROM images WHERE dataset_id IN (SELECT value FROM json_each(?))",
-                (dumps(inside),),
+                (dumps(self.subtree(ids)),),
             )
-            for row in _DATASETS.all(self._database, [is_in("d.id", ids)]):
+            owners = self._database.rows(
+                "SELECT DISTINCT project_id FROM datasets"
+                " WHERE id IN (SELECT value FROM json_each(?))",
+                (dumps(list(ids)),),
+            )
+            super().remove(ids)
+            for row in owners:
                 self._projects.touch(row["project_id"])
-            connection.executemany("DELETE FROM datasets WHERE id = ?", [(each,) for each in ids])
-        self._blobs.sweep(row["hash"] for row in rows)
+        self._blobs.sweep(row["hash"] for row in hashes)
 
-
-def _dataset(row: sqlite3.Row) -> dict[str, Any]:
-    image = row["first_image"]
-    return {
-        "id": row["id"],
-        "name": row["name"],
-        "title": row["name"],
-        "description": row["description"],
-        "projectId": row["project_id"],
-        "workspaceId": row["workspace_id"],
-        "teamId": row["team_id"],
-        "parentId": row["parent_id"],
-        "size": str(row["num_bytes"]),
-        "imagesCount": row["num_images"],
-        "itemsCount": row["num_images"],
-        "referenceImageUrl": f"/image-storage/{image}" if image else None,
-        "createdBy": 1,
-        "createdAt": row["created_at"],
-        "updatedAt": row["updated_at"],
-    }
+    def _record(self, row: sqlite3.Row) -> Json:
+        image = row["first_image"]
+        return {
+            "id": row["id"],
+            "name": row["name"],
+            "title": row["name"],
+            "description": row["description"],
+            "projectId": row["project_id"],
+            "workspaceId": row["workspace_id"],
+            "teamId": row["team_id"],
+            "parentId": row["parent_id"],
+            "size": str(row["num_bytes"]),
+            "imagesCount": row["num_images"],
+            "itemsCount": row["num_images"],
+            "referenceImageUrl": f"/image-storage/{image}" if image else None,
+            "customData": json.loads(row["custom_data"]),
+            "createdBy": 1,
+            "createdAt": row["created_at"],
+            "updatedAt": row["updated_at"],
+        }

@@ -1,14 +1,14 @@
-"""Why the store refuses something; the server turns these into the platform's error format."""
+"""Storage errors; the server turns them into the platform's error format."""
 
 from typing import Any
 
 
 class StoreError(Exception):
-    """A request that cannot be answered.
+    """A request that the store rejects.
 
     Args:
-        message: what, where and the remedy, for people.
-        details: more fields for `details` of the error, which the SDK reads.
+        message: what failed, where, and what to do.
+        details: more fields for `details` of the response, which the SDK reads.
     """
 
     status = 400
@@ -19,33 +19,15 @@ class StoreError(Exception):
 
 
 class InvalidRequestError(StoreError):
-    """A value that cannot be used."""
+    """A missing or invalid value."""
 
 
 class ConflictError(StoreError):
     """A name that is taken, or a state that does not allow the change."""
 
 
-class NameTakenError(ConflictError):
-    """A name that something else has in the same place; the SDK reads `type` and `errors`.
-
-    Args:
-        kind: of the thing, with its article: "a dataset".
-        name: the one that is taken.
-        place: where it is taken: "project 3".
-        remedy: what to do about it.
-        errors: `{"id", "name"}` of each that has a name that is taken.
-    """
-
-    def __init__(
-        self, kind: str, name: str, place: str, *, remedy: str, errors: list[dict[str, Any]]
-    ) -> None:
-        message = f"{kind} named {name!r} exists already in {place}; {remedy}"
-        super().__init__(message, type="NONUNIQUE", errors=errors)
-
-
 class NotFoundError(StoreError):
-    """Something that does not exist (any more)."""
+    """A record that does not exist."""
 
     status = 404
 

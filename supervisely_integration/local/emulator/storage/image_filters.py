@@ -10,15 +10,15 @@ _MANY = 1 << 31
 
 
 def image_condition(filter_: Mapping[str, Any]) -> Condition:
-    """The condition on table `i` (images) for a filter `{"type", "data"}`.
+    """Return the condition on table `i` (images) for a filter `{"type", "data"}`.
 
     Raises:
-        InvalidRequestError: for a type that this instance does not know.
+        InvalidRequestError: for an unknown type.
     """
     kind, data = filter_.get("type"), filter_.get("data") or {}
     if kind not in _FILTERS:
         raise InvalidRequestError(
-            f"unknown filter type {kind!r}; this instance knows {', '.join(_FILTERS)}"
+            f"unknown filter type {kind!r}; known types: {', '.join(_FILTERS)}"
         )
     condition = _FILTERS[kind](data)
     if data.get("include", True):

@@ -1,4 +1,4 @@
-"""Lists as the API has them: filters, order, pages by number or by token."""
+"""Lists of the API: filters, order, pages by number or by token."""
 
 import base64
 import json
@@ -16,7 +16,7 @@ _COMPARISONS = {
     **{"=": "IS", "==": "IS", "eq": "IS", "!=": "IS NOT"},
     **{">": ">", ">=": ">=", "<": "<", "<=": "<=", "like": "LIKE"},
 }
-_MEMBERSHIPS = {"in": "IN", "!in": "NOT IN", "not in": "NOT IN", "notIn": "NOT IN"}
+_MEMBERSHIPS = ("in", "!in", "not in", "notIn")
 
 
 @dataclass(frozen=True)
@@ -29,16 +29,16 @@ class Condition:
 
 @dataclass(frozen=True)
 class Listing:
-    """What a client asks of a list.
+    """Filters, order and page of a list request.
 
     Args:
         filters: `{"field", "operator", "value"}` each.
         sort: field to sort by.
-        is_descending: the last first.
+        is_descending: whether the order is descending.
         page: from 1.
         per_page: items of a page.
-        by_token: pages follow `after` instead of numbers.
-        after: token of the page before.
+        by_token: whether pages follow `after` instead of numbers.
+        after: token of the previous page.
     """
 
     filters: Sequence[Mapping[str, Any]] = field(default_factory=tuple)
@@ -51,10 +51,10 @@ class Listing:
 
     @classmethod
     def from_request(cls, body: Mapping[str, Any]) -> "Listing":
-        """Read it from the body of a call.
+        """Parse the body of a request.
 
         Raises:
-            InvalidRequestError: if a number is none, or out of range.
+            InvalidRequestError: if a number is invalid or out of range.
         """
         per_page = body.get("per_page") or body.get("perPage") or body.get("limit")
         return cls(
@@ -70,7 +70,7 @@ class Listing:
 
 @dataclass(frozen=True)
 class Page:
-    """One page of rows and what is known of the others."""
+    """One page of rows, and the size of the whole list."""
 
     rows: list[sqlite3.Row]
     total: int
@@ -78,7 +78,7 @@ class Page:
     after: str | None
 
     def as_json(self, entities: list[dict[str, Any]]) -> dict[str, Any]:
-        """The response, with the records made of `rows`."""
+        """Return the response body for the records made of `rows`."""
         return {
             "total": self.total,
             "perPage": self.per_page,
@@ -90,29 +90,33 @@ class Page:
 
 @dataclass(frozen=True)
 class Table:
-    """What a list is read from.
+    """A SELECT for lists.
 
     Args:
         fields: the SELECT list; the result has a column `id`.
         source: the FROM clause.
-        columns: field of the API -> expression in SQL; only these can be filtered and sorted by.
+        columns: API field -> SQL expression; only these can be filtered and sorted by.
+        dates: prefix of the columns `created_at` and `updated_at`, which every list has.
     """
 
     fields: str
     source: str
     columns: Mapping[str, str]
+    dates: str = ""
 
     def column(self, name: str) -> str:
-        """The expression of a field.
+        """Return the SQL expression of a field.
 
         Raises:
-            InvalidRequestError: if the list does not know the field.
+            InvalidRequestError: if the list does not have the field.
         """
-        if name not in self.columns:
+        dates = {"createdAt": f"{self.dates}created_at", "updatedAt": f"{self.dates}updated_at"}
+        known = {**self.columns, **dates}
+        if name not in known:
             raise InvalidRequestError(
-                f"cannot filter or sort by {name!r}; known fields: {', '.join(self.columns)}"
+                f"cannot filter or sort by {name!r}; known fields: {', '.join(known)}"
             )
-        return self.columns[name]
+        return known[name]
 
     def page(
         self, database: Database, listing: Listing, conditions: Sequence[Condition] = ()
@@ -121,11 +125,11 @@ class Table:
 
         Args:
             database: of the instance.
-            listing: what is asked.
-            conditions: what is true of every item.
+            listing: filters, order and page.
+            conditions: that every row meets.
 
         Raises:
-            InvalidRequestError: for a field or operator that the list does not know.
+            InvalidRequestError: for an unknown field or operator.
         """
         where = [*conditions, *(self._condition(each) for each in listing.filters)]
         total = database.rows(f"SELECT count(*) FROM {self.source} WHERE {_sql(where)}", _of(where))
@@ -139,7 +143,8 @@ class Table:
             f" ORDER BY {key} {direction}, {id_} {direction} LIMIT ? OFFSET ?",
             (
                 *_of(where),
-                listing.per_page + listing.by_token,  # one more tells whether there is more
+                listing.per_page
+                + listing.by_token,  # one more row shows whether another page follows
                 0 if listing.by_token else (listing.page - 1) * listing.per_page,
             ),
         )
@@ -150,17 +155,11 @@ class Table:
         return Page(rows, total[0][0], listing.per_page, after)
 
     def all(self, database: Database, conditions: Sequence[Condition] = ()) -> list[sqlite3.Row]:
-        """Every row that fulfils the conditions, by id."""
+        """Return every row that meets the conditions, by id."""
         return database.rows(
             f"SELECT {self.fields} FROM {self.source} WHERE {_sql(conditions)}"
             f" ORDER BY {self.columns['id']}",
             _of(conditions),
-        )
-
-    def one(self, database: Database, id_: int) -> sqlite3.Row | None:
-        """The row with this id, or None."""
-        return database.row(
-            f"SELECT {self.fields} FROM {self.source} WHERE {self.columns['id']} = ?", (id_,)
         )
 
     def _condition(self, filter_: Mapping[str, Any]) -> Condition:
@@ -169,18 +168,20 @@ class Table:
         if operator in _COMPARISONS:
             return Condition(f"{column} {_COMPARISONS[operator]} ?", (_scalar(value),))
         if operator in _MEMBERSHIPS:
-            values = tuple(_scalar(each) for each in value or ())
-            # One JSON parameter: a list may be longer than SQLite's limit of parameters.
-            return Condition(
-                f"{column} {_MEMBERSHIPS[operator]} (SELECT value FROM json_each(?))",
-                (dumps(values),),
+            values = [_scalar(each) for each in value or ()]
+            condition = is_in(column, values)
+            return (
+                condition
+                if operator == "in"
+                else Condition(f"NOT ({condition.sql})", condition.values)
             )
         known = ", ".join([*_COMPARISONS, *_MEMBERSHIPS])
         raise InvalidRequestError(f"unknown filter operator {operator!r}; known: {known}")
 
 
-def is_in(column: str, values: Sequence[int]) -> Condition:
-    """The column is one of the values."""
+def is_in(column: str, values: Sequence[Any]) -> Condition:
+    """Return the condition that the column has one of the values."""
+    # One JSON parameter: a list may be longer than SQLite's limit of parameters.
     return Condition(f"{column} IN (SELECT value FROM json_each(?))", (dumps(list(values)),))
 
 
@@ -194,7 +195,7 @@ def _of(conditions: Sequence[Condition]) -> tuple[Any, ...]:
 
 def _scalar(value: Any) -> Any:
     if isinstance(value, dict | list):
-        raise InvalidRequestError(f"cannot compare with {value!r}; give a number or a text")
+        raise InvalidRequestError(f"cannot compare with {value!r}; use a number or a string")
     return value
 
 
@@ -204,7 +205,7 @@ def _positive(value: Any, name: str) -> int:
     except (TypeError, ValueError):
         number = 0
     if number < 1:
-        raise InvalidRequestError(f"{name} = {value!r}: has to be a whole number from 1 on")
+        raise InvalidRequestError(f"{name} = {value!r}: must be an integer from 1")
     return number
 
 
@@ -217,6 +218,6 @@ def _read_token(token: str) -> tuple[Any, ...]:
         key, id_ = json.loads(base64.urlsafe_b64decode(token))
     except (TypeError, ValueError) as error:
         raise InvalidRequestError(
-            f"after = {token!r}: is no token of this instance; start with the first page"
+            f"after = {token!r} is not a page token; start with the first page"
         ) from error
     return key, id_

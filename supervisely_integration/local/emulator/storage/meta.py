@@ -7,22 +7,19 @@ from .errors import InvalidRequestError
 
 Meta = dict[str, Any]
 
-
-def empty_meta() -> Meta:
-    """No classes, no tags."""
-    return {"classes": [], "tags": [], "projectType": "images"}
+EMPTY: Meta = {"classes": [], "tags": [], "projectType": "images"}
 
 
 def with_ids(new: Mapping[str, Any], old: Meta, next_id: Callable[[], int]) -> Meta:
-    """The new classes and tags, with the ids of the old ones where they are the same.
+    """Return the new classes and tags, with the ids of the old ones where they are the same.
 
     An item is the same if it has the id of an old one, else if it has its name: the SDK uploads
-    the meta of one project into another, ids included.
+    the meta of one project into another one, ids included.
 
     Args:
-        new: what a client wants.
-        old: what the project has.
-        next_id: makes an id for a new item.
+        new: meta of the request.
+        old: meta of the project.
+        next_id: creates an id for a new item.
 
     Raises:
         InvalidRequestError: if an item has no name, or a name repeats.
@@ -48,10 +45,10 @@ def _match(
     for item in new:
         name = item.get(name_key)
         if not isinstance(name, str) or not name or name in names:
-            problem = "repeats" if name in names else "is no name"
-            raise InvalidRequestError(f"meta: {name_key} {name!r} {problem}; names have to differ")
+            problem = "repeats" if name in names else "is not a name"
+            raise InvalidRequestError(f"meta: {name_key} {name!r} {problem}; use unique names")
         names.add(name)
-        # The name decides first, so that swapped ids of another project do no harm.
+        # The name decides first, so that swapped ids of another project do not matter.
         id_ = by_name.get(name) or (item.get("id") if item.get("id") in ids else None)
         if id_ in {each["id"] for each in result}:
             id_ = None

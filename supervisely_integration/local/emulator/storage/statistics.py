@@ -1,13 +1,13 @@
-"""How often the classes and tags of a project are used, as `projects.stats` says it."""
+"""Counts of objects and tags in a project, as `projects.stats` answers them."""
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from .database import Database
-from .projects import Projects
+from .meta import Meta
 
-Counts = dict[int, dict[int, int]]  # class or tag -> dataset -> how many
+Counts = dict[int, dict[int, int]]  # class or tag -> dataset -> count
 
 _FROM_FIGURES = """FROM figures f JOIN images i ON i.id = f.image_id
     JOIN datasets d ON d.id = i.dataset_id WHERE d.project_id = ? AND i.archived_at IS NULL"""
@@ -24,20 +24,19 @@ _QUERIES = {
 }
 
 
-def project_statistics(database: Database, projects: Projects, project_id: int) -> dict[str, Any]:
-    """Counts by class, tag and dataset; every class and tag is there, also with 0.
-
-    Raises:
-        NotFoundError: if there is no such project.
-    """
-    meta = projects.meta(project_id)
+def project_statistics(database: Database, project_id: int, meta: Meta) -> dict[str, Any]:
+    """Return counts by class, tag and dataset, including those that are 0."""
     counts = {name: _count(database, sql, project_id) for name, sql in _QUERIES.items()}
     datasets = database.rows(
         "SELECT id, name FROM datasets WHERE project_id = ? AND archived_at IS NULL ORDER BY id",
         (project_id,),
     )
     marked = database.rows(f"SELECT count(DISTINCT i.id) {_FROM_FIGURES}", (project_id,))[0][0]
-    total = projects.info(project_id)["imagesCount"]
+    total = database.rows(
+        "SELECT count(*) FROM images i JOIN datasets d ON d.id = i.dataset_id"
+        " WHERE d.project_id = ? AND i.archived_at IS NULL",
+        (project_id,),
+    )[0][0]
     classes = [{**c, "name": c["title"]} for c in meta["classes"]]  # the SDK reads `name`
 
     def items(key: str, kinds: Sequence[Mapping[str, Any]], counts: Counts) -> list[dict[str, Any]]:
@@ -71,7 +70,7 @@ def project_statistics(database: Database, projects: Projects, project_id: int) 
 
 
 def project_extent(database: Database, project_id: int) -> tuple[int, int]:
-    """The longest side of an image in pixels, and the most objects in one image; 0 for none."""
+    """Return the longest image side in pixels and the most objects per image; 0 without any."""
     side = database.rows(
         """SELECT max(max(i.width, i.height)) FROM images i JOIN datasets d ON d.id = i.dataset_id
         WHERE d.project_id = ? AND i.archived_at IS NULL""",

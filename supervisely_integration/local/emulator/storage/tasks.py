@@ -1,122 +1,106 @@
-"""Tasks: runs of the app, their status, their output, what their page shows."""
+"""Tasks: runs of the apps with status, output, page content, and workflow nodes."""
 
 import json
 import secrets
 import sqlite3
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import jsonpatch
 import jsonpointer
 
 from .database import Database, dumps, timestamp
-from .errors import InvalidRequestError, NotFoundError
-from .listing import Condition, Listing, Table
-from .teams import Workspaces
+from .errors import InvalidRequestError
+from .listing import Table
+from .resource import Json, Resource
+from .teams import WORKSPACE_ID, Workspaces
 
 STATUSES = (
     *("queued", "consumed", "started", "deployed"),
     *("error", "finished", "terminating", "stopped"),
 )
 _ENDED = ("error", "finished", "stopped")
-_TASKS = Table(
-    "*",
-    "tasks",
-    {
-        **{"id": "id", "status": "status", "type": "type", "workspaceId": "workspace_id"},
-        **{"createdAt": "created_at", "updatedAt": "updated_at", "startedAt": "started_at"},
-        "appId": "json_extract(meta, '$.app.id')",
-    },
-)
 
 
-class Tasks:
+class Tasks(Resource):
     """Tasks of the workspaces.
 
     Args:
         database: of the instance.
+        workspaces: of the instance.
     """
 
-    def __init__(self, database: Database) -> None:
-        self._database = database
+    kind = "task"
+    table = "tasks"
+    query = Table(
+        "*",
+        "tasks",
+        {
+            **{"id": "id", "status": "status", "type": "type", "workspaceId": "workspace_id"},
+            **{"startedAt": "started_at", "appId": "json_extract(meta, '$.app.id')"},
+        },
+    )
+    present = None
 
-    def create(self, workspace_id: int, *, app: Mapping[str, Any], state: Mapping[str, Any]) -> int:
-        """Add a task for a run of an app, queued; returns its id.
+    def __init__(self, database: Database, workspaces: Workspaces) -> None:
+        super().__init__(database)
+        self._workspaces = workspaces
+
+    def create(
+        self,
+        *,
+        app: Mapping[str, Any],
+        state: Mapping[str, Any] | None = None,
+        workspace_id: int = WORKSPACE_ID,
+    ) -> int:
+        """Add a queued task for a run of an app; return its id.
 
         Args:
-            workspace_id: where.
-            app: `id`, `name`, `version` of the app that runs.
-            state: what it is started with, the `modal.state` of the platform.
+            app: `id`, `name` and `version` of the app.
+            state: initial settings, the platform's `modal.state`.
+            workspace_id: of the workspace.
 
         Raises:
             NotFoundError: if there is no such workspace.
         """
-        now = timestamp()
-        meta = {
-            "sessionToken": secrets.token_urlsafe(24),
-            "app": dict(app),
-            "params": {"state": dict(state)},
-            "output": {},
-        }
         with self._database.transaction():
-            team_id = Workspaces(self._database).info(workspace_id)["teamId"]
-            return self._database.insert(
-                "tasks",
-                team_id=team_id,
+            return self._insert(
+                team_id=self._workspaces.require(workspace_id)["team_id"],
                 workspace_id=workspace_id,
                 type="app",
                 status="queued",
                 description="",
-                meta=dumps(meta),
-                settings="{}",
-                data="{}",
-                state="{}",
-                created_at=now,
-                updated_at=now,
+                meta={
+                    "sessionToken": secrets.token_urlsafe(24),
+                    "app": dict(app),
+                    "params": {"state": dict(state or {})},
+                    "output": {},
+                },
+                settings={},
+                data={},
+                state={},
             )
 
-    def _row(self, id_: int) -> sqlite3.Row:
-        row = _TASKS.one(self._database, id_)
-        if row is None:
-            raise NotFoundError("task", id_)
-        return row
-
-    def info(self, id_: int) -> dict[str, Any]:
-        """One task.
-
-        Raises:
-            NotFoundError: if it does not exist.
-        """
-        return _task(self._row(id_))
-
-    def page(self, listing: Listing, *, workspace_id: int | None = None) -> dict[str, Any]:
-        """A page of tasks, of a workspace or all."""
-        conditions = []
-        if workspace_id is not None:
-            conditions.append(Condition("workspace_id = ?", (workspace_id,)))
-        page = _TASKS.page(self._database, listing, conditions)
-        return page.as_json([_task(row) for row in page.rows])
-
     def set_status(self, id_: int, status: str, *, error: str | None = None) -> None:
-        """Note how far a task is.
+        """Set the status of a task.
 
         Args:
             id_: of the task.
-            status: `queued`, `consumed`, `started`, `deployed`, `error`, `finished`,
-                `terminating` or `stopped`.
-            error: why it failed, in one sentence.
+            status: one of `STATUSES`.
+            error: why the task failed, in one sentence.
 
         Raises:
             InvalidRequestError: for another status.
         """
         if status not in STATUSES:
-            raise InvalidRequestError(f"{status!r} is no status; use one of {', '.join(STATUSES)}")
+            raise InvalidRequestError(
+                f"unknown status {status!r}; use one of {', '.join(STATUSES)}"
+            )
         now = timestamp()
         with self._database.transaction():
-            row = self._row(id_)
+            row = self.require(id_)
             values: dict[str, Any] = {"status": status, "updated_at": now}
-            if status == "started":
-                # Started again, after a kill: it has not ended any more, and its page is a new one.
+            if status == "started":  # also restarted after a kill, with a new page
                 values |= {"started_at": row["started_at"] or now, "finished_at": None}
                 values |= {"error": None, "data": "{}", "state": "{}"}
             if status in _ENDED:
@@ -126,30 +110,30 @@ class Tasks:
     def update_meta(self, id_: int, changes: Mapping[str, Any]) -> None:
         """Merge values into the meta of a task."""
         with self._database.transaction():
-            meta = {**json.loads(self._row(id_)["meta"]), **changes}
+            meta = {**json.loads(self.require(id_)["meta"]), **changes}
             self._database.update("tasks", id_, meta=dumps(meta), updated_at=timestamp())
 
-    def set_output(self, id_: int, output: Mapping[str, Any]) -> dict[str, Any]:
-        """Merge `experiment`, `general`, ... into the output of a task; returns all of it."""
+    def set_output(self, id_: int, output: Mapping[str, Any]) -> Json:
+        """Merge `experiment`, `general`, ... into the output of a task; return all of it."""
         with self._database.transaction():
-            merged = {**self.info(id_)["meta"]["output"], **output}
+            merged = {**json.loads(self.require(id_)["meta"])["output"], **output}
             self.update_meta(id_, {"output": merged})
         return merged
 
-    def content(self, id_: int) -> dict[str, Any]:
-        """What the page of a task shows: `data` and `state`."""
-        row = self._row(id_)
+    def content(self, id_: int) -> Json:
+        """Return the page content of a task: `data` and `state`."""
+        row = self.require(id_)
         return {"data": json.loads(row["data"]), "state": json.loads(row["state"])}
 
-    def apply_content(
+    def patch_content(
         self, id_: int, patch: Sequence[Mapping[str, Any]], state: Mapping[str, Any] | None
     ) -> None:
-        """Take over a change of the page.
+        """Apply a change of the page content.
 
         Args:
             id_: of the task.
-            patch: of the data, RFC 6902.
-            state: the new one; None keeps the old one.
+            patch: RFC 6902 patch of the data.
+            state: the new state; None or empty keeps the old one.
 
         Raises:
             InvalidRequestError: if the patch does not fit the data.
@@ -157,21 +141,19 @@ class Tasks:
         with self._database.transaction():
             content = self.content(id_)
             try:
-                data = jsonpatch.apply_patch(content["data"], list(patch)) if patch else None
+                if patch:
+                    content["data"] = jsonpatch.apply_patch(content["data"], list(patch))
             except (jsonpatch.JsonPatchException, jsonpointer.JsonPointerException) as error:
                 raise InvalidRequestError(f"task {id_}: the patch does not fit: {error}") from error
-            values = {} if data is None else {"data": dumps(data)}
-            if state:
-                values["state"] = dumps(state)
-            self._database.update("tasks", id_, **values, updated_at=timestamp())
+            self._set_content(id_, {**content, **({"state": state} if state else {})})
 
-    def fields(self, id_: int, names: Sequence[str]) -> dict[str, Any]:
-        """Values of the page by path, such as `data.progress`; None where there is nothing."""
+    def fields(self, id_: int, names: Sequence[str]) -> Json:
+        """Return page values by path, such as `data.progress`; None where there is no value."""
         content = self.content(id_)
         return {name: _lookup(content, name) for name in names}
 
     def set_fields(self, id_: int, fields: Sequence[Mapping[str, Any]]) -> None:
-        """Set values of the page.
+        """Set page values.
 
         Args:
             id_: of the task.
@@ -181,13 +163,76 @@ class Tasks:
             content = self.content(id_)
             for each in fields:
                 _assign(content, each)
-            self._database.update(
-                "tasks",
-                id_,
-                data=dumps(content["data"]),
-                state=dumps(content["state"]),
-                updated_at=timestamp(),
+            self._set_content(id_, content)
+
+    def _set_content(self, id_: int, content: Mapping[str, Any]) -> None:
+        stored = {key: dumps(content[key]) for key in ("data", "state")}
+        self._database.update("tasks", id_, **stored, updated_at=timestamp())
+
+    def add_node(self, direction: Literal["input", "output"], body: Mapping[str, Any]) -> Json:
+        """Add an input or output of a task to the workflow graph; return the node.
+
+        Args:
+            direction: of the node.
+            body: `node {type, id}`, `type` and `id` of the data, `meta`.
+
+        Raises:
+            NotFoundError: if there is no such task.
+            InvalidRequestError: if the node is not a task.
+        """
+        node = body.get("node") or {}
+        if node.get("type") != "task":
+            raise InvalidRequestError(f"workflow: node {node!r} is not a task")
+        task_id = self.require(int(node["id"]))["id"]
+        record = {
+            **{"taskId": task_id, "direction": direction, "type": str(body.get("type"))},
+            **{"target": body.get("id"), "meta": body.get("meta") or {}, "createdAt": timestamp()},
+        }
+        id_ = self._database.insert(
+            "workflow",
+            task_id=task_id,
+            direction=direction,
+            type=record["type"],
+            target=dumps(record["target"]),
+            meta=dumps(record["meta"]),
+            created_at=record["createdAt"],
+        )
+        return {"id": id_, **record}
+
+    def nodes(self, task_id: int) -> list[Json]:
+        """Return all workflow inputs and outputs of a task, oldest first."""
+        return [
+            {
+                **{"id": row["id"], "taskId": row["task_id"], "direction": row["direction"]},
+                **{"type": row["type"], "target": json.loads(row["target"])},
+                **{"meta": json.loads(row["meta"]), "createdAt": row["created_at"]},
+            }
+            for row in self._database.rows(
+                "SELECT * FROM workflow WHERE task_id = ? ORDER BY id", (task_id,)
             )
+        ]
+
+    def _record(self, row: sqlite3.Row) -> Json:
+        return {
+            "id": row["id"],
+            "taskId": row["id"],
+            "teamId": row["team_id"],
+            "workspaceId": row["workspace_id"],
+            "type": row["type"],
+            "status": row["status"],
+            "description": row["description"],
+            "meta": json.loads(row["meta"]),
+            "settings": json.loads(row["settings"]),
+            "error": row["error"],
+            "agentId": None,
+            "agentName": "local",
+            "userId": 1,
+            "createdBy": 1,
+            "createdAt": row["created_at"],
+            "updatedAt": row["updated_at"],
+            "startedAt": row["started_at"],
+            "finishedAt": row["finished_at"],
+        }
 
 
 def _lookup(content: Any, path: str) -> Any:
@@ -203,7 +248,7 @@ def _assign(content: dict[str, Any], change: Mapping[str, Any]) -> None:
     *parents, last = path.split(".")
     if not parents or parents[0] not in content:
         if path not in content:
-            raise InvalidRequestError(f"field {path!r}: has to begin with data or state")
+            raise InvalidRequestError(f"field {path!r} must begin with data or state")
         parents, last = [], path
     target: Any = content
     for key in parents:
@@ -214,27 +259,3 @@ def _assign(content: dict[str, Any], change: Mapping[str, Any]) -> None:
     elif change.get("append") and isinstance(old, dict):
         payload = {**old, **payload}
     target[last] = payload
-
-
-def _task(row: sqlite3.Row) -> dict[str, Any]:
-    meta = json.loads(row["meta"])
-    return {
-        "id": row["id"],
-        "taskId": row["id"],
-        "teamId": row["team_id"],
-        "workspaceId": row["workspace_id"],
-        "type": row["type"],
-        "status": row["status"],
-        "description": row["description"],
-        "meta": meta,
-        "settings": json.loads(row["settings"]),
-        "error": row["error"],
-        "agentId": None,
-        "agentName": "local",
-        "userId": 1,
-        "createdBy": 1,
-        "createdAt": row["created_at"],
-        "updatedAt": row["updated_at"],
-        "startedAt": row["started_at"],
-        "finishedAt": row["finished_at"],
-    }

@@ -1,4 +1,4 @@
-"""Team Files: paths of a team that stand for blobs. Folders exist because files are in them."""
+"""Team Files: paths of a team that refer to blobs. Folders exist only as parts of paths."""
 
 import mimetypes
 import posixpath
@@ -15,19 +15,19 @@ from .teams import Teams
 _MAX_PATH = 4096
 
 
-def normalise(path: str) -> str:
-    """The one form of a path: from `/`, without doubled or trailing slashes, `.` or `..`.
+def normalize(path: str) -> str:
+    """Return a path from `/`, without doubled or trailing slashes, `.` or `..`.
 
     Raises:
         InvalidRequestError: if it is empty, leaves the team's root, or holds a NUL byte.
     """
     if not isinstance(path, str) or not path or "\0" in path or len(path) > _MAX_PATH:
-        raise InvalidRequestError(f"{path!r} is no path; it has to begin with /")
+        raise InvalidRequestError(f"{path!r} is not a path; use one that starts with /")
     parts: list[str] = []
     for part in path.split("/"):
         if part == "..":
             if not parts:
-                raise InvalidRequestError(f"{path}: leaves the root of the team's files")
+                raise InvalidRequestError(f"{path}: outside of Team Files")
             parts.pop()
         elif part not in ("", "."):
             parts.append(part)
@@ -39,25 +39,27 @@ class TeamFiles:
 
     Args:
         database: of the instance.
+        teams: of the instance.
         blobs: of the instance.
     """
 
-    def __init__(self, database: Database, blobs: Blobs) -> None:
+    def __init__(self, database: Database, teams: Teams, blobs: Blobs) -> None:
         self._database = database
+        self._teams = teams
         self._blobs = blobs
 
     def put(self, team_id: int, path: str, incoming: Incoming) -> dict[str, Any]:
-        """Store a written blob under a path, instead of what was there; returns its record.
+        """Store a written blob under a path, replacing an existing file; return its record.
 
         Raises:
-            InvalidRequestError: if the path is the root, a folder, or lies in a file.
+            InvalidRequestError: if the path is the root, a folder, or inside a file.
         """
-        path = normalise(path)
+        path = normalize(path)
         now = timestamp()
         mime = mimetypes.guess_type(path)[0] or "application/octet-stream"
         with self._database.transaction() as connection:
-            Teams(self._database).info(team_id)
-            self._refuse_folder(team_id, path)
+            self._teams.require(team_id)
+            self._check_path(team_id, path)
             old = self._row(team_id, path)
             hash_ = self._blobs.keep(incoming)
             connection.execute(
@@ -71,22 +73,22 @@ class TeamFiles:
         return self.info_by_path(team_id, path)
 
     def put_path(self, team_id: int, path: str, source: Source) -> dict[str, Any]:
-        """`put`, of all of a source."""
+        """Store a whole source under a path; see `put`."""
         with self._blobs.incoming() as incoming:
             incoming.write_from(source)
             return self.put(team_id, path, incoming)
 
-    def _refuse_folder(self, team_id: int, path: str) -> None:
+    def _check_path(self, team_id: int, path: str) -> None:
         if path == "/":
-            raise InvalidRequestError("a file needs a name: / is the root of the team's files")
+            raise InvalidRequestError("a file needs a name: / is the root of Team Files")
         if self._database.row(
             f"SELECT 1 FROM files WHERE team_id = ? AND {_INSIDE} LIMIT 1",
             (team_id, *_inside(path)),
         ):
-            raise InvalidRequestError(f"{path}: is a folder; choose another name for the file")
+            raise InvalidRequestError(f"{path} is a folder; use another file name")
         for folder in _parents(path):
             if self._row(team_id, folder) is not None:
-                raise InvalidRequestError(f"{path}: {folder} is a file, nothing can lie in it")
+                raise InvalidRequestError(f"{path}: {folder} is a file, not a folder")
 
     def _row(self, team_id: int, path: str) -> sqlite3.Row | None:
         return self._database.row(
@@ -94,7 +96,7 @@ class TeamFiles:
         )
 
     def info(self, id_: int) -> dict[str, Any]:
-        """One file.
+        """Return one file.
 
         Raises:
             NotFoundError: if it does not exist.
@@ -105,31 +107,32 @@ class TeamFiles:
         return _file(row)
 
     def info_by_path(self, team_id: int, path: str) -> dict[str, Any]:
-        """The file at a path.
+        """Return the file at a path.
 
         Raises:
             NotFoundError: if there is none.
         """
-        row = self._row(team_id, normalise(path))
+        row = self._row(team_id, normalize(path))
         if row is None:
             raise NotFoundError("file", path)
         return _file(row)
 
     def contents(self, record: Mapping[str, Any]) -> Path:
-        """The local file with the contents of a record."""
+        """Return the local file with the contents of a record."""
         return self._blobs.path(record["hash"])
 
     def entries(
         self, team_id: int, path: str, *, is_recursive: bool = True
     ) -> list[dict[str, Any]]:
-        """The file at a path, or what is in a folder; empty if there is neither.
+        """Return the file at a path, or the entries of a folder; empty if neither exists.
 
         Args:
             team_id: of the team.
             path: of a file or a folder.
-            is_recursive: all files below; else the direct children, folders among them.
+            is_recursive: whether to return all files below; else files and folders directly in
+                the folder.
         """
-        path = normalise(path)
+        path = normalize(path)
         own = self._row(team_id, path)
         if own is not None:
             return [_file(own)]
@@ -140,11 +143,11 @@ class TeamFiles:
         return [_file(row) for row in rows] if is_recursive else _children(rows, path)
 
     def remove(self, team_id: int, paths: Sequence[str]) -> int:
-        """Remove files, and folders with all that is in them; returns how many files."""
+        """Remove files, and folders with everything in them; return the number of files."""
         hashes: set[str] = set()
         with self._database.transaction() as connection:
             count = 0
-            for path in map(normalise, paths):
+            for path in map(normalize, paths):
                 removed = connection.execute(
                     f"DELETE FROM files WHERE team_id = ? AND (path = ? OR {_INSIDE})"
                     " RETURNING hash",
@@ -162,7 +165,7 @@ _INSIDE = "path >= ? AND path < ?"
 
 def _inside(path: str) -> tuple[str, str]:
     base = path.rstrip("/")
-    return f"{base}/", f"{base}0"  # "0" is the character after "/"
+    return f"{base}/", f"{base}0"  # "0" follows "/" in ASCII
 
 
 def _parents(path: str) -> Iterator[str]:
@@ -204,7 +207,6 @@ def _file(row: sqlite3.Row) -> dict[str, Any]:
             "size": row["size"],
         },
         "storagePath": f"/file-storage/{row['id']}",
-        # Relative: the server puts its address in front.
         "fullStorageUrl": f"/file-storage/{row['id']}",
         "createdAt": row["created_at"],
         "updatedAt": row["updated_at"],
@@ -214,7 +216,7 @@ def _file(row: sqlite3.Row) -> dict[str, Any]:
 def _folder(first: sqlite3.Row, path: str) -> dict[str, Any]:
     return {
         **_file(first),
-        # Folders have no row of their own; negative, so that it is no id of a file.
+        # Folders have no row; negative, so that it differs from all ids of files.
         "id": -first["id"],
         "name": posixpath.basename(path),
         "path": f"{path}/",

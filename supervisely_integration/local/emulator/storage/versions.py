@@ -7,22 +7,17 @@ from datetime import timedelta
 from typing import Any
 
 from .database import Database, timestamp, timestamp_in
-from .errors import ConflictError, InvalidRequestError, NotFoundError
-from .listing import Condition, Listing, Table
+from .errors import ConflictError, InvalidRequestError
+from .listing import Condition, Table
 from .projects import Projects
+from .resource import Json, Resource
 
-_RESERVATION = timedelta(minutes=10)  # a client that was killed blocks the others no longer
-_VERSIONS = Table(
-    "v.*, w.team_id",
-    "versions v JOIN projects p ON p.id = v.project_id JOIN workspaces w ON w.id = p.workspace_id",
-    {
-        **{"id": "v.id", "version": "v.version", "name": "v.title", "projectId": "v.project_id"},
-        **{"status": "v.status", "createdAt": "v.created_at", "teamFileId": "v.team_file_id"},
-    },
-)
+_RESERVATION = timedelta(minutes=10)  # after that, a killed client no longer blocks the others
+
+COMMITTED = Condition("v.status = 'committed'")
 
 
-class Versions:
+class Versions(Resource):
     """Versions of the projects.
 
     Args:
@@ -30,19 +25,34 @@ class Versions:
         projects: of the instance.
     """
 
+    kind = "version"
+    table = "versions"
+    query = Table(
+        "v.*, w.team_id",
+        "versions v JOIN projects p ON p.id = v.project_id"
+        " JOIN workspaces w ON w.id = p.workspace_id",
+        {
+            **{"id": "v.id", "version": "v.version", "name": "v.title"},
+            **{"projectId": "v.project_id", "status": "v.status", "teamFileId": "v.team_file_id"},
+        },
+        dates="v.",
+    )
+    present = None
+
     def __init__(self, database: Database, projects: Projects) -> None:
-        self._database = database
+        super().__init__(database)
         self._projects = projects
 
-    def reserve(self, project_id: int) -> dict[str, Any]:
-        """Begin a version; returns its `id` and `commitToken`.
+    def reserve(self, project_id: int) -> Json:
+        """Begin a version; return its `id` and `commitToken`.
 
         Raises:
             NotFoundError: if there is no such project.
-            ConflictError: if nothing has changed since the last one, or another is being written.
+            ConflictError: if the project has not changed since the last version, or another
+                version is being written.
         """
         with self._database.transaction() as connection:
-            project = self._projects.info(project_id)
+            project = self._projects.require(project_id)
             connection.execute(
                 "DELETE FROM versions WHERE project_id = ? AND status = 'reserved'"
                 " AND created_at < ?",
@@ -53,16 +63,13 @@ class Versions:
                 (project_id,),
             )
             if last is not None:
-                _refuse(last, project)
+                _check_reservable(last, project)
             token = secrets.token_hex(16)
-            id_ = self._database.insert(
-                "versions",
+            id_ = self._insert(
                 project_id=project_id,
                 version=last["version"] + 1 if last else 1,
                 status="reserved",
                 commit_token=token,
-                created_at=timestamp(),
-                updated_at=timestamp(),
             )
         return {"id": id_, "commitToken": token}
 
@@ -75,10 +82,10 @@ class Versions:
             fields: `projectUpdatedAt`, `teamFileId`, `title`, `description`.
 
         Raises:
-            InvalidRequestError: if it is not reserved with this token.
+            InvalidRequestError: if the version is not reserved with this token.
         """
         with self._database.transaction():
-            self._refuse_unreserved(id_, commit_token)
+            self._check_token(id_, commit_token)
             self._database.update(
                 "versions",
                 id_,
@@ -91,73 +98,47 @@ class Versions:
                 updated_at=timestamp(),
             )
 
-    def edit(self, id_: int, fields: Mapping[str, Any]) -> None:
-        """Change `name`, `description` or `previewProjectId` of a version.
-
-        Raises:
-            NotFoundError: if it does not exist.
-        """
-        columns = {
-            **{"name": "title", "description": "description"},
-            "previewProjectId": "preview_project_id",
-        }
-        with self._database.transaction():
-            if _VERSIONS.one(self._database, id_) is None:
-                raise NotFoundError("version", id_)
-            values = {c: fields[f] for f, c in columns.items() if fields.get(f) is not None}
-            self._database.update("versions", id_, **values, updated_at=timestamp())
-
     def cancel(self, id_: int, commit_token: str) -> None:
-        """Give a reservation back.
+        """Cancel a reservation.
 
         Raises:
-            InvalidRequestError: if it is not reserved with this token.
+            InvalidRequestError: if the version is not reserved with this token.
         """
-        with self._database.transaction() as connection:
-            self._refuse_unreserved(id_, commit_token)
-            connection.execute("DELETE FROM versions WHERE id = ?", (id_,))
+        with self._database.transaction():
+            self._check_token(id_, commit_token)
+            self.remove([id_])
 
-    def _refuse_unreserved(self, id_: int, commit_token: str) -> None:
+    def _check_token(self, id_: int, commit_token: str) -> None:
         row = self._database.row(
             "SELECT commit_token FROM versions WHERE id = ? AND status = 'reserved'", (id_,)
         )
         if row is None or not secrets.compare_digest(row["commit_token"], str(commit_token)):
             raise InvalidRequestError(f"version {id_!r} is not reserved with this token")
 
-    def page(self, project_id: int, listing: Listing) -> dict[str, Any]:
-        """A page of the versions of a project."""
-        conditions = [
-            Condition("v.project_id = ?", (project_id,)),
-            Condition("v.status = 'committed'"),
-        ]
-        page = _VERSIONS.page(self._database, listing, conditions)
-        return page.as_json([_version(row) for row in page.rows])
+    def _record(self, row: sqlite3.Row) -> Json:
+        return {
+            "id": row["id"],
+            "projectId": row["project_id"],
+            "teamId": row["team_id"],
+            "version": row["version"],
+            "status": row["status"],
+            "name": row["title"] or "",
+            "description": row["description"] or "",
+            "teamFileId": row["team_file_id"],
+            "projectUpdatedAt": row["project_updated_at"],
+            "createdBy": 1,
+            "createdAt": row["created_at"],
+            "updatedAt": row["updated_at"],
+            "previewProjectId": row["preview_project_id"],
+        }
 
 
-def _refuse(last: sqlite3.Row, project: Mapping[str, Any]) -> None:
+def _check_reservable(last: sqlite3.Row, project: sqlite3.Row) -> None:
     if last["status"] == "reserved":
         raise ConflictError(f"project {project['id']} is already committing a version; wait for it")
-    if last["project_updated_at"] == project["updatedAt"]:
+    if last["project_updated_at"] == project["updated_at"]:
         raise ConflictError(
             f"project {project['id']} has not changed since version {last['version']}; use that",
             useExistingVersion=True,
             version={"id": last["id"], "version": last["version"]},
         )
-
-
-def _version(row: sqlite3.Row) -> dict[str, Any]:
-    return {
-        "id": row["id"],
-        "projectId": row["project_id"],
-        "teamId": row["team_id"],
-        "version": row["version"],
-        "status": row["status"],
-        "name": row["title"] or "",
-        "description": row["description"] or "",
-        "teamFileId": row["team_file_id"],
-        "projectUpdatedAt": row["project_updated_at"],
-        "createdBy": 1,
-        "createdAt": row["created_at"],
-        "updatedAt": row["updated_at"],
-        "previewProjectId": row["preview_project_id"],
-    }

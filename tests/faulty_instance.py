@@ -1,26 +1,19 @@
-"""Faults on purpose: what networks and platforms do on bad days, to see how apps take it."""
+"""An instance with injected faults: errors, lost answers, outages."""
 
 import asyncio
-import logging
 import threading
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from typing import Literal, get_args
+from pathlib import Path
+from typing import Literal
 
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from .public_api import error_response, method_of
-from .storage.errors import InvalidRequestError
-
-logger = logging.getLogger(__name__)
-
-FaultKind = Literal["error", "lost", "cut", "slow", "damage", "gone"]
-KINDS: tuple[FaultKind, ...] = get_args(FaultKind)
-SWITCH = "local.faults"  # the method that switches them, which has none itself
-_LONGEST_S = 600.0
+from supervisely_integration.local.emulator.public_api import error_response, method_of
+from supervisely_integration.local.instance import LocalInstance
 
 
 @dataclass(frozen=True)
@@ -28,51 +21,25 @@ class Fault:
     """One kind of fault, for some requests.
 
     Attributes:
-        kind: "error": refused with `status`; "lost": done, and refused with `status`; "cut": the
-            connection ends in the middle of the answer; "slow": the answer comes `seconds` later;
-            "damage": a byte of the answer is another one; "gone": nobody listens for `seconds`.
-        method: of the API that it happens to; `*` stands for anything.
-        times: how often.
+        kind: "error": rejected with `status`; "lost": processed, but answered with `status`;
+            "cut": the connection ends in the middle of the answer; "slow": the answer is delayed
+            by `seconds`; "damage": one byte of the answer is changed; "gone": the server does not
+            listen for `seconds`.
+        method: of the API, with wildcards.
+        times: number of requests.
         seconds: of "slow" and "gone".
         status: of "error" and "lost".
-
-    Raises:
-        InvalidRequestError: for values that make no sense.
     """
 
-    kind: FaultKind
+    kind: Literal["error", "lost", "cut", "slow", "damage", "gone"]
     method: str = "*"
     times: int = 1
     seconds: float = 1.0
     status: int = 503
 
-    def __post_init__(self) -> None:
-        if self.kind not in KINDS:
-            raise InvalidRequestError(f"fault {self.kind!r}: there are {', '.join(KINDS)}")
-        if self.times < 1 or not 0 <= self.seconds <= _LONGEST_S or not 400 <= self.status <= 599:
-            raise InvalidRequestError(
-                f"{self}: give times from 1, seconds from 0 to {_LONGEST_S:.0f}, status 400 to 599"
-            )
-
-    @classmethod
-    def parse(cls, text: str) -> "Fault":
-        """Read `kind[:method[:times[:seconds]]]`, as the command line has it.
-
-        Raises:
-            InvalidRequestError: if it is something else.
-        """
-        parts = text.split(":")
-        try:
-            kind, method, times, seconds = parts + [""] * (4 - len(parts))
-            return cls(kind, method or "*", int(times or 1), float(seconds or 1))  # type: ignore[arg-type]
-        except ValueError as error:
-            raise InvalidRequestError(
-                f"fault {text!r}: give kind:method:times:seconds, for example error:images.*:3"
-            ) from error
-
 
 class Faults:
-    """Those that are still to happen, and a count of those that have; for any thread.
+    """The pending faults, and a count of the injected ones; thread-safe.
 
     Args:
         faults: to begin with.
@@ -85,12 +52,12 @@ class Faults:
         self.replace(faults)
 
     def replace(self, faults: Sequence[Fault]) -> None:
-        """Forget those that have not happened, and take these."""
+        """Drop the pending faults and use these."""
         with self._lock:
             self._left = [(fault, fault.times) for fault in faults]
 
     def take(self, method: str) -> Fault | None:
-        """The fault that happens to this request, counted."""
+        """Return the fault for this request, and count it."""
         with self._lock:
             for index, (fault, times) in enumerate(self._left):
                 if times and fnmatchcase(method, fault.method):
@@ -101,12 +68,12 @@ class Faults:
 
 
 class FaultInjection:
-    """Lets faults happen to the requests that pass through.
+    """ASGI middleware that injects faults.
 
     Args:
         app: the application behind it.
-        faults: which.
-        go: called with the seconds for which nobody is to listen.
+        faults: to inject.
+        go: called with the seconds for which the server is not to listen.
     """
 
     def __init__(self, app: ASGIApp, faults: Faults, go: Callable[[float], None]) -> None:
@@ -115,14 +82,11 @@ class FaultInjection:
         self._go = go
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass a request on, or let something happen to it."""
         method = method_of(scope["path"])
-        fault = self._faults.take(method) if method != SWITCH else None
+        fault = self._faults.take(method)
         if fault is None:
             await self._app(scope, receive, send)
-            return
-        logger.info("fault=%s method=%s", fault.kind, method)
-        if fault.kind == "error":
+        elif fault.kind == "error":
             await _read_all(receive)
             await _refusal(fault, method)(scope, receive, send)
         elif fault.kind == "lost":
@@ -140,7 +104,7 @@ class FaultInjection:
 
 
 async def _read_all(receive: Receive) -> None:
-    """A client that is still sending would see a broken connection and not the answer."""
+    """A client that is still sending would see a broken connection instead of the answer."""
     while (await receive()).get("more_body"):
         pass
 
@@ -150,11 +114,11 @@ async def _nowhere(message: Message) -> None:
 
 
 def _refusal(fault: Fault, method: str) -> Response:
-    return error_response(fault.status, f"{method}: a fault on purpose")
+    return error_response(fault.status, f"{method}: injected fault")
 
 
 class _Damaging:
-    """Changes the byte in the middle of the first piece of an answer that is no head of a part."""
+    """Changes a byte of the first chunk that is not the head of a part."""
 
     def __init__(self, send: Send) -> None:
         self._send = send
@@ -171,7 +135,7 @@ class _Damaging:
 
 
 class _Cutting:
-    """Sends half of the first piece of an answer; what is missing ends the connection."""
+    """Sends half of the first chunk; uvicorn closes the connection of an incomplete answer."""
 
     def __init__(self, send: Send) -> None:
         self._send = send
@@ -184,3 +148,49 @@ class _Cutting:
             self._is_done = True
             body = message.get("body", b"")
             await self._send({**message, "body": body[: len(body) // 2], "more_body": True})
+
+
+class FaultyInstance(LocalInstance):
+    """An instance whose requests meet `faults`.
+
+    Args:
+        root: data folder.
+        faults: to begin with; `faults.replace` changes them while it runs.
+    """
+
+    def __init__(self, root: Path, faults: Sequence[Fault] = ()) -> None:
+        super().__init__(root)
+        self.faults = Faults(faults)
+        self._gone_s: float | None = None
+        self._is_stopping = threading.Event()
+
+    def create_app(self) -> ASGIApp:
+        return FaultInjection(super().create_app(), self.faults, self._go)
+
+    def serve(self) -> None:
+        while True:
+            super().serve()
+            if self._gone_s is None:
+                return
+            seconds, self._gone_s = self._gone_s, None
+            self._wanted_port = self.port  # clients come back to the same port
+            assert self._socket is not None
+            self._socket.close()
+            if self._is_stopping.wait(seconds):
+                return
+            self._socket = None
+
+    def _go(self, seconds: float) -> None:
+        """Drop all connections and stop listening, in the thread that serves."""
+        assert self._server is not None
+        self._gone_s = seconds
+        self._server.should_exit = self._server.force_exit = True
+        for listener in self._server.servers:
+            listener.close()
+        for connection in list(self._server.server_state.connections):
+            connection.transport.abort()
+
+    def stop(self) -> None:
+        self._is_stopping.set()
+        super().stop()
+        self._is_stopping.clear()

@@ -1,0 +1,47 @@
+"""The methods that take and return JSON: `POST /public/api/v3/<method>`."""
+
+from collections.abc import Callable
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Body, Request
+from fastapi.responses import JSONResponse
+from starlette.exceptions import HTTPException
+
+from ..public_api import API
+from ..store import Store
+from . import annotations, files, platform, projects
+from .fields import Fields
+
+Method = Callable[[Store, Fields], Any]
+
+METHODS: dict[str, Method] = {
+    **platform.METHODS,
+    **projects.METHODS,
+    **annotations.METHODS,
+    **files.METHODS,
+}
+_URLS = ("fullStorageUrl", "pathOriginal", "referenceImageUrl")
+
+router = APIRouter()
+
+
+@router.post(f"{API}/{{method}}")
+def call(
+    request: Request, method: str, body: Annotated[dict[str, Any] | None, Body()] = None
+) -> JSONResponse:
+    """Answer a method."""
+    if method not in METHODS:
+        raise HTTPException(404)
+    result = METHODS[method](request.app.state.store, Fields(body or {}))
+    return JSONResponse(with_urls(result, request))
+
+
+def with_urls(result: Any, request: Request) -> Any:
+    """Put the address of this server in front of the paths in records."""
+    base = str(request.base_url).rstrip("/")
+    records = result.get("entities", [result]) if isinstance(result, dict) else result
+    for record in records if isinstance(records, list) else []:
+        for name in _URLS:
+            if isinstance(record, dict) and str(record.get(name)).startswith("/"):
+                record[name] = base + record[name]
+    return result
