@@ -70,7 +70,7 @@ def hand_over(
             pass
         own_seconds[name].append((time.process_time() - begin) / batches)
 
-    times = take_turns({name: lambda name=name: way(name) for name in loaders})
+    times = take_turns({name: lambda name=name: way(name) for name in loaders}, device)
     for result in times.values():
         for key in result:
             result[key] /= batches

@@ -143,7 +143,7 @@ def train_step(
         OutOfMemory: if the batch cannot be computed in smaller parts.
     """
     step = progress.step
-    size = loader.collate.size_for((images.shape[2], images.shape[3]), progress.epoch, step)
+    size = loader.collate_fn.size_for((images.shape[2], images.shape[3]), progress.epoch, step)
     group_end, group_size = _accumulation_group(step, progress.num_steps, state.grad_accum_steps)
     batch = StepBatch(images, targets, size, progress.epoch, step, state.global_step)
     losses = accumulate(state, batch, group_size=group_size)

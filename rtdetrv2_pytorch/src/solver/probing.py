@@ -77,9 +77,9 @@ def find_micro_batch(state: TrainState, loader: DataLoader) -> None:
 
 def worst_batch(loader: DataLoader) -> StepBatch:
     """Black images of the largest size that training can choose, with the most boxes each."""
-    images, targets = loader.collate([loader.dataset[0]])
+    images, targets = loader.collate_fn([loader.dataset[0]])
     base = (images.shape[2], images.shape[3])
-    scales = loader.collate.scales
+    scales = loader.collate_fn.scales
     sizes = scale_sizes(scales, base) if scales else [base]
     num_boxes = int(loader.dataset.annotations.boxes_per_image().max())  # type: ignore[attr-defined]
     target = Target(

@@ -159,7 +159,7 @@ def _schedule(cfg: YAMLConfig, state: TrainState) -> list[str]:
     if transforms is not None and transforms.policy["name"] == "stop_epoch":
         stopped = ", ".join(transforms.policy.get("ops", ()))
         lines.append(f"from epoch {transforms.policy.get('epoch')} on without {stopped}")
-    collate = cfg.train_dataloader.collate
+    collate = cfg.train_dataloader.collate_fn
     if collate.scales:
         until = "" if collate.stop_epoch is None else f" until epoch {collate.stop_epoch}"
         lines.append(f"multi-scale {min(collate.scales)} to {max(collate.scales)}{until}")

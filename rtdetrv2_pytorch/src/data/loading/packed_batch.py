@@ -1,51 +1,79 @@
-"""A batch on its way from a worker to the main process: few tensors, whatever it holds.
+"""A batch in an anonymous file in memory, which a worker sends to the main process.
 
-Every tensor costs a file descriptor, a connection and a mapping, and one for each value of each
-image are more than a hundred. So few make a short message, too: one of up to PIPE_BUF bytes is
-written whole or not at all (pipe(7)), and a worker that is killed leaves no half of one, for whose
-rest the main process would wait for ever.
+The file holds a line of JSON, then the images, then one table for each value of the targets. A
+single file descriptor per batch is sent, however many images and boxes the batch has. The memory is
+not part of /dev/shm, and writing fails with an OSError where memory is exhausted.
 """
 
-from collections.abc import Sequence
-from typing import NamedTuple, cast
+import json
+import mmap
+import os
+from typing import cast
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from ...structures import Target
 from .collate import Batch
 
+_ALIGNMENT = 64  # bytes, of every array in the file
 
-class PackedBatch(NamedTuple):
-    """A batch whose targets are one table; a tuple, so that torch can pin its memory."""
 
-    images: Tensor  # [B, 3, H, W] uint8
-    rows: Tensor  # [V, B] int64: rows of each value that are an image's, in the order of `values`
-    values: dict[str, Tensor]  # V of them: those of all images, one after another
+def pack(batch: Batch) -> int:
+    """Write a batch.
 
-    @classmethod
-    def of(cls, images: Tensor, targets: Sequence[Target]) -> "PackedBatch":
-        """Move a batch into shared memory.
+    Returns:
+        A file descriptor, which belongs to the caller.
 
-        Raises:
-            RuntimeError: if there is too little of it.
-        """
-        columns: dict[str, list[Tensor]] = {}
-        for target in targets:
-            for name, value in cast(dict[str, Tensor], target).items():
-                columns.setdefault(name, []).append(value)
-        rows = torch.tensor([[len(v) for v in column] for column in columns.values()])
-        return cls(
-            images.share_memory_(),
-            rows.share_memory_(),
-            {name: torch.cat(column).share_memory_() for name, column in columns.items()},
-        )
+    Raises:
+        OSError: if memory or file descriptors are exhausted.
+    """
+    images, targets = batch
+    columns: dict[str, list[Tensor]] = {}
+    for target in targets:
+        for name, value in cast(dict[str, Tensor], target).items():
+            columns.setdefault(name, []).append(value)
+    # [values, B] int64: how many rows of each table belong to each image
+    rows = torch.tensor([[len(v) for v in column] for column in columns.values()])
+    tensors = [images.contiguous(), rows, *(torch.cat(column) for column in columns.values())]
+    arrays = [tensor.numpy() for tensor in tensors]
+    header = json.dumps([list(columns), [(array.dtype.str, array.shape) for array in arrays]])
+    fd = os.memfd_create("batch")
+    try:
+        with os.fdopen(fd, "wb", closefd=False) as file:
+            file.write(f"{header}\n".encode())
+            for array in arrays:
+                file.seek(_aligned(file.tell()))
+                file.write(array.data)
+            file.truncate()  # to the current position, also after an empty array
+    except BaseException:
+        os.close(fd)
+        raise
+    return fd
 
-    def unpack(self) -> Batch:
-        """The batch as the collate function made it; targets are views of the tables."""
-        columns = [
-            value.split(rows)
-            for rows, value in zip(self.rows.tolist(), self.values.values(), strict=True)
-        ]
-        targets = [dict(zip(self.values, row, strict=True)) for row in zip(*columns, strict=True)]
-        return self.images, cast(list[Target], targets)
+
+def unpack(fd: int) -> Batch:
+    """Map a batch into memory and close the file descriptor; targets are views of the tables.
+
+    Raises:
+        OSError: if memory or file descriptors are exhausted.
+    """
+    try:
+        memory = mmap.mmap(fd, 0)
+    finally:
+        os.close(fd)
+    names, layout = json.loads(memory.readline())
+    place, tensors = memory.tell(), []
+    for dtype, shape in layout:
+        array: np.ndarray = np.ndarray(shape, dtype, buffer=memory, offset=_aligned(place))
+        tensors.append(torch.from_numpy(array))
+        place = _aligned(place) + array.nbytes
+    images, rows, *tables = tensors
+    columns = [table.split(counts) for table, counts in zip(tables, rows.tolist(), strict=True)]
+    targets = [dict(zip(names, values, strict=True)) for values in zip(*columns, strict=True)]
+    return images, cast(list[Target], targets)
+
+
+def _aligned(place: int) -> int:
+    return -(-place // _ALIGNMENT) * _ALIGNMENT

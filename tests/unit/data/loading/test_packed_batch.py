@@ -1,13 +1,12 @@
-"""What a worker hands over is what was collated, in a message that cannot be cut off."""
+"""Packed batches: unpacking returns what was packed, from memory that the caller owns."""
 
-import select
-from multiprocessing.reduction import ForkingPickler
+import resource
+from pathlib import Path
 
 import pytest
 import torch
-from torch.utils.data._utils.pin_memory import pin_memory
 
-from rtdetrv2_pytorch.src.data.loading.packed_batch import PackedBatch
+from rtdetrv2_pytorch.src.data.loading.packed_batch import pack, unpack
 from rtdetrv2_pytorch.src.structures import Target
 
 
@@ -24,14 +23,17 @@ def target(index: int, num_boxes: int) -> Target:
     )
 
 
+def open_files():
+    return len(list(Path("/proc/self/fd").iterdir()))
+
+
 @pytest.mark.parametrize("counts", [[2, 0, 5], [0], [0, 0, 0, 1], []])
-def test_every_image_gets_its_own_rows_back(counts):
-    images = torch.randint(256, (len(counts), 3, 4, 5), dtype=torch.uint8)
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.float32])
+def test_unpack_returns_every_tensor_of_every_image(counts, dtype):
+    images = torch.randint(256, (len(counts), 3, 4, 5)).to(dtype)
     targets = [target(index, count) for index, count in enumerate(counts)]
-    packed = PackedBatch.of(images.clone(), targets)
-    tensors = [packed.images, packed.rows, *packed.values.values()]
-    assert all(tensor.is_shared() for tensor in tensors)
-    found_images, found = packed.unpack()
+    found_images, found = unpack(pack((images, targets)))
+    assert found_images.dtype == dtype
     assert torch.equal(found_images, images)
     assert len(found) == len(targets)
     for one, other in zip(found, targets, strict=True):
@@ -41,21 +43,29 @@ def test_every_image_gets_its_own_rows_back(counts):
             assert torch.equal(one[name], other[name])
 
 
-def test_the_message_of_a_large_batch_is_written_whole_or_not_at_all():
-    targets = [target(index, 300) for index in range(128)]
-    packed = PackedBatch.of(torch.zeros(128, 3, 8, 8, dtype=torch.uint8), targets)
-    # With the length before it, and the place of the batch in the epoch.
-    assert 4 + len(ForkingPickler.dumps((10**6, packed))) < select.PIPE_BUF / 2
+def test_channels_last_images_keep_their_values():
+    images = torch.randint(256, (2, 3, 4, 5)).to(memory_format=torch.channels_last)
+    assert torch.equal(unpack(pack((images, [target(0, 1), target(1, 2)])))[0], images)
 
 
-def test_torch_can_pin_its_memory(monkeypatch):
-    monkeypatch.setattr(torch.Tensor, "pin_memory", lambda self, *args: self + 1)
-    packed = PackedBatch.of(
-        torch.zeros(2, 3, 4, 5, dtype=torch.uint8), [target(0, 2), target(1, 3)]
-    )
-    pinned = pin_memory(packed)
-    assert isinstance(pinned, PackedBatch)
-    assert torch.equal(pinned.images, packed.images + 1)
-    assert torch.equal(pinned.rows, packed.rows + 1)
-    for name, value in packed.values.items():
-        assert torch.equal(pinned.values[name], value + 1)
+def test_unpacked_tensors_are_writable_and_free_their_memory():
+    before = open_files()
+    images, targets = unpack(pack((torch.zeros(1, 3, 4, 5, dtype=torch.uint8), [target(0, 2)])))
+    boxes = targets[0]["boxes"].clone()
+    images += 1
+    assert images.unique().tolist() == [1]
+    assert torch.equal(targets[0]["boxes"], boxes)
+    del images, targets
+    assert open_files() == before
+
+
+def test_a_failed_pack_leaves_no_file_open():
+    before = open_files()
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, hard))
+    try:
+        with pytest.raises(OSError, match="File too large"):
+            pack((torch.zeros(1, 3, 64, 64, dtype=torch.uint8), [target(0, 1)]))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert open_files() == before
