@@ -1,10 +1,10 @@
-"""What all tests share: a tiny data set, a tiny configuration, where the real data is."""
+"""Fixtures of all tests: a tiny dataset, the BCCD dataset, the GPU."""
 
 import os
 from pathlib import Path
 
-# One thread a process, in processes that tests start too: tiny tensors gain nothing from more,
-# and sums come out the same however many processors there are.
+# One thread per process, including processes started by tests: more threads do not help tiny
+# tensors, and sums do not depend on the number of processors.
 os.environ["OMP_NUM_THREADS"] = "1"
 
 import pytest
@@ -19,20 +19,20 @@ CONFIGS = ROOT / "rtdetrv2_pytorch" / "configs" / "rtdetrv2"
 
 @pytest.fixture(autouse=True)
 def seeded():
-    """Every test starts from the same random state and with one thread."""
+    """Seed torch and use one thread in each test."""
     torch.manual_seed(0)
     torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="session")
 def digits(tmp_path_factory) -> Path:
-    """Six training and four validation images of the generated sample set."""
+    """Return six training and four validation images of the sample dataset."""
     return make_digits_dataset(tmp_path_factory.mktemp("digits"), num_train=6, num_val=4)
 
 
 @pytest.fixture(scope="session")
 def bccd() -> Path:
-    """The BCCD data set (blood cells), which is not part of the project."""
+    """Return the BCCD dataset of blood cells, which is not part of the project."""
     folder = Path(os.environ.get("BCCD_DIR", ROOT.parent / "shared" / "data" / "bccd"))
     if not (folder / "coco").is_dir():
         pytest.skip("no BCCD folder: set BCCD_DIR to the data set's folder")
@@ -41,7 +41,7 @@ def bccd() -> Path:
 
 @pytest.fixture(scope="session")
 def gpu() -> torch.device:
-    """A CUDA device."""
+    """Return a CUDA device."""
     if not torch.cuda.is_available():
         pytest.skip("no GPU")
     return torch.device("cuda")

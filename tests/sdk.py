@@ -6,10 +6,10 @@ import threading
 
 
 def import_sdk() -> None:
-    """Import it in a thread of its own.
+    """Import the SDK in a separate thread.
 
-    On import it imports again every module on the stack, by name; the stack of a worker of
-    pytest-xdist begins in a module that cannot be imported.
+    The SDK imports each module on the stack by name. The stack of a pytest-xdist worker starts in a
+    module that cannot be imported.
     """
     os.environ.setdefault("SUPERVISELY_SKIP_HTTPS_USER_HELPER_CHECK", "1")
     thread = threading.Thread(target=importlib.import_module, args=("supervisely",))

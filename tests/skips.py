@@ -1,4 +1,4 @@
-"""The only reasons for which a test may be skipped; any other skip fails the run."""
+"""Allowed reasons for skipped tests; any other skip fails the run."""
 
 ALLOWED = (
     "no GPU",
@@ -11,7 +11,7 @@ ALLOWED = (
 
 
 def forbidden_skips(reports) -> list[str]:
-    """The skipped tests whose reason is not on the list."""
+    """Return the skipped tests whose reason is not allowed."""
     found = []
     for report in reports:
         reason = str(report.longrepr[2] if isinstance(report.longrepr, tuple) else report.longrepr)

@@ -1,4 +1,4 @@
-"""A network and a data set so small that a training step takes a tenth of a second on a CPU."""
+"""A network and dataset with training steps of a tenth of a second on a CPU."""
 
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,7 @@ NETWORK: dict[str, Any] = {
     "RTDETRPostProcessor": {"num_top_queries": 20},
 }
 
-# Small, and yet able to learn a few images by heart.
+# Small, but able to overfit a few images.
 SMALL_HEAD: dict[str, Any] = {
     "HybridEncoder": {"hidden_dim": 64, "nhead": 2, "dim_feedforward": 32, "expansion": 0.5},
     "RTDETRTransformerv2": {
@@ -42,7 +42,7 @@ SMALL_HEAD: dict[str, Any] = {
 
 
 def data_section(data: Path, batch_size: int = 2) -> dict[str, Any]:
-    """Both loaders on the digits in a folder; loaded in the main process."""
+    """Return sections of both loaders for the digits in `data`, without workers."""
     return {
         f"{split}_dataloader": {
             "dataset": {
@@ -57,7 +57,7 @@ def data_section(data: Path, batch_size: int = 2) -> dict[str, Any]:
 
 
 def tiny_values(output: Path, data: Path) -> dict[str, Any]:
-    """All overrides that make the published recipe tiny."""
+    """Return overrides that make the published recipe tiny."""
     run = {
         "output_dir": str(output),
         "eval_spatial_size": [64, 96],
@@ -66,7 +66,7 @@ def tiny_values(output: Path, data: Path) -> dict[str, Any]:
         "use_amp": False,
         "seed": 7,
         "print_freq": 1,
-        # What people look at has tests of its own.
+        # Report and pictures have their own tests.
         "report": False,
         "pictures": False,
     }
@@ -74,13 +74,13 @@ def tiny_values(output: Path, data: Path) -> dict[str, Any]:
 
 
 def tiny_config(output: Path, data: Path, **overrides: Any) -> YAMLConfig:
-    """The published S recipe, made tiny."""
+    """Return the published S recipe with the tiny overrides."""
     values = merge(tiny_values(output, data), overrides)
     return YAMLConfig(CONFIGS / "rtdetrv2" / "rtdetrv2_r18vd_120e_coco.yml", **values)
 
 
 def tiny_file(path: Path, output: Path, data: Path, **overrides: Any) -> Path:
-    """The same as a YAML file, for the command line."""
+    """Write the tiny configuration to a YAML file."""
     values = merge(tiny_values(output, data), overrides)
     values["__include__"] = [str(CONFIGS / "rtdetrv2" / "rtdetrv2_r18vd_120e_coco.yml")]
     path.write_text(yaml.safe_dump(values))

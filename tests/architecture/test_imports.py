@@ -1,4 +1,4 @@
-"""Importing the engine does nothing but define things."""
+"""Imports have no side effects."""
 
 import subprocess
 import sys
@@ -9,7 +9,7 @@ ROOT = Path(__file__).parents[2]
 SCRIPT = """
 import importlib, os, pkgutil, random, sys, threading
 import faster_coco_eval, filelock, numpy, PIL.Image, pydantic, scipy.optimize, sklearn.datasets
-import torch, torch.utils.tensorboard, torchvision.transforms.v2, yaml  # may draw as they like
+import torch, torch.utils.tensorboard, torchvision.transforms.v2, yaml  # may use random numbers
 before = (random.getstate(), torch.get_rng_state().tolist(), numpy.random.get_state()[1].tolist())
 handlers, threads = list(__import__("logging").root.handlers), threading.active_count()
 import rtdetrv2_pytorch
@@ -25,7 +25,7 @@ assert not os.listdir("."), f"an import writes files: {os.listdir('.')}"
 """
 
 
-def test_imports_are_silent_and_free_of_side_effects(tmp_path):
+def test_imports_have_no_side_effects(tmp_path):
     result = subprocess.run(
         [sys.executable, "-W", "error:::rtdetrv2_pytorch", "-c", SCRIPT],
         cwd=tmp_path,
@@ -38,7 +38,7 @@ def test_imports_are_silent_and_free_of_side_effects(tmp_path):
     assert result.stdout == ""
 
 
-def test_help_and_wrong_options_do_not_wait_for_the_engine():
+def test_help_and_invalid_options_do_not_import_torch():
     names = ("doctor", "export_onnx", "export_trt", "report", "train")
     modules = [f"rtdetrv2_pytorch.tools.{name}" for name in names]
     modules.append("supervisely_integration.local.launcher.cli")
@@ -50,7 +50,7 @@ def test_help_and_wrong_options_do_not_wait_for_the_engine():
     assert result.stdout == "[]\n"
 
 
-def test_the_emulator_and_its_page_load_no_torch():
+def test_emulator_and_page_do_not_import_torch():
     script = (
         "import pkgutil, importlib, sys\n"
         "from supervisely_integration.local import emulator, instance, page\n"

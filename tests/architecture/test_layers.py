@@ -1,4 +1,4 @@
-"""Imports point down: the table says which layer may import which."""
+"""Imports follow the table of layers."""
 
 import ast
 from collections.abc import Sequence
@@ -56,7 +56,7 @@ def layer_of(path: Path) -> str:
 
 
 def imports_of(path: Path, *, with_names: bool = False):
-    """Yields absolute modules as path parts; `with_names` adds the imported name as last part."""
+    """Yield absolute modules as path parts; `with_names` adds the imported name as last part."""
     package = path.relative_to(ROOT).parts[:-1]
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
@@ -73,8 +73,8 @@ def modules():
     return sorted(p for p in ENGINE.rglob("*.py") if p.parent != ENGINE)
 
 
-def test_every_import_points_down():
-    breaches = []
+def test_imports_follow_table():
+    violations = []
     for path in modules():
         layer = layer_of(path)
         if layer == "__init__":
@@ -83,16 +83,16 @@ def test_every_import_points_down():
             if target[:2] != ("rtdetrv2_pytorch", "src") or len(target) < 3:
                 continue
             if target[2] != layer and target[2] not in ALLOWED[layer]:
-                breaches.append(f"{path.relative_to(ROOT)} imports {'.'.join(target)}")
-    assert not breaches, "\n".join(breaches)
+                violations.append(f"{path.relative_to(ROOT)} imports {'.'.join(target)}")
+    assert not violations, "\n".join(violations)
 
 
-def test_the_table_knows_every_layer():
+def test_table_lists_all_layers():
     assert {layer_of(p) for p in modules()} - {"__init__"} == set(ALLOWED)
 
 
 def integration_layer(parts: Sequence[str]) -> str:
-    """The row of `INTEGRATION_ALLOWED` for a module path below supervisely_integration."""
+    """Return the key of `INTEGRATION_ALLOWED` for a module path in supervisely_integration."""
     names = [part.removesuffix(".py") for part in parts]
     return ".".join(names[:2]) if names[0] == "local" else names[0]
 
@@ -104,29 +104,29 @@ def integration_modules():
 
 
 def integration_imports(path: Path):
-    """Yields the layers of supervisely_integration that a module imports."""
+    """Yield the layers of supervisely_integration that a module imports."""
     for target in imports_of(path, with_names=True):
         if target[0] == "supervisely_integration" and len(target) > 1:
             yield integration_layer(target[1:])
 
 
 def test_integration_imports_follow_the_table():
-    breaches = []
+    violations = []
     for path in integration_modules():
         layer = integration_layer(path.relative_to(INTEGRATION).parts)
         for target in integration_imports(path):
             if target != layer and target not in INTEGRATION_ALLOWED[layer]:
-                breaches.append(f"{path.relative_to(ROOT)} imports {target}")
-    assert not breaches, "\n".join(breaches)
+                violations.append(f"{path.relative_to(ROOT)} imports {target}")
+    assert not violations, "\n".join(violations)
 
 
-def test_integration_table_lists_every_layer_and_has_no_cycle():
+def test_integration_table_lists_all_layers_without_cycle():
     layers = {integration_layer(p.relative_to(INTEGRATION).parts) for p in integration_modules()}
     assert layers == set(INTEGRATION_ALLOWED)
     TopologicalSorter(INTEGRATION_ALLOWED).prepare()  # raises CycleError
 
 
-def test_the_engine_imports_relatively_and_no_platform():
+def test_engine_uses_relative_imports_and_no_supervisely():
     wrong = []
     for path in modules():
         for node in ast.walk(ast.parse(path.read_text())):
@@ -144,7 +144,7 @@ def test_the_engine_imports_relatively_and_no_platform():
     assert not wrong, "\n".join(wrong)
 
 
-def test_the_check_itself_finds_a_breach(tmp_path, monkeypatch):
+def test_check_detects_violation(tmp_path, monkeypatch):
     bad = tmp_path / "rtdetrv2_pytorch" / "src" / "nn" / "bad.py"
     bad.parent.mkdir(parents=True)
     bad.write_text("from ..solver import DetSolver\n")
@@ -152,4 +152,4 @@ def test_the_check_itself_finds_a_breach(tmp_path, monkeypatch):
     monkeypatch.setitem(globals(), "ENGINE", tmp_path / "rtdetrv2_pytorch")
     assert list(imports_of(bad)) == [("rtdetrv2_pytorch", "src", "solver")]
     with pytest.raises(AssertionError, match=r"bad\.py imports rtdetrv2_pytorch\.src\.solver"):
-        test_every_import_points_down()
+        test_imports_follow_table()

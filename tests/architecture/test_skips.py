@@ -1,4 +1,4 @@
-"""A test may be skipped only for a reason on the list."""
+"""Tests are skipped only for allowed reasons."""
 
 from types import SimpleNamespace
 
@@ -9,11 +9,11 @@ def report(reason):
     return SimpleNamespace(nodeid="tests/x.py::test_y", longrepr=("x.py", 1, f"Skipped: {reason}"))
 
 
-def test_reasons_on_the_list_pass():
+def test_allowed_reasons_pass():
     assert forbidden_skips([report("no GPU"), report("no BCCD folder: set BCCD_DIR")]) == []
 
 
-def test_any_other_reason_is_reported_with_its_test():
+def test_other_reasons_are_reported():
     assert forbidden_skips([report("too slow today")]) == [
         "tests/x.py::test_y: Skipped: too slow today"
     ]

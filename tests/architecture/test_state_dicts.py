@@ -1,4 +1,4 @@
-"""Names, order, shapes and types of all weights, as published files have them."""
+"""Names, order, shapes and types of all weights match the published files."""
 
 import json
 import math
@@ -13,7 +13,7 @@ from tests.conftest import CONFIGS, ROOT
 
 GOLDEN = ROOT / "tests" / "golden"
 MODELS = json.loads((GOLDEN / "models.json").read_text())
-# Discrete sampling changes no weights, so those recipes share the file of the one they tune.
+# Discrete sampling has the same weights: those recipes share one file.
 SHARED = {
     "rtdetrv2_r18vd_dsp_3x_coco": "rtdetrv2_r18vd_120e_coco",
     "rtdetrv2_r34vd_dsp_1x_coco": "rtdetrv2_r34vd_120e_coco",
@@ -37,7 +37,7 @@ def build(name, **overrides):
 
 @cache
 def weightless(name):
-    """The network without memory for its weights: names and shapes are all there."""
+    """Build the network on the meta device."""
     with torch.device("meta"):
         return build(name)
 
@@ -49,24 +49,24 @@ def described(model):
     ]
 
 
-def test_there_is_a_file_for_every_configuration_and_no_other():
+def test_each_configuration_has_a_golden_file():
     files = {path.stem.removeprefix("state_dict_keys_") for path in GOLDEN.glob("state_dict*.txt")}
     assert files == {SHARED.get(name, name) for name in MODELS}
     assert {path.stem for path in CONFIGS.glob("*.yml")} == set(MODELS)
 
 
 @pytest.mark.parametrize("name", MODELS)
-def test_keys_order_shapes_and_types_are_the_published_ones(name):
+def test_keys_order_shapes_and_types_match_published(name):
     assert described(weightless(name)) == golden_lines(name)
 
 
 @pytest.mark.parametrize("name", ["rtdetrv2_r18vd_120e_coco", "rtdetrv2_hgnetv2_l_6x_coco"])
-def test_a_network_with_memory_has_the_same(name):
+def test_network_on_cpu_has_the_same_keys(name):
     assert described(build(name)) == golden_lines(name)
 
 
 @pytest.mark.parametrize("name", MODELS)
-def test_numbers_of_parameters_and_buffers_and_what_is_frozen(name):
+def test_counts_of_parameters_buffers_and_frozen_weights(name):
     model, facts = weightless(name), MODELS[name]
     parameters = dict(model.named_parameters())
     assert sum(p.numel() for p in parameters.values()) == facts["params_total"]
@@ -96,7 +96,7 @@ def saved_by_folding_norms(name):
 
 
 @pytest.mark.parametrize("name", MODELS)
-def test_the_fused_form_has_no_branches_and_as_many_parameters_as_it_must(name):
+def test_fused_network_has_no_branches_and_expected_parameters(name):
     with torch.device("meta"):
         model = build(name)
     blocks = {BRANCH.split(key)[0] for key in model.state_dict() if BRANCH.search(key)}
@@ -109,7 +109,7 @@ def test_the_fused_form_has_no_branches_and_as_many_parameters_as_it_must(name):
     assert found == MODELS[name]["params_deploy_effective"] - saved_by_folding_norms(name)
 
 
-def test_effective_parameters_count_each_block_as_one_convolution():
+def test_effective_parameters_count_blocks_as_one_convolution():
     # The published number itself, from the file: two branches with a norm each become one.
     for name, facts in MODELS.items():
         removed = 0

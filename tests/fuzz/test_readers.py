@@ -1,6 +1,6 @@
-"""Valid files, damaged at random: each is read, or is one error of ours; nothing else comes out.
+"""Randomly damaged files are read or raise one of our errors.
 
-The damage is the same in every run.
+The damage is seeded and the same in each run.
 """
 
 import io
@@ -31,7 +31,7 @@ ODD = [
 
 
 def damage_bytes(data: bytes, numbers: random.Random) -> bytes:
-    """Change, remove or double some bytes, or cut the end off."""
+    """Change, remove or duplicate bytes, or truncate the data."""
     out = bytearray(data)
     for _ in range(numbers.randint(1, 6)):
         at, length = numbers.randrange(len(out) + 1), numbers.choice((1, 1, 2, 8, 64))
@@ -50,7 +50,7 @@ def damage_bytes(data: bytes, numbers: random.Random) -> bytes:
 
 
 def damage_value(value, numbers: random.Random):
-    """Replace, remove or double one thing somewhere in a tree of values."""
+    """Replace, remove or duplicate one value of a nested structure."""
     is_branch = isinstance(value, dict | list) and value
     if not is_branch or numbers.random() < 0.1:
         return numbers.choice(ODD)
@@ -68,20 +68,20 @@ def damage_value(value, numbers: random.Random):
     return [*value[:at], damage_value(value[at], numbers), *value[at + 1 :]]
 
 
-def tried(action, cases: int, seed: int) -> tuple[int, int]:
-    """Run so many cases; returns how many were read and how many refused."""
-    read_, refused = 0, 0
+def run_cases(action, cases: int, seed: int) -> tuple[int, int]:
+    """Run `cases` cases; return the numbers of accepted and rejected ones."""
+    accepted, rejected = 0, 0
     for number in range(cases):
         numbers = random.Random(f"{seed} {number}")
         try:
             action(numbers)
-            read_ += 1
+            accepted += 1
         except RTDETRError as error:
             assert str(error).strip()
-            refused += 1
+            rejected += 1
         except Exception as error:
             raise AssertionError(f"case {number} of {seed}") from error
-    return read_, refused
+    return accepted, rejected
 
 
 @pytest.fixture(scope="module")
@@ -90,7 +90,7 @@ def coco(tmp_path_factory):
 
 
 @pytest.mark.parametrize("kind", ["bytes", "values"])
-def test_annotations_in_json(coco, tmp_path, kind):
+def test_json_annotations(coco, tmp_path, kind):
     data = (coco / "annotations" / "instances_train.json").read_bytes()
     content, path = json.loads(data), tmp_path / "a.json"
 
@@ -104,13 +104,13 @@ def test_annotations_in_json(coco, tmp_path, kind):
             path.write_text(json.dumps(damaged))
         read_coco(path, coco / "train", SkippedItems("test"), None)
 
-    done, refused = tried(action, 300, 1)
-    assert refused > 20
-    assert done > (0 if kind == "bytes" else 20)
+    accepted, rejected = run_cases(action, 300, 1)
+    assert rejected > 20
+    assert accepted > (0 if kind == "bytes" else 20)
 
 
 @pytest.mark.parametrize("kind", ["bytes", "values"])
-def test_configurations_in_yaml(tmp_path, kind):
+def test_yaml_configurations(tmp_path, kind):
     plain = YAMLConfig(CONFIGS / "rtdetrv2" / "rtdetrv2_r18vd_120e_coco.yml").yaml_cfg
     data, path = yaml.safe_dump(plain).encode(), tmp_path / "a.yml"
 
@@ -126,9 +126,9 @@ def test_configurations_in_yaml(tmp_path, kind):
                 damaged = {"x": damaged}
             YAMLConfig.from_values(damaged, name="a.yml")
 
-    done, refused = tried(action, 60 if kind == "bytes" else 300, 2)
-    assert refused > 20
-    assert done >= 0
+    accepted, rejected = run_cases(action, 60 if kind == "bytes" else 300, 2)
+    assert rejected > 20
+    assert accepted >= 0
 
 
 @pytest.fixture(scope="module")
@@ -146,7 +146,7 @@ def content():
 
 @pytest.mark.filterwarnings("ignore:Detected pickle protocol")
 @pytest.mark.parametrize("zipped", [True, False])
-def test_checkpoints_byte_by_byte(content, tmp_path, zipped):
+def test_checkpoints_with_damaged_bytes(content, tmp_path, zipped):
     small = {**content, "model": {"a": torch.arange(6.0), "b": torch.ones(2, 3)}}
     buffer, path = io.BytesIO(), tmp_path / "a.pth"
     torch.save(small, buffer, _use_new_zipfile_serialization=zipped)
@@ -155,11 +155,11 @@ def test_checkpoints_byte_by_byte(content, tmp_path, zipped):
         path.write_bytes(damage_bytes(buffer.getvalue(), numbers))
         model_state(load_checkpoint(path))
 
-    _, refused = tried(action, 300, 3)
-    assert refused > 100
+    _, rejected = run_cases(action, 300, 3)
+    assert rejected > 100
 
 
-def test_checkpoints_value_by_value(content, tmp_path):
+def test_checkpoints_with_damaged_values(content, tmp_path):
     path = tmp_path / "a.pth"
     described = {key: value for key, value in content.items() if key != "model"}
 
@@ -169,9 +169,9 @@ def test_checkpoints_value_by_value(content, tmp_path):
             damaged = damage_value(damaged, numbers)
         damaged = damaged if isinstance(damaged, dict) else {"config": damaged}
         torch.save({**damaged, "model": content["model"]}, path)
-        load_detector(path)  # its weights are not complete, so that none is taken
+        load_detector(path)  # incomplete weights: each case is rejected
 
-    assert tried(action, 150, 4) == (0, 150)
+    assert run_cases(action, 150, 4) == (0, 150)
 
 
 PROJECT = {
@@ -181,31 +181,31 @@ PROJECT = {
 
 
 @pytest.mark.parametrize("format", WRITERS)
-def test_folders_to_import(tmp_path, format):
+def test_import_directories(tmp_path, format):
     folder = tmp_path / "data"
     WRITERS[format](folder, PROJECT)
     files = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
     def action(numbers):
-        victims = numbers.sample(sorted(files), numbers.randint(1, 2))
-        for path in victims:
+        damaged_files = numbers.sample(sorted(files), numbers.randint(1, 2))
+        for path in damaged_files:
             path.write_bytes(damage_bytes(files[path], numbers))
         try:
             source = read(folder, format)
             items = list(source.items)
         finally:
-            for path in victims:
+            for path in damaged_files:
                 path.write_bytes(files[path])
         ledger = source.ledger
         assert len(items) + sum(s.images for s in ledger.skips) == ledger.given_images
         objects = sum(item.num_objects for item in items)
         assert objects + sum(s.objects for s in ledger.skips) == ledger.given_objects
 
-    done, _ = tried(action, 150, 5)
-    assert done > 50
+    accepted, _ = run_cases(action, 150, 5)
+    assert accepted > 50
 
 
-def test_a_voc_data_set(tmp_path):
+def test_voc_dataset(tmp_path):
     folder = tmp_path / "data"
     WRITERS["voc"](folder, PROJECT)
     lines = [f"JPEGImages/{i}.png Annotations/{i}.xml" for i in (0, 1)]
@@ -222,5 +222,5 @@ def test_a_voc_data_set(tmp_path):
         finally:
             path.write_bytes(files[path])
 
-    done, refused = tried(action, 150, 6)
-    assert done + refused == 150
+    accepted, rejected = run_cases(action, 150, 6)
+    assert accepted + rejected == 150

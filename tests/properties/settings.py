@@ -1,10 +1,10 @@
-"""How properties are tried: the same examples every time, as many as take a second or two."""
+"""Hypothesis settings: deterministic examples that take a second or two."""
 
 from hypothesis import HealthCheck, settings
 
 
 def examples(count: int) -> settings:
-    """So many; no timing decides about anything."""
+    """Return settings for `count` examples without deadline."""
     return settings(
         max_examples=count,
         derandomize=True,

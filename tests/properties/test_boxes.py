@@ -1,4 +1,4 @@
-"""What holds for all boxes."""
+"""Properties of boxes."""
 
 import random
 
@@ -31,7 +31,7 @@ seeds = st.integers(0, 2**32 - 1)
 
 @st.composite
 def samples(draw):
-    """An image with up to five boxes on it, each at least a pixel wide and high."""
+    """Generate an image with up to five boxes of at least one pixel."""
     height, width = draw(side), draw(side)
     boxes = []
     for _ in range(draw(st.integers(0, 5))):
@@ -52,7 +52,7 @@ def areas(boxes):
 
 @examples(100)
 @given(st.lists(st.tuples(unit, unit, unit, unit), min_size=1, max_size=6))
-def test_formats_of_boxes_are_inverse_to_each_other(rows):
+def test_box_format_conversions_are_inverse(rows):
     boxes = torch.tensor(rows, dtype=torch.float64)
     torch.testing.assert_close(xyxy_to_cxcywh(cxcywh_to_xyxy(boxes)), boxes)
     torch.testing.assert_close(cxcywh_to_xyxy(xyxy_to_cxcywh(boxes)), boxes)
@@ -60,7 +60,7 @@ def test_formats_of_boxes_are_inverse_to_each_other(rows):
 
 @examples(100)
 @given(st.lists(st.tuples(unit, unit, unit, unit), min_size=2, max_size=6))
-def test_overlaps_are_those_of_torchvision_symmetric_and_bounded(rows):
+def test_iou_matches_torchvision_and_is_symmetric_and_bounded(rows):
     boxes = torch.tensor(rows, dtype=torch.float64)
     boxes = torch.cat((boxes[:, :2], boxes[:, :2] + boxes[:, 2:] + 1e-3), dim=1)
     iou, giou = iou_and_giou(boxes[:, None], boxes[None])
@@ -73,7 +73,7 @@ def test_overlaps_are_those_of_torchvision_symmetric_and_bounded(rows):
 
 @examples(100)
 @given(samples())
-def test_flipping_twice_is_nothing(sample):
+def test_double_flip_is_identity(sample):
     before = sample.boxes.copy()
     sample.flip()
     assert np.allclose(areas(sample.boxes), areas(before))
@@ -86,12 +86,12 @@ def test_flipping_twice_is_nothing(sample):
 
 @examples(100)
 @given(samples(), seeds, side, side)
-def test_what_comes_out_of_the_augmentation_lies_on_the_canvas(sample, seed, height, width):
+def test_augmented_boxes_lie_inside_canvas(sample, seed, height, width):
     rng = random.Random(seed)
     given_areas = dict(zip(sample.labels.tolist(), sample.area.tolist(), strict=True))
     for op in (RandomZoomOut(p=0.5), RandomIoUCrop(), RandomHorizontalFlip()):
         sample = op(sample, rng)
-    # Neither of the three resizes: a box can lose to a crop, and gain nothing.
+    # None of the three resizes: a crop can only shrink boxes.
     for label, area in zip(sample.labels.tolist(), areas(sample.boxes).tolist(), strict=True):
         assert area <= given_areas[label] + 1e-6
     for op in (SanitizeBoundingBoxes(), Resize(size=[height, width]), SanitizeBoundingBoxes()):
@@ -102,15 +102,15 @@ def test_what_comes_out_of_the_augmentation_lies_on_the_canvas(sample, seed, hei
     assert (sample.boxes[:, [0, 2]] <= width).all()
     assert (sample.boxes[:, [1, 3]] <= height).all()
     pixels = sample.boxes.copy()
-    normalised = ConvertBoxes(fmt="cxcywh", normalize=True)(sample, rng).boxes
-    assert ((normalised >= 0) & (normalised <= 1)).all()
-    back = cxcywh_to_xyxy(torch.from_numpy(normalised)).numpy() * (width, height, width, height)
+    normalized = ConvertBoxes(fmt="cxcywh", normalize=True)(sample, rng).boxes
+    assert ((normalized >= 0) & (normalized <= 1)).all()
+    back = cxcywh_to_xyxy(torch.from_numpy(normalized)).numpy() * (width, height, width, height)
     assert np.allclose(back, pixels)
 
 
 @examples(60)
 @given(samples(), side, side)
-def test_resizing_there_and_back_is_nothing(sample, height, width):
+def test_resize_and_inverse_resize_is_identity(sample, height, width):
     before, size = sample.boxes.copy(), list(sample.canvas_hw)
     for hw in ([height, width], size):
         sample = Resize(size=hw)(sample, random.Random(0))
@@ -119,7 +119,7 @@ def test_resizing_there_and_back_is_nothing(sample, height, width):
 
 @examples(60)
 @given(samples(), seeds, st.integers(60, 90))
-def test_padding_keeps_boxes_and_a_crop_of_all_is_nothing(sample, seed, size):
+def test_padding_keeps_boxes_and_full_crop_is_identity(sample, seed, size):
     before = sample.boxes.copy()
     padded = PadToSize(size=[size, size])(sample, random.Random(seed))
     assert np.array_equal(padded.boxes, before)
@@ -133,7 +133,7 @@ def test_padding_keeps_boxes_and_a_crop_of_all_is_nothing(sample, seed, size):
     side,
     side,
 )
-def test_a_clipped_box_is_the_part_on_the_image(box, width, height):
+def test_clipped_box_is_intersection_with_image(box, width, height):
     columns = set(range(*sorted((box[0], box[2])))) & set(range(width))
     rows = set(range(*sorted((box[1], box[3])))) & set(range(height))
     try:
@@ -147,7 +147,7 @@ def test_a_clipped_box_is_the_part_on_the_image(box, width, height):
 
 @examples(100)
 @given(side, side, st.integers(1, 8), st.lists(st.tuples(unit, unit), min_size=1, max_size=4))
-def test_turning_keeps_points_on_the_image_and_distances(width, height, orientation, points):
+def test_rotation_keeps_points_inside_and_distances(width, height, orientation, points):
     picture = Picture((width, height), orientation)
     points = [(x * width, y * height) for x, y in points]
     turned = picture.turn(points)

@@ -1,4 +1,4 @@
-"""A random project, written in four formats: what is imported is what was drawn."""
+"""Random projects in four formats are imported without loss."""
 
 import json
 import tempfile
@@ -12,18 +12,18 @@ from PIL import Image
 from supervisely_integration.local.importers import read
 from tests.properties.settings import examples
 
-CLASSES = ["cat", "big dog", "köter"]  # a blank and a letter outside of ASCII
+CLASSES = ["cat", "big dog", "köter"]  # a space and a non-ASCII letter
 
 
 @st.composite
 def projects(draw):
-    """{image name: ((width, height), [(class, x1, y1, x2, y2)])}, edges in whole pixels."""
+    """{image name: ((width, height), [(class, x1, y1, x2, y2)])}, edges in integer pixels."""
     project = {}
     for number in range(draw(st.integers(1, 3))):
         width, height = draw(st.integers(8, 50)), draw(st.integers(8, 50))
         objects = []
         for _ in range(draw(st.integers(0, 3))):
-            # Some end beyond the image; all have a part on it.
+            # Some boxes end outside the image; all overlap it.
             x1, y1 = draw(st.integers(0, width - 2)), draw(st.integers(0, height - 2))
             x2, y2 = draw(st.integers(x1 + 2, width + 9)), draw(st.integers(y1 + 2, height + 9))
             objects.append((draw(st.sampled_from(CLASSES)), x1, y1, x2, y2))
@@ -111,7 +111,7 @@ WRITERS = {
 
 
 @pytest.mark.parametrize("format", WRITERS)
-def test_boxes_come_back_from_every_format(format):
+def test_boxes_round_trip_in_all_formats(format):
     @examples(25)
     @given(projects())
     def check(project):

@@ -1,4 +1,4 @@
-"""What holds for all tables of categories and all configurations."""
+"""Properties of category tables and configurations."""
 
 import copy
 
@@ -27,13 +27,13 @@ def table_of(pairs):
 
 @examples(150)
 @given(tables, st.randoms(use_true_random=False))
-def test_labels_follow_the_ids_whatever_the_order_of_the_file(categories, order):
+def test_labels_follow_ids_in_any_file_order(categories, order):
     pairs = list(categories.items())
     order.shuffle(pairs)
     table = table_of(pairs)
     assert table.ids == tuple(sorted(categories))
     assert table.names == tuple(categories[id_] for id_ in table.ids)
-    # Bijective: every id has a label of its own, every label an id.
+    # Ids and labels map one to one.
     assert sorted(table.label_of.values()) == list(range(len(categories)))
     assert [table.ids[table.label_of[id_]] for id_ in categories] == list(categories)
     assert table.labels_of(table, source="itself") == table.label_of
@@ -43,9 +43,9 @@ def test_labels_follow_the_ids_whatever_the_order_of_the_file(categories, order)
 
 @examples(100)
 @given(tables, st.integers(1, 1000))
-def test_other_ids_are_mapped_by_their_names(categories, step):
+def test_other_ids_are_mapped_by_name(categories, step):
     table = table_of(categories.items())
-    # The same names in the opposite order.
+    # The same names in reverse order.
     other = table_of((step - id_, name) for id_, name in categories.items())
     labels = table.labels_of(other, source="other")
     for id_, label in labels.items():
@@ -55,7 +55,7 @@ def test_other_ids_are_mapped_by_their_names(categories, step):
 
 @examples(60)
 @given(tables, st.data())
-def test_what_repeats_is_refused(categories, data):
+def test_duplicates_are_rejected(categories, data):
     pairs = list(categories.items())
     id_, name = data.draw(st.sampled_from(pairs))
     new = max(categories) + 1
@@ -66,12 +66,12 @@ def test_what_repeats_is_refused(categories, data):
         except DatasetError as error:
             assert "occurs more than once" in str(error)
         else:
-            raise AssertionError(f"{entry} was taken")
+            raise AssertionError(f"{entry} was accepted")
 
 
 @examples(100)
 @given(st.one_of(ids, st.text(max_size=6), st.floats(), st.booleans(), st.none()))
-def test_an_id_that_was_made_regular_stays_as_it_is(id_):
+def test_id_normalization_is_idempotent(id_):
     once = normalise_id(id_)
     assert isinstance(once, int | str)
     assert normalise_id(once) == once
@@ -94,7 +94,7 @@ mappings = st.dictionaries(keys, values, max_size=4)
 
 
 def leaves(value, path=()):
-    """Paths of everything that is no mapping, with the values."""
+    """Return paths and values of all non-mapping leaves."""
     if isinstance(value, dict):
         return [leaf for key, item in value.items() for leaf in leaves(item, (*path, key))]
     return [(path, value)]
@@ -102,9 +102,9 @@ def leaves(value, path=()):
 
 @examples(150)
 @given(mappings, mappings, mappings)
-def test_merging_is_associative_where_mappings_meet_mappings(a, b, c):
+def test_merge_is_associative_for_compatible_mappings(a, b, c):
     def agree(x, y):
-        """Whether no mapping meets anything else: there, what is below is lost for good."""
+        """Return whether mappings are only merged with mappings."""
         return all(
             isinstance(x[k], dict) == isinstance(y[k], dict)
             and (not isinstance(x[k], dict) or agree(x[k], y[k]))
@@ -117,28 +117,28 @@ def test_merging_is_associative_where_mappings_meet_mappings(a, b, c):
 
 @examples(150)
 @given(mappings, mappings)
-def test_merging_takes_all_of_the_second_and_changes_neither(a, b):
+def test_merge_contains_second_and_modifies_neither(a, b):
     before = copy.deepcopy((a, b))
     merged = merge(a, b)
     assert (a, b) == before
     for path, value in leaves(b):
         assert get(merged, path) == value
     assert merge(a, {}) == merge({}, a) == a
-    assert merge(merged, b) == merged  # once more changes nothing
+    assert merge(merged, b) == merged  # idempotent
 
 
 @examples(150)
 @given(st.lists(keys, min_size=1, max_size=3), values)
-def test_an_assignment_is_what_its_yaml_says(path, value):
+def test_override_value_is_parsed_as_yaml(path, value):
     text = yaml.safe_dump(value, default_flow_style=True, width=10**6, allow_unicode=True)
     text = text.removesuffix("\n...\n").strip()
-    # Two spellings of one key are the only names that change.
+    # Only the two spellings of `epochs` are renamed.
     parsed = parse_overrides([f"{'.'.join(path)}={text}"])
     assert get(parsed, tuple(path)) == value
 
 
 @examples(150)
 @given(values)
-def test_yaml_is_read_as_by_its_library(value):
+def test_read_yaml_matches_pyyaml(value):
     text = yaml.safe_dump(value, allow_unicode=True)
     assert read_yaml(text) == yaml.safe_load(text) == value

@@ -1,4 +1,4 @@
-"""How much memory something takes."""
+"""Measure peak memory."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,8 +14,8 @@ def _peak_bytes() -> int:
 
 @contextmanager
 def at_most(num_bytes: int) -> Iterator[None]:
-    """Fails if this process comes to need so much more memory inside than it had."""
-    _RESET.write_text("5")  # the peak becomes what is used now
+    """Fail if the peak memory of this process grows by more than `num_bytes`."""
+    _RESET.write_text("5")  # reset the peak to the current usage
     before = _peak_bytes()
     yield
     grown = _peak_bytes() - before

@@ -1,4 +1,4 @@
-"""Checkpoints from elsewhere: no code of theirs runs, and they cost no more than their size."""
+"""Untrusted checkpoints execute no code and allocate no more memory than their size."""
 
 import os
 import pickle
@@ -24,7 +24,7 @@ MB = 1 << 20
 
 
 class Command:
-    """Runs a shell command when it is unpickled."""
+    """Run a shell command when unpickled."""
 
     def __init__(self, command: str) -> None:
         self.command = command
@@ -34,7 +34,7 @@ class Command:
 
 
 def evil(folder: Path, kind: str) -> tuple[Path, Path]:
-    """A checkpoint that runs a command, and the file that the command would make."""
+    """Write a checkpoint that runs a command; return it and the file the command creates."""
     ran, path = folder / "ran", folder / "evil.pth"
     content = {
         "model": {"a": torch.ones(1)},
@@ -52,7 +52,7 @@ def train(path: Path, digits: Path, **options: str) -> None:
     DetSolver(tiny_config(path.parent / "out", digits, **options)).fit()
 
 
-WAYS = {
+LOADERS = {
     "tuning": lambda path, digits: train(path, digits, tuning=str(path)),
     "resume": lambda path, digits: train(path, digits, resume=str(path)),
     "backbone": lambda path, digits: PResNet(depth=18, pretrained=str(path)),
@@ -65,18 +65,18 @@ WAYS = {
 
 @pytest.mark.filterwarnings("ignore:Detected pickle protocol")
 @pytest.mark.parametrize("kind", ["zip", "before torch 1.6", "pickle"])
-@pytest.mark.parametrize("way", WAYS)
-def test_code_in_a_checkpoint_does_not_run(tmp_path, digits, way, kind):
+@pytest.mark.parametrize("loader", LOADERS)
+def test_code_in_checkpoint_is_not_executed(tmp_path, digits, loader, kind):
     path, ran = evil(tmp_path, kind)
     with pytest.raises(CheckpointError, match="run code from the file"):
-        WAYS[way](path, digits)
+        LOADERS[loader](path, digits)
     assert not ran.exists()
-    with suppress(RuntimeError):  # a bare pickle is none, but that shows too late
+    with suppress(RuntimeError):  # a bare pickle is invalid, but its code runs first
         torch.load(path, weights_only=False)
-    assert ran.exists()  # it would have run
+    assert ran.exists()  # confirms that the code runs without protection
 
 
-def test_code_in_a_download_does_not_run_and_leaves_no_file(tmp_path, monkeypatch):
+def test_code_in_download_is_not_executed_and_leaves_no_file(tmp_path, monkeypatch):
     path, ran = evil(tmp_path, "zip")
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     monkeypatch.setattr(torch.hub, "_hub_dir", None)
@@ -88,7 +88,7 @@ def test_code_in_a_download_does_not_run_and_leaves_no_file(tmp_path, monkeypatc
 
 
 class Body:
-    """What `urlopen` returns."""
+    """Response of `urlopen`."""
 
     def __init__(self, path: Path) -> None:
         self.headers = {"Content-Length": str(path.stat().st_size)}
@@ -102,11 +102,11 @@ class Body:
         self._file.close()
 
 
-# Sizes that are only declared
+# Declared sizes
 
 
 class Declared:
-    """A tensor that says it is larger than what is stored of it."""
+    """A tensor with a declared shape larger than its storage."""
 
     def __init__(self, shape: tuple[int, ...], stride: tuple[int, ...]) -> None:
         self.arguments = (torch.ones(1).untyped_storage(), 0, shape, stride)
@@ -124,12 +124,12 @@ class Declared:
     [
         ((1 << 28,), (1,)),  # 1 GB
         ((1 << 60,), (1,)),
-        ((1 << 40, 2), (0, 0)),  # a few bytes, looked at very often
+        ((1 << 40, 2), (0, 0)),  # a few bytes with zero strides
         ((1 << 20,), (1 << 20,)),
     ],
 )
 @pytest.mark.parametrize("zipped", [True, False])
-def test_a_declared_shape_takes_no_memory(tmp_path, shape, stride, zipped):
+def test_declared_shape_allocates_no_memory(tmp_path, shape, stride, zipped):
     path = tmp_path / "large.pth"
     content = {"model": {"good": torch.ones(3), "bad": Declared(shape, stride)}}
     torch.save(content, path, _use_new_zipfile_serialization=zipped)
@@ -141,7 +141,7 @@ def test_a_declared_shape_takes_no_memory(tmp_path, shape, stride, zipped):
         load_checkpoint(path)
 
 
-def test_a_compressed_archive_is_not_unpacked(tmp_path):
+def test_compressed_archive_is_not_decompressed(tmp_path):
     path, packed = tmp_path / "a.pth", tmp_path / "packed.pth"
     torch.save({"model": {"a": torch.zeros(64 * MB // 4)}}, path)
     with (
@@ -158,7 +158,7 @@ def test_a_compressed_archive_is_not_unpacked(tmp_path):
         load_checkpoint(packed)
 
 
-def test_names_that_refer_to_one_another_are_not_written_out(tmp_path):
+def test_nested_references_are_not_expanded(tmp_path):
     laughs: list = ["ha"]
     for _ in range(40):
         laughs = [laughs, laughs]
@@ -168,7 +168,7 @@ def test_names_that_refer_to_one_another_are_not_written_out(tmp_path):
         load_checkpoint(path)
 
 
-def test_values_that_contain_themselves_or_are_nested_deeply_are_refused(tmp_path):
+def test_recursive_and_deeply_nested_values_are_rejected(tmp_path):
     path = tmp_path / "loop.pth"
     loop: list = []
     loop.append(loop)
@@ -186,18 +186,18 @@ def test_values_that_contain_themselves_or_are_nested_deeply_are_refused(tmp_pat
 @pytest.mark.parametrize(
     "tensor", [torch.ones(3).to_sparse(), torch.empty(1 << 40, device="meta")], ids=["sparse", "-"]
 )
-def test_tensors_without_memory_of_their_own_are_refused(tmp_path, tensor):
+def test_sparse_and_meta_tensors_are_rejected(tmp_path, tensor):
     path = tmp_path / "odd.pth"
     torch.save({"model": {"a": tensor}}, path)
     with pytest.raises(CheckpointError, match=r"model\.a is no ordinary tensor|damaged"):
         load_checkpoint(path)
 
 
-# Descriptions that do not belong to the weights
+# Descriptions that do not match the weights
 
 
 @pytest.fixture(scope="module")
-def honest():
+def valid():
     values = merge(NETWORK, {"num_classes": 3, "eval_spatial_size": [64, 64], "device": "cpu"})
     cfg = YAMLConfig(CONFIGS / "rtdetrv2" / "rtdetrv2_r18vd_120e_coco.yml", **values)
     return {
@@ -208,8 +208,8 @@ def honest():
     }
 
 
-def test_the_honest_one_is_taken(tmp_path, honest):
-    torch.save(honest, tmp_path / "best.pth")
+def test_valid_checkpoint_loads(tmp_path, valid):
+    torch.save(valid, tmp_path / "best.pth")
     _, card = load_detector(tmp_path / "best.pth")
     assert (card.class_names, card.input_size_hw) == (("cat", "dog", "owl"), (64, 64))
 
@@ -226,9 +226,9 @@ NETWORKS = [
 
 
 @pytest.mark.parametrize("change", NETWORKS, ids=range(len(NETWORKS)))
-def test_a_network_is_not_built_larger_than_its_weights(tmp_path, honest, change):
+def test_network_larger_than_its_weights_is_not_built(tmp_path, valid, change):
     path = tmp_path / "best.pth"
-    torch.save({**honest, "config": merge(honest["config"], change)}, path)
+    torch.save({**valid, "config": merge(valid["config"], change)}, path)
     with at_most(300 * MB), pytest.raises(RTDETRError, match=r"best\.pth|depth"):
         load_detector(path)
 
@@ -265,8 +265,8 @@ DESCRIPTIONS = [
 
 
 @pytest.mark.parametrize("change", DESCRIPTIONS, ids=range(len(DESCRIPTIONS)))
-def test_a_description_that_is_wrong_ends_in_an_error_of_ours(tmp_path, honest, change):
+def test_invalid_description_raises_our_error(tmp_path, valid, change):
     path = tmp_path / "best.pth"
-    torch.save({**honest, **change}, path)
+    torch.save({**valid, **change}, path)
     with at_most(300 * MB), pytest.raises(RTDETRError):
         load_detector(path)

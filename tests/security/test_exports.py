@@ -1,4 +1,4 @@
-"""ONNX files and engine cards from elsewhere."""
+"""Untrusted ONNX files and engine metadata."""
 
 import random
 
@@ -19,7 +19,7 @@ CARD = ModelCard(class_names=("cat", "dog"), input_size_hw=(64, 64))
 
 
 def model(*initializers, nodes=(), metadata=None):
-    """A model with our description; its graph passes an input on."""
+    """Return a model with our metadata and an identity graph."""
     graph = helper.make_graph(
         [helper.make_node("Identity", ["images"], ["labels"]), *nodes],
         "g",
@@ -67,9 +67,7 @@ def secret(tmp_path):
 @pytest.mark.parametrize("location", ["../secret.bin", "{secret}", "link.bin", "beside.bin"])
 @pytest.mark.parametrize("place", ["initializer", "constant", "branch"])
 @pytest.mark.parametrize("kind", ["onnxruntime", "openvino"])
-def test_weights_in_other_files_are_refused_wherever_they_are(
-    tmp_path, secret, location, place, kind
-):
+def test_external_weights_are_rejected(tmp_path, secret, location, place, kind):
     tensor = external(location.format(secret=secret))
     made = {
         "initializer": lambda: model(tensor),
@@ -81,7 +79,7 @@ def test_weights_in_other_files_are_refused_wherever_they_are(
         open_runtime(path, kind)
 
 
-def test_the_honest_one_is_read(tmp_path):
+def test_valid_file_is_read(tmp_path):
     weights = numpy_helper.from_array(np.ones(4, np.float32), "w")
     assert read_card(write(tmp_path / "m.onnx", model(weights))) == CARD
     assert open_runtime(tmp_path / "m.onnx").card == CARD
@@ -89,7 +87,7 @@ def test_the_honest_one_is_read(tmp_path):
 
 @pytest.mark.parametrize("kind", ["onnxruntime", "openvino"])
 @pytest.mark.parametrize("dims", [[1 << 40], [1 << 31, 1 << 31], [-1], [1 << 62, 4]])
-def test_a_declared_shape_takes_no_memory(tmp_path, dims, kind):
+def test_declared_shape_allocates_no_memory(tmp_path, dims, kind):
     tensor = TensorProto(name="w", data_type=TensorProto.FLOAT, dims=dims, raw_data=b"\0" * 16)
     used = helper.make_node("Identity", ["w"], ["d"])
     path = write(tmp_path / "m.onnx", model(tensor, nodes=[used]))
@@ -97,7 +95,7 @@ def test_a_declared_shape_takes_no_memory(tmp_path, dims, kind):
         open_runtime(path, kind)
 
 
-def test_damaged_protobuf_is_one_error(tmp_path):
+def test_damaged_protobuf_raises_one_error(tmp_path):
     data = model(numpy_helper.from_array(np.ones(4, np.float32), "w")).SerializeToString()
     numbers = random.Random(0)
     path = tmp_path / "m.onnx"
@@ -137,14 +135,14 @@ CARDS = [
 
 
 @pytest.mark.parametrize("change", CARDS, ids=range(len(CARDS)))
-def test_a_description_that_is_wrong_is_one_error(tmp_path, change):
+def test_invalid_metadata_raises_one_error(tmp_path, change):
     path = write(tmp_path / "m.onnx", model(metadata=change))
     with at_most(64 * MB), pytest.raises(CheckpointError, match="its description is damaged"):
         read_card(path)
 
 
 @pytest.mark.parametrize("text", ["[]", "5", "null", '{"a": 1}', "{", "[" * 100_000, "\xff"])
-def test_a_card_of_an_engine_that_is_wrong_is_one_error(tmp_path, text):
+def test_invalid_engine_metadata_raises_one_error(tmp_path, text):
     engine = tmp_path / "m.engine"
     card_file(engine).write_bytes(text.encode("latin-1"))
     with pytest.raises(CheckpointError, match=r"m\.engine\.json: is damaged; build"):
@@ -152,7 +150,7 @@ def test_a_card_of_an_engine_that_is_wrong_is_one_error(tmp_path, text):
 
 
 @pytest.mark.parametrize("text", ["5", "[1]", '["a", "b", "c"]', "[1, 2, 1e999]", "["])
-def test_batch_sizes_of_an_engine_that_are_wrong_are_one_error(tmp_path, text):
+def test_invalid_engine_batch_sizes_raise_one_error(tmp_path, text):
     facts = CARD.to_metadata() | {"batch_sizes": text}
     with pytest.raises(CheckpointError, match="is damaged"):
         trt_module._largest_batch(facts, tmp_path / "m.engine.json")

@@ -1,4 +1,4 @@
-"""What every file of the project keeps to."""
+"""Security rules for all source files."""
 
 import ast
 import re
@@ -15,8 +15,8 @@ OURS = [
     *(ROOT / "rtdetrv2_pytorch").rglob("*.py"),
     *(ROOT / "supervisely_integration").rglob("*.py"),
 ]
-# Calls that run what they are given.
-RUNS_CODE = {
+# Calls that execute their input.
+EXECUTES_INPUT = {
     *("eval", "exec", "compile", "__import__", "os.system", "os.popen", "pickle.load"),
     *("pickle.loads", "yaml.load", "yaml.unsafe_load", "yaml.full_load", "shutil.unpack_archive"),
     *("marshal.loads", "shelve.open", "numpy.load", "np.load", "joblib.load"),
@@ -24,7 +24,7 @@ RUNS_CODE = {
 
 
 @pytest.mark.parametrize("file", REQUIREMENTS, ids=lambda p: p.name)
-def test_every_requirement_is_pinned_exactly(file):
+def test_requirements_are_pinned(file):
     lines = [line.partition("#")[0].strip() for line in file.read_text().splitlines()]
     packages = [line for line in lines if line and not line.startswith("-r ")]
     assert packages
@@ -32,10 +32,10 @@ def test_every_requirement_is_pinned_exactly(file):
     assert loose == []
 
 
-def test_the_instance_listens_on_the_loopback_interface_if_nothing_else_is_said(tmp_path):
+def test_instance_listens_on_loopback_by_default(tmp_path):
     with LocalInstance(tmp_path) as instance:
         assert instance._socket.getsockname()[0] == LOOPBACK == "127.0.0.1"
-    assert DEFAULT_PORT > 1024  # no rights are needed
+    assert DEFAULT_PORT > 1024  # no privileges required
 
 
 def calls(path):
@@ -44,12 +44,12 @@ def calls(path):
             yield ast.unparse(node.func), node
 
 
-def test_nothing_of_ours_runs_what_it_reads():
+def test_code_does_not_execute_input():
     found = [
         f"{path.name}:{node.lineno} {name}"
         for path in OURS
         for name, node in calls(path)
-        if name in RUNS_CODE
+        if name in EXECUTES_INPUT
         or any(k.arg == "shell" and ast.unparse(k.value) != "False" for k in node.keywords)
         or (name.endswith("torch.load") and "weights_only=True" not in ast.unparse(node))
         or name.endswith((".extractall", ".extract"))
@@ -58,6 +58,6 @@ def test_nothing_of_ours_runs_what_it_reads():
     assert len(OURS) > 100
 
 
-def test_the_measure_of_memory_measures():
+def test_memory_limit_detects_growth():
     with pytest.raises(AssertionError, match="bytes more"), at_most(8 << 20):
         bytearray(b"x" * (64 << 20))
