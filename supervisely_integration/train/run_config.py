@@ -5,7 +5,7 @@ Nothing is built here and nothing is downloaded; the engine's own checks are par
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from inspect import Parameter, signature
+from inspect import Parameter
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ import yaml
 from torch import nn
 
 from rtdetrv2_pytorch.src.core import ConfigError, YAMLConfig
+from rtdetrv2_pytorch.src.core.build import parameters_of
 from rtdetrv2_pytorch.src.core.catalog import COMPONENTS
 from rtdetrv2_pytorch.src.core.yaml_files import get, merge, merge_layers, plain, read_layers
 
@@ -195,7 +196,7 @@ def _optimizer(section: Mapping[str, Any], base: Mapping[str, Any]) -> dict[str,
     if "params" in own or not rules:
         return own
     factory = COMPONENTS[base.get("type", "AdamW")]
-    base_lr = float(base.get("lr", signature(factory).parameters["lr"].default))
+    base_lr = float(base.get("lr", parameters_of(factory)["lr"].default))
     ratio = float(own["lr"]) / base_lr
     own["params"] = [
         {**rule, "lr": _rounded(float(rule["lr"]) * ratio)} if "lr" in rule else dict(rule)
@@ -223,7 +224,7 @@ def _lr_scheduler(
 
 def _recipe_leftovers(own: Mapping[str, Any], base: Mapping[str, Any]) -> dict[str, Any]:
     """Defaults for what the recipe set and nobody chose: a length of the recipe's own run, say."""
-    parameters = signature(COMPONENTS[own["type"]]).parameters
+    parameters = parameters_of(COMPONENTS[own["type"]])
     return {
         key: parameters[key].default
         for key in base

@@ -259,7 +259,7 @@ def test_a_wrong_value_is_one_sentence_in_the_dialog_and_can_be_corrected(
     data, state = app.post("/sly/data"), app.post("/sly/state")
     assert state["slyAppShowDialog"] is True
     assert data["slyAppDialogMessage"] == (
-        "hyperparameters: clip_max_norm = -1: has to be 0 or more"
+        "hyperparameters: clip_max_norm = -1: Input should be greater than or equal to 0"
     )
     assert app.process.poll() is None
 

@@ -55,7 +55,7 @@ def test_every_command_in_a_terminal_and_in_a_pipe(folder, digits):
 
     assert "Training on 6 images, evaluating on 4; 10 classes: 0, 1" in trained
     for live in (
-        "preparing the network",
+        "building the network",
         "epoch 1/1 ",
         " 1/3 ",
         "evaluating",

@@ -1,38 +1,39 @@
-"""Sections of YAML against the signatures of what they construct.
+"""Check YAML sections against the signatures of components, and build the components.
 
-`check` compares keys and values and touches nothing; `construct` checks and builds.
+`check` compares keys and values without side effects; `construct` checks and builds.
 """
 
 import difflib
 import inspect
 import re
 import typing
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
 from pydantic import ConfigDict, PydanticSchemaGenerationError, TypeAdapter, ValidationError
 from pydantic.errors import PydanticUserError
+from pydantic_core import ErrorDetails
 from typing_extensions import is_typeddict
 
 from ..misc.errors import ConfigError
+from ..misc.ranges import NonNegativeFloat
 from .catalog import ALIASES, COMPONENTS, FROM_THE_RUN
-
-Section = Mapping[str, Any]
 
 
 def suggest(word: str, known: Iterable[str]) -> str:
-    """Hint for a mistyped word: "; did you mean ...?" or what there is."""
+    """Return "; did you mean ...?" for a mistyped word, or a list of the known words."""
     known = sorted(known)
     close = difflib.get_close_matches(str(word), known, n=1)
     return f"; did you mean {close[0]!r}?" if close else f"; known are {', '.join(known)}"
 
 
 def component(name: str, at: str) -> Callable[..., Any]:
-    """The constructor of a name.
+    """Return the constructor of a component.
 
     Raises:
-        ConfigError: if there is none.
+        ConfigError: if the name is unknown.
     """
     name = ALIASES.get(name, name)
     if name not in COMPONENTS:
@@ -41,67 +42,111 @@ def component(name: str, at: str) -> Callable[..., Any]:
 
 
 @cache
-def _parameters(factory: Callable[..., Any]) -> dict[str, inspect.Parameter]:
+def parameters_of(factory: Callable[..., Any]) -> dict[str, inspect.Parameter]:
+    """Return the parameters of a constructor by name."""
     return dict(inspect.signature(factory).parameters)
 
 
 @cache
 def _hints(factory: Callable[..., Any]) -> dict[str, Any]:
     target = factory.__init__ if inspect.isclass(factory) else factory  # type: ignore[misc]
-    return typing.get_type_hints(target)
+    return typing.get_type_hints(target, include_extras=True)
 
 
 @cache
 def _adapter(hint: Any) -> TypeAdapter[Any]:
+    config = ConfigDict(arbitrary_types_allowed=True, allow_inf_nan=False)
     try:
-        return TypeAdapter(hint, config=ConfigDict(arbitrary_types_allowed=True))
-    except PydanticUserError:  # types with a configuration of their own, such as TypedDict
+        return TypeAdapter(hint, config=config)
+    except PydanticUserError:  # types that define their own configuration, such as TypedDict
         return TypeAdapter(hint)
     except PydanticSchemaGenerationError:
         return TypeAdapter(Any)
 
 
 def convert(value: Any, hint: Any, at: str) -> Any:
-    """Bring a YAML value to a type: "1e-4", a string to YAML, becomes the number it is.
+    """Convert a YAML value to a type; "1e-4", a string in YAML, becomes a float.
+
+    Args:
+        value: the value.
+        hint: type with an optional range, such as `PositiveFloat`.
+        at: place of the value in the configuration, for error messages.
 
     Raises:
-        ConfigError: if it is of another type.
+        ConfigError: if the value does not have this type or is out of range.
     """
     try:
         result = _adapter(hint).validate_python(value)
     except ValidationError as error:
-        first = error.errors()[0]
-        place = "".join(f".{p}" for p in first["loc"] if isinstance(p, str) and "[" not in p)
-        where = f"{at}{place}"
-        if first["type"] == "extra_forbidden":
-            key = first["loc"][-1]
-            known = [k for h in (hint, *typing.get_args(hint)) for k in _typed_keys(h)]
-            raise ConfigError(f"{at}: unknown key {key!r}{suggest(str(key), known)}") from None
-        raise ConfigError(f"{where} = {first['input']!r}: {first['msg']}") from None
+        raise ConfigError(_message(error.errors()[0], value, hint, at)) from None
     if isinstance(value, bool) and not isinstance(result, bool):
-        raise ConfigError(f"{at} = {value!r}: a number is needed here")
+        raise ConfigError(f"{at} = {value!r}: Input should be a number")
     return result
 
 
+def _message(error: ErrorDetails, value: Any, hint: Any, at: str) -> str:
+    """Name the place, the value and the reason of a validation error."""
+    if error["type"] == "extra_forbidden":
+        key = str(error["loc"][-1])
+        known = [k for h in (hint, *typing.get_args(hint)) for k in _typed_keys(h)]
+        return f"{at}: unknown key {key!r}{suggest(key, known)}"
+    for part in error["loc"]:  # which also names the branches of unions
+        if isinstance(value, Mapping) and part in value:
+            at, value = f"{at}.{part}", value[part]
+        elif isinstance(value, list | tuple) and isinstance(part, int) and part < len(value):
+            at, value = f"{at}[{part}]", value[part]
+    reason = error["msg"]
+    if error["type"] == "tuple_type":
+        hints = (hint, *typing.get_args(hint))
+        size = next(len(typing.get_args(h)) for h in hints if typing.get_origin(h) is tuple)
+        reason = f"Input should be a list of {size} values"
+    elif error["type"] == "missing" and isinstance(value, list | tuple):
+        reason = f"Input should have more than {len(value)} values"
+    return f"{at} = {value!r}: {reason}"
+
+
 def _typed_keys(hint: Any) -> Iterable[str]:
-    """The keys of a TypedDict; of another type none."""
+    """Return the keys of a TypedDict, nothing for other types."""
     return typing.get_type_hints(hint) if is_typeddict(hint) else ()
 
 
-def is_nested(value: Any) -> bool:
-    """Whether a value describes a component: a name of one, or {type: name, ...}."""
+def _is_description(value: Any) -> bool:
+    """Whether a value describes a component: its name, or {type: name, ...}."""
     if isinstance(value, Mapping):
         return "type" in value
     return isinstance(value, str) and ALIASES.get(value, value) in COMPONENTS
 
 
-def is_nested_list(value: Any) -> bool:
-    """Whether a value is a list of {type: name, ...}."""
+def _is_description_list(value: Any) -> bool:
+    """Whether a value is a non-empty list of {type: name, ...}."""
     return (
         isinstance(value, list)
         and len(value) > 0
         and all(isinstance(item, Mapping) and "type" in item for item in value)
     )
+
+
+@dataclass(frozen=True)
+class _Described:
+    """A described component with its section.
+
+    Args:
+        name: of the component.
+        section: keys and values for its constructor.
+        at: place of the description.
+        inline: keys that stand there; the others stand in the top-level section of the name.
+    """
+
+    name: str
+    section: dict[str, Any]
+    at: str
+    inline: Collection[str] = ()
+
+    def place(self, key: str = "") -> str:
+        """Where a key stands in the configuration."""
+        if not key:
+            return self.at if self.inline else self.name
+        return f"{self.at if key in self.inline else self.name}.{key}"
 
 
 class Sections:
@@ -116,19 +161,19 @@ class Sections:
         self.values = values
         self.shared = shared
 
-    def resolve(self, description: Any, at: str) -> tuple[str, dict[str, Any]]:
-        """Name and section of a described component.
+    def _resolve(self, description: Any, at: str) -> _Described:
+        """Look up a described component.
 
         Args:
             description: a name, whose section is at the top level, or {type: name, ...}, whose
-                own keys come on top of that section.
-            at: where it stands, for messages.
+                own keys override those of that section.
+            at: place of the description, for error messages.
         """
         if isinstance(description, str):
-            name, own = description, {}
+            name, inline = description, {}
         elif isinstance(description, Mapping) and isinstance(description.get("type"), str):
             name = description["type"]
-            own = {k: v for k, v in description.items() if k != "type"}
+            inline = {k: v for k, v in description.items() if k != "type"}
         else:
             raise ConfigError(f"{at} = {description!r}: give a component's name, or {{type: name}}")
         component(name, at)
@@ -136,125 +181,130 @@ class Sections:
         section = self.values.get(name) or {}
         if not isinstance(section, Mapping):
             raise ConfigError(f"{name} = {section!r}: give its keys with their values")
-        return name, {**section, **own}
+        return _Described(name, {**section, **inline}, at, inline.keys())
 
     def check(self, description: Any, at: str, *, given: Iterable[str] = ()) -> None:
-        """Check a described component and all inside it, without building anything.
+        """Check a described component and its parts without building anything.
 
         Args:
-            description: see `resolve`.
-            at: where it stands, for messages.
-            given: parameters that will be passed beside the section.
+            description: a name, or {type: name, ...}.
+            at: place of the description, for error messages.
+            given: parameters that the caller of `construct` will pass.
 
         Raises:
-            ConfigError: naming the first key or value that is wrong.
+            ConfigError: naming the first invalid key or value.
         """
-        name, section = self.resolve(description, at)
-        self.check_section(name, section, given=given)
+        self._check(self._resolve(description, at), given=given)
 
-    def check_section(
-        self, name: str, section: Section, *, given: Iterable[str] = (), complete: bool = True
+    def check_section(self, name: str, section: Mapping[str, Any]) -> None:
+        """Check the top-level section of a component; required parameters may be missing."""
+        self._check(_Described(name, {**section}, name), is_complete=False)
+
+    def _check(
+        self, described: _Described, *, given: Iterable[str] = (), is_complete: bool = True
     ) -> None:
-        """Check one section; `complete` also demands the parameters without default."""
-        factory = component(name, name)
-        parameters = _parameters(factory)
-        for key in section:
+        factory = component(described.name, described.name)
+        parameters = parameters_of(factory)
+        for key in described.section:
             if key not in parameters:
                 known = [p for p in parameters if p not in FROM_THE_RUN]
-                raise ConfigError(f"{name}: unknown key {key!r}{suggest(key, known)}")
-        for key, value in self._with_shared(parameters, section).items():
-            self._check_value(value, _hints(factory).get(key, Any), f"{name}.{key}")
-        if complete:
-            present = {*section, *self.shared, *given, *FROM_THE_RUN}
+                place = described.at if key in described.inline else described.name
+                raise ConfigError(f"{place}: unknown key {key!r}{suggest(key, known)}")
+        for key, value in self._with_shared(parameters, described.section).items():
+            self._check_value(value, _hints(factory).get(key, Any), described.place(key))
+        if is_complete:
+            present = {*described.section, *self.shared, *given, *FROM_THE_RUN}
             for key, parameter in parameters.items():
                 if parameter.default is inspect.Parameter.empty and key not in present:
-                    raise ConfigError(f"{name}: {key!r} is missing; it has no default")
+                    raise ConfigError(f"{described.place()}: {key!r} is required")
 
     def _check_value(self, value: Any, hint: Any, at: str) -> None:
-        if is_nested(value):
+        if _is_description(value):
             self.check(value, at)
-        elif is_nested_list(value):
+        elif _is_description_list(value):
             for i, item in enumerate(value):
                 self.check(item, f"{at}[{i}]")
         else:
             convert(value, hint, at)
 
     def parameter_rules(self, optimizer: Any, rules: Any) -> list[dict[str, Any]]:
-        """Check the rules of `optimizer.params`, and bring their values to their types.
+        """Check the rules of `optimizer.params` and convert their values.
 
         Args:
-            optimizer: description of the optimizer, whose options a rule may change.
+            optimizer: description of the optimizer, whose options a rule may override.
             rules: list of {params: regular expression, option: value, ...}, or None.
 
         Raises:
-            ConfigError: naming the first rule that is wrong.
+            ConfigError: naming the first invalid rule.
         """
         if rules is None or optimizer is None:
             return []
-        factory = component(self.resolve(optimizer, "optimizer")[0], "optimizer")
-        hints = {key: _hints(factory)[key] for key in _parameters(factory)} | {"params": str}
+        factory = component(self._resolve(optimizer, "optimizer").name, "optimizer")
+        hints = {key: _hints(factory)[key] for key in parameters_of(factory)}
+        hints |= {"params": str, "lr": NonNegativeFloat}  # 0 freezes the matching parameters
         if not isinstance(rules, list):
             raise ConfigError(f"optimizer.params = {rules!r}: give a list of {{params: ..., ...}}")
         return [_rule(rule, hints, f"optimizer.params[{i}]") for i, rule in enumerate(rules)]
 
     def construct(self, description: Any, at: str, **given: Any) -> Any:
-        """Check and build a described component, with all inside it.
+        """Check and build a described component with its parts.
 
         Args:
-            description: see `resolve`.
-            at: where it stands, for messages.
-            **given: what the run provides; a parameter that the constructor does not have is left
-                out, and a value of the section wins.
+            description: a name, or {type: name, ...}.
+            at: place of the description, for error messages.
+            **given: values of the run; ignored if the constructor lacks the parameter, overridden
+                by the section.
 
         Raises:
-            ConfigError: if something is wrong with the section, or its constructor refuses it.
+            ConfigError: if the section is invalid, or its constructor raises a ValueError.
         """
-        name, section = self.resolve(description, at)
-        factory = component(name, at)
-        parameters = _parameters(factory)
-        self.check_section(name, section, given=given)
+        described = self._resolve(description, at)
+        factory = component(described.name, at)
+        parameters = parameters_of(factory)
+        self._check(described, given=given)
         arguments = {k: v for k, v in given.items() if k in parameters}
-        for key, value in self._with_shared(parameters, section).items():
+        for key, value in self._with_shared(parameters, described.section).items():
             hint = _hints(factory).get(key, Any)
-            arguments[key] = self._build_value(value, hint, f"{name}.{key}")
+            arguments[key] = self._build_value(value, hint, described.place(key))
         try:
             return factory(**arguments)
         except ConfigError:
             raise
         except ValueError as error:
-            raise ConfigError(f"{name}: {error}") from error
+            raise ConfigError(f"{described.name}: {error}") from error
 
     def _build_value(self, value: Any, hint: Any, at: str) -> Any:
-        if is_nested(value):
+        if _is_description(value):
             return self.construct(value, at)
-        if is_nested_list(value):
+        if _is_description_list(value):
             return [self.construct(item, f"{at}[{i}]") for i, item in enumerate(value)]
         return convert(value, hint, at)
 
-    def _with_shared(self, parameters: Iterable[str], section: Section) -> dict[str, Any]:
-        """The section with the shared values it receives; those win."""
+    def _with_shared(self, parameters: Iterable[str], section: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the section with the shared values, which take precedence."""
         return {**section, **{k: v for k, v in self.shared.items() if k in parameters}}
 
     def owners_of(self, key: str) -> list[str]:
-        """The sections of this configuration in which this key may stand."""
+        """Return the sections of this configuration that accept a key."""
         owners = []
         for at, section in self.values.items():
             name = str(section.get("type", at)) if isinstance(section, Mapping) else at
             factory = COMPONENTS.get(ALIASES.get(name, name))
-            if factory and key in _parameters(factory) and key not in FROM_THE_RUN:
+            if factory and key in parameters_of(factory) and key not in FROM_THE_RUN:
                 owners.append(at)
         return owners
 
     def conflicts(self) -> list[str]:
-        """Sections whose own value differs from the shared one that overrules it."""
+        """Return a message for each section value that a different shared value overrides."""
         found = []
         for name, section in self.values.items():
             if name in COMPONENTS and isinstance(section, Mapping):
-                for key in _parameters(COMPONENTS[name]):
-                    ours, theirs = section.get(key), self.shared.get(key)
-                    if key in section and key in self.shared and _as_list(theirs) != ours:
+                for key in parameters_of(COMPONENTS[name]):
+                    own, shared = section.get(key), self.shared.get(key)
+                    shared = list(shared) if isinstance(shared, tuple) else shared
+                    if key in section and key in self.shared and shared != own:
                         found.append(
-                            f"{name}.{key} = {ours!r} is overruled by top-level {key} = {theirs!r}"
+                            f"{name}.{key} = {own!r} is overridden by top-level {key} = {shared!r}"
                         )
         return found
 
@@ -273,7 +323,3 @@ def _rule(rule: Any, hints: Mapping[str, Any], at: str) -> dict[str, Any]:
             f"{at}.params = {rule['params']!r}: not a regular expression ({error})"
         ) from error
     return converted
-
-
-def _as_list(value: Any) -> Any:
-    return list(value) if isinstance(value, tuple) else value

@@ -1,4 +1,4 @@
-"""What YAML files can name. Adding a component is one import and one line."""
+"""Components that YAML files can name. To add one, add an import and a line."""
 
 from collections.abc import Callable
 from typing import Any
@@ -24,6 +24,7 @@ from ..data.loading.collate import BatchImageCollateFunction
 from ..data.loading.loader import DataLoader
 from ..data.metrics.evaluator import CocoEvaluator
 from ..data.voc_dataset import VOCDetection
+from ..misc.ranges import ImageSide, PositiveInt
 from ..nn.hgnetv2 import HGNetv2
 from ..nn.presnet import PResNet
 from ..optim import factories
@@ -38,7 +39,7 @@ from ..zoo.rtdetr import (
     RTDETRTransformerv2,
 )
 
-# Name in YAML -> constructor, whose signature is the section's schema.
+# Name in YAML -> constructor; its signature is the schema of the section.
 COMPONENTS: dict[str, Callable[..., Any]] = {
     "RTDETR": RTDETR,
     "PResNet": PResNet,
@@ -80,10 +81,10 @@ COMPONENTS: dict[str, Callable[..., Any]] = {
     "ConvertBoxes": ConvertBoxes,
 }
 
-# Other names that occur in users' files.
+# Alternative names in users' files.
 ALIASES = {"BatchImageCollateFuncion": "BatchImageCollateFunction"}
 
-# Parts of a run; each names a component, or holds {type: name, ...}.
+# Parts of a run: each is the name of a component, or {type: name, ...}.
 SLOTS = (
     "model",
     "criterion",
@@ -100,14 +101,14 @@ SLOTS = (
 
 # Top-level values that every component with a parameter of that name receives, with their types.
 SHARED: dict[str, Any] = {
-    "num_classes": int,
-    "eval_spatial_size": tuple[int, int] | None,
+    "num_classes": PositiveInt,
+    "eval_spatial_size": tuple[ImageSide, ImageSide] | None,
     "use_focal_loss": bool,
     "remap_mscoco_category": bool,
-    "num_top_queries": int,
+    "num_top_queries": PositiveInt,
 }
 
-# Parameters that come from the run, never from a section: their name -> whose they are.
+# Parameters that the run provides; a section may not contain them.
 FROM_THE_RUN = frozenset(
     {"params", "optimizer", "model", "lr_scheduler", "annotations", "categories"}
 )

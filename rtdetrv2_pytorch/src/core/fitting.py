@@ -3,11 +3,11 @@
 Everything that is changed is told; everything else is honoured as it is.
 """
 
-import inspect
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from ..misc.errors import ConfigError
+from .build import parameters_of
 from .catalog import ALIASES, COMPONENTS
 from .yaml_files import KeyPath, Layer, get, last_setter, put
 
@@ -48,7 +48,7 @@ def drop_leftovers(values: dict[str, Any], layers: Sequence[Layer]) -> list[str]
         name = ALIASES.get(section["type"], section["type"])
         if name not in COMPONENTS or earlier <= {None, section["type"]}:
             continue
-        known = inspect.signature(COMPONENTS[name]).parameters
+        known = parameters_of(COMPONENTS[name])
         for key in [k for k in section if k != "type" and k not in known]:
             if last_setter(layers, (*path, key)) < setter:
                 del section[key]
@@ -211,4 +211,4 @@ def _or_default(values: Mapping[str, Any], path: KeyPath) -> Any:
     section, value = values.get(path[0]), get(values, path)
     if value is not None or path[0] != "ema" or not isinstance(section, Mapping):
         return value
-    return inspect.signature(COMPONENTS["ModelEMA"]).parameters[path[1]].default
+    return parameters_of(COMPONENTS["ModelEMA"])[path[1]].default

@@ -20,7 +20,7 @@ from ..data.metrics.evaluator import CocoEvaluator
 from ..misc import distributed
 from ..misc.devices import checked_device, named_device
 from ..misc.errors import ConfigError
-from ..misc.limits import MAX_NETWORK_ELEMENTS, MAX_SIDE_PX, Blueprint
+from ..misc.limits import MAX_NETWORK_ELEMENTS, Blueprint
 from ..optim.ema import ModelEMA
 from ..optim.param_groups import group_parameters
 from ..optim.warmup import LinearWarmup
@@ -153,7 +153,7 @@ class YAMLConfig:
             if ALIASES.get(name, name) in COMPONENTS and section is not None:
                 if not isinstance(section, dict):
                     raise ConfigError(f"{name} = {section!r}: give a mapping of its keys")
-                sections.check_section(name, section, complete=False)
+                sections.check_section(name, section)
         for slot in SLOTS:
             description = self._slot(slot)
             if description is not None:
@@ -188,12 +188,6 @@ class YAMLConfig:
             for key, hint in SHARED.items()
             if self.yaml_cfg.get(key) is not None
         }
-        size = shared.get("eval_spatial_size")
-        if size and not all(32 <= side <= MAX_SIDE_PX and side % 32 == 0 for side in size):
-            raise ConfigError(
-                f"{self.path.name}: eval_spatial_size = {list(size)}: height and width must be "
-                f"multiples of 32, and at most {MAX_SIDE_PX}"
-            )
         return Sections(self.yaml_cfg if values is None else values, shared)
 
     def _slot(self, slot: str) -> Any:

@@ -7,6 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ..misc.ranges import Decay, NonNegativeInt
+
 
 class ModelEMA:
     """Follows a model with decay d(n) = decay * (1 - exp(-n / warmups)) after n updates.
@@ -20,7 +22,9 @@ class ModelEMA:
         warmups: updates after which the decay has reached 63 % of its final value; 0: at once.
     """
 
-    def __init__(self, model: nn.Module, *, decay: float = 0.9999, warmups: int = 2000) -> None:
+    def __init__(
+        self, model: nn.Module, *, decay: Decay = 0.9999, warmups: NonNegativeInt = 2000
+    ) -> None:
         self.module = copy.deepcopy(unwrap(model)).eval().requires_grad_(False)
         self.decay = decay
         self.warmups = warmups

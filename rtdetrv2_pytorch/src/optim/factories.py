@@ -12,6 +12,8 @@ import torch
 from torch.amp.grad_scaler import GradScaler
 from torch.optim import Optimizer, lr_scheduler
 
+from ..misc.ranges import Decay, Fraction, NonNegativeFloat, PositiveFloat, PositiveInt
+
 Params = Iterable[Any]
 
 # Where a schedule stands, of all that it saves; the rest describes its course.
@@ -21,10 +23,10 @@ _PLACE = ("last_epoch", "_step_count", "_last_lr", "base_lrs")
 def adamw(
     params: Params,
     *,
-    lr: float = 1e-3,
-    betas: tuple[float, float] = (0.9, 0.999),
-    eps: float = 1e-8,
-    weight_decay: float = 1e-2,
+    lr: PositiveFloat = 1e-3,
+    betas: tuple[Decay, Decay] = (0.9, 0.999),
+    eps: NonNegativeFloat = 1e-8,
+    weight_decay: NonNegativeFloat = 1e-2,
     amsgrad: bool = False,
     maximize: bool = False,
     foreach: bool | None = None,
@@ -51,10 +53,10 @@ def adamw(
 def adam(
     params: Params,
     *,
-    lr: float = 1e-3,
-    betas: tuple[float, float] = (0.9, 0.999),
-    eps: float = 1e-8,
-    weight_decay: float = 0.0,
+    lr: PositiveFloat = 1e-3,
+    betas: tuple[Decay, Decay] = (0.9, 0.999),
+    eps: NonNegativeFloat = 1e-8,
+    weight_decay: NonNegativeFloat = 0.0,
     amsgrad: bool = False,
     foreach: bool | None = None,
     maximize: bool = False,
@@ -83,10 +85,10 @@ def adam(
 def sgd(
     params: Params,
     *,
-    lr: float = 1e-3,
-    momentum: float = 0.0,
+    lr: PositiveFloat = 1e-3,
+    momentum: Decay = 0.0,
     dampening: float = 0.0,
-    weight_decay: float = 0.0,
+    weight_decay: NonNegativeFloat = 0.0,
     nesterov: bool = False,
     maximize: bool = False,
     foreach: bool | None = None,
@@ -116,7 +118,11 @@ def _prefer_fused(fused: bool | None, foreach: bool | None, differentiable: bool
 
 
 def multi_step_lr(
-    optimizer: Optimizer, *, milestones: list[int], gamma: float = 0.1, last_epoch: int = -1
+    optimizer: Optimizer,
+    *,
+    milestones: list[PositiveInt],
+    gamma: PositiveFloat = 0.1,
+    last_epoch: int = -1,
 ) -> lr_scheduler.LRScheduler:
     """Multiply the rate by `gamma` at each of these epochs."""
     return lr_scheduler.MultiStepLR(optimizer, milestones, gamma, last_epoch)
@@ -126,8 +132,8 @@ def cosine_annealing_lr(
     optimizer: Optimizer,
     *,
     epochs: int,
-    T_max: int | None = None,  # noqa: N803 (a YAML key)
-    eta_min: float = 0.0,
+    T_max: PositiveInt | None = None,  # noqa: N803 (a YAML key)
+    eta_min: NonNegativeFloat = 0.0,
     last_epoch: int = -1,
 ) -> lr_scheduler.LRScheduler:
     """Half a cosine from the rate to `eta_min`, over `T_max` epochs (default: the whole run)."""
@@ -138,8 +144,8 @@ def flat_cosine_lr(
     optimizer: Optimizer,
     *,
     epochs: int,
-    flat_fraction: float = 0.5,
-    min_fraction: float = 0.05,
+    flat_fraction: Fraction = 0.5,
+    min_fraction: Fraction = 0.05,
     last_epoch: int = -1,
 ) -> lr_scheduler.LRScheduler:
     """Keep the rate for a share of the run, then half a cosine down to a share of the rate.
@@ -165,16 +171,16 @@ def one_cycle_lr(
     optimizer: Optimizer,
     *,
     epochs: int | None = None,
-    max_lr: float | list[float],
+    max_lr: PositiveFloat | list[PositiveFloat],
     total_steps: int | None = None,
     steps_per_epoch: int | None = None,
-    pct_start: float = 0.3,
+    pct_start: Fraction = 0.3,
     anneal_strategy: Literal["cos", "linear"] = "cos",
     cycle_momentum: bool = True,
     base_momentum: float = 0.85,
     max_momentum: float = 0.95,
-    div_factor: float = 25.0,
-    final_div_factor: float = 1e4,
+    div_factor: PositiveFloat = 25.0,
+    final_div_factor: PositiveFloat = 1e4,
     three_phase: bool = False,
     last_epoch: int = -1,
 ) -> lr_scheduler.LRScheduler:

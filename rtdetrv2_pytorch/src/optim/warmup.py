@@ -5,6 +5,8 @@ from typing import Any
 
 from torch.optim.lr_scheduler import LRScheduler
 
+from ..misc.ranges import NonNegativeInt
+
 
 class LinearWarmup:
     """Scales the scheduled rates by (n + 1) / duration for the first optimizer steps.
@@ -18,7 +20,7 @@ class LinearWarmup:
     """
 
     def __init__(
-        self, lr_scheduler: LRScheduler, *, warmup_duration: int, last_step: int = -1
+        self, lr_scheduler: LRScheduler, *, warmup_duration: NonNegativeInt, last_step: int = -1
     ) -> None:
         self.lr_scheduler = lr_scheduler
         self.warmup_duration = warmup_duration

@@ -1,4 +1,4 @@
-"""Sections against signatures."""
+"""Checking and building components from sections."""
 
 from typing import Literal
 
@@ -7,9 +7,10 @@ import pytest
 from rtdetrv2_pytorch.src.core import ConfigError, build
 from rtdetrv2_pytorch.src.core.build import Sections, convert, suggest
 from rtdetrv2_pytorch.src.data.augment import Compose, Policy, RandomZoomOut, Resize
+from rtdetrv2_pytorch.src.misc.ranges import Decay, PositiveFloat, PositiveInt
 
 
-def test_numbers_that_yaml_reads_as_strings_become_numbers():
+def test_convert_parses_numbers_from_strings():
     assert convert("1e-4", float, "lr") == 1e-4
     assert convert([640, 320], tuple[int, int], "size") == (640, 320)
     assert convert("path.pth", bool | str, "pretrained") == "path.pth"
@@ -21,30 +22,36 @@ def test_numbers_that_yaml_reads_as_strings_become_numbers():
     [
         ("256x", int, r"D = '256x': Input should be a valid integer, unable to parse string"),
         (2.5, int, r"D = 2.5: Input should be a valid integer"),
-        (True, int, r"D = True: a number is needed here"),
+        (True, int, r"D = True: Input should be a number"),
         ("v1", Literal["v2"], r"D = 'v1': Input should be 'v2'"),
-        ([1, "x"], list[int], r"D = 'x': Input should be a valid integer"),
+        ([1, "x"], list[int], r"D\[1\] = 'x': Input should be a valid integer"),
+        (-1, PositiveFloat, r"D = -1: Input should be greater than 0"),
+        (float("inf"), float, r"D = inf: Input should be a finite number"),
+        ([0.9, 1.0], tuple[Decay, Decay], r"D\[1\] = 1.0: Input should be less than 1"),
+        ([0.9], tuple[float, float], r"D = \[0.9\]: Input should have more than 1 values"),
+        (640, tuple[int, int] | None, r"D = 640: Input should be a list of 2 values"),
+        (0, PositiveInt | Literal["auto"], r"D = 0: Input should be greater than or equal to 1"),
         ({"name": "never"}, Policy, r"D.name = 'never': Input should be 'default' or 'stop_epoch'"),
     ],
 )
-def test_other_types_are_refused_with_place_value_and_reason(value, hint, message):
+def test_convert_errors_name_place_value_and_reason(value, hint, message):
     with pytest.raises(ConfigError, match=message):
         convert(value, hint, "D")
 
 
-def test_a_close_word_is_suggested_and_otherwise_all_are_listed():
+def test_suggest_close_word_or_list_all():
     assert suggest("freez_norm", ["freeze_norm", "depth"]) == "; did you mean 'freeze_norm'?"
     assert suggest("zzz", ["b", "a"]) == "; known are a, b"
 
 
-def test_a_section_is_looked_up_by_name_and_inline_keys_come_on_top():
+def test_inline_keys_override_named_section():
     sections = Sections({"RandomZoomOut": {"fill": 3, "p": 0.25}}, {})
     built = sections.construct({"type": "RandomZoomOut", "p": 1.0}, "here")
     assert isinstance(built, RandomZoomOut)
     assert (built.fill, built.p) == (3, 1.0)
 
 
-def test_lists_of_components_are_built_in_order():
+def test_list_of_components_is_built_in_order():
     sections = Sections({}, {})
     ops = [{"type": "Resize", "size": [64, 32]}, {"type": "RandomZoomOut"}]
     compose = sections.construct({"type": "Compose", "ops": ops}, "transforms")
@@ -53,13 +60,13 @@ def test_lists_of_components_are_built_in_order():
     assert compose.ops[0].size == [64, 32]
 
 
-def test_the_misspelt_historical_name_is_known():
+def test_alias_of_misspelled_collate_function():
     sections = Sections({}, {})
     assert sections.construct("BatchImageCollateFuncion", "collate_fn").scales is None
 
 
 @pytest.mark.parametrize("section", ["640", [640], 640])
-def test_a_section_that_is_no_mapping_is_refused(section):
+def test_section_must_be_a_mapping(section):
     with pytest.raises(ConfigError, match="Resize = .*640.*: give its keys with their values"):
         Sections({"Resize": section}, {}).check("Resize", "op")
 
@@ -69,18 +76,18 @@ def test_a_section_that_is_no_mapping_is_refused(section):
     [
         ("Resise", r"op: unknown component 'Resise'; did you mean 'Resize'\?"),
         ({"size": 3}, "op = .*: give a component's name, or {type: name}"),
-        ({"type": "Resize", "sise": 3}, r"Resize: unknown key 'sise'; did you mean 'size'\?"),
-        ({"type": "Resize"}, "Resize: 'size' is missing; it has no default"),
-        ({"type": "Resize", "size": "big"}, "Resize.size.* = 'big'"),
+        ({"type": "Resize", "sise": 3}, r"op: unknown key 'sise'; did you mean 'size'\?"),
+        ({"type": "Resize"}, "Resize: 'size' is required"),
+        ({"type": "Resize", "size": "big"}, "op.size = 'big': Input should be a valid integer"),
         ({"type": "RandomZoomOut", "side_range": [3, 2]}, "RandomZoomOut: side_range"),
     ],
 )
-def test_what_is_wrong_is_named(description, message):
+def test_construct_errors_name_the_place(description, message):
     with pytest.raises(ConfigError, match=message):
         Sections({}, {}).construct(description, "op")
 
 
-def test_checking_builds_nothing(monkeypatch):
+def test_check_builds_nothing(monkeypatch):
     def explode(**kwargs):
         raise AssertionError("built")
 
@@ -88,32 +95,34 @@ def test_checking_builds_nothing(monkeypatch):
     Sections({}, {}).check({"type": "Compose", "ops": []}, "transforms")
 
 
-def test_a_shared_value_beats_the_sections_own_and_the_conflict_is_listed():
+def test_shared_value_overrides_section_and_conflict_is_listed():
     sections = Sections(
         {"RTDETRPostProcessor": {"num_classes": 5, "num_top_queries": 7}}, {"num_classes": 3}
     )
     built = sections.construct("RTDETRPostProcessor", "postprocessor")
     assert (built.num_classes, built.num_top_queries) == (3, 7)
     assert sections.conflicts() == [
-        "RTDETRPostProcessor.num_classes = 5 is overruled by top-level num_classes = 3"
+        "RTDETRPostProcessor.num_classes = 5 is overridden by top-level num_classes = 3"
     ]
 
 
-def test_equal_shared_values_are_no_conflict():
+def test_equal_shared_value_is_not_a_conflict():
     sections = Sections(
         {"HybridEncoder": {"eval_spatial_size": [64, 32]}}, {"eval_spatial_size": (64, 32)}
     )
     assert sections.conflicts() == []
 
 
-def test_an_unknown_key_of_a_typed_dict_is_named_with_a_suggestion():
+def test_unknown_key_of_typed_dict_gets_suggestion():
     with pytest.raises(ConfigError, match=r"D: unknown key 'epcoh'; did you mean 'epoch'\?"):
         convert({"name": "stop_epoch", "epcoh": 3}, Policy | None, "D")
 
 
-def test_rules_of_the_optimizer_are_brought_to_their_types():
+def test_parameter_rules_are_converted():
     rules = Sections({}, {}).parameter_rules({"type": "AdamW"}, [{"params": "x", "lr": "1e-5"}])
     assert rules == [{"params": "x", "lr": 1e-5}]
+    frozen = [{"params": "x", "lr": 0}]
+    assert Sections({}, {}).parameter_rules({"type": "AdamW"}, frozen) == frozen
 
 
 @pytest.mark.parametrize(
@@ -126,6 +135,6 @@ def test_rules_of_the_optimizer_are_brought_to_their_types():
         ([{"params": "(x"}], r"optimizer.params\[0\].params = '\(x': not a regular expression"),
     ],
 )
-def test_mistakes_in_rules_of_the_optimizer_are_refused(rules, message):
+def test_invalid_parameter_rules_are_rejected(rules, message):
     with pytest.raises(ConfigError, match=message):
         Sections({}, {}).parameter_rules("AdamW", rules)

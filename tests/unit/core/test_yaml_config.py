@@ -243,9 +243,21 @@ def test_a_drawing_takes_no_memory_and_no_random_numbers():
         ({"num_queries": 500}, r"'num_queries'; did you mean RTDETRTransformerv2.num_queries\?"),
         ({"lr": 1e-4}, r"unknown key 'lr'; did you mean optimizer.lr\?"),
         ({"model": "RTDETRX"}, r"model: unknown component 'RTDETRX'; did you mean 'RTDETR'"),
-        ({"eval_spatial_size": [300, 320]}, r"must be multiples of 32"),
-        ({"eval_spatial_size": [320, 8224]}, r"multiples of 32, and at most 8192"),
-        ({"optimizer": {"lr": "fast"}}, r"AdamW.lr = 'fast'"),
+        (
+            {"eval_spatial_size": [300, 320]},
+            r"eval_spatial_size\[0\] = 300: .* a multiple of 32",
+        ),
+        (
+            {"eval_spatial_size": [320, 8224]},
+            r"eval_spatial_size\[1\] = 8224: .* or equal to 8192",
+        ),
+        ({"optimizer": {"lr": "fast"}}, r"optimizer.lr = 'fast'"),
+        ({"optimizer": {"lr": -1}}, r"^optimizer.lr = -1: Input should be greater than 0$"),
+        ({"AdamW": {"lr": -1}}, r"^AdamW.lr = -1: Input should be greater than 0$"),
+        ({"epoches": 0}, r"^epoches = 0: Input should be greater than or equal to 1$"),
+        ({"checkpoint_freq": -1}, r"^checkpoint_freq = -1: .* or equal to 0$"),
+        ({"grad_accum_steps": 0}, r"^grad_accum_steps = 0: .* or equal to 1$"),
+        ({"patience": -2}, r"^patience = -2: .* or equal to 0$"),
         ({"epoches": "many"}, r"epoches = 'many'"),
         ({"amp_dtype": "fp8"}, r"amp_dtype = 'fp8': Input should be 'auto', 'bfloat16'"),
         (
@@ -273,7 +285,7 @@ def test_mistakes_are_refused_before_anything_is_built(overrides, message):
 def test_a_shared_value_that_overrules_a_section_warns_with_both(caplog):
     with caplog.at_level(logging.WARNING):
         cfg = YAMLConfig(S, HybridEncoder={"eval_spatial_size": [320, 320]})
-    assert "HybridEncoder.eval_spatial_size = [320, 320] is overruled" in caplog.text
+    assert "HybridEncoder.eval_spatial_size = [320, 320] is overridden" in caplog.text
     assert cfg.yaml_cfg["eval_spatial_size"] == [640, 640]
 
 

@@ -5,6 +5,7 @@ from typing import Literal
 
 import numpy as np
 
+from ...misc.ranges import Fraction
 from .geometric import SizeHW, as_hw
 from .sample import Sample
 
@@ -35,7 +36,7 @@ class RandomIoUCrop:
         max_aspect_ratio: float = 2.0,
         sampler_options: list[float] | None = None,
         trials: int = 40,
-        p: float = 1.0,
+        p: Fraction = 1.0,
     ) -> None:
         self.scale = (min_scale, max_scale)
         self.aspect_ratio = (min_aspect_ratio, max_aspect_ratio)

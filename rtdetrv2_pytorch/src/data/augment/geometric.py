@@ -6,6 +6,7 @@ from typing import Literal
 
 from torchvision.transforms import InterpolationMode
 
+from ...misc.ranges import Fraction
 from .sample import Sample
 
 Range = tuple[float, float]
@@ -29,7 +30,7 @@ class RandomZoomOut:
         p: probability.
     """
 
-    def __init__(self, *, fill: int = 0, side_range: Range = (1.0, 4.0), p: float = 0.5) -> None:
+    def __init__(self, *, fill: int = 0, side_range: Range = (1.0, 4.0), p: Fraction = 0.5) -> None:
         if side_range[0] < 1 or side_range[0] > side_range[1]:
             raise ValueError(f"side_range {side_range}: give (low, high) with 1 <= low <= high")
         self.fill = fill
@@ -56,7 +57,7 @@ class RandomHorizontalFlip:
         p: probability.
     """
 
-    def __init__(self, *, p: float = 0.5) -> None:
+    def __init__(self, *, p: Fraction = 0.5) -> None:
         self.p = p
 
     def __call__(self, sample: Sample, rng: random.Random) -> Sample:

@@ -4,6 +4,7 @@ import random
 
 import torch
 
+from ...misc.ranges import Fraction
 from .color import PhotometricChange, gray
 from .sample import Sample
 
@@ -30,7 +31,7 @@ class RandomPhotometricDistort:
         contrast: Range = (0.5, 1.5),
         saturation: Range = (0.5, 1.5),
         hue: Range = (-0.05, 0.05),
-        p: float = 0.5,
+        p: Fraction = 0.5,
     ) -> None:
         self.brightness = brightness
         self.contrast = contrast

@@ -9,6 +9,7 @@ import torch
 
 from ...misc import distributed
 from ...misc.errors import DatasetError
+from ...misc.ranges import NonNegativeFloat, NonNegativeInt, PositiveInt
 from ..dataset import DetectionDataset
 from .collate import Batch, BatchImageCollateFunction
 from .pinning import pin_ahead
@@ -57,20 +58,20 @@ class DataLoader:
         self,
         *,
         dataset: DetectionDataset,
-        batch_size: int = 1,
-        total_batch_size: int | None = None,
+        batch_size: PositiveInt = 1,
+        total_batch_size: PositiveInt | None = None,
         shuffle: bool | None = None,
         sampler: None = None,
         batch_sampler: None = None,
-        num_workers: int = 0,
+        num_workers: NonNegativeInt = 0,
         collate_fn: BatchImageCollateFunction | None = None,
         pin_memory: bool | None = None,
         drop_last: bool = False,
-        timeout: float = 0,
+        timeout: NonNegativeFloat = 0,
         worker_init_fn: None = None,
         multiprocessing_context: StartMethod | None = None,
         generator: None = None,
-        prefetch_factor: int | None = None,
+        prefetch_factor: PositiveInt | None = None,
         persistent_workers: bool = True,
         pin_memory_device: Literal[""] = "",
         in_order: bool = True,

@@ -9,6 +9,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
+from ...misc.ranges import Fraction, NonNegativeInt, PositiveInt
 from ...nn.layers import (
     MLP,
     Activation,
@@ -117,19 +118,19 @@ class RTDETRTransformerv2(nn.Module):
     def __init__(
         self,
         *,
-        num_classes: int = 80,
-        hidden_dim: int = 256,
-        num_queries: int = 300,
+        num_classes: PositiveInt = 80,
+        hidden_dim: PositiveInt = 256,
+        num_queries: PositiveInt = 300,
         feat_channels: Sequence[int] = (512, 1024, 2048),
         feat_strides: Sequence[int] = (8, 16, 32),
-        num_levels: int = 3,
+        num_levels: PositiveInt = 3,
         num_points: int | list[int] = 4,
-        nhead: int = 8,
-        num_layers: int = 6,
-        dim_feedforward: int = 1024,
-        dropout: float = 0.0,
+        nhead: PositiveInt = 8,
+        num_layers: PositiveInt = 6,
+        dim_feedforward: PositiveInt = 1024,
+        dropout: Fraction = 0.0,
         activation: Activation = "relu",
-        num_denoising: int = 100,
+        num_denoising: NonNegativeInt = 100,
         label_noise_ratio: float = 0.5,
         box_noise_scale: float = 1.0,
         learn_query_content: bool = False,

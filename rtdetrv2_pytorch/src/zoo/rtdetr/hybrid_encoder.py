@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
+from ...misc.ranges import Fraction, NonNegativeInt, PositiveInt
 from ...nn.layers import Activation, ConvNormLayer, SelfAttention, make_activation
 
 
@@ -175,13 +176,13 @@ class HybridEncoder(nn.Module):
         *,
         in_channels: Sequence[int] = (512, 1024, 2048),
         feat_strides: Sequence[int] = (8, 16, 32),
-        hidden_dim: int = 256,
-        nhead: int = 8,
-        dim_feedforward: int = 1024,
-        dropout: float = 0.0,
+        hidden_dim: PositiveInt = 256,
+        nhead: PositiveInt = 8,
+        dim_feedforward: PositiveInt = 1024,
+        dropout: Fraction = 0.0,
         enc_act: Activation = "gelu",
         use_encoder_idx: Sequence[int] = (2,),
-        num_encoder_layers: int = 1,
+        num_encoder_layers: NonNegativeInt = 1,
         pe_temperature: float = 10000,
         expansion: float = 1.0,
         depth_mult: float = 1.0,

@@ -5,6 +5,7 @@ from torch import Tensor, nn
 
 from ...misc.boxes import cxcywh_to_xyxy
 from ...misc.coco import COCO_CATEGORY_IDS
+from ...misc.ranges import PositiveInt
 from ...structures import Detections, LayerOutput
 
 
@@ -24,7 +25,7 @@ class RTDETRPostProcessor(nn.Module):
         *,
         num_classes: int = 80,
         use_focal_loss: bool = True,
-        num_top_queries: int = 300,
+        num_top_queries: PositiveInt = 300,
         remap_mscoco_category: bool = False,
     ) -> None:
         super().__init__()
