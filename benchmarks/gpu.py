@@ -31,7 +31,7 @@ from rtdetrv2_pytorch.src.deploy.cuda_graphs import GraphedDetector
 from rtdetrv2_pytorch.src.deploy.detector import Detector
 from rtdetrv2_pytorch.src.misc.text import first_line
 from rtdetrv2_pytorch.src.solver.loop import train_one_epoch
-from rtdetrv2_pytorch.src.solver.setup import set_up
+from rtdetrv2_pytorch.src.solver.run import TrainingRun
 from rtdetrv2_pytorch.src.solver.stopping import StopFlag
 from rtdetrv2_pytorch.src.solver.stopwatch import shares_of
 from tests.tiny import NETWORK
@@ -175,18 +175,18 @@ def _epochs(plan: Plan, model: str, cache: str, data: Path, output: Path) -> Res
         },
         **plan.sections,
     )
-    state, _ = set_up(cfg)
-    loader = cfg.train_dataloader
+    run = TrainingRun.create(cfg)
 
     def epoch(number: int) -> int:
-        done = train_one_epoch(state, loader, number, stop=StopFlag(), after_step=lambda _: None)
+        run.epoch = number
+        done = train_one_epoch(run, stop=StopFlag(), after_step=lambda _: None)
         return done.images
 
     epoch(0)  # starts workers, fills the cache
     wait(plan.device)
     begin = time.perf_counter()
     images = epoch(1)
-    shares = shares_of(state.stopwatch.seconds(), 0.0)
+    shares = shares_of(run.stopwatch.seconds(), 0.0)
     result: Result = {"images_s": images / (time.perf_counter() - begin), "shares": shares}
     if plan.device.type == "cuda":
         with profile(activities=[ProfilerActivity.CUDA]) as watched:

@@ -13,9 +13,9 @@ from torch import Tensor
 from rtdetrv2_pytorch.src.core import YAMLConfig
 from rtdetrv2_pytorch.src.core.yaml_files import merge
 from rtdetrv2_pytorch.src.data.loading.collate import BatchImageCollateFunction
-from rtdetrv2_pytorch.src.solver.loop import EpochProgress, train_step
-from rtdetrv2_pytorch.src.solver.setup import set_up
-from rtdetrv2_pytorch.src.solver.step import TrainState
+from rtdetrv2_pytorch.src.solver.progress import EpochProgress
+from rtdetrv2_pytorch.src.solver.run import TrainingRun
+from rtdetrv2_pytorch.src.solver.step import train_step
 from tests.tiny import CONFIGS
 
 # Batches are made up; only what describes a bad one would look here.
@@ -81,7 +81,7 @@ def our_training(
     precision: str,
     device: torch.device,
     **overrides: Any,
-) -> tuple[TrainState, Callable[[], None]]:
+) -> tuple[TrainingRun, Callable[[], None]]:
     """A training that is set up, and its step on one batch."""
     cfg = config(
         model,
@@ -93,19 +93,17 @@ def our_training(
         **overrides,
     )
     cfg.train_dataset = NO_DATA
+    cfg.train_dataloader = SimpleNamespace(collate=BatchImageCollateFunction())  # type: ignore[assignment]
 
-    class Loader:
-        collate = BatchImageCollateFunction()
-
-    state, _ = set_up(cfg)
-    state.model.train()
-    state.criterion.train()
+    run = TrainingRun.create(cfg)
+    run.model.train()
+    run.criterion.train()
     progress = EpochProgress(epoch=0, num_steps=1)
 
     def step() -> None:
-        train_step(state, Loader(), images, targets, progress)  # type: ignore[arg-type]
+        train_step(run, images, targets, progress)  # type: ignore[arg-type]
 
-    return state, step
+    return run, step
 
 
 def their_network(model: str, device: torch.device, **changes: Any) -> Any:

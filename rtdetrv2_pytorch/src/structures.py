@@ -86,3 +86,15 @@ class GroundTruth:
             counts=counts,
             image_ids=tuple(t["image_id"] for t in targets if "image_id" in t),
         )
+
+
+@dataclass(frozen=True)
+class StepBatch:
+    """A loaded batch with its position in the run: the complete input of a training step."""
+
+    images: Tensor  # [B, 3, H, W] uint8, on the host
+    targets: Sequence[Target]  # boxes cxcywh 0..1
+    size_hw: tuple[int, int]  # the batch is resized to this size on the device
+    epoch: int
+    step: int  # within the epoch
+    global_step: int

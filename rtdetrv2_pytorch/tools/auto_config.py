@@ -15,8 +15,9 @@ from ..src.data.splits import Split
 from ..src.misc.errors import CheckpointError, ConfigError
 from ..src.misc.text import counted
 from ..src.misc.weights import locate
-from ..src.solver.loop import EpochProgress, train_one_epoch
-from ..src.solver.setup import set_up
+from ..src.solver.loop import train_one_epoch
+from ..src.solver.progress import EpochProgress
+from ..src.solver.run import TrainingRun
 from ..src.solver.stopping import StopFlag
 
 CONFIGS = Path(__file__).parents[1] / "configs"
@@ -162,7 +163,7 @@ def choose_epochs(
 def time_step(cfg: YAMLConfig) -> float:
     """Train a few steps on the CPU; return the seconds of the fastest one."""
     cfg.device = torch.device("cpu")
-    state, _ = set_up(cfg)
+    run = TrainingRun.create(cfg)
     stop = StopFlag()
     seconds: list[float] = []
     begin = time.perf_counter()
@@ -174,5 +175,5 @@ def time_step(cfg: YAMLConfig) -> float:
             stop.request("timing finished")
         begin = time.perf_counter()
 
-    train_one_epoch(state, cfg.train_dataloader, 0, stop=stop, after_step=after_step)
+    train_one_epoch(run, stop=stop, after_step=after_step)
     return min(seconds)

@@ -37,7 +37,7 @@ def main(*, run: Path, data: Path | None, device: str | None, update: tuple[str,
         from ..src.core.yaml_files import merge_layers, read_layers
         from ..src.report.training_report import report_source, write_report
         from ..src.solver import DetSolver
-        from ..src.solver.solver import MODEL_CONFIG
+        from ..src.solver.run import MODEL_CONFIG
         from .train import LOG_FILE
         from .training_view import TrainingFollower, print_metrics
 
@@ -73,7 +73,7 @@ def _configure(
     from ..src.core.yaml_files import merge, parse_overrides
     from ..src.data.splits import find_splits
     from ..src.solver.checkpointing import BEST, LAST
-    from ..src.solver.solver import MODEL_CONFIG
+    from ..src.solver.run import MODEL_CONFIG
     from .auto_config import data_overrides
 
     config = run / MODEL_CONFIG

@@ -108,7 +108,10 @@ def _train(
 ) -> None:
     """Examine the dataset, then train or evaluate."""
     from ..src.misc import distributed
+    from ..src.report.training_images import TrainingImages
+    from ..src.report.training_report import write_report_of
     from ..src.solver import DetSolver
+    from ..src.solver.events import FanOut
     from .training_view import TrainingFollower, print_metrics
 
     cfg = configure(options, console, line)
@@ -117,7 +120,8 @@ def _train(
     if examine and options.folder and is_first and not (options.test_only or options.resume):
         _examine(options.folder, cfg, console, line)
     line.show("building the network and loading the data")
-    solver = DetSolver(cfg, events=TrainingFollower(console, line))
+    followers = FanOut([TrainingImages(cfg), TrainingFollower(console, line)])
+    solver = DetSolver(cfg, events=followers)
     if options.test_only:
         if distributed.is_main():
             print_headline(console, "Evaluating", str(options.resume or options.tuning))
@@ -125,7 +129,7 @@ def _train(
         if distributed.is_main():
             print_metrics(console, evaluation.as_dict(), "Validation")
     else:
-        report = solver.fit().report
+        report = write_report_of(cfg, solver.fit())
         if report is not None:
             print_path(console, report)
     if distributed.is_main():
@@ -144,7 +148,7 @@ def configure(options: TrainOptions, console: Console, line: LiveLine) -> "YAMLC
     from ..src.core.yaml_files import merge
     from ..src.data.digits import make_digits_dataset
     from ..src.data.splits import find_splits
-    from ..src.solver.solver import MODEL_CONFIG
+    from ..src.solver.run import MODEL_CONFIG
     from . import auto_config
 
     overrides, config, folder = options.overrides(), options.config, options.folder

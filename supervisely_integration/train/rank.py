@@ -16,8 +16,10 @@ from typing import Any
 from rtdetrv2_pytorch.src.core import YAMLConfig
 from rtdetrv2_pytorch.src.misc import distributed
 from rtdetrv2_pytorch.src.misc.errors import RTDETRError
+from rtdetrv2_pytorch.src.report.training_images import TrainingImages
+from rtdetrv2_pytorch.src.report.training_report import write_report_of
 from rtdetrv2_pytorch.src.solver import DetSolver
-from rtdetrv2_pytorch.src.solver.events import EventRelay
+from rtdetrv2_pytorch.src.solver.events import EventRelay, FanOut
 from rtdetrv2_pytorch.src.solver.stopping import StopFlag
 
 logger = logging.getLogger(__name__)
@@ -92,21 +94,22 @@ def main(task_file: str) -> int:
     """Train as one of several; returns the exit status."""
     task = json.loads(Path(task_file).read_text())
     device = use_devices(task["devices"])
-    stop, events = StopFlag(), None
+    stop, events = StopFlag(), []
     handler: logging.Handler = logging.StreamHandler()
     handler.setLevel(logging.WARNING)
     link = None
     if os.environ["RANK"] == "0":
         link = AppLink(task["address"], stop)
-        events, handler = EventRelay(link.send_event), LogRelay(link)
+        events, handler = [EventRelay(link.send_event)], LogRelay(link)
     root = logging.getLogger()
     root.setLevel(logging.INFO)
     root.handlers = [handler]
     try:
         cfg = YAMLConfig(task["config"], **{**task["overrides"], "device": device})
-        result = DetSolver(cfg, events=events, stop_flag=stop).fit()
+        followers = FanOut([TrainingImages(cfg), *events])
+        result = DetSolver(cfg, events=followers, stop_flag=stop).fit()
         if link is not None:
-            link.send("result", (result, cfg.yaml_cfg))
+            link.send("result", (result, cfg.yaml_cfg, write_report_of(cfg, result)))
     except Exception as error:
         reported = distributed.report_failure(error)
         if not isinstance(reported, RTDETRError):

@@ -37,6 +37,7 @@ class Outcome:
 
     result: FitResult
     config: dict[str, Any]  # resolved
+    report: Path | None  # the training report, if it was written
 
 
 def train_on_devices(

@@ -9,9 +9,10 @@ from typing import Any
 from rtdetrv2_pytorch.src.core import YAMLConfig
 from rtdetrv2_pytorch.src.core.yaml_files import get
 from rtdetrv2_pytorch.src.doctor.data_report import REPORT_HTML, REPORT_JSON
-from rtdetrv2_pytorch.src.report.training_report import REPORT
+from rtdetrv2_pytorch.src.report.training_images import TrainingImages
+from rtdetrv2_pytorch.src.report.training_report import REPORT, write_report_of
 from rtdetrv2_pytorch.src.solver import DetSolver
-from rtdetrv2_pytorch.src.solver.events import TrainingEvents
+from rtdetrv2_pytorch.src.solver.events import FanOut, TrainingEvents
 from rtdetrv2_pytorch.src.solver.stopping import StopFlag
 
 from .coco import write_coco
@@ -113,11 +114,13 @@ def run_training(
         outcome = train_on_devices(
             request.base_config, run.overrides, request.devices, events, stop
         )
-        result, values = outcome.result, outcome.config
+        result, values, report = outcome.result, outcome.config, outcome.report
     else:
-        result, values = DetSolver(cfg, events=events, stop_flag=stop).fit(), cfg.yaml_cfg
-    if result.report is not None:
-        page = request.origins.restore_in_page(result.report.read_text(encoding="utf-8"))
+        followers = FanOut([TrainingImages(cfg), events])
+        result = DetSolver(cfg, events=followers, stop_flag=stop).fit()
+        values, report = cfg.yaml_cfg, write_report_of(cfg, result)
+    if report is not None:
+        page = request.origins.restore_in_page(report.read_text(encoding="utf-8"))
         (request.result_dir / REPORT).write_text(page, encoding="utf-8")
     return ExperimentInfo.from_checkpoints(
         request.model_name,

@@ -21,7 +21,7 @@ ALLOWED = {
     "core": BELOW_CORE,
     "robustness": {"structures", "misc", "data", "optim"},
     "report": {"structures", "misc", "data", "doctor", "core", "solver"},
-    "solver": {"structures", "misc", "nn", "data", "optim", "core", "robustness", "report"},
+    "solver": {"structures", "misc", "nn", "data", "optim", "core", "robustness"},
     "deploy": {"structures", "misc", "data", "core"},
     "doctor": {"misc", "data"},
     "tools": BELOW_CORE | {"core", "robustness", "solver", "deploy", "doctor", "report"},

@@ -1,4 +1,4 @@
-"""A disk that is full or gone: what was good stays, and training goes on where it can."""
+"""Write errors during training: existing files stay complete, and training continues."""
 
 import resource
 from contextlib import contextmanager
@@ -18,7 +18,7 @@ MIB = 2**20
 
 
 def limit_files(num_bytes):
-    """From here on the system refuses to make files larger: a real error in the middle of one."""
+    """Limit the file size: a real write error in the middle of a file."""
     _, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (num_bytes, hard))
 
@@ -33,7 +33,7 @@ def limits_restored():
 
 
 class FullDisk(TrainingEvents):
-    """The disk is full while the given epoch is trained and saved."""
+    """Limits the file size during the given epoch."""
 
     def __init__(self, folder, epoch):
         self.folder, self.epoch = folder, epoch
@@ -53,7 +53,7 @@ class FullDisk(TrainingEvents):
         return {path.name: path.read_bytes() for path in self.folder.glob("*.pth")}
 
 
-def test_a_full_disk_costs_the_files_of_an_epoch_and_nothing_else(tmp_path, digits, caplog):
+def test_full_disk_loses_only_the_files_of_one_epoch(tmp_path, digits, caplog):
     whole = tmp_path / "whole"
     DetSolver(tiny_config(whole, digits, **RUN)).fit()
     out = tmp_path / "out"
@@ -61,10 +61,10 @@ def test_a_full_disk_costs_the_files_of_an_epoch_and_nothing_else(tmp_path, digi
     with limits_restored():
         DetSolver(tiny_config(out, digits, **RUN), events=events).fit()
     assert sorted(events.before) == ["best.pth", "checkpoint0000.pth", "last.pth"]
-    assert events.after == events.before  # nothing was replaced by a part of it, or left beside it
+    assert events.after == events.before  # no partial files
     assert not list(out.glob(".*"))
     assert "cannot be written" in caplog.text
-    assert "training goes on, and the next epoch is written again" in caplog.text
+    assert "training continues, and the next epoch is saved again" in caplog.text
     steps, epochs = curve(out)
     expected_steps, expected_epochs = curve(whole)
     assert steps == pytest.approx(expected_steps, rel=1e-6)
@@ -72,12 +72,12 @@ def test_a_full_disk_costs_the_files_of_an_epoch_and_nothing_else(tmp_path, digi
         assert epochs[epoch] == pytest.approx(values, rel=1e-5)
     last, best = load_checkpoint(out / "last.pth"), load_checkpoint(out / "best.pth")
     assert last["progress"]["epoch"] == 3
-    # What the run takes for its best is what best.pth holds.
+    # The best epoch of the run is the one in best.pth.
     assert last["progress"]["best"]["epoch"] == best["last_epoch"]
     assert last["progress"]["best"]["ap"] == best["metrics"]["AP"]
 
 
-def test_a_disk_that_is_still_full_at_the_end_is_an_error_with_the_remedy(tmp_path, digits):
+def test_full_disk_in_the_last_epoch_raises(tmp_path, digits):
     events = FullDisk(tmp_path, 1)
     with limits_restored(), pytest.raises(CheckpointError, match="cannot be written.*free space"):
         DetSolver(tiny_config(tmp_path, digits), events=events).fit()
@@ -85,21 +85,21 @@ def test_a_disk_that_is_still_full_at_the_end_is_an_error_with_the_remedy(tmp_pa
     assert events.contents() == events.before
 
 
-def test_a_folder_that_cannot_be_written_is_refused_before_the_first_step(tmp_path, digits):
+def test_unwritable_folder_raises_before_the_first_step(tmp_path, digits):
     (tmp_path / "file").touch()
     with pytest.raises(CheckpointError, match="file/out: cannot be written.*choose another output"):
         DetSolver(tiny_config(tmp_path / "file" / "out", digits)).fit()
 
 
-def test_training_goes_on_without_tensorboard(tmp_path, digits, caplog):
+def test_training_continues_without_tensorboard(tmp_path, digits, caplog):
     (tmp_path / "file").touch()
     cfg = tiny_config(tmp_path, digits, epoches=1, summary_dir=str(tmp_path / "file" / "summary"))
     result = DetSolver(cfg).fit()
     assert result.last_epoch == 0
-    assert caplog.text.count("no TensorBoard: ") == 1
+    assert caplog.text.count("TensorBoard is disabled: ") == 1
 
 
-def test_a_report_that_does_not_fit_leaves_the_earlier_one_and_no_half_of_it(tmp_path):
+def test_failed_report_keeps_the_old_one_and_no_partial_file(tmp_path):
     source = make_run(tmp_path / "run")
     before = write_report(source).read_bytes()
     with limits_restored(), pytest.raises(OSError, match="File too large"):

@@ -12,7 +12,7 @@ import pytest
 from rtdetrv2_pytorch.src.data.digits import make_digits_dataset
 from rtdetrv2_pytorch.src.misc.seeding import seed_everything
 from rtdetrv2_pytorch.src.solver.loop import train_one_epoch
-from rtdetrv2_pytorch.src.solver.setup import set_up
+from rtdetrv2_pytorch.src.solver.run import TrainingRun
 from rtdetrv2_pytorch.src.solver.stopping import StopFlag
 from tests.tiny import tiny_config
 
@@ -40,13 +40,12 @@ def loss_curve(folder: Path) -> list[float]:
         train_dataloader={"dataset": {"transforms": {"ops": CROPS, "policy": {"ops": []}}}},
     )
     seed_everything(0)
-    state, _ = set_up(cfg)
+    run = TrainingRun.create(cfg)
     losses: list[float] = []
     for epoch in range(STEPS // len(cfg.train_dataloader)):
+        run.epoch = epoch
         train_one_epoch(
-            state,
-            cfg.train_dataloader,
-            epoch,
+            run,
             stop=StopFlag(),
             after_step=lambda progress: losses.append(sum(progress.read_last().values())),
         )

@@ -9,8 +9,10 @@ from rtdetrv2_pytorch.src.core import YAMLConfig
 from rtdetrv2_pytorch.src.data.digits import make_digits_dataset
 from rtdetrv2_pytorch.src.data.splits import find_splits
 from rtdetrv2_pytorch.src.misc.seeding import seed_everything
-from rtdetrv2_pytorch.src.solver.loop import EpochProgress, evaluate, train_step
-from rtdetrv2_pytorch.src.solver.setup import set_up
+from rtdetrv2_pytorch.src.solver.loop import evaluate
+from rtdetrv2_pytorch.src.solver.progress import EpochProgress
+from rtdetrv2_pytorch.src.solver.run import TrainingRun
+from rtdetrv2_pytorch.src.solver.step import train_step
 from tests.tiny import CONFIGS
 
 STEPS, CHECK_EVERY = 150, 25
@@ -47,25 +49,25 @@ def learn(tmp_path: Path, images: Path, annotations: Path) -> tuple[float, int]:
     }
     cfg = YAMLConfig(CONFIGS / "rtdetrv2" / "rtdetrv2_r18vd_120e_coco.yml", **overrides)
     seed_everything(0)
-    state, _ = set_up(cfg)
+    run = TrainingRun.create(cfg)
     batch = next(iter(cfg.train_dataloader))
     progress = EpochProgress(epoch=0, num_steps=STEPS)
     ap50 = 0.0
     while progress.step < STEPS and ap50 < 0.9:
-        state.model.train()
-        state.criterion.train()
+        run.model.train()
+        run.criterion.train()
         for _ in range(CHECK_EVERY):
             seed_everything(0, progress.step)
-            train_step(state, cfg.train_dataloader, *batch, progress)
+            train_step(run, *batch, progress)
             progress.step += 1
         result = evaluate(
-            state.model,
+            run.model,
             cfg.criterion,
             cfg.postprocessor,
             cfg.val_dataloader,
             cfg.evaluator,
-            device=state.device,
-            precision=state.precision,
+            device=run.device,
+            precision=run.amp.precision,
         )
         ap50 = result.stats["AP50"]
     return ap50, progress.step

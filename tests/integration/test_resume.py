@@ -1,6 +1,7 @@
-"""A run that was stopped or killed goes on as if nothing had happened."""
+"""Resume of stopped and killed runs, equal to an uninterrupted one."""
 
 import json
+import shutil
 import signal
 import threading
 
@@ -11,7 +12,7 @@ from rtdetrv2_pytorch.src.misc.errors import CheckpointError
 from rtdetrv2_pytorch.src.misc.weights import load_checkpoint
 from rtdetrv2_pytorch.src.solver import DetSolver
 from rtdetrv2_pytorch.src.solver.events import TrainingEvents
-from rtdetrv2_pytorch.src.solver.setup import set_up
+from rtdetrv2_pytorch.src.solver.run import TrainingRun
 from tests.integration.killed_training import launch
 from tests.tiny import tiny_config, tiny_file
 
@@ -30,7 +31,7 @@ def log_of(folder):
 
 
 def curve(folder):
-    """{(epoch, step): loss} and {epoch: metrics}; where a step was repeated, the last one."""
+    """Return {(epoch, step): loss} and {epoch: metrics}; of repeated steps the last one."""
     steps = {(e["epoch"], e["step"]): e["loss"] for e in log_of(folder) if e["event"] == "step"}
     epochs = {
         e["epoch"]: (e["AP"], e["val_loss"], e["lr"], e["train_loss"])
@@ -42,14 +43,29 @@ def curve(folder):
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory, digits):
-    """The same training without any interruption."""
+    """Folder and result of the uninterrupted run."""
     folder = tmp_path_factory.mktemp("whole")
     result = DetSolver(tiny_config(folder, digits, **RUN)).fit()
     return folder, result
 
 
+@pytest.fixture(scope="module")
+def one_epoch(tmp_path_factory, digits):
+    """Folder of a finished run of one epoch."""
+    folder = tmp_path_factory.mktemp("one_epoch")
+    DetSolver(tiny_config(folder, digits, epoches=1)).fit()
+    return folder
+
+
+@pytest.fixture
+def finished(one_epoch, tmp_path):
+    """A copy of `one_epoch` that the test may change."""
+    shutil.copytree(one_epoch, tmp_path, dirs_exist_ok=True)
+    return tmp_path
+
+
 class StopAt(TrainingEvents):
-    """Asks to stop in the middle of the second epoch, in training or in evaluation."""
+    """Requests a stop in the second epoch, during training or evaluation, or at its end."""
 
     def __init__(self, moment):
         self.moment = moment
@@ -73,7 +89,7 @@ class StopAt(TrainingEvents):
 
 
 @pytest.mark.parametrize("moment", ["step", "evaluation", "epoch"])
-def test_a_stopped_run_goes_on_with_equal_losses(whole, tmp_path, digits, moment):
+def test_resume_of_a_stopped_run_equals_the_uninterrupted_run(whole, tmp_path, digits, moment):
     events = StopAt(moment)
     events.solver = DetSolver(tiny_config(tmp_path, digits, **RUN), events=events)
     stopped = events.solver.fit()
@@ -100,11 +116,11 @@ def test_a_stopped_run_goes_on_with_equal_losses(whole, tmp_path, digits, moment
 
 
 @pytest.mark.parametrize("moment", ["step", "evaluation", "write"])
-def test_a_killed_run_goes_on_from_the_last_complete_epoch(whole, tmp_path, digits, moment):
+def test_resume_of_a_killed_run_repeats_the_incomplete_epoch(whole, tmp_path, digits, moment):
     path = str(tiny_file(tmp_path / "run.yml", tmp_path / "out", digits, **RUN))
     assert launch(path, None, moment, 1, 0) == -signal.SIGKILL
     last = tmp_path / "out" / "last.pth"
-    assert load_checkpoint(last)["progress"]["epoch"] == 1  # a whole file, of the first epoch
+    assert load_checkpoint(last)["progress"]["epoch"] == 1  # a complete file, of the first epoch
 
     resumed = DetSolver(tiny_config(tmp_path / "out", digits, resume=str(last), **RUN)).fit()
     assert resumed.last_epoch == EPOCHS - 1
@@ -115,8 +131,7 @@ def test_a_killed_run_goes_on_from_the_last_complete_epoch(whole, tmp_path, digi
     assert load_checkpoint(last)["progress"]["epoch"] == EPOCHS
 
 
-def test_the_best_epoch_before_a_resume_stays_the_best(tmp_path, digits):
-    DetSolver(tiny_config(tmp_path, digits, epoches=1)).fit()
+def test_resume_keeps_the_best_epoch(finished, tmp_path, digits):
     checkpoint = load_checkpoint(tmp_path / "last.pth")
     checkpoint["progress"]["best"] = {"ap": 0.99, "epoch": 0, "stale_epochs": 0}
     torch.save(checkpoint, tmp_path / "last.pth")
@@ -130,21 +145,19 @@ def test_the_best_epoch_before_a_resume_stays_the_best(tmp_path, digits):
     assert (tmp_path / "best.pth").read_bytes() == before
 
 
-def test_a_file_without_average_starts_it_from_its_weights(tmp_path, digits, caplog):
-    DetSolver(tiny_config(tmp_path, digits, epoches=1)).fit()
+def test_resume_without_ema_weights_starts_from_the_raw_weights(finished, tmp_path, digits, caplog):
     checkpoint = load_checkpoint(tmp_path / "last.pth")
     checkpoint["ema"] = None
     torch.save(checkpoint, tmp_path / "last.pth")
     cfg = tiny_config(tmp_path, digits, resume=str(tmp_path / "last.pth"))
-    state, _ = set_up(cfg)
-    assert "holds no moving average; it starts from the weights" in caplog.text
+    run = TrainingRun.create(cfg)
+    assert "has no EMA weights; the EMA starts from the raw weights" in caplog.text
     key = "decoder.enc_score_head.weight"
-    torch.testing.assert_close(state.ema.module.state_dict()[key], checkpoint["model"][key])
+    torch.testing.assert_close(run.ema.module.state_dict()[key], checkpoint["model"][key])
 
 
-def test_a_checkpoint_of_the_public_trainer_can_be_resumed(tmp_path, digits):
-    """It has no `progress`: it goes on after `last_epoch`."""
-    DetSolver(tiny_config(tmp_path, digits, epoches=1)).fit()
+def test_resume_of_a_checkpoint_of_the_public_trainer(finished, tmp_path, digits):
+    """It has `last_epoch` instead of `progress`."""
     checkpoint = load_checkpoint(tmp_path / "last.pth")
     for key in ("progress", "format_version", "config", "class_names", "thresholds"):
         checkpoint.pop(key)
@@ -155,24 +168,20 @@ def test_a_checkpoint_of_the_public_trainer_can_be_resumed(tmp_path, digits):
     assert [key for key in curve(tmp_path)[0] if key[0] == 1] == [(1, 0), (1, 1), (1, 2)]
 
 
-def test_weights_without_optimizer_cannot_be_resumed_and_the_message_says_what_can(
-    tmp_path, digits
-):
-    DetSolver(tiny_config(tmp_path, digits, epoches=1)).fit()
+def test_resume_without_optimizer_state_names_the_remedy(finished, tmp_path, digits):
     best = str(tmp_path / "best.pth")
     with pytest.raises(CheckpointError, match="no optimizer.*resume from last.pth, or start a new"):
         DetSolver(tiny_config(tmp_path, digits, resume=best)).fit()
 
 
-def test_another_model_cannot_be_resumed(tmp_path, digits):
-    DetSolver(tiny_config(tmp_path, digits, epoches=1)).fit()
+def test_resume_with_another_model_raises(finished, tmp_path, digits):
     last = str(tmp_path / "last.pth")
     cfg = tiny_config(tmp_path, digits, resume=last, RTDETRTransformerv2={"num_layers": 1})
     with pytest.raises(CheckpointError, match="holds another model: .*unknown"):
         DetSolver(cfg).fit()
 
 
-def test_a_stop_can_come_from_another_thread(tmp_path, digits):
+def test_stop_from_another_thread(tmp_path, digits):
     solver = DetSolver(tiny_config(tmp_path, digits, epoches=500, checkpoint_freq=0))
     timer = threading.Timer(1.5, solver.stop, args=["thread"])
     timer.start()
@@ -181,7 +190,7 @@ def test_a_stop_can_come_from_another_thread(tmp_path, digits):
     assert load_checkpoint(tmp_path / "last.pth")["progress"]["epoch"] <= result.last_epoch + 1
 
 
-def test_a_run_goes_on_in_another_folder_with_its_best_weights(whole, tmp_path, digits):
+def test_resume_in_another_folder_copies_the_best_weights(whole, tmp_path, digits):
     last = str(whole[0] / "last.pth")
     DetSolver(tiny_config(tmp_path, digits, resume=last, **RUN)).fit()
     ours, theirs = (load_checkpoint(folder / "best.pth") for folder in (tmp_path, whole[0]))
@@ -189,9 +198,7 @@ def test_a_run_goes_on_in_another_folder_with_its_best_weights(whole, tmp_path, 
     assert ours["last_epoch"] == theirs["last_epoch"]
 
 
-def test_best_weights_of_another_run_are_not_taken_for_the_best_of_this_one(
-    whole, tmp_path, digits
-):
+def test_resume_replaces_the_best_weights_of_another_run(whole, tmp_path, digits):
     best = load_checkpoint(whole[0] / "best.pth")
     other = {**best, "metrics": {**best["metrics"], "AP": 0.5}}
     torch.save(other, tmp_path / "best.pth")
@@ -200,44 +207,42 @@ def test_best_weights_of_another_run_are_not_taken_for_the_best_of_this_one(
     assert load_checkpoint(tmp_path / "best.pth")["metrics"]["AP"] == best["metrics"]["AP"]
 
 
-def test_without_its_best_weights_a_run_keeps_the_best_to_come(whole, tmp_path, digits, caplog):
+def test_resume_without_best_weights_keeps_the_best_remaining_epoch(
+    whole, tmp_path, digits, caplog
+):
     alone = tmp_path / "alone.pth"
     alone.write_bytes((whole[0] / "last.pth").read_bytes())
     more = {**RUN, "epoches": EPOCHS + 1}
     result = DetSolver(tiny_config(tmp_path / "out", digits, resume=str(alone), **more)).fit()
     assert result.best_epoch == EPOCHS
-    assert "the best of the epochs to come will be kept" in caplog.text
+    assert "keeping the best of the remaining epochs" in caplog.text
 
 
-def test_another_optimizer_cannot_be_resumed_and_the_message_says_what_can(whole, tmp_path, digits):
+def test_resume_with_another_optimizer_raises(whole, tmp_path, digits):
     last = str(whole[0] / "last.pth")
     for optimizer in ({"type": "SGD"}, {"params": []}):
         cfg = tiny_config(tmp_path, digits, resume=last, optimizer=optimizer)
-        with pytest.raises(CheckpointError, match=r"its optimizer is of another type.*tuning"):
+        with pytest.raises(CheckpointError, match=r"its optimizer has another type.*tuning"):
             DetSolver(cfg).fit()
 
 
-def test_torchrun_starts_a_run_beside_a_damaged_file_of_another(
-    tmp_path, digits, monkeypatch, caplog
-):
-    (tmp_path / "last.pth").write_bytes(b"half a file")
+def test_damaged_checkpoint_is_an_error_after_a_restart_only(tmp_path, digits, monkeypatch, caplog):
+    (tmp_path / "last.pth").write_bytes(b"partial")
     monkeypatch.setenv("TORCHELASTIC_RUN_ID", "a-run")
     monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", "1")
     solver = DetSolver(tiny_config(tmp_path, digits))
     solver.stop("after a step")
-    with pytest.raises(CheckpointError, match="damaged"):  # what was lost may be its own
+    with pytest.raises(CheckpointError, match="damaged"):  # it may belong to this run
         solver.fit()
     monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", "0")
     assert solver.fit().stopped == "after a step"
-    assert "this one starts anew" in caplog.text
+    assert "it belongs to another run: starting a new one" in caplog.text
     assert load_checkpoint(tmp_path / "last.pth")["progress"]["run"] == "a-run"
 
 
-def test_a_complete_run_says_that_nothing_is_left_to_train(tmp_path, digits, caplog):
-    DetSolver(tiny_config(tmp_path, digits, epoches=1)).fit()
-    assert "are trained" not in caplog.text
+def test_resume_of_a_finished_run_evaluates_the_best_weights(finished, tmp_path, digits, caplog):
     before = curve(tmp_path)
     last = str(tmp_path / "last.pth")
     result = DetSolver(tiny_config(tmp_path, digits, epoches=1, resume=last)).fit()
-    assert "all 1 epochs of this run are trained" in caplog.text
+    assert "all 1 epochs of this run are finished" in caplog.text
     assert (result.last_epoch, curve(tmp_path)) == (0, before)

@@ -14,17 +14,17 @@ ROOT = Path(__file__).parents[2]
 # All in one process, which imports torch once; every library says something that nobody wants.
 SCRIPT = """
 import logging, sys, warnings
-from rtdetrv2_pytorch.src.solver import solver as det_solver
+from rtdetrv2_pytorch.src.report import training_report
 from rtdetrv2_pytorch.tools import doctor, export_onnx, report, train
 
-before = det_solver.write_report
+before = training_report.write_report
 
 def noisy(source):
     warnings.warn("a library is deprecated", FutureWarning)
     logging.getLogger("supervisely").warning('{"message": "a library complains"}')
     return before(source)
 
-det_solver.write_report = noisy
+training_report.write_report = noisy
 print("exit", train.main(["-c", "tiny.yml"]))
 print("exit", doctor.main(["--data", sys.argv[1], "-o", "doctor", "--no-cache"]))
 print("exit", export_onnx.main(["-r", "out/best.pth", "--no-slim"]))

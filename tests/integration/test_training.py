@@ -1,4 +1,4 @@
-"""Whole trainings of a tiny network: what they leave behind, and how they start and end."""
+"""Complete trainings of a tiny network: files, events and errors."""
 
 import functools
 import itertools
@@ -12,8 +12,9 @@ import yaml
 from rtdetrv2_pytorch.src.core import YAMLConfig
 from rtdetrv2_pytorch.src.misc.errors import CheckpointError, DatasetError
 from rtdetrv2_pytorch.src.misc.weights import load_checkpoint, model_state
-from rtdetrv2_pytorch.src.solver import DetSolver, setup, stopwatch
+from rtdetrv2_pytorch.src.solver import DetSolver, network, stopwatch
 from rtdetrv2_pytorch.src.solver.events import TrainingEvents
+from rtdetrv2_pytorch.src.solver.run import TrainingRun
 from rtdetrv2_pytorch.src.solver.stopwatch import SECTIONS
 from tests.tiny import tiny_config
 
@@ -52,7 +53,7 @@ def trained(tmp_path_factory, digits):
     return folder, DetSolver(cfg, events=events).fit(), events
 
 
-def test_events_come_in_order(trained):
+def test_order_of_events(trained):
     one_epoch = [
         *(("step", 0, i) for i in range(3)),
         ("evaluation", 1, 2),
@@ -67,7 +68,7 @@ def test_events_come_in_order(trained):
     assert calls[-1] == "train_finished"
 
 
-def test_the_files_are_there(trained):
+def test_output_files(trained):
     folder, result, _ = trained
     names = {p.name for p in folder.iterdir()}
     assert names == {
@@ -84,7 +85,7 @@ def test_the_files_are_there(trained):
     assert (result.best_epoch, result.last_epoch) in {(0, 1), (1, 1)}
 
 
-def test_every_epoch_tells_where_its_time_went(trained):
+def test_epoch_reports_contain_time_shares_and_bottleneck(trained):
     folder, _, events = trained
     lines = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
     for line, report in zip(
@@ -97,8 +98,8 @@ def test_every_epoch_tells_where_its_time_went(trained):
         assert line["verdict"] == report.verdict
 
 
-def test_no_part_of_a_step_is_forgotten_or_counted_for_another(tmp_path, digits, monkeypatch):
-    """By a clock that moves on by a second whenever the stopwatch looks at it."""
+def test_stopwatch_measures_every_section_of_a_step_once(tmp_path, digits, monkeypatch):
+    """The fake clock advances by one second per reading."""
     ticks = itertools.count()
     clock = SimpleNamespace(perf_counter=lambda: float(next(ticks)))
     monkeypatch.setattr(stopwatch, "time", clock)
@@ -111,7 +112,7 @@ def test_no_part_of_a_step_is_forgotten_or_counted_for_another(tmp_path, digits,
     assert len(in_training) == 7
 
 
-def test_checkpoints_say_what_they_are(trained):
+def test_checkpoint_metadata(trained):
     best = load_checkpoint(trained[0] / "best.pth")
     assert best["format_version"] == 1
     assert best["class_names"] == list("0123456789")
@@ -123,40 +124,40 @@ def test_checkpoints_say_what_they_are(trained):
     assert "optimizer" not in best
 
 
-def test_the_best_checkpoint_is_measured_again_with_the_same_result(trained):
+def test_best_checkpoint_is_verified(trained):
     result = trained[1]
     assert result.confirmed.stats == pytest.approx(result.best.stats, abs=1e-6)
     assert result.confirmed.losses == pytest.approx(result.best.losses, rel=1e-4)
 
 
-def test_the_written_configuration_is_complete_and_loads(trained, digits):
+def test_saved_configuration_is_complete_and_loads(trained, digits):
     path = trained[0] / "model_config.yml"
     values = yaml.safe_load(path.read_text())
     assert "__include__" not in values
     assert values["num_classes"] == 10
     # 3 steps an epoch, 2 epochs: 5 % of 6 is less than one step
     assert values["lr_warmup_scheduler"]["warmup_duration"] == 1
-    again = YAMLConfig(path)
-    assert again.notes == []
+    loaded = YAMLConfig(path)
+    assert loaded.notes == []
     assert (
-        again.model.state_dict().keys() == load_checkpoint(trained[0] / "best.pth")["model"].keys()
+        loaded.model.state_dict().keys() == load_checkpoint(trained[0] / "best.pth")["model"].keys()
     )
 
 
-def test_the_changes_to_the_schedule_are_told(trained):
+def test_training_plan_lists_changed_settings(trained):
     changes = "\n".join(trained[2].plan.changes)
     assert "lr_warmup_scheduler.warmup_duration: 2000 -> 1 steps, 5 % of the 6 here" in changes
     assert "policy.epoch: 117 -> 1, as in a run of 120 epochs, for 2" in changes
 
 
-def test_val_of_a_checkpoint_gives_what_training_measured(trained, digits, tmp_path):
+def test_val_equals_the_evaluation_during_training(trained, digits, tmp_path):
     best = str(trained[0] / "best.pth")
     cfg = tiny_config(tmp_path, digits, resume=best)
     evaluation = DetSolver(cfg).val()
     assert evaluation.stats == pytest.approx(trained[1].best.stats, abs=1e-6)
 
 
-def test_a_checkpoint_made_at_one_size_is_evaluated_at_another(trained, digits, tmp_path):
+def test_val_at_another_image_size(trained, digits, tmp_path):
     best = str(trained[0] / "best.pth")
     cfg = tiny_config(tmp_path, digits, resume=best, eval_spatial_size=[96, 128])
     evaluation = DetSolver(cfg).val()
@@ -164,8 +165,8 @@ def test_a_checkpoint_made_at_one_size_is_evaluated_at_another(trained, digits, 
     assert cfg.model.decoder.anchors.shape[1] == 12 * 16 + 6 * 8 + 3 * 4
 
 
-def test_tuning_carries_classes_over_by_name(trained, digits, tmp_path, caplog):
-    """A second data set with two of the ten classes, in another order."""
+def test_tuning_matches_classes_by_name(trained, digits, tmp_path, caplog):
+    """The second dataset has two of the ten classes, in another order."""
     folder = tmp_path / "two"
     for split in ("train", "val"):
         ann = json.loads((digits / "annotations" / f"instances_{split}.json").read_text())
@@ -182,21 +183,21 @@ def test_tuning_carries_classes_over_by_name(trained, digits, tmp_path, caplog):
     best = trained[0] / "best.pth"
     cfg = tiny_config(tmp_path / "out", folder, tuning=str(best), epoches=1)
     with caplog.at_level("INFO"):
-        setup.tune_from(cfg, str(best))
+        network.load_pretrained(cfg, str(best))
     assert "classes_carried_over=2" in caplog.text
     theirs = model_state(load_checkpoint(best))["decoder.enc_score_head.weight"]
     ours = cfg.model.state_dict()["decoder.enc_score_head.weight"]
     assert torch.equal(ours, theirs[[7, 3]])
 
 
-def test_weights_of_another_model_cannot_be_tuned_from(tmp_path, digits):
+def test_tuning_with_weights_of_another_model_raises(tmp_path, digits):
     torch.save({"model": {"other": torch.zeros(1)}}, tmp_path / "other.pth")
     cfg = tiny_config(tmp_path, digits, tuning=str(tmp_path / "other.pth"))
-    with pytest.raises(CheckpointError, match="nothing of it fits this model"):
+    with pytest.raises(CheckpointError, match="no weights match this model"):
         DetSolver(cfg).fit()
 
 
-def test_training_ends_when_it_no_longer_improves(tmp_path, digits):
+def test_early_stopping_by_patience(tmp_path, digits):
     cfg = tiny_config(tmp_path, digits, epoches=20, patience=2, optimizer={"lr": 0.0})
     result = DetSolver(cfg).fit()
     assert result.stopped == "no better AP for 2 epochs"
@@ -211,13 +212,13 @@ def test_checkpoint_freq(tmp_path, digits, freq, expected):
     assert [n for n in result.checkpoints if n.startswith("checkpoint")] == expected
 
 
-def test_a_training_set_smaller_than_a_batch_is_refused_at_the_start(tmp_path, digits):
+def test_training_set_smaller_than_a_batch_raises(tmp_path, digits):
     cfg = tiny_config(tmp_path, digits, train_dataloader={"total_batch_size": 7})
     with pytest.raises(DatasetError, match="6 images give no batch of 7.*use a smaller batch_size"):
         DetSolver(cfg).fit()
 
 
-def test_an_empty_split_is_refused_at_the_start(tmp_path, digits):
+def test_empty_split_raises(tmp_path, digits):
     ann = json.loads((digits / "annotations" / "instances_val.json").read_text())
     empty = tmp_path / "instances_val.json"
     empty.write_text(json.dumps({**ann, "images": [], "annotations": []}))
@@ -227,7 +228,7 @@ def test_an_empty_split_is_refused_at_the_start(tmp_path, digits):
 
 
 @pytest.mark.parametrize("split", ["train", "val"])
-def test_a_split_without_boxes_is_refused_at_the_start(tmp_path, digits, split):
+def test_split_without_boxes_raises(tmp_path, digits, split):
     ann = json.loads((digits / "annotations" / f"instances_{split}.json").read_text())
     bare = tmp_path / "bare.json"
     bare.write_text(json.dumps({**ann, "annotations": []}))
@@ -238,7 +239,7 @@ def test_a_split_without_boxes_is_refused_at_the_start(tmp_path, digits, split):
         DetSolver(cfg).fit()
 
 
-def test_an_unreadable_image_is_named_and_does_not_end_training(tmp_path, digits):
+def test_unreadable_images_are_skipped_and_named_once(tmp_path, digits):
     folder = tmp_path / "data"
     for split in ("train", "val"):
         (folder / split).mkdir(parents=True)
@@ -249,11 +250,11 @@ def test_an_unreadable_image_is_named_and_does_not_end_training(tmp_path, digits
     events = Recorder()
     result = DetSolver(tiny_config(tmp_path / "out", folder), events=events).fit()
     assert list(events.reports[0].skipped_images) == ["00002.jpg", "00002.jpg"]
-    assert list(events.reports[1].skipped_images) == []  # told once
-    assert result.best.num_images == 3  # the unreadable one is not held against the model
+    assert list(events.reports[1].skipped_images) == []
+    assert result.best.num_images == 3  # without the unreadable one
 
 
-def test_batches_without_any_box_are_trained_on(tmp_path, digits):
+def test_training_on_batches_without_boxes(tmp_path, digits):
     folder = tmp_path / "data"
     (folder / "annotations").mkdir(parents=True)
     for split in ("train", "val"):
@@ -270,7 +271,7 @@ def test_batches_without_any_box_are_trained_on(tmp_path, digits):
 
 
 @pytest.mark.parametrize("amp_dtype", ["bfloat16", "float16"])
-def test_mixed_precision_trains(tmp_path, digits, amp_dtype):
+def test_training_in_mixed_precision(tmp_path, digits, amp_dtype):
     cfg = tiny_config(tmp_path, digits, epoches=1, use_amp=True, amp_dtype=amp_dtype)
     events = Recorder()
     DetSolver(cfg, events=events).fit()
@@ -279,8 +280,8 @@ def test_mixed_precision_trains(tmp_path, digits, amp_dtype):
 
 
 @pytest.mark.slow
-def test_compiled_parts_train_as_they_did(tmp_path, digits, monkeypatch):
-    """What is compiled is real; that kernels are made of it, which takes minutes, is torch's."""
+def test_compiled_training_has_the_same_losses(tmp_path, digits, monkeypatch):
+    """With real graphs and a backend that generates no kernels, which takes minutes."""
     graphs = []
 
     def backend(graph, inputs):
@@ -300,7 +301,7 @@ def test_compiled_parts_train_as_they_did(tmp_path, digits, monkeypatch):
     assert keys[True] == keys[False]
 
 
-def test_multi_scale_changes_the_size_of_batches(tmp_path, digits):
+def test_multi_scale_training_changes_the_batch_size_in_pixels(tmp_path, digits):
     sizes = []
     cfg = tiny_config(
         tmp_path,
@@ -319,19 +320,17 @@ def test_multi_scale_changes_the_size_of_batches(tmp_path, digits):
     assert set(sizes[3:]) == {(64, 96)}
 
 
-def test_distribution_comes_after_weights_and_before_the_average(tmp_path, digits, monkeypatch):
-    """The order of setting up is part of the contract: an average of unloaded weights is wrong."""
+def test_weights_are_loaded_before_the_wrapper_and_the_ema(trained, tmp_path, digits, monkeypatch):
+    """The EMA starts as a copy of the loaded weights."""
     order = []
-    for name in ("tune_from", "_data_parallel"):
-        original = getattr(setup, name)
+    for name in ("load_pretrained", "_data_parallel"):
+        original = getattr(network, name)
         monkeypatch.setattr(
-            setup,
+            network,
             name,
             lambda *a, name=name, original=original: (order.append(name), original(*a))[1],
         )
-    DetSolver(tiny_config(tmp_path / "a", digits, epoches=1)).fit()
-    order.clear()
-    cfg = tiny_config(tmp_path / "b", digits, tuning=str(tmp_path / "a" / "best.pth"))
+    cfg = tiny_config(tmp_path, digits, tuning=str(trained[0] / "best.pth"))
     ema = type(cfg).ema
 
     class Watched:
@@ -340,10 +339,10 @@ def test_distribution_comes_after_weights_and_before_the_average(tmp_path, digit
             return ema.__get__(instance, owner)
 
     monkeypatch.setattr(type(cfg), "ema", Watched())
-    setup.set_up(cfg)
-    assert order[:3] == ["tune_from", "_data_parallel", "ema"]
+    TrainingRun.create(cfg)
+    assert order[:3] == ["load_pretrained", "_data_parallel", "ema"]
 
 
-def test_there_is_nothing_to_evaluate_without_weights(tmp_path, digits):
-    with pytest.raises(CheckpointError, match="there are no weights to evaluate; name a checkp"):
+def test_val_without_weights_raises(tmp_path, digits):
+    with pytest.raises(CheckpointError, match="no weights to evaluate; set resume or tuning"):
         DetSolver(tiny_config(tmp_path, digits)).val()

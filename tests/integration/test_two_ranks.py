@@ -212,7 +212,7 @@ def test_other_numbers_of_ranks_go_on_in_the_middle_of_an_epoch(tmp_path, sparse
 
     tiny_file(path, last.parent, sparse, **SHARED_RUN, resume=str(last))
     results = run_ranks(ONE_EPOCH.format(path=str(path), stop_at=4))
-    assert results == [[0, "by hand", False], [0, "asked on another rank", False]]
+    assert results == [[0, "by hand", False], [0, "requested on another rank", False]]
     assert place(last) == (1, 1)
 
     assert main(["-c", str(path)]) == 0
@@ -228,7 +228,7 @@ def place(checkpoint):
 def test_one_rank_that_is_asked_to_stop_stops_all(tmp_path, digits):
     path = tiny_file(tmp_path / "tiny.yml", tmp_path / "out", digits)
     results = run_ranks(ONE_EPOCH.format(path=str(path), stop_at=2))
-    assert results == [[-1, "by hand", False], [-1, "asked on another rank", False]]
+    assert results == [[-1, "by hand", False], [-1, "requested on another rank", False]]
     assert load_checkpoint(tmp_path / "out" / "last.pth")["progress"]["step"] == 2
 
 
@@ -260,7 +260,7 @@ def test_a_killed_rank_is_started_again_and_the_run_goes_on(tmp_path, sparse, on
         timeout=300,
     )
     assert done.returncode == 0, done.stderr[-4000:]
-    assert "started again: going on from" in done.stderr
+    assert "restarted by torchrun: resuming" in done.stderr
     run = outcome(tmp_path / "run")
     epochs = [e["epoch"] for e in run[0] if e["event"] == "epoch"]
     assert epochs == [0, 1]  # the first one was not trained again

@@ -8,24 +8,25 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from rtdetrv2_pytorch.src.misc.transfers import wait_for
-from rtdetrv2_pytorch.src.solver.loop import EpochProgress, train_step
-from rtdetrv2_pytorch.src.solver.setup import set_up
+from rtdetrv2_pytorch.src.solver.progress import EpochProgress
+from rtdetrv2_pytorch.src.solver.run import TrainingRun
+from rtdetrv2_pytorch.src.solver.step import train_step
 from tests.tiny import tiny_config
 
 
 def steps(tmp_path, digits, **overrides):
     """A function that trains one more step."""
     cfg = tiny_config(tmp_path, digits, use_ema=True, clip_max_norm=0.1, **overrides)
-    state, _ = set_up(cfg)
-    state.model.train()
-    state.criterion.train()
+    run = TrainingRun.create(cfg)
+    run.model.train()
+    run.criterion.train()
     [(images, targets), *_] = list(cfg.train_dataloader)
     if cfg.device.type == "cuda":
         images = images.pin_memory()
     progress = EpochProgress(epoch=0, num_steps=100)
 
     def step():
-        train_step(state, cfg.train_dataloader, images, targets, progress)
+        train_step(run, images, targets, progress)
         progress.step += 1
 
     return step
@@ -54,7 +55,7 @@ def test_only_the_check_of_the_loss_asks_on_a_cpu_where_nobody_waits(tmp_path, d
     step()
     with Questions() as questions:
         step()
-    assert questions.asked == ["step.py: _refuse_non_finite"]
+    assert questions.asked == ["recovery.py: _check_finite"]
 
 
 def test_the_notes_find_questions():

@@ -1,5 +1,9 @@
 """Text for people: names that come from data, numbers of things, what errors say."""
 
+import math
+from collections.abc import Mapping
+from typing import Any
+
 
 def printable(text: str) -> str:
     """Text that does nothing to a terminal, a log or a page: what cannot be seen is written out.
@@ -24,6 +28,17 @@ def whole_characters(text: str) -> str:
     Names of files have them for bytes in another encoding, JSON where somebody cut a text.
     """
     return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+
+
+def without_non_finite(value: Any) -> Any:
+    """Replace NaN and infinity, which JSON does not have, by None in nested values."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    if isinstance(value, Mapping):
+        return {k: without_non_finite(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [without_non_finite(v) for v in value]
+    return value
 
 
 def first_line(error: Exception) -> str:

@@ -1,5 +1,6 @@
 """Images saved during training: augmented batches, and validation detections by epoch."""
 
+import contextlib
 import itertools
 import logging
 import math
@@ -9,7 +10,6 @@ import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
-from torch.utils.tensorboard import SummaryWriter
 
 from ..core.yaml_config import YAMLConfig
 from ..data.images.decoding import read_rgb
@@ -49,16 +49,14 @@ class TrainingImages(TrainingEvents):
     batches a second time yields the pixels that the network receives.
 
     Args:
-        cfg: configuration of the run.
-        writer: TensorBoard writer, or None.
+        cfg: configuration of the run; `pictures: false` disables the follower.
     """
 
-    def __init__(self, cfg: YAMLConfig, writer: SummaryWriter | None) -> None:
+    def __init__(self, cfg: YAMLConfig) -> None:
         self._cfg = cfg
-        self._writer = writer
         self._folder = cfg.output_dir / PICTURES
         self._epochs = 0
-        self._is_enabled = True
+        self._is_enabled = cfg.settings.pictures
 
     def train_started(self, plan: TrainingPlan) -> None:
         """Save the first batches of the first epoch."""
@@ -146,8 +144,9 @@ class TrainingImages(TrainingEvents):
         """Write a mosaic of the cells to the directory and to TensorBoard."""
         mosaic = _mosaic(cells, columns)
         mosaic.save(self._folder / name, "JPEG", quality=_JPEG_QUALITY)
-        if self._writer is not None:
-            self._writer.add_image(tag, np.asarray(mosaic), step, dataformats="HWC")
+        with contextlib.suppress(OSError):  # the solver has logged that TensorBoard is disabled
+            if self._cfg.writer is not None:
+                self._cfg.writer.add_image(tag, np.asarray(mosaic), step, dataformats="HWC")
 
     def _guarded(self, save: Callable[[], None]) -> None:
         if not self._is_enabled:

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -18,6 +18,8 @@ from ..data.metrics.operating_point import OperatingPoint
 from ..doctor.data_report import REPORT_HTML, REPORT_JSON
 from ..misc import distributed
 from ..misc.pages import render
+from ..solver.events import FitResult
+from ..solver.observers import LOG
 from . import setup_tables
 from .advice import Facts, advice, confusions
 from .annotated_images import AnnotatedImage, annotated_image, select_examples
@@ -27,13 +29,9 @@ from .plots import RenderedPlot, render_plot, shortened
 from .run_log import Event, RunLog, read_run_log
 from .snapshots import Snapshot, snapshots
 
-if TYPE_CHECKING:
-    from ..solver.events import FitResult
-
 logger = logging.getLogger(__name__)
 
 REPORT = "report.html"
-LOG = "log.jsonl"
 _TEMPLATE = Path(__file__).with_name("page.html")
 _MAX_IMAGES = 4  # per group
 _DEFAULT_THRESHOLD = 0.5  # while F1 is 0
@@ -138,7 +136,7 @@ def write_report(source: ReportSource) -> Path:
     return path
 
 
-def write_report_of(cfg: YAMLConfig, result: "FitResult") -> Path | None:
+def write_report_of(cfg: YAMLConfig, result: FitResult) -> Path | None:
     """Write the report of a finished training, on the main rank.
 
     A failure is logged, because the checkpoints are complete without a report.

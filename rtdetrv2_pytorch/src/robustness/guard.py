@@ -1,4 +1,4 @@
-"""Keeps numbers that are not finite out of the weights, and ends training when they go on."""
+"""Detection of non-finite losses and gradients."""
 
 import logging
 
@@ -10,21 +10,21 @@ from ..misc.transfers import wait_for
 
 logger = logging.getLogger(__name__)
 
-_CHECK_EVERY = 50  # optimizer steps between two looks at a count that lives on the device
-_SCALER_PATIENCE = 16  # halvings that bring float16's first loss scale, 65536, to 1
+_CHECK_EVERY = 50  # optimizer steps between two reads of the counter on the device
+_SCALER_PATIENCE = 16  # halvings from the initial loss scale of float16, 65536, to 1
 
 
 class FiniteGuard:
-    """Counts bad steps in a row and puts back what a bad step spoiled.
+    """Counts consecutive non-finite steps and restores the running statistics after them.
 
-    Outputs are checked on the host, where the matching brings them anyway; gradients are watched on
-    the device, so that a step never waits for this. The loss itself is asked for on a CPU only: on
-    a GPU, what makes it no number shows in the gradients.
+    Outputs are checked on the host, where the matching copies them anyway. Gradients are counted
+    on the device, so that no step waits for the count. The loss is checked on a CPU only: on a GPU
+    a non-finite loss is found by its gradients.
 
     Args:
-        model: whose running statistics a bad forward pass would spoil for good.
-        max_skipped_steps: bad steps in a row after which training ends.
-        uses_loss_scale: float16: the first gradients overflow until the scale has come down.
+        model: its floating-point buffers are saved and restored.
+        max_skipped_steps: consecutive non-finite steps that end training.
+        uses_loss_scale: whether the first gradients may overflow until the loss scale has adapted.
     """
 
     def __init__(
@@ -38,43 +38,43 @@ class FiniteGuard:
         self._bad_norms: Tensor | None = None
         self._watched = 0
 
-    def remember(self) -> None:
+    def save_buffers(self) -> None:
         """Copy the running statistics, before a forward pass."""
         if self._buffers:
             torch._foreach_copy_(self._copies, self._buffers)
 
-    def restore(self) -> None:
-        """Put the running statistics back to what they were."""
+    def restore_buffers(self) -> None:
+        """Restore the running statistics of the last `save_buffers`."""
         if self._buffers:
             torch._foreach_copy_(self._buffers, self._copies)
 
-    def start_anew(self) -> None:
-        """Forget bad steps, because from now on there is no loss scale, or none is needed."""
+    def reset(self) -> None:
+        """Clear the counters after a change of precision, which ends loss scaling."""
         self._skipped, self._bad_norms = 0, None
         self._max_bad_norms = self._max_skipped
 
-    def skip(self, error: TrainingDiverged) -> None:
-        """Note a step without finite outputs.
+    def record_skipped(self, error: TrainingDiverged) -> None:
+        """Count a step without finite outputs.
 
         Raises:
-            TrainingDiverged: if there were too many in a row.
+            TrainingDiverged: after `max_skipped_steps` consecutive ones.
         """
         self._skipped += 1
         if self._skipped >= self._max_skipped:
             raise TrainingDiverged(
-                f"{error} (for {self._skipped} steps in a row; the last good checkpoint is kept)"
+                f"{error} ({self._skipped} consecutive steps; the last good checkpoint is kept)"
             ) from error
         logger.warning("step skipped, %d in a row: %s", self._skipped, error)
 
-    def passed(self) -> None:
-        """Note a step with finite outputs."""
+    def record_finite(self) -> None:
+        """Count a step with finite outputs."""
         self._skipped = 0
 
-    def watch(self, norm: Tensor) -> None:
-        """Note the norm of an optimizer step's gradients.
+    def record_norm(self, norm: Tensor) -> None:
+        """Count the gradient norm of an optimizer step.
 
         Raises:
-            TrainingDiverged: if too many in a row were not finite.
+            TrainingDiverged: if too many consecutive norms were non-finite.
         """
         before = norm.new_zeros(()) if self._bad_norms is None else self._bad_norms
         self._bad_norms = torch.where(norm.isfinite(), 0.0, before + 1)
@@ -84,7 +84,7 @@ class FiniteGuard:
         bad = int(wait_for(self._bad_norms))
         if bad >= self._max_bad_norms:
             raise TrainingDiverged(
-                f"gradients were not finite for {bad} steps in a row, while the "
-                "losses were; lower the learning rate or clip_max_norm, or train without mixed "
-                "precision. The last good checkpoint is kept"
+                f"gradients were not finite for {bad} consecutive steps although the losses were; "
+                "lower the learning rate or clip_max_norm, or train without mixed precision. The "
+                "last good checkpoint is kept"
             )

@@ -1,4 +1,4 @@
-"""Batches that do not fit into memory are computed in parts."""
+"""Recovery from out-of-memory errors: compute a batch in micro-batches."""
 
 import gc
 import logging
@@ -16,12 +16,12 @@ logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-# What the allocators of torch, CUDA's libraries and the host say; not all have a type of their own.
+# Messages of allocators of torch, the CUDA libraries and the host that have no exception type.
 _MESSAGES = ("out of memory", "alloc_failed", "can't allocate memory")
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an error means that memory was too small."""
+    """Return whether an error reports a failed allocation."""
     if isinstance(error, torch.OutOfMemoryError):
         return True
     message = str(error).lower()
@@ -29,12 +29,12 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 class MicroBatches:
-    """How many images are computed at once; fewer from the moment on that they do not fit.
+    """Divides batches into micro-batches, and shrinks these when memory does not suffice.
 
     Args:
-        size: images at once; None: whole batches.
-        is_fixed: never fewer, because other ranks would wait for what this one repeats. They
-            agree on the number of parts instead, as they meet in each.
+        size: images per micro-batch; None: the whole batch.
+        is_fixed: never shrink, because other ranks would wait for the repeated part. The ranks
+            agree on the number of micro-batches instead.
     """
 
     def __init__(self, size: int | None = None, *, is_fixed: bool = False) -> None:
@@ -42,7 +42,7 @@ class MicroBatches:
         self.is_fixed = is_fixed
 
     def parts(self, num_images: int) -> list[slice]:
-        """Divide a batch into parts of at most `size` images, as equal as possible."""
+        """Divide a batch into micro-batches of at most `size` images, as equal as possible."""
         sizes = [num_images]
         if self.size and self.is_fixed:
             sizes = [size for (size,) in distributed.gather_numbers(num_images)]
@@ -50,12 +50,42 @@ class MicroBatches:
         ends = [num_images * i // count for i in range(count + 1)]
         return [slice(start, end) for start, end in zip(ends[:-1], ends[1:], strict=True)]
 
-    def shrink(self, num_images: int, reason: str) -> None:
-        """Compute half as many images at once.
+    def map(self, compute: Callable[[slice], T], num_images: int) -> list[T]:
+        """Call a function with every micro-batch of a batch, with retries as in `retry`."""
+        return self.retry(lambda: [compute(part) for part in self.parts(num_images)], num_images)
+
+    def retry(
+        self, compute: Callable[[], T], num_images: int, *, undo: Callable[[], None] | None = None
+    ) -> T:
+        """Call a function; after an out-of-memory error, again with smaller micro-batches.
 
         Args:
-            num_images: of the batch that did not fit.
-            reason: what the allocator said.
+            compute: calls `parts` each time.
+            num_images: images of the batch.
+            undo: removes the effects of a failed attempt.
+
+        Raises:
+            OutOfMemory: if the batch cannot be computed in smaller micro-batches.
+        """
+        while True:
+            try:
+                return compute()
+            except RuntimeError as error:
+                if not is_out_of_memory(error):
+                    raise
+                reason = first_line(error)
+            # Outside the handler the error and its frames, which hold tensors, are released.
+            if undo is not None:
+                undo()
+            free_memory()
+            self.shrink(num_images, reason)
+
+    def shrink(self, num_images: int, reason: str) -> None:
+        """Halve the micro-batch size.
+
+        Args:
+            num_images: images of the batch that did not fit.
+            reason: message of the allocator.
 
         Raises:
             OutOfMemory: if a single image does not fit, or the size is fixed.
@@ -63,60 +93,28 @@ class MicroBatches:
         tried = min(self.size or num_images, num_images)
         if tried == 1:
             raise OutOfMemory(
-                f"a single image does not fit into memory ({reason}); choose a smaller "
+                f"a single image does not fit in memory ({reason}); choose a smaller "
                 "eval_spatial_size, smaller collate_fn.scales or a smaller model, set use_amp, "
                 "or end other programs that use this device"
             )
         if self.is_fixed:
             raise OutOfMemory(
-                f"{tried} images at once do not fit into memory ({reason}), and other ranks wait "
-                f"for this one; go on from last.pth with micro_batch_size = {tried // 2}, which "
-                "keeps the batch"
+                f"a micro-batch of {tried} images does not fit in memory ({reason}), and other "
+                f"ranks wait for this one; resume last.pth with micro_batch_size = {tried // 2}, "
+                "which keeps the batch size"
             )
         self.size = tried // 2
         logger.warning(
-            "%d images at once do not fit into memory (%s); computing %d at a time from now on. "
-            "The batch stays as it was: gradients are added up",
+            "a micro-batch of %d images does not fit in memory (%s); using micro-batches of %d. "
+            "The batch size stays: gradients are accumulated",
             tried,
             reason,
             self.size,
         )
 
 
-def run_in_parts(
-    compute: Callable[[], T],
-    micro_batches: MicroBatches,
-    num_images: int,
-    *,
-    undo: Callable[[], None] | None = None,
-) -> T:
-    """Compute, and where memory does not suffice, again with smaller parts.
-
-    Args:
-        compute: asks `micro_batches` for the parts each time.
-        micro_batches: shrunk here.
-        num_images: of the batch.
-        undo: removes what a failed attempt left behind.
-
-    Raises:
-        OutOfMemory: if it cannot be computed in smaller parts.
-    """
-    while True:
-        try:
-            return compute()
-        except RuntimeError as error:
-            if not is_out_of_memory(error):
-                raise
-            reason = first_line(error)
-        # Here the error is gone, and with it the frames that held on to tensors.
-        if undo is not None:
-            undo()
-        free_memory()
-        micro_batches.shrink(num_images, reason)
-
-
 def free_memory() -> None:
-    """Give back what nobody uses any more, so that parts of another size find room."""
+    """Release cached memory so that tensors of other sizes fit."""
     gc.collect()
     if torch.cuda.is_initialized():
         torch.cuda.empty_cache()

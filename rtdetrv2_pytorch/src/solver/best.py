@@ -1,4 +1,4 @@
-"""The best epoch so far, and how long ago it was."""
+"""The best epoch of a run."""
 
 import math
 from collections.abc import Mapping
@@ -8,16 +8,16 @@ from ..data.metrics.evaluator import Evaluation
 
 
 class BestSoFar:
-    """Remembers the epoch with the highest AP; survives a resume."""
+    """Tracks the epoch with the highest AP; saved in checkpoints."""
 
     def __init__(self) -> None:
         self.ap = -math.inf
         self.epoch = -1
-        self.stale_epochs = 0  # evaluations since then
-        self.evaluation: Evaluation | None = None  # None if it was measured before a resume
+        self.stale_epochs = 0  # evaluations since the best epoch
+        self.evaluation: Evaluation | None = None  # None if it was evaluated before a resume
 
     def update(self, epoch: int, evaluation: Evaluation) -> bool:
-        """Take an epoch into account; returns whether it is the best."""
+        """Compare an epoch with the best one; returns whether it is better."""
         ap = evaluation.stats["AP"]
         if ap > self.ap:
             self.ap, self.epoch, self.evaluation, self.stale_epochs = ap, epoch, evaluation, 0
@@ -26,11 +26,11 @@ class BestSoFar:
         return False
 
     def state_dict(self) -> dict[str, Any]:
-        """What a resumed run needs."""
+        """Return the state for a checkpoint."""
         return {"ap": self.ap, "epoch": self.epoch, "stale_epochs": self.stale_epochs}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on from a saved state."""
+        """Restore the state of a checkpoint."""
         self.ap = float(state["ap"])
         self.epoch = int(state["epoch"])
         self.stale_epochs = int(state["stale_epochs"])

@@ -1,4 +1,4 @@
-"""What training tells the outside: the only way out of the solver."""
+"""Training events: reports of a training and the classes that follow them."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -10,10 +10,10 @@ from ..data.metrics.evaluator import Evaluation
 
 @dataclass(frozen=True)
 class TrainingPlan:
-    """What is about to happen, after everything was resolved."""
+    """The resolved settings of a training."""
 
     epochs: int
-    first_epoch: int  # above 0 when going on with a run
+    first_epoch: int  # above 0 for a resumed run
     steps_per_epoch: int  # batches
     batch_size: int  # images per optimizer step, over all ranks and accumulated batches
     num_train_images: int
@@ -23,13 +23,13 @@ class TrainingPlan:
     device: str
     precision: str
     output_dir: Path
-    schedule: Sequence[str]  # resolved schedule, a line each
-    changes: Sequence[str]  # what was changed in the configuration, and why
+    schedule: Sequence[str]  # resolved schedule, in lines
+    changes: Sequence[str]  # adjusted settings, with the reasons
 
 
 @dataclass(frozen=True)
 class StepReport:
-    """State after a training step. Values from the device are as fresh as `is_fresh` says."""
+    """State after a training step. If `is_fresh` is False, losses are those of an earlier step."""
 
     epoch: int
     step: int  # 0-based
@@ -39,17 +39,17 @@ class StepReport:
     losses: dict[str, float]
     lr: float
     images_per_s: float
-    data_s: float  # waiting for the batch, average of the epoch so far
-    step_s: float  # whole step, average of the epoch so far
-    eta_s: float  # to the end of the run, evaluations not counted
+    data_s: float  # waiting for the batch, mean of the epoch so far
+    step_s: float  # whole step, mean of the epoch so far
+    eta_s: float  # until the end of the run, without evaluations
     grad_norm: float
-    is_fresh: bool  # loss, losses and grad_norm are of this very step
+    is_fresh: bool  # loss, losses and grad_norm are of this step
     is_logged: bool  # one of every `print_freq`
 
 
 @dataclass(frozen=True)
 class EpochReport:
-    """An epoch with its evaluation."""
+    """A finished epoch with its evaluation."""
 
     epoch: int
     train_loss: float
@@ -61,26 +61,25 @@ class EpochReport:
     lr: float
     train_s: float
     eval_s: float
-    data_s: float  # average wait per step
-    step_s: float  # average step
+    data_s: float  # mean wait per step
+    step_s: float  # mean step
     images_per_s: float
     skipped_steps: int
     skipped_images: Sequence[str] = ()
     time_shares: Mapping[str, float] = field(default_factory=dict)  # 0..1 by stopwatch.SECTIONS
-    verdict: str = ""  # what limits the speed, and what would help
+    verdict: str = ""  # the bottleneck, with a remedy
 
 
 @dataclass(frozen=True)
 class FitResult:
-    """How a training ended."""
+    """The result of a training."""
 
-    best_epoch: int  # -1 if no epoch was finished
+    best_epoch: int  # -1 if there is none
     best: Evaluation | None
-    confirmed: Evaluation | None  # of best.pth, loaded again
-    last_epoch: int  # the last one that was finished
-    stopped: str | None  # reason, if it ended before its time
+    confirmed: Evaluation | None  # of best.pth after loading it
+    last_epoch: int  # the last finished epoch
+    stopped: str | None  # reason of an early end
     checkpoints: dict[str, Path] = field(default_factory=dict)  # "best", "last", "0004", ...
-    report: Path | None = None  # the page about the run; made after its end was told
 
 
 class TrainingEvents:

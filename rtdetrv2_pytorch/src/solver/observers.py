@@ -1,4 +1,4 @@
-"""Followers of a training that write files and log lines."""
+"""Followers of a training that write the log, `log.jsonl` and TensorBoard files."""
 
 import json
 import logging
@@ -12,16 +12,19 @@ from torch.utils.tensorboard import SummaryWriter
 
 from ..data.metrics.evaluator import Evaluation
 from ..misc.log_routing import FILE_ONLY
+from ..misc.text import without_non_finite
 from .events import EpochReport, FitResult, StepReport, TrainingEvents, TrainingPlan
 
 logger = logging.getLogger(__name__)
 
+LOG = "log.jsonl"
+
 
 class LogLines(TrainingEvents):
-    """One line of the log per fact."""
+    """Writes log lines."""
 
     def train_started(self, plan: TrainingPlan) -> None:
-        """Say what will happen, and what was changed to make it fit."""
+        """Log the plan, the changed settings and the schedule."""
         logger.info(
             "train images=%d val_images=%d classes=%d epochs=%d steps_per_epoch=%d batch_size=%d "
             "size_hw=%s device=%s precision=%s output_dir=%s",
@@ -82,7 +85,7 @@ class LogLines(TrainingEvents):
             logger.warning("epoch=%d image not used: %s", report.epoch, name)
 
     def train_finished(self, result: FitResult) -> None:
-        """Log how it ended."""
+        """Log the best epoch and the reason of an early end."""
         if result.stopped:
             logger.info("stopped: %s; complete epochs: %d", result.stopped, result.last_epoch + 1)
         if result.best is not None:
@@ -98,13 +101,13 @@ class LogLines(TrainingEvents):
 
 
 def _times(report: EpochReport) -> str:
-    """Shares of the epoch's time, and the verdict on them."""
+    """Return the time of the epoch by section and the bottleneck."""
     shares = " ".join(f"{name}={share:.0%}" for name, share in report.time_shares.items())
     return f"{shares} verdict={json.dumps(report.verdict)}"
 
 
 def metrics_table(evaluation: Evaluation) -> list[str]:
-    """AP per class as aligned lines."""
+    """Return the metrics per class as aligned lines."""
     width = max([5, *(len(c.name) for c in evaluation.classes)])
     lines = [f"{'class':<{width}}  boxes     AP   AP50  threshold     F1"]
     for c in evaluation.classes:
@@ -116,10 +119,10 @@ def metrics_table(evaluation: Evaluation) -> list[str]:
 
 
 class JsonLog(TrainingEvents):
-    """`log.jsonl`: one JSON object a line, for programs.
+    """Writes `log.jsonl`: one JSON object per line.
 
     Args:
-        path: appended to, so that a resumed run goes on in the same file.
+        path: the file; a resumed run appends to it.
     """
 
     def __init__(self, path: Path) -> None:
@@ -141,7 +144,7 @@ class JsonLog(TrainingEvents):
         self._write("epoch", {**content, **report.evaluation.as_dict()})
 
     def train_finished(self, result: FitResult) -> None:
-        """Write how it ended."""
+        """Write the result."""
         content: dict[str, Any] = {
             "best_epoch": result.best_epoch,
             "last_epoch": result.last_epoch,
@@ -153,10 +156,10 @@ class JsonLog(TrainingEvents):
         self._write("end", content)
 
     def _write(self, kind: str, content: Mapping[str, Any]) -> None:
-        line = json.dumps({"event": kind, **finite(content)}, default=str) + "\n"
+        line = json.dumps({"event": kind, **without_non_finite(content)}, default=str) + "\n"
         try:
             with self.path.open("ab+") as file:
-                if _is_torn(file):  # by a kill or a full disk; this line is not part of that one
+                if _ends_within_line(file):  # after a kill or a full disk
                     line = "\n" + line
                 file.write(line.encode())
         except OSError as error:
@@ -167,30 +170,19 @@ class JsonLog(TrainingEvents):
             self._is_complete = False
 
 
-def _is_torn(file: BinaryIO) -> bool:
-    """Whether a file ends within a line."""
+def _ends_within_line(file: BinaryIO) -> bool:
+    """Return whether a file does not end with a newline."""
     if not file.seek(0, os.SEEK_END):
         return False
     file.seek(-1, os.SEEK_END)
     return file.read(1) != b"\n"
 
 
-def finite(value: Any) -> Any:
-    """Replace NaN and infinity, which JSON does not have, by null."""
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    if isinstance(value, Mapping):
-        return {k: finite(v) for k, v in value.items()}
-    if isinstance(value, list | tuple):
-        return [finite(v) for v in value]
-    return value
-
-
 class TensorBoard(TrainingEvents):
-    """Scalars for TensorBoard, as long as they can be written.
+    """Writes scalars for TensorBoard until writing fails.
 
     Args:
-        writer: where to write.
+        writer: the writer; closed at the end of the training.
     """
 
     def __init__(self, writer: SummaryWriter) -> None:
@@ -249,9 +241,9 @@ class TensorBoard(TrainingEvents):
             self._guarded(write)
 
     def _guarded(self, write: Callable[[], None]) -> None:
-        """A full or unreachable folder ends the curves, not the training."""
+        """Write; an error disables TensorBoard, and training continues."""
         try:
             write()
         except (OSError, RuntimeError, ValueError) as error:
             self._is_alive = False
-            logger.warning("TensorBoard cannot be written any more, training goes on: %s", error)
+            logger.warning("TensorBoard is disabled, training continues: %s", error)

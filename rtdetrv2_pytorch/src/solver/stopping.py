@@ -1,4 +1,4 @@
-"""Ending early: on request, on a signal."""
+"""Early end of a training on request or on a signal."""
 
 import logging
 import signal
@@ -13,39 +13,40 @@ logger = logging.getLogger(__name__)
 
 
 class StopFlag:
-    """Asks a training to end at its next batch; can be set from any thread or signal."""
+    """A request to stop after the current batch; can be set from any thread or signal handler."""
 
     def __init__(self) -> None:
         self._event = threading.Event()
         self.reason = ""
 
     def request(self, reason: str) -> None:
-        """Ask to stop; the first reason counts."""
+        """Request a stop; the first reason is kept."""
         if not self._event.is_set():
             self.reason = reason
             self._event.set()
 
     @property
     def is_set(self) -> bool:
-        """Whether somebody asked."""
+        """Whether a stop was requested on this rank."""
         return self._event.is_set()
 
     def agreed(self) -> bool:
-        """Whether somebody asked on any rank; all ranks have to call it at the same place.
+        """Return whether a stop was requested on any rank.
 
-        A rank that stops alone leaves the others waiting for it.
+        A collective operation: all ranks must call it at the same place, so that no rank stops
+        while the others wait for it.
         """
         if not distributed.on_any_rank(self.is_set):
             return False
-        self.request("asked on another rank")
+        self.request("requested on another rank")
         return True
 
 
 @contextmanager
 def stop_on_signals(flag: StopFlag) -> Iterator[None]:
-    """Turn SIGTERM and SIGINT into a request to stop; a second SIGINT interrupts at once.
+    """Convert SIGTERM and SIGINT to stop requests; a second SIGINT interrupts immediately.
 
-    Outside the main thread, where Python allows no handlers, signals stay as they are.
+    Outside the main thread, where Python allows no signal handlers, it does nothing.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -56,7 +57,7 @@ def stop_on_signals(flag: StopFlag) -> Iterator[None]:
         if flag.is_set and number == signal.SIGINT:
             raise KeyboardInterrupt
         flag.request(name)
-        logger.warning("%s: stopping at the next batch and saving", name)
+        logger.warning("%s: stopping after the current batch and saving", name)
 
     previous = {s: signal.signal(s, handle) for s in (signal.SIGTERM, signal.SIGINT)}
     try:

@@ -1,4 +1,4 @@
-"""Where the time of an epoch goes, measured without making the host wait for the device."""
+"""Time of an epoch by section, measured without device synchronization."""
 
 import time
 from collections import deque
@@ -9,12 +9,12 @@ import torch
 
 Section = Literal[
     "data",  # waiting for a batch
-    "transfer",  # to the device, and there to floats of the batch's size
+    "transfer",  # copy to the device, conversion and resize there
     "forward",
-    "matching",  # and the losses
+    "matching",  # and losses
     "backward",
-    "optimizer",  # clipping, step, moving average, warm-up
-    "evaluation",  # of the validation split
+    "optimizer",  # clipping, step, EMA, warm-up
+    "evaluation",
     "other",  # log lines, progress
 ]
 SECTIONS: tuple[Section, ...] = get_args(Section)
@@ -23,12 +23,11 @@ SECTIONS: tuple[Section, ...] = get_args(Section)
 class Stopwatch:
     """Adds up laps by section.
 
-    On a GPU a lap is the time between two events of its stream: what the host does meanwhile
-    counts only where the device waits for it. Events are read once they are over, so that no lap
-    waits for anything.
+    On a GPU a lap is the time between two CUDA events of the current stream: host time counts
+    only where the device waits for it. Only finished events are read.
 
     Args:
-        device: whose time is measured.
+        device: the device to measure.
     """
 
     def __init__(self, device: torch.device) -> None:
@@ -36,13 +35,13 @@ class Stopwatch:
         self.start()
 
     def start(self) -> None:
-        """Forget all laps; the first one begins now."""
+        """Clear all laps and start the first one."""
         self._seconds: dict[Section, float] = dict.fromkeys(SECTIONS, 0.0)
         self._pending: deque[tuple[Section, torch.cuda.Event, torch.cuda.Event]] = deque()
         self._last = self._mark()
 
     def lap(self, section: Section) -> None:
-        """What was done since the last lap belongs to this section."""
+        """Add the time since the last lap to a section."""
         now, last = self._mark(), self._last
         self._last = now
         if isinstance(now, float):
@@ -55,7 +54,7 @@ class Stopwatch:
             self._read()
 
     def seconds(self) -> dict[Section, float]:
-        """Seconds per section since the start; waits for the device."""
+        """Return the seconds per section since the start; waits for the device."""
         if self._pending:
             self._pending[-1][2].synchronize()
         while self._pending:
@@ -66,7 +65,7 @@ class Stopwatch:
         if self._device.type != "cuda":
             return time.perf_counter()
         event = torch.cuda.Event(enable_timing=True)
-        event.record(torch.cuda.current_stream(self._device))  # which need not be the present GPU's
+        event.record(torch.cuda.current_stream(self._device))  # not always the current GPU
         return event
 
     def _read(self) -> None:
@@ -75,11 +74,11 @@ class Stopwatch:
 
 
 def shares_of(seconds: Mapping[Section, float], eval_s: float) -> dict[str, float]:
-    """Shares of an epoch: 0..1 per section, adding up to 1 (all 0 for an epoch of no length).
+    """Return the share of each section, 0..1 with sum 1; all 0 for an empty epoch.
 
     Args:
-        seconds: of training, per section.
-        eval_s: of the evaluation that followed.
+        seconds: training time by section.
+        eval_s: time of the evaluation.
     """
     total = {**seconds, "evaluation": eval_s}
     whole = sum(total.values())

@@ -1,10 +1,10 @@
-"""Memory that does not suffice."""
+"""Recovery from out-of-memory errors."""
 
 import pytest
 import torch
 
 from rtdetrv2_pytorch.src.misc.errors import OutOfMemory
-from rtdetrv2_pytorch.src.robustness.memory import MicroBatches, is_out_of_memory, run_in_parts
+from rtdetrv2_pytorch.src.robustness.memory import MicroBatches, is_out_of_memory
 
 
 @pytest.mark.parametrize(
@@ -18,7 +18,7 @@ from rtdetrv2_pytorch.src.robustness.memory import MicroBatches, is_out_of_memor
         (ValueError("out of memory"), False),
     ],
 )
-def test_which_errors_mean_memory(error, expected):
+def test_is_out_of_memory(error, expected):
     assert is_out_of_memory(error) is expected
 
 
@@ -32,12 +32,12 @@ def test_which_errors_mean_memory(error, expected):
         (3, 1, [(0, 1), (1, 2), (2, 3)]),
     ],
 )
-def test_parts_cover_the_batch_and_are_about_equal(num_images, size, expected):
+def test_parts_cover_the_batch_and_have_about_equal_size(num_images, size, expected):
     parts = MicroBatches(size).parts(num_images)
     assert [(p.start, p.stop) for p in parts] == expected
 
 
-def test_a_computation_is_repeated_in_halves_until_it_fits(caplog):
+def test_retry_halves_the_micro_batch_until_it_fits(caplog):
     micro_batches, attempts, undone = MicroBatches(), [], []
 
     def compute():
@@ -47,31 +47,31 @@ def test_a_computation_is_repeated_in_halves_until_it_fits(caplog):
             raise torch.OutOfMemoryError("CUDA out of memory. Tried\nto allocate")
         return "done"
 
-    result = run_in_parts(compute, micro_batches, 8, undo=lambda: undone.append(True))
+    result = micro_batches.retry(compute, 8, undo=lambda: undone.append(True))
     assert result == "done"
     assert (attempts, len(undone), micro_batches.size) == ([1, 2, 4], 2, 2)
     assert (
-        "8 images at once do not fit into memory (CUDA out of memory. Tried); computing 4 at"
+        "a micro-batch of 8 images does not fit in memory (CUDA out of memory. Tried); using micro"
         in (caplog.text)
     )
 
 
-def test_one_image_that_does_not_fit_names_the_remedies():
+def test_single_image_out_of_memory_names_remedies():
     def compute():
         raise torch.OutOfMemoryError("CUDA out of memory")
 
     with pytest.raises(OutOfMemory, match=r"a single image .*smaller eval_spatial_size.*use_amp"):
-        run_in_parts(compute, MicroBatches(), 3)
+        MicroBatches().retry(compute, 3)
 
 
-def test_with_other_ranks_waiting_the_remedy_is_a_setting():
-    with pytest.raises(OutOfMemory, match=r"go on from last.pth with micro_batch_size = 4, which"):
+def test_fixed_micro_batch_names_the_setting():
+    with pytest.raises(OutOfMemory, match=r"resume last.pth with micro_batch_size = 4, which"):
         MicroBatches(is_fixed=True).shrink(8, "CUDA out of memory")
 
 
-def test_other_errors_are_not_repeated():
+def test_other_errors_are_not_retried():
     def compute():
         raise RuntimeError("shape mismatch")
 
     with pytest.raises(RuntimeError, match="shape"):
-        run_in_parts(compute, MicroBatches(), 8)
+        MicroBatches().retry(compute, 8)

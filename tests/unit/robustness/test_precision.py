@@ -1,4 +1,4 @@
-"""Which number type the network computes in."""
+"""Selection of the precision and its fallback."""
 
 import pytest
 import torch
@@ -13,7 +13,7 @@ def with_cpu_flags(monkeypatch, flags):
     monkeypatch.setattr(precision.Path, "read_text", lambda self: f"flags : fpu {flags} sse")
 
 
-def test_without_mixed_precision_it_is_float32():
+def test_float32_without_amp():
     chosen = resolve_precision(use_amp=False, amp_dtype="float16", device=CPU)
     assert chosen.dtype is torch.float32
     assert not chosen.is_mixed
@@ -27,7 +27,7 @@ def test_without_mixed_precision_it_is_float32():
         ("avx2 avx512f", torch.float32),
     ],
 )
-def test_auto_takes_bfloat16_only_where_the_cpu_has_it(monkeypatch, flags, dtype):
+def test_auto_selects_bfloat16_by_cpu_features(monkeypatch, flags, dtype):
     with_cpu_flags(monkeypatch, flags)
     assert resolve_precision(use_amp=True, amp_dtype="auto", device=CPU).dtype is dtype
 
@@ -36,7 +36,7 @@ def test_auto_takes_bfloat16_only_where_the_cpu_has_it(monkeypatch, flags, dtype
     ("capability", "dtype"),
     [((7, 5), torch.float32), ((8, 0), torch.bfloat16), ((9, 0), torch.bfloat16)],
 )
-def test_auto_takes_bfloat16_only_where_the_gpu_has_it(monkeypatch, caplog, capability, dtype):
+def test_auto_selects_bfloat16_by_gpu_capability(monkeypatch, caplog, capability, dtype):
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
     with caplog.at_level("INFO"):
         chosen = resolve_precision(use_amp=True, amp_dtype="auto", device=torch.device("cuda"))
@@ -44,11 +44,11 @@ def test_auto_takes_bfloat16_only_where_the_gpu_has_it(monkeypatch, caplog, capa
     assert ("amp_dtype: float16 would be faster" in caplog.text) == (dtype is torch.float32)
 
 
-def test_float16_is_used_when_asked_for():
+def test_float16_on_request():
     assert resolve_precision(use_amp=True, amp_dtype="float16", device=CPU).dtype is torch.float16
 
 
-def test_an_unknown_cpu_has_no_bfloat16(monkeypatch):
+def test_no_bfloat16_if_cpu_features_are_unknown(monkeypatch):
     def missing(self):
         raise FileNotFoundError
 
@@ -56,7 +56,7 @@ def test_an_unknown_cpu_has_no_bfloat16(monkeypatch):
     assert not has_bfloat16(CPU)
 
 
-def test_autocast_covers_the_model_only_where_it_is_mixed():
+def test_autocast_is_enabled_in_mixed_precision_only():
     linear, x = torch.nn.Linear(2, 2), torch.ones(1, 2)
     for dtype in (torch.float32, torch.bfloat16):
         with precision.Precision(dtype).autocast(CPU):
@@ -65,14 +65,14 @@ def test_autocast_covers_the_model_only_where_it_is_mixed():
 
 
 @pytest.mark.parametrize(
-    ("dtype", "has_it", "expected"),
+    ("dtype", "is_supported", "expected"),
     [
         (torch.float16, True, torch.bfloat16),
         (torch.float16, False, torch.float32),
         (torch.bfloat16, True, torch.float32),
     ],
 )
-def test_what_is_more_exact(monkeypatch, dtype, has_it, expected):
-    monkeypatch.setattr(precision, "has_bfloat16", lambda device: has_it)
-    assert precision.Precision(dtype).more_exact(CPU).dtype is expected
-    assert precision.Precision(torch.float32).more_exact(CPU) is None
+def test_fallback_order(monkeypatch, dtype, is_supported, expected):
+    monkeypatch.setattr(precision, "has_bfloat16", lambda device: is_supported)
+    assert precision.Precision(dtype).fallback(CPU).dtype is expected
+    assert precision.Precision(torch.float32).fallback(CPU) is None

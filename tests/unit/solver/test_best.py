@@ -1,4 +1,4 @@
-"""The best epoch so far."""
+"""The best epoch of a run."""
 
 from types import SimpleNamespace
 
@@ -20,12 +20,12 @@ def test_only_a_higher_ap_is_better():
     assert (best.ap, best.epoch, best.stale_epochs) == (0.3, 1, 2)
 
 
-def test_a_split_without_boxes_still_has_a_best_epoch():
+def test_first_epoch_is_best_without_any_boxes():
     best = BestSoFar()
     assert best.update(0, evaluation(-1.0))
 
 
-def test_it_survives_a_round_trip():
+def test_state_dict_round_trip():
     best = BestSoFar()
     best.update(0, evaluation(0.5))
     best.update(1, evaluation(0.4))

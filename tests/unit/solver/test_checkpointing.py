@@ -1,4 +1,4 @@
-"""Which files are written when, and that none of them is ever half a file."""
+"""Checkpoint files: atomic writes, content and disk space."""
 
 import resource
 from types import SimpleNamespace
@@ -34,12 +34,12 @@ def state():
     }
 
 
-def test_a_failed_write_leaves_the_old_file_and_no_partial_one(tmp_path, monkeypatch):
+def test_failed_write_keeps_the_old_file_and_no_partial_file(tmp_path, monkeypatch):
     path = tmp_path / "last.pth"
     write_atomically({"x": 1}, path)
 
     def full_disk(content, file):
-        file.write(b"half of it")
+        file.write(b"partial")
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(checkpointing.torch, "save", full_disk)
@@ -50,7 +50,7 @@ def test_a_failed_write_leaves_the_old_file_and_no_partial_one(tmp_path, monkeyp
     assert listing(tmp_path) == ["last.pth"]
 
 
-def test_a_new_file_appears_under_its_name_only_when_complete(tmp_path, monkeypatch):
+def test_file_is_renamed_only_when_complete(tmp_path, monkeypatch):
     path, seen, save = tmp_path / "last.pth", [], torch.save
 
     def watching(content, file):
@@ -63,29 +63,29 @@ def test_a_new_file_appears_under_its_name_only_when_complete(tmp_path, monkeypa
     assert listing(tmp_path) == ["last.pth"]
 
 
-def test_last_holds_everything_and_best_the_evaluated_weights_only(tmp_path):
+def test_last_holds_the_complete_state_and_best_the_evaluated_weights(tmp_path):
     files = writer(tmp_path)
     files.save_last(state())
     files.save_best(state())
     assert set(load_checkpoint(tmp_path / "last.pth")) == set(state())
     best = load_checkpoint(tmp_path / "best.pth")
     assert set(best) == {"model", "class_names"}
-    assert model_state(best)["w"].item() == 2.0  # the moving average was evaluated
+    assert model_state(best)["w"].item() == 2.0  # the EMA weights
 
 
-def test_save_ema_keeps_raw_weights_beside_the_average(tmp_path):
+def test_save_ema_adds_the_raw_weights(tmp_path):
     writer(tmp_path, save_ema=True).save_best(state())
     best = load_checkpoint(tmp_path / "best.pth")
     assert best["model"]["w"].item() == 1.0
     assert model_state(best)["w"].item() == 2.0
 
 
-def test_save_optimizer_makes_the_best_file_resumable(tmp_path):
+def test_save_optimizer_makes_best_resumable(tmp_path):
     writer(tmp_path, save_optimizer=True, save_ema=True).save_best(state())
     assert set(load_checkpoint(tmp_path / "best.pth")) == set(state())
 
 
-def test_without_an_average_the_models_weights_are_kept(tmp_path):
+def test_without_ema_best_holds_the_raw_weights(tmp_path):
     writer(tmp_path).save_best(state() | {"ema": None})
     assert model_state(load_checkpoint(tmp_path / "best.pth"))["w"].item() == 1.0
 
@@ -99,7 +99,7 @@ def test_without_an_average_the_models_weights_are_kept(tmp_path):
         (3, 5, ["checkpoint0002", "checkpoint0005"]),
     ],
 )
-def test_numbered_files_come_every_freq_epochs_and_the_oldest_go(tmp_path, freq, keep, expected):
+def test_numbered_files_follow_checkpoint_freq_and_keep_last(tmp_path, freq, keep, expected):
     files = writer(tmp_path, checkpoint_freq=freq, keep_last=keep)
     for epoch in range(6):
         files.save_numbered(state(), epoch)
@@ -107,7 +107,7 @@ def test_numbered_files_come_every_freq_epochs_and_the_oldest_go(tmp_path, freq,
     assert list(files.files()) == expected
 
 
-def test_too_little_space_is_said_before_the_first_epoch_with_the_remedies(tmp_path, monkeypatch):
+def test_insufficient_disk_space_names_remedies(tmp_path, monkeypatch):
     usage = SimpleNamespace(free=10 * 2**20)
     monkeypatch.setattr(checkpointing.shutil, "disk_usage", lambda folder: usage)
     model = torch.nn.Linear(1000, 1000)  # 4 MB, so 2 * 16 MB for last.pth alone
@@ -118,11 +118,11 @@ def test_too_little_space_is_said_before_the_first_epoch_with_the_remedies(tmp_p
     assert listing(tmp_path) == []
 
 
-def test_the_space_needed_counts_the_files_that_are_kept(tmp_path, monkeypatch):
+def test_required_disk_space_counts_all_files(tmp_path, monkeypatch):
     usage = SimpleNamespace(free=0)
     monkeypatch.setattr(checkpointing.shutil, "disk_usage", lambda folder: usage)
     model = torch.nn.Linear(1024, 1024, bias=False)  # 4 MiB
-    needed = {  # last twice (model, average, two moments), best twice, numbered
+    needed = {  # last twice (model, EMA, two moments), best twice, numbered
         (0, 0): 2 * 16 + 2 * 4,
         (1, 0): 2 * 16 + 2 * 4 + 50 * 4,
         (1, 3): 2 * 16 + 2 * 4 + 4 * 4,
@@ -136,28 +136,28 @@ def test_the_space_needed_counts_the_files_that_are_kept(tmp_path, monkeypatch):
             files.check_space(model, epochs=50)
 
 
-def test_a_folder_that_cannot_be_written_is_named(tmp_path):
+def test_unwritable_folder_is_named(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(CheckpointError, match="file/out: cannot be written .*choose another"):
         writer(tmp_path / "file" / "out").check_space(torch.nn.Linear(1, 1), epochs=1)
 
 
-def test_what_a_killed_run_left_half_written_is_cleared_away(tmp_path):
-    (tmp_path / ".best.pth.partial").write_bytes(b"half")
-    (tmp_path / "last.pth").write_bytes(b"whole")
+def test_partial_files_of_a_killed_run_are_removed(tmp_path):
+    (tmp_path / ".best.pth.partial").write_bytes(b"partial")
+    (tmp_path / "last.pth").write_bytes(b"complete")
     writer(tmp_path).check_space(torch.nn.Linear(1, 1), epochs=1)
     assert listing(tmp_path) == ["last.pth"]
 
 
-def test_a_file_larger_than_the_system_allows_leaves_the_old_one(tmp_path):
-    """A real failure to write, in the middle of the file."""
+def test_file_size_limit_keeps_the_old_file(tmp_path):
+    """A real write error in the middle of the file."""
     path = tmp_path / "last.pth"
     write_atomically({"x": torch.zeros(10)}, path)
     before = path.read_bytes()
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, hard))
     try:
-        with pytest.raises(CheckpointError, match="cannot be written.*Checkpoints that were there"):
+        with pytest.raises(CheckpointError, match="cannot be written.*Existing checkpoints are"):
             write_atomically({"x": torch.zeros(100_000)}, path)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))

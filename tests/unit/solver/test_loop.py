@@ -1,4 +1,4 @@
-"""One epoch of training, one pass of evaluation."""
+"""The training loop of an epoch and the evaluation of a split."""
 
 import copy
 import math
@@ -6,17 +6,12 @@ import math
 import pytest
 import torch
 
-from rtdetrv2_pytorch.src.misc.errors import DatasetError, TrainingDiverged
+from rtdetrv2_pytorch.src.misc.errors import DatasetError
 from rtdetrv2_pytorch.src.robustness.precision import Precision
-from rtdetrv2_pytorch.src.solver.loop import (
-    EpochProgress,
-    _accumulation_group,
-    average_of,
-    evaluate,
-    train_one_epoch,
-    train_step,
-)
-from rtdetrv2_pytorch.src.solver.setup import set_up
+from rtdetrv2_pytorch.src.solver.loop import evaluate, train_one_epoch
+from rtdetrv2_pytorch.src.solver.progress import EpochProgress, average_of
+from rtdetrv2_pytorch.src.solver.run import TrainingRun
+from rtdetrv2_pytorch.src.solver.step import train_step
 from rtdetrv2_pytorch.src.solver.stopping import StopFlag
 from tests.tiny import tiny_config
 
@@ -25,8 +20,8 @@ def nothing(progress):
     pass
 
 
-def weights(state):
-    return torch.cat([p.detach().flatten() for p in state.model.parameters()])
+def weights(run):
+    return torch.cat([p.detach().flatten() for p in run.model.parameters()])
 
 
 @pytest.fixture
@@ -34,7 +29,7 @@ def cfg(tmp_path, digits):
     return tiny_config(tmp_path, digits)
 
 
-def test_losses_are_averaged_over_good_steps():
+def test_average_of_the_losses():
     progress = EpochProgress(epoch=0, num_steps=2)
     assert average_of(progress.sums()) == progress.read_last() == {}
     progress.add({"a": torch.tensor(1.0), "b": torch.tensor(4.0)})
@@ -43,38 +38,28 @@ def test_losses_are_averaged_over_good_steps():
     assert progress.read_last() == {"a": 3.0, "b": 0.0}
 
 
-@pytest.mark.parametrize(
-    ("step", "num_steps", "size", "expected"),
-    [(0, 5, 1, (0, 1)), (0, 5, 2, (1, 2)), (3, 5, 2, (3, 2)), (4, 5, 2, (4, 1)), (2, 3, 4, (2, 3))],
-)
-def test_groups_of_accumulated_batches_end_with_the_epoch(step, num_steps, size, expected):
-    assert _accumulation_group(step, num_steps, size) == expected
-
-
-def test_an_epoch_takes_one_optimizer_step_per_batch(cfg):
-    state, _ = set_up(cfg)
-    before = weights(state)
+def test_one_optimizer_step_per_batch(cfg):
+    run = TrainingRun.create(cfg)
+    before = weights(run)
     seen = []
-    progress = train_one_epoch(
-        state, cfg.train_dataloader, 0, stop=StopFlag(), after_step=lambda p: seen.append(p.step)
-    )
+    progress = train_one_epoch(run, stop=StopFlag(), after_step=lambda p: seen.append(p.step))
     assert seen == [1, 2, 3]
     assert (progress.step, progress.images, progress.skipped) == (3, 6, 0)
-    assert state.global_step == 3
-    assert state.ema.updates == 3
-    assert state.warmup.last_step == 2
-    assert not torch.equal(weights(state), before)
+    assert run.global_step == 3
+    assert run.ema.updates == 3
+    assert run.warmup.last_step == 2
+    assert not torch.equal(weights(run), before)
 
 
-def test_accumulation_takes_one_step_for_several_batches(tmp_path, digits):
+def test_gradient_accumulation_steps_once_per_group(tmp_path, digits):
     cfg = tiny_config(tmp_path, digits, grad_accum_steps=2)
-    state, _ = set_up(cfg)
-    train_one_epoch(state, cfg.train_dataloader, 0, stop=StopFlag(), after_step=nothing)
-    assert state.ema.updates == 2  # batches 1 and 2 together, then 3
+    run = TrainingRun.create(cfg)
+    train_one_epoch(run, stop=StopFlag(), after_step=nothing)
+    assert run.ema.updates == 2  # batches 1 and 2 together, then 3
 
 
-def test_accumulated_gradients_are_those_of_the_average_loss(tmp_path, digits):
-    """Two batches of one image each, against the average of their two losses by hand."""
+def test_accumulated_gradients_are_those_of_the_mean_loss(tmp_path, digits):
+    """Two batches of three images, against the mean of their losses."""
     cfg = tiny_config(
         tmp_path,
         digits,
@@ -85,11 +70,11 @@ def test_accumulated_gradients_are_those_of_the_average_loss(tmp_path, digits):
         optimizer={"type": "SGD", "lr": 1.0, "weight_decay": 0.0, "params": []},
         lr_warmup_scheduler={"warmup_duration": 0},
     )
-    state, _ = set_up(cfg)
-    model = copy.deepcopy(state.model)
-    before = weights(state)
-    train_one_epoch(state, cfg.train_dataloader, 0, stop=StopFlag(), after_step=nothing)
-    moved = before - weights(state)
+    run = TrainingRun.create(cfg)
+    model = copy.deepcopy(run.model)
+    before = weights(run)
+    train_one_epoch(run, stop=StopFlag(), after_step=nothing)
+    moved = before - weights(run)
 
     cfg.train_dataloader.set_epoch(0)
     model.train()
@@ -113,96 +98,46 @@ def test_gradients_are_clipped_to_the_norm(tmp_path, digits):
         optimizer={"type": "SGD", "lr": 1.0, "weight_decay": 0.0, "params": []},
         lr_warmup_scheduler={"warmup_duration": 0},
     )
-    state, _ = set_up(cfg)
-    before = weights(state)
-    progress = train_one_epoch(state, cfg.train_dataloader, 0, stop=StopFlag(), after_step=nothing)
+    run = TrainingRun.create(cfg)
+    before = weights(run)
+    progress = train_one_epoch(run, stop=StopFlag(), after_step=nothing)
     assert float(progress.grad_norm) > 1
-    assert float((before - weights(state)).norm()) == pytest.approx(0.1, rel=5e-3)
+    assert float((before - weights(run)).norm()) == pytest.approx(0.1, rel=5e-3)
 
 
-def test_a_stop_ends_the_epoch_after_the_present_step(cfg):
-    state, _ = set_up(cfg)
+def test_stop_ends_the_epoch_after_the_current_step(cfg):
+    run = TrainingRun.create(cfg)
     stop = StopFlag()
-    progress = train_one_epoch(
-        state, cfg.train_dataloader, 0, stop=stop, after_step=lambda p: stop.request("test")
-    )
+    progress = train_one_epoch(run, stop=stop, after_step=lambda p: stop.request("test"))
     assert progress.step == 1
 
 
-def test_a_stop_waits_for_the_end_of_an_accumulated_step(tmp_path, digits):
+def test_stop_waits_for_the_end_of_an_accumulation_group(tmp_path, digits):
     cfg = tiny_config(tmp_path, digits, grad_accum_steps=2)
-    state, _ = set_up(cfg)
+    run = TrainingRun.create(cfg)
     stop = StopFlag()
-    progress = train_one_epoch(
-        state, cfg.train_dataloader, 0, stop=stop, after_step=lambda p: stop.request("test")
-    )
+    progress = train_one_epoch(run, stop=stop, after_step=lambda p: stop.request("test"))
     assert progress.step == 2
-    assert state.ema.updates == 1
+    assert run.ema.updates == 1
 
 
-def test_randomness_of_a_step_does_not_depend_on_the_steps_before(tmp_path, digits):
+def test_random_numbers_of_a_step_do_not_depend_on_earlier_steps(tmp_path, digits):
     def losses_of_the_last_step(start_step):
         torch.manual_seed(0)
         cfg = tiny_config(tmp_path, digits, optimizer={"lr": 0.0}, PResNet={"freeze_norm": True})
-        state, _ = set_up(cfg)
-        for module in state.model.modules():
+        run = TrainingRun.create(cfg)
+        for module in run.model.modules():
             if isinstance(module, torch.nn.BatchNorm2d):
                 module.momentum = 0.0
+        run.epoch, run.step = 1, start_step
         progress = train_one_epoch(
-            state,
-            cfg.train_dataloader,
-            1,
-            start_step=start_step,
+            run,
             stop=StopFlag(),
             after_step=nothing,
         )
         return progress.read_last()
 
     assert losses_of_the_last_step(0) == losses_of_the_last_step(2)
-
-
-class Spoiled(torch.nn.Module):
-    """The real criterion, except that chosen steps are told to be bad."""
-
-    def __init__(self, criterion, bad_steps):
-        super().__init__()
-        self.criterion, self.bad_steps = criterion, bad_steps
-
-    def forward(self, outputs, targets, **place):
-        if place.get("global_step") in self.bad_steps:
-            outputs["pred_logits"] = outputs["pred_logits"] * torch.nan
-        return self.criterion(outputs, targets, **place)
-
-
-def test_a_bad_step_is_skipped_and_leaves_no_trace(cfg, caplog):
-    state, _ = set_up(cfg)
-    state.criterion = Spoiled(state.criterion, {1})
-    snapshots = []
-    progress = train_one_epoch(
-        state,
-        cfg.train_dataloader,
-        0,
-        stop=StopFlag(),
-        after_step=lambda p: snapshots.append(
-            torch.cat(
-                [t.flatten() for t in state.model.state_dict().values() if t.is_floating_point()]
-            )
-        ),
-    )
-    assert progress.skipped == 1
-    assert torch.equal(snapshots[0].nan_to_num(), snapshots[1].nan_to_num())
-    assert not torch.equal(snapshots[1].nan_to_num(), snapshots[2].nan_to_num())
-    assert (
-        "epoch 0, step 1: the network's outputs are not finite for images with ids" in caplog.text
-    )
-
-
-def test_bad_steps_in_a_row_end_training_naming_step_and_images(tmp_path, digits):
-    cfg = tiny_config(tmp_path, digits, max_skipped_steps=2)
-    state, _ = set_up(cfg)
-    state.criterion = Spoiled(state.criterion, {0, 1, 2})
-    with pytest.raises(TrainingDiverged, match=r"epoch 0, step 1: .* ids \[\d, \d\].*2 steps in a"):
-        train_one_epoch(state, cfg.train_dataloader, 0, stop=StopFlag(), after_step=nothing)
 
 
 # Evaluation
@@ -221,7 +156,7 @@ def run_evaluation(cfg, **options):
     )
 
 
-def test_a_split_of_unreadable_images_is_no_measurement(tmp_path, digits):
+def test_evaluation_without_readable_images_raises(tmp_path, digits):
     folder = tmp_path / "val"
     folder.mkdir()
     for path in (digits / "val").iterdir():
@@ -243,8 +178,8 @@ def test_validation_loss_does_not_depend_on_the_batch_size(tmp_path, digits):
         assert result.stats == pytest.approx(results[0].stats, abs=1e-6)
 
 
-def test_validation_loss_is_the_training_loss_of_the_same_images(tmp_path, digits):
-    """Against the criterion on boxes that were normalised by hand."""
+def test_validation_loss_equals_the_training_loss_of_the_same_images(tmp_path, digits):
+    """Against the criterion with explicitly normalized boxes."""
     cfg = tiny_config(tmp_path, digits, val_dataloader={"total_batch_size": 4})
     result = run_evaluation(cfg)
     images, targets = next(iter(cfg.val_dataloader))
@@ -258,8 +193,8 @@ def test_validation_loss_is_the_training_loss_of_the_same_images(tmp_path, digit
     assert set(losses) == {"loss_vfl", "loss_bbox", "loss_giou"}
 
 
-def test_a_perfect_model_is_measured_as_perfect(cfg):
-    """Predictions made from the truth itself give AP 1: sizes and labels are mapped right."""
+def test_perfect_predictions_have_ap_1(cfg):
+    """Predictions are the annotations: sizes and labels must be mapped correctly."""
     truth = cfg.val_dataset.annotations
 
     class Oracle(torch.nn.Module):
@@ -289,7 +224,7 @@ def test_a_perfect_model_is_measured_as_perfect(cfg):
     assert result.losses["loss_bbox"] == pytest.approx(0.0, abs=1e-5)
 
 
-def test_a_stopped_evaluation_gives_nothing(cfg):
+def test_stopped_evaluation_returns_none(cfg):
     stop = StopFlag()
     seen = []
 
@@ -301,7 +236,7 @@ def test_a_stopped_evaluation_gives_nothing(cfg):
     assert seen == [(1, 2)]
 
 
-def test_a_step_without_a_loss_does_not_count_in_the_average():
+def test_non_finite_losses_are_excluded_from_the_average():
     progress = EpochProgress(epoch=0, num_steps=3)
     for value in (1.0, math.nan, 3.0):
         progress.add({"a": torch.tensor(value), "b": torch.tensor(1.0)})
@@ -309,7 +244,7 @@ def test_a_step_without_a_loss_does_not_count_in_the_average():
     assert progress.read_last() == {"a": 3.0, "b": 1.0}
 
 
-def test_the_average_of_a_resumed_epoch_covers_all_its_steps():
+def test_average_of_a_resumed_epoch_includes_the_earlier_steps():
     before = EpochProgress(epoch=0, num_steps=3)
     for value in (1.0, 2.0):
         before.add({"a": torch.tensor(value)})
@@ -323,23 +258,21 @@ def test_the_average_of_a_resumed_epoch_covers_all_its_steps():
     assert average_of(other.sums()) == {"a": 6.0}
 
 
-def test_compiled_parts_train_under_their_names_and_the_average_is_not_compiled(
-    tmp_path, digits, monkeypatch
-):
-    """The compiler itself is torch's, and takes minutes."""
+def test_compile_keeps_weight_names_and_excludes_the_ema(tmp_path, digits, monkeypatch):
+    """With a fake compiler: the real one takes minutes."""
     calls = []
 
     def count(call, **options):
         return lambda *inputs: calls.append(options) or call(*inputs)
 
-    plain, _ = set_up(tiny_config(tmp_path, digits, use_ema=True))
+    plain = TrainingRun.create(tiny_config(tmp_path, digits, use_ema=True))
     monkeypatch.setattr(torch, "compile", count)
     cfg = tiny_config(tmp_path, digits, compile=True, use_ema=True)
-    state, _ = set_up(cfg)
-    assert list(state.model.state_dict()) == list(plain.model.state_dict())
+    run = TrainingRun.create(cfg)
+    assert list(run.model.state_dict()) == list(plain.model.state_dict())
     images, targets = next(iter(cfg.train_dataloader))
-    train_step(state, cfg.train_dataloader, images, targets, EpochProgress(0, 1))
-    # The look at whether it can be done, then backbone and encoder.
+    train_step(run, images, targets, EpochProgress(0, 1))
+    # The check of the compiler, then backbone and encoder.
     assert calls == [{}, {"dynamic": True}, {"dynamic": True}]
-    state.ema.module(images[:1].float() / 255)
+    run.ema.module(images[:1].float() / 255)
     assert len(calls) == 3

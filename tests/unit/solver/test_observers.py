@@ -18,6 +18,7 @@ from rtdetrv2_pytorch.src.data.metrics.evaluator import (
     Evaluation,
 )
 from rtdetrv2_pytorch.src.data.metrics.operating_point import OperatingPoint
+from rtdetrv2_pytorch.src.misc.text import without_non_finite
 from rtdetrv2_pytorch.src.solver.events import (
     EpochReport,
     FanOut,
@@ -29,7 +30,6 @@ from rtdetrv2_pytorch.src.solver.observers import (
     JsonLog,
     LogLines,
     TensorBoard,
-    finite,
     metrics_table,
 )
 
@@ -71,7 +71,7 @@ def read(path: Path):
     return [json.loads(line) for line in path.read_text().splitlines()]
 
 
-def test_the_json_log_has_one_object_a_line_and_no_nan(tmp_path):
+def test_json_log_writes_one_object_per_line_without_nan(tmp_path):
     log = JsonLog(tmp_path / "log.jsonl")
     log.step_finished(step_report())
     log.step_finished(step_report(is_logged=False))
@@ -88,21 +88,21 @@ def test_the_json_log_has_one_object_a_line_and_no_nan(tmp_path):
     assert end["checkpoints"] == {"best": "best.pth"}
 
 
-def test_a_resumed_run_goes_on_in_the_same_log(tmp_path):
+def test_resumed_run_appends_to_the_log(tmp_path):
     for _ in range(2):
         JsonLog(tmp_path / "log.jsonl").step_finished(step_report())
     assert len(read(tmp_path / "log.jsonl")) == 2
 
 
-def test_a_line_that_was_torn_by_a_kill_or_a_full_disk_takes_no_other_with_it(tmp_path):
+def test_partial_last_line_does_not_damage_the_next_one(tmp_path):
     path = tmp_path / "log.jsonl"
     whole = json.dumps({"event": "epoch", "epoch": 0})
     path.write_text(f'{whole}\n{{"event": "epoch", "epo')
     log = JsonLog(path)
     log.step_finished(step_report())
     log.step_finished(step_report(step=2))
-    first, torn, *steps = path.read_text().splitlines()
-    assert (first, torn) == (whole, '{"event": "epoch", "epo')
+    first, partial, *steps = path.read_text().splitlines()
+    assert (first, partial) == (whole, '{"event": "epoch", "epo')
     assert [json.loads(line)["step"] for line in steps] == [1, 2]
 
 
@@ -118,7 +118,7 @@ def test_log_lines_are_key_value_pairs(caplog):
     assert len(caplog.records) == 3
 
 
-def test_the_table_of_classes_is_aligned():
+def test_metrics_table_is_aligned():
     lines = metrics_table(evaluation())
     assert lines[1] == "cat              7  0.300  0.500      0.400  0.500"
     assert len({len(line) for line in lines}) == 1
@@ -128,12 +128,12 @@ def test_the_table_of_classes_is_aligned():
     ("value", "expected"),
     [(math.nan, None), ([1.0, math.inf], [1.0, None]), ({"a": (-math.inf, 2)}, {"a": [None, 2]})],
 )
-def test_what_json_cannot_hold_becomes_null(value, expected):
-    assert finite(value) == expected
+def test_non_finite_numbers_become_null(value, expected):
+    assert without_non_finite(value) == expected
 
 
 class Follower:
-    """Notes every event that it is told."""
+    """Records every event."""
 
     def __init__(self, name, calls):
         self.name, self.calls = name, calls
@@ -143,14 +143,14 @@ class Follower:
 
 
 @pytest.mark.parametrize("event", [name for name in vars(TrainingEvents) if name[0] != "_"])
-def test_every_event_reaches_all_followers_in_order(event):
+def test_fan_out_calls_all_followers_in_order(event):
     calls = []
     _, *args = inspect.signature(getattr(TrainingEvents, event)).parameters
     getattr(FanOut([Follower("a", calls), Follower("b", calls)]), event)(*args)
     assert calls == [("a", event, tuple(args)), ("b", event, tuple(args))]
 
 
-def test_a_log_that_cannot_be_written_is_said_once_and_ends_nothing(tmp_path, caplog):
+def test_unwritable_log_warns_once(tmp_path, caplog):
     (tmp_path / "log.jsonl").mkdir()
     log = JsonLog(tmp_path / "log.jsonl")
     log.step_finished(step_report())
@@ -158,11 +158,9 @@ def test_a_log_that_cannot_be_written_is_said_once_and_ends_nothing(tmp_path, ca
     assert caplog.text.count("log.jsonl: cannot be written") == 1
 
 
-def test_tensorboard_that_cannot_be_written_is_said_once_and_ends_nothing(
-    tmp_path, caplog, monkeypatch
-):
-    """A real writer whose file may not grow: its thread dies, and every call fails from then on."""
-    monkeypatch.setattr(threading, "excepthook", lambda args: None)  # of the thread that dies
+def test_unwritable_tensorboard_warns_once(tmp_path, caplog, monkeypatch):
+    """The file of a real writer may not grow: its thread ends, and all later calls fail."""
+    monkeypatch.setattr(threading, "excepthook", lambda args: None)  # of the writer thread
     board = TensorBoard(SummaryWriter(str(tmp_path)))
     board.step_finished(step_report())
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
@@ -174,10 +172,10 @@ def test_tensorboard_that_cannot_be_written_is_said_once_and_ends_nothing(
         board.train_finished(FitResult(1, evaluation(), None, 1, None))
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
-    assert caplog.text.count("TensorBoard cannot be written any more, training goes on") == 1
+    assert caplog.text.count("TensorBoard is disabled, training continues") == 1
 
 
-def test_tensorboard_has_the_values_that_were_reported(tmp_path):
+def test_tensorboard_contains_the_reported_values(tmp_path):
     board = TensorBoard(SummaryWriter(str(tmp_path)))
     board.step_finished(step_report())
     board.epoch_finished(epoch_report())
@@ -189,11 +187,11 @@ def test_tensorboard_has_the_values_that_were_reported(tmp_path):
     assert [(e.step, e.value) for e in events.Scalars("time/forward")] == [(1, 0.75)]
     [text] = events.Tensors("time/verdict/text_summary")
     assert text.tensor_proto.string_val == [b"input bound: 2 more workers"]
-    assert "val_AP/a long name" not in events.Tags()["scalars"]  # not a number
+    assert "val_AP/a long name" not in events.Tags()["scalars"]  # NaN
 
 
-def test_tensorboard_takes_area_ranges_of_ones_own(tmp_path):
-    """`CocoEvaluator.ranges` names them: then there is no AP_small."""
+def test_tensorboard_accepts_custom_area_ranges(tmp_path):
+    """With custom `CocoEvaluator.ranges` there is no AP_small."""
     stats = {"AP": 0.5, "AP50": 0.6, "AP75": 0.4, "AP_tiny": 0.125}
     report = epoch_report()
     board = TensorBoard(SummaryWriter(str(tmp_path)))

@@ -1,4 +1,4 @@
-"""Ending early."""
+"""Stop requests and signals."""
 
 import os
 import signal
@@ -9,7 +9,7 @@ import pytest
 from rtdetrv2_pytorch.src.solver.stopping import StopFlag, stop_on_signals
 
 
-def test_the_first_reason_counts():
+def test_first_reason_is_kept():
     flag = StopFlag()
     assert not flag.is_set
     flag.request("GUI")
@@ -19,14 +19,14 @@ def test_the_first_reason_counts():
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_sets_the_flag_instead_of_ending_the_process(number):
+def test_signal_requests_a_stop(number):
     flag = StopFlag()
     with stop_on_signals(flag):
         os.kill(os.getpid(), number)
     assert flag.reason == number.name
 
 
-def test_a_second_interrupt_ends_at_once():
+def test_second_sigint_interrupts():
     flag = StopFlag()
     with stop_on_signals(flag):
         os.kill(os.getpid(), signal.SIGINT)
@@ -34,14 +34,14 @@ def test_a_second_interrupt_ends_at_once():
             os.kill(os.getpid(), signal.SIGINT)
 
 
-def test_handlers_are_put_back():
+def test_signal_handlers_are_restored():
     before = signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)
     with stop_on_signals(StopFlag()):
         assert signal.getsignal(signal.SIGTERM) is not before[0]
     assert (signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)) == before
 
 
-def test_in_another_thread_signals_stay_as_they_are():
+def test_signal_handlers_stay_unchanged_outside_the_main_thread():
     before, seen = signal.getsignal(signal.SIGTERM), []
 
     def run():

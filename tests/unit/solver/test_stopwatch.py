@@ -1,4 +1,4 @@
-"""Time by section, on the host's clock and on a device's events."""
+"""Time by section, by host clock and CUDA events."""
 
 from types import SimpleNamespace
 
@@ -26,7 +26,7 @@ def test_laps_of_a_section_add_up(monkeypatch):
     }
 
 
-def test_a_new_start_forgets(monkeypatch):
+def test_start_clears_all_laps(monkeypatch):
     times = iter([0.0, 5.0, 6.0, 8.0])
     monkeypatch.setattr(stopwatch.time, "perf_counter", lambda: next(times))
     watch = Stopwatch(CPU)
@@ -37,7 +37,7 @@ def test_a_new_start_forgets(monkeypatch):
 
 
 class Stream:
-    """A device that is `lag` events behind the host; events are a second apart on it."""
+    """A fake device `lag` events behind the host, one second per event."""
 
     def __init__(self, lag):
         self.lag, self.recorded, self.waits = lag, 0, 0
@@ -60,14 +60,14 @@ class Stream:
                 stream.lag = 0
 
             def elapsed_time(self, other):
-                assert other.query(), "read before it was over"
+                assert other.query(), "read before the event finished"
                 return 1000.0 * (other.at - self.at)
 
         return Event()
 
 
 @pytest.mark.parametrize("lag", [0, 3, 100])
-def test_events_are_read_when_they_are_over_and_nobody_waits_before_the_end(monkeypatch, lag):
+def test_laps_never_synchronize_with_the_device(monkeypatch, lag):
     stream = Stream(lag)
     monkeypatch.setattr(torch.cuda, "Event", stream.event)
     monkeypatch.setattr(torch.cuda, "current_stream", lambda device: f"stream of {device}")
@@ -90,7 +90,7 @@ def test_shares_add_up_to_one():
 
 
 @pytest.mark.gpu
-def test_events_of_a_real_device(gpu):
+def test_events_of_a_gpu(gpu):
     watch = Stopwatch(gpu)
     a = torch.rand(2048, 2048, device=gpu)
     for _ in range(50):

@@ -1,14 +1,13 @@
-"""From the engine's totals to reports."""
+"""Reports for training events."""
 
 import math
 
-import pytest
 import torch
 
 from rtdetrv2_pytorch.src.solver import telemetry
 from rtdetrv2_pytorch.src.solver.events import TrainingEvents
-from rtdetrv2_pytorch.src.solver.loop import EpochProgress
-from rtdetrv2_pytorch.src.solver.setup import set_up
+from rtdetrv2_pytorch.src.solver.progress import EpochProgress
+from rtdetrv2_pytorch.src.solver.run import TrainingRun
 from rtdetrv2_pytorch.src.solver.telemetry import StepReporter, training_plan
 from tests.tiny import tiny_config
 
@@ -21,16 +20,12 @@ class Collector(TrainingEvents):
         self.reports.append(report)
 
 
-@pytest.fixture
-def state(tmp_path, digits):
-    return set_up(tiny_config(tmp_path, digits))[0]
-
-
-def test_every_step_is_reported_and_every_print_freq_logged(state, monkeypatch):
+def test_step_reports_and_their_log_interval(tmp_path, digits, monkeypatch):
+    run = TrainingRun.create(tiny_config(tmp_path, digits, print_freq=4, epoches=3))
     clock = iter(range(100))
     monkeypatch.setattr(telemetry.time, "perf_counter", lambda: 0.1 * next(clock))
     events = Collector()
-    reporter = StepReporter(state, print_freq=4, epochs=3, events=events)
+    reporter = StepReporter(run, events)
     progress = EpochProgress(epoch=1, num_steps=10)
     for step in range(10):
         progress.add({"a": torch.tensor(float(step))})
@@ -52,11 +47,12 @@ def test_every_step_is_reported_and_every_print_freq_logged(state, monkeypatch):
     assert math.isnan(last.grad_norm)
 
 
-def test_numbers_are_read_again_after_half_a_second(state, monkeypatch):
+def test_losses_are_read_every_half_second(tmp_path, digits, monkeypatch):
+    run = TrainingRun.create(tiny_config(tmp_path, digits, print_freq=100))
     clock = iter([0.0, 0.3, 0.6])
     monkeypatch.setattr(telemetry.time, "perf_counter", lambda: next(clock))
     events = Collector()
-    reporter = StepReporter(state, print_freq=100, epochs=1, events=events)
+    reporter = StepReporter(run, events)
     progress = EpochProgress(epoch=0, num_steps=10)
     for step in range(3):
         progress.add({"a": torch.tensor(float(step))})
@@ -65,14 +61,17 @@ def test_numbers_are_read_again_after_half_a_second(state, monkeypatch):
     assert [r.loss for r in events.reports] == [0.0, 0.0, 2.0]
 
 
-def test_the_plan_tells_the_resolved_schedule(tmp_path, digits):
+def test_training_plan_contains_the_resolved_schedule(tmp_path, digits):
     cfg = tiny_config(tmp_path, digits, epoches=4, grad_accum_steps=2)
-    state, _ = set_up(cfg)
-    plan = training_plan(cfg, state, first_epoch=1, changes=["x"])
+    run = TrainingRun.create(cfg)
+    run.epoch = 1
+    plan = training_plan(run, changes=["x"])
     assert (plan.epochs, plan.first_epoch, plan.steps_per_epoch, plan.batch_size) == (4, 1, 3, 4)
     assert (plan.num_train_images, plan.num_val_images) == (6, 4)
     assert plan.image_size_hw == (64, 96)
     assert plan.precision == "float32"
     assert plan.changes == ["x"]
     assert plan.schedule[0].startswith("learning rate 0.0001; MultiStepLR milestones [1000]")
-    assert "from epoch 3 on without RandomPhotometricDistort" in plan.schedule[2]
+    assert plan.schedule[1].startswith("EMA decay ")
+    assert "RandomPhotometricDistort" in plan.schedule[2]
+    assert plan.schedule[2].endswith(" disabled from epoch 3")

@@ -1,4 +1,4 @@
-"""A rank that fails or stays away, among two real ones that meet again and again."""
+"""Failing, late and killed ranks, in two processes."""
 
 import re
 
@@ -6,12 +6,13 @@ import pytest
 
 from tests.ranks import end_ranks
 
-MEETINGS = """
+SCRIPT = """
 import sys, time, torch
 from rtdetrv2_pytorch.src.misc import distributed
-from rtdetrv2_pytorch.src.misc.errors import DatasetError, RankError
+from rtdetrv2_pytorch.src.misc.errors import DatasetError
+from rtdetrv2_pytorch.src.robustness.rank_watch import watch_ranks
 
-distributed.init_from_environment(torch.device("cpu"), timeout_s=3)
+distributed.init_from_environment(torch.device("cpu"), timeout_s=3, watch=watch_ranks)
 begin = time.monotonic()
 try:
     for step in range(3):
@@ -24,7 +25,7 @@ except Exception as error:
     sys.stderr.flush()
     import os
     os._exit(2)
-print("met")
+print("finished")
 """
 
 
@@ -37,16 +38,16 @@ print("met")
         ),
         (
             "time.sleep(60)",
-            r"rank 1 \(\S+, process \d+\): did not come to where the others wait within 3 s",
+            r"rank 1 \(\S+, process \d+\): did not reach the collective operation .* within 3 s",
         ),
         (
             "import os, signal; os.kill(os.getpid(), signal.SIGKILL)",
-            r"rank 1 \(\S+, process \d+\): gone; killed",
+            r"rank 1 \(\S+, process \d+\): not running or not reachable; killed",
         ),
     ],
 )
-def test_the_others_end_with_a_rank_and_say_why(trouble, message):
-    results = end_ranks(MEETINGS.format(trouble=trouble))
+def test_failure_of_one_rank_ends_the_others_with_its_message(trouble, message):
+    results = end_ranks(SCRIPT.format(trouble=trouble))
     assert all(code != 0 for code, _, _ in results)
-    assert not any("met" in output for _, output, _ in results)
+    assert not any("finished" in output for _, output, _ in results)
     assert re.search(message, results[0][2]), results[0][2]
