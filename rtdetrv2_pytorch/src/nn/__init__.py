@@ -1,1 +1,1 @@
-"""Networks that know nothing of detection: building blocks and backbones."""
+"""Building blocks and backbones, independent of detection."""

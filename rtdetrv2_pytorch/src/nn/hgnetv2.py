@@ -1,7 +1,7 @@
 """HGNetv2, the backbone of the HGNetv2-L, X and H models.
 
-Every block runs a chain of convolutions, concatenates the input and all intermediate results, and
-squeezes them together, so that one block sees several receptive fields.
+Each block runs a chain of convolutions, concatenates the input and all intermediate results, and
+reduces the channels, so that one block combines several receptive fields.
 Source: PP-HGNetV2 of PaddleClas; weights converted from there.
 """
 
@@ -87,11 +87,11 @@ class ConvBnAct(nn.Module):
     Args:
         in_channels: channels in.
         out_channels: channels out.
-        kernel_size: side of the kernel. An even one pads zeros on the right and bottom only.
+        kernel_size: side of the kernel. Even sizes pad zeros on the right and bottom only.
         stride: step of the kernel.
         groups: groups of the convolution; `in_channels` makes it depth-wise.
-        use_act: whether a ReLU follows.
-        use_lab: whether a learnable affine follows the ReLU.
+        use_act: whether to apply a ReLU.
+        use_lab: whether to apply a learnable affine after the ReLU.
     """
 
     def __init__(
@@ -155,7 +155,7 @@ class LightConvBnAct(nn.Module):
 
 
 class StemBlock(nn.Module):
-    """Quarter the size through two branches: learned and max-pooled."""
+    """Downsample by 4 with two branches: convolution and max pooling."""
 
     def __init__(self, mid_channels: int, out_channels: int, use_lab: bool) -> None:
         super().__init__()
@@ -175,7 +175,7 @@ class StemBlock(nn.Module):
 
 
 class HGBlock(nn.Module):
-    """A chain of convolutions whose results are all aggregated."""
+    """A chain of convolutions with aggregation of all intermediate results."""
 
     def __init__(
         self, in_channels: int, spec: _StageSpec, kernel_size: int, shortcut: bool, use_lab: bool
@@ -206,7 +206,7 @@ class HGBlock(nn.Module):
 
 
 class HGStage(nn.Module):
-    """Blocks of one width, after halving the size (not in the first stage)."""
+    """Blocks of one width after downsampling by 2, except in the first stage."""
 
     def __init__(
         self, in_channels: int, spec: _StageSpec, kernel_size: int, downsample: bool, use_lab: bool

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Any, Literal
 
 import torch
-import torch.nn.functional as F  # noqa: N812 (the name everybody knows)
+import torch.nn.functional as F  # noqa: N812 (conventional name)
 from torch import Tensor, nn
 
 Activation = Literal["relu", "silu", "gelu", "leaky_relu"]
@@ -29,8 +29,8 @@ def make_activation(name: Activation | None) -> nn.Module:
 class FrozenBatchNorm2d(nn.Module):
     """Batch norm whose statistics and affine parameters never change.
 
-    All four tensors are buffers: no optimizer touches them, yet they are saved, and the moving
-    average of the weights carries them along.
+    All four tensors are buffers: the optimizer ignores them, but checkpoints and the EMA model
+    include them.
     """
 
     weight: Tensor
@@ -47,7 +47,7 @@ class FrozenBatchNorm2d(nn.Module):
         self.register_buffer("running_var", torch.ones(num_features))
 
     def forward(self, x: Tensor) -> Tensor:
-        """Normalise [B, C, H, W]; the same in training and evaluation."""
+        """Normalize [B, C, H, W], identically in training and evaluation."""
         return F.batch_norm(
             x, self.running_mean, self.running_var, self.weight, self.bias, eps=self.eps
         )
@@ -55,7 +55,7 @@ class FrozenBatchNorm2d(nn.Module):
     def _load_from_state_dict(
         self, state_dict: dict[str, Any], prefix: str, *args: Any, **kwargs: Any
     ) -> None:
-        # An ordinary batch norm also saves a counter; a frozen one has nothing to count.
+        # nn.BatchNorm2d also saves a counter, which a frozen norm does not have.
         state_dict.pop(prefix + "num_batches_tracked", None)
         super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
 
@@ -86,7 +86,10 @@ def fuse_conv_and_norm(conv: nn.Conv2d, norm: Any) -> nn.Conv2d:
 
 
 def _channels_last(gradient: Tensor) -> Tensor:
-    """The slice of a concatenation's gradient is in no order that batch norm is fast in."""
+    """Convert a gradient to the memory format in which batch norm is fast.
+
+    The gradient of a concatenation is a slice in neither contiguous format.
+    """
     return gradient.contiguous(memory_format=torch.channels_last)
 
 
@@ -161,16 +164,16 @@ class MLP(nn.Module):
 class SelfAttention(nn.Module):
     """Multi-head self-attention that adds a positional embedding to queries and keys only.
 
-    Names, shapes and initialisation of the parameters are those of `nn.MultiheadAttention`; unlike
-    it, queries and keys are projected together, since both come from the same input.
+    Names, shapes and initialization of the parameters match `nn.MultiheadAttention`. Queries and
+    keys are projected together because both come from the same input.
 
     Args:
         embed_dim: features of a token (D).
         num_heads: attention heads (M).
-        dropout: share of attention weights dropped in training.
+        dropout: fraction of attention weights dropped in training.
 
     Raises:
-        ValueError: if the features cannot be divided among the heads.
+        ValueError: if `num_heads` does not divide `embed_dim`.
     """
 
     def __init__(self, embed_dim: int, num_heads: int, dropout: float = 0.0) -> None:
@@ -186,12 +189,12 @@ class SelfAttention(nn.Module):
         nn.init.zeros_(self.out_proj.bias)
 
     def forward(self, x: Tensor, position: Tensor, visible: Tensor | None = None) -> Tensor:
-        """Let tokens look at each other.
+        """Apply self-attention.
 
         Args:
             x: [B, S, D] tokens.
             position: [B or 1, S, D], added to queries and keys, not to values.
-            visible: [S, S] bool, True where row i may look at column j; None is everywhere.
+            visible: [S, S] bool, True where token i attends to token j; None: everywhere.
 
         Returns:
             [B, S, D].
@@ -205,7 +208,7 @@ class SelfAttention(nn.Module):
         query, key = query_key.unbind()
         dropout = self.dropout if self.training else 0.0
         if x.device.type == "cpu" and x.requires_grad and value.dtype != torch.float32:
-            out = _attend_at_once(query, key, value, visible, dropout)
+            out = _plain_attention(query, key, value, visible, dropout)
         else:
             out = F.scaled_dot_product_attention(
                 query, key, value, attn_mask=visible, dropout_p=dropout
@@ -213,22 +216,22 @@ class SelfAttention(nn.Module):
         return self.out_proj(out.transpose(1, 2).reshape(batch, length, dim))
 
 
-def _attend_at_once(
+def _plain_attention(
     query: Tensor, key: Tensor, value: Tensor, visible: Tensor | None, dropout: float
 ) -> Tensor:
-    """Attend by whole matrix products.
+    """Compute attention with full matrix products.
 
-    Training on a CPU in bfloat16 takes half the time of torch's function so, which works in blocks
-    of 32 queries. Scores are rounded to bfloat16, as they are in the published code.
+    In bfloat16 training on a CPU, this takes half the time of torch's function, which processes
+    blocks of 32 queries. Scores are rounded to bfloat16, as in the published code.
     """
     scores = (query * query.shape[-1] ** -0.5) @ key.transpose(-1, -2)
     if visible is not None:
-        unseen = torch.zeros_like(visible, dtype=scores.dtype).masked_fill_(~visible, -torch.inf)
-        scores = scores + unseen
+        hidden = torch.zeros_like(visible, dtype=scores.dtype).masked_fill_(~visible, -torch.inf)
+        scores = scores + hidden
     return F.dropout(scores.softmax(dim=-1), dropout) @ value
 
 
 def inverse_sigmoid(x: Tensor) -> Tensor:
-    """Logit of a probability, kept finite by moving it at least 1e-5 away from 0 and 1."""
+    """Return the logit of a probability, clamped to at least 1e-5 from 0 and 1 to stay finite."""
     x = x.clamp(min=0, max=1)
     return torch.log(x.clamp(min=1e-5) / (1 - x).clamp(min=1e-5))

@@ -1,8 +1,8 @@
 """ResNet-vd, the backbone of the S, M, L and X models.
 
-"vd" differs from the classic ResNet in two places: a stem of three 3x3 convolutions, and, where a
-block halves the size, a shortcut that averages before its 1x1 convolution instead of skipping
-three pixels of four. Source: Bag of Tricks, arXiv:1812.01187 (ResNet-D).
+"vd" differs from the original ResNet in two places: the stem has three 3x3 convolutions, and the
+shortcut of a downsampling block applies average pooling before its 1x1 convolution instead of a
+strided convolution. Source: Bag of Tricks, arXiv:1812.01187 (ResNet-D).
 """
 
 from collections import OrderedDict
@@ -27,7 +27,7 @@ IMAGENET_WEIGHTS = {
 
 
 def _shortcut(in_channels: int, out_channels: int, stride: int) -> nn.Module:
-    """Bring the input of a stage's first block to the shape of its output."""
+    """Project the input of a stage's first block to the shape of its output."""
     if stride == 1:
         return ConvNormLayer(in_channels, out_channels, 1)
     return nn.Sequential(

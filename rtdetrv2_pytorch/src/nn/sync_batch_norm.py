@@ -1,8 +1,8 @@
-"""Batch norm over the batch of all ranks, on a CPU; torch's own needs a GPU.
+"""Batch norm over the batch of all ranks on a CPU; torch's implementation needs a GPU.
 
-Several ranks then train as one process would with all of their images. Two sums over the ranks
-a layer: one for the mean and, around it, one for the variance, which is exact where the difference
-of two large sums is not.
+Several ranks train the same model as one process with all of their images. Each layer computes two
+sums over the ranks, one for the mean and one for the variance around it. This avoids the
+cancellation of a difference of two large sums.
 """
 
 from typing import Any
@@ -14,10 +14,10 @@ from ..misc import distributed
 
 
 class SyncBatchNorm2d(nn.BatchNorm2d):
-    """`nn.BatchNorm2d` whose batch statistics in training are those of all ranks together."""
+    """`nn.BatchNorm2d` with batch statistics over all ranks in training."""
 
     def forward(self, x: Tensor) -> Tensor:
-        """Normalise [B, C, H, W]; ranks may have different numbers of images."""
+        """Normalize [B, C, H, W]; ranks may have different numbers of images."""
         if not (self.training and distributed.is_distributed()):
             return super().forward(x)
         values = x.float()
@@ -25,15 +25,15 @@ class SyncBatchNorm2d(nn.BatchNorm2d):
         sums = _SumOverRanks.apply(torch.cat((values.sum((0, 2, 3)), size)))
         count = sums[-1].detach()
         mean = sums[:-1] / count
-        centred = values - mean[:, None, None]
-        variance = _SumOverRanks.apply(centred.square().sum((0, 2, 3))) / count
-        self._follow(mean.detach(), variance.detach() * count / (count - 1))
+        centered = values - mean[:, None, None]
+        variance = _SumOverRanks.apply(centered.square().sum((0, 2, 3))) / count
+        self._update_running_statistics(mean.detach(), variance.detach() * count / (count - 1))
         scale = self.weight * torch.rsqrt(variance + self.eps)
-        return (centred * scale[:, None, None] + self.bias[:, None, None]).to(x.dtype)
+        return (centered * scale[:, None, None] + self.bias[:, None, None]).to(x.dtype)
 
     @torch.no_grad()
-    def _follow(self, mean: Tensor, variance: Tensor) -> None:
-        """Move the running statistics; `variance` is that of a sample."""
+    def _update_running_statistics(self, mean: Tensor, variance: Tensor) -> None:
+        """Update the running statistics; `variance` is unbiased."""
         assert self.momentum is not None
         assert self.running_mean is not None
         assert self.running_var is not None
@@ -44,7 +44,7 @@ class SyncBatchNorm2d(nn.BatchNorm2d):
 
 
 class _SumOverRanks(torch.autograd.Function):
-    """A sum over the ranks; its gradient is the sum of their gradients."""
+    """Sum over the ranks; the gradient is the sum of the gradients of all ranks."""
 
     @staticmethod
     def forward(ctx: Any, value: Tensor) -> Tensor:
@@ -56,13 +56,13 @@ class _SumOverRanks(torch.autograd.Function):
 
 
 def synchronize_batch_norm(model: nn.Module, device: torch.device) -> nn.Module:
-    """Let every batch norm of a model use the batch of all ranks.
+    """Make all batch norms of a model use the batch of all ranks.
 
-    Parameters and their names stay; modules may become others.
+    Parameters and their names are unchanged; modules may be replaced.
     """
     if device.type == "cuda":
         return nn.SyncBatchNorm.convert_sync_batchnorm(model)  # type: ignore[no-any-return]
     for module in model.modules():
         if type(module) is nn.BatchNorm2d:
-            module.__class__ = SyncBatchNorm2d  # it only computes otherwise
+            module.__class__ = SyncBatchNorm2d  # same attributes, different forward
     return model

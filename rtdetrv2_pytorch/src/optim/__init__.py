@@ -1,1 +1,1 @@
-"""Optimizers, learning rates and the moving average of the weights."""
+"""Optimizers, learning rate schedules and EMA."""

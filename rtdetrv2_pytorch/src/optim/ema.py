@@ -1,4 +1,4 @@
-"""The exponential moving average of the weights: what is evaluated and kept."""
+"""Exponential moving average (EMA) of the weights, which is evaluated and saved."""
 
 import copy
 import math
@@ -11,15 +11,15 @@ from ..misc.ranges import Decay, NonNegativeInt
 
 
 class ModelEMA:
-    """Follows a model with decay d(n) = decay * (1 - exp(-n / warmups)) after n updates.
+    """EMA of a model with decay d(n) = decay * (1 - exp(-n / warmups)) after n updates.
 
-    The ramp lets the average forget the first, bad weights. Buffers (norm statistics) are
-    averaged too; integer entries keep their first value.
+    The warm-up reduces the influence of the initial weights. Floating-point buffers such as norm
+    statistics are averaged, too; integer buffers keep their initial value.
 
     Args:
-        model: the model to follow; copied.
-        decay: share of the old average that is kept, in the long run.
-        warmups: updates after which the decay has reached 63 % of its final value; 0: at once.
+        model: the model to average; copied.
+        decay: decay after the warm-up.
+        warmups: updates until the decay reaches 63 % of its final value; 0: no warm-up.
     """
 
     def __init__(
@@ -31,19 +31,18 @@ class ModelEMA:
         self.updates = 0
 
     def decay_at(self, updates: int) -> float:
-        """Decay of the given update, counted from 1."""
+        """Return the decay of an update, counted from 1."""
         if self.warmups <= 0:
             return self.decay
         return self.decay * (1 - math.exp(-updates / self.warmups))
 
     @torch.no_grad()
     def update(self, model: nn.Module) -> None:
-        """Move the average towards the model's present weights."""
+        """Update the EMA with the current weights of the model."""
         self.updates += 1
         decay = self.decay_at(self.updates)
         mine, theirs = _floating(self.module), _floating(unwrap(model))
-        # Anchors outside the image are infinite, and infinity times 0 is not a number: not lerp,
-        # and neither share may be 0.
+        # Anchors outside the image are infinite, and inf * 0 is NaN: avoid lerp and factors of 0.
         if decay <= 0:
             torch._foreach_copy_(mine, theirs)
         elif decay < 1:
@@ -51,12 +50,12 @@ class ModelEMA:
             torch._foreach_add_(mine, theirs, alpha=1 - decay)
 
     def state_dict(self) -> dict[str, Any]:
-        """`module`: weights; `updates`: how many there were."""
+        """Return `module`, the EMA weights, and `updates`, the number of updates."""
         return {"module": self.module.state_dict(), "updates": self.updates}
 
 
 def unwrap(model: nn.Module) -> nn.Module:
-    """The model inside a data-parallel or compiled wrapper."""
+    """Return the model inside data-parallel and compile wrappers."""
     for attribute in ("module", "_orig_mod"):
         if hasattr(model, attribute) and isinstance(getattr(model, attribute), nn.Module):
             return unwrap(getattr(model, attribute))

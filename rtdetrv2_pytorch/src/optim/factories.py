@@ -1,6 +1,6 @@
-"""Optimizers, schedules and the scaler as YAML names them: typed functions around torch's own.
+"""Optimizers, schedules and the gradient scaler: typed functions around torch's classes.
 
-The signatures are the schema that a configuration is checked against.
+Configurations are validated against their signatures.
 """
 
 import math
@@ -16,8 +16,8 @@ from ..misc.ranges import Decay, Fraction, NonNegativeFloat, PositiveFloat, Posi
 
 Params = Iterable[Any]
 
-# Where a schedule stands, of all that it saves; the rest describes its course.
-_PLACE = ("last_epoch", "_step_count", "_last_lr", "base_lrs")
+# Entries of a schedule's state that describe its position, not its hyperparameters.
+_POSITION_KEYS = ("last_epoch", "_step_count", "_last_lr", "base_lrs")
 
 
 def adamw(
@@ -34,7 +34,7 @@ def adamw(
     differentiable: bool = False,
     fused: bool | None = None,
 ) -> Optimizer:
-    """AdamW, arXiv:1711.05101; fused into few kernels unless told otherwise."""
+    """AdamW, arXiv:1711.05101; fused by default."""
     return torch.optim.AdamW(
         params,
         lr=lr,
@@ -111,7 +111,7 @@ def sgd(
 
 
 def _prefer_fused(fused: bool | None, foreach: bool | None, differentiable: bool) -> bool | None:
-    """Fused where nothing speaks against it: one kernel instead of one per parameter."""
+    """Use the fused implementation unless an option excludes it."""
     if fused is None and not foreach and not differentiable:
         return True
     return fused
@@ -124,7 +124,7 @@ def multi_step_lr(
     gamma: PositiveFloat = 0.1,
     last_epoch: int = -1,
 ) -> lr_scheduler.LRScheduler:
-    """Multiply the rate by `gamma` at each of these epochs."""
+    """Multiply the learning rate by `gamma` at each milestone."""
     return lr_scheduler.MultiStepLR(optimizer, milestones, gamma, last_epoch)
 
 
@@ -136,7 +136,7 @@ def cosine_annealing_lr(
     eta_min: NonNegativeFloat = 0.0,
     last_epoch: int = -1,
 ) -> lr_scheduler.LRScheduler:
-    """Half a cosine from the rate to `eta_min`, over `T_max` epochs (default: the whole run)."""
+    """Cosine decay of the learning rate to `eta_min` over `T_max` epochs (default: whole run)."""
     return lr_scheduler.CosineAnnealingLR(optimizer, T_max or epochs, eta_min, last_epoch)
 
 
@@ -148,13 +148,13 @@ def flat_cosine_lr(
     min_fraction: Fraction = 0.05,
     last_epoch: int = -1,
 ) -> lr_scheduler.LRScheduler:
-    """Keep the rate for a share of the run, then half a cosine down to a share of the rate.
+    """Keep the learning rate constant for a fraction of the run, then apply a cosine decay.
 
     Args:
         optimizer: the optimizer to schedule.
         epochs: length of the run.
-        flat_fraction: share of the epochs before the descent, 0..1.
-        min_fraction: rate in the last epoch, as a share of the first.
+        flat_fraction: fraction of the epochs before the decay, 0..1.
+        min_fraction: learning rate of the last epoch as a fraction of the first.
         last_epoch: the epoch just finished; -1 before the first.
     """
     flat = round(epochs * flat_fraction)
@@ -184,11 +184,11 @@ def one_cycle_lr(
     three_phase: bool = False,
     last_epoch: int = -1,
 ) -> lr_scheduler.LRScheduler:
-    """Rise to `max_lr` and fall far below it, arXiv:1708.07120; one step per epoch.
+    """Increase to `max_lr`, then decrease far below it, arXiv:1708.07120; one step per epoch.
 
-    One `max_lr` is the peak of the group with the highest rate; the other groups keep their
-    ratio to it, so that a slower backbone stays slower. Without `total_steps` the cycle is as
-    long as the run.
+    A scalar `max_lr` is the peak of the group with the highest learning rate. Other groups keep
+    their ratio to it, so that the backbone stays slower. Without `total_steps`, the cycle covers
+    the whole run.
     """
     groups = optimizer.param_groups
     if isinstance(max_lr, int | float):
@@ -215,34 +215,33 @@ def one_cycle_lr(
 def lambda_lr(
     optimizer: Optimizer, *, lr_lambda: Callable[[int], float], last_epoch: int = -1
 ) -> lr_scheduler.LRScheduler:
-    """Multiply the rate by a function of the epoch; from Python only, YAML has no functions."""
+    """Multiply the learning rate by a function of the epoch; only available from Python."""
     return lr_scheduler.LambdaLR(optimizer, lr_lambda, last_epoch)
 
 
 def resume_schedule(
     scheduler: lr_scheduler.LRScheduler, state: Mapping[str, Any]
 ) -> list[float] | None:
-    """Go on from a saved state, on the course that the present configuration describes.
+    """Restore the position of a schedule and keep the hyperparameters of this run.
 
-    A run that is resumed to become longer has another course than the one that was saved: torch
-    would take over the old length, after which a cosine rises again and one cycle ends in an
-    error.
+    A resumed run may have more epochs than the saved one. torch would restore the old length, after
+    which a cosine schedule rises again and a one-cycle schedule raises an error.
 
     Args:
-        scheduler: of this run, new.
-        state: of the saved one, which may be of another type.
+        scheduler: the new schedule of this run.
+        state: state of the saved schedule, which may have another type.
 
     Returns:
-        The rates of the coming epoch if they differ from the saved ones; None where they do not,
-        and the optimizer's own are right to the last bit.
+        The learning rates of the next epoch if they differ from the saved ones, else None: the
+        optimizer's restored learning rates are then exact.
     """
-    place = {key: state[key] for key in _PLACE if key in state}
-    scheduler.load_state_dict({**scheduler.state_dict(), **place})
+    position = {key: state[key] for key in _POSITION_KEYS if key in state}
+    scheduler.load_state_dict({**scheduler.state_dict(), **position})
     closed_form = getattr(scheduler, "_get_closed_form_lr", scheduler.get_lr)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # it wants to be asked inside step()
+        warnings.simplefilter("ignore", UserWarning)  # raised outside of step()
         rates = [float(rate) for rate in closed_form()]
-    saved = place.get("_last_lr", rates)
+    saved = position.get("_last_lr", rates)
     is_same = len(saved) == len(rates) and all(
         math.isclose(rate, old, rel_tol=1e-6, abs_tol=1e-12)
         for rate, old in zip(rates, saved, strict=True)

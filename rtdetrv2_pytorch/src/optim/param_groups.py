@@ -1,4 +1,4 @@
-"""Which parameters get a learning rate or weight decay of their own."""
+"""Parameter groups with their own learning rate or weight decay."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -28,7 +28,7 @@ def group_parameters(
     groups: list[dict[str, Any]] = []
     for rule in rules or ():
         pattern = rule["params"]
-        # Frozen norms are buffers: a rule that matches only those is right, and without effect.
+        # Frozen norms are buffers: a rule that matches only buffers is valid and has no effect.
         if not any(re.search(pattern, name) for name in model.state_dict()):
             raise ValueError(f"{pattern!r} matches the name of no parameter; correct it")
         names = [name for name in trainable if re.search(pattern, name)]

@@ -1,4 +1,4 @@
-"""Linear warm-up of the learning rate, on top of any epoch-wise schedule."""
+"""Linear warm-up of the learning rate on top of an epoch-wise schedule."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -9,9 +9,9 @@ from ..misc.ranges import NonNegativeInt
 
 
 class LinearWarmup:
-    """Scales the scheduled rates by (n + 1) / duration for the first optimizer steps.
+    """Scale the scheduled learning rates by (n + 1) / duration for the first optimizer steps.
 
-    The schedule goes on underneath: a milestone inside the warm-up takes effect at its own epoch.
+    The schedule advances during the warm-up: a milestone takes effect at its epoch.
 
     Args:
         lr_scheduler: the epoch-wise schedule.
@@ -29,24 +29,24 @@ class LinearWarmup:
         self._apply()
 
     def finished(self) -> bool:
-        """Whether rates are as scheduled from now on."""
+        """Return whether the warm-up is complete."""
         return self.last_step + 1 >= self.warmup_duration
 
     def factor(self) -> float:
-        """What the scheduled rates are multiplied with in the coming optimizer step."""
+        """Return the factor of the scheduled learning rates in the next optimizer step."""
         if self.finished():
             return 1.0
         return (self.last_step + 2) / self.warmup_duration
 
     def step(self) -> None:
-        """Tell that an optimizer step is done."""
+        """Advance by one optimizer step."""
         was_finished = self.finished()
         self.last_step += 1
         if not was_finished:
             self._apply()
 
     def step_epoch(self) -> None:
-        """Step the epoch-wise schedule as if there were no warm-up, then scale again."""
+        """Step the schedule with the unscaled learning rates, then apply the warm-up factor."""
         groups = self.lr_scheduler.optimizer.param_groups
         for group, lr in zip(groups, self._scheduled, strict=True):
             group["lr"] = lr
@@ -55,12 +55,12 @@ class LinearWarmup:
         self._apply()
 
     def follow(self, rates: Sequence[float]) -> None:
-        """Take other scheduled rates, one per group, than those met so far."""
+        """Replace the scheduled learning rates, one per group."""
         self._scheduled = list(rates)
         self._apply()
 
     def state_dict(self) -> dict[str, Any]:
-        """What a resumed run needs."""
+        """Return the state for a resumed run."""
         return {
             "last_step": self.last_step,
             "warmup_duration": self.warmup_duration,
@@ -68,11 +68,11 @@ class LinearWarmup:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from a saved state; the optimizer must have been loaded before."""
+        """Restore a saved state; load the optimizer first."""
         self.last_step = int(state["last_step"])
         self.warmup_duration = int(state["warmup_duration"])
         if self.finished():
-            # The optimizer's own, loaded before: other programs' files keep those of long ago.
+            # Use the restored optimizer: files of other programs store outdated values here.
             self._scheduled = [group["lr"] for group in self.lr_scheduler.optimizer.param_groups]
         else:
             self._scheduled = [float(lr) for lr in state["warmup_end_values"]]

@@ -1,4 +1,4 @@
-"""The published facts, and norms as after some training."""
+"""Published models, and norms as after training."""
 
 import json
 from pathlib import Path
@@ -29,5 +29,5 @@ def _disturb_norms(model: nn.Module) -> nn.Module:
 
 @pytest.fixture
 def disturb_norms():
-    """Gives every norm of a model values as after some training."""
+    """Randomize the norms of a model as after training."""
     return _disturb_norms

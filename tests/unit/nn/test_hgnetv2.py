@@ -62,7 +62,7 @@ def plain_hgnet(state, stages, x):
 
 
 @pytest.mark.parametrize("freeze_norm", [False, True])
-def test_maps_are_those_of_the_plain_network(models, freeze_norm, disturb_norms):
+def test_features_match_reference(models, freeze_norm, disturb_norms):
     stages = models["rtdetrv2_hgnetv2_l_6x_coco"]["backbone"]["stage_table"]
     model = HGNetv2(name="L", return_idx=[0, 1, 2, 3], freeze_norm=freeze_norm)
     disturb_norms(model)
@@ -77,7 +77,7 @@ def test_maps_are_those_of_the_plain_network(models, freeze_norm, disturb_norms)
 
 
 @pytest.mark.parametrize("name", ["L", "X", "H"])
-def test_widths_and_depths_are_the_published_ones(models, name):
+def test_widths_and_depths_match_published(models, name):
     facts = models[f"rtdetrv2_hgnetv2_{name.lower()}_6x_coco"]["backbone"]
     with torch.device("meta"):
         model = HGNetv2(name=name, return_idx=[0, 1, 2, 3])
@@ -97,7 +97,7 @@ def test_widths_and_depths_are_the_published_ones(models, name):
         assert kernel.groups == (fact["mid"] if fact["light_block"] else 1)
 
 
-def test_an_even_kernel_looks_right_and_down():
+def test_even_kernel_pads_right_and_bottom():
     unit = ConvBnAct(1, 1, 2, use_act=False).eval()
     nn.init.ones_(unit.conv[1].weight)
     x = torch.tensor([[[[1.0, 2.0], [3.0, 4.0]]]])
@@ -108,21 +108,21 @@ def test_an_even_kernel_looks_right_and_down():
 
 
 @pytest.mark.parametrize("size", [(8, 12), (9, 7)])
-def test_the_stem_puts_the_pooled_branch_first(size, disturb_norms):
+def test_stem_concatenates_pooled_branch_first(size, disturb_norms):
     stem = disturb_norms(StemBlock(8, 6, use_lab=False)).eval()
     x = torch.randn(2, 3, *size)
     expected = plain_stem(stem.state_dict(), x, prefix="")
     torch.testing.assert_close(stem(x), expected, rtol=1e-4, atol=1e-5)
 
 
-def test_convolutions_start_from_the_normal_distribution_for_relu():
+def test_convolutions_use_kaiming_normal_initialization():
     unit = ConvBnAct(64, 128, 3)
     torch.testing.assert_close(
         unit.conv.weight.std(), torch.tensor((2 / (64 * 9)) ** 0.5), rtol=0.02, atol=0
     )
 
 
-def test_the_learnable_affine_by_hand_and_only_after_an_activation():
+def test_learnable_affine_by_hand():
     affine = LearnableAffine()
     assert affine(torch.tensor([3.0])).tolist() == [3.0]  # starts as the identity
     affine.load_state_dict({"scale": torch.tensor([2.0]), "bias": torch.tensor([0.5])})
@@ -137,7 +137,7 @@ def test_the_learnable_affine_by_hand_and_only_after_an_activation():
     assert len(relu) == 5 + 6 * (6 + 2)  # the stem; six blocks: a chain of six, and two after it
 
 
-def test_the_affine_comes_after_the_relu():
+def test_affine_follows_relu():
     unit = ConvBnAct(1, 1, 1, use_lab=True).eval()
     nn.init.ones_(unit.conv.weight)
     unit.lab.load_state_dict({"scale": torch.tensor([2.0]), "bias": torch.tensor([-1.0])})
@@ -147,7 +147,7 @@ def test_the_affine_comes_after_the_relu():
 
 @pytest.mark.parametrize("kernel", [1, 2, 3])
 @pytest.mark.parametrize("frozen", [False, True])
-def test_a_unit_gives_the_same_after_conversion_once_and_twice(kernel, frozen, disturb_norms):
+def test_conversion_keeps_output_and_is_idempotent(kernel, frozen, disturb_norms):
     unit = disturb_norms(ConvBnAct(4, 4, kernel, groups=2)).eval()
     if frozen:
         freeze_batch_norms(unit)
@@ -163,21 +163,21 @@ def test_a_unit_gives_the_same_after_conversion_once_and_twice(kernel, frozen, d
 @pytest.mark.parametrize(
     ("freeze_at", "frozen"), [(-1, ()), (0, ("stem.",)), (1, ("stem.", "stages.0."))]
 )
-def test_the_stem_and_the_first_stages_are_frozen(freeze_at, frozen):
+def test_freeze_at_freezes_stem_and_first_stages(freeze_at, frozen):
     with torch.device("meta"):
         model = HGNetv2(name="L", freeze_at=freeze_at)
     for name, parameter in model.named_parameters():
         assert parameter.requires_grad != (bool(frozen) and name.startswith(frozen)), name
 
 
-def test_norms_are_all_frozen_or_none():
+def test_freeze_norm_applies_to_all_norms():
     for freeze_norm, kind in ((True, FrozenBatchNorm2d), (False, nn.BatchNorm2d)):
         with torch.device("meta"):
             model = HGNetv2(name="L", freeze_norm=freeze_norm)
         assert {type(m) for m in model.modules() if "Norm2d" in type(m).__name__} == {kind}
 
 
-def test_weights_come_from_a_file_also_into_frozen_norms(tmp_path, disturb_norms):
+def test_pretrained_file_loads_into_frozen_norms(tmp_path, disturb_norms):
     source = disturb_norms(HGNetv2(name="L", freeze_norm=False))
     path = tmp_path / "hgnet.pth"
     torch.save(source.state_dict(), path)
@@ -187,7 +187,7 @@ def test_weights_come_from_a_file_also_into_frozen_norms(tmp_path, disturb_norms
         torch.testing.assert_close(value, expected[key], rtol=0, atol=0, msg=key)
 
 
-def test_weights_of_another_size_are_refused_by_name(tmp_path):
+def test_weights_of_another_size_are_rejected(tmp_path):
     path = tmp_path / "hgnet.pth"
     torch.save({"stem.stem1.conv.weight": torch.ones(32, 3, 3, 3)}, path)
     with (
@@ -197,7 +197,7 @@ def test_weights_of_another_size_are_refused_by_name(tmp_path):
         HGNetv2(name="L", pretrained=str(path))
 
 
-def test_the_returned_stages_are_the_chosen_ones():
+def test_return_idx_selects_stages():
     model = HGNetv2(name="L", return_idx=[0, 1, 2, 3]).eval()
     x = torch.rand(1, 3, 32, 32)
     with torch.no_grad():
@@ -208,7 +208,7 @@ def test_the_returned_stages_are_the_chosen_ones():
         torch.testing.assert_close(mine, expected, rtol=0, atol=0)
 
 
-def test_published_addresses(models):
+def test_published_urls(models):
     urls = {
         value["backbone"]["name"]: value["backbone"]["pretrained_url"]
         for value in models.values()

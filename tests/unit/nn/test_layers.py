@@ -53,7 +53,7 @@ def test_activations_by_formula(name, formula):
 # Frozen batch norm
 
 
-def test_frozen_norm_by_formula_in_training_and_evaluation():
+def test_frozen_norm_by_formula():
     norm = FrozenBatchNorm2d(2, eps=0.01)
     norm.load_state_dict(
         {
@@ -70,13 +70,13 @@ def test_frozen_norm_by_formula_in_training_and_evaluation():
     assert norm.running_mean.tolist() == [1, 4]  # unmoved by the training pass
 
 
-def test_frozen_norm_is_all_buffers_and_none_of_them_counts():
+def test_frozen_norm_has_buffers_only():
     norm = FrozenBatchNorm2d(3)
     assert list(norm.state_dict()) == ["weight", "bias", "running_mean", "running_var"]
     assert list(norm.parameters()) == []
 
 
-def test_frozen_norm_loads_an_ordinary_one_strictly_and_leaves_its_state_alone():
+def test_frozen_norm_loads_state_of_batch_norm():
     holder = nn.Sequential(FrozenBatchNorm2d(4))
     state = nn.Sequential(trained_norm(4)).state_dict()
     assert "0.num_batches_tracked" in state
@@ -86,7 +86,7 @@ def test_frozen_norm_loads_an_ordinary_one_strictly_and_leaves_its_state_alone()
         torch.testing.assert_close(value, state[key], rtol=0, atol=0)
 
 
-def test_freezing_replaces_norms_at_every_depth_and_keeps_the_function():
+def test_freeze_batch_norms_replaces_nested_norms():
     model = nn.Sequential(
         nn.Conv2d(3, 4, 1), trained_norm(4, eps=0.3), nn.Sequential(nn.ReLU(), trained_norm(4))
     ).eval()
@@ -101,7 +101,7 @@ def test_freezing_replaces_norms_at_every_depth_and_keeps_the_function():
     assert [name for name, _ in model.named_parameters()] == ["0.weight", "0.bias"]
 
 
-def test_freezing_a_norm_itself_gives_the_frozen_one():
+def test_freeze_batch_norms_accepts_norm():
     norm = trained_norm(3)
     x = torch.rand(2, 3, 2, 2)
     frozen = freeze_batch_norms(norm)
@@ -122,7 +122,7 @@ def test_freezing_a_norm_itself_gives_the_frozen_one():
     ],
 )
 @pytest.mark.parametrize("frozen", [False, True])
-def test_a_fused_convolution_equals_convolution_and_norm(options, frozen):
+def test_fused_convolution_equals_convolution_and_norm(options, frozen):
     conv = nn.Conv2d(4, 8, 3, bias=False, **options)
     norm = trained_norm(8, eps=0.01)
     if frozen:
@@ -135,7 +135,7 @@ def test_a_fused_convolution_equals_convolution_and_norm(options, frozen):
     assert not any(p.requires_grad for p in fused.parameters())
 
 
-def test_a_fused_convolution_has_the_type_of_the_original():
+def test_fused_convolution_keeps_dtype():
     fused = fuse_conv_and_norm(nn.Conv2d(2, 2, 1, bias=False).double(), trained_norm(2).double())
     assert (fused.weight.dtype, fused.bias.dtype) == (torch.float64, torch.float64)
 
@@ -157,7 +157,7 @@ def test_conv_norm_layer_by_functions(kernel, stride, padding):
 
 
 @pytest.mark.parametrize("frozen", [False, True])
-def test_conv_norm_layer_gives_the_same_after_conversion_once_and_twice(frozen):
+def test_conv_norm_layer_conversion_keeps_output(frozen):
     layer = ConvNormLayer(3, 5, 3, 2, act="relu").eval()
     layer.norm = trained_norm(5)
     if frozen:
@@ -185,7 +185,7 @@ def test_mlp_by_hand():
 
 
 @pytest.mark.parametrize("num_layers", [1, 3, 4])
-def test_mlp_is_a_chain_with_relu_between_but_not_after(num_layers):
+def test_mlp_has_relu_between_layers_only(num_layers):
     mlp = MLP(4, 6, 3, num_layers)
     widths = [4, *[6] * (num_layers - 1), 3]
     assert [(m.in_features, m.out_features) for m in mlp.layers] == [
@@ -213,7 +213,7 @@ def paired_attention(dim=16, heads=4):
 
 @pytest.mark.parametrize("masked", [False, True])
 @pytest.mark.parametrize("positions", [1, 3])
-def test_attention_is_that_of_torch_with_positions_on_queries_and_keys(masked, positions):
+def test_attention_matches_torch(masked, positions):
     ours, theirs = paired_attention()
     x, position = torch.randn(3, 7, 16), torch.randn(positions, 7, 16)
     visible = (torch.rand(7, 7) < 0.5) | torch.eye(7, dtype=torch.bool) if masked else None
@@ -222,7 +222,7 @@ def test_attention_is_that_of_torch_with_positions_on_queries_and_keys(masked, p
     torch.testing.assert_close(ours(x, position, visible), expected, rtol=1e-4, atol=1e-5)
 
 
-def test_attention_gradients_are_those_of_torch():
+def test_attention_gradients_match_torch():
     ours, theirs = paired_attention()
     x, position = torch.randn(2, 5, 16), torch.randn(1, 5, 16)
     ours(x, position).square().sum().backward()
@@ -232,7 +232,7 @@ def test_attention_gradients_are_those_of_torch():
         torch.testing.assert_close(parameter.grad, expected[name].grad, rtol=1e-3, atol=1e-4)
 
 
-def test_a_token_sees_only_what_is_visible_to_it():
+def test_mask_limits_attention():
     attention = SelfAttention(8, 2)
     visible = torch.ones(4, 4, dtype=torch.bool)
     visible[:2, 2:] = False
@@ -245,7 +245,7 @@ def test_a_token_sees_only_what_is_visible_to_it():
 
 
 @pytest.mark.parametrize("masked", [False, True])
-def test_attention_that_trains_in_bfloat16_is_that_of_float32_within_its_rounding(masked):
+def test_bfloat16_attention_matches_float32_within_rounding(masked):
     attention, _ = paired_attention(dim=64, heads=2)
     visible = torch.rand(50, 50) < 0.5 if masked else None
     if masked:
@@ -267,7 +267,7 @@ def test_attention_that_trains_in_bfloat16_is_that_of_float32_within_its_roundin
         assert (ours - expected).norm() < 0.02 * expected.norm()
 
 
-def test_in_bfloat16_too_a_token_sees_only_what_is_visible_to_it():
+def test_mask_limits_bfloat16_attention():
     attention = SelfAttention(8, 2)
     visible = torch.ones(4, 4, dtype=torch.bool)
     visible[:2, 2:] = False
@@ -280,7 +280,7 @@ def test_in_bfloat16_too_a_token_sees_only_what_is_visible_to_it():
     assert not torch.equal(after[:, 2:], before[:, 2:])
 
 
-def test_attention_drops_weights_in_bfloat16_and_keeps_their_mean():
+def test_bfloat16_attention_dropout_keeps_mean():
     attention, _ = paired_attention()
     plain = copy.deepcopy(attention)
     attention.dropout = 0.5
@@ -292,7 +292,7 @@ def test_attention_drops_weights_in_bfloat16_and_keeps_their_mean():
     assert (draws.mean(dim=0) - expected).abs().max() < 0.1 * draws.std(dim=0).max() + 0.02
 
 
-def test_the_norm_before_a_concatenation_gets_its_gradient_channels_last():
+def test_norm_before_concatenation_gets_channels_last_gradient():
     first, second = ConvNormLayer(3, 8, 3), ConvNormLayer(3, 8, 1)
     plain = copy.deepcopy(first)
     seen = []
@@ -306,7 +306,7 @@ def test_the_norm_before_a_concatenation_gets_its_gradient_channels_last():
     torch.testing.assert_close(first.conv.weight.grad, plain.conv.weight.grad)
 
 
-def test_attention_drops_in_training_only():
+def test_attention_dropout_in_training_only():
     attention = SelfAttention(8, 2, dropout=0.5)
     x, position = torch.randn(2, 6, 8), torch.zeros(1, 6, 8)
     plain = copy.deepcopy(attention)
@@ -319,7 +319,7 @@ def test_attention_drops_in_training_only():
     torch.testing.assert_close(draws.mean(0), expected, rtol=0, atol=0.1)
 
 
-def test_attention_starts_like_that_of_torch():
+def test_attention_initialization_matches_torch():
     attention = SelfAttention(64, 4)
     bound = math.sqrt(6 / (64 + 3 * 64))  # Xavier over the stacked projection
     assert 0.98 * bound < attention.in_proj_weight.abs().max() <= bound
@@ -329,7 +329,7 @@ def test_attention_starts_like_that_of_torch():
     assert [name for name, _ in attention.named_parameters()] == names
 
 
-def test_heads_must_divide_the_features():
+def test_heads_that_do_not_divide_features_are_rejected():
     with pytest.raises(ValueError, match=r"^7 heads: give a number that divides 16 features$"):
         SelfAttention(16, 7)
 
@@ -344,7 +344,7 @@ def test_inverse_sigmoid_by_hand():
     torch.testing.assert_close(inverse_sigmoid(x), expected, rtol=1e-5, atol=1e-6)
 
 
-def test_inverse_sigmoid_undoes_the_sigmoid_and_has_finite_gradients():
+def test_inverse_sigmoid_inverts_sigmoid_with_finite_gradients():
     logits = torch.linspace(-9, 9, 37)
     torch.testing.assert_close(inverse_sigmoid(logits.sigmoid()), logits, rtol=1e-3, atol=1e-3)
     x = torch.tensor([0.0, 1.0, 0.5], requires_grad=True)

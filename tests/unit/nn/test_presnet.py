@@ -51,7 +51,7 @@ def plain_resnet(state, depth, x):
 
 
 @pytest.mark.parametrize("depth", [18, 34, 50])
-def test_maps_are_those_of_the_plain_network_at_odd_sizes(depth, disturb_norms):
+def test_features_match_reference_at_odd_sizes(depth, disturb_norms):
     model = disturb_norms(PResNet(depth=depth)).eval()
     x = torch.rand(2, 3, 70, 51)
     with torch.no_grad():
@@ -64,7 +64,7 @@ def test_maps_are_those_of_the_plain_network_at_odd_sizes(depth, disturb_norms):
 
 
 @pytest.mark.parametrize("depth", [18, 34, 50, 101])
-def test_numbers_of_blocks_channels_and_strides(depth):
+def test_blocks_channels_and_strides(depth):
     with torch.device("meta"):
         model = PResNet(depth=depth, return_idx=[1, 2, 3])
     assert [len(stage.blocks) for stage in model.res_layers] == BLOCKS[depth]
@@ -75,7 +75,7 @@ def test_numbers_of_blocks_channels_and_strides(depth):
     assert [(64 // m.shape[2], 96 // m.shape[3]) for m in maps] == [(s, s) for s in (8, 16, 32)]
 
 
-def test_only_first_blocks_have_a_projection_and_from_stage_1_it_averages_first():
+def test_shortcut_projections():
     with torch.device("meta"):
         keys = PResNet(depth=18, freeze_norm=False).state_dict()
     weights = [re.sub(r"\.weight$", "", k) for k in keys if ".short." in k and k.endswith("weight")]
@@ -91,7 +91,7 @@ def test_only_first_blocks_have_a_projection_and_from_stage_1_it_averages_first(
     assert tuple(keys["res_layers.0.blocks.0.short.conv.weight"].shape) == (64, 64, 1, 1)
 
 
-def test_the_shortcut_averages_what_there_is_at_an_odd_border():
+def test_shortcut_averages_partial_windows():
     with torch.device("meta"):
         pool = PResNet(depth=18).res_layers[1].blocks[0].short.pool
     x = torch.arange(1.0, 10.0).view(1, 1, 3, 3)
@@ -99,7 +99,7 @@ def test_the_shortcut_averages_what_there_is_at_an_odd_border():
     assert pool(x).tolist() == [[[[3.0, 4.5], [7.5, 9.0]]]]
 
 
-def test_the_returned_stages_are_the_chosen_ones():
+def test_return_idx_selects_stages():
     model = PResNet(depth=18).eval()
     x = torch.rand(1, 3, 64, 32)
     with torch.no_grad():
@@ -110,7 +110,7 @@ def test_the_returned_stages_are_the_chosen_ones():
         torch.testing.assert_close(mine, expected, rtol=0, atol=0)
 
 
-def test_fewer_stages_are_the_first_ones():
+def test_num_stages_builds_first_stages():
     model = PResNet(depth=18, num_stages=2, return_idx=[1])
     assert len(model.res_layers) == 2
     assert (model.out_channels, model.out_strides) == ([128], [8])
@@ -125,7 +125,7 @@ def test_fewer_stages_are_the_first_ones():
         (2, {"conv1", "res_layers.0", "res_layers.1"}),
     ],
 )
-def test_the_stem_and_the_first_stages_are_frozen(freeze_at, frozen):
+def test_freeze_at_freezes_stem_and_first_stages(freeze_at, frozen):
     with torch.device("meta"):
         model = PResNet(depth=18, freeze_at=freeze_at, freeze_norm=False)
     parts = {"conv1": True, **{f"res_layers.{i}": True for i in range(4)}}
@@ -137,7 +137,7 @@ def test_the_stem_and_the_first_stages_are_frozen(freeze_at, frozen):
 
 
 @pytest.mark.parametrize("freeze_norm", [True, False])
-def test_norms_are_all_frozen_or_none(freeze_norm):
+def test_freeze_norm_applies_to_all_norms(freeze_norm):
     with torch.device("meta"):
         model = PResNet(depth=50, freeze_norm=freeze_norm)
     kinds = {type(m) for m in model.modules() if "Norm2d" in type(m).__name__}
@@ -152,9 +152,7 @@ def small():
 
 
 @pytest.mark.parametrize("freeze_norm", [True, False])
-def test_weights_come_from_a_file_also_into_frozen_norms(
-    tmp_path, small, freeze_norm, disturb_norms
-):
+def test_pretrained_file_loads_into_frozen_norms(tmp_path, small, freeze_norm, disturb_norms):
     source = disturb_norms(PResNet(**small, freeze_norm=False)).eval()
     path = tmp_path / "resnet.pth"
     torch.save(source.state_dict(), path)
@@ -165,7 +163,7 @@ def test_weights_come_from_a_file_also_into_frozen_norms(
     torch.testing.assert_close(model.eval()(x)[0], source(x)[0])
 
 
-def test_published_weights_are_found_in_the_cache(tmp_path, small, monkeypatch, disturb_norms):
+def test_published_weights_load_from_cache(tmp_path, small, monkeypatch, disturb_norms):
     monkeypatch.setenv("HOME", str(tmp_path))
     folder = tmp_path / ".cache" / "supervisely" / "checkpoints"
     folder.mkdir(parents=True)
@@ -176,7 +174,7 @@ def test_published_weights_are_found_in_the_cache(tmp_path, small, monkeypatch, 
     torch.testing.assert_close(model.state_dict()[weight], source.state_dict()[weight])
 
 
-def test_weights_of_another_depth_are_refused_by_name(tmp_path):
+def test_weights_of_another_depth_are_rejected(tmp_path):
     path = tmp_path / "resnet.pth"
     torch.save(PResNet(depth=18, num_stages=1, return_idx=[0]).state_dict(), path)
     with (
@@ -186,7 +184,7 @@ def test_weights_of_another_depth_are_refused_by_name(tmp_path):
         PResNet(depth=34, pretrained=str(path))
 
 
-def test_published_addresses(models):
+def test_published_urls(models):
     urls = {
         value["backbone"]["depth"]: value["backbone"]["pretrained_url"]
         for value in models.values()

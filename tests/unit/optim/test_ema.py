@@ -1,4 +1,4 @@
-"""The moving average by its formula."""
+"""EMA by its formula."""
 
 import math
 
@@ -43,13 +43,13 @@ def test_value_after_several_updates_by_formula(decay, warmups):
     assert ema.updates == 3
 
 
-def test_the_defaults_are_the_published_ones():
+def test_defaults_match_published():
     ema = ModelEMA(Toy())
     assert ema.decay_at(2000) == pytest.approx(0.9999 * (1 - 1 / math.e))
     assert ema.decay_at(10**6) == pytest.approx(0.9999)
 
 
-def test_without_a_ramp_the_decay_is_full_from_the_first_update():
+def test_decay_without_warmup_is_constant():
     model = Toy()
     ema = ModelEMA(model, decay=0.9, warmups=0)
     moved(model, 11.0)
@@ -57,7 +57,7 @@ def test_without_a_ramp_the_decay_is_full_from_the_first_update():
     torch.testing.assert_close(ema.module.weight, torch.tensor([2.0, -0.7]))
 
 
-def test_norm_statistics_are_averaged_and_integers_never():
+def test_norm_statistics_are_averaged_and_integers_are_not():
     model = Toy()
     ema = ModelEMA(model, decay=0.75, warmups=0)
     moved(model, 4.0)
@@ -70,7 +70,7 @@ def test_norm_statistics_are_averaged_and_integers_never():
     assert average["mask"].tolist() == [True, False]
 
 
-def test_entries_that_are_infinite_on_both_sides_stay_infinite():
+def test_infinite_entries_stay_infinite():
     model = Toy()
     model.register_buffer("limits", torch.tensor([1.0, torch.inf, -torch.inf]))
     ema = ModelEMA(model)
@@ -79,7 +79,7 @@ def test_entries_that_are_infinite_on_both_sides_stay_infinite():
     assert ema.module.limits.tolist() == [1.0, math.inf, -math.inf]
 
 
-def test_the_average_of_a_decoder_keeps_its_anchors():
+def test_ema_keeps_anchors_of_decoder():
     # At the published size the anchors at the border are invalid and hold infinity.
     model = RTDETRTransformerv2(
         num_classes=2, hidden_dim=8, nhead=2, num_layers=1, eval_spatial_size=(640, 640)
@@ -90,7 +90,7 @@ def test_the_average_of_a_decoder_keeps_its_anchors():
     torch.testing.assert_close(ema.module.anchors, model.anchors, rtol=0, atol=0)
 
 
-def test_the_average_is_a_frozen_copy_in_evaluation_mode_and_the_model_is_left_alone():
+def test_ema_is_frozen_copy_in_evaluation_mode():
     model = Toy().train()
     ema = ModelEMA(model)
     assert not any(m.training for m in ema.module.modules())
@@ -114,7 +114,7 @@ class Compiled(nn.Module):
 @pytest.mark.parametrize(
     "wrap", [nn.DataParallel, Compiled, lambda m: nn.DataParallel(Compiled(m)), lambda m: m]
 )
-def test_wrappers_are_looked_through(wrap):
+def test_wrappers_are_unwrapped(wrap):
     model = Toy()
     wrapped = wrap(model)
     assert unwrap(wrapped) is model
@@ -128,7 +128,7 @@ def test_wrappers_are_looked_through(wrap):
 
 
 @pytest.mark.parametrize(("decay", "expected"), [(0.0, 5.0), (1.0, 1.0)])
-def test_a_share_of_nothing_leaves_infinite_anchors_infinite(decay, expected):
+def test_decay_of_zero_or_one_keeps_infinite_anchors(decay, expected):
     model = Toy()
     model.register_buffer("anchors", torch.tensor([0.5, math.inf]))
     ema = ModelEMA(model, decay=decay, warmups=0)

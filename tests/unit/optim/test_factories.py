@@ -1,4 +1,4 @@
-"""Optimizers by one or two steps, and schedules by every epoch's rate, computed by hand."""
+"""Optimizer steps and learning rates of all epochs, computed by hand."""
 
 import math
 
@@ -49,7 +49,7 @@ OPTIMIZERS = [factories.adamw, factories.adam, factories.sgd]
 
 
 @pytest.mark.parametrize("make", OPTIMIZERS)
-def test_fused_unless_told_otherwise(make):
+def test_fused_by_default(make):
     fused = make([parameter()], lr=0.1).param_groups[0]
     assert (fused["fused"], fused["foreach"]) == (True, None)
     for option in ({"fused": False}, {"foreach": True}, {"differentiable": True}):
@@ -59,7 +59,7 @@ def test_fused_unless_told_otherwise(make):
 
 
 @pytest.mark.parametrize("make", OPTIMIZERS)
-def test_fused_steps_are_those_of_the_plain_loop(make):
+def test_fused_steps_match_loop(make):
     start = torch.randn(50)
     results = []
     for fused in (None, False):
@@ -74,7 +74,7 @@ def test_fused_steps_are_those_of_the_plain_loop(make):
 
 
 @pytest.mark.parametrize("make", OPTIMIZERS)
-def test_groups_keep_their_own_options(make):
+def test_groups_keep_their_options(make):
     groups = [
         {"params": [parameter()], "lr": 1e-5},
         {"params": [parameter()], "weight_decay": 0.0},
@@ -85,7 +85,7 @@ def test_groups_keep_their_own_options(make):
 
 
 @pytest.mark.parametrize("make", OPTIMIZERS)
-def test_defaults_are_those_of_torch(make):
+def test_defaults_match_torch(make):
     ours = make([parameter()])
     theirs = getattr(torch.optim, type(ours).__name__)([parameter()])
     for key, value in theirs.defaults.items():
@@ -97,7 +97,7 @@ def test_defaults_are_those_of_torch(make):
 
 
 def rates(schedule, epochs):
-    """Rate of the first group in every epoch."""
+    """Return the learning rate of the first group in each epoch."""
     found = []
     for _ in range(epochs):
         found.append(schedule.optimizer.param_groups[0]["lr"])
@@ -111,24 +111,24 @@ def optimizer_of(*learning_rates):
     return factories.adamw(groups)
 
 
-def test_steps_at_milestones_by_hand():
+def test_multi_step_by_hand():
     schedule = factories.multi_step_lr(optimizer_of(1.0), milestones=[2, 3], gamma=0.5)
     assert rates(schedule, 5) == pytest.approx([1, 1, 0.5, 0.25, 0.25])
 
 
-def test_half_a_cosine_by_hand():
+def test_cosine_by_hand():
     schedule = factories.cosine_annealing_lr(optimizer_of(1.0), epochs=4, eta_min=0.2)
     expected = [0.2 + 0.8 * (1 + math.cos(math.pi * e / 4)) / 2 for e in range(5)]
     assert expected == pytest.approx([1.0, 0.882843, 0.6, 0.317157, 0.2])
     assert rates(schedule, 5) == pytest.approx(expected)
 
 
-def test_the_length_of_the_cosine_may_differ_from_that_of_the_run():
+def test_cosine_length_can_differ_from_run():
     schedule = factories.cosine_annealing_lr(optimizer_of(1.0), epochs=100, T_max=2)
     assert rates(schedule, 3) == pytest.approx([1.0, 0.5, 0.0])
 
 
-def test_flat_then_cosine_by_hand():
+def test_flat_cosine_by_hand():
     schedule = factories.flat_cosine_lr(
         optimizer_of(2.0), epochs=8, flat_fraction=0.5, min_fraction=0.1
     )
@@ -146,14 +146,14 @@ def test_flat_then_cosine_by_hand():
         (3, 1.0, [1.0, 1.0, 1.0]),
     ],
 )
-def test_flat_then_cosine_at_its_limits(epochs, flat_fraction, expected):
+def test_flat_cosine_limits(epochs, flat_fraction, expected):
     schedule = factories.flat_cosine_lr(
         optimizer_of(1.0), epochs=epochs, flat_fraction=flat_fraction
     )
     assert rates(schedule, epochs) == pytest.approx(expected)
 
 
-def test_flat_then_cosine_stays_low_after_its_end():
+def test_flat_cosine_stays_at_minimum_after_end():
     schedule = factories.flat_cosine_lr(optimizer_of(1.0), epochs=3)
     assert rates(schedule, 6)[-3:] == pytest.approx([0.05] * 3)
 
@@ -170,13 +170,13 @@ def one_cycle_by_hand(peak, epochs):
     return found
 
 
-def test_one_cycle_by_hand_lasts_as_long_as_the_run():
+def test_one_cycle_covers_run():
     schedule = factories.one_cycle_lr(optimizer_of(1e-4), epochs=10, max_lr=0.01)
     assert rates(schedule, 10) == pytest.approx(one_cycle_by_hand(0.01, 10))
 
 
 @pytest.mark.parametrize("max_lr", [2.0, 2])
-def test_one_cycle_keeps_the_ratio_of_the_groups(max_lr):
+def test_one_cycle_keeps_ratio_of_groups(max_lr):
     schedule = factories.one_cycle_lr(optimizer_of(1e-5, 1e-4), epochs=10, max_lr=max_lr)
     slow, fast = [], []
     for _ in range(10):
@@ -189,7 +189,7 @@ def test_one_cycle_keeps_the_ratio_of_the_groups(max_lr):
     assert slow == pytest.approx(one_cycle_by_hand(0.2, 10))
 
 
-def test_one_cycle_with_a_peak_for_each_group_takes_them_as_they_are():
+def test_one_cycle_with_peak_per_group():
     schedule = factories.one_cycle_lr(optimizer_of(1e-5, 1e-4), epochs=10, max_lr=[0.3, 0.2])
     assert rates(schedule, 10) == pytest.approx(one_cycle_by_hand(0.3, 10))
 
@@ -197,12 +197,12 @@ def test_one_cycle_with_a_peak_for_each_group_takes_them_as_they_are():
 @pytest.mark.parametrize(
     "length", [{"total_steps": 10, "epochs": 99}, {"steps_per_epoch": 2, "epochs": 5}]
 )
-def test_one_cycle_may_have_a_length_of_its_own(length):
+def test_one_cycle_with_explicit_length(length):
     schedule = factories.one_cycle_lr(optimizer_of(1e-4), max_lr=0.01, **length)
     assert rates(schedule, 10) == pytest.approx(one_cycle_by_hand(0.01, 10))
 
 
-def test_a_function_of_the_epoch():
+def test_lambda_lr():
     schedule = factories.lambda_lr(optimizer_of(2.0), lr_lambda=lambda epoch: 1 / (epoch + 1))
     assert rates(schedule, 3) == pytest.approx([2.0, 1.0, 2 / 3])
 
@@ -210,7 +210,7 @@ def test_a_function_of_the_epoch():
 # The loss scale
 
 
-def test_the_loss_scale_grows_and_backs_off_as_told():
+def test_loss_scale_growth_and_backoff():
     scaler = factories.grad_scaler(
         device_type="cpu", init_scale=8.0, growth_factor=4.0, backoff_factor=0.25, growth_interval=1
     )
@@ -228,13 +228,13 @@ def test_the_loss_scale_grows_and_backs_off_as_told():
     assert seen == [(32.0, 0.1), (8.0, 0.0)]
 
 
-def test_the_loss_scale_starts_as_in_torch_and_can_be_off():
+def test_loss_scale_defaults_match_torch_and_can_be_disabled():
     assert factories.grad_scaler(device_type="cpu").get_scale() == 65536
     off = factories.grad_scaler(device_type="cpu", enabled=False)
     assert off.scale(torch.tensor(3.0)).item() == 3.0
 
 
-# Going on
+# Resume
 
 
 def steps_of(scheduler, count):
@@ -254,7 +254,7 @@ def steps_of(scheduler, count):
     ],
     ids=["cosine", "flat", "one_cycle", "steps"],
 )
-def test_a_schedule_that_became_longer_is_the_longer_one_from_there(make):
+def test_resumed_longer_schedule_uses_new_length(make):
     short = steps_of(make(factories.sgd([parameter()], lr=1.0), 4), 3)
     longer = make(factories.sgd([parameter()], lr=1.0), 8)
     rates = factories.resume_schedule(longer, short.state_dict())
@@ -263,7 +263,7 @@ def test_a_schedule_that_became_longer_is_the_longer_one_from_there(make):
     assert longer.last_epoch == 3
 
 
-def test_an_unchanged_schedule_leaves_the_optimizers_rates_alone():
+def test_unchanged_schedule_keeps_optimizer_learning_rates():
     saved = steps_of(factories.cosine_annealing_lr(factories.sgd([parameter()]), epochs=9), 4)
     fresh = factories.cosine_annealing_lr(factories.sgd([parameter()]), epochs=9)
     assert factories.resume_schedule(fresh, saved.state_dict()) is None

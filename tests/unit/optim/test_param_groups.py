@@ -28,7 +28,7 @@ def named(model, groups):
     return [[names[p] for p in group["params"]] for group in groups]
 
 
-def test_rules_in_their_order_then_the_rest_and_nothing_frozen():
+def test_groups_in_rule_order_then_remaining_parameters():
     model = Toy()
     rules = [
         {"params": r"^backbone\.0", "lr": 1e-5},
@@ -45,25 +45,25 @@ def test_rules_in_their_order_then_the_rest_and_nothing_frozen():
     assert rules[0] == {"params": r"^backbone\.0", "lr": 1e-5}  # the rules are left alone
 
 
-def test_patterns_are_searched_anywhere_in_the_name():
+def test_patterns_match_anywhere_in_name():
     model = Toy()
     groups = group_parameters(model, [{"params": "bias"}])
     assert named(model, groups)[0] == ["backbone.0.bias", "backbone.1.bias", "head.bias"]
 
 
 @pytest.mark.parametrize("rules", [None, []])
-def test_without_rules_there_is_one_group(rules):
+def test_one_group_without_rules(rules):
     model = Toy()
     (group,) = group_parameters(model, rules)
     assert named(model, [group]) == [[n for n, p in model.named_parameters() if p.requires_grad]]
 
 
-def test_where_nothing_remains_there_is_no_last_group():
+def test_no_group_for_empty_remainder():
     model = Toy()
     assert len(group_parameters(model, [{"params": "."}])) == 1
 
 
-def test_a_parameter_of_two_rules_is_refused_with_both():
+def test_parameter_matched_by_two_rules_is_rejected():
     rules = [{"params": "backbone"}, {"params": "bias$", "weight_decay": 0.0}]
     with pytest.raises(
         ValueError,
@@ -73,13 +73,13 @@ def test_a_parameter_of_two_rules_is_refused_with_both():
         group_parameters(Toy(), rules)
 
 
-def test_a_rule_that_matches_nothing_is_refused():
+def test_rule_without_match_is_rejected():
     with pytest.raises(ValueError, match="backbnoe"):
         group_parameters(Toy(), [{"params": "backbnoe", "lr": 1e-5}])
 
 
 @pytest.mark.parametrize("name", MODELS)
-def test_groups_of_the_published_configurations(name):
+def test_groups_of_published_configurations(name):
     cfg = YAMLConfig(
         CONFIGS / f"{name}.yml", PResNet={"pretrained": False}, HGNetv2={"pretrained": False}
     )

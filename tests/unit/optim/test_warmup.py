@@ -1,4 +1,4 @@
-"""The learning rate of every step by hand."""
+"""Learning rates of all steps by hand."""
 
 import pytest
 import torch
@@ -36,14 +36,14 @@ class Run:
         return [rates[0] for rates in self.rates]
 
 
-def test_the_rate_rises_by_equal_parts_to_its_value_in_every_group():
+def test_learning_rate_increases_linearly_in_all_groups():
     run = Run(4).train(6)
     expected = [0.25, 0.5, 0.75, 1.0, 1.0, 1.0]
     assert run.first == pytest.approx(expected)
     assert [rates[1] for rates in run.rates] == pytest.approx([0.5 * e for e in expected])
 
 
-def test_milestones_inside_and_after_the_warm_up_take_effect_at_their_epochs():
+def test_milestones_during_and_after_warmup():
     run = Run(5, lambda o: MultiStepLR(o, [1, 3], gamma=0.1)).train(12)
     expected = [
         *(0.2, 0.4, 0.6),  # epoch 0
@@ -62,20 +62,20 @@ def test_milestones_inside_and_after_the_warm_up_take_effect_at_their_epochs():
         lambda o: LambdaLR(o, lambda epoch: 1 / (1 + epoch)),
     ],
 )
-def test_any_schedule_goes_on_underneath(make_schedule):
+def test_schedule_advances_during_warmup(make_schedule):
     alone = Run(0, make_schedule).train(15)
     run = Run(7, make_schedule).train(15)
     for n, (plain, warmed) in enumerate(zip(alone.rates, run.rates, strict=True)):
         assert warmed == pytest.approx([rate * min(1, (n + 1) / 7) for rate in plain])
 
 
-def test_without_duration_rates_are_as_scheduled_from_the_first_step():
+def test_no_warmup_with_zero_duration():
     run = Run(0)
     assert run.warmup.finished()
     assert run.train(2).first == [1.0, 1.0]
 
 
-def test_the_end_is_the_step_with_the_full_rate():
+def test_warmup_ends_at_full_learning_rate():
     run = Run(2)
     seen = []
     for _ in range(3):
@@ -84,7 +84,7 @@ def test_the_end_is_the_step_with_the_full_rate():
     assert seen == [(False, 0.5), (False, 1.0), (True, 1.0)]
 
 
-def test_the_state_has_the_published_keys():
+def test_state_has_published_keys():
     run = Run(4, lambda o: MultiStepLR(o, [1], gamma=0.1))
     assert run.warmup.state_dict() == {
         "last_step": -1,
@@ -98,7 +98,7 @@ def test_the_state_has_the_published_keys():
 
 
 @pytest.mark.parametrize("stop", [1, 2, 3, 5, 6, 8, 9, 11])
-def test_going_on_from_a_saved_state_equals_never_stopping(stop):
+def test_resume_equals_uninterrupted_run(stop):
     def make_schedule(optimizer):
         return MultiStepLR(optimizer, [1, 3], gamma=0.1)
 
@@ -113,7 +113,7 @@ def test_going_on_from_a_saved_state_equals_never_stopping(stop):
         assert resumed == pytest.approx(expected)
 
 
-def test_a_state_saved_inside_the_warm_up_is_taken_over_with_its_own_duration():
+def test_resume_during_warmup_keeps_saved_duration():
     run = Run(100)
     run.warmup.load_state_dict(
         {"last_step": 1, "warmup_duration": 4, "warmup_end_values": [2.0, 1.0]}
@@ -121,7 +121,7 @@ def test_a_state_saved_inside_the_warm_up_is_taken_over_with_its_own_duration():
     assert run.train(3).rates == [[1.5, 0.75], [2.0, 1.0], [2.0, 1.0]]
 
 
-def test_a_file_of_the_public_program_keeps_the_rate_after_a_milestone():
+def test_public_checkpoint_keeps_learning_rate_after_milestone():
     # That program writes the rates at the end of the warm-up and never changes them again.
     def make_schedule(optimizer):
         return MultiStepLR(optimizer, [1], gamma=0.1)
@@ -137,7 +137,7 @@ def test_a_file_of_the_public_program_keeps_the_rate_after_a_milestone():
     assert after.train(1).rates[0] == pytest.approx([0.1, 0.05])
 
 
-def test_other_rates_are_followed_scaled_by_the_warm_up():
+def test_follow_scales_new_learning_rates():
     optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
     warmup = LinearWarmup(torch.optim.lr_scheduler.ConstantLR(optimizer, 1.0), warmup_duration=4)
     warmup.follow([0.8])

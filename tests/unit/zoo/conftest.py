@@ -1,4 +1,4 @@
-"""Random ground truth, and networks small enough to be followed by a plain loop."""
+"""Random ground truth and small networks for reference implementations."""
 
 import re
 
@@ -28,7 +28,7 @@ def _disturb(module: nn.Module) -> nn.Module:
 
 @pytest.fixture
 def disturb():
-    """Moves every weight and norm statistic away from its start, so that none is 0 or 1."""
+    """Randomize all weights and norm statistics, so that none is 0 or 1."""
     return _disturb
 
 
@@ -36,11 +36,11 @@ def _make_targets(*counts: int, num_classes: int = 5):
     targets = []
     for image, count in enumerate(counts):
         size = torch.rand(count, 2) * 0.3 + 0.05
-        centre = size / 2 + torch.rand(count, 2) * (1 - size)
+        center = size / 2 + torch.rand(count, 2) * (1 - size)
         targets.append(
             {
                 "labels": torch.randint(num_classes, (count,)),
-                "boxes": torch.cat((centre, size), dim=1),
+                "boxes": torch.cat((center, size), dim=1),
                 "image_id": torch.tensor([100 + image]),
             }
         )
@@ -70,7 +70,7 @@ DECODER = {
 
 @pytest.fixture
 def make_decoder():
-    """A decoder of two levels, all its weights away from their start."""
+    """Return a decoder with two levels and randomized weights."""
 
     def make(**options) -> RTDETRTransformerv2:
         return _disturb(RTDETRTransformerv2(**(DECODER | options)))
@@ -80,7 +80,7 @@ def make_decoder():
 
 @pytest.fixture
 def make_features():
-    """Maps for that decoder, of an image of the given size."""
+    """Return feature maps of an image of the given size."""
 
     def make(height: int = 32, width: int = 48, batch: int = 2) -> list[torch.Tensor]:
         strides_and_channels = zip(DECODER["feat_strides"], DECODER["feat_channels"], strict=True)

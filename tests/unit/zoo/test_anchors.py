@@ -1,4 +1,4 @@
-"""The initial boxes, by hand and against a plain loop."""
+"""Anchors by hand and against a loop."""
 
 import math
 
@@ -15,13 +15,13 @@ def test_one_by_two_grid_by_hand():
     assert valid.all()
 
 
-def test_logits_are_logits():
+def test_sigmoid_of_logits_is_box():
     logits, _ = anchor_logits([(1, 1)], margin=0.01)
     expected = [0.0, 0.0, -math.log(19), -math.log(19)]
     torch.testing.assert_close(logits, torch.tensor([[expected]]))
 
 
-def test_levels_follow_each_other_row_by_row_with_doubled_sides():
+def test_anchors_are_row_major_with_doubled_sides_per_level():
     logits, valid = anchor_logits([(2, 3), (1, 2), (1, 1), (1, 1)], margin=0.01)
     third = 1 / 3
     expected = [
@@ -45,7 +45,7 @@ def plain_validity(level_sizes, margin):
 
 
 @pytest.mark.parametrize(("margin", "some_valid"), [(0.01, True), (0.07, True), (0.3, False)])
-def test_boxes_too_close_to_the_border_are_invalid_and_infinite(margin, some_valid):
+def test_boxes_near_border_are_invalid_and_infinite(margin, some_valid):
     level_sizes = [(60, 20), (30, 10)]
     logits, valid = anchor_logits(level_sizes, margin=margin)
     expected = torch.tensor(plain_validity(level_sizes, margin))
@@ -56,12 +56,12 @@ def test_boxes_too_close_to_the_border_are_invalid_and_infinite(margin, some_val
     assert (logits[0][~expected] == torch.inf).all()
 
 
-def test_a_coordinate_exactly_at_the_margin_is_invalid():
-    _, valid = anchor_logits([(1, 50)], margin=0.01)  # the first centre is at 0.5 / 50 = 0.01
+def test_coordinate_at_margin_is_invalid():
+    _, valid = anchor_logits([(1, 50)], margin=0.01)  # the first center is at 0.5 / 50 = 0.01
     assert valid.flatten().tolist() == [False, *[True] * 48, False]
 
 
-def test_the_published_size_has_8400_boxes_of_which_the_border_is_invalid():
+def test_published_size_has_8400_boxes_with_invalid_border():
     sizes = [(80, 80), (40, 40), (20, 20)]
     logits, valid = anchor_logits(sizes, margin=0.01)
     # Only on the finest level is half a cell, 1/160, under the margin: its outermost ring.
@@ -70,7 +70,7 @@ def test_the_published_size_has_8400_boxes_of_which_the_border_is_invalid():
     assert logits.shape == (1, 8400, 4)
 
 
-def test_a_level_without_cells_is_refused():
+def test_level_without_cells_is_rejected():
     with pytest.raises(ValueError, match=r"^level 1 is 0x3 cells: the image is too small$"):
         anchor_logits([(1, 6), (0, 3)], margin=0.01)
     with pytest.raises(ValueError, match="level 0 is 2x0 cells: the image is too small"):

@@ -1,4 +1,4 @@
-"""Every loss term and gradient against the plain losses of tests/reference_losses.py."""
+"""Loss terms and gradients against the reference losses of tests/reference_losses.py."""
 
 import pytest
 import torch
@@ -86,7 +86,7 @@ def test_terms_and_gradients_of_all_layers(make_targets, counts, num_layers):
     assert len(found) == 3 * (1 + (num_layers - 1) + 1 + num_layers)
 
 
-def test_the_published_s_model_has_21_terms_in_the_published_names(make_targets):
+def test_s_model_has_21_published_terms(make_targets):
     targets = make_targets(2)
     found = make_criterion()(Outputs(1, 9).with_denoising(targets, 2).outputs, targets)
     suffixes = ["", "_aux_0", "_aux_1", "_enc_0", "_dn_0", "_dn_1", "_dn_2"]
@@ -95,14 +95,14 @@ def test_the_published_s_model_has_21_terms_in_the_published_names(make_targets)
 
 
 @pytest.mark.parametrize("overlap", ["iou", "giou", None])
-def test_the_overlap_may_weigh_the_boxes(make_targets, overlap):
+def test_overlap_weights_box_loss(make_targets, overlap):
     targets = make_targets(3, 0, 2)
     case = Outputs(3, 10).with_denoising(targets, 2)
     criterion = make_criterion(boxes_weight_format=overlap)
     assert_equal_losses(case, targets, criterion, overlap_format=overlap)
 
 
-def test_pairs_of_the_last_layer_may_be_shared(make_targets):
+def test_shared_pairs_of_last_layer(make_targets):
     targets = make_targets(3, 0, 2)
     case = Outputs(3, 10).with_denoising(targets, 2)
     shared = assert_equal_losses(
@@ -115,14 +115,14 @@ def test_pairs_of_the_last_layer_may_be_shared(make_targets):
 
 
 @pytest.mark.parametrize("share", [False, True])
-def test_a_class_agnostic_encoder_is_asked_for_objects_only(make_targets, share):
+def test_class_agnostic_encoder_predicts_objects(make_targets, share):
     targets = make_targets(3, 0, 2)
     case = Outputs(3, 10, encoder_classes=1).with_denoising(targets, 2)
     criterion = make_criterion(share_matched_indices=share)
     assert_equal_losses(case, targets, criterion, share=share)
 
 
-def test_the_focal_variant(make_targets):
+def test_focal_variant(make_targets):
     targets = make_targets(3, 0, 2)
     case = Outputs(3, 10).with_denoising(targets, 2)
     names = ["loss_focal", "loss_bbox", "loss_giou"]
@@ -130,14 +130,14 @@ def test_the_focal_variant(make_targets):
     assert_equal_losses(case, targets, criterion, names=names)
 
 
-def test_the_softmax_matcher(make_targets):
+def test_softmax_matcher(make_targets):
     targets = make_targets(3, 0, 2)
     case = Outputs(3, 10).with_denoising(targets, 2)
     assert_equal_losses(case, targets, make_criterion(focal_matching=False), focal_matching=False)
 
 
 @pytest.mark.parametrize("gamma", [1.0, 3.0])
-def test_other_focus(make_targets, gamma):
+def test_other_gamma(make_targets, gamma):
     targets = make_targets(3, 2)
     case = Outputs(2, 10).with_denoising(targets, 2)
     assert_equal_losses(case, targets, make_criterion(alpha=0.4, gamma=gamma))
@@ -149,7 +149,7 @@ def test_more_boxes_than_queries(make_targets):
     assert_equal_losses(case, targets, make_criterion())
 
 
-def test_a_batch_without_boxes_has_background_terms_only(make_targets):
+def test_batch_without_boxes_has_background_terms_only(make_targets):
     targets = make_targets(0, 0)
     case = Outputs(2, 7).with_denoising(targets, 1)
     found = assert_equal_losses(case, targets, make_criterion())
@@ -160,7 +160,7 @@ def test_a_batch_without_boxes_has_background_terms_only(make_targets):
     torch.testing.assert_close(found["loss_vfl"], (0.75 * p**2 * -torch.log(1 - p)).sum())
 
 
-def test_the_number_of_boxes_divides_and_groups_divide_the_denoising_terms(make_targets):
+def test_terms_are_divided_by_boxes_and_denoising_groups(make_targets):
     targets = make_targets(1)
     wanted = targets[0]["boxes"]
     case = Outputs(1, 2).with_denoising(targets, 4)
@@ -174,7 +174,7 @@ def test_the_number_of_boxes_divides_and_groups_divide_the_denoising_terms(make_
     assert found["loss_bbox_dn_0"].item() == pytest.approx(0.05, rel=1e-3)
 
 
-def test_terms_without_a_weight_are_left_out(make_targets):
+def test_terms_without_weight_are_omitted(make_targets):
     targets = make_targets(2)
     case = Outputs(1, 9).with_denoising(targets, 2)
     found = make_criterion(weight_dict={"loss_vfl": 1.0, "loss_giou": 3.0})(case.outputs, targets)
@@ -185,7 +185,7 @@ def test_terms_without_a_weight_are_left_out(make_targets):
     assert {name for name in full if not name.startswith("loss_vfl")} == set(only)
 
 
-def test_the_order_of_images_and_boxes_does_not_matter(make_targets):
+def test_loss_is_independent_of_image_and_box_order(make_targets):
     targets = make_targets(3, 1)
     case = Outputs(2, 8)
     expected = make_criterion()(case.outputs, targets)
@@ -216,7 +216,7 @@ def test_evaluation_outputs_have_the_main_terms(make_targets):
     assert_terms(found, {name: make_criterion()(full, targets)[name] for name in VFL})
 
 
-def test_half_precision_is_computed_in_float32_even_under_autocast(make_targets):
+def test_loss_uses_float32_under_autocast(make_targets):
     targets = make_targets(2, 1)
     case = Outputs(2, 9).with_denoising(targets, 2)
 
@@ -234,7 +234,7 @@ def test_half_precision_is_computed_in_float32_even_under_autocast(make_targets)
 
 @pytest.mark.parametrize("where", ["pred_logits", "pred_boxes"])
 @pytest.mark.parametrize("part", ["last", "aux", "encoder"])
-def test_divergence_names_step_and_images(make_targets, where, part):
+def test_divergence_error_names_step_and_images(make_targets, where, part):
     targets = make_targets(1, 0, 2)
     outputs = Outputs(3, 6).outputs
     layer = {
@@ -256,7 +256,7 @@ def test_divergence_names_step_and_images(make_targets, where, part):
         make_criterion()(outputs, targets)
 
 
-def test_the_targets_and_outputs_are_left_alone(make_targets):
+def test_targets_and_outputs_are_not_modified(make_targets):
     targets = make_targets(2, 1)
     before = [{k: v.clone() for k, v in t.items()} for t in targets]
     case = Outputs(2, 9).with_denoising(targets, 2)
@@ -288,7 +288,7 @@ d.shutdown()
 """
 
 
-def test_ranks_share_the_number_of_boxes_in_training_only():
+def test_number_of_boxes_is_reduced_in_training_only():
     (trained, evaluated), (other, _) = run_ranks(RANKS)
     # Four boxes here and none there are two on average: half the divisor of one rank alone.
     for name, value in evaluated.items():

@@ -1,4 +1,4 @@
-"""The decoder against the same steps written plainly, and where gradients may and may not go."""
+"""The decoder against a reference implementation, and its gradients."""
 
 import math
 
@@ -10,7 +10,7 @@ from torch import nn
 from rtdetrv2_pytorch.src.zoo.rtdetr import RTDETRTransformerv2
 from rtdetrv2_pytorch.src.zoo.rtdetr.decoder import TransformerDecoderLayer
 
-# The same steps, plainly
+# Reference implementation
 
 
 def plain_anchors(sizes, margin):
@@ -38,7 +38,7 @@ def plain_maps(decoder, features):
 
 
 def plain_cells(decoder, maps, margin):
-    """What the encoder says of every cell: content, class logits, boxes in logits."""
+    """Return content, class logits and box logits of each cell."""
     memory = torch.cat([m.flatten(2).transpose(1, 2) for m in maps], dim=1)
     anchors, valid = plain_anchors([m.shape[2:] for m in maps], margin)
     anchor_logits = torch.log(anchors / (1 - anchors))
@@ -68,7 +68,7 @@ def plain_layer(layer, x, position, reference, memory, sizes):
 
 
 def plain_decoder(decoder, features, *, margin=0.01, method="default"):
-    """Logits and boxes of the chosen cells, then of every layer."""
+    """Return logits and boxes of the selected cells, then of each layer."""
     maps = plain_maps(decoder, features)
     sizes = [tuple(m.shape[2:]) for m in maps]
     memory, content, scores, boxes = plain_cells(decoder, maps, margin)
@@ -107,9 +107,7 @@ VARIANTS = {
 @pytest.mark.parametrize("size", [(32, 48), (64, 32)])
 @pytest.mark.parametrize("variant", VARIANTS)
 @torch.no_grad()
-def test_evaluation_gives_the_last_layer_of_the_plain_steps(
-    make_decoder, make_features, variant, size
-):
+def test_evaluation_matches_reference(make_decoder, make_features, variant, size):
     decoder = make_decoder(**VARIANTS[variant]).eval()
     features = make_features(*size)
     plain = plain_decoder(decoder, features, method=decoder.query_select_method)
@@ -120,7 +118,7 @@ def test_evaluation_gives_the_last_layer_of_the_plain_steps(
 
 @pytest.mark.parametrize("variant", VARIANTS)
 @torch.no_grad()
-def test_training_gives_every_layer_and_the_chosen_cells(make_decoder, make_features, variant):
+def test_training_returns_all_layers_and_selected_cells(make_decoder, make_features, variant):
     decoder = make_decoder(**VARIANTS[variant]).train()
     features = make_features()
     chosen, *layers = plain_decoder(decoder, features, method=decoder.query_select_method)
@@ -137,7 +135,7 @@ def test_training_gives_every_layer_and_the_chosen_cells(make_decoder, make_feat
 
 @pytest.mark.parametrize(("eval_idx", "layer"), [(-1, 2), (0, 0), (1, 1), (-3, 0)])
 @torch.no_grad()
-def test_evaluation_stops_at_the_chosen_layer(make_decoder, make_features, eval_idx, layer):
+def test_evaluation_stops_at_eval_idx(make_decoder, make_features, eval_idx, layer):
     decoder = make_decoder(eval_idx=eval_idx).eval()
     features = make_features()
     plain = plain_decoder(decoder, features)
@@ -148,7 +146,7 @@ def test_evaluation_stops_at_the_chosen_layer(make_decoder, make_features, eval_
 
 
 @torch.no_grad()
-def test_a_cell_may_be_chosen_once_for_each_class(make_decoder, make_features):
+def test_one2many_selects_cell_once_per_class(make_decoder, make_features):
     decoder = make_decoder(query_select_method="one2many", num_queries=90).train()
     chosen = decoder(make_features(32, 48, batch=1))["enc_aux_outputs"][0]["pred_boxes"][0]
     different = torch.unique(chosen, dim=0)
@@ -157,7 +155,7 @@ def test_a_cell_may_be_chosen_once_for_each_class(make_decoder, make_features):
     assert 18 <= len(different) < 31
 
 
-def test_aux_loss_off_leaves_only_the_last_layer(make_decoder, make_features, make_targets):
+def test_without_aux_loss_only_last_layer_is_returned(make_decoder, make_features, make_targets):
     with_aux = make_decoder().train()
     decoder = make_decoder(aux_loss=False).train()
     decoder.load_state_dict(with_aux.state_dict())
@@ -173,7 +171,7 @@ def test_aux_loss_off_leaves_only_the_last_layer(make_decoder, make_features, ma
 
 
 @torch.no_grad()
-def test_the_masked_cells_are_ranked_blindly_but_still_looked_at(make_decoder, make_features):
+def test_invalid_cells_are_masked_for_selection_only(make_decoder, make_features):
     # With this margin the 5 % boxes of the first level are invalid, those of the second are not.
     decoder = make_decoder(eps=0.06).train()
     features = make_features()
@@ -190,7 +188,7 @@ def test_the_masked_cells_are_ranked_blindly_but_still_looked_at(make_decoder, m
     assert (decoder(features)["pred_logits"] - before_eval["pred_logits"]).abs().max() > 1e-4
 
 
-def test_a_chosen_invalid_cell_keeps_everything_finite(make_decoder, make_features, make_targets):
+def test_selected_invalid_cell_stays_finite(make_decoder, make_features, make_targets):
     decoder = make_decoder(eps=0.4).train()  # all boxes are smaller than that: none is valid
     found = decoder(make_features(), make_targets(2, 1))
     assert (found["enc_aux_outputs"][0]["pred_boxes"] == 1).all()  # the sigmoid of infinity
@@ -203,7 +201,7 @@ def test_a_chosen_invalid_cell_keeps_everything_finite(make_decoder, make_featur
     assert all(p.grad.isfinite().all() for p in decoder.parameters() if p.grad is not None)
 
 
-def test_anchors_of_the_evaluation_size_are_saved_and_used(make_decoder, make_features):
+def test_anchors_of_evaluation_size_are_saved_and_used(make_decoder, make_features):
     decoder = make_decoder(eval_spatial_size=(32, 48)).eval()
     state = decoder.state_dict()
     rows, valid = plain_anchors([(4, 6), (2, 3)], 0.01)
@@ -219,17 +217,17 @@ def test_anchors_of_the_evaluation_size_are_saved_and_used(make_decoder, make_fe
         assert (moved - plain_decoder(decoder, here)[-1][1]).abs().max() > 1e-2
 
 
-def test_the_margin_holds_for_saved_anchors_too(make_decoder):
+def test_saved_anchors_use_margin(make_decoder):
     decoder = make_decoder(eval_spatial_size=(32, 48), eps=0.06)
     assert torch.equal(decoder.valid_mask[0, :, 0], plain_anchors([(4, 6), (2, 3)], 0.06)[1])
     assert 0 < decoder.valid_mask.sum() < 30
 
 
-def test_without_an_evaluation_size_no_anchors_are_saved(make_decoder):
+def test_no_anchors_are_saved_without_evaluation_size(make_decoder):
     assert not {"anchors", "valid_mask"} & set(make_decoder().state_dict())
 
 
-def test_extra_levels_have_anchors_too(make_decoder):
+def test_extra_levels_have_anchors(make_decoder):
     decoder = make_decoder(eval_spatial_size=(64, 64), num_levels=4, num_points=2)
     rows, _ = plain_anchors([(8, 8), (4, 4), (2, 2), (1, 1)], 0.01)
     torch.testing.assert_close(decoder.anchors.sigmoid()[0], rows)
@@ -237,9 +235,7 @@ def test_extra_levels_have_anchors_too(make_decoder):
 
 @pytest.mark.parametrize("saved_at", [(64, 96), (96, 64), None])
 @pytest.mark.parametrize("loaded_at", [(64, 96), (32, 32), None])
-def test_weights_saved_at_one_size_are_loaded_at_another(
-    make_decoder, make_features, saved_at, loaded_at
-):
+def test_weights_load_at_another_size(make_decoder, make_features, saved_at, loaded_at):
     source = make_decoder(eval_spatial_size=saved_at).eval()
     state = source.state_dict()
     keys = list(state)
@@ -264,9 +260,7 @@ def test_weights_saved_at_one_size_are_loaded_at_another(
 
 
 @torch.no_grad()
-def test_matching_queries_do_not_notice_the_denoising_ones(
-    make_decoder, make_features, make_targets
-):
+def test_denoising_does_not_change_matching_queries(make_decoder, make_features, make_targets):
     decoder = make_decoder().train()
     features = make_features()
     without = decoder(features)
@@ -277,7 +271,7 @@ def test_matching_queries_do_not_notice_the_denoising_ones(
 
 
 @torch.no_grad()
-def test_denoising_outputs_are_those_of_all_layers(make_decoder, make_features, make_targets):
+def test_denoising_outputs_of_all_layers(make_decoder, make_features, make_targets):
     decoder = make_decoder(label_noise_ratio=0.0, box_noise_scale=0.0).train()
     targets = make_targets(2, 1)
     found = decoder(make_features(), targets)
@@ -296,7 +290,7 @@ def test_denoising_outputs_are_those_of_all_layers(make_decoder, make_features, 
 
 
 @torch.no_grad()
-def test_denoising_queries_start_from_the_boxes(make_decoder, make_features, make_targets):
+def test_denoising_queries_start_at_boxes(make_decoder, make_features, make_targets):
     decoder = make_decoder(label_noise_ratio=0.0, box_noise_scale=0.0).train()
     for head in decoder.dec_bbox_head:  # heads that change nothing
         nn.init.zeros_(head.layers[-1].weight)
@@ -314,13 +308,13 @@ def test_denoising_queries_start_from_the_boxes(make_decoder, make_features, mak
 
 
 @torch.no_grad()
-def test_denoising_can_be_turned_off(make_decoder, make_features, make_targets):
+def test_denoising_can_be_disabled(make_decoder, make_features, make_targets):
     decoder = make_decoder(num_denoising=0).train()
     assert not [key for key in decoder.state_dict() if "denoising" in key]
     assert "dn_meta" not in decoder(make_features(), make_targets(2, 1))
 
 
-def test_a_batch_without_boxes_uses_the_same_parameters(make_decoder, make_features, make_targets):
+def test_batch_without_boxes_uses_the_same_parameters(make_decoder, make_features, make_targets):
     used = []
     for counts in ((2, 1), (0, 0)):
         decoder = make_decoder().train()
@@ -347,7 +341,7 @@ def heads(names, prefix):
     return {int(n.split(".")[1]) for n in names if n.startswith(prefix)}
 
 
-def test_boxes_look_forward_twice(make_decoder, make_features):
+def test_look_forward_twice(make_decoder, make_features):
     decoder = make_decoder(num_layers=4).train()
     found = decoder(make_features())
     layers = [*found["aux_outputs"], found]
@@ -365,7 +359,7 @@ def test_boxes_look_forward_twice(make_decoder, make_features):
         )
 
 
-def test_the_gradient_of_looking_forward_twice_by_hand(make_decoder, make_features):
+def test_look_forward_twice_gradient_by_hand(make_decoder, make_features):
     decoder = make_decoder(num_layers=2).train()
     found = decoder(make_features())
     decoder.zero_grad()
@@ -377,7 +371,7 @@ def test_the_gradient_of_looking_forward_twice_by_hand(make_decoder, make_featur
     torch.testing.assert_close(bias, (boxes * (1 - boxes)).sum((0, 1)), rtol=1e-3, atol=1e-5)
 
 
-def test_the_decoder_does_not_train_the_selection(make_decoder, make_features):
+def test_decoder_loss_does_not_train_selection(make_decoder, make_features):
     decoder = make_decoder().train()
     features = [f.requires_grad_() for f in make_features()]
     found = decoder(features)
@@ -389,7 +383,7 @@ def test_the_decoder_does_not_train_the_selection(make_decoder, make_features):
     assert any(n.startswith("input_proj") for n in names)
 
 
-def test_the_selection_is_trained_by_its_own_outputs(make_decoder, make_features):
+def test_selection_loss_trains_selection(make_decoder, make_features):
     decoder = make_decoder().train()
     chosen = decoder(make_features())["enc_aux_outputs"][0]
     loss = chosen["pred_logits"].square().sum() + (chosen["pred_boxes"] * torch.rand(4)).sum()
@@ -399,9 +393,7 @@ def test_the_selection_is_trained_by_its_own_outputs(make_decoder, make_features
 
 
 @pytest.mark.parametrize("variant", ["default", "one2many"])
-def test_gradients_of_the_selection_are_those_of_scoring_all_cells(
-    make_decoder, make_features, variant
-):
+def test_selection_gradients_match_scoring_all_cells(make_decoder, make_features, variant):
     decoder = make_decoder(**VARIANTS[variant]).train()
     features = [f.requires_grad_() for f in make_features()]
     chosen = decoder(features)["enc_aux_outputs"][0]
@@ -418,16 +410,16 @@ def test_gradients_of_the_selection_are_those_of_scoring_all_cells(
         assert expected.abs().max() > 1e-3
 
 
-def test_learned_content_is_trained_by_the_decoder(make_decoder, make_features):
+def test_decoder_loss_trains_learned_content(make_decoder, make_features):
     decoder = make_decoder(learn_query_content=True).train()
     names = reached(decoder, decoder(make_features())["pred_logits"].square().sum())
     assert "tgt_embed.weight" in names
 
 
-# Start
+# Initialization
 
 
-def test_scores_start_at_one_percent_and_boxes_unmoved():
+def test_initial_scores_are_one_percent_and_boxes_unchanged():
     decoder = RTDETRTransformerv2(num_classes=3, hidden_dim=16, nhead=2, num_layers=2)
     for head in (decoder.enc_score_head, *decoder.dec_score_head):
         torch.testing.assert_close(head.bias, torch.full((3,), -math.log(99)))
@@ -437,7 +429,7 @@ def test_scores_start_at_one_percent_and_boxes_unmoved():
         assert head.layers[0].weight.abs().max() > 0
 
 
-def test_weights_that_start_by_xavier():
+def test_xavier_initialized_weights():
     decoder = RTDETRTransformerv2(
         num_classes=3,
         hidden_dim=32,
@@ -468,7 +460,7 @@ def test_weights_that_start_by_xavier():
         assert weight.std().item() == pytest.approx(bound / 3**0.5, rel=0.1)
 
 
-def test_the_class_embedding_is_normal_with_a_row_of_zeros_for_padding():
+def test_class_embedding_is_normal_with_zero_padding_row():
     embedding = RTDETRTransformerv2(num_classes=80, hidden_dim=64).denoising_class_embed
     assert embedding.weight.shape == (81, 64)
     assert embedding.weight[80].abs().max() == 0
@@ -476,7 +468,7 @@ def test_the_class_embedding_is_normal_with_a_row_of_zeros_for_padding():
     assert embedding.weight[:80].mean().item() == pytest.approx(0, abs=0.05)
 
 
-def test_layers_start_as_copies_and_heads_do_not():
+def test_layers_start_equal_and_heads_do_not():
     decoder = RTDETRTransformerv2(num_classes=3, hidden_dim=16, nhead=2, num_layers=2)
     first, second = decoder.decoder.layers
     for (name, one), (_, other) in zip(
@@ -487,10 +479,10 @@ def test_layers_start_as_copies_and_heads_do_not():
     assert (decoder.dec_score_head[0].weight - decoder.dec_score_head[1].weight).abs().max() > 0
 
 
-# The rest
+# Other
 
 
-def test_class_keys_are_the_tensors_with_a_row_per_class():
+def test_class_keys_are_tensors_with_one_row_per_class():
     options = {"num_classes": 7, "hidden_dim": 16, "nhead": 2, "num_layers": 2}
     for extra in ({}, {"query_select_method": "agnostic"}, {"num_denoising": 0}):
         decoder = RTDETRTransformerv2(**options, **extra)
@@ -499,20 +491,20 @@ def test_class_keys_are_the_tensors_with_a_row_per_class():
         assert sorted(decoder.class_keys) == sorted(expected)
 
 
-def test_fewer_levels_than_maps_are_refused():
+def test_fewer_levels_than_maps_are_rejected():
     with pytest.raises(ValueError, match="num_levels 2 is less than 3 maps"):
         RTDETRTransformerv2(num_levels=2)
 
 
 @pytest.mark.parametrize("eval_idx", [3, -4])
-def test_a_layer_that_is_not_there_cannot_be_evaluated(make_decoder, eval_idx):
+def test_eval_idx_out_of_range_is_rejected(make_decoder, eval_idx):
     with pytest.raises(
         ValueError, match=rf"^eval_idx {eval_idx}: of 3 layers, give one from -3 to 2$"
     ):
         make_decoder(eval_idx=eval_idx)
 
 
-def test_dropout_acts_in_training_only():
+def test_dropout_in_training_only():
     layer = TransformerDecoderLayer(8, 2, 16, 0.5, "relu", 1, 2, "default")
     inputs = (torch.randn(1, 3, 8), torch.randn(1, 3, 8), torch.rand(1, 3, 4))
     inputs += (torch.randn(1, 6, 8), [(2, 3)], None)
@@ -520,7 +512,7 @@ def test_dropout_acts_in_training_only():
     torch.testing.assert_close(layer.eval()(*inputs), layer(*inputs), rtol=0, atol=0)
 
 
-def test_the_activation_is_the_chosen_one(disturb):
+def test_activation_is_configurable(disturb):
     layer = disturb(TransformerDecoderLayer(8, 2, 16, 0.0, "gelu", 1, 2, "default"))
     x, position = torch.randn(1, 3, 8), torch.randn(1, 3, 8)
     boxes, memory, sizes = torch.rand(1, 3, 4), torch.randn(1, 6, 8), [(2, 3)]

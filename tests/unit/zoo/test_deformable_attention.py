@@ -15,7 +15,7 @@ SIZES = [(3, 5), (2, 2)]  # not square, so that width and height cannot be mista
 
 
 def bilinear(level, x, y):
-    """Value of a map [H, W, C] at (x, y) in 0..1: cell (i, j) has its centre at (j + 0.5) / W."""
+    """Value of a map [H, W, C] at (x, y) in 0..1: cell (i, j) has its center at (j + 0.5) / W."""
     height, width, channels = level.shape
     x, y = x * width - 0.5, y * height - 0.5
     left, top = math.floor(x), math.floor(y)
@@ -71,7 +71,7 @@ def plain_attention(module, query, boxes, memory, sizes, num_points, sample):
 )
 @pytest.mark.parametrize("num_points", [2, [1, 3]])
 @torch.no_grad()
-def test_equals_the_plain_loop(method, sample, num_points, disturb):
+def test_matches_loop(method, sample, num_points, disturb):
     module = disturb(MSDeformableAttention(8, 2, 2, num_points, method))
     module.sampling_offsets.weight *= 4  # some points beyond the border
     query = torch.randn(2, 6, 8)
@@ -94,16 +94,16 @@ def sampled(function, *points):
 def test_bilinear_by_hand():
     found = sampled(
         sample_bilinear,
-        (1 / 6, 0.25),  # centre of the first cell
+        (1 / 6, 0.25),  # center of the first cell
         (1 / 3, 0.5),  # the corner between four cells
-        (0.5, 0.25),  # centre of the second cell
+        (0.5, 0.25),  # center of the second cell
         (0.0, 0.25),  # at the border: half of it lies outside, where all is zero
         (2.0, 0.5),  # far outside
     )
     torch.testing.assert_close(found, torch.tensor([1.0, 3.0, 2.0, 0.5, 0.0]))
 
 
-def test_nearest_by_hand_takes_the_nearest_corner_and_clamps_each_side_on_its_own():
+def test_nearest_by_hand_with_clamping():
     found = sampled(
         sample_nearest,
         (0.1, 0.1),  # trunc(0.3 + 0.5) = 0, trunc(0.2 + 0.5) = 0
@@ -116,7 +116,7 @@ def test_nearest_by_hand_takes_the_nearest_corner_and_clamps_each_side_on_its_ow
     assert found.tolist() == [1, 2, 3, 5, 1, 6]
 
 
-def test_heads_start_looking_around_ever_further():
+def test_initial_offsets_by_hand():
     module = MSDeformableAttention(8, 8, 2, [2, 1], "default")
     directions = [(1, 0), (1, 1), (0, 1), (-1, 1), (-1, 0), (-1, -1), (0, -1), (1, -1)]
     expected = [[(dx * n, dy * n) for n in (1, 2, 1)] for dx, dy in directions]
@@ -125,7 +125,7 @@ def test_heads_start_looking_around_ever_further():
     assert module.sampling_offsets.weight.abs().max() == 0
 
 
-def test_a_fresh_module_averages_all_points_alike_and_projects_by_xavier():
+def test_initial_weights_are_uniform_over_points():
     module = MSDeformableAttention(32, 4, 3, 4, "default")
     assert module.attention_weights.weight.abs().max() == 0
     assert module.attention_weights.bias.abs().max() == 0
@@ -141,7 +141,7 @@ def test_a_fresh_module_averages_all_points_alike_and_projects_by_xavier():
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
 
 
-def test_one_number_of_points_stands_for_all_levels():
+def test_scalar_num_points_applies_to_all_levels():
     one, listed = (MSDeformableAttention(8, 2, 3, points, "default") for points in (4, [4, 4, 4]))
     listed.load_state_dict(one.state_dict(), strict=True)
     inputs = (torch.randn(1, 3, 8), torch.rand(1, 3, 4), torch.randn(1, 14, 8))
@@ -149,19 +149,19 @@ def test_one_number_of_points_stands_for_all_levels():
     torch.testing.assert_close(one(*inputs, sizes), listed(*inputs, sizes), rtol=0, atol=0)
 
 
-def test_offsets_are_divided_by_the_points_of_their_level():
+def test_offsets_are_divided_by_points_of_level():
     module = MSDeformableAttention(8, 2, 2, [1, 4], "default")
     assert module.num_points_scale.tolist() == [1.0, 0.25, 0.25, 0.25, 0.25]
     assert "num_points_scale" in module.state_dict()
 
 
-def test_a_point_count_for_each_level_is_required():
+def test_wrong_number_of_point_counts_is_rejected():
     with pytest.raises(ValueError, match=r"num_points \[4, 4\]: give one number for each of 3"):
         MSDeformableAttention(8, 2, 3, [4, 4], "default")
 
 
 @pytest.mark.parametrize(("method", "trains"), [("default", True), ("discrete", False)])
-def test_offsets_are_trained_only_where_a_gradient_reaches_them(method, trains, disturb):
+def test_offsets_are_frozen_for_discrete_sampling(method, trains, disturb):
     module = disturb(MSDeformableAttention(8, 2, 1, 2, method))
     module(
         torch.randn(1, 2, 8), torch.rand(1, 2, 4), torch.randn(1, 6, 8), [(2, 3)]
@@ -173,7 +173,7 @@ def test_offsets_are_trained_only_where_a_gradient_reaches_them(method, trains, 
     assert module.attention_weights.weight.grad.abs().max() > 0
 
 
-def test_gradients_reach_the_reference_box(disturb):
+def test_reference_box_has_gradient(disturb):
     module = disturb(MSDeformableAttention(8, 2, 1, 2, "default"))
     query, memory = torch.randn(1, 2, 8), torch.randn(1, 12, 8)
     boxes = (torch.rand(1, 2, 4) * 0.4 + 0.3).requires_grad_()
@@ -189,12 +189,12 @@ def test_gradients_reach_the_reference_box(disturb):
         torch.testing.assert_close(gradient[..., coordinate].sum(), expected, rtol=0.1, atol=1e-2)
 
 
-def test_half_precision_does_not_move_the_points():
+def test_autocast_does_not_move_points():
     module = MSDeformableAttention(8, 1, 1, 1, "default")
     torch.nn.init.eye_(module.value_proj.weight)
     torch.nn.init.eye_(module.output_proj.weight)
     torch.nn.init.zeros_(module.sampling_offsets.bias)
-    # One cell of 200 holds 1, and its centre is looked at; bfloat16 has no number between 0.6016
+    # One cell of 200 holds 1, and its center is looked at; bfloat16 has no number between 0.6016
     # and 0.6055, which are 0.19 and 0.61 cells beside it.
     memory = torch.zeros(1, 200, 8)
     memory[:, 120] = 1

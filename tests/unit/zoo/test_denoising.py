@@ -67,7 +67,7 @@ def test_two_images_without_noise_by_hand():
     assert [i.tolist() for i in queries.meta["dn_positive_idx"]] == [[0, 4], [0, 1, 4, 5]]
 
 
-def test_padding_is_the_zero_embedding_at_the_smallest_logit():
+def test_padding_is_zero_embedding():
     queries = make([ONE, TWO], num_denoising=2)
     is_padding = labels_of(queries) == -1
     assert is_padding.tolist() == [[False, True] * 2, [False] * 4]
@@ -76,7 +76,7 @@ def test_padding_is_the_zero_embedding_at_the_smallest_logit():
     torch.testing.assert_close(logits, torch.full_like(logits, math.log(1e-5)), rtol=1e-4, atol=0)
 
 
-def test_visibility_of_two_images_by_hand():
+def test_attention_mask_of_two_images_by_hand():
     queries = make([ONE, TWO], num_denoising=4)
     # Rows look at columns: two groups of four see themselves and the three matching queries,
     # which see each other only.
@@ -96,7 +96,7 @@ def test_visibility_of_two_images_by_hand():
         ((3,), 2, 1),
     ],
 )
-def test_number_of_groups_follows_from_the_fullest_image(
+def test_number_of_groups_depends_on_image_with_most_boxes(
     make_targets, counts, num_denoising, groups
 ):
     targets = make_targets(*counts)
@@ -110,7 +110,7 @@ def test_number_of_groups_follows_from_the_fullest_image(
     assert queries.visible.shape == (2 * width * groups + 3,) * 2
 
 
-def test_positive_places_hold_the_boxes_in_order(make_targets):
+def test_positive_queries_are_boxes_in_order(make_targets):
     targets = make_targets(2, 0, 4)
     queries = make(targets, num_denoising=12, **QUIET)
     labels, boxes = labels_of(queries), boxes_of(queries)
@@ -122,7 +122,7 @@ def test_positive_places_hold_the_boxes_in_order(make_targets):
         )
 
 
-def test_a_quarter_of_real_labels_is_redrawn_uniformly(make_targets):
+def test_quarter_of_labels_is_replaced_uniformly(make_targets):
     num_classes = 8
     counts = (50, 20)
     targets = make_targets(*counts, num_classes=num_classes)
@@ -143,7 +143,7 @@ def test_a_quarter_of_real_labels_is_redrawn_uniformly(make_targets):
 
 
 @pytest.mark.parametrize("ratio", [0.0, 1.0, 2.0])
-def test_the_share_of_redrawn_labels_is_half_the_ratio(ratio):
+def test_fraction_of_replaced_labels_is_half_the_ratio(ratio):
     targets = [target([0] * 20, [[0.5, 0.5, 0.2, 0.2]] * 20)]
     queries = make(targets, num_classes=1000, num_denoising=2000, label_noise_ratio=ratio)
     share = (labels_of(queries) != 0).float().mean().item()
@@ -161,7 +161,7 @@ def corner_shifts(scale, box=(0.5, 0.5, 0.2, 0.1)):
     return shifts[:, 0], shifts[:, 1]
 
 
-def test_corners_of_positives_move_by_up_to_one_and_negatives_by_one_to_two_scales():
+def test_corner_noise_of_positive_and_negative_queries():
     positive, negative = corner_shifts(scale=0.4)  # too little for corners to cross
     slack = 1e-3
     assert positive.abs().max() <= 0.4 + slack
@@ -178,7 +178,7 @@ def test_corners_of_positives_move_by_up_to_one_and_negatives_by_one_to_two_scal
         assert correlation.abs().max() < 0.1
 
 
-def test_corners_stay_in_the_image():
+def test_corners_stay_inside_image():
     targets = [target([0] * 4, [[0.1, 0.9, 0.2, 0.2]] * 4)]
     queries = make(targets, num_denoising=400, box_noise_scale=1.0)
     boxes = boxes_of(queries)[0]
@@ -189,7 +189,7 @@ def test_corners_stay_in_the_image():
     assert (corners[:, 0] < 1e-4).float().mean() > 0.2  # clipped, not pushed back
 
 
-def test_crossed_corners_give_the_smallest_side_and_stay_finite():
+def test_crossed_corners_stay_finite():
     queries = make([target([0], [[0.5, 0.5, 0.2, 0.2]])], num_denoising=300)
     assert queries.reference_logits.isfinite().all()
     sides = boxes_of(queries)[..., 2:]
@@ -197,7 +197,7 @@ def test_crossed_corners_give_the_smallest_side_and_stay_finite():
     assert (sides < 2e-5).float().mean() > 0.05
 
 
-def test_noise_leaves_padding_alone_and_follows_the_seed():
+def test_noise_is_seeded_and_keeps_padding():
     drawn = []
     for seed in (0, 1, 0):
         torch.manual_seed(seed)
@@ -207,14 +207,14 @@ def test_noise_leaves_padding_alone_and_follows_the_seed():
     assert (drawn[0] - drawn[1]).abs().max() > 0.01
 
 
-def test_an_image_without_boxes_beside_others_is_all_padding():
+def test_image_without_boxes_is_padding():
     queries = make([NONE, TWO], num_denoising=2)
     assert (labels_of(queries)[0] == -1).all()
     assert queries.meta["dn_positive_idx"][0].tolist() == []
     assert queries.meta["dn_positive_idx"][1].tolist() == [0, 1]
 
 
-def test_a_batch_without_boxes_gets_one_dummy_group_that_uses_the_embedding():
+def test_batch_without_boxes_gets_dummy_group():
     embedding = nn.Embedding(6, 4, padding_idx=5)
     queries = make([NONE, NONE], embedding=embedding, box_noise_scale=0.0)
     assert queries.meta["dn_num_group"] == 1
@@ -230,7 +230,7 @@ def test_a_batch_without_boxes_gets_one_dummy_group_that_uses_the_embedding():
     assert torch.equal(queries.visible, expected)
 
 
-def test_gradients_reach_the_rows_of_classes_in_the_batch_and_not_padding():
+def test_embedding_gradients_exclude_padding():
     embedding = nn.Embedding(6, 4, padding_idx=5)
     queries = make([ONE, TWO], embedding=embedding, num_denoising=4, label_noise_ratio=0.0)
     queries.content.sum().backward()

@@ -1,4 +1,4 @@
-"""The encoder's parts against formulas and torch's layers, and its wiring against plain lines."""
+"""The encoder against formulas, torch's layers and a reference implementation."""
 
 import math
 
@@ -20,7 +20,7 @@ from rtdetrv2_pytorch.src.zoo.rtdetr.hybrid_encoder import (
 # Positions
 
 
-def test_positions_of_a_2_by_3_map_by_hand():
+def test_position_embedding_of_2x3_map_by_hand():
     # Four frequencies would need 16 features; with 8 there are two: 1 and 100 ** -0.5 = 0.1.
     expected = []
     for y in (0, 1):
@@ -32,7 +32,7 @@ def test_positions_of_a_2_by_3_map_by_hand():
     torch.testing.assert_close(found, torch.tensor([expected]))
 
 
-def test_positions_of_square_maps_are_those_of_the_published_weights():
+def test_position_embedding_of_square_map_matches_published():
     # There token t has a = t // h and b = t mod h.
     side, dim, temperature = 5, 16, 10000.0
     found = sincos_position_embedding(side, side, dim, temperature)[0]
@@ -66,7 +66,7 @@ def plain_rep(block, x):
 
 
 @pytest.mark.parametrize("frozen", [False, True])
-def test_a_fused_block_equals_its_two_branches(disturb, frozen):
+def test_fused_block_matches_branches(disturb, frozen):
     block = disturb(RepVggBlock(4, 6, "silu")).eval()
     x = torch.randn(2, 4, 5, 7)
     expected = plain_rep(block, x)
@@ -93,7 +93,7 @@ def plain_csp(layer, x):
 
 @pytest.mark.parametrize(("expansion", "hidden"), [(0.5, 3), (1.0, 6), (0.75, 4)])
 @pytest.mark.parametrize("training", [False, True])
-def test_csp_layer_equals_plain_lines(disturb, expansion, hidden, training):
+def test_csp_layer_matches_reference(disturb, expansion, hidden, training):
     layer = disturb(CSPRepLayer(12, 6, 2, expansion, "silu")).train(training)
     assert layer.conv1.conv.out_channels == hidden
     assert isinstance(layer.conv3, nn.Identity) == (hidden == 6)
@@ -105,7 +105,7 @@ def test_csp_layer_equals_plain_lines(disturb, expansion, hidden, training):
 # Transformer
 
 
-def test_transformer_layer_is_that_of_torch_where_positions_are_zero(disturb):
+def test_transformer_layer_matches_torch_without_positions(disturb):
     theirs = disturb(
         nn.TransformerEncoderLayer(8, 2, 16, dropout=0, activation="gelu", batch_first=True)
     )
@@ -115,7 +115,7 @@ def test_transformer_layer_is_that_of_torch_where_positions_are_zero(disturb):
     torch.testing.assert_close(ours(x, torch.zeros(1, 6, 8)), theirs(x), rtol=1e-4, atol=1e-5)
 
 
-def test_positions_are_added_in_every_layer_to_queries_and_keys_only(disturb):
+def test_positions_are_added_to_queries_and_keys_only(disturb):
     layer = TransformerEncoderLayer(8, 2, 16, 0.0, "gelu")
     encoder = disturb(TransformerEncoder(layer, 2))
     x, position = torch.randn(2, 6, 8), torch.randn(1, 6, 8)
@@ -130,7 +130,7 @@ def test_positions_are_added_in_every_layer_to_queries_and_keys_only(disturb):
     torch.testing.assert_close(encoder(x, position), expected, rtol=1e-4, atol=1e-5)
 
 
-def test_layers_start_as_copies_and_are_not_shared():
+def test_layers_start_equal_and_are_not_shared():
     encoder = TransformerEncoder(TransformerEncoderLayer(8, 2, 16, 0.0, "gelu"), 2)
     first, second = encoder.layers
     for (name, one), (_, other) in zip(
@@ -140,7 +140,7 @@ def test_layers_start_as_copies_and_are_not_shared():
         assert one is not other
 
 
-def test_the_transformer_drops_in_training_only():
+def test_transformer_dropout_in_training_only():
     layer = TransformerEncoderLayer(8, 2, 16, 0.5, "gelu")
     x, position = torch.randn(1, 5, 8), torch.zeros(1, 5, 8)
     assert (layer.train()(x, position) - layer(x, position)).abs().max() > 0
@@ -198,7 +198,7 @@ def plain_encoder(encoder, features, attended=(2,)):
 
 @pytest.mark.parametrize("size", [(64, 64), (96, 64), (64, 128)])
 @pytest.mark.parametrize("training", [False, True])
-def test_the_wiring_equals_plain_lines_at_any_size(disturb, size, training):
+def test_encoder_matches_reference_at_any_size(disturb, size, training):
     encoder = make_encoder(disturb, num_encoder_layers=2, eval_spatial_size=(64, 64))
     encoder.train(training)
     features = make_features(*size)
@@ -209,7 +209,7 @@ def test_the_wiring_equals_plain_lines_at_any_size(disturb, size, training):
         torch.testing.assert_close(mine, plain, rtol=1e-3, atol=1e-4)
 
 
-def test_several_levels_may_have_attention_each_with_its_own_transformer(disturb):
+def test_each_level_has_its_own_transformer(disturb):
     encoder = make_encoder(disturb, use_encoder_idx=(1, 2)).eval()
     features = make_features(64, 96)
     expected = plain_encoder(encoder, features, attended=(1, 2))
@@ -217,7 +217,7 @@ def test_several_levels_may_have_attention_each_with_its_own_transformer(disturb
         torch.testing.assert_close(mine, plain, rtol=1e-3, atol=1e-4)
 
 
-def test_without_layers_there_is_no_attention(disturb):
+def test_no_attention_without_encoder_layers(disturb):
     encoder = make_encoder(disturb, num_encoder_layers=0).eval()
     features = make_features(64, 64)
     expected = plain_encoder(encoder, features, attended=())
@@ -226,7 +226,7 @@ def test_without_layers_there_is_no_attention(disturb):
     assert not [key for key in encoder.state_dict() if key.startswith("encoder.")]
 
 
-def test_positions_of_the_evaluation_size_are_kept_ready_and_used_there_only(disturb):
+def test_precomputed_positions_are_used_at_evaluation_size_only(disturb):
     encoder = make_encoder(disturb, eval_spatial_size=(64, 96)).eval()
     here, elsewhere = make_features(64, 96), make_features(96, 64)
     before = encoder(here)[2], encoder(elsewhere)[2]
@@ -235,7 +235,7 @@ def test_positions_of_the_evaluation_size_are_kept_ready_and_used_there_only(dis
     torch.testing.assert_close(encoder(elsewhere)[2], before[1], rtol=0, atol=0)
 
 
-def test_the_ready_positions_are_the_computed_ones_and_no_part_of_the_weights():
+def test_precomputed_positions_are_not_saved():
     torch.manual_seed(1)
     ready = HybridEncoder(**OPTIONS, eval_spatial_size=(96, 64)).eval()
     torch.testing.assert_close(ready.pos_embed2, sincos_position_embedding(3, 2, 8, 10000.0))
@@ -247,7 +247,7 @@ def test_the_ready_positions_are_the_computed_ones_and_no_part_of_the_weights():
     assert not [key for key in ready.state_dict() if "pos_embed" in key]
 
 
-def test_the_temperature_counts(disturb):
+def test_temperature_changes_output(disturb):
     encoder = make_encoder(disturb).eval()
     features = make_features(64, 64)
     before = encoder(features)[2]
@@ -256,12 +256,12 @@ def test_the_temperature_counts(disturb):
 
 
 @pytest.mark.parametrize(("depth_mult", "blocks"), [(1.0, 3), (0.34, 1), (2.0, 6), (0.5, 2)])
-def test_depth_scales_three_blocks(depth_mult, blocks):
+def test_depth_mult_scales_number_of_blocks(depth_mult, blocks):
     encoder = HybridEncoder(**(OPTIONS | {"depth_mult": depth_mult}))
     layers = [*encoder.fpn_blocks, *encoder.pan_blocks]
     assert [len(layer.bottlenecks) for layer in layers] == [blocks] * 4
 
 
-def test_every_map_needs_a_projection():
+def test_wrong_number_of_maps_is_rejected():
     with pytest.raises(ValueError, match="shorter"):
         HybridEncoder(**OPTIONS)(make_features(64, 64)[:2])

@@ -35,7 +35,7 @@ def test_varifocal_by_hand():
     torch.testing.assert_close(found, torch.tensor([background + matched]))
 
 
-def test_the_weights_of_varifocal_are_constants():
+def test_varifocal_weights_have_no_gradient():
     logits = torch.tensor([[[[0.3], [1.0]]]], requires_grad=True)
     found = varifocal_loss(
         logits,
@@ -61,7 +61,7 @@ def test_focal_by_hand():
 
 
 @pytest.mark.parametrize(("alpha", "gamma"), [(0.25, 2.0), (0.6, 1.0)])
-def test_focal_is_that_of_torchvision_with_its_gradient(alpha, gamma):
+def test_focal_loss_and_gradient_match_torchvision(alpha, gamma):
     logits = (torch.randn(3, 2, 6, 4) * 3).requires_grad_()
     rows = [(0, 0, 1, 0), (0, 1, 5, 1), (2, 1, 2, 0)]
     labels = torch.tensor([3, 0, 2])
@@ -76,7 +76,7 @@ def test_focal_is_that_of_torchvision_with_its_gradient(alpha, gamma):
 
 
 @pytest.mark.parametrize("function", ["varifocal", "focal"])
-def test_extreme_logits_give_finite_losses_and_gradients(function):
+def test_extreme_logits_have_finite_losses_and_gradients(function):
     logits = torch.tensor([[[[200.0, -200.0], [-200.0, 200.0]]]], requires_grad=True)
     matches, labels = matches_of((0, 0, 0, 0), (0, 0, 1, 0)), torch.tensor([0, 0])
     if function == "varifocal":
@@ -89,7 +89,7 @@ def test_extreme_logits_give_finite_losses_and_gradients(function):
     assert logits.grad.isfinite().all()
 
 
-def test_without_pairs_all_is_background():
+def test_background_only_without_pairs():
     logits = torch.randn(2, 1, 3, 2)
     none, labels = matches_of(), torch.empty(0, dtype=torch.int64)
     found = varifocal_loss(logits, none, labels, torch.empty(0), alpha=0.75, gamma=2.0)
@@ -98,6 +98,6 @@ def test_without_pairs_all_is_background():
     assert sum_per_set(torch.empty(0), none, 2).tolist() == [0, 0]
 
 
-def test_values_are_added_up_for_each_set():
+def test_values_are_summed_per_set():
     matches = matches_of((0, 0, 0, 0), (2, 0, 0, 0), (2, 1, 0, 1))
     assert sum_per_set(torch.tensor([1.0, 2.0, 4.0]), matches, 4).tolist() == [1, 0, 6, 0]

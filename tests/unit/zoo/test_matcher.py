@@ -20,10 +20,10 @@ def make_matcher(**options):
 def random_layer(batch, num_queries, num_classes=5, num_sets=None):
     shape = (batch, num_queries) if num_sets is None else (num_sets, batch, num_queries)
     size = torch.rand(*shape, 2) * 0.4 + 0.05
-    centre = size / 2 + torch.rand(*shape, 2) * (1 - size)
+    center = size / 2 + torch.rand(*shape, 2) * (1 - size)
     return {
         "pred_logits": torch.randn(*shape, num_classes) * 2,
-        "pred_boxes": torch.cat((centre, size), dim=-1),
+        "pred_boxes": torch.cat((center, size), dim=-1),
     }
 
 
@@ -31,7 +31,7 @@ def pairs_of(found):
     return [list(zip(q.tolist(), b.tolist(), strict=True)) for q, b in found["indices"]]
 
 
-def test_the_nearest_boxes_by_hand_whatever_their_order():
+def test_nearest_boxes_by_hand_in_any_order():
     left, right = [0.2, 0.5, 0.2, 0.2], [0.8, 0.5, 0.2, 0.2]
     layer = {
         "pred_logits": torch.zeros(1, 3, 1),
@@ -41,7 +41,7 @@ def test_the_nearest_boxes_by_hand_whatever_their_order():
     assert pairs_of(make_matcher()(layer, [target])) == [[(0, 1), (2, 0)]]
 
 
-def test_the_class_decides_between_equal_boxes():
+def test_class_cost_decides_between_equal_boxes():
     box = [0.5, 0.5, 0.2, 0.2]
     logits = torch.tensor([[[2.0, -2.0], [-2.0, 2.0]]])
     layer = {"pred_logits": logits, "pred_boxes": torch.tensor([[box, box]])}
@@ -52,7 +52,7 @@ def test_the_class_decides_between_equal_boxes():
 
 
 @pytest.mark.parametrize("focal", [True, False])
-def test_the_total_cost_is_the_lowest_of_all_assignments(make_targets, focal):
+def test_total_cost_is_minimum_of_all_assignments(make_targets, focal):
     layer, targets = random_layer(4, 5), make_targets(3, 1, 0, 5)
     found = pairs_of(make_matcher(use_focal_loss=focal)(layer, targets))
     for image, target in enumerate(targets):
@@ -69,14 +69,14 @@ def test_the_total_cost_is_the_lowest_of_all_assignments(make_targets, focal):
 
 
 @pytest.mark.parametrize("focal", [True, False])
-def test_pairs_are_those_of_the_plain_matcher_with_queries_ascending(make_targets, focal):
+def test_pairs_match_reference_matcher(make_targets, focal):
     layer, targets = random_layer(4, 30), make_targets(1, 0, 12, 7)
     found = pairs_of(make_matcher(use_focal_loss=focal)(layer, targets))
     assert found == plain_matching(layer, targets, focal=focal)
     assert all(image == sorted(image) for image in found)
 
 
-def test_sets_and_images_are_matched_as_each_alone(make_targets):
+def test_sets_and_images_are_matched_independently(make_targets):
     matcher, targets = make_matcher(), make_targets(3, 0, 4)
     layers = random_layer(3, 9, num_sets=4)
     truth = GroundTruth.from_targets(targets, torch.device("cpu"))
@@ -94,7 +94,7 @@ def test_sets_and_images_are_matched_as_each_alone(make_targets):
     assert list(zip(*(index.tolist() for index in together), strict=True)) == rows
 
 
-def test_an_image_with_more_boxes_than_queries_leaves_boxes_unmatched(make_targets):
+def test_more_boxes_than_queries_leaves_boxes_unmatched(make_targets):
     layer, targets = random_layer(1, 4), make_targets(9)
     ((queries, boxes),) = make_matcher()(layer, targets)["indices"]
     assert queries.tolist() == [0, 1, 2, 3]
@@ -102,14 +102,14 @@ def test_an_image_with_more_boxes_than_queries_leaves_boxes_unmatched(make_targe
     assert pairs_of({"indices": [(queries, boxes)]}) == plain_matching(layer, targets)
 
 
-def test_a_batch_without_boxes_has_no_pairs(make_targets):
+def test_batch_without_boxes_has_no_pairs(make_targets):
     found = make_matcher()(random_layer(2, 4), make_targets(0, 0))["indices"]
     assert [(q.tolist(), b.tolist()) for q, b in found] == [([], []), ([], [])]
     assert {index.dtype for pair in found for index in pair} == {torch.int64}
 
 
 @pytest.mark.parametrize("name", ["cost_class", "cost_bbox", "cost_giou"])
-def test_a_weight_that_is_missing_counts_as_zero(make_targets, name):
+def test_missing_weight_is_zero(make_targets, name):
     layer, targets = random_layer(1, 8), make_targets(4)
     alone = make_matcher(weight_dict={name: 3.0})
     zeros = make_matcher(weight_dict=dict.fromkeys(WEIGHTS, 0) | {name: 1.0})
@@ -121,7 +121,7 @@ def test_a_weight_that_is_missing_counts_as_zero(make_targets, name):
 @pytest.mark.parametrize(
     "weights", [{}, {"cost_class": 0, "cost_bbox": 0}, {"cost_class": 1, "cost_box": 5}]
 )
-def test_weights_must_be_known_and_one_above_zero(weights):
+def test_unknown_or_zero_weights_are_rejected(weights):
     with pytest.raises(
         ValueError,
         match="weight_dict .*: give cost_class, cost_bbox and cost_giou, at least one of them a",
@@ -129,7 +129,7 @@ def test_weights_must_be_known_and_one_above_zero(weights):
         HungarianMatcher(weight_dict=weights)
 
 
-def test_alpha_and_gamma_shape_the_class_cost(make_targets):
+def test_alpha_and_gamma_change_class_cost(make_targets):
     layer, targets = random_layer(1, 1), make_targets(1)
     truth = GroundTruth.from_targets(targets, torch.device("cpu"))
     matcher = make_matcher(weight_dict={"cost_class": 1}, alpha=0.6, gamma=3.0)
@@ -144,7 +144,7 @@ def test_alpha_and_gamma_shape_the_class_cost(make_targets):
 
 @pytest.mark.parametrize("value", [torch.nan, torch.inf, -torch.inf])
 @pytest.mark.parametrize("key", ["pred_logits", "pred_boxes"])
-def test_predictions_that_are_not_finite_name_their_images(make_targets, key, value):
+def test_error_names_images_with_non_finite_predictions(make_targets, key, value):
     layer, targets = random_layer(3, 6), make_targets(2, 0, 1)
     layer[key][1, 3, 0] = value  # an image without boxes, whose costs nobody computes
     with pytest.raises(
@@ -158,7 +158,7 @@ def test_predictions_that_are_not_finite_name_their_images(make_targets, key, va
         make_matcher()(layer, targets)
 
 
-def test_without_ids_images_are_named_by_their_place(make_targets):
+def test_error_uses_batch_index_without_image_ids(make_targets):
     layer, targets = random_layer(3, 6), make_targets(2, 1, 1)
     for target in targets:
         del target["image_id"]
@@ -167,21 +167,21 @@ def test_without_ids_images_are_named_by_their_place(make_targets):
         make_matcher()(layer, targets)
 
 
-def test_large_finite_logits_are_no_divergence(make_targets):
+def test_large_finite_logits_are_accepted(make_targets):
     layer, targets = random_layer(2, 6), make_targets(2, 1)
     layer["pred_logits"] *= 1e4
     expected = plain_matching(layer, targets)
     assert pairs_of(make_matcher()(layer, targets)) == expected
 
 
-def test_half_precision_is_matched_in_float32(make_targets):
+def test_matching_uses_float32(make_targets):
     layer, targets = random_layer(2, 10), make_targets(4, 6)
     half = {key: value.bfloat16() for key, value in layer.items()}
     as_float = {key: value.float() for key, value in half.items()}
     assert pairs_of(make_matcher()(half, targets)) == plain_matching(as_float, targets)
 
 
-def test_pairs_of_one_set_are_repeated_for_others(make_targets):
+def test_pairs_are_repeated_for_sets(make_targets):
     layer, targets = random_layer(2, 6), make_targets(2, 1)
     truth = GroundTruth.from_targets(targets, torch.device("cpu"))
     one = make_matcher().match(layer["pred_logits"][None], layer["pred_boxes"][None], truth)

@@ -25,7 +25,7 @@ FIRST = [80.0, 30.0, 120.0, 70.0]
 SECOND = [-20.0, 70.0, 60.0, 110.0]  # not clamped to the image
 
 
-def test_pairs_of_query_and_class_are_ranked_by_hand():
+def test_query_class_pairs_are_ranked_by_hand():
     (found,) = RTDETRPostProcessor(num_classes=3, num_top_queries=4)(OUTPUTS, SIZES)
     assert found["labels"].tolist() == [0, 1, 2, 2]
     torch.testing.assert_close(found["scores"], torch.tensor([0.9, 0.8, 0.6, 0.3]))
@@ -33,7 +33,7 @@ def test_pairs_of_query_and_class_are_ranked_by_hand():
     torch.testing.assert_close(found["boxes"], torch.tensor([FIRST, SECOND, FIRST, SECOND]))
 
 
-def test_more_asked_for_than_there_are_gives_all():
+def test_num_top_queries_above_candidates_returns_all():
     (found,) = RTDETRPostProcessor(num_classes=3, num_top_queries=300)(OUTPUTS, SIZES)
     torch.testing.assert_close(
         found["scores"], torch.tensor([0.9, 0.8, 0.6, 0.3, 0.2, 0.1]), rtol=1e-5, atol=1e-6
@@ -41,7 +41,7 @@ def test_more_asked_for_than_there_are_gives_all():
     assert found["labels"].tolist() == [0, 1, 2, 2, 1, 0]
 
 
-def test_softmax_takes_the_best_class_but_the_last_of_each_query():
+def test_softmax_excludes_background_class():
     processor = RTDETRPostProcessor(num_classes=2, use_focal_loss=False, num_top_queries=300)
     shares = torch.tensor([[[0.1, 0.2, 0.7], [0.5, 0.4, 0.1], [0.2, 0.3, 0.5]]])
     outputs = {"pred_logits": shares.log() + 3, "pred_boxes": torch.rand(1, 3, 4)}
@@ -58,7 +58,7 @@ def test_softmax_takes_the_best_class_but_the_last_of_each_query():
 
 
 @pytest.mark.parametrize("use_focal_loss", [True, False])
-def test_images_of_a_batch_have_their_own_size(use_focal_loss):
+def test_boxes_are_scaled_to_size_of_each_image(use_focal_loss):
     processor = RTDETRPostProcessor(use_focal_loss=use_focal_loss, num_top_queries=5)
     outputs = {"pred_logits": torch.randn(3, 7, 4), "pred_boxes": torch.rand(3, 7, 4)}
     sizes = torch.tensor([[200, 100], [50, 400], [64, 64]])
@@ -71,7 +71,7 @@ def test_images_of_a_batch_have_their_own_size(use_focal_loss):
             torch.testing.assert_close(alone[key], together[image][key])
 
 
-def test_labels_become_coco_ids_where_asked():
+def test_labels_are_remapped_to_coco_ids():
     logits = torch.full((1, 1, 80), -9.0)
     logits[0, 0, [0, 11, 79]] = torch.tensor([3.0, 2.0, 1.0])
     outputs = {"pred_logits": logits, "pred_boxes": torch.rand(1, 1, 4)}
@@ -85,7 +85,7 @@ def test_labels_become_coco_ids_where_asked():
 
 
 @pytest.mark.parametrize("remap", [False, True])
-def test_deployed_it_returns_batched_tensors_that_are_never_remapped(remap):
+def test_deploy_returns_batched_tensors_without_remapping(remap):
     options = {"num_classes": 3, "num_top_queries": 4}
     expected = RTDETRPostProcessor(**options)(OUTPUTS, SIZES)[0]
     processor = RTDETRPostProcessor(**options, remap_mscoco_category=remap).train()
@@ -96,7 +96,7 @@ def test_deployed_it_returns_batched_tensors_that_are_never_remapped(remap):
         torch.testing.assert_close(value, expected[name][None])
 
 
-def test_half_precision_is_ranked_and_scaled_in_float32():
+def test_postprocessing_uses_float32():
     half = {key: value.bfloat16() for key, value in OUTPUTS.items()}
     as_float = {key: value.float() for key, value in half.items()}
     processor = RTDETRPostProcessor(num_classes=3)

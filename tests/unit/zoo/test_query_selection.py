@@ -1,4 +1,4 @@
-"""Choosing queries, by hand."""
+"""Query selection by hand."""
 
 import pytest
 import torch
@@ -14,17 +14,17 @@ LOGITS = torch.tensor(
 )
 
 
-def test_default_ranks_a_cell_by_its_best_class():
+def test_default_ranks_cells_by_best_class():
     assert select_queries(LOGITS, 2, "default").tolist() == [[0, 1], [2, 1]]
     assert select_queries(LOGITS, 3, "default").tolist() == [[0, 1, 2], [2, 1, 0]]
 
 
-def test_one2many_may_choose_a_cell_once_for_each_class():
+def test_one2many_selects_cells_once_per_class():
     # 0.9 (cell 0), 0.8 (1), 0.7 (1), 0.1 (0); 3 (2), 2 (2), -4 (1), -5 (0).
     assert select_queries(LOGITS, 4, "one2many").tolist() == [[0, 1, 1, 0], [2, 2, 1, 0]]
 
 
-def test_agnostic_ranks_by_the_one_score():
+def test_agnostic_ranks_by_object_score():
     scores = torch.tensor([[[0.3], [0.1], [0.2]]])
     assert select_queries(scores, 2, "agnostic").tolist() == [[0, 2]]
 
@@ -37,12 +37,12 @@ def test_agnostic_ranks_by_the_one_score():
         ("agnostic", LOGITS[:1, :, :1], [[1, 0, 2]]),
     ],
 )
-def test_fewer_candidates_than_queries_are_all_chosen(method, logits, expected):
+def test_all_candidates_are_selected_if_fewer_than_queries(method, logits, expected):
     assert select_queries(logits, 300, method).tolist() == expected
 
 
 @pytest.mark.parametrize("method", ["default", "one2many"])
-def test_an_image_of_a_batch_is_chosen_from_as_alone_whatever_the_order_of_cells(method):
+def test_selection_is_independent_of_batch_and_cell_order(method):
     logits = torch.randn(3, 20, 4)
     together = select_queries(logits, 7, method)
     order = torch.randperm(20)
@@ -53,7 +53,7 @@ def test_an_image_of_a_batch_is_chosen_from_as_alone_whatever_the_order_of_cells
         assert torch.equal(order[shuffled], alone)
 
 
-def test_rows_are_gathered_per_image_with_repeats():
+def test_gather_rows_per_image_with_repeats():
     rows = torch.arange(12).view(2, 3, 2)
     gathered = gather_rows(rows, torch.tensor([[2, 2], [0, 1]]))
     assert gathered.tolist() == [[[4, 5], [4, 5]], [[6, 7], [8, 9]]]

@@ -27,19 +27,19 @@ def detector(make_detector):
     return make_detector().eval()
 
 
-def test_parts_are_registered_in_the_order_of_the_published_weights(detector):
+def test_module_order_matches_published_weights(detector):
     assert [name for name, _ in detector.named_children()] == ["backbone", "decoder", "encoder"]
 
 
 @torch.no_grad()
-def test_the_parts_are_chained(detector):
+def test_forward_chains_modules(detector):
     images = torch.rand(2, 3, 64, 96)
     expected = detector.decoder(detector.encoder(detector.backbone(images)))
     assert_outputs(detector(images), expected, 0)
 
 
 @torch.no_grad()
-def test_bytes_equal_floats_divided_by_255(detector):
+def test_uint8_input_equals_float_input(detector):
     images = torch.randint(256, (2, 3, 64, 32), dtype=torch.uint8)
     before = images.clone()
     assert_outputs(detector(images), detector(images / 255), 1e-6)
@@ -47,7 +47,7 @@ def test_bytes_equal_floats_divided_by_255(detector):
 
 
 @torch.no_grad()
-def test_an_image_of_a_batch_gives_the_same_as_alone(detector):
+def test_batch_equals_single_images(detector):
     images = torch.rand(3, 3, 64, 64)
     together = detector(images)
     for i in range(3):
@@ -65,7 +65,7 @@ def test_sides_must_be_divisible_by_32(detector, size):
         detector(torch.rand(1, 3, height, width))
 
 
-def test_targets_are_for_denoising_in_training_only(detector, make_targets):
+def test_targets_are_used_for_denoising_in_training_only(detector, make_targets):
     images, targets = torch.rand(2, 3, 64, 64), make_targets(1, 2)
     assert "dn_aux_outputs" in detector.train()(images, targets)
     assert "dn_aux_outputs" not in detector(images)
@@ -74,7 +74,7 @@ def test_targets_are_for_denoising_in_training_only(detector, make_targets):
 
 @pytest.mark.parametrize("backbone", BACKBONES)
 @torch.no_grad()
-def test_the_fused_form_gives_the_same(make_detector, backbone):
+def test_fused_network_has_same_output(make_detector, backbone):
     model = make_detector(BACKBONES[backbone](), eval_spatial_size=(64, 64)).eval()
     images = torch.rand(2, 3, 64, 64)
     expected = model(images)
@@ -88,7 +88,7 @@ def test_the_fused_form_gives_the_same(make_detector, backbone):
 
 
 @pytest.mark.parametrize("backbone", BACKBONES)
-def test_the_fused_form_keeps_no_branches_and_no_norms(make_detector, backbone):
+def test_fused_network_has_no_branches_or_norms(make_detector, backbone):
     model = make_detector(BACKBONES[backbone]())
     blocks = [n for n, _ in model.named_modules() if n.endswith(("bottlenecks.0", "bottlenecks.1"))]
     assert len(blocks) == 8

@@ -1,4 +1,4 @@
-"""RT-DETRv2, one file per noun of the paper (arXiv:2407.17140, arXiv:2304.08069)."""
+"""RT-DETRv2, one file per component (arXiv:2407.17140, arXiv:2304.08069)."""
 
 from .criterion import RTDETRCriterionv2
 from .decoder import RTDETRTransformerv2

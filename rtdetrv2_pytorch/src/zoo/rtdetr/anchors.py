@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-_FINEST_SIDE = 0.05  # of the image's side; with another one published weights are useless
+_FINEST_SIDE = 0.05  # fraction of the image side; the published weights depend on it
 
 
 def anchor_logits(
@@ -17,18 +17,16 @@ def anchor_logits(
     margin: float,
     device: torch.device | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """Place one square box on every cell and return it in logit space.
+    """Create one square box per cell, in logit space.
 
-    Its side doubles with every level.
-
-    The decoder refines a box by adding to its logits, so it starts from logits too. A box with a
-    coordinate outside (margin, 1 - margin) has no useful logit: it is marked invalid and set to
-    +inf, so query selection can skip it.
+    The side of the boxes doubles with each level. The decoder refines boxes by adding to their
+    logits. A box with a coordinate outside (margin, 1 - margin) is marked invalid and set to +inf,
+    so that query selection skips it.
 
     Args:
         level_sizes: (height, width) in cells of each level, finest first.
-        margin: distance from 0 and 1 at which a coordinate stops being usable.
-        device: where to build them.
+        margin: minimum distance of valid coordinates from 0 and 1.
+        device: device of the result.
 
     Returns:
         logits: [1, A, 4] float32, cxcywh before the sigmoid.

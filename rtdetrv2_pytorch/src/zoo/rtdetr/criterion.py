@@ -1,7 +1,7 @@
-"""The training loss: classification that knows the overlap, L1 and GIoU on matched boxes.
+"""The training loss: varifocal classification loss, L1 and GIoU loss of matched boxes.
 
-All decoder layers and the encoder's selection are matched and scored together, so are the
-denoising groups: the number of kernels does not grow with layers or images.
+All decoder layers and the encoder's selection are matched and computed together, and so are the
+denoising groups: the number of kernels does not depend on the number of layers or images.
 """
 
 import dataclasses
@@ -104,12 +104,12 @@ class RTDETRCriterionv2(nn.Module):
         return terms
 
     def _num_boxes(self, truth: GroundTruth) -> Tensor:
-        """Boxes, at least 1; in training of all ranks, for each its share: gradients are averaged.
+        """Return the number of boxes, at least 1, as a tensor to avoid synchronization.
 
-        A tensor: nobody waits for it.
+        In training, return the mean over the ranks, because gradients are averaged.
         """
         count = torch.full((), float(len(truth.labels)), device=truth.labels.device)
-        if not self.training:  # in evaluation ranks may have different numbers of batches
+        if not self.training:  # ranks may have different numbers of evaluation batches
             return count.clamp(min=1)
         return distributed.sum_over_ranks(count).clamp(min=1) / distributed.world_size()
 
@@ -125,7 +125,7 @@ class RTDETRCriterionv2(nn.Module):
 
         if not encoder or not (class_agnostic or self.share_matched_indices):
             return self._matched(decoder + encoder, names + encoder_names, truth, num_boxes)
-        if class_agnostic:  # the encoder scores "object" there, not classes
+        if class_agnostic:  # the encoder predicts one object score
             objects = dataclasses.replace(truth, labels=torch.zeros_like(truth.labels))
         else:
             objects = truth
@@ -142,7 +142,7 @@ class RTDETRCriterionv2(nn.Module):
         *,
         share: bool = False,
     ) -> dict[str, Tensor]:
-        """Match and score layers; `share` uses the first one's pairs for all."""
+        """Match layers and compute their losses; `share` uses the pairs of the first layer."""
         logits, boxes = _stack(layers)
         if share:
             matches = self.matcher.match(logits[:1], boxes[:1], truth).repeat_for_sets(len(layers))
@@ -157,7 +157,7 @@ class RTDETRCriterionv2(nn.Module):
         truth: GroundTruth,
         num_boxes: Tensor,
     ) -> dict[str, Tensor]:
-        """Denoising queries know their box: no matching."""
+        """Compute the terms of the denoising queries, whose boxes are known without matching."""
         groups = meta["dn_num_group"]
         query_index = torch.cat([index.cpu() for index in meta["dn_positive_idx"]])
         per_image = torch.tensor(truth.counts) * groups
@@ -185,7 +185,7 @@ class RTDETRCriterionv2(nn.Module):
         truth: GroundTruth,
         num_boxes: Tensor,
     ) -> dict[str, Tensor]:
-        """Unweighted terms, one value per set.
+        """Compute unweighted terms, one value per set.
 
         Args:
             logits: [S, B, Q, K] float32.
@@ -196,9 +196,9 @@ class RTDETRCriterionv2(nn.Module):
         """
         num_sets = len(logits)
         predicted = boxes[matches.set_index, matches.image_index, matches.query_index]  # [p, 4]
-        wanted = truth.boxes[matches.truth_index]
+        target_boxes = truth.boxes[matches.truth_index]
         labels = truth.labels[matches.truth_index]
-        iou, giou = iou_and_giou(cxcywh_to_xyxy(predicted), cxcywh_to_xyxy(wanted))
+        iou, giou = iou_and_giou(cxcywh_to_xyxy(predicted), cxcywh_to_xyxy(target_boxes))
         overlap = (giou if self.boxes_weight_format == "giou" else iou).detach()
 
         terms: dict[str, Tensor] = {}
@@ -208,7 +208,7 @@ class RTDETRCriterionv2(nn.Module):
         if "focal" in self.losses:
             terms["loss_focal"] = sigmoid_focal_loss(logits, matches, labels, **balance)
         if "boxes" in self.losses:
-            distance = (predicted - wanted).abs().sum(-1)
+            distance = (predicted - target_boxes).abs().sum(-1)
             terms["loss_bbox"] = sum_per_set(distance, matches, num_sets)
             lost = 1 - giou if self.boxes_weight_format is None else (1 - giou) * overlap
             terms["loss_giou"] = sum_per_set(lost, matches, num_sets)

@@ -1,4 +1,4 @@
-"""The decoder: picks cells of the encoder as queries and refines their boxes layer by layer."""
+"""The decoder: selects encoder cells as queries and refines their boxes in each layer."""
 
 import copy
 import math
@@ -24,11 +24,11 @@ from .deformable_attention import MSDeformableAttention, Sampling
 from .denoising import DenoisingQueries, make_denoising_queries
 from .query_selection import QuerySelection, gather_rows, select_queries
 
-_INITIAL_SCORE = 0.01  # of every class, so that early losses are not swamped by the background
+_INITIAL_SCORE = 0.01  # per class, so that background does not dominate the first losses
 
 
 class TransformerDecoderLayer(nn.Module):
-    """Attention between queries, deformable attention to the image, feed-forward; post-norm."""
+    """Self-attention, deformable cross-attention and feed-forward layers; post-norm."""
 
     def __init__(
         self,
@@ -67,14 +67,14 @@ class TransformerDecoderLayer(nn.Module):
     ) -> Tensor:
         """[B, Q, D] queries -> [B, Q, D]; see `MSDeformableAttention` for the other arguments."""
         x = self.norm1(x + self.dropout(self.self_attn(x, position, visible)))
-        looked = self.cross_attn(x + position, reference_boxes, memory, level_sizes)
-        x = self.norm2(x + self.dropout(looked))
+        attended = self.cross_attn(x + position, reference_boxes, memory, level_sizes)
+        x = self.norm2(x + self.dropout(attended))
         hidden = self.dropout(self.act(self.linear1(x)))
         return self.norm3(x + self.dropout(self.linear2(hidden)))
 
 
 class TransformerDecoder(nn.Module):
-    """Layers that start as copies of one another."""
+    """Stack of layers with identical initial weights."""
 
     def __init__(self, layer: TransformerDecoderLayer, num_layers: int) -> None:
         super().__init__()
@@ -90,22 +90,22 @@ class RTDETRTransformerv2(nn.Module):
         num_queries: queries to select (Q).
         feat_channels: channels of the encoder's maps.
         feat_strides: their strides, finest first.
-        num_levels: levels to attend to; more than maps adds coarser ones.
+        num_levels: levels to attend to; levels beyond the number of maps are coarser ones.
         num_points: sampling points per head, for each level or one number for all.
         nhead: attention heads.
         num_layers: decoder layers.
         dim_feedforward: inner width of a layer.
-        dropout: share dropped in training.
+        dropout: fraction dropped in training.
         activation: activation of a layer.
-        num_denoising: positive denoising queries to aim for; 0 for none.
-        label_noise_ratio: twice the share of denoising labels replaced by a random one.
-        box_noise_scale: largest shift of a denoising corner, in half box sides.
+        num_denoising: target number of positive denoising queries; 0 disables denoising.
+        label_noise_ratio: twice the fraction of denoising labels replaced by a random one.
+        box_noise_scale: maximum shift of a denoising corner in half box sides.
         learn_query_content: learn the queries' content instead of taking the encoder's.
-        eval_spatial_size: (height, width) of the images in evaluation, whose anchors are kept
-            ready. Other sizes work all the same.
+        eval_spatial_size: (height, width) of evaluation images, for which anchors are precomputed.
+            Other sizes work, too.
         eval_idx: layer whose output is used in evaluation; negative counts from the end.
-        eps: distance from the image border at which an anchor stops being usable.
-        aux_loss: whether training returns the outputs of all layers.
+        eps: minimum distance of valid anchors from the image border.
+        aux_loss: whether to return the outputs of all layers in training.
         cross_attn_method: "discrete" needs no GridSample at inference.
         query_select_method: how cells are ranked.
 
@@ -190,7 +190,7 @@ class RTDETRTransformerv2(nn.Module):
         self.decoder = TransformerDecoder(layer, num_layers)
 
         if num_denoising > 0:
-            # The last row is padding: an embedding of zero, without gradient.
+            # The last row is the padding embedding: zero, without gradient.
             self.denoising_class_embed = nn.Embedding(
                 num_classes + 1, hidden_dim, padding_idx=num_classes
             )
@@ -215,7 +215,7 @@ class RTDETRTransformerv2(nn.Module):
 
     @property
     def class_keys(self) -> list[str]:
-        """Names of the tensors with one row per class (the embedding has one more)."""
+        """Return the names of tensors with one row per class; the embedding has one more row."""
         heads = ["enc_score_head"] if self.query_select_method != "agnostic" else []
         heads += [f"dec_score_head.{i}" for i in range(len(self.dec_score_head))]
         keys = [f"{head}.{kind}" for head in heads for kind in ("weight", "bias")]
@@ -224,8 +224,8 @@ class RTDETRTransformerv2(nn.Module):
     def _load_from_state_dict(
         self, state_dict: dict[str, Any], prefix: str, *args: Any, **kwargs: Any
     ) -> None:
-        # Anchors are saved because published files have them, but they follow from the size: a
-        # checkpoint made at one size is loaded at another by keeping our own.
+        # Published files contain anchors, but they depend only on the input size: keep our own,
+        # so that checkpoints of other sizes load.
         for name in ("anchors", "valid_mask"):
             state_dict.pop(prefix + name, None)
             if self._anchored_sizes is not None:
@@ -271,7 +271,7 @@ class RTDETRTransformerv2(nn.Module):
         return self._collect(layers, selected, denoising)
 
     def _flatten(self, features: Sequence[Tensor]) -> tuple[Tensor, list[tuple[int, int]]]:
-        """Bring all maps to D channels and line their cells up: [B, S, D] and the sizes."""
+        """Project all maps to D channels and flatten them; return [B, S, D] and the sizes."""
         maps = [proj(feature) for proj, feature in zip(self.input_proj, features, strict=False)]
         for i, proj in enumerate(self.input_proj[len(features) :]):
             maps.append(proj(features[-1] if i == 0 else maps[-1]))
@@ -288,22 +288,22 @@ class RTDETRTransformerv2(nn.Module):
     def _select(
         self, memory: Tensor, level_sizes: list[tuple[int, int]]
     ) -> tuple[Tensor, Tensor, LayerOutput]:
-        """Choose the queries.
+        """Select the queries.
 
         Returns:
             content: [B, Q, D], without gradient to the encoder unless learned.
             reference_logits: [B, Q, 4] float32, detached.
-            selected: what the encoder itself predicts at the chosen cells.
+            selected: predictions of the encoder at the selected cells.
         """
         anchors, valid = self._anchors(level_sizes, memory.device)
         cells = memory * valid.to(memory.dtype)
-        # Losses reach chosen cells only, so the others need no backward pass.
+        # Losses depend on the selected cells only, so the others need no backward pass.
         with torch.no_grad():
-            every_score = self.enc_score_head(self.enc_output(cells))
-            indices = select_queries(every_score, self.num_queries, self.query_select_method)
+            scores = self.enc_score_head(self.enc_output(cells))
+            indices = select_queries(scores, self.num_queries, self.query_select_method)
         chosen = self.enc_output(gather_rows(cells, indices))
-        chosen_anchors = gather_rows(anchors.expand(memory.shape[0], -1, -1), indices)
-        box_logits = self.enc_bbox_head(chosen).float() + chosen_anchors
+        selected_anchors = gather_rows(anchors.expand(memory.shape[0], -1, -1), indices)
+        box_logits = self.enc_bbox_head(chosen).float() + selected_anchors
         selected: LayerOutput = {
             "pred_logits": self.enc_score_head(chosen),
             "pred_boxes": box_logits.sigmoid(),
@@ -321,7 +321,7 @@ class RTDETRTransformerv2(nn.Module):
         level_sizes: list[tuple[int, int]],
         visible: Tensor | None,
     ) -> list[LayerOutput]:
-        """Run the layers; in evaluation only up to `eval_idx`, and return only that one."""
+        """Run the layers and return their outputs; in evaluation, only of layer `eval_idx`."""
         outputs: list[LayerOutput] = []
         previous: Tensor | None = None
         for i, layer in enumerate(self.decoder.layers):
@@ -347,7 +347,7 @@ class RTDETRTransformerv2(nn.Module):
         selected: LayerOutput,
         denoising: DenoisingQueries | None,
     ) -> DecoderOutput:
-        """Name the parts of the output, denoising queries apart from matching ones."""
+        """Build the output, with denoising queries separated from matching queries."""
         noisy: list[LayerOutput] = []
         if denoising is not None:
             parts = [_split_queries(layer, denoising.meta["dn_num_split"]) for layer in layers]

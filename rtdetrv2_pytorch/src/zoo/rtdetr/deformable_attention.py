@@ -1,7 +1,7 @@
-"""Multi-scale deformable attention: every query looks at a few points around its box.
+"""Multi-scale deformable attention: each query samples a few points around its box.
 
-Version 2 lets each level have its own number of points, and offers a discrete sampling that needs
-no interpolation, for runtimes without GridSample. Source: arXiv:2407.17140, section 3.1;
+Version 2 allows a different number of points per level and discrete sampling without
+interpolation, for runtimes without GridSample. Source: arXiv:2407.17140, section 3.1;
 deformable attention: arXiv:2010.04159.
 """
 
@@ -15,12 +15,12 @@ from torch import Tensor, nn
 
 Sampling = Literal["default", "discrete"]
 
-# An offset of 1 reaches this share of the box's size, divided by the points of the level.
+# An offset of 1 is this fraction of the box size, divided by the points of the level.
 _OFFSET_SCALE = 0.5
 
 
 def sample_bilinear(level: Tensor, locations: Tensor) -> Tensor:
-    """Interpolate between the four cells around each point; zero outside the map.
+    """Interpolate between the four cells around each point, with zeros outside the map.
 
     Args:
         level: [N, C, H, W].
@@ -35,9 +35,9 @@ def sample_bilinear(level: Tensor, locations: Tensor) -> Tensor:
 
 
 def sample_nearest(level: Tensor, locations: Tensor) -> Tensor:
-    """Take the cell at trunc(location * size + 0.5), kept inside the map.
+    """Take the cell at trunc(location * size + 0.5), clamped to the map.
 
-    The half is part of how the published discrete weights were trained: the index is that of the
+    The published discrete weights were trained with the offset of 0.5: the index is that of the
     nearest cell *corner*, not of the cell that contains the point.
 
     Args:
@@ -51,7 +51,7 @@ def sample_nearest(level: Tensor, locations: Tensor) -> Tensor:
     x = (locations[..., 0] * width + 0.5).to(torch.int64).clamp(0, width - 1)
     y = (locations[..., 1] * height + 0.5).to(torch.int64).clamp(0, height - 1)
     index = (y * width + x).flatten(1)[:, None].expand(-1, channels, -1)
-    # torch's exporters fix a count that is read from a shape: -1 stays open.
+    # torch's exporters turn sizes read from a shape into constants: -1 stays dynamic.
     return level.flatten(2).gather(2, index).reshape(-1, channels, *locations.shape[1:3])
 
 
@@ -99,7 +99,7 @@ class MSDeformableAttention(nn.Module):
             self.sampling_offsets.requires_grad_(False)
 
     def _reset_parameters(self) -> None:
-        # Every head starts looking in a direction of its own, its points ever further away.
+        # Each head starts with its own direction and points at increasing distances.
         angle = torch.arange(self.num_heads) * (2.0 * math.pi / self.num_heads)
         direction = torch.stack((angle.cos(), angle.sin()), dim=-1)  # [M, 2]
         direction = direction / direction.abs().amax(dim=-1, keepdim=True)
@@ -122,7 +122,7 @@ class MSDeformableAttention(nn.Module):
         memory: Tensor,
         level_sizes: Sequence[tuple[int, int]],
     ) -> Tensor:
-        """Sample around the reference boxes and mix.
+        """Sample around the reference boxes and compute the weighted sum.
 
         Args:
             query: [B, Q, D].
@@ -136,17 +136,17 @@ class MSDeformableAttention(nn.Module):
         batch, num_queries, dim = query.shape
         heads, total = self.num_heads, sum(self.num_points)
 
-        # Places and weights in float32 also under autocast: half precision would move points by
-        # pixels, and mixing types is slow.
+        # Locations and weights stay in float32 under autocast: half precision would move points by
+        # pixels, and mixed types are slow.
         offsets = self.sampling_offsets(query).float().view(batch, num_queries, heads, total, 2)
         weights = self.attention_weights(query).float().view(batch, num_queries, heads, total)
         weights = weights.softmax(dim=-1)
-        centre = reference_boxes[:, :, None, None, :2]
+        center = reference_boxes[:, :, None, None, :2]
         reach = reference_boxes[:, :, None, None, 2:] * _OFFSET_SCALE
-        locations = centre + offsets * self.num_points_scale[:, None] * reach  # [B, Q, M, P, 2]
+        locations = center + offsets * self.num_points_scale[:, None] * reach  # [B, Q, M, P, 2]
 
-        # Heads become part of the batch: one sampling call per level. Queries come last, where
-        # there are many: sums over the points are faster so.
+        # Heads become part of the batch: one sampling call per level. Queries are the last
+        # dimension, which makes the sums over the points faster.
         locations = locations.permute(0, 2, 3, 1, 4).flatten(0, 1)  # [B*M, P, Q, 2]
         weights = weights.permute(0, 2, 3, 1).flatten(0, 1)[:, None]  # [B*M, 1, P, Q]
         value = self.value_proj(memory).float()

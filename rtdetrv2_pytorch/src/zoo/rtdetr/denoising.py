@@ -1,9 +1,9 @@
-"""Contrastive denoising: extra queries in training that start near ground-truth boxes.
+"""Contrastive denoising: additional training queries near ground-truth boxes.
 
-Hungarian matching changes its mind often early in training. These queries skip it: they start
-from a disturbed copy of a known box and class, and are told which one to recover. For each box
-there is a positive query (disturbed a little: recover it) and a negative one (disturbed a lot:
-predict nothing), in as many independent groups as fit. Source: DINO, arXiv:2203.03605.
+Early in training, Hungarian matching is unstable. Denoising queries do not need it: they start from
+a noisy copy of a known box and class. Each box has a positive query with little noise, which
+recovers the box, and a negative query with more noise, which predicts background, in several
+independent groups. Source: DINO, arXiv:2203.03605.
 """
 
 from collections.abc import Sequence
@@ -22,11 +22,11 @@ _EMPTY_BOX = (0.5, 0.5, 0.1, 0.1)
 
 @dataclass(frozen=True)
 class DenoisingQueries:
-    """Queries that are put in front of the matching ones. R = 2 * boxes * groups of them."""
+    """Queries placed before the matching queries; R = 2 * boxes * groups."""
 
     content: Tensor  # [B, R, D]
     reference_logits: Tensor  # [B, R, 4] cxcywh before the sigmoid
-    visible: Tensor  # [R + Q, R + Q] bool: row may look at column
+    visible: Tensor  # [R + Q, R + Q] bool: whether the row attends to the column
     meta: DenoisingMeta
 
 
@@ -41,32 +41,30 @@ def make_denoising_queries(
 ) -> DenoisingQueries:
     """Build the denoising queries of a batch.
 
-    A batch without any box gets one dummy group that takes part in everything and has nothing to
-    recover: every rank of a parallel training then uses the same parameters, so none waits for
-    another.
+    A batch without boxes gets one dummy group without targets: all ranks then use the same
+    parameters, as data-parallel training requires.
 
-    The batch is that of all ranks together: they agree on the number of groups, draw the noise of
-    all images from the same numbers, and each takes that of its own. However many ranks share a
-    batch, its queries are the same.
+    The ranks agree on the number of groups. Each samples the noise for the images of all ranks and
+    uses its own part, so the queries of a batch do not depend on the number of ranks.
 
     Args:
         targets: one per image; boxes cxcywh 0..1.
-        class_embed: K + 1 rows; the last one, zero, stands for padding.
+        class_embed: K + 1 rows; the last one is the zero padding embedding.
         num_queries: matching queries (Q).
-        num_denoising: positive queries to aim for; the number of groups follows from it.
-        label_noise_ratio: twice the share of labels replaced by a random one.
-        box_noise_scale: largest shift of a corner, in half box sides; 0 leaves boxes alone.
+        num_denoising: target number of positive queries, which determines the number of groups.
+        label_noise_ratio: twice the fraction of labels replaced by a random one.
+        box_noise_scale: maximum shift of a corner in half box sides; 0 disables it.
     """
     device = class_embed.weight.device
     num_classes = class_embed.num_embeddings - 1
     truth = GroundTruth.from_targets(targets, device)
     batch = len(truth.counts)
     parts = distributed.gather_numbers(batch, max(truth.counts))
-    num_images = sum(images for images, _ in parts)  # of all ranks
+    num_images = sum(images for images, _ in parts)  # on all ranks
     start = sum(images for images, _ in parts[: distributed.rank()])
     mine = slice(start, start + batch)
     most = max(boxes for _, boxes in parts)
-    width = max(1, most)  # every image is padded to it
+    width = max(1, most)  # images are padded to it
     groups = max(1, num_denoising // width) if most else 1
 
     slot = torch.cat([torch.arange(n) for n in truth.counts]).to(device, non_blocking=True)
@@ -75,10 +73,10 @@ def make_denoising_queries(
     boxes = torch.zeros(batch, width, 4, device=device)
     boxes[truth.image_index, slot] = truth.boxes
     if not most:
-        for coordinate, value in enumerate(_EMPTY_BOX):  # a tensor of it would be waited for
+        for coordinate, value in enumerate(_EMPTY_BOX):  # a new tensor would synchronize
             boxes[..., coordinate] = value
 
-    # Order of the queries: group by group; inside a group all positives, then all negatives.
+    # Order of the queries: by group; in a group first positives, then negatives.
     labels = labels.repeat(1, 2 * groups)  # [B, R]
     boxes = boxes.repeat(1, 2 * groups, 1)  # [B, R, 4]
     place = torch.arange(2 * width * groups, device=device)
@@ -115,17 +113,17 @@ def make_denoising_queries(
 def _move_corners(
     boxes: Tensor, is_negative: Tensor, scale: float, num_images: int, mine: slice
 ) -> Tensor:
-    """Shift every corner coordinate by up to one half side, negatives by one to two.
+    """Shift corner coordinates by up to one half side, of negative queries by one to two.
 
-    Corners may cross, which gives boxes of negative size: the published weights were trained with
-    them, and they serve as starting points only.
+    Corners may cross, which results in boxes of negative size. The published weights were trained
+    with them, and they are only starting points.
 
     Args:
         boxes: [B, R, 4] cxcywh 0..1.
         is_negative: [R] bool.
         scale: multiplies the shift.
-        num_images: to draw for, those of all ranks.
-        mine: which of them are `boxes`.
+        num_images: images on all ranks, for which to sample noise.
+        mine: slice of `boxes` in them.
 
     Returns:
         [B, R, 4] cxcywh, corners clipped to the image.

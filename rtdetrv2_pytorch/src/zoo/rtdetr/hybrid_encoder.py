@@ -1,7 +1,7 @@
-"""The hybrid encoder: attention inside the coarsest map, convolutions between the maps.
+"""The hybrid encoder: attention in the coarsest map, convolutions between the maps.
 
-Attention costs the square of the number of cells, so only the coarsest level gets it (AIFI);
-levels exchange information through a top-down and a bottom-up path of convolutions (CCFF).
+The cost of attention is quadratic in the number of cells, so only the coarsest level uses it
+(AIFI). Levels exchange information through top-down and bottom-up convolutions (CCFF).
 Source: arXiv:2304.08069, section 4.2.
 """
 
@@ -18,7 +18,7 @@ from ...nn.layers import Activation, ConvNormLayer, SelfAttention, make_activati
 
 
 class RepVggBlock(nn.Module):
-    """A 3x3 and a 1x1 convolution side by side, which `convert_to_deploy` makes one 3x3.
+    """Parallel 3x3 and 1x1 convolutions, which `convert_to_deploy` fuses into one 3x3.
 
     Source: RepVGG, arXiv:2101.03697 (without its identity branch).
     """
@@ -36,7 +36,7 @@ class RepVggBlock(nn.Module):
         return self.act(self.conv1(x) + self.conv2(x))
 
     def convert_to_deploy(self) -> None:
-        """Fuse both branches into `conv` and drop them."""
+        """Fuse both branches into `conv` and delete them."""
         if hasattr(self, "conv"):
             return
         self.conv1.convert_to_deploy()
@@ -49,13 +49,13 @@ class RepVggBlock(nn.Module):
 
 
 class CSPRepLayer(nn.Module):
-    """Fuses two concatenated maps: half of the paths go through RepVGG blocks.
+    """Fuse two concatenated maps with two paths, one of them with RepVGG blocks.
 
     Args:
         in_channels: channels of the concatenated maps.
         out_channels: channels out.
         num_blocks: RepVGG blocks.
-        expansion: inner width as a share of `out_channels`.
+        expansion: inner width as a fraction of `out_channels`.
         act: activation.
     """
 
@@ -108,7 +108,7 @@ class TransformerEncoderLayer(nn.Module):
 
 
 class TransformerEncoder(nn.Module):
-    """Layers that start as copies of one another."""
+    """Stack of layers with identical initial weights."""
 
     def __init__(self, layer: TransformerEncoderLayer, num_layers: int) -> None:
         super().__init__()
@@ -124,17 +124,17 @@ class TransformerEncoder(nn.Module):
 def sincos_position_embedding(
     height: int, width: int, dim: int, temperature: float, device: torch.device | None = None
 ) -> Tensor:
-    """Sines and cosines of row and column, for tokens in row-major order.
+    """Return the sine-cosine position embedding for tokens in row-major order.
 
     The published weights were trained on square maps with [sin row, cos row, sin column,
-    cos column]; the same holds here at any height and width.
+    cos column]; the order is the same at any height and width.
 
     Args:
         height: rows of the map.
         width: columns of the map.
         dim: features, divisible by 4.
         temperature: base of the wavelengths.
-        device: where to build it.
+        device: device of the result.
 
     Returns:
         [1, H * W, D] float32.
@@ -150,7 +150,7 @@ def sincos_position_embedding(
 
 
 class HybridEncoder(nn.Module):
-    """Turns the backbone's maps into maps of one width that know of each other.
+    """Project the backbone's maps to one width and exchange information between them.
 
     Args:
         in_channels: channels of the backbone's maps, finest first.
@@ -158,16 +158,16 @@ class HybridEncoder(nn.Module):
         hidden_dim: channels of every output map (D).
         nhead: attention heads.
         dim_feedforward: inner width of the transformer layer.
-        dropout: share dropped in training.
+        dropout: fraction dropped in training.
         enc_act: activation of the transformer layer.
         use_encoder_idx: levels that get attention.
         num_encoder_layers: transformer layers per such level.
         pe_temperature: base of the positional embedding's wavelengths.
-        expansion: inner width of the fusion blocks as a share of D.
+        expansion: inner width of the fusion blocks as a fraction of D.
         depth_mult: scales the three RepVGG blocks of a fusion block.
         act: activation of the convolutions.
-        eval_spatial_size: (height, width) of the images in evaluation; its positional embedding
-            is kept ready. Other sizes work all the same.
+        eval_spatial_size: (height, width) of evaluation images, for which the positional embedding
+            is precomputed. Other sizes work, too.
         version: layout of the weights; "v2" is the published one.
     """
 
@@ -251,8 +251,8 @@ class HybridEncoder(nn.Module):
         for encoder, level in zip(self.encoder, self.use_encoder_idx, strict=True):
             maps[level] = self._attend(maps[level], encoder, level)
 
-        # Top-down: what a level passes on is its lateral output, which the bottom-up path meets
-        # again, so it replaces the level's map.
+        # Top-down: each level passes on its lateral output, which the bottom-up path also uses
+        # instead of the level's map.
         last = len(maps) - 1
         merged = maps[last]
         laterals: list[Tensor] = []

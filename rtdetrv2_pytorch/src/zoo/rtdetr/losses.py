@@ -1,6 +1,6 @@
-"""Loss functions over several sets of predictions at once; nothing here knows of layers.
+"""Loss functions for several sets of predictions.
 
-Every function returns one value per set: [S]. S sets, B images, Q queries, K classes, p pairs.
+Each function returns one value per set: [S]. S sets, B images, Q queries, K classes, p pairs.
 """
 
 import torch
@@ -13,16 +13,16 @@ from .matcher import Matches
 def varifocal_loss(
     logits: Tensor, matches: Matches, labels: Tensor, quality: Tensor, *, alpha: float, gamma: float
 ) -> Tensor:
-    """Classification that aims at the overlap of the box instead of at 1.
+    """Compute the varifocal loss: the target of a matched entry is the overlap of its box.
 
-    Matched entries weigh as much as their quality; all others, background, are focal: only
-    confident mistakes count.
+    Matched entries are weighted by their quality. Background entries have a focal weight, which
+    reduces the loss of confident correct predictions.
 
     Args:
         logits: [S, B, Q, K].
         matches: the pairs.
         labels: [p] class of each pair.
-        quality: [p] overlap of each pair, the score to aim for.
+        quality: [p] overlap of each pair, the target score.
         alpha: weight of the background.
         gamma: focus of the background.
 
@@ -43,13 +43,13 @@ def varifocal_loss(
 def sigmoid_focal_loss(
     logits: Tensor, matches: Matches, labels: Tensor, *, alpha: float, gamma: float
 ) -> Tensor:
-    """Focal classification loss with target 1 at the matched entries.
+    """Compute the focal loss with target 1 for matched entries.
 
     Args:
         logits: [S, B, Q, K].
         matches: the pairs.
         labels: [p] class of each pair.
-        alpha: weight of the matched entries; the others weigh 1 - alpha.
+        alpha: weight of matched entries; the weight of others is 1 - alpha.
         gamma: focus on hard entries.
 
     Returns:
@@ -67,5 +67,5 @@ def sigmoid_focal_loss(
 
 
 def sum_per_set(values: Tensor, matches: Matches, num_sets: int) -> Tensor:
-    """Add up one value per pair, for each set: [p] -> [S]."""
+    """Sum one value per pair for each set: [p] -> [S]."""
     return values.new_zeros(num_sets).index_add(0, matches.set_index, values)

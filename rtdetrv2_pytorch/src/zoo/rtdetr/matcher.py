@@ -1,7 +1,7 @@
-"""Which prediction answers for which ground-truth box: one-to-one, at the lowest total cost.
+"""One-to-one matching of predictions and ground-truth boxes with minimum total cost.
 
-Several sets of predictions (decoder layers, the encoder's selection) are matched at once: one
-cost tensor on the device, one copy to the host, one pass of assignments there.
+Several sets of predictions (decoder layers, the encoder's selection) are matched together: one cost
+tensor on the GPU, one copy to the host, then the assignments.
 Source: DETR, arXiv:2005.12872, with the focal class cost of Deformable DETR.
 """
 
@@ -24,18 +24,18 @@ CostName = Literal["cost_class", "cost_bbox", "cost_giou"]
 
 @dataclass(frozen=True)
 class Matches:
-    """Matched pairs of all sets and images, flat: entry p pairs a query with a truth.
+    """Matched pairs of all sets and images: entry p pairs a query with a ground-truth box.
 
     Sorted by set, then image, then query.
     """
 
     set_index: Tensor  # [p] int64, which set of predictions
-    image_index: Tensor  # [p] int64, place in the batch
+    image_index: Tensor  # [p] int64, index in the batch
     query_index: Tensor  # [p] int64
     truth_index: Tensor  # [p] int64, row of the flat ground truth
 
     def repeat_for_sets(self, num_sets: int) -> "Matches":
-        """Use these pairs (of one set) for `num_sets` sets."""
+        """Repeat the pairs of one set for `num_sets` sets."""
         pairs = len(self.set_index)
         sets = torch.arange(num_sets, device=self.set_index.device).repeat_interleave(pairs)
         rest = (self.image_index, self.query_index, self.truth_index)
@@ -43,7 +43,7 @@ class Matches:
 
 
 class HungarianMatcher:
-    """Matches predictions with ground truth.
+    """Match predictions with ground truth.
 
     Args:
         weight_dict: weights `cost_class`, `cost_bbox` (L1) and `cost_giou`.
@@ -79,7 +79,7 @@ class HungarianMatcher:
         """Match one set of predictions.
 
         Returns:
-            `indices`: per image the matched queries, ascending, and their boxes.
+            `indices`: per image the matched queries in ascending order and their boxes.
 
         Raises:
             TrainingDiverged: if predictions are not finite.
@@ -106,7 +106,7 @@ class HungarianMatcher:
             truth: the ground truth of the batch.
 
         Returns:
-            The pairs. An image with more boxes than queries leaves boxes unmatched.
+            The pairs. If an image has more boxes than queries, boxes stay unmatched.
 
         Raises:
             TrainingDiverged: if predictions are not finite, naming the images.
@@ -115,11 +115,11 @@ class HungarianMatcher:
         num_truths = len(truth.labels)
         logits, boxes = logits.float(), boxes.float()
         cost = self._cost(logits, boxes, truth)  # [S, T, Q]
-        # One number per image says whether its predictions are finite; it rides along with the
-        # costs, so that nothing else has to be fetched from the device.
+        # One number per image tells whether its predictions are finite. It is copied together with
+        # the costs, which avoids a second synchronization.
         health = logits.sum((0, 2, 3)) + boxes.sum((0, 2, 3))  # [B]
         host = wait_for(torch.cat((cost.flatten(), health))).numpy()
-        self._refuse_non_finite(host[cost.numel() :], truth)
+        self._check_finite(host[cost.numel() :], truth)
 
         costs = host[: cost.numel()].reshape(num_sets, num_truths, num_queries)
         pairs = []
@@ -139,12 +139,12 @@ class HungarianMatcher:
         return Matches(*torch.from_numpy(flat).to(logits.device, non_blocking=True))
 
     def _cost(self, logits: Tensor, boxes: Tensor, truth: GroundTruth) -> Tensor:
-        """Cost of every query of an image for every box of that image: [S, T, Q]."""
+        """Return the cost of each query of an image for each box of the image: [S, T, Q]."""
         image = truth.image_index
-        # Advanced indices around a slice put their own dimension first: [T, S, Q].
+        # Advanced indices around a slice move their dimension to the front: [T, S, Q].
         if self.use_focal_loss:
-            chosen = logits[:, image, :, truth.labels].transpose(0, 1)
-            p = chosen.sigmoid()
+            selected = logits[:, image, :, truth.labels].transpose(0, 1)
+            p = selected.sigmoid()
             positive = self.alpha * (1 - p) ** self.gamma * -(p + 1e-8).log()
             negative = (1 - self.alpha) * p**self.gamma * -(1 - p + 1e-8).log()
             class_cost = positive - negative
@@ -158,7 +158,7 @@ class HungarianMatcher:
         return self.cost_class * class_cost + self.cost_bbox * l1_cost - self.cost_giou * giou
 
     @staticmethod
-    def _refuse_non_finite(health: np.ndarray, truth: GroundTruth) -> None:
+    def _check_finite(health: np.ndarray, truth: GroundTruth) -> None:
         bad = np.flatnonzero(~np.isfinite(health))
         if len(bad):
             ids = [int(truth.image_ids[i]) for i in bad] if truth.image_ids else bad.tolist()

@@ -1,4 +1,4 @@
-"""From the decoder's output to detections in pixels of the original image."""
+"""Convert decoder outputs to detections in pixels of the original image."""
 
 import torch
 from torch import Tensor, nn
@@ -38,12 +38,12 @@ class RTDETRPostProcessor(nn.Module):
     def forward(
         self, outputs: LayerOutput, orig_target_sizes: Tensor
     ) -> list[Detections] | tuple[Tensor, Tensor, Tensor]:
-        """Turn predictions into detections, best first. Boxes are not clamped to the image.
+        """Convert predictions to detections in descending order of scores, without clipping boxes.
 
         Args:
             outputs: of the model; two entries are read, see `LayerOutput`.
-            orig_target_sizes: [B, 2] as (width, height) of the original images: the one place
-                where a size is not (height, width), because it is a published ONNX input.
+            orig_target_sizes: [B, 2] as (width, height) of the original images. This published ONNX
+                input is the only size that is not (height, width).
 
         Returns:
             One `Detections` per image; after `deploy()` the batched tensors labels [B, N],
@@ -53,9 +53,9 @@ class RTDETRPostProcessor(nn.Module):
         boxes = cxcywh_to_xyxy(boxes) * orig_target_sizes.repeat(1, 2)[:, None]
         if self.use_focal_loss:
             flat = logits.sigmoid().flatten(1)
-            scores, place = torch.topk(flat, min(self.num_top_queries, flat.shape[1]), dim=-1)
+            scores, index = torch.topk(flat, min(self.num_top_queries, flat.shape[1]), dim=-1)
             num_classes = logits.shape[-1]
-            labels, query = place % num_classes, place // num_classes
+            labels, query = index % num_classes, index // num_classes
         else:
             best, labels = logits.softmax(-1)[..., :-1].max(-1)
             scores, query = torch.topk(best, min(self.num_top_queries, best.shape[1]), dim=-1)

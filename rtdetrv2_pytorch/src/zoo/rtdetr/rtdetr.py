@@ -9,7 +9,7 @@ from ...structures import DecoderOutput, Target
 
 
 class RTDETR(nn.Module):
-    """RT-DETR: detects objects without anchors to tune and without non-maximum suppression.
+    """RT-DETR: object detection without tuned anchors and non-maximum suppression.
 
     Args:
         backbone: image -> feature maps.
@@ -21,7 +21,7 @@ class RTDETR(nn.Module):
 
     def __init__(self, *, backbone: nn.Module, encoder: nn.Module, decoder: nn.Module) -> None:
         super().__init__()
-        # The order of registration is the order of the published weights, not of the computation.
+        # Modules are registered in the order of the published weights.
         self.backbone = backbone
         self.decoder = decoder
         self.encoder = encoder
@@ -30,8 +30,8 @@ class RTDETR(nn.Module):
         """Detect objects.
 
         Args:
-            images: [B, 3, H, W] RGB, sides divisible by 32; float 0..1, or uint8 0..255 (it is
-                scaled here, on the device: a quarter of the bytes to transfer).
+            images: [B, 3, H, W] RGB, sides divisible by 32; float 0..1, or uint8 0..255, which is
+                scaled here: uint8 needs a quarter of the transfer to the GPU.
             targets: one per image; needed in training for the denoising queries only.
 
         Returns:
@@ -51,7 +51,7 @@ class RTDETR(nn.Module):
         return self.decoder(features, targets)
 
     def deploy(self) -> "RTDETR":
-        """Fuse what can be fused, in place, for inference; the model cannot be trained after it."""
+        """Fuse layers in place for inference; the model can no longer be trained."""
         self.eval()
         for module in list(self.modules()):
             convert = getattr(module, "convert_to_deploy", None)
