@@ -1,4 +1,4 @@
-"""Augmentations of boxes."""
+"""Filtering and conversion of boxes."""
 
 import random
 from typing import Literal
@@ -9,11 +9,11 @@ from .sample import Sample
 
 
 class SanitizeBoundingBoxes:
-    """Drop boxes that are too small or leave the canvas, with all that belongs to them.
+    """Remove boxes that are too small or outside the canvas, with their labels.
 
     Args:
-        min_size: smallest side in pixels.
-        min_area: smallest area in square pixels.
+        min_size: minimum side in pixels.
+        min_area: minimum area in square pixels.
         labels_getter: kept for existing YAML files.
     """
 
@@ -45,10 +45,10 @@ class SanitizeBoundingBoxes:
 
 
 class ConvertBoxes:
-    """Change format and unit of the boxes; the last step of a training pipeline.
+    """Convert format and unit of the boxes; the last step of a training pipeline.
 
     Args:
-        fmt: "cxcywh", or "xyxy" (or "", for no change).
+        fmt: "cxcywh"; "xyxy" or "" keep the format.
         normalize: divide by the canvas size.
     """
 

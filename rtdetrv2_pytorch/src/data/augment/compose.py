@@ -1,4 +1,4 @@
-"""A pipeline of augmentations, some of which stop at a given epoch."""
+"""A pipeline of augmentations, some of which can be disabled from a given epoch."""
 
 import random
 from collections.abc import Sequence
@@ -12,10 +12,10 @@ from .transform import Transform
 
 
 class Policy(TypedDict):
-    """When to leave operations out.
+    """When to disable operations.
 
-    `stop_epoch`: from `epoch` (0-based) on, the operations named in `ops` are skipped, so that
-    the network ends its training on images as they will come.
+    `stop_epoch`: the operations named in `ops` are disabled from `epoch` (0-based), so that the
+    last epochs train on unmodified images.
     """
 
     name: Literal["default", "stop_epoch"]
@@ -31,8 +31,8 @@ class Compose:
 
     Args:
         ops: the operations.
-        policy: which of them stop when; None: all, always. It may name operations that are not
-            there: a file that leaves one out inherits the policy of the file that it includes.
+        policy: when to disable which of them; None: never. Names without an operation are
+            ignored, because a file that removes an operation inherits the policy of its includes.
     """
 
     def __init__(self, *, ops: Sequence[Transform] | None, policy: Policy | None = None) -> None:
@@ -40,21 +40,17 @@ class Compose:
         self.policy: Policy = policy or {"name": "default"}
 
     def bind(self, source: SampleSource) -> None:
-        """Tell operations that mix images where others come from."""
+        """Set the data set from which operations that mix images load others."""
         for op in self.ops:
             if hasattr(op, "bind"):
                 op.bind(source)
 
     def __call__(self, sample: Sample, rng: random.Random, epoch: int = 0) -> Sample:
         """Apply the operations of this epoch."""
-        stopped = self._stopped(epoch)
+        stop = self.policy.get("epoch")
+        is_stopped = self.policy["name"] == "stop_epoch" and stop is not None and epoch >= stop
+        disabled = self.policy.get("ops", ()) if is_stopped else ()
         for op in self.ops:
-            if type(op).__name__ not in stopped:
+            if type(op).__name__ not in disabled:
                 sample = op(sample, rng)
         return sample
-
-    def _stopped(self, epoch: int) -> Sequence[str]:
-        stop = self.policy.get("epoch")
-        if self.policy["name"] == "stop_epoch" and stop is not None and epoch >= stop:
-            return self.policy.get("ops", ())
-        return ()

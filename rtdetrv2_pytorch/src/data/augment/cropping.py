@@ -1,4 +1,4 @@
-"""Augmentations that crop."""
+"""Random crops, with the semantics of torchvision.transforms.v2."""
 
 import random
 from typing import Literal
@@ -11,18 +11,18 @@ from .sample import Sample
 
 
 class RandomIoUCrop:
-    """Crop so that at least one box overlaps the crop by a randomly chosen IoU.
+    """Crop so that at least one box has a randomly chosen IoU with the crop.
 
-    Boxes whose centre is outside the crop are dropped, the others cut off at it.
+    Boxes whose center is outside the crop are dropped, the others are clipped.
 
     Args:
-        min_scale: smallest side of the crop, in image sides.
-        max_scale: largest side of the crop, in image sides.
-        min_aspect_ratio: of the crop, width to height.
-        max_aspect_ratio: of the crop, width to height.
-        sampler_options: IoUs to choose from; 1 or more leaves the image as it is.
+        min_scale: smallest side of the crop relative to the image.
+        max_scale: largest side of the crop relative to the image.
+        min_aspect_ratio: of the crop, width / height.
+        max_aspect_ratio: of the crop, width / height.
+        sampler_options: minimum IoUs to choose from; 1 or more keeps the whole image.
         trials: attempts before another IoU is chosen.
-        p: probability of trying at all.
+        p: probability of cropping.
 
     Source: SSD, arXiv:1512.02325.
     """
@@ -45,18 +45,18 @@ class RandomIoUCrop:
         self.p = p
 
     def __call__(self, sample: Sample, rng: random.Random) -> Sample:
-        """Crop, or leave the sample alone."""
+        """Crop with probability `p` if a crop with enough overlap is found."""
         if rng.random() >= self.p or not len(sample.boxes):
             return sample
-        for _ in range(100):  # options that never fit must not hang a worker
+        for _ in range(100):  # a bound, because some options can never be fulfilled
             min_iou = rng.choice(self.options)
             if min_iou >= 1:
                 return sample
             for _ in range(self.trials):
-                window = self._draw_window(sample.canvas_hw, rng)
+                window = self._sample_window(sample.canvas_hw, rng)
                 if window is None:
                     continue
-                inside = self._centres_inside(sample.boxes, window, min_iou)
+                inside = self._centers_inside(sample.boxes, window, min_iou)
                 if inside is not None:
                     left, top, right, bottom = window
                     sample.keep(inside)
@@ -65,10 +65,10 @@ class RandomIoUCrop:
                     return sample
         return sample
 
-    def _draw_window(
+    def _sample_window(
         self, canvas_hw: tuple[int, int], rng: random.Random
     ) -> tuple[int, int, int, int] | None:
-        """Draw a crop (x1, y1, x2, y2), or None if its shape is not allowed."""
+        """Return a random crop (x1, y1, x2, y2), or None if its aspect ratio is not allowed."""
         height, width = canvas_hw
         new_width = int(width * rng.uniform(*self.scale))
         new_height = int(height * rng.uniform(*self.scale))
@@ -81,10 +81,10 @@ class RandomIoUCrop:
         return left, top, left + new_width, top + new_height
 
     @staticmethod
-    def _centres_inside(
+    def _centers_inside(
         boxes: np.ndarray, window: tuple[int, int, int, int], min_iou: float
     ) -> np.ndarray | None:
-        """[N] mask of boxes centred in the window; None if none of them overlaps it enough."""
+        """Return a [N] mask of boxes centered in the window; None if no IoU is high enough."""
         left, top, right, bottom = window
         cx, cy = (boxes[:, 0] + boxes[:, 2]) * 0.5, (boxes[:, 1] + boxes[:, 3]) * 0.5
         inside = (left < cx) & (cx < right) & (top < cy) & (cy < bottom)
@@ -99,14 +99,14 @@ class RandomIoUCrop:
 
 
 class RandomCrop:
-    """Crop a window of fixed size at a random place; boxes are cut off at it.
+    """Crop a window of fixed size at a random position and clip the boxes.
 
     Args:
         size: (height, width), or one number for both.
-        padding: pixels to add first on all sides, or on left/right and top/bottom.
-        pad_if_needed: enlarge a canvas that is smaller than the crop.
-        fill: value of added pixels.
-        padding_mode: only constant values are supported.
+        padding: pixels added first on all sides, or on (left/right, top/bottom).
+        pad_if_needed: pad a canvas that is smaller than the crop.
+        fill: pixel value of the padding.
+        padding_mode: only "constant" is supported.
     """
 
     def __init__(
@@ -142,5 +142,5 @@ class RandomCrop:
 
 
 def _random_offset(slack: int, rng: random.Random) -> int:
-    """A place for a window with so much room; a larger window (slack below 0) covers all."""
+    """Return a random offset; with negative slack the window is larger and covers the canvas."""
     return rng.randint(min(slack, 0), max(slack, 0))

@@ -1,4 +1,4 @@
-"""Augmentations that move the canvas over the image."""
+"""Zoom, flip, resize and padding, with the semantics of torchvision.transforms.v2."""
 
 import random
 from collections.abc import Sequence
@@ -14,7 +14,7 @@ SizeHW = int | tuple[int, int]
 
 
 def as_hw(size: SizeHW | Sequence[int]) -> tuple[int, int]:
-    """(height, width) of a size given as one number or two."""
+    """Return (height, width) of a size given as one or two numbers."""
     if isinstance(size, int):
         return size, size
     height, width = size if len(size) == 2 else (*size, *size)
@@ -22,11 +22,11 @@ def as_hw(size: SizeHW | Sequence[int]) -> tuple[int, int]:
 
 
 class RandomZoomOut:
-    """Put the image somewhere on a larger, filled canvas.
+    """Place the image at a random position of a larger canvas.
 
     Args:
-        fill: value of the canvas.
-        side_range: range of the canvas sides, in image sides.
+        fill: pixel value of the canvas.
+        side_range: range of the canvas sides relative to the image sides.
         p: probability.
     """
 
@@ -51,7 +51,7 @@ class RandomZoomOut:
 
 
 class RandomHorizontalFlip:
-    """Mirror left to right.
+    """Flip left to right.
 
     Args:
         p: probability.
@@ -61,20 +61,20 @@ class RandomHorizontalFlip:
         self.p = p
 
     def __call__(self, sample: Sample, rng: random.Random) -> Sample:
-        """Flip, or not."""
+        """Flip with probability `p`."""
         if rng.random() < self.p:
             sample.flip()
         return sample
 
 
 class Resize:
-    """Resize the canvas; this is where the pixels are computed.
+    """Resize the canvas, which computes the pixels.
 
     Args:
-        size: (height, width); one number is the shorter side, which keeps the shape.
-        interpolation: how pixels are computed.
-        max_size: upper bound of the longer side, with one number as size.
-        antialias: average when shrinking.
+        size: (height, width); one number is the shorter side and keeps the aspect ratio.
+        interpolation: of the pixels.
+        max_size: maximum of the longer side if `size` is one number.
+        antialias: apply an antialiasing filter when downscaling.
     """
 
     def __init__(
@@ -91,7 +91,7 @@ class Resize:
         self.antialias = antialias
 
     def target_hw(self, canvas_hw: tuple[int, int]) -> tuple[int, int]:
-        """(height, width) of the result."""
+        """Return (height, width) of the result."""
         if not isinstance(self.size, int) and len(self.size) == 2:
             return self.size[0], self.size[1]
         short = self.size if isinstance(self.size, int) else self.size[0]
@@ -108,12 +108,12 @@ class Resize:
 
 
 class PadToSize:
-    """Enlarge the canvas to the right and below.
+    """Pad the canvas on the right and at the bottom.
 
     Args:
         size: (height, width) of the result, or one number for both.
-        fill: value of the new part.
-        padding_mode: only constant values are supported.
+        fill: pixel value of the padding.
+        padding_mode: only "constant" is supported.
     """
 
     def __init__(
@@ -127,7 +127,7 @@ class PadToSize:
         self.fill = fill
 
     def __call__(self, sample: Sample, rng: random.Random) -> Sample:
-        """Pad where the canvas is smaller."""
+        """Pad sides that are smaller than `size`."""
         height = max(sample.canvas_hw[0], self.size_hw[0])
         width = max(sample.canvas_hw[1], self.size_hw[1])
         sample.set_window(0, 0, width, height, fill=self.fill)

@@ -1,4 +1,4 @@
-"""Mosaic of four images."""
+"""The mosaic augmentation."""
 
 import random
 from typing import Protocol
@@ -11,37 +11,37 @@ from .sample import Sample
 
 
 class SampleSource(Protocol):
-    """A data set as `Mosaic` sees it."""
+    """The data set from which `Mosaic` loads images."""
 
     def __len__(self) -> int: ...
 
     def load_readable(self, index: int) -> tuple[int, Sample]:
-        """Read an image and its boxes, without augmentation; if need be, the next one."""
+        """Load an image (the next readable one) and its boxes, without augmentation."""
 
 
 class Mosaic:
-    """Tile the image with three others of the data set and crop a window of the result.
+    """Combine the image with three others in a 2x2 grid and crop a window.
 
     Args:
-        size: shorter side that every image is resized to first.
-        max_size: upper bound of its longer side, and the side of the crop (default: `size`).
+        size: shorter side to which every image is resized first.
+        max_size: maximum of the longer side, and side of the crop (default: `size`).
     """
 
     def __init__(self, *, size: int, max_size: int | None = None) -> None:
         self.resize = Resize(size=size, max_size=max_size)
         self.crop = RandomCrop(size=max_size or size)
-        self._others: SampleSource | None = None
+        self._source: SampleSource | None = None
 
-    def bind(self, source: "SampleSource") -> None:
-        """Tell where the other images come from."""
-        self._others = source
+    def bind(self, source: SampleSource) -> None:
+        """Set the data set of the other images."""
+        self._source = source
 
     def __call__(self, sample: Sample, rng: random.Random) -> Sample:
         """Build the mosaic."""
-        if self._others is None:
+        if self._source is None:
             raise ValueError("Mosaic needs a data set: use it inside Compose")
-        picks = [rng.randrange(len(self._others)) for _ in range(3)]
-        tiles = [sample, *(self._others.load_readable(i)[1] for i in picks)]
+        picks = [rng.randrange(len(self._source)) for _ in range(3)]
+        tiles = [sample, *(self._source.load_readable(i)[1] for i in picks)]
         for tile in tiles:
             self.resize(tile, rng)
         height = max(t.canvas_hw[0] for t in tiles)

@@ -1,4 +1,4 @@
-"""Augmentations of pixel values."""
+"""Color distortion and normalization."""
 
 import random
 
@@ -6,9 +6,8 @@ import torch
 
 from ...misc.ranges import Fraction
 from .color import PhotometricChange, gray
+from .geometric import Range
 from .sample import Sample
-
-Range = tuple[float, float]
 
 
 class RandomPhotometricDistort:
@@ -18,7 +17,7 @@ class RandomPhotometricDistort:
         brightness: range of the factor.
         contrast: range of the factor.
         saturation: range of the factor.
-        hue: range of the turn, in turns.
+        hue: range of the shift, as a fraction of the color circle.
         p: probability of each change.
 
     Source: SSD, arXiv:1512.02325.
@@ -40,18 +39,18 @@ class RandomPhotometricDistort:
         self.p = p
 
     def __call__(self, sample: Sample, rng: random.Random) -> Sample:
-        """Note the change; pixels are computed later."""
+        """Record the change; `Resize` computes the pixels."""
 
-        def draw(bounds: Range) -> float | None:
+        def factor(bounds: Range) -> float | None:
             return rng.uniform(*bounds) if rng.random() < self.p else None
 
-        brightness, contrast = draw(self.brightness), draw(self.contrast)
-        saturation, hue = draw(self.saturation), draw(self.hue)
+        brightness, contrast = factor(self.brightness), factor(self.contrast)
+        saturation, hue = factor(self.saturation), factor(self.hue)
         contrast_first = rng.random() < 0.5
         permutation = tuple(rng.sample(range(3), 3)) if rng.random() < self.p else None
         mean = 0.0
         if contrast is not None:
-            # A sixteenth of the pixels give the mean to well under one gray level.
+            # 1/16 of the pixels estimate the mean to well below one gray level.
             mean = float(gray(sample.image[:, ::4, ::4]).mean())
         sample.add_pixel_op(
             PhotometricChange(
@@ -62,9 +61,9 @@ class RandomPhotometricDistort:
 
 
 class Normalize:
-    """Subtract a mean and divide by a deviation, per channel of the image scaled to 0..1.
+    """Subtract the mean and divide by the standard deviation of each channel, on a 0..1 scale.
 
-    No published RT-DETR model uses it.
+    Published RT-DETR models do not use it.
 
     Args:
         mean: of red, green, blue.
@@ -83,7 +82,7 @@ class Normalize:
         self.std = torch.tensor(std)[:, None, None]
 
     def __call__(self, sample: Sample, rng: random.Random) -> Sample:
-        """Compute the pixels as float32."""
+        """Normalize the pixels, which become float32."""
         sample.materialize()
         sample.image = (sample.image.float() / 255 - self.mean) / self.std
         return sample

@@ -1,4 +1,4 @@
-"""The interface of an augmentation, and those that change nothing."""
+"""The interface of an augmentation, and augmentations that change nothing."""
 
 import random
 from typing import Literal, Protocol, runtime_checkable
@@ -8,10 +8,10 @@ from .sample import Sample
 
 @runtime_checkable
 class Transform(Protocol):
-    """Changes a sample in place and returns it."""
+    """Changes a sample in place and returns it; random numbers come from `rng` only."""
 
     def __call__(self, sample: Sample, rng: random.Random) -> Sample:
-        """Apply with the given randomness."""
+        """Apply the augmentation."""
 
 
 class EmptyTransform:
@@ -23,14 +23,14 @@ class EmptyTransform:
 
 
 class ConvertPILImage:
-    """Turn the image into a tensor of the given type.
+    """Validates the type of images; the conversion itself happens in the model.
 
-    Images here are uint8 tensors from the start, and scaling to 0..1 is left to the model, on its
-    device: a quarter of the bytes go through the workers' queues. What remains is the check.
+    Images are uint8 until the model scales them to 0..1 on its device, so workers send a quarter
+    of the bytes.
 
     Args:
-        dtype: type that the model sees.
-        scale: whether values become 0..1.
+        dtype: type of the model's input.
+        scale: whether values are scaled to 0..1.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""From images in memory to the network's input: shared by validation, serving and demos."""
+"""Resizing of images to the network's input, shared by validation, serving and demos."""
 
 from collections.abc import Sequence
 
@@ -9,11 +9,11 @@ from torchvision.transforms.v2.functional import resize
 
 
 def preprocess(image: np.ndarray, size_hw: tuple[int, int]) -> Tensor:
-    """Resize one RGB image as validation does: to the given size, whatever its shape.
+    """Resize one RGB image as validation does, without keeping its aspect ratio.
 
     Args:
         image: [H, W, 3] uint8 RGB.
-        size_hw: (height, width) that the network takes; from its configuration, never a constant.
+        size_hw: (height, width) of the network's input, from its configuration.
 
     Returns:
         [3, height, width] uint8; the model scales it to 0..1.
@@ -24,12 +24,12 @@ def preprocess(image: np.ndarray, size_hw: tuple[int, int]) -> Tensor:
 def preprocess_batch(
     images: Sequence[np.ndarray], size_hw: tuple[int, int], device: torch.device
 ) -> Tensor:
-    """Resize images on a device; those of one size together.
+    """Resize images on a device; images of equal size in one call.
 
     Args:
         images: [H, W, 3] uint8 RGB each.
-        size_hw: (height, width) that the network takes.
-        device: where to work.
+        size_hw: (height, width) of the network's input.
+        device: of the computation and the result.
 
     Returns:
         [B, 3, height, width] uint8 on the device.

@@ -1,4 +1,4 @@
-"""Items to batches, and the size of each batch."""
+"""Collation of items to batches, and the image size of each batch."""
 
 import random
 import statistics
@@ -15,15 +15,15 @@ Batch = tuple[Tensor, list[Target]]
 
 
 class BatchImageCollateFunction:
-    """Stacks images and lists targets; decides the size that a training batch is resized to.
+    """Stacks images, lists targets, and chooses the size of a multi-scale training batch.
 
-    The size is a function of (seed, epoch, step), so that all ranks use the same one. It is
-    applied on the device, by `resize_batch`.
+    The size depends only on (seed, epoch, step), so that all ranks use the same one. `resize_batch`
+    applies it on the device.
 
     Args:
-        scales: sizes to choose from; None: no multi-scale training. They are meant for
-            square images; others keep their shape (see `scale_sizes`).
-        stop_epoch: from this epoch (0-based) on, batches keep their size; None: never.
+        scales: sizes to choose from, for square images; other images keep their aspect ratio (see
+            `scale_sizes`). None: no multi-scale training.
+        stop_epoch: first epoch (0-based) without multi-scale training; None: never.
         seed: of the run.
     """
 
@@ -35,7 +35,7 @@ class BatchImageCollateFunction:
         self.seed = seed
 
     def __call__(self, items: Sequence[tuple[Tensor, Target] | None]) -> Batch:
-        """Make a batch of the items that could be read; it may be empty.
+        """Collate the readable items; the batch may be empty.
 
         Raises:
             ValueError: if the images differ in size.
@@ -52,7 +52,7 @@ class BatchImageCollateFunction:
         return stacked, [target for _, target in readable]
 
     def size_for(self, size_hw: tuple[int, int], epoch: int, step: int) -> tuple[int, int]:
-        """(height, width) of a training batch of this epoch and step."""
+        """Return (height, width) of a training batch."""
         if not self.scales or (self.stop_epoch is not None and epoch >= self.stop_epoch):
             return size_hw
         rng = random.Random(derive_seed(self.seed, epoch, step))
@@ -60,11 +60,11 @@ class BatchImageCollateFunction:
 
 
 def scale_sizes(scales: Sequence[int], size_hw: tuple[int, int]) -> list[tuple[int, int]]:
-    """The sizes that `scales` mean for a given base size.
+    """Return the sizes, (height, width), of `scales` for a base size.
 
-    A scale is the longer side; the shape of the base is kept. Recipes list scales around 640: if
-    the base is outside their range, they are taken as multiples of their median instead. All
-    sides are multiples of 32.
+    A scale is the longer side; the aspect ratio of the base is kept. Recipes list scales around
+    640. If the base is outside their range, each scale is used relative to their median. All sides
+    are multiples of 32.
 
     Args:
         scales: sides, for example 480 to 800.

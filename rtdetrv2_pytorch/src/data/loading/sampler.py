@@ -1,30 +1,28 @@
-"""The order of an epoch: batches of indices that follow from (seed, epoch), from any step on."""
+"""The order of images in an epoch, as batches of indices."""
 
 import math
 from collections.abc import Iterator
 
 import torch
-from torch.utils.data import Sampler
 
 from ...misc import distributed
 from ...misc.errors import ConfigError
 from ...misc.seeding import derive_seed
 
 
-class EpochSampler(Sampler[list[int]]):
-    """Batches of indices for one rank.
+class EpochSampler:
+    """Yields batches of indices for one rank.
 
-    The order of an epoch follows from (seed, epoch) alone, and iteration can begin at any step:
-    a resumed epoch sees exactly the batches that are left. A batch is cut out of that order and
-    divided among the ranks, so that they see together what one process would see, also where it
-    cannot be divided evenly. In training, every rank gets a part of every batch; in evaluation
-    the last batch may be too small for that, and every image goes to exactly one rank.
+    The order depends only on (seed, epoch), and iteration can start at any step, so a resumed epoch
+    gets exactly the remaining batches. Each batch is divided among the ranks, also unevenly, so
+    that together they process the batches of a single process. In training, every rank gets a part
+    of every batch. In evaluation, a last batch with fewer images than ranks leaves some without.
 
     Args:
         num_images: images of the data set.
         total_batch_size: images per batch, over all ranks.
-        shuffle: draw a new order every epoch.
-        drop_last: leave out what does not fill a batch.
+        shuffle: use a new random order every epoch.
+        drop_last: drop the last batch if it is smaller.
         seed: of the run.
     """
 
@@ -41,16 +39,16 @@ class EpochSampler(Sampler[list[int]]):
 
     @property
     def batch_size(self) -> int:
-        """Images of the largest part that a rank can get."""
+        """Largest number of images per batch and rank."""
         return math.ceil(self.total_batch_size / distributed.world_size())
 
     def set_epoch(self, epoch: int, start_step: int = 0) -> None:
-        """Choose the epoch, and the batch to begin with."""
+        """Choose the epoch and the first batch."""
         self.epoch = epoch
         self.start_step = start_step
 
     def _part(self, batch: int) -> range:
-        """Places in the order of the epoch that are this rank's in a batch."""
+        """Return the positions of a batch, within the order of the epoch, for this rank."""
         first = batch * self.total_batch_size
         size = min(self.total_batch_size, self.num_images - first)
         rank, ranks = distributed.rank(), distributed.world_size()
@@ -60,7 +58,7 @@ class EpochSampler(Sampler[list[int]]):
         full, rest = divmod(self.num_images, self.total_batch_size)
         if self.drop_last or not rest:
             return full
-        if self.shuffle:  # training: all ranks or none
+        if self.shuffle:  # training: a batch for all ranks, or none
             return full + (rest >= distributed.world_size())
         return full + (len(self._part(full)) > 0)
 
@@ -70,24 +68,21 @@ class EpochSampler(Sampler[list[int]]):
             order = torch.randperm(self.num_images, generator=generator).tolist()
         else:
             order = list(range(self.num_images))
-        # The range is made now, not with the first batch: `start_step` may change until then.
-        return (
-            [order[place] for place in self._part(batch)]
-            for batch in range(self.start_step, len(self))
-        )
+        for batch in range(self.start_step, len(self)):
+            yield [order[place] for place in self._part(batch)]
 
 
 def divided_batch_size(per_rank: int, total: int | None, *, is_training: bool) -> int:
-    """Images per batch over all ranks.
+    """Return the images per batch over all ranks.
 
     Raises:
-        ConfigError: if a batch for training has not one image for each.
+        ConfigError: if a training batch has fewer images than ranks.
     """
     ranks = distributed.world_size()
     if total is None:
         return per_rank * ranks
     if total >= (ranks if is_training else 1):
-        return max(total, ranks)  # in evaluation the size of batches changes nothing
+        return max(total, ranks)  # results of an evaluation do not depend on the batch size
     raise ConfigError(
         f"total_batch_size = {total}: cannot be divided among {ranks} ranks; give at least "
         f"{ranks}, or train on fewer ranks"
