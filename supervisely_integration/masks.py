@@ -8,7 +8,7 @@ from typing import Any
 
 from PIL import Image
 
-from rtdetrv2_pytorch.src.data.images.decoding import DAMAGED, pil_checks
+from rtdetrv2_pytorch.src.data.images.decoding import DECODE_ERRORS, strict_pil
 
 MASKS = ("bitmap", "alpha_mask")  # the shapes that are one
 
@@ -31,9 +31,9 @@ def check_mask(figure: Mapping[str, Any], size_wh: tuple[int, int]) -> None:
     try:
         data = base64.b64decode(figure["bitmap"]["data"])
         content = _decompressed(data, _BYTES_A_PIXEL * width * height + _BYTES_BESIDE)
-        with pil_checks, Image.open(io.BytesIO(content)) as picture:
+        with strict_pil, Image.open(io.BytesIO(content)) as picture:
             size = picture.size
-    except (*DAMAGED, Image.DecompressionBombError) as error:
+    except (*DECODE_ERRORS, Image.DecompressionBombError) as error:
         raise ValueError(f"mask that is no picture ({error!r})") from error
     if size[0] > width or size[1] > height:
         raise ValueError(f"mask of {size[0]}x{size[1]} pixels on an image of {width}x{height}")

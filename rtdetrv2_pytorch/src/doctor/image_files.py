@@ -11,12 +11,12 @@ import numpy as np
 from PIL import Image
 
 from ..data.images.decoding import (
-    DAMAGED,
+    DECODE_ERRORS,
     EXIF_ORIENTATION,
+    EXIF_TRANSPOSES,
     MAX_PIXELS,
-    TO_UPRIGHT,
-    pil_checks,
     read_rgb,
+    strict_pil,
 )
 from ..misc.errors import DatasetError
 
@@ -56,9 +56,9 @@ def examine_picture(path: Path, declared_wh: tuple[int, int] | None) -> Picture:
         return Picture(None, (broken,))
     problems: list[Problem] = []
     try:
-        with pil_checks, Image.open(path) as file:
+        with strict_pil, Image.open(path) as file:
             problems += _oddities(file, path.suffix)
-    except (*DAMAGED, Image.DecompressionBombError):
+    except (*DECODE_ERRORS, Image.DecompressionBombError):
         pass  # reading it tells why
     try:
         pixels = read_rgb(path, declared_wh)
@@ -110,7 +110,7 @@ def _oddities(file: Image.Image, suffix: str) -> Iterator[Problem]:
     if width * height > MAX_PIXELS:
         yield "huge_image", f"{width}x{height}"
     turn = file.getexif().get(EXIF_ORIENTATION, 1)
-    if turn in TO_UPRIGHT:
+    if turn in EXIF_TRANSPOSES:
         yield "exif_rotated", f"orientation {turn}, stored as {width}x{height}"
     # A camera's preview beside the picture is no second page.
     if file.format != "MPO" and getattr(file, "is_animated", False):

@@ -11,9 +11,9 @@ from functools import cached_property
 import numpy as np
 
 from ..data.annotations import Annotations, ImageRecord
-from ..data.metrics.evaluator import Found
+from ..data.metrics.evaluator import DetectionTable
 from ..data.metrics.operating_point import (
-    IOU_OF_A_HIT,
+    MATCH_IOU,
     OperatingCurve,
     box_overlaps,
     match_boxes,
@@ -93,7 +93,7 @@ class Outcomes:
         found: detections in the split.
     """
 
-    def __init__(self, annotations: Annotations, found: Found) -> None:
+    def __init__(self, annotations: Annotations, found: DetectionTable) -> None:
         self.annotations = annotations
         self.found = found
         places = {int(id_): place for place, id_ in enumerate(annotations.image_ids)}
@@ -173,7 +173,7 @@ def _confused(
     overlaps[:, found[found >= 0]] = 0
     left = np.flatnonzero(found < 0)
     for i in left[np.argsort(-scores[left], kind="stable")]:
-        if overlaps.shape[1] and overlaps[i].max() >= IOU_OF_A_HIT:
+        if overlaps.shape[1] and overlaps[i].max() >= MATCH_IOU:
             confused[i] = overlaps[i].argmax()
             overlaps[:, confused[i]] = 0
     return confused

@@ -112,7 +112,7 @@ class TrainingImages(TrainingEvents):
         ]
 
     def _val_cells(self, evaluation: Evaluation) -> Iterator[Image.Image]:
-        dataset, found = self._cfg.val_dataset, evaluation.found
+        dataset, found = self._cfg.val_dataset, evaluation.detections
         if found is None:
             return
         parts = found.slices()

@@ -187,9 +187,9 @@ class TrainingReport:
     @cached_property
     def outcomes(self) -> Outcomes | None:
         """Detections of the best weights against annotations, if available."""
-        if self.evaluation is None or self.evaluation.found is None:
+        if self.evaluation is None or self.evaluation.detections is None:
             return None
-        return Outcomes(self.source.annotations, self.evaluation.found)
+        return Outcomes(self.source.annotations, self.evaluation.detections)
 
     @property
     def best(self) -> OperatingPoint | None:

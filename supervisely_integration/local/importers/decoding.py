@@ -8,7 +8,7 @@ from pathlib import Path
 
 from PIL import Image, ImageOps
 
-from rtdetrv2_pytorch.src.data.images.decoding import DAMAGED, EXIF_ORIENTATION, pil_checks
+from rtdetrv2_pytorch.src.data.images.decoding import DECODE_ERRORS, EXIF_ORIENTATION, strict_pil
 from rtdetrv2_pytorch.src.misc.errors import DatasetError
 
 _SIDEWAYS = (5, 6, 7, 8)  # orientations that swap width and height
@@ -67,7 +67,7 @@ def read_picture(path: Path) -> Picture:
         DatasetError: if it is missing, damaged, or no image; the message fits behind its name.
     """
     try:
-        with pil_checks, Image.open(path) as file:
+        with strict_pil, Image.open(path) as file:
             width, height = file.size
             orientation = file.getexif().get(EXIF_ORIENTATION, 1)
             # Decoding all of it is the only way to notice that the end is missing.
@@ -77,7 +77,7 @@ def read_picture(path: Path) -> Picture:
         raise DatasetError("image file missing") from error
     except Image.DecompressionBombError as error:
         raise DatasetError("image is too large to be decoded safely") from error
-    except DAMAGED as error:
+    except DECODE_ERRORS as error:
         raise DatasetError("image cannot be read") from error
     return Picture((width, height), orientation if orientation in range(2, 9) else 1)
 

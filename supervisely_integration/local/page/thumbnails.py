@@ -9,7 +9,7 @@ from typing import Any
 
 from PIL import Image, ImageOps
 
-from rtdetrv2_pytorch.src.data.images.decoding import DAMAGED, pil_checks
+from rtdetrv2_pytorch.src.data.images.decoding import DECODE_ERRORS, strict_pil
 from rtdetrv2_pytorch.src.misc.drawing import Shape, draw_shapes
 
 from ..emulator.store import Store
@@ -72,12 +72,12 @@ def _make(
     store: Store, path: Path, image_id: int, updated_at: str, size_wh: tuple[int, int]
 ) -> bytes | None:
     try:
-        with pil_checks, Image.open(path) as file:
+        with strict_pil, Image.open(path) as file:
             file.draft("RGB", (SIDE * 2, SIDE * 2))
             upright = ImageOps.exif_transpose(file)
             upright.thumbnail((SIDE, SIDE), Image.Resampling.BILINEAR)
             picture = upright.convert("RGB")
-    except (*DAMAGED, Image.DecompressionBombError):
+    except (*DECODE_ERRORS, Image.DecompressionBombError):
         return None
     shapes = [
         Shape(outline["points"], each["colour"], outline["kind"])

@@ -1,4 +1,4 @@
-"""Pictures, annotation files and pipelines for the tests of the data layer."""
+"""Images, annotation files and pipelines for the tests of the data package."""
 
 import json
 from collections.abc import Callable
@@ -19,7 +19,7 @@ RECIPE = Path(__file__).parents[3] / "rtdetrv2_pytorch/configs/rtdetrv2/include/
 
 @pytest.fixture(scope="session")
 def noise() -> Callable[..., Tensor]:
-    """Makes random pictures, [3, height, width] uint8."""
+    """Creates random images, [3, height, width] uint8."""
 
     def make(height: int, width: int, seed: int = 0) -> Tensor:
         generator = torch.Generator().manual_seed(seed)
@@ -30,7 +30,7 @@ def noise() -> Callable[..., Tensor]:
 
 @pytest.fixture(scope="session")
 def make_sample(noise) -> Callable[..., Sample]:
-    """Makes samples of random pixels; labels and areas count from 0, so that they can be told."""
+    """Creates samples with random pixels; labels and areas count from 0."""
 
     def make(height: int, width: int, *boxes: tuple[float, ...], seed: int = 0) -> Sample:
         return Sample(
@@ -45,7 +45,7 @@ def make_sample(noise) -> Callable[..., Sample]:
 
 @pytest.fixture
 def write_coco(tmp_path) -> Callable[..., dict]:
-    """Writes a COCO data set and gives the arguments of `CocoDetection`.
+    """Writes a COCO data set and returns the arguments of `CocoDetection`.
 
     Default: a.png (id 1) and b.png (id 2), 40 wide and 30 high; cat (id 1) and dog (id 2).
     An annotation that lacks something gets it: a dog of 10 x 8 pixels at (4, 3) in image 1.
@@ -79,6 +79,6 @@ def write_coco(tmp_path) -> Callable[..., dict]:
 
 @pytest.fixture
 def training_pipeline() -> Compose:
-    """The training augmentation of the published recipes, as their YAML file has it."""
+    """The training augmentation of the published recipes, from their YAML file."""
     section = yaml.safe_load(RECIPE.read_text())["train_dataloader"]["dataset"]["transforms"]
     return Sections({}, {}).construct({"type": "Compose", **section}, "transforms")

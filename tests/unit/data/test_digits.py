@@ -1,4 +1,4 @@
-"""The generated sample set."""
+"""The generated digits data set."""
 
 import json
 from concurrent.futures import ThreadPoolExecutor
@@ -25,7 +25,7 @@ def small(tmp_path):
     return make_digits_dataset(tmp_path / "small", num_train=3, num_val=2)
 
 
-def test_the_same_seed_writes_the_same_bytes(small, tmp_path):
+def test_same_seed_writes_same_bytes(small, tmp_path):
     again = make_digits_dataset(tmp_path / "again", num_train=3, num_val=2)
     one, other = files_of(small), files_of(again)
     assert sorted(one) == sorted(other)
@@ -34,18 +34,18 @@ def test_the_same_seed_writes_the_same_bytes(small, tmp_path):
         assert path.read_bytes() == other[name].read_bytes(), name
 
 
-def test_another_seed_writes_other_images(small, tmp_path):
+def test_other_seed_writes_other_images(small, tmp_path):
     other = make_digits_dataset(tmp_path / "other", num_train=3, num_val=2, seed=1)
     assert annotations(other, "train") != annotations(small, "train")
     assert (other / "val/00001.jpg").read_bytes() != (small / "val/00001.jpg").read_bytes()
 
 
-def test_a_longer_set_begins_like_a_shorter_one(small, digits):
+def test_longer_set_starts_with_shorter_one(small, digits):
     three = [a for a in annotations(digits, "train")["annotations"] if a["image_id"] <= 3]
     assert three == annotations(small, "train")["annotations"]
 
 
-def test_the_annotations_describe_the_files(digits):
+def test_annotations_describe_files(digits):
     for split, count in (("train", 6), ("val", 4)):
         content = annotations(digits, split)
         assert [c["name"] for c in content["categories"]] == list("0123456789")
@@ -74,7 +74,7 @@ def test_the_annotations_describe_the_files(digits):
 
 
 @pytest.mark.parametrize(("split", "stream", "count"), [("train", 0, 6), ("val", 1, 4)])
-def test_training_never_shows_a_scan_of_validation(digits, split, stream, count):
+def test_splits_use_different_scans(digits, split, stream, count):
     # Every fifth scan belongs to validation. Drawn again with the number of the scan in place of
     # its digit, the same boxes come out, so these are the scans that were used.
     scans = load_digits()
@@ -89,7 +89,7 @@ def test_training_never_shows_a_scan_of_validation(digits, split, stream, count)
     assert drawn == [(a["image_id"], a["bbox"], a["category_id"]) for a in written]
 
 
-def test_boxes_hold_the_ink_and_end_where_it_ends():
+def test_boxes_fit_the_ink():
     scans = load_digits()
     rng = np.random.default_rng(3)
     number = np.arange(len(scans.images))
@@ -114,7 +114,7 @@ def test_boxes_hold_the_ink_and_end_where_it_ends():
     assert checked > 30
 
 
-def test_digits_hardly_overlap():
+def test_digits_overlap_at_most_ten_percent():
     scans = load_digits()
     rng = np.random.default_rng(4)
     number = np.arange(len(scans.images))
@@ -135,13 +135,13 @@ def times(folder):
     return {name: path.stat().st_mtime_ns for name, path in files_of(folder).items()}
 
 
-def test_a_complete_set_is_left_alone(small):
+def test_complete_set_is_reused(small):
     before = times(small)
     assert make_digits_dataset(small, num_train=3, num_val=2) == small
     assert times(small) == before
 
 
-def test_an_incomplete_set_is_made_again(small):
+def test_incomplete_set_is_rewritten(small):
     expected = {name: path.read_bytes() for name, path in files_of(small).items()}
     (small / "complete.json").unlink()
     (small / "annotations/instances_val.json").write_text("{")
@@ -150,7 +150,7 @@ def test_an_incomplete_set_is_made_again(small):
     assert {name: path.read_bytes() for name, path in files_of(small).items()} == expected
 
 
-def test_an_interrupted_change_of_settings_leaves_no_complete_set(small):
+def test_interrupted_rewrite_is_incomplete(small):
     expected = {name: path.read_bytes() for name, path in files_of(small).items()}
 
     def interrupt(done, count):
@@ -164,14 +164,14 @@ def test_an_interrupted_change_of_settings_leaves_no_complete_set(small):
 
 
 @pytest.mark.parametrize("marker", ["", "{", "[]"])
-def test_a_marker_that_was_cut_short_is_no_marker(small, marker):
+def test_truncated_marker_is_invalid(small, marker):
     (small / "complete.json").write_text(marker)
     make_digits_dataset(small, num_train=3, num_val=2)
     assert json.loads((small / "complete.json").read_text())["num_train"] == 3
 
 
 @pytest.mark.parametrize("wanted", [{"num_train": 4}, {"num_val": 1}, {"seed": 5}])
-def test_a_set_of_another_kind_is_made_again(small, wanted):
+def test_other_settings_rewrite_the_set(small, wanted):
     settings = {"num_train": 3, "num_val": 2, **wanted}
     make_digits_dataset(small, **settings)
     assert len(annotations(small, "train")["images"]) == settings["num_train"]
@@ -181,7 +181,7 @@ def test_a_set_of_another_kind_is_made_again(small, wanted):
     assert times(small) == before
 
 
-def test_of_several_that_want_the_set_one_writes_it_and_the_others_wait(tmp_path):
+def test_concurrent_callers_write_once(tmp_path):
     written = []
 
     def make(_):
@@ -195,7 +195,7 @@ def test_of_several_that_want_the_set_one_writes_it_and_the_others_wait(tmp_path
     assert written == [(1, 3), (2, 3), (3, 3)]
 
 
-def test_progress_is_told_per_image(tmp_path):
+def test_progress_callback_per_image(tmp_path):
     calls = []
     make_digits_dataset(tmp_path, num_train=2, num_val=1, on_image=lambda *c: calls.append(c))
     assert calls == [(1, 3), (2, 3), (3, 3)]

@@ -6,7 +6,7 @@ from sklearn.metrics import precision_recall_curve
 
 from rtdetrv2_pytorch.src.data.annotations import Annotations, ImageRecord
 from rtdetrv2_pytorch.src.data.categories import CategoryTable
-from rtdetrv2_pytorch.src.data.metrics.evaluator import Found
+from rtdetrv2_pytorch.src.data.metrics.evaluator import DetectionTable
 from rtdetrv2_pytorch.src.data.metrics.operating_point import best_operating_point
 from rtdetrv2_pytorch.src.report.outcomes import Outcomes, confusion_matrix
 
@@ -25,9 +25,9 @@ def split(*records, names=("cat", "dog")):
 
 
 def found(*images):
-    """Build `Found` from (image id, [(box, score, label), ...])."""
+    """Build `DetectionTable` from (image id, [(box, score, label), ...])."""
     rows = [row for _, rows in images for row in rows]
-    return Found(
+    return DetectionTable(
         image_ids=np.array([id_ for id_, _ in images]),
         counts=np.array([len(rows) for _, rows in images]),
         boxes=np.array([r[0] for r in rows], dtype=np.float32).reshape(-1, 4),

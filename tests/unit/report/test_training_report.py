@@ -162,7 +162,7 @@ def test_run_stopped_before_its_first_evaluation(source, tmp_path):
 
 
 def test_run_without_stored_detections(source, tmp_path):
-    evaluation = dataclasses.replace(source.evaluation, found=None)
+    evaluation = dataclasses.replace(source.evaluation, detections=None)
     page = page_of(dataclasses.replace(source, folder=tmp_path, evaluation=evaluation))
     assert "python -m rtdetrv2_pytorch.tools.report" in page
     assert "log.jsonl is missing" in page

@@ -1,7 +1,7 @@
-"""Decoded images, kept in memory or on disk, so that files are decoded once instead of every epoch.
+"""Caches of decoded images in memory or on disk, so that files are decoded only once.
 
-What is kept are the pixels of the file, before any augmentation: a crop is cut from the image at
-its full size and resized afterwards, so no smaller picture would give the same result.
+Caches store the pixels before augmentation at full size: a crop is resized after it is cut out, so
+a smaller image would change the result.
 """
 
 import hashlib
@@ -27,52 +27,51 @@ logger = logging.getLogger(__name__)
 
 CacheKind = Literal["none", "ram", "disk"]
 
-_FREE_SHARE = 0.8  # of what is free; the rest is for the network, the workers and their batches
+_MAX_FREE_FRACTION = 0.8  # of free memory or disk space
 _GIB = 2**30
-_MOST_PIXELS = 2 * MAX_PIXELS  # of an image that PIL reads
-_FORMAT = f"1, Pillow {PIL.__version__}"  # another version may decode to other pixels
-_HEADER = struct.Struct("<qqII")  # time in ns and size in bytes of the file, height, width
+_MAX_READABLE_PIXELS = 2 * MAX_PIXELS
+_FORMAT = f"1, Pillow {PIL.__version__}"  # other versions may decode to other pixels
+_HEADER = struct.Struct("<qqII")  # modification time (ns), file size, height, width
 
 Decode = Callable[[], np.ndarray]
 
 
-class ImageCache(Protocol):
-    """Keeps what `decode` returns; what it raises passes through."""
+class PixelCache(Protocol):
+    """Stores what `decode` returns. Errors of `decode` are raised."""
 
     kind: CacheKind
 
     def get(self, index: int, path: Path, decode: Decode) -> np.ndarray:
-        """The pixels of an image.
+        """Return the pixels of an image.
 
         Args:
             index: of the image in its data set.
-            path: its file.
-            decode: reads the file; called unless the pixels are known.
+            path: of its file.
+            decode: reads the file; called if the pixels are not in the cache.
 
         Returns:
-            [H, W, 3] uint8, the caller's own copy.
+            [H, W, 3] uint8, a copy that the caller may change.
         """
 
 
 class NoCache:
-    """Keeps nothing."""
+    """Decodes every time."""
 
     kind: CacheKind = "none"
 
     def get(self, index: int, path: Path, decode: Decode) -> np.ndarray:
-        """See `ImageCache`."""
+        """See `PixelCache`."""
         return decode()
 
 
 class RamCache:
-    """Keeps pixels in memory that this process shares with the workers it forks.
+    """Stores pixels in memory that forked workers share.
 
-    A place is reserved for every image by its declared size, as far as there is memory; it is
-    taken up when the image is read for the first time. Files that change during a run are not
-    read again.
+    Address space is reserved for the images, by their size in the annotations, as long as memory
+    suffices; memory is used when an image is first read. Changes of files during a run are ignored.
 
     Args:
-        annotations: declare the images' sizes.
+        annotations: with the sizes of images.
         img_folder: of their files, for messages.
     """
 
@@ -83,38 +82,38 @@ class RamCache:
         self._sizes_wh = annotations.sizes_wh
         needed = _bytes_needed(annotations)
         free = self._free_memory()
-        budget = int(needed.sum()) if free is None else int(free * _FREE_SHARE)
-        is_kept = (needed > 0) & (np.cumsum(needed) <= budget)
-        self._ends = np.cumsum(np.where(is_kept, needed, 0))
+        budget = int(needed.sum()) if free is None else int(free * _MAX_FREE_FRACTION)
+        is_cached = (needed > 0) & (np.cumsum(needed) <= budget)
+        self._ends = np.cumsum(np.where(is_cached, needed, 0))
         self._bytes = int(self._ends[-1])
-        self._is_kept = is_kept
-        # Anonymous memory is neither a file nor bound by the size of /dev/shm; pages that nobody
-        # wrote to do not exist. One byte an image says whether its pixels are complete.
+        self._is_cached = is_cached
+        # Anonymous memory is not limited by the size of /dev/shm, and pages are allocated by the
+        # first write. A byte per image flags that its pixels are complete.
         self._memory: mmap.mmap | None = None
         try:
             self._memory = mmap.mmap(-1, self._bytes + len(needed))
-        except OSError as error:  # a limit of the process (ulimit -v), or no overcommitment
+        except OSError as error:  # a limit of the process (ulimit -v), or overcommit is disabled
             logger.warning(
-                "cache: ram: %.2f GiB cannot be reserved (%s); nothing is kept. Raise the limit, "
+                "cache: ram: cannot reserve %.2f GiB (%s); images are not cached. Raise the limit, "
                 "or set cache: disk",
                 self._bytes / _GIB,
                 error,
             )
             return
         self._alive.add(self)
-        _say("ram", img_folder, is_kept, needed, free, place="memory")
+        _log_size("ram", img_folder, is_cached, needed, free, place="memory")
 
     def get(self, index: int, path: Path, decode: Decode) -> np.ndarray:
-        """See `ImageCache`."""
-        if self._memory is None or not self._is_kept[index]:
+        """See `PixelCache`."""
+        if self._memory is None or not self._is_cached[index]:
             return decode()
         flag = self._bytes + index
         width, height = (int(side) for side in self._sizes_wh[index])
         size = width * height * 3
         place = int(self._ends[index]) - size
         if self._memory[flag]:
-            kept = np.frombuffer(self._memory, np.uint8, size, place)
-            return kept.reshape(height, width, 3).copy()
+            cached = np.frombuffer(self._memory, np.uint8, size, place)
+            return cached.reshape(height, width, 3).copy()
         pixels = decode()
         if pixels.shape == (height, width, 3):
             self._memory[place : place + size] = pixels.tobytes()
@@ -122,7 +121,7 @@ class RamCache:
         return pixels
 
     def _free_memory(self) -> int | None:
-        """Bytes for this cache: ranks of a machine share it, others may not be full yet."""
+        """Return free bytes per rank, minus the reservations of other caches."""
         available = available_memory()
         if available is None:
             return None
@@ -130,33 +129,32 @@ class RamCache:
         return max(0, available // ranks - sum(cache.unfilled_bytes() for cache in self._alive))
 
     def unfilled_bytes(self) -> int:
-        """Bytes that are reserved, but not yet taken from the system."""
+        """Return the number of bytes that are reserved but not used yet."""
         if self._memory is None:
             return 0
-        flags = np.frombuffer(self._memory, np.uint8, len(self._is_kept), self._bytes) > 0
+        flags = np.frombuffer(self._memory, np.uint8, len(self._is_cached), self._bytes) > 0
         sizes = np.diff(self._ends, prepend=0)
-        return int(sizes[self._is_kept & ~flags].sum())
+        return int(sizes[self._is_cached & ~flags].sum())
 
     def __getstate__(self) -> dict[str, Any]:
         logger.warning(
-            "cache: ram is shared with forked workers only; those that are spawned read files. Set "
+            "cache: ram is shared with forked workers only; spawned workers read files. Set "
             "multiprocessing_context: fork, or cache: disk"
         )
         return {**self.__dict__, "_memory": None}
 
 
 class DiskCache:
-    """Keeps pixels in files beside other caches of this user; they survive the run.
+    """Stores pixels in files in the user's cache directory, shared by all ranks and runs.
 
-    A file is valid as long as time and size of the image's file stay, for one version of the
-    decoder. All ranks and runs share them. Nothing is removed: whether the images of another data
-    set are gone, or only on a disk that is not mounted now, cannot be told. People may remove the
-    folder.
+    A cache file is valid for one modification time and size of the image file and one version of
+    the decoder. Files are never removed, because images of other data sets may only be on a disk
+    that is not mounted. Users may remove the folder.
 
     Args:
-        annotations: declare the images' sizes.
+        annotations: with the sizes of images.
         img_folder: of their files.
-        folder: for the files; default: below the user's caches.
+        folder: of the cache; default: in the user's cache directory.
     """
 
     kind: CacheKind = "disk"
@@ -166,30 +164,30 @@ class DiskCache:
     ) -> None:
         self._folder = folder or cache_folder("images")
         self._sizes_wh = annotations.sizes_wh
-        self._is_kept = np.zeros(len(annotations), dtype=bool)
+        self._is_cached = np.zeros(len(annotations), dtype=bool)
         needed = _bytes_needed(annotations)
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
             free = shutil.disk_usage(self._folder).free
         except OSError as error:
-            logger.warning("cache: disk: %s (%s); nothing is kept", self._folder, error)
+            logger.warning("cache: disk: %s (%s); images are not cached", self._folder, error)
             return
         new = needed
-        if needed.sum() > free * _FREE_SHARE:  # what an earlier run left takes no more room
+        if needed.sum() > free * _MAX_FREE_FRACTION:  # files of earlier runs need no more space
             names = (img_folder / annotations[i].file_name for i in range(len(annotations)))
-            is_there = [self._file(i, path).is_file() for i, path in enumerate(names)]
-            new = np.where(is_there, 0, needed)
-        self._is_kept = np.cumsum(new) <= free * _FREE_SHARE
-        _say("disk", img_folder, self._is_kept, needed, free, place=str(self._folder))
+            exists = [self._file(i, path).is_file() for i, path in enumerate(names)]
+            new = np.where(exists, 0, needed)
+        self._is_cached = np.cumsum(new) <= free * _MAX_FREE_FRACTION
+        _log_size("disk", img_folder, self._is_cached, needed, free, place=str(self._folder))
 
     def get(self, index: int, path: Path, decode: Decode) -> np.ndarray:
-        """See `ImageCache`."""
-        if not self._is_kept[index]:
+        """See `PixelCache`."""
+        if not self._is_cached[index]:
             return decode()
         try:
             status = path.stat()
         except (OSError, ValueError):
-            return decode()  # which says what is wrong
+            return decode()  # which raises an error that names the file
         key = (status.st_mtime_ns, status.st_size)
         file = self._file(index, path)
         pixels = _read(file, key)
@@ -199,7 +197,7 @@ class DiskCache:
         return pixels
 
     def _file(self, index: int, path: Path) -> Path:
-        """One name per image and setting: a changed image takes the place of the old one."""
+        """Return the cache file of an image; a changed image replaces it."""
         settings = (_FORMAT, *(int(side) for side in self._sizes_wh[index]))
         digest = hashlib.sha256(os.fsencode(path.absolute()) + repr(settings).encode())
         return self._folder / f"{digest.hexdigest()[:32]}.pixels"
@@ -213,12 +211,12 @@ class DiskCache:
             partial.replace(file)
         except OSError as error:
             partial.unlink(missing_ok=True)
-            self._is_kept[:] = False  # of this process: a full disk would be asked again and again
-            logger.warning("cache: disk: %s (%s); no more images are kept", file, error)
+            self._is_cached[:] = False  # stop trying to write to a full disk
+            logger.warning("cache: disk: %s (%s); no more images are cached", file, error)
 
 
 def _read(file: Path, key: tuple[int, int]) -> np.ndarray | None:
-    """The pixels, if the file is complete and of this key."""
+    """Return the pixels if the file is complete and has this key."""
     try:
         content = np.fromfile(file, np.uint8)
     except OSError:
@@ -232,52 +230,52 @@ def _read(file: Path, key: tuple[int, int]) -> np.ndarray | None:
 
 
 def _bytes_needed(annotations: Annotations) -> np.ndarray:
-    """[images] bytes of each one's pixels; 0 where no size is declared that a readable image has.
+    """Return the bytes of each image's pixels, [images]; 0 without a plausible size.
 
-    One wrong size would else take the room of all images.
+    A wrong size in the annotations could otherwise reserve all memory.
     """
     pixels = annotations.sizes_wh.astype(np.int64).prod(axis=1)
-    return np.where(pixels <= _MOST_PIXELS, pixels * 3, 0)
+    return np.where(pixels <= _MAX_READABLE_PIXELS, pixels * 3, 0)
 
 
-def _say(
+def _log_size(
     kind: CacheKind,
     img_folder: Path,
-    is_kept: np.ndarray,
+    is_cached: np.ndarray,
     needed: np.ndarray,
     free: int | None,
     *,
     place: str,
 ) -> None:
-    """Tell what the cache will need, and what it leaves out."""
-    kept = int(needed[is_kept].sum())
-    room = "" if free is None else f", {free / _GIB:.2f} GiB are free in {place}"
-    if is_kept.all():
-        logger.info("cache=%s %s: %.2f GiB when full%s", kind, img_folder, kept / _GIB, room)
+    """Log the size of the cache and the number of images that do not fit."""
+    size = int(needed[is_cached].sum()) / _GIB
+    available = "" if free is None else f", {free / _GIB:.2f} GiB are free in {place}"
+    if is_cached.all():
+        logger.info("cache=%s %s: %.2f GiB when full%s", kind, img_folder, size, available)
         return
-    undeclared = int((needed == 0).sum()) if kind == "ram" else 0
-    sizes = f" ({undeclared} of them declare no possible size)" if undeclared else ""
+    no_size = int((needed == 0).sum()) if kind == "ram" else 0
+    reason = f" ({no_size} have no valid size in the annotations)" if no_size else ""
     logger.warning(
-        "cache: %s: %s would need %.2f GiB%s: %d of %d images are kept (%.2f GiB), the others are "
-        "read from their files every time%s%s",
+        "cache: %s: %s needs %.2f GiB%s: %d of %d images are cached (%.2f GiB), the others are "
+        "decoded every time%s%s",
         kind,
         img_folder,
         int(needed.sum()) / _GIB,
-        room,
-        int(is_kept.sum()),
+        available,
+        int(is_cached.sum()),
         len(needed),
-        kept / _GIB,
-        sizes,
-        f"; what other data sets left goes with: rm -r {shlex.quote(place)}" * (kind == "disk"),
+        size,
+        reason,
+        f"; to remove the caches of all data sets: rm -r {shlex.quote(place)}" * (kind == "disk"),
     )
 
 
-def make_cache(kind: CacheKind, annotations: Annotations, img_folder: Path) -> ImageCache:
+def make_cache(kind: CacheKind, annotations: Annotations, img_folder: Path) -> PixelCache:
     """Build a cache.
 
     Args:
-        kind: where to keep pixels.
-        annotations: declare the images' sizes.
+        kind: where pixels are stored.
+        annotations: with the sizes of images.
         img_folder: of their files.
     """
     if kind == "ram":

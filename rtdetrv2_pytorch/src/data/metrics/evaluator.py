@@ -1,4 +1,4 @@
-"""COCO metrics, per class too, and the score thresholds at which a detector is best used."""
+"""COCO metrics, in total and per class, and the best score thresholds."""
 
 import contextlib
 import gc
@@ -37,7 +37,7 @@ _COLUMNS = 7  # image id, x, y, width, height, score, category id
 
 @dataclass(frozen=True)
 class ClassMetrics:
-    """Metrics of one class. AP is NaN for a class without boxes in the split."""
+    """Metrics of one class. AP is NaN without boxes of the class in the split."""
 
     name: str
     ap: float
@@ -47,8 +47,8 @@ class ClassMetrics:
 
 
 @dataclass(frozen=True)
-class Found:
-    """All detections of a split, in flat arrays: those of an image lie together."""
+class DetectionTable:
+    """All detections of a split in flat arrays, grouped by image."""
 
     image_ids: np.ndarray  # [I] int64
     counts: np.ndarray  # [I] int64, detections of each image
@@ -57,7 +57,7 @@ class Found:
     labels: np.ndarray  # [N] int64
 
     def slices(self) -> dict[int, slice]:
-        """Where the detections of an image lie, by its id."""
+        """Return the rows of each image, by image id."""
         ends = np.cumsum(self.counts)
         return {
             int(id_): slice(int(end - count), int(end))
@@ -67,14 +67,14 @@ class Found:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What one pass over a split told."""
+    """Results of an evaluation of a split."""
 
-    stats: dict[str, float]  # the 12 COCO numbers by STAT_NAMES; -1 where nothing applies
+    stats: dict[str, float]  # the 12 COCO metrics by STAT_NAMES; -1 without boxes
     classes: list[ClassMetrics]
     best: OperatingPoint  # over all classes
     losses: dict[str, float] = field(default_factory=dict)  # validation losses, weighted
     num_images: int = 0
-    found: Found | None = field(default=None, repr=False, compare=False)  # what was measured
+    detections: DetectionTable | None = field(default=None, repr=False, compare=False)
 
     @property
     def loss(self) -> float:
@@ -82,7 +82,7 @@ class Evaluation:
         return sum(self.losses.values())
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain values for logs and checkpoints."""
+        """Return plain values for logs and checkpoints."""
         return {
             **self.stats,
             "val_loss": self.loss,
@@ -106,16 +106,15 @@ class Evaluation:
 class CocoEvaluator:
     """Collects detections of a split and computes COCO metrics with faster-coco-eval.
 
-    Only images that were given to `update` count, so that an image that cannot be read is not
-    held against the model.
+    Only images passed to `update` are evaluated, so unreadable images do not reduce recall.
 
     Args:
         annotations: ground truth.
         iou_types: only "bbox".
-        lvis_style: metrics of LVIS.
+        lvis_style: compute metrics of LVIS.
         ranges: area ranges in square pixels by name.
-        labels_are_category_ids: whether detections carry category ids of the file instead of
-            labels, as the postprocessor gives them with `remap_mscoco_category`.
+        labels_are_category_ids: whether detections have category ids instead of labels, as the
+            postprocessor returns with `remap_mscoco_category`.
     """
 
     def __init__(
@@ -138,12 +137,12 @@ class CocoEvaluator:
         self.cleanup()
 
     def cleanup(self) -> None:
-        """Forget all detections."""
+        """Remove all detections."""
         self._image_ids: list[int] = []
         self._rows: list[np.ndarray] = []
 
     def update(self, predictions: Mapping[int, Detections]) -> None:
-        """Take the detections of some images, by image id; boxes xyxy in pixels."""
+        """Add detections by image id; boxes are xyxy in pixels."""
         for image_id, detections in predictions.items():
             self._image_ids.append(int(image_id))
             boxes = detections["boxes"].detach().float().cpu().numpy()
@@ -158,35 +157,35 @@ class CocoEvaluator:
 
     @property
     def num_images(self) -> int:
-        """Images that were given to `update`."""
+        """Number of images passed to `update`."""
         return len(self._image_ids)
 
     def synchronize_between_processes(self) -> None:
-        """Bring the detections of all ranks together, on every rank; each image counts once."""
+        """Gather the detections of all ranks on every rank; each image counts once."""
         parts = distributed.all_gather_objects((self._image_ids, self._rows))
         by_image: dict[int, np.ndarray] = {}
         for image_ids, rows in parts:
             by_image.update(zip(image_ids, rows, strict=True))
-        self._image_ids = sorted(by_image)  # one order, however many ranks there were
+        self._image_ids = sorted(by_image)  # the same order for any number of ranks
         self._rows = [by_image[image_id] for image_id in self._image_ids]
 
     def accumulate(self) -> None:
         """Match detections with ground truth at all IoU thresholds."""
-        with _no_garbage_collection():
+        with _without_garbage_collection():
             self._accumulate()
 
     def _accumulate(self) -> None:
         if self._coco_gt is None:
             self._coco_gt = COCO(self.annotations.to_coco())
         rows = np.concatenate([np.empty((0, _COLUMNS)), *self._rows])
-        no_outline: list[float] = []  # one for all, or the library makes one of each box
+        segmentation: list[float] = []  # shared; without it the library creates one per box
         detections = [
             {
                 "image_id": int(row[0]),
                 "bbox": row[1:5],
                 "score": row[5],
                 "category_id": int(row[6]),
-                "segmentation": no_outline,
+                "segmentation": segmentation,
             }
             for row in rows.tolist()
         ]
@@ -205,43 +204,43 @@ class CocoEvaluator:
             self.coco_eval[iou_type] = coco_eval
 
     def summarize(self) -> None:
-        """Compute the 12 numbers: `coco_eval["bbox"].stats`."""
+        """Compute the 12 metrics: `coco_eval["bbox"].stats`."""
         for coco_eval in self.coco_eval.values():
             coco_eval.summarize()
 
     def result(self) -> Evaluation:
-        """Everything that was measured; call after `summarize`."""
+        """Return all results; call after `summarize`."""
         coco_eval = self.coco_eval["bbox"]
         precision = coco_eval.eval["precision"]  # [IoU, recall, class, area, max detections]
-        scores, found_ids, is_hit = self._hits()
-        wanted = self._boxes_to_find()
+        scores, detected_ids, is_hit = self._matches()
+        num_boxes = self._boxes_per_class()
         classes = []
         for label, category_id in enumerate(self._category_ids):
-            mine = found_ids == category_id
+            mine = detected_ids == category_id
             place = coco_eval.params.catIds.index(category_id)
             classes.append(
                 ClassMetrics(
                     name=self.annotations.categories.names[label],
                     ap=_mean_precision(precision[:, :, place, 0, -1]),
                     ap50=_mean_precision(precision[0, :, place, 0, -1]),
-                    num_boxes=int(wanted[label]),
-                    best=best_operating_point(scores[mine], is_hit[mine], int(wanted[label])),
+                    num_boxes=int(num_boxes[label]),
+                    best=best_operating_point(scores[mine], is_hit[mine], int(num_boxes[label])),
                 )
             )
         return Evaluation(
             stats=_named(coco_eval),
             classes=classes,
-            best=best_operating_point(scores, is_hit, int(wanted.sum())),
+            best=best_operating_point(scores, is_hit, int(num_boxes.sum())),
             num_images=len(self._image_ids),
-            found=self._found(),
+            detections=self._detections(),
         )
 
-    def _found(self) -> Found:
+    def _detections(self) -> DetectionTable:
         rows = np.concatenate([np.empty((0, _COLUMNS)), *self._rows])
         label_of = {id_: label for label, id_ in enumerate(self._category_ids.tolist())}
         ids, places = np.unique(rows[:, 6], return_inverse=True)
         labels = np.array([label_of[int(id_)] for id_ in ids], dtype=np.int64)[places]
-        return Found(
+        return DetectionTable(
             image_ids=np.array(self._image_ids, dtype=np.int64),
             counts=np.array([len(each) for each in self._rows], dtype=np.int64),
             boxes=np.concatenate((rows[:, 1:3], rows[:, 1:3] + rows[:, 3:5]), 1).astype(np.float32),
@@ -249,8 +248,8 @@ class CocoEvaluator:
             labels=labels,
         )
 
-    def _hits(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Match all detections: scores, category ids and hits of those that count, [N] each."""
+    def _matches(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Return scores, category ids and whether they match of detections that count: [N] each."""
         place = {int(id_): i for i, id_ in enumerate(self.annotations.image_ids)}
         parts = [(np.empty(0), np.empty(0), np.empty(0, dtype=bool))]
         for image_id, rows in zip(self._image_ids, self._rows, strict=True):
@@ -268,8 +267,8 @@ class CocoEvaluator:
         scores, labels, hits = (np.concatenate(column) for column in zip(*parts, strict=True))
         return scores, labels, hits
 
-    def _boxes_to_find(self) -> np.ndarray:
-        """[K] boxes of each class in the images that were seen, without crowds."""
+    def _boxes_per_class(self) -> np.ndarray:
+        """Return the number of boxes per class in the evaluated images, without crowds: [K]."""
         annotations = self.annotations
         owners = np.repeat(annotations.image_ids, annotations.boxes_per_image())
         counted = np.isin(owners, self._image_ids) & (annotations.iscrowd == 0)
@@ -277,10 +276,10 @@ class CocoEvaluator:
 
 
 @contextlib.contextmanager
-def _no_garbage_collection() -> Iterator[None]:
-    """Leave cycles alone: a dict per detection would set off scans of all that there is.
+def _without_garbage_collection() -> Iterator[None]:
+    """Disable garbage collection: a dict per detection would trigger it often.
 
-    They took half of the time; the dicts are in no cycle and go when nobody needs them.
+    It took half of the time, and the dicts are not part of reference cycles.
     """
     was_enabled = gc.isenabled()
     gc.disable()
@@ -292,7 +291,7 @@ def _no_garbage_collection() -> Iterator[None]:
 
 
 def _named(coco_eval: COCOeval_faster) -> dict[str, float]:
-    """Names for the numbers, whose places depend on how many area ranges there are."""
+    """Name the metrics, whose positions depend on the number of area ranges."""
     ranges = coco_eval.params.areaRngLbl[1:]  # after "all"
     names = ["AP", "AP50", "AP75", *(f"AP_{r}" for r in ranges)]
     names += [f"AR_{n}" for n in coco_eval.params.maxDets] + [f"AR_{r}" for r in ranges]

@@ -1,15 +1,15 @@
-"""At which score a detector is best used: hits at IoU 0.5, and the threshold of the best F1."""
+"""The operating point of a detector: the score threshold with the best F1 at IoU 0.5."""
 
 from dataclasses import dataclass
 
 import numpy as np
 
-IOU_OF_A_HIT = 0.5
+MATCH_IOU = 0.5
 
 
 @dataclass(frozen=True)
 class OperatingPoint:
-    """Where F1 at IoU 0.5 is highest: use detections with at least this score."""
+    """The threshold with the highest F1 at IoU 0.5, for detections with at least this score."""
 
     threshold: float
     f1: float
@@ -19,9 +19,9 @@ class OperatingPoint:
 
 @dataclass(frozen=True)
 class OperatingCurve:
-    """What every choice of a threshold gives, highest threshold first: [T] each.
+    """Precision, recall and F1 for every threshold, in descending order: [T] each.
 
-    Equal scores cannot be told apart by a threshold, so T is the number of different ones.
+    T is the number of distinct scores.
     """
 
     thresholds: np.ndarray
@@ -31,30 +31,30 @@ class OperatingCurve:
 
 
 def operating_curve(scores: np.ndarray, is_hit: np.ndarray, num_boxes: int) -> OperatingCurve:
-    """Precision, recall and F1 at every threshold.
+    """Compute precision, recall and F1 at every threshold.
 
     Args:
-        scores: [N] of detections, any order.
-        is_hit: [N] bool.
-        num_boxes: boxes to be found.
+        scores: [N] of detections, in any order.
+        is_hit: [N] bool, whether a detection is a true positive.
+        num_boxes: number of ground-truth boxes.
 
     Returns:
-        The curve; empty where nothing is found or there is nothing to find.
+        The curve; empty without detections or without ground truth.
     """
     if not len(scores) or not num_boxes:
         return OperatingCurve(*(np.empty(0) for _ in range(4)))
     order = np.argsort(-scores, kind="stable")
     scores, hits = scores[order], np.cumsum(is_hit[order])
-    is_choice = np.append(scores[:-1] != scores[1:], True)
-    scores, hits, used = scores[is_choice], hits[is_choice], np.flatnonzero(is_choice) + 1
+    is_last = np.append(scores[:-1] != scores[1:], True)  # of detections with equal scores
+    scores, hits, used = scores[is_last], hits[is_last], np.flatnonzero(is_last) + 1
     return OperatingCurve(scores, hits / used, hits / num_boxes, 2 * hits / (used + num_boxes))
 
 
 def best_operating_point(scores: np.ndarray, is_hit: np.ndarray, num_boxes: int) -> OperatingPoint:
-    """The point of `operating_curve` with the highest F1.
+    """Return the point of `operating_curve` with the highest F1.
 
     Returns:
-        The point; threshold 1 and zeros where nothing is found.
+        The point; threshold 1 and zeros without a true positive.
     """
     curve = operating_curve(scores, is_hit, num_boxes)
     if not len(curve.f1) or curve.f1.max() <= 0:
@@ -76,10 +76,10 @@ def match_boxes(
     true_labels: np.ndarray,
     is_crowd: np.ndarray,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Match the detections of one image as COCO does, at IoU 0.5, however many there are.
+    """Match any number of detections of one image at IoU 0.5, as COCO does.
 
-    Best scores choose first; each takes the free box of its class with the highest IoU. A
-    detection that finds only a crowd is neither a hit nor a mistake.
+    In descending order of scores, each detection matches the unmatched box of its class with the
+    highest IoU. A detection that only overlaps a crowd is neither a true nor a false positive.
 
     Args:
         boxes: [N, 4] xyxy pixels.
@@ -90,12 +90,11 @@ def match_boxes(
         is_crowd: [M] bool.
 
     Returns:
-        [N] place of the true box that each detection finds, -1 for none, and [N] bool whether it
-        counts at all.
+        [N] index of the matched ground-truth box or -1, and [N] bool whether the detection counts.
     """
     found, counts = np.full(len(boxes), -1), np.ones(len(boxes), dtype=bool)
     overlaps = box_overlaps(boxes, true_boxes, is_crowd)
-    overlaps[(labels[:, None] != true_labels) | (overlaps < IOU_OF_A_HIT)] = 0
+    overlaps[(labels[:, None] != true_labels) | (overlaps < MATCH_IOU)] = 0
     in_crowd = (overlaps[:, is_crowd] > 0).any(axis=1)
     free = np.where(is_crowd, 0.0, overlaps)
     candidates = np.flatnonzero(free.any(axis=1))
@@ -109,7 +108,7 @@ def match_boxes(
 
 
 def box_overlaps(boxes: np.ndarray, true_boxes: np.ndarray, is_crowd: np.ndarray) -> np.ndarray:
-    """[N, M] IoU; with a crowd the part of the detection that lies in it."""
+    """Return [N, M] IoU; for crowds, the fraction of the detection inside the crowd."""
     left, top, right, bottom = boxes.T[:, :, None]
     true_left, true_top, true_right, true_bottom = true_boxes.T
     width = np.minimum(right, true_right) - np.maximum(left, true_left)

@@ -1,4 +1,4 @@
-"""Colour changes against torchvision's functions of the same names."""
+"""Color changes equal torchvision's functions of the same names."""
 
 from itertools import permutations
 
@@ -23,8 +23,8 @@ def mean_gray(image):
     return float((0.2989 * red + 0.587 * green + 0.114 * blue).floor().mean())
 
 
-def pixels(*colours):
-    return torch.tensor(colours, dtype=torch.uint8).T[:, None, :].contiguous()
+def pixels(*colors):
+    return torch.tensor(colors, dtype=torch.uint8).T[:, None, :].contiguous()
 
 
 def listed(image):
@@ -75,7 +75,7 @@ def test_saturation_equals_torchvision(noise, factor):
 
 def test_saturation_by_hand():
     image = pixels((255, 0, 0), (80, 80, 80), (10, 20, 30))
-    # Half way to their grays 76, 79 and 18.
+    # Halfway to their grays 76, 79 and 18.
     assert listed(adjust_saturation(image, 0.5)) == [[165, 38, 38], [79, 79, 79], [14, 19, 24]]
     assert listed(adjust_saturation(image, 0.0)) == [[76] * 3, [79] * 3, [18] * 3]
 
@@ -90,11 +90,11 @@ def test_hue_by_hand():
     image = pixels((200, 100, 100), (0, 255, 0), (7, 7, 7), (0, 0, 0), (255, 255, 255))
     grays = [[7] * 3, [0] * 3, [255] * 3]
     assert listed(adjust_hue(image, 0.5)) == [[100, 200, 200], [255, 0, 255], *grays]
-    # A twelfth of the circle is half way from red to yellow.
+    # 1/12 of the circle is halfway from red to yellow.
     assert listed(adjust_hue(image, 1 / 12))[0] == [200, 150, 100]
 
 
-def test_hue_keeps_the_highest_and_the_lowest_channel(noise):
+def test_hue_keeps_maximum_and_minimum_channel(noise):
     image = noise(40, 50)
     for turn in (-0.4, -0.05, 0.05, 0.3):
         result = adjust_hue(image, turn)
@@ -102,8 +102,8 @@ def test_hue_keeps_the_highest_and_the_lowest_channel(noise):
         assert difference(result.amin(0), image.amin(0)) <= 1
 
 
-def test_hue_does_not_darken(noise):
-    # Rounding must not be to one side: a hundred changes would show.
+def test_hue_rounding_is_unbiased(noise):
+    # 100 changes accumulate any bias.
     image = noise(100, 100)
     shift = adjust_hue(image, 0.05).double() - functional.adjust_hue(image, 0.05).double()
     assert abs(float(shift.mean())) < 0.5
@@ -117,7 +117,7 @@ def test_channels_are_reordered(noise, order):
 
 
 def in_torchvision(image, change):
-    """The operations one after the other, on all pixels."""
+    """Apply torchvision's operations one after the other."""
     image = functional.adjust_brightness(image, change.brightness)
     if change.contrast_first:
         image = functional.adjust_contrast(image, change.contrast)
@@ -130,8 +130,8 @@ def in_torchvision(image, change):
 
 @pytest.mark.parametrize("contrast_first", [True, False])
 @pytest.mark.parametrize("brightness", [0.875, 1.0])
-def test_all_changes_together_come_in_torchvisions_order(noise, contrast_first, brightness):
-    image = noise(40, 50) // 2 + 64  # no value is cut off, which the mean could not know
+def test_combined_changes_equal_torchvision(noise, contrast_first, brightness):
+    image = noise(40, 50) // 2 + 64  # avoid clipping, which the mean ignores
     change = PhotometricChange(
         brightness=brightness,
         contrast=0.6,
@@ -144,7 +144,7 @@ def test_all_changes_together_come_in_torchvisions_order(noise, contrast_first, 
     assert difference(change(image), in_torchvision(image, change)) <= 3
 
 
-def test_the_order_of_contrast_and_saturation_shows(noise):
+def test_order_of_contrast_and_saturation_matters(noise):
     image = noise(40, 50)
     changes = [
         PhotometricChange(
@@ -155,7 +155,7 @@ def test_the_order_of_contrast_and_saturation_shows(noise):
     assert difference(changes[0](image), changes[1](image)) > 20
 
 
-def test_the_mean_follows_a_change_of_brightness(noise):
+def test_contrast_mean_includes_brightness(noise):
     image = noise(40, 50)
     change = PhotometricChange(brightness=0.5, contrast=0.5, mean_gray=mean_gray(image))
     expected = functional.adjust_contrast(functional.adjust_brightness(image, 0.5), 0.5)
@@ -164,12 +164,12 @@ def test_the_mean_follows_a_change_of_brightness(noise):
     assert listed(white(pixels((250, 250, 250)))) == [[255, 255, 255]]
 
 
-def test_no_change_leaves_the_image_alone(noise):
+def test_empty_change_returns_image(noise):
     image = noise(4, 5)
     assert torch.equal(PhotometricChange()(image), image)
 
 
-def test_the_source_is_not_changed(noise):
+def test_source_is_not_modified(noise):
     image = noise(4, 5)
     before = image.clone()
     change = PhotometricChange(1.1, 0.5, True, 100.0, 1.5, 0.05, (2, 1, 0))
@@ -177,7 +177,7 @@ def test_the_source_is_not_changed(noise):
     assert torch.equal(image, before)
 
 
-def test_views_give_the_same_as_copies(noise):
+def test_non_contiguous_images(noise):
     view = noise(20, 30)[:, 3:11, 4:29:3]
     change = PhotometricChange(1.1, 0.5, True, 100.0, 1.5, 0.05, (2, 1, 0))
     assert torch.equal(change(view), change(view.clone(memory_format=torch.contiguous_format)))

@@ -1,4 +1,4 @@
-"""Which operations run in which epoch."""
+"""Operations run in order and are disabled by the policy."""
 
 import random
 
@@ -20,7 +20,7 @@ def flip_and_zoom(policy=None):
 
 
 def happened(compose, sample, epoch):
-    """(is flipped, is zoomed) of the result."""
+    """Return (is flipped, is zoomed) of the result."""
     result = compose(sample, random.Random(0), epoch)
     return result.is_flipped, result.canvas_hw == (40, 60)
 
@@ -45,12 +45,12 @@ def stop(epoch, *ops):
         ({"name": "stop_epoch", "epoch": 2}, 2, (True, True)),
     ],
 )
-def test_exactly_the_named_operations_stop(make_sample, policy, epoch, expected):
+def test_policy_disables_named_operations(make_sample, policy, epoch, expected):
     assert happened(flip_and_zoom(policy), make_sample(20, 30), epoch) == expected
 
 
-def test_operations_run_in_their_order(make_sample):
-    # A flip mirrors the canvas it finds: 30 wide before the resize, 60 after it.
+def test_operations_run_in_order(make_sample):
+    # Flip uses the current canvas: width 30 before the resize, 60 after it.
     flip, resize = RandomHorizontalFlip(p=1), Resize(size=[20, 60])
     for ops in ([flip, resize], [resize, flip]):
         sample = Compose(ops=ops)(make_sample(20, 30, (0, 0, 10, 20)), random.Random(0))
@@ -61,20 +61,20 @@ def test_operations_run_in_their_order(make_sample):
 
 
 @pytest.mark.parametrize("ops", [None, []])
-def test_no_operations_leave_the_sample_alone(make_sample, ops):
+def test_empty_pipeline_keeps_sample(make_sample, ops):
     sample = make_sample(20, 30, (1, 2, 3, 4))
     assert Compose(ops=ops)(sample, random.Random(0)) is sample
     assert sample.boxes.tolist() == [[1, 2, 3, 4]]
 
 
-def test_a_stop_for_an_operation_that_is_not_there_stops_the_others(make_sample):
+def test_policy_ignores_names_without_operation(make_sample):
     compose = flip_and_zoom(stop(2, "RandomZoomOut", "Mosaic"))
     canvas = {e: compose(make_sample(20, 30), random.Random(0), e).canvas_hw for e in (0, 2)}
     assert canvas[0] != (20, 30)
     assert canvas[2] == (20, 30)
 
 
-def test_operations_that_mix_images_are_told_where_others_are(make_sample):
+def test_bind_passes_data_set_to_mosaic(make_sample):
     class Source:
         def __len__(self):
             return 1
@@ -90,7 +90,7 @@ def test_operations_that_mix_images_are_told_where_others_are(make_sample):
     assert sorted(result.labels.tolist()) == [0, 9, 9, 9]
 
 
-def test_the_published_recipe_stops_its_strong_operations(training_pipeline):
+def test_published_recipe_disables_strong_operations(training_pipeline):
     names = [type(op).__name__ for op in training_pipeline.ops]
     assert names == [
         "RandomPhotometricDistort",

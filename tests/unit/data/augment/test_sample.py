@@ -1,4 +1,4 @@
-"""Pixels computed late equal pixels computed at every step."""
+"""Lazily computed pixels equal pixels computed at every step."""
 
 import random
 
@@ -62,7 +62,7 @@ def equal(sample, eager):
 
 
 @pytest.mark.parametrize("seed", range(40))
-def test_enlarging_flipping_and_cropping_equal_their_eager_versions(make_sample, seed):
+def test_lazy_zoom_flip_and_crop_equal_eager(make_sample, seed):
     rng = random.Random(seed)
     sample = make_sample(13, 17, (1, 2, 5, 9), (0, 0, 17, 13), seed=seed)
     targets = (sample, Eager(sample))
@@ -74,7 +74,7 @@ def test_enlarging_flipping_and_cropping_equal_their_eager_versions(make_sample,
     equal(*targets)
 
 
-def test_flipping_twice_is_nothing(make_sample):
+def test_double_flip_is_identity(make_sample):
     sample = make_sample(5, 8, (1, 2, 4, 5))
     before = sample.image.clone()
     sample.flip()
@@ -86,7 +86,7 @@ def test_flipping_twice_is_nothing(make_sample):
     assert torch.equal(sample.image, before)
 
 
-def test_a_flip_by_hand():
+def test_flip_by_hand():
     sample = Sample(
         image=torch.tensor([[[1, 2, 3]]] * 3, dtype=torch.uint8),
         boxes=np.array([[0.0, 0, 1, 1], [0.5, 0, 3, 1]]),
@@ -99,7 +99,7 @@ def test_a_flip_by_hand():
     assert sample.boxes.tolist() == [[2, 0, 3, 1], [0, 0, 2.5, 1]]
 
 
-def test_what_was_cropped_off_does_not_come_back(make_sample):
+def test_cropped_parts_stay_cropped(make_sample):
     sample = make_sample(13, 17, (1, 2, 5, 9))
     targets = (sample, Eager(sample))
     for target in targets:
@@ -109,7 +109,7 @@ def test_what_was_cropped_off_does_not_come_back(make_sample):
     equal(*targets)
 
 
-def test_empty_canvas_has_the_fill(make_sample):
+def test_empty_canvas_has_fill_value(make_sample):
     sample = make_sample(2, 3)
     image = sample.image.clone()
     sample.fill = 114
@@ -121,7 +121,7 @@ def test_empty_canvas_has_the_fill(make_sample):
     assert (sample.image == 114).all()
 
 
-def test_a_window_beside_the_image_shows_only_fill(make_sample):
+def test_window_outside_image_is_filled(make_sample):
     for left, top in ((3, 0), (-5, 0), (0, 2), (0, -5)):
         sample = make_sample(2, 3)
         sample.fill = 7
@@ -141,26 +141,26 @@ def test_a_window_beside_the_image_shows_only_fill(make_sample):
         (InterpolationMode.NEAREST, True),
     ],
 )
-def test_a_crop_is_resized_as_torchvision_does(make_sample, is_flipped, size_hw, mode, antialias):
+def test_resized_crop_equals_torchvision(make_sample, is_flipped, size_hw, mode, antialias):
     sample = make_sample(30, 50, (10, 4, 30, 24))
     crop = functional.crop(sample.image, 4, 10, 20, 30)
     expected = functional.resize(crop, list(size_hw), interpolation=mode, antialias=antialias)
     if is_flipped:
         expected = functional.horizontal_flip(expected)
         sample.flip()
-        sample.set_window(10, 4, 30, 20)  # of the mirrored canvas: the same as from the left
+        sample.set_window(10, 4, 30, 20)  # of the flipped canvas: the same as from the left
     else:
         sample.set_window(10, 4, 30, 20)
     sample.materialize(size_hw, mode=mode, antialias=antialias)
     assert torch.equal(sample.image, expected)
-    # The box is left of the crop's middle by 5 pixels of 30, and covers its height.
+    # The box is 5 pixels left of the center of a crop of width 30, and covers its height.
     height, width = size_hw
     wanted = (width / 3, 0, width, height) if is_flipped else (0, 0, width * 2 / 3, height)
     np.testing.assert_allclose(sample.boxes, [wanted])
     assert (sample.canvas_hw, sample.origin_xy, sample.is_flipped) == (size_hw, (0, 0), False)
 
 
-def test_shrinking_a_filled_canvas_equals_pil_away_from_the_seam(make_sample):
+def test_shrunk_canvas_equals_pil_away_from_border(make_sample):
     sample = make_sample(24, 32, (0, 0, 32, 24))
     canvas = np.zeros((48, 64, 3), dtype=np.uint8)
     canvas[8:32, 16:48] = sample.image.permute(1, 2, 0).numpy()
@@ -178,7 +178,7 @@ def test_shrinking_a_filled_canvas_equals_pil_away_from_the_seam(make_sample):
 
 
 @pytest.mark.parametrize("seed", range(20))
-def test_the_image_ends_where_the_box_around_it_does(make_sample, seed):
+def test_image_border_matches_its_box(make_sample, seed):
     rng = random.Random(seed)
     sample = make_sample(30, 40, (0, 0, 40, 30))
     sample.image = torch.full((3, 30, 40), 255, dtype=torch.uint8)
@@ -191,7 +191,7 @@ def test_the_image_ends_where_the_box_around_it_does(make_sample, seed):
 
 
 @pytest.mark.parametrize(("top", "white"), [(40, [[4, 5]]), (99, [])])
-def test_an_image_of_a_tenth_of_a_pixel_is_one_pixel_or_beyond_the_border(top, white):
+def test_tiny_image_is_one_pixel_or_outside(top, white):
     sample = Sample(
         image=torch.full((3, 1, 1), 255, dtype=torch.uint8),
         boxes=np.zeros((0, 4)),
@@ -205,7 +205,7 @@ def test_an_image_of_a_tenth_of_a_pixel_is_one_pixel_or_beyond_the_border(top, w
     assert sample.image.sum() == 3 * 255 * len(white)
 
 
-def test_boxes_are_dropped_with_all_that_belongs_to_them(make_sample):
+def test_keep_filters_boxes_labels_and_areas(make_sample):
     sample = make_sample(30, 40, (0, 0, 1, 1), (0, 0, 2, 2), (0, 0, 3, 3))
     sample.keep(np.array([True, False, True]))
     assert sample.boxes[:, 2].tolist() == [1, 3]
@@ -213,13 +213,13 @@ def test_boxes_are_dropped_with_all_that_belongs_to_them(make_sample):
     assert sample.area.tolist() == [0, 2]
 
 
-def test_boxes_are_cut_off_at_the_canvas(make_sample):
+def test_clip_boxes(make_sample):
     sample = make_sample(30, 40, (-3, -4, 50, 60), (5, 6, 7, 8), (-9, 31, -1, 99))
     sample.clip_boxes()
     assert sample.boxes.tolist() == [[0, 0, 40, 30], [5, 6, 7, 8], [0, 30, 0, 30]]
 
 
-def test_colours_change_in_the_order_they_were_noted(make_sample):
+def test_pixel_ops_run_in_order(make_sample):
     sample = make_sample(4, 5)
     image = sample.image.clone()
     sample.add_pixel_op(lambda x: x // 2)
@@ -227,17 +227,17 @@ def test_colours_change_in_the_order_they_were_noted(make_sample):
     assert torch.equal(sample.image, image)
     sample.materialize()
     assert torch.equal(sample.image, image // 2 + 100)
-    sample.materialize()  # nothing is left to be done
+    sample.materialize()  # without pending operations
     assert torch.equal(sample.image, image // 2 + 100)
 
 
-def test_colours_of_a_filled_canvas_change_with_the_fill(make_sample):
+def test_pixel_ops_include_filled_canvas(make_sample):
     sample = make_sample(4, 5)
     image = sample.image.clone()
     sample.fill = 100
     sample.set_window(-1, 0, 6, 4)
     sample.add_pixel_op(lambda x: x // 2)
-    sample.set_window(0, -1, 6, 5)  # canvas that comes later keeps its fill
+    sample.set_window(0, -1, 6, 5)  # canvas added later keeps its fill
     sample.materialize()
     assert torch.equal(sample.image[:, 1:, 1:], image // 2)
     assert (sample.image[:, 1:, 0] == 50).all()
@@ -245,7 +245,7 @@ def test_colours_of_a_filled_canvas_change_with_the_fill(make_sample):
 
 
 @pytest.mark.parametrize(("size_hw", "seen"), [((5, 5), 25), ((40, 50), 80), (None, 80)])
-def test_only_the_pixels_that_are_needed_are_recoloured(make_sample, size_hw, seen):
+def test_pixel_ops_see_needed_pixels_only(make_sample, size_hw, seen):
     counts = []
 
     def count(image):
@@ -269,7 +269,7 @@ def test_only_the_pixels_that_are_needed_are_recoloured(make_sample, size_hw, se
         PhotometricChange(permutation=(2, 0, 1)),
     ],
 )
-def test_recolouring_before_or_after_shrinking_differs_by_rounding(make_sample, change, is_flipped):
+def test_pixel_ops_before_or_after_shrinking_differ_by_rounding(make_sample, change, is_flipped):
     sample = make_sample(30, 40)
     expected = functional.resize(change(sample.image), [11, 13], antialias=True)
     sample.add_pixel_op(change)
@@ -277,5 +277,5 @@ def test_recolouring_before_or_after_shrinking_differs_by_rounding(make_sample, 
         expected = functional.horizontal_flip(expected)
         sample.flip()
     sample.materialize((11, 13))
-    # Each of two changes cuts off below a whole level, and resizing rounds.
+    # Two changes round down, and resizing rounds.
     assert (sample.image.int() - expected.int()).abs().max() <= 2

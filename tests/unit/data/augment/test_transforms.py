@@ -1,4 +1,4 @@
-"""Augmentations: by hand, against torchvision, and pixels against boxes."""
+"""Augmentations by hand, against torchvision, and pixels against boxes."""
 
 import functools
 import random
@@ -38,7 +38,7 @@ def apply(op, sample, seed=0):
 
 
 def spread(values, low, high):
-    """Whether values fill a range evenly: mean within five errors, ends within a twentieth."""
+    """Whether values are uniform: mean within five standard errors, ends within 1/20."""
     width = high - low
     error = width / np.sqrt(12 * len(values))
     assert min(values) >= low
@@ -53,7 +53,7 @@ def happens_with(p, count, trials):
 
 
 def window_of(sample):
-    """Where the canvas is on the image: (x1, y1, x2, y2)."""
+    """Return the canvas in image coordinates: (x1, y1, x2, y2)."""
     (x, y), (height, width) = sample.origin_xy, sample.canvas_hw
     return -x, -y, width - x, height - y
 
@@ -61,7 +61,7 @@ def window_of(sample):
 # --- flip ---------------------------------------------------------------------------------------
 
 
-def test_a_flip_mirrors_pixels_and_boxes(make_sample):
+def test_flip_pixels_and_boxes(make_sample):
     sample = make_sample(20, 30, (0, 1, 10, 5), (12.5, 0, 30, 20))
     image = sample.image.clone()
     apply(RandomHorizontalFlip(p=1), sample).materialize()
@@ -70,7 +70,7 @@ def test_a_flip_mirrors_pixels_and_boxes(make_sample):
 
 
 @pytest.mark.parametrize("p", [0.0, 0.3, 0.5, 1.0])
-def test_flips_happen_with_their_probability(make_sample, p):
+def test_flip_probability(make_sample, p):
     op = RandomHorizontalFlip(p=p)
     sample = make_sample(2, 3)
     flips = 0
@@ -86,9 +86,7 @@ def test_flips_happen_with_their_probability(make_sample, p):
 @pytest.mark.parametrize("antialias", [True, False])
 @pytest.mark.parametrize("interpolation", ["bilinear", "bicubic", "nearest"])
 @pytest.mark.parametrize("size", [[12, 40], [64, 64], [30, 50], 16])
-def test_pixels_and_boxes_are_resized_as_torchvision_does(
-    make_sample, size, interpolation, antialias
-):
+def test_resize_equals_torchvision(make_sample, size, interpolation, antialias):
     sample = make_sample(30, 50, (5, 3, 25, 30))
     expected = functional.resize(
         sample.image,
@@ -115,12 +113,12 @@ def test_pixels_and_boxes_are_resized_as_torchvision_does(
         (200, 500, (300, 600), (200, 400)),
     ],
 )
-def test_the_size_of_the_result(size, max_size, canvas_hw, expected):
+def test_resize_target_size(size, max_size, canvas_hw, expected):
     assert Resize(size=size, max_size=max_size).target_hw(canvas_hw) == expected
 
 
 @pytest.mark.parametrize("size", [320, 480, 640, 800])
-def test_the_shorter_side_is_exactly_the_size(size):
+def test_resize_shorter_side_is_exact(size):
     op, limited = Resize(size=size), Resize(size=size, max_size=size)
     wrong = []
     for side in range(1, 1500):
@@ -136,7 +134,7 @@ def test_the_shorter_side_is_exactly_the_size(size):
     assert wrong == []
 
 
-def test_the_shorter_side_of_a_picture_is_that_of_torchvision(noise):
+def test_resize_shorter_side_equals_torchvision(noise):
     for short, long in ((77, 80), (154, 200), (49, 60)):
         expected = functional.resize(noise(short, long), [512]).shape[1:]
         assert Resize(size=512).target_hw((short, long)) == tuple(expected)
@@ -145,7 +143,7 @@ def test_the_shorter_side_of_a_picture_is_that_of_torchvision(noise):
 # --- zoom out -----------------------------------------------------------------------------------
 
 
-def test_zooming_out_puts_the_image_on_a_filled_canvas(make_sample):
+def test_zoom_out_fills_canvas(make_sample):
     for seed in range(20):
         sample = make_sample(20, 30, (0, 0, 30, 20), (3, 4, 10, 9))
         image = sample.image.clone()
@@ -158,7 +156,7 @@ def test_zooming_out_puts_the_image_on_a_filled_canvas(make_sample):
         assert (sample.image == 114).all()
 
 
-def test_zooms_and_places_are_drawn_evenly(make_sample):
+def test_zoom_out_is_uniform(make_sample):
     op, trials = RandomZoomOut(p=0.3), 3000
     sides, places = [], []
     for seed in range(trials):
@@ -180,7 +178,7 @@ def test_zooms_and_places_are_drawn_evenly(make_sample):
 
 
 @pytest.mark.parametrize("side_range", [(0.5, 2), (3, 2)])
-def test_canvases_smaller_than_the_image_are_refused(side_range):
+def test_zoom_out_rejects_invalid_side_range(side_range):
     with pytest.raises(
         ValueError, match=r"side_range .*: give \(low, high\) with 1 <= low <= high"
     ):
@@ -188,7 +186,7 @@ def test_canvases_smaller_than_the_image_are_refused(side_range):
 
 
 @pytest.mark.parametrize("seed", range(15))
-def test_a_square_stays_in_its_box_when_zoomed_out_and_resized(seed):
+def test_square_stays_in_its_box_after_zoom_and_resize(seed):
     image = torch.zeros((3, 61, 83), dtype=torch.uint8)
     image[:, 20:45, 30:62] = 255
     sample = Sample(image, np.array([[30.0, 20, 62, 45]]), np.array([0]), np.array([800.0]))
@@ -214,14 +212,14 @@ def crops(make_sample, count, boxes=BOXES, **options):
         yield apply(op, sample, seed), image
 
 
-def test_the_crop_keeps_the_boxes_centred_in_it_and_their_pixels(make_sample):
+def test_iou_crop_keeps_centered_boxes_and_pixels(make_sample):
     boxes = np.array(BOXES, dtype=float)
     kept = Counter()
     for sample, image in crops(make_sample, 200):
         x1, y1, x2, y2 = window = window_of(sample)
         assert x1 >= 0 and y1 >= 0 and x2 <= 100 and y2 <= 80
-        centres = (boxes[:, :2] + boxes[:, 2:]) / 2
-        inside = ((centres > (x1, y1)) & (centres < (x2, y2))).all(axis=1)
+        centers = (boxes[:, :2] + boxes[:, 2:]) / 2
+        inside = ((centers > (x1, y1)) & (centers < (x2, y2))).all(axis=1)
         if window != (0, 0, 100, 80):
             assert sample.labels.tolist() == np.flatnonzero(inside).tolist()
         kept.update([len(sample.labels)])
@@ -239,7 +237,7 @@ def test_the_crop_keeps_the_boxes_centred_in_it_and_their_pixels(make_sample):
 
 
 @pytest.mark.parametrize("min_iou", [0.1, 0.5, 0.9])
-def test_a_box_overlaps_the_crop_by_the_drawn_iou(make_sample, min_iou):
+def test_iou_crop_reaches_minimum_iou(make_sample, min_iou):
     boxes = [*BOXES, (1, 1, 99, 79)]
     ious = []
     for sample, _ in crops(make_sample, 60, boxes, sampler_options=[min_iou]):
@@ -249,10 +247,10 @@ def test_a_box_overlaps_the_crop_by_the_drawn_iou(make_sample, min_iou):
             ious.append(float(box_iou(candidates, torch.tensor([window]).double()).max()))
     assert len(ious) > 40
     assert min(ious) >= min_iou
-    assert min(ious) < min_iou + 0.1  # and not more than asked for
+    assert min(ious) < min_iou + 0.1  # and not much more
 
 
-def test_shapes_of_crops_keep_to_their_ranges(make_sample):
+def test_iou_crop_scale_and_aspect_ratio(make_sample):
     options = {
         "min_scale": 0.4, "max_scale": 0.8, "min_aspect_ratio": 0.8, "max_aspect_ratio": 1.5,
         "sampler_options": [0.0],
@@ -274,12 +272,12 @@ def is_cropped(sample):
     return sample.canvas_hw != (80, 100)
 
 
-def test_crops_happen_with_their_probability(make_sample):
+def test_iou_crop_probability(make_sample):
     results = [is_cropped(s) for s, _ in crops(make_sample, 500, p=0.3, sampler_options=[0.0])]
     happens_with(0.3, sum(results), len(results))
 
 
-def test_an_iou_of_one_leaves_the_image_alone(make_sample):
+def test_iou_crop_option_one_keeps_image(make_sample):
     for sample, _ in crops(make_sample, 20, sampler_options=[1.0]):
         assert not is_cropped(sample)
         assert sample.boxes.tolist() == [list(b) for b in BOXES]
@@ -287,17 +285,17 @@ def test_an_iou_of_one_leaves_the_image_alone(make_sample):
     happens_with(0.5, sum(results), len(results))
 
 
-def test_options_that_never_fit_end(make_sample):
+def test_iou_crop_ends_with_impossible_options(make_sample):
     for sample, _ in crops(make_sample, 1, boxes=[(50, 40, 51, 41)], sampler_options=[0.9]):
         assert not is_cropped(sample)
         assert sample.boxes.tolist() == [[50, 40, 51, 41]]
 
 
-def test_images_without_boxes_are_not_cropped(make_sample):
+def test_iou_crop_keeps_images_without_boxes(make_sample):
     assert not any(is_cropped(s) for s, _ in crops(make_sample, 20, boxes=[]))
 
 
-def test_crops_are_distributed_as_those_of_torchvision(make_sample):
+def test_iou_crop_distribution_equals_torchvision(make_sample):
     count = 300
     theirs, ours = [], []
     for sample, _ in crops(make_sample, count):
@@ -336,7 +334,7 @@ def test_crops_are_distributed_as_those_of_torchvision(make_sample):
         ((5, 5, 3, 20), False),
     ],
 )
-def test_small_boxes_and_boxes_that_leave_the_canvas_are_dropped(make_sample, box, is_kept):
+def test_sanitize_removes_small_and_outside_boxes(make_sample, box, is_kept):
     sample = make_sample(30, 40, (0, 0, 20, 20), box, (5, 5, 30, 30))
     apply(SanitizeBoundingBoxes(min_size=2, min_area=20), sample)
     expected = [0, 1, 2] if is_kept else [0, 2]
@@ -345,8 +343,8 @@ def test_small_boxes_and_boxes_that_leave_the_canvas_are_dropped(make_sample, bo
     assert len(sample.boxes) == len(expected)
 
 
-def test_boxes_at_the_border_survive_a_resize():
-    # 147 * (640 / 147) is a little more than 640 in floating point.
+def test_sanitize_keeps_border_boxes_after_resize():
+    # 147 * (640 / 147) exceeds 640 in floating point.
     lost = []
     for side in range(1, 1500):
         for shape, size in (((3, 1, side), [2, 640]), ((3, side, 1), [640, 2])):
@@ -362,7 +360,7 @@ def test_boxes_at_the_border_survive_a_resize():
     assert lost == []
 
 
-# --- colours ------------------------------------------------------------------------------------
+# --- colors ------------------------------------------------------------------------------------
 
 
 def drawn_changes(op, make_sample, count):
@@ -372,7 +370,7 @@ def drawn_changes(op, make_sample, count):
         yield change
 
 
-def test_colour_changes_are_drawn_evenly_and_each_by_itself(make_sample):
+def test_distort_parameters_are_uniform_and_independent(make_sample):
     count = 3000
     changes = list(drawn_changes(RandomPhotometricDistort(p=0.4), make_sample, count))
     ranges = {
@@ -400,7 +398,7 @@ def test_colour_changes_are_drawn_evenly_and_each_by_itself(make_sample):
 
 
 @pytest.mark.parametrize("p", [0, 1])
-def test_colours_change_never_or_always(make_sample, p):
+def test_distort_probability(make_sample, p):
     ranges = {"brightness": (2, 2), "contrast": (3, 3), "saturation": (4, 4), "hue": (0.1, 0.1)}
     for change in drawn_changes(RandomPhotometricDistort(**ranges, p=p), make_sample, 20):
         values = (change.brightness, change.contrast, change.saturation, change.hue)
@@ -408,7 +406,7 @@ def test_colours_change_never_or_always(make_sample, p):
         assert (change.permutation is not None) == bool(p)
 
 
-def test_contrast_refers_to_the_mean_of_the_whole_image(make_sample):
+def test_contrast_uses_mean_of_whole_image(make_sample):
     sample = make_sample(200, 300)
     sample.image[:, :, 200:] //= 3
     expected = float(gray(sample.image).mean())
@@ -417,7 +415,7 @@ def test_contrast_refers_to_the_mean_of_the_whole_image(make_sample):
     assert sample.pixel_ops[0].mean_gray == pytest.approx(expected, abs=2)
 
 
-def test_colours_change_pixels_as_the_note_says(make_sample):
+def test_distort_changes_pixels(make_sample):
     sample = make_sample(8, 9)
     image = sample.image.clone()
     apply(RandomPhotometricDistort(p=1), sample)
@@ -433,7 +431,7 @@ def test_colours_change_pixels_as_the_note_says(make_sample):
 @pytest.mark.parametrize(
     ("size", "canvas_hw"), [((7, 9), (7, 9)), (8, (8, 8)), ((3, 9), (4, 9)), ((2, 3), (4, 6))]
 )
-def test_padding_enlarges_to_the_right_and_below(make_sample, size, canvas_hw):
+def test_pad_to_size(make_sample, size, canvas_hw):
     sample = make_sample(4, 6, (1, 1, 6, 4))
     image = sample.image.clone()
     apply(PadToSize(size=size, fill=9), sample).materialize()
@@ -442,7 +440,7 @@ def test_padding_enlarges_to_the_right_and_below(make_sample, size, canvas_hw):
     assert sample.boxes.tolist() == [[1, 1, 6, 4]]
 
 
-def test_a_crop_cuts_off_pixels_and_boxes(make_sample):
+def test_crop_pixels_and_boxes(make_sample):
     places = Counter()
     for seed in range(100):
         sample = make_sample(10, 12, (0, 0, 12, 10), (0, 0, 1, 1), (5, 4, 7, 6))
@@ -469,7 +467,7 @@ def test_a_crop_cuts_off_pixels_and_boxes(make_sample):
         ((2, 0), True, (8, 5)),
     ],
 )
-def test_crops_of_small_images(make_sample, padding, pad_if_needed, canvas_hw):
+def test_crop_of_small_images(make_sample, padding, pad_if_needed, canvas_hw):
     op = RandomCrop(size=(8, 5), padding=padding, pad_if_needed=pad_if_needed, fill=7)
     tops = set()
     for seed in range(60):
@@ -489,7 +487,7 @@ def test_crops_of_small_images(make_sample, padding, pad_if_needed, canvas_hw):
     assert tops == ({-4, -3, -2, -1, 0} if canvas_hw[0] == 8 and padding != (0, 3) else tops)
 
 
-def test_a_crop_leaves_the_fill_of_a_zoom_alone(make_sample):
+def test_crop_keeps_fill_of_zoom(make_sample):
     zoom = RandomZoomOut(fill=114, p=1, side_range=(2, 2))
     for other in (RandomCrop(size=(30, 40)), PadToSize(size=(30, 40))):
         sample = make_sample(20, 30)
@@ -505,12 +503,12 @@ def test_a_crop_leaves_the_fill_of_a_zoom_alone(make_sample):
     ("size", "expected"),
     [(64, (64, 64)), ((64, 32), (64, 32)), ([64, 32], (64, 32)), ([8], (8, 8))],
 )
-def test_sizes_are_height_and_width(size, expected):
+def test_as_hw(size, expected):
     assert as_hw(size) == expected
 
 
 @pytest.mark.parametrize("op", [EmptyTransform(), ConvertPILImage()])
-def test_operations_that_do_nothing(make_sample, op):
+def test_operations_without_effect(make_sample, op):
     sample = make_sample(4, 6, (1, 1, 5, 3))
     image = sample.image.clone()
     assert apply(op, sample) is sample
@@ -518,7 +516,7 @@ def test_operations_that_do_nothing(make_sample, op):
     assert sample.boxes.tolist() == [[1, 1, 5, 3]]
 
 
-def test_normalizing_by_hand(make_sample):
+def test_normalize_by_hand(make_sample):
     sample = make_sample(4, 6)
     image = sample.image.clone()
     mean, std = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -538,14 +536,14 @@ def test_normalizing_by_hand(make_sample):
         ({"fmt": "cxcywh", "normalize": True}, [0.3, 0.4, 0.4, 0.5]),
     ],
 )
-def test_boxes_are_converted(make_sample, options, expected):
+def test_convert_boxes(make_sample, options, expected):
     sample = apply(ConvertBoxes(**options), make_sample(20, 50, (5, 3, 25, 13)))
     np.testing.assert_allclose(sample.boxes, [expected])
     assert apply(ConvertBoxes(**options), make_sample(20, 50)).boxes.shape == (0, 4)
 
 
 class Others:
-    """Three images of one colour each, with a box around the image."""
+    """Three images of one color each, with a box around the image."""
 
     SIZES = ((32, 40), (64, 32), (16, 16))
 
@@ -553,10 +551,10 @@ class Others:
         return len(self.SIZES)
 
     def load_readable(self, index):
-        return index, one_colour(100 * index + 50, *self.SIZES[index], label=index)
+        return index, one_color(100 * index + 50, *self.SIZES[index], label=index)
 
 
-def one_colour(value, height, width, label):
+def one_color(value, height, width, label):
     return Sample(
         image=torch.full((3, height, width), value, dtype=torch.uint8),
         boxes=np.array([[0.0, 0, width, height]]),
@@ -571,17 +569,17 @@ def mosaic(**options):
     return op
 
 
-def test_a_mosaic_holds_four_images_and_their_boxes():
+def test_mosaic_contains_four_images_and_boxes():
     seen = set()
     for seed in range(40):
-        sample = apply(mosaic(size=32, max_size=40), one_colour(5, 64, 64, label=9), seed)
+        sample = apply(mosaic(size=32, max_size=40), one_color(5, 64, 64, label=9), seed)
         sample.materialize()
         assert sample.image.shape == (3, 40, 40)
         seen.update(sample.labels.tolist())
-        colours = {9: 5, 0: 50, 1: 150, 2: 250}
+        colors = {9: 5, 0: 50, 1: 150, 2: 250}
         covered = np.zeros((40, 40), dtype=int)
         for label, (x1, y1, x2, y2) in zip(sample.labels, sample.boxes.astype(int), strict=True):
-            assert (sample.image[:, y1:y2, x1:x2] == colours[int(label)]).all()
+            assert (sample.image[:, y1:y2, x1:x2] == colors[int(label)]).all()
             covered[y1:y2, x1:x2] += 1
         assert covered.max() == 1
         assert (sample.image.numpy()[:, covered == 0] == 0).all()
@@ -589,8 +587,8 @@ def test_a_mosaic_holds_four_images_and_their_boxes():
     assert seen == {9, 0, 1, 2}
 
 
-def test_the_tiles_of_a_mosaic_are_in_their_corners():
-    # The crop is the whole: 32 + 32 pixels. 0 and 2 are square after a resize to 32 x 40 and 32.
+def test_mosaic_tiles_are_in_corners():
+    # The crop is the whole grid, 32 + 32 pixels. 0 and 2 are square after a resize.
     op = Mosaic(size=32, max_size=64)
 
     class Squares(Others):
@@ -599,7 +597,7 @@ def test_the_tiles_of_a_mosaic_are_in_their_corners():
     op.bind(Squares())
     rng = random.Random(7)
     picks = [rng.randrange(3) for _ in range(3)]
-    sample = apply(op, one_colour(5, 8, 8, label=9), 7)
+    sample = apply(op, one_color(5, 8, 8, label=9), 7)
     sample.materialize()
     places = [[0, 0, 32, 32], [32, 0, 64, 32], [0, 32, 32, 64], [32, 32, 64, 64]]
     assert sample.labels.tolist() == [9, *picks]
@@ -609,7 +607,7 @@ def test_the_tiles_of_a_mosaic_are_in_their_corners():
         assert (sample.image[:, y1:y2, x1:x2] == value).all()
 
 
-def test_a_mosaic_needs_a_data_set(make_sample):
+def test_mosaic_requires_data_set(make_sample):
     with pytest.raises(ValueError, match=r"Mosaic needs a data set: use it inside Compose"):
         apply(Mosaic(size=32), make_sample(20, 30))
 
@@ -624,32 +622,32 @@ RECTANGLES = {
 
 
 def rectangles():
-    """An image 240 wide and 160 high with rectangles of one colour each on black."""
+    """An image of 240x160 with rectangles of one color each on black."""
     image = torch.zeros((3, 160, 240), dtype=torch.uint8)
-    for (x1, y1, x2, y2), colour in RECTANGLES.values():
-        image[:, y1:y2, x1:x2] = torch.tensor(colour, dtype=torch.uint8)[:, None, None]
+    for (x1, y1, x2, y2), color in RECTANGLES.values():
+        image[:, y1:y2, x1:x2] = torch.tensor(color, dtype=torch.uint8)[:, None, None]
     boxes = np.array([box for box, _ in RECTANGLES.values()], dtype=np.float64)
     return Sample(image, boxes, np.arange(3), np.ones(3))
 
 
-def test_every_rectangle_ends_where_its_box_says(training_pipeline):
+def test_pipeline_keeps_pixels_and_boxes_aligned(training_pipeline):
     checked, zoomed, cropped, flipped = 0, 0, 0, 0
     for seed in range(60):
-        # The first operation alone, with the same draws, tells the colours after it.
-        recoloured = apply(training_pipeline.ops[0], rectangles(), seed)
-        recoloured.materialize()
-        colours = [torch.zeros(3).short(), recoloured.image[:, 0, 0].short()]
+        # The first operation with the same random numbers gives the changed colors.
+        recolored = apply(training_pipeline.ops[0], rectangles(), seed)
+        recolored.materialize()
+        colors = [torch.zeros(3).short(), recolored.image[:, 0, 0].short()]
         for (x1, y1, _, _), _ in RECTANGLES.values():
-            colours.append(recoloured.image[:, y1 + 5, x1 + 5].short())
+            colors.append(recolored.image[:, y1 + 5, x1 + 5].short())
 
         sample = apply(training_pipeline, rectangles(), seed)
         assert sample.image.shape == (3, 640, 640)
         image = sample.image.numpy().astype(np.int16)
-        distances = [np.abs(image - c.numpy()[:, None, None]).sum(0) for c in colours]
+        distances = [np.abs(image - c.numpy()[:, None, None]).sum(0) for c in colors]
         smallest = functools.reduce(np.minimum, distances)
         for label, (cx, cy, width, height) in zip(sample.labels, 640 * sample.boxes, strict=True):
             if min(width, height) < 6:
-                continue  # too thin to show its colour
+                continue  # too thin for its color
             is_mine = distances[2 + label] == smallest
             rows, columns = (np.flatnonzero(is_mine.any(axis)) for axis in (1, 0))
             found = (columns[0], rows[0], columns[-1] + 1, rows[-1] + 1)
@@ -667,7 +665,7 @@ def test_every_rectangle_ends_where_its_box_says(training_pipeline):
     assert min(zoomed, cropped, flipped) > 5
 
 
-def test_labels_and_areas_stay_with_their_boxes(training_pipeline):
+def test_pipeline_keeps_labels_and_areas_with_boxes(training_pipeline):
     for seed in range(30):
         sample = rectangles()
         sample.area = np.array([100.0, 101, 102])
@@ -679,7 +677,7 @@ def test_labels_and_areas_stay_with_their_boxes(training_pipeline):
 
 
 @pytest.mark.parametrize("epoch", [0, 71])
-def test_images_without_boxes_go_through_the_whole_pipeline(training_pipeline, make_sample, epoch):
+def test_pipeline_accepts_images_without_boxes(training_pipeline, make_sample, epoch):
     for seed in range(8):
         sample = training_pipeline(make_sample(30, 50), random.Random(seed), epoch)
         assert sample.image.shape == (3, 640, 640)
@@ -687,7 +685,7 @@ def test_images_without_boxes_go_through_the_whole_pipeline(training_pipeline, m
         assert (len(sample.labels), len(sample.area)) == (0, 0)
 
 
-def test_the_last_epochs_see_images_as_they_are(training_pipeline):
+def test_pipeline_keeps_images_in_last_epochs(training_pipeline):
     image = rectangles().image
     whole = functional.resize(image, [640, 640], antialias=True)
     both = {True: functional.horizontal_flip(whole), False: whole}

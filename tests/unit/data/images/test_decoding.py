@@ -1,4 +1,4 @@
-"""Image files of all kinds become upright 8-bit RGB."""
+"""Image files of any mode become upright 8-bit RGB."""
 
 import io
 import os
@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageFile, ImageOps
 
-from rtdetrv2_pytorch.src.data.images.decoding import MAX_PIXELS, pil_checks, read_rgb
+from rtdetrv2_pytorch.src.data.images.decoding import MAX_PIXELS, read_rgb, strict_pil
 from rtdetrv2_pytorch.src.misc.errors import DatasetError
 
 STORED = np.random.default_rng(0).integers(0, 256, (3, 5, 3), dtype=np.uint8)  # 5 wide, 3 high
@@ -36,14 +36,14 @@ def oriented(path, orientation, pixels=STORED):
 
 
 @pytest.mark.parametrize("orientation", UPRIGHT)
-def test_the_orientation_of_the_camera_is_applied(tmp_path, orientation):
+def test_exif_orientation_is_applied(tmp_path, orientation):
     path = oriented(tmp_path / "a.png", orientation)
     pixels = read_rgb(path)
     np.testing.assert_array_equal(pixels, UPRIGHT[orientation](STORED))
     np.testing.assert_array_equal(pixels, np.array(ImageOps.exif_transpose(Image.open(path))))
 
 
-def test_the_orientation_of_a_jpeg_is_applied(tmp_path):
+def test_exif_orientation_of_jpeg_is_applied(tmp_path):
     path = oriented(tmp_path / "a.jpg", 6)
     np.testing.assert_array_equal(
         read_rgb(path), np.array(Image.open(path).transpose(Image.Transpose.ROTATE_270))
@@ -51,19 +51,19 @@ def test_the_orientation_of_a_jpeg_is_applied(tmp_path):
 
 
 @pytest.mark.parametrize("orientation", [0, 9])
-def test_an_orientation_that_does_not_exist_changes_nothing(tmp_path, orientation):
+def test_invalid_orientation_is_ignored(tmp_path, orientation):
     np.testing.assert_array_equal(read_rgb(oriented(tmp_path / "a.png", orientation)), STORED)
 
 
 @pytest.mark.parametrize("orientation", [5, 6, 7, 8])
-def test_a_declared_size_tells_which_way_round_the_boxes_were_drawn(tmp_path, orientation):
+def test_orientation_is_ignored_if_declared_size_matches_stored_pixels(tmp_path, orientation):
     path = oriented(tmp_path / "a.png", orientation)
     np.testing.assert_array_equal(read_rgb(path, (5, 3)), STORED)
     np.testing.assert_array_equal(read_rgb(path, (3, 5)), UPRIGHT[orientation](STORED))
 
 
 @pytest.mark.parametrize("orientation", [2, 3, 4])
-def test_a_declared_size_that_fits_both_ways_means_upright(tmp_path, orientation):
+def test_orientation_is_applied_if_declared_size_matches_both(tmp_path, orientation):
     path = oriented(tmp_path / "a.png", orientation)
     np.testing.assert_array_equal(read_rgb(path, (5, 3)), UPRIGHT[orientation](STORED))
     square = STORED[:, :3]
@@ -72,8 +72,8 @@ def test_a_declared_size_that_fits_both_ways_means_upright(tmp_path, orientation
 
 
 @pytest.mark.parametrize("tag", [0x0100, 0x011A, 0x0154])  # width, resolution, minimum
-def test_other_tags_of_a_camera_do_not_matter(tmp_path, tag):
-    # A number that is written as text: PIL reads it, but cannot write it again.
+def test_other_exif_tags_are_ignored(tmp_path, tag):
+    # A number stored as text: PIL reads it but cannot write it.
     entries = struct.pack(">HHI4s", tag, 2, 4, b"abc\0") + struct.pack(">HHIHH", 0x0112, 3, 1, 6, 0)
     exif = b"Exif\0\0MM\0*" + struct.pack(">IH", 8, 2) + entries + struct.pack(">I", 0)
     path = tmp_path / "a.jpg"
@@ -83,7 +83,7 @@ def test_other_tags_of_a_camera_do_not_matter(tmp_path, tag):
     )
 
 
-def test_the_result_can_be_written_to(tmp_path):
+def test_result_is_writable(tmp_path):
     Image.fromarray(STORED).save(tmp_path / "a.png")
     pixels = read_rgb(tmp_path / "a.png")
     pixels[:] = 0
@@ -128,7 +128,7 @@ GRAYS = [[0, 0, 0], [7, 7, 7], [255, 255, 255]]
         ),
     ],
 )  # fmt: skip
-def test_every_mode_becomes_rgb(tmp_path, image, suffix, expected):
+def test_mode_is_converted_to_rgb(tmp_path, image, suffix, expected):
     path = tmp_path / f"a.{suffix}"
     image.save(path)
     with warnings.catch_warnings():
@@ -152,7 +152,7 @@ def test_every_mode_becomes_rgb(tmp_path, image, suffix, expected):
         pytest.param([0] * 4, "u2", "png", [0] * 4, id="black"),
     ],
 )
-def test_more_than_eight_bits_are_scaled_not_cut_off(tmp_path, values, dtype, suffix, expected):
+def test_more_than_eight_bits_are_scaled(tmp_path, values, dtype, suffix, expected):
     path = tmp_path / f"a.{suffix}"
     Image.fromarray(np.array([values], dtype=dtype)).save(path)
     assert read_rgb(path).tolist() == [[[v, v, v] for v in expected]]
@@ -175,14 +175,14 @@ def jpeg():
         pytest.param(b"\x89PNG\r\n\x1a\n" + bytes(50), id="PNG of zeros"),
     ],
 )
-def test_a_broken_file_is_named(tmp_path, content):
+def test_damaged_file_is_named(tmp_path, content):
     path = tmp_path / "broken.jpg"
     path.write_bytes(content)
     with pytest.raises(DatasetError, match=r"broken\.jpg: cannot be read as an image"):
         read_rgb(path)
 
 
-def test_a_missing_file_and_a_folder_are_named(tmp_path):
+def test_missing_file_and_folder_are_named(tmp_path):
     (tmp_path / "folder.jpg").mkdir()
     for name in ("missing.jpg", "folder.jpg"):
         with pytest.raises(DatasetError, match=rf"{name}: cannot be read as an image"):
@@ -190,7 +190,7 @@ def test_a_missing_file_and_a_folder_are_named(tmp_path):
 
 
 @pytest.mark.parametrize("kind", ["PNG", "JPEG", "BMP", "GIF", "WEBP"])
-def test_damage_never_ends_in_another_error(tmp_path, kind):
+def test_any_damage_raises_dataset_error(tmp_path, kind):
     rng = np.random.default_rng(0)
     buffer = io.BytesIO()
     Image.fromarray(rng.integers(0, 256, (16, 16, 3), dtype=np.uint8)).save(buffer, kind)
@@ -211,8 +211,8 @@ def test_damage_never_ends_in_another_error(tmp_path, kind):
     assert outcomes[False] > 5
 
 
-def test_checks_that_other_libraries_switched_off_still_hold(tmp_path, monkeypatch):
-    # As the Supervisely SDK does when it is imported.
+def test_checks_hold_after_other_libraries_disabled_them(tmp_path, monkeypatch):
+    # The Supervisely SDK does this on import.
     monkeypatch.setattr(ImageFile, "LOAD_TRUNCATED_IMAGES", True)
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", None)
     path = tmp_path / "torn.jpg"
@@ -220,11 +220,11 @@ def test_checks_that_other_libraries_switched_off_still_hold(tmp_path, monkeypat
     path.write_bytes(path.read_bytes()[:700])
     with pytest.raises(DatasetError, match=r"torn\.jpg: cannot be read"):
         read_rgb(path)
-    assert ImageFile.LOAD_TRUNCATED_IMAGES is True  # their affair elsewhere
+    assert ImageFile.LOAD_TRUNCATED_IMAGES is True  # restored
     assert Image.MAX_IMAGE_PIXELS is None
 
 
-def test_a_bomb_is_refused_before_it_is_unpacked(tmp_path):
+def test_decompression_bomb_is_rejected_before_decoding(tmp_path):
     def chunk(body):
         return struct.pack(">I", len(body) - 4) + body + struct.pack(">I", zlib.crc32(body))
 
@@ -236,17 +236,17 @@ def test_a_bomb_is_refused_before_it_is_unpacked(tmp_path):
 
 
 @pytest.mark.parametrize("declared_wh", [(3, 5), (5, 4), (10, 6)])
-def test_a_declared_size_that_disagrees_is_refused(tmp_path, declared_wh):
+def test_wrong_declared_size_is_rejected(tmp_path, declared_wh):
     Image.fromarray(STORED).save(tmp_path / "a.png")
     width, height = declared_wh
     message = (
-        rf"a\.png: the image is 5x3, its annotations say {width}x{height}; boxes would be wrong"
+        rf"a\.png: the image is 5x3, but {width}x{height} in the annotations; the image is skipped"
     )
     with pytest.raises(DatasetError, match=message):
         read_rgb(tmp_path / "a.png", declared_wh)
 
 
-def test_a_decoder_that_fails_in_its_own_way_is_an_unreadable_image(tmp_path):
+def test_decoder_specific_error_raises_dataset_error(tmp_path):
     path = tmp_path / "x.avif"
     Image.fromarray(STORED).save(path)
     content = bytearray(path.read_bytes())
@@ -257,19 +257,19 @@ def test_a_decoder_that_fails_in_its_own_way_is_an_unreadable_image(tmp_path):
         read_rgb(path)
 
 
-def test_a_pipe_is_no_image_and_nobody_waits_for_it(tmp_path):
+def test_pipe_is_rejected_without_blocking(tmp_path):
     os.mkfifo(tmp_path / "pipe.jpg")
     with pytest.raises(
-        DatasetError, match=r"pipe\.jpg: cannot be read as an image \(it is no file"
+        DatasetError, match=r"pipe\.jpg: cannot be read as an image \(not a regular file"
     ):
         read_rgb(tmp_path / "pipe.jpg")
 
 
-def test_threads_that_read_side_by_side_keep_the_checks(tmp_path, monkeypatch):
+def test_checks_hold_with_several_threads(tmp_path, monkeypatch):
     monkeypatch.setattr(ImageFile, "LOAD_TRUNCATED_IMAGES", True)
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", None)
-    with pil_checks:
-        with pil_checks:  # a second reader, who leaves first
+    with strict_pil:
+        with strict_pil:  # a second thread that leaves first
             pass
         assert ImageFile.LOAD_TRUNCATED_IMAGES is False
         assert Image.MAX_IMAGE_PIXELS == MAX_PIXELS
@@ -280,7 +280,7 @@ def test_threads_that_read_side_by_side_keep_the_checks(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     "error", [struct.error("x"), KeyError("x"), IndexError("x"), EOFError("x")]
 )
-def test_whatever_a_decoder_raises_is_an_unreadable_image(tmp_path, monkeypatch, error):
+def test_any_decoder_exception_raises_dataset_error(tmp_path, monkeypatch, error):
     path = tmp_path / "a.png"
     Image.fromarray(STORED).save(path)
 

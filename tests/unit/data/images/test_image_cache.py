@@ -1,4 +1,4 @@
-"""Decoded images in memory or on disk: the same pixels, fewer times decoded."""
+"""Caches of decoded images return the same pixels and decode less often."""
 
 import os
 import pickle
@@ -20,20 +20,20 @@ from rtdetrv2_pytorch.src.data.loading.collate import BatchImageCollateFunction
 from rtdetrv2_pytorch.src.data.loading.loader import DataLoader
 from rtdetrv2_pytorch.src.misc import resources
 
-KEPT = 30 * 40 * 3  # bytes of a picture that `write_coco` makes
+IMAGE_BYTES = 30 * 40 * 3  # bytes of an image of `write_coco`
 
 
 @pytest.fixture(autouse=True)
 def machine(monkeypatch, tmp_path):
-    """Caches of this test only, and room for them."""
+    """Provides an empty cache directory and enough memory."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "caches"))
-    monkeypatch.setattr(image_cache, "available_memory", lambda: 100 * KEPT)
+    monkeypatch.setattr(image_cache, "available_memory", lambda: 100 * IMAGE_BYTES)
     monkeypatch.setattr(RamCache, "_alive", set())
 
 
 @pytest.fixture
 def decoded(monkeypatch):
-    """Names of the files that were decoded."""
+    """Lists the names of decoded files."""
     names = []
     read = dataset_module.read_rgb
 
@@ -58,7 +58,7 @@ def items_of(loader, epochs=2):
 
 @pytest.mark.parametrize("workers", [0, 2])
 @pytest.mark.parametrize("cache", ["ram", "disk"])
-def test_augmented_batches_are_the_same(digits, training_pipeline, cache, workers):
+def test_augmented_batches_are_equal(digits, training_pipeline, cache, workers):
     training_pipeline.ops[5] = Resize(size=[64, 64])
 
     def loader(kind, num_workers):
@@ -81,12 +81,12 @@ def test_augmented_batches_are_the_same(digits, training_pipeline, cache, worker
         assert torch.equal(image, other)
         for target, other_target in zip(targets, others, strict=True):
             assert all(torch.equal(target[k], other_target[k]) for k in target)
-    if cache == "ram":  # what the workers read, the main process has, too
+    if cache == "ram":  # workers and main process share it
         assert cached.dataset.cache.unfilled_bytes() == 0
 
 
 @pytest.mark.parametrize("cache", ["ram", "disk"])
-def test_a_file_is_decoded_once_and_what_was_given_can_be_changed(write_coco, decoded, cache):
+def test_files_are_decoded_once_and_results_are_copies(write_coco, decoded, cache):
     data = CocoDetection(**write_coco([{}], images("a.png", "b.png"), cache=cache))
     first = data[0][0].clone()
     data[0][0].zero_()
@@ -95,37 +95,37 @@ def test_a_file_is_decoded_once_and_what_was_given_can_be_changed(write_coco, de
     assert decoded == ["a.png", "b.png"]
 
 
-def test_memory_that_does_not_suffice_keeps_what_fits_and_says_so(
-    write_coco, decoded, caplog, monkeypatch
-):
-    monkeypatch.setattr(image_cache, "available_memory", lambda: int(2.6 * KEPT))  # 2.08 of it
+def test_ram_cache_stores_images_that_fit_and_warns(write_coco, decoded, caplog, monkeypatch):
+    monkeypatch.setattr(
+        image_cache, "available_memory", lambda: int(2.6 * IMAGE_BYTES)
+    )  # 80 % are 2.08 images
     data = CocoDetection(**write_coco([{}], images("a.png", "b.png", "c.png"), cache="ram"))
     for _ in range(2):
         [data[i] for i in range(3)]
     assert decoded == ["a.png", "b.png", "c.png", "c.png"]
-    assert "2 of 3 images are kept" in caplog.text
+    assert "2 of 3 images are cached" in caplog.text
 
 
-def test_images_without_a_declared_size_are_not_kept_in_memory(write_coco, decoded, caplog):
+def test_images_without_size_are_not_cached_in_ram(write_coco, decoded, caplog):
     data = CocoDetection(**write_coco([{}], images("a.png", "b.png", size=None), cache="ram"))
     data[0], data[0]
     assert decoded == ["a.png", "a.png"]
-    assert "0 of 2 images are kept" in caplog.text
-    assert "2 of them declare no possible size" in caplog.text
+    assert "0 of 2 images are cached" in caplog.text
+    assert "2 have no valid size in the annotations" in caplog.text
 
 
 @pytest.mark.parametrize("side", [10**9, 2**31 - 1])  # the square of the second overflows in bytes
 @pytest.mark.parametrize("cache", ["ram", "disk"])
-def test_a_size_that_no_image_has_takes_no_room_of_the_others(write_coco, decoded, cache, side):
+def test_implausible_size_reserves_no_memory(write_coco, decoded, cache, side):
     content = images("a.png", "b.png")
     content[0] |= {"width": side, "height": side}
     data = CocoDetection(**write_coco([{}], content, cache=cache))
-    assert [data[0], data[0]] == [None, None]  # it is not used
+    assert [data[0], data[0]] == [None, None]  # skipped
     data[1], data[1]
     assert decoded == ["a.png", "a.png", "b.png"]
 
 
-def test_memory_that_cannot_be_reserved_ends_the_cache_not_the_training(caplog, monkeypatch):
+def test_failed_reservation_disables_ram_cache(caplog, monkeypatch):
     monkeypatch.setattr(image_cache, "available_memory", lambda: 2**40)
     used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
     before = resource.getrlimit(resource.RLIMIT_AS)
@@ -134,30 +134,30 @@ def test_memory_that_cannot_be_reserved_ends_the_cache_not_the_training(caplog, 
         cache = RamCache(Sized([(10_000, 10_000)] * 10), Path("images"))
     finally:
         resource.setrlimit(resource.RLIMIT_AS, before)
-    assert "cache: ram: 2.79 GiB cannot be reserved" in caplog.text
-    assert "nothing is kept. Raise the limit, or set cache: disk" in caplog.text
+    assert "cache: ram: cannot reserve 2.79 GiB" in caplog.text
+    assert "images are not cached. Raise the limit, or set cache: disk" in caplog.text
     pixels = np.zeros((3, 4, 3), np.uint8)
     assert cache.get(0, Path("a.png"), lambda: pixels) is pixels
     assert cache.unfilled_bytes() == 0
 
 
-def test_what_one_cache_will_take_is_not_there_for_the_next(write_coco, monkeypatch):
-    monkeypatch.setattr(image_cache, "available_memory", lambda: 4 * KEPT)
+def test_reservations_of_other_caches_are_subtracted(write_coco, monkeypatch):
+    monkeypatch.setattr(image_cache, "available_memory", lambda: 4 * IMAGE_BYTES)
     data = [CocoDetection(**write_coco([{}], images("a.png", "b.png"), cache="ram")) for _ in "12"]
-    # 0.8 of 4 pictures' memory holds 2; of the 2 that are left, 1.
-    assert [list(d.cache._is_kept) for d in data] == [[True, True], [True, False]]
+    # 80 % of the memory of 4 images hold 2 images; of the remaining 2, 1.
+    assert [list(d.cache._is_cached) for d in data] == [[True, True], [True, False]]
     data[0][0]
-    assert data[0].cache.unfilled_bytes() == KEPT
+    assert data[0].cache.unfilled_bytes() == IMAGE_BYTES
 
 
-def test_ranks_share_the_memory_of_a_machine(write_coco, monkeypatch):
-    monkeypatch.setattr(image_cache, "available_memory", lambda: 4 * KEPT)
+def test_ranks_divide_memory(write_coco, monkeypatch):
+    monkeypatch.setattr(image_cache, "available_memory", lambda: 4 * IMAGE_BYTES)
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
     data = CocoDetection(**write_coco([{}], images("a.png", "b.png"), cache="ram"))
-    assert list(data.cache._is_kept) == [True, False]
+    assert list(data.cache._is_cached) == [True, False]
 
 
-def test_spawned_workers_read_files_and_it_is_said(write_coco, decoded, caplog):
+def test_spawned_workers_decode_and_warn(write_coco, decoded, caplog):
     data = CocoDetection(**write_coco([{}], images("a.png"), cache="ram"))
     data[0]
     copy = pickle.loads(pickle.dumps(data))
@@ -166,7 +166,7 @@ def test_spawned_workers_read_files_and_it_is_said(write_coco, decoded, caplog):
     assert "shared with forked workers only" in caplog.text
 
 
-def test_a_disk_cache_outlives_the_run(write_coco, decoded):
+def test_disk_cache_is_reused_by_next_run(write_coco, decoded):
     arguments = write_coco([{}], images("a.png", "b.png"), cache="disk")
     expected = CocoDetection(**arguments)[0][0]
     decoded.clear()
@@ -183,9 +183,7 @@ def touch(path):
 
 
 @pytest.mark.parametrize("change", [change_pixels, touch])
-def test_a_changed_file_is_decoded_again_and_takes_the_place_of_the_old(
-    write_coco, decoded, tmp_path, change
-):
+def test_changed_file_replaces_cache_file(write_coco, decoded, tmp_path, change):
     arguments = write_coco([{}], images("a.png", "b.png"), cache="disk")
     data = CocoDetection(**arguments)
     data[0]
@@ -198,37 +196,35 @@ def test_a_changed_file_is_decoded_again_and_takes_the_place_of_the_old(
     assert len(list((tmp_path / "caches").rglob("*.pixels"))) == 1
 
 
-@pytest.mark.parametrize("length", [0, 10, 24, 25, KEPT])
-def test_a_damaged_cache_file_is_not_used(write_coco, decoded, tmp_path, length):
+@pytest.mark.parametrize("length", [0, 10, 24, 25, IMAGE_BYTES])
+def test_damaged_cache_file_is_decoded_again(write_coco, decoded, tmp_path, length):
     data = CocoDetection(**write_coco([{}], images("a.png"), cache="disk"))
     expected = data[0][0]
     [file] = (tmp_path / "caches").rglob("*.pixels")
     file.write_bytes(file.read_bytes()[:length])
     assert torch.equal(data[0][0], expected)
     assert decoded == ["a.png", "a.png"]
-    assert file.stat().st_size == 24 + KEPT
+    assert file.stat().st_size == 24 + IMAGE_BYTES
 
 
-def test_a_disk_that_has_no_room_for_all(write_coco, decoded, caplog, monkeypatch, tmp_path):
+def test_disk_cache_stores_images_that_fit(write_coco, decoded, caplog, monkeypatch, tmp_path):
     arguments = write_coco([{}], images("a.png", "b.png", "c.png"), cache="disk")
     monkeypatch.setattr(
-        image_cache.shutil, "disk_usage", lambda path: SimpleNamespace(free=int(1.3 * KEPT))
+        image_cache.shutil, "disk_usage", lambda path: SimpleNamespace(free=int(1.3 * IMAGE_BYTES))
     )
     first = CocoDetection(**arguments)
     [first[i] for i in range(3)]
-    assert "1 of 3 images are kept" in caplog.text
-    assert f"goes with: rm -r {tmp_path}/caches/rtdetrv2/images" in caplog.text
+    assert "1 of 3 images are cached" in caplog.text
+    assert f"caches of all data sets: rm -r {tmp_path}/caches/rtdetrv2/images" in caplog.text
     decoded.clear()
-    # The one that is there takes no more room, so there is some for one more.
+    # The existing file needs no more space, so one more fits.
     second = CocoDetection(**arguments)
     for _ in range(2):
         [second[i] for i in range(3)]
     assert decoded == ["b.png", "c.png", "c.png"]
 
 
-def test_a_disk_that_fills_up_ends_the_cache_not_the_training(
-    write_coco, decoded, caplog, monkeypatch, tmp_path
-):
+def test_full_disk_disables_disk_cache(write_coco, decoded, caplog, monkeypatch, tmp_path):
     data = CocoDetection(**write_coco([{}], images("a.png", "b.png"), cache="disk"))
 
     def full(self, target):
@@ -238,27 +234,27 @@ def test_a_disk_that_fills_up_ends_the_cache_not_the_training(
     for _ in range(2):
         data[0], data[1]
     assert decoded == ["a.png", "b.png"] * 2
-    assert caplog.text.count("no more images are kept") == 1
+    assert caplog.text.count("no more images are cached") == 1
     assert not list((tmp_path / "caches").rglob("*.p*l*"))
 
 
-def test_a_folder_that_cannot_be_made_is_said(write_coco, decoded, caplog, tmp_path):
+def test_cache_folder_that_cannot_be_created_is_logged(write_coco, decoded, caplog, tmp_path):
     (tmp_path / "caches").write_text("a file")
     data = CocoDetection(**write_coco([{}], images("a.png"), cache="disk"))
     data[0], data[0]
     assert decoded == ["a.png", "a.png"]
-    assert "nothing is kept" in caplog.text
+    assert "images are not cached" in caplog.text
 
 
 @pytest.mark.parametrize("cache", ["ram", "disk"])
-def test_unreadable_images_are_as_unreadable_as_ever(write_coco, caplog, tmp_path, cache):
+def test_unreadable_images_stay_unreadable(write_coco, caplog, tmp_path, cache):
     data = CocoDetection(**write_coco([{}], images("a.png", "b.png"), cache=cache))
-    (tmp_path / "images" / "a.png").write_bytes(b"no picture")
+    (tmp_path / "images" / "a.png").write_bytes(b"not an image")
     assert (data[0], data[0]) == (None, None)
     assert data.new_unreadable() == ["a.png"]
 
 
-def test_settings_are_part_of_the_name(tmp_path):
+def test_file_name_depends_on_declared_size(tmp_path):
     path = tmp_path / "a.png"
     one, other = (_disk_cache(size, tmp_path) for size in ((40, 30), (30, 40)))
     assert one._file(0, path) != other._file(0, path)
@@ -266,7 +262,7 @@ def test_settings_are_part_of_the_name(tmp_path):
 
 
 class Sized:
-    """Annotations of which only the sizes are known."""
+    """Annotations with sizes only."""
 
     def __init__(self, sizes_wh):
         self.sizes_wh = np.array(sizes_wh)
@@ -279,7 +275,7 @@ def _disk_cache(size_wh, folder):
     return DiskCache(Sized([size_wh]), folder, folder)
 
 
-def test_what_is_free_is_the_least_of_machine_and_container(monkeypatch, tmp_path):
+def test_available_memory_is_minimum_of_machine_and_container(monkeypatch, tmp_path):
     monkeypatch.setattr(resources, "_MEMINFO", tmp_path / "meminfo")
     limit, used = tmp_path / "max", tmp_path / "current"
     monkeypatch.setattr(resources, "_CGROUPS", ((tmp_path, "max", "current", "inactive_file"),))
@@ -296,7 +292,7 @@ def test_what_is_free_is_the_least_of_machine_and_container(monkeypatch, tmp_pat
     assert resources.available_memory() == 0
 
 
-def test_files_that_were_read_take_no_memory_from_a_container(monkeypatch, tmp_path):
+def test_page_cache_counts_as_available_memory(monkeypatch, tmp_path):
     monkeypatch.setattr(resources, "_MEMINFO", tmp_path / "meminfo")
     monkeypatch.setattr(resources, "_CGROUPS", ((tmp_path, "max", "current", "inactive_file"),))
     (tmp_path / "max").write_text("3000\n")

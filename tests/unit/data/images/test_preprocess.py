@@ -1,4 +1,4 @@
-"""The input of serving is that of validation."""
+"""Preprocessing for serving equals validation."""
 
 import numpy as np
 import pytest
@@ -11,7 +11,7 @@ from rtdetrv2_pytorch.src.data.images.preprocess import preprocess
 
 
 @pytest.mark.parametrize("size_hw", [(64, 96), (17, 13), (30, 40)])
-def test_it_equals_validation(write_coco, size_hw):
+def test_preprocess_equals_validation_pipeline(write_coco, size_hw):
     transforms = Compose(ops=[Resize(size=list(size_hw)), ConvertPILImage()])
     data = CocoDetection(**write_coco() | {"transforms": transforms})
     stored = data.load_readable(0)[1].image.permute(1, 2, 0).numpy()
@@ -20,20 +20,20 @@ def test_it_equals_validation(write_coco, size_hw):
     assert torch.equal(result, data[0][0])
 
 
-def test_halving_averages_with_the_weights_of_antialiasing():
-    # A triangle of twice the pixel's width: rows 0 1 2 weigh 3 3 1, rows 1 2 3 weigh 1 3 3.
+def test_halving_uses_antialiasing_weights():
+    # A triangle filter of two pixels: weights 3 3 1 for rows 0 1 2, and 1 3 3 for rows 1 2 3.
     column = np.array([0, 70, 140, 210], dtype=np.uint8)
     image = np.repeat(np.repeat(column[:, None], 4, axis=1)[..., None], 3, axis=2)
     assert preprocess(image, (2, 4))[0, :, 0].tolist() == [50, 160]
 
 
-def test_views_are_taken_as_they_look(noise):
+def test_non_contiguous_images(noise):
     bgr = noise(12, 20).permute(1, 2, 0).numpy()
     rgb = bgr[:, ::-1, ::-1]
     expected = functional.resize(torch.tensor(rgb.copy()).permute(2, 0, 1), [8, 30], antialias=True)
     assert torch.equal(preprocess(rgb, (8, 30)), expected)
 
 
-def test_a_picture_of_the_right_size_keeps_its_pixels(noise):
+def test_image_of_target_size_is_unchanged(noise):
     image = noise(12, 20)
     assert torch.equal(preprocess(image.permute(1, 2, 0).numpy(), (12, 20)), image)

@@ -1,4 +1,4 @@
-"""Batches and their sizes."""
+"""Collation and multi-scale sizes."""
 
 from collections import Counter
 
@@ -25,19 +25,19 @@ def test_images_are_stacked_and_targets_listed(noise):
     assert targets == [{"image_id": 0}, {"image_id": 1}, {"image_id": 2}]
 
 
-def test_items_that_could_not_be_read_are_left_out(noise):
+def test_unreadable_items_are_skipped(noise):
     images, targets = BatchImageCollateFunction()([None, (noise(4, 6), {"image_id": 7}), None])
     assert torch.equal(images, noise(4, 6)[None])
     assert targets == [{"image_id": 7}]
 
 
 @pytest.mark.parametrize("items", [[], [None, None]])
-def test_a_batch_may_be_empty(items):
+def test_empty_batch(items):
     images, targets = BatchImageCollateFunction()(items)
     assert (len(images), targets) == (0, [])
 
 
-def test_images_of_different_size_are_refused(noise):
+def test_different_image_sizes_are_rejected(noise):
     items = [(noise(4, 6), {}), (noise(6, 4), {}), (noise(4, 6), {})]
     message = (
         r"images of a batch differ in size \(4x6, 6x4\); end the transforms with a Resize to "
@@ -47,7 +47,7 @@ def test_images_of_different_size_are_refused(noise):
         BatchImageCollateFunction()(items)
 
 
-def test_the_size_follows_from_seed_epoch_and_step():
+def test_size_depends_on_seed_epoch_and_step_only():
     places = [(epoch, step) for epoch in range(4) for step in range(25)]
 
     def sizes(seed):
@@ -61,12 +61,12 @@ def test_the_size_follows_from_seed_epoch_and_step():
     assert sizes(5)[:25] != sizes(5)[25:50]
 
 
-def test_every_scale_comes_as_often_as_it_is_listed():
+def test_scales_are_chosen_uniformly():
     collate = BatchImageCollateFunction(scales=SCALES)
     counts = Counter(collate.size_for((640, 640), 0, step) for step in range(13000))
     assert set(counts) == {(s, s) for s in SCALES}
     for (side, _), count in counts.items():
-        # 13 draws of equal weight; five standard deviations of 1000 are 152.
+        # 13 choices of equal weight; five standard deviations of 1000 are 152.
         assert count == pytest.approx(1000 * SCALES.count(side), abs=260 if side == 640 else 152)
 
 
@@ -82,7 +82,7 @@ def test_every_scale_comes_as_often_as_it_is_listed():
         (SCALES, None, 10**6, True),
     ],
 )
-def test_sizes_change_until_the_stop(scales, stop_epoch, epoch, may_change):
+def test_sizes_change_until_stop_epoch(scales, stop_epoch, epoch, may_change):
     collate = BatchImageCollateFunction(scales=scales, stop_epoch=stop_epoch)
     sizes = {collate.size_for((512, 768), epoch, step) for step in range(40)}
     assert (sizes != {(512, 768)}) == may_change
@@ -96,7 +96,7 @@ def test_sizes_change_until_the_stop(scales, stop_epoch, epoch, may_change):
         # The longer side is the scale; 480 * 3/4 = 360 = 11.25 * 32.
         pytest.param([480, 640, 800], (480, 640), [(352, 480), (480, 640), (608, 800)], id="wide"),
         pytest.param([480, 640, 800], (640, 480), [(480, 352), (640, 480), (800, 608)], id="tall"),
-        # Outside of the range the scales are 3/4, 1 and 5/4 of the base.
+        # Outside the range, scales are 3/4, 1 and 5/4 of the base.
         pytest.param([480, 640, 800], (320, 320), [(256, 256), (320, 320), (384, 384)], id="320"),
         pytest.param(
             [480, 640, 800], (1280, 960), [(960, 704), (1280, 960), (1600, 1216)], id="1280"
@@ -105,17 +105,17 @@ def test_sizes_change_until_the_stop(scales, stop_epoch, epoch, may_change):
         pytest.param([320, 640, 960], (1000, 30), [(512, 32), (992, 32), (1504, 32)], id="thin"),
     ],
 )
-def test_scales_keep_the_shape_of_the_base(scales, size_hw, expected):
+def test_scales_keep_aspect_ratio(scales, size_hw, expected):
     assert scale_sizes(scales, size_hw) == expected
 
 
 @pytest.mark.parametrize("side", range(64, 1281, 32))
-def test_the_base_is_among_its_own_sizes(side):
+def test_scales_contain_base_size(side):
     assert (side, side) in scale_sizes(SCALES, (side, side))
 
 
 @pytest.mark.parametrize("size_hw", [(6, 4), (3, 9), (10, 14)])
-def test_batches_are_resized_bilinearly_and_scaled_to_one(noise, size_hw):
+def test_resize_batch_is_bilinear_and_scales_to_one(noise, size_hw):
     images = torch.stack([noise(6, 7, seed) for seed in range(2)])
     result = resize_batch(images, size_hw)
     expected = functional.interpolate(images.double() / 255, size=size_hw, mode="bilinear")
@@ -123,14 +123,14 @@ def test_batches_are_resized_bilinearly_and_scaled_to_one(noise, size_hw):
     assert result.dtype == torch.float32
 
 
-def test_a_batch_of_the_right_size_is_only_scaled():
+def test_resize_batch_of_target_size_only_scales():
     images = torch.tensor([0, 51, 255], dtype=torch.uint8).view(1, 1, 1, 3)
     result = resize_batch(images, (1, 3))
     torch.testing.assert_close(result.flatten(), torch.tensor([0, 0.2, 1.0]))
     assert images.flatten().tolist() == [0, 51, 255]
 
 
-def test_floats_keep_their_values():
+def test_resize_batch_keeps_float_values():
     images = torch.tensor([-2.0, 2.0]).view(1, 1, 1, 2)
     torch.testing.assert_close(resize_batch(images, (1, 2)), images)
     widened = resize_batch(images, (1, 4)).flatten()

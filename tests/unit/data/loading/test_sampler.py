@@ -1,4 +1,4 @@
-"""The order of indices follows from seed, epoch and step."""
+"""The order of indices depends only on seed, epoch and step."""
 
 import math
 
@@ -23,7 +23,7 @@ def flat(lists):
 
 
 def on_ranks(monkeypatch, count, make):
-    """What every rank of so many gets."""
+    """Return the result of `make` on each of `count` ranks."""
     results = []
     for rank in range(count):
         monkeypatch.setattr(distributed, "rank", lambda rank=rank: rank)
@@ -32,7 +32,7 @@ def on_ranks(monkeypatch, count, make):
     return results
 
 
-def test_an_epoch_is_a_permutation_that_follows_from_seed_and_epoch():
+def test_epoch_is_permutation_determined_by_seed_and_epoch():
     one = sampler(23, 4, drop_last=False)
     first, second = batches(one, 0), batches(one, 1)
     assert sorted(flat(first)) == sorted(flat(second)) == list(range(23))
@@ -44,7 +44,7 @@ def test_an_epoch_is_a_permutation_that_follows_from_seed_and_epoch():
     assert batches(sampler(23, 4, drop_last=False, seed=1), 0) != first
 
 
-def test_every_image_comes_first_equally_often():
+def test_first_image_is_uniform():
     one = sampler(4, 1)
     first = [batches(one, epoch)[0][0] for epoch in range(2000)]
     # Five standard deviations of 500.
@@ -52,7 +52,7 @@ def test_every_image_comes_first_equally_often():
 
 
 @pytest.mark.parametrize("start_step", range(7))
-def test_a_resumed_epoch_gets_exactly_the_rest(start_step):
+def test_start_step_yields_remaining_batches(start_step):
     one = sampler(23, 4, drop_last=False)
     whole = batches(one, 3)
     assert batches(one, 3, start_step) == whole[start_step:]
@@ -60,7 +60,7 @@ def test_a_resumed_epoch_gets_exactly_the_rest(start_step):
     assert batches(one, 3) == whole
 
 
-def test_without_shuffling_the_order_is_that_of_the_file():
+def test_order_without_shuffle():
     one = sampler(5, 2, shuffle=False, drop_last=False)
     assert batches(one, 0) == batches(one, 9) == [[0, 1], [2, 3], [4]]
 
@@ -76,7 +76,7 @@ def test_without_shuffling_the_order_is_that_of_the_file():
         (2, False, [2]),
     ],
 )
-def test_the_last_smaller_batch_is_dropped_in_training(num_images, drop_last, sizes):
+def test_drop_last(num_images, drop_last, sizes):
     one = sampler(num_images, 3, drop_last=drop_last)
     assert [len(b) for b in one] == sizes
     assert len(one) == len(sizes)
@@ -84,7 +84,7 @@ def test_the_last_smaller_batch_is_dropped_in_training(num_images, drop_last, si
 
 @pytest.mark.parametrize("count", [2, 3, 4])
 @pytest.mark.parametrize("num_images", [8, 23, 24, 25])
-def test_ranks_train_on_different_images_in_equal_numbers(monkeypatch, count, num_images):
+def test_ranks_train_on_disjoint_images_in_equal_numbers(monkeypatch, count, num_images):
     per_rank = on_ranks(
         monkeypatch, count, lambda: batches(sampler(num_images, 2 * count, seed=5), 1)
     )
@@ -109,8 +109,8 @@ def test_ranks_evaluate_every_image_once(monkeypatch, count, num_images):
 
 @pytest.mark.parametrize("count", [2, 3])
 @pytest.mark.parametrize("shuffle", [True, False])
-def test_ranks_share_the_batches_of_one_process(monkeypatch, count, shuffle):
-    """Seven images a step are 3 + 4 for two ranks, 2 + 2 + 3 for three."""
+def test_ranks_divide_batches_of_single_process(monkeypatch, count, shuffle):
+    """Seven images per step are 3 + 4 on two ranks, 2 + 2 + 3 on three."""
 
     def make():
         return batches(sampler(23, 7, shuffle=shuffle, drop_last=False), 1)
@@ -120,20 +120,20 @@ def test_ranks_share_the_batches_of_one_process(monkeypatch, count, shuffle):
     parts = on_ranks(monkeypatch, count, make)
     for step, batch in enumerate(whole):
         shares = [part[step] for part in parts if step < len(part)]
-        # Two images are none for one of three ranks: it waits for nobody in evaluation only.
+        # In training, a batch of two images is dropped on three ranks.
         is_left_out = shuffle and len(batch) < count
         assert flat(shares) == ([] if is_left_out else batch)
         assert max(map(len, shares), default=0) <= math.ceil(len(batch) / count)
 
 
-def test_more_ranks_than_images_to_evaluate(monkeypatch):
+def test_evaluation_with_fewer_images_than_ranks(monkeypatch):
     per_rank = on_ranks(
         monkeypatch, 4, lambda: batches(sampler(3, 8, shuffle=False, drop_last=False))
     )
     assert per_rank == [[], [[0]], [[1]], [[2]]]
 
 
-def test_a_resumed_epoch_on_several_ranks_gets_the_rest(monkeypatch):
+def test_start_step_with_several_ranks(monkeypatch):
     whole = on_ranks(monkeypatch, 2, lambda: batches(sampler(23, 4), 1))
     rest = on_ranks(monkeypatch, 2, lambda: batches(sampler(23, 4), 1, 3))
     assert rest == [b[3:] for b in whole]

@@ -1,4 +1,4 @@
-"""COCO metrics against pycocotools, and operating points by hand."""
+"""COCO metrics equal pycocotools; operating points by hand."""
 
 import contextlib
 import io
@@ -62,14 +62,14 @@ def evaluate(images, predictions, table=TABLE, **options) -> Evaluation:
 
 
 def random_boxes(rng, count):
-    """Boxes of all sizes inside 640 x 480, so that each of COCO's three ranges has some."""
+    """Boxes inside 640x480 in all three of COCO's area ranges."""
     sizes = np.exp(rng.uniform(np.log(6), np.log(300), (count, 2)))
     corners = rng.uniform(0, 1, (count, 2)) * ((640, 480) - sizes).clip(0)
     return np.concatenate((corners, corners + sizes), axis=1)
 
 
 def random_split(seed, num_images=24, is_crowded=True):
-    """Images and detections that are partly right, with what makes metrics difficult."""
+    """Images and partly correct detections, with edge cases of the metrics."""
     rng = np.random.default_rng(seed)
     images, predictions = [], {}
     for number in range(num_images):
@@ -84,7 +84,7 @@ def random_split(seed, num_images=24, is_crowded=True):
                 iscrowd=rng.random(count) < 0.15 * is_crowded,
             )
         )
-        # Two looks at most boxes, some of them as another class; and boxes from nowhere.
+        # Two detections of most boxes, some with another class, and false positives.
         looks = np.repeat(np.arange(count), rng.integers(0, 3, count))
         sizes = np.tile(boxes[looks, 2:] - boxes[looks, :2], 2)
         near = boxes[looks] + rng.normal(0, 0.08, (len(looks), 4)) * sizes
@@ -103,7 +103,7 @@ def random_split(seed, num_images=24, is_crowded=True):
 
 
 def pycocotools(images, predictions, table=TABLE, category_ids=None, image_ids=None):
-    """The twelve numbers of the reference implementation."""
+    """Return the 12 metrics of the reference implementation."""
     truth, rows = [], []
     for record in images:
         for box, label, area, crowd in zip(
@@ -151,17 +151,17 @@ def pycocotools(images, predictions, table=TABLE, category_ids=None, image_ids=N
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_all_numbers_equal_those_of_pycocotools(seed):
+def test_metrics_equal_pycocotools(seed):
     images, predictions = random_split(seed)
     result = evaluate(images, predictions)
     expected = pycocotools(images, predictions)
     assert list(result.stats) == list(STAT_NAMES)
     assert result.stats == pytest.approx(expected, abs=1e-9)
-    assert all(0.01 < v < 0.99 for v in expected.values())  # none is trivial
+    assert all(0.01 < v < 0.99 for v in expected.values())  # not trivial
     assert result.num_images == 24
 
 
-def test_numbers_per_class_equal_pycocotools_on_that_class():
+def test_class_metrics_equal_pycocotools():
     images, predictions = random_split(5)
     result = evaluate(images, predictions)
     assert [c.name for c in result.classes] == ["cat", "dog", "cow"]
@@ -174,7 +174,7 @@ def test_numbers_per_class_equal_pycocotools_on_that_class():
     assert result.stats["AP"] == pytest.approx(np.mean([c.ap for c in result.classes]), abs=1e-9)
 
 
-def test_only_images_that_were_seen_count():
+def test_only_updated_images_count():
     images, predictions = random_split(6)
     half = dict(list(predictions.items())[::2])
     result = evaluate(images, half)
@@ -186,7 +186,7 @@ def test_only_images_that_were_seen_count():
     assert sum(c.num_boxes for c in result.classes) == sum((r.iscrowd == 0).sum() for r in seen)
 
 
-def test_images_may_come_in_any_order_and_in_parts():
+def test_order_and_grouping_of_updates_do_not_matter():
     images, predictions = random_split(7)
     expected = evaluate(images, predictions)
     evaluator = CocoEvaluator(annotations=Annotations(images, TABLE), iou_types=["bbox"])
@@ -202,7 +202,7 @@ WRONG = found([[200, 200, 260, 260]], [0.9], [1])
 ONE = [image(4, [[10, 10, 60, 60]], [1])]
 
 
-def test_an_image_given_twice_counts_once_with_its_last_detections():
+def test_repeated_image_counts_once():
     evaluator = CocoEvaluator(annotations=Annotations(ONE, TABLE), iou_types=["bbox"])
     evaluator.update({4: WRONG})
     evaluator.update({4: PERFECT})
@@ -212,7 +212,7 @@ def test_an_image_given_twice_counts_once_with_its_last_detections():
     assert result.classes[1].num_boxes == 1
 
 
-def test_what_was_measured_before_can_be_forgotten():
+def test_cleanup_removes_detections():
     evaluator = CocoEvaluator(annotations=Annotations(ONE, TABLE), iou_types=["bbox"])
     evaluator.update({4: PERFECT})
     assert measured(evaluator).stats["AP"] == pytest.approx(1)
@@ -224,7 +224,7 @@ def test_what_was_measured_before_can_be_forgotten():
     assert measured(evaluator).stats["AP"] == pytest.approx(1)
 
 
-def test_detections_of_all_ranks_are_brought_together(monkeypatch):
+def test_detections_of_all_ranks_are_gathered(monkeypatch):
     images, predictions = random_split(8)
     annotations = Annotations(images, TABLE)
     ids = list(predictions)
@@ -234,7 +234,7 @@ def test_detections_of_all_ranks_are_brought_together(monkeypatch):
         one.update({i: predictions[i] for i in ids[rank::2]})
         monkeypatch.setattr(distributed, "all_gather_objects", lambda v: parts.append(v) or [v])
         one.synchronize_between_processes()
-    # The last rank saw one image of the first again, to fill its batch.
+    # The last rank repeats an image of the first, to fill its batch.
     parts[1][0].append(parts[0][0][0])
     parts[1][1].append(parts[0][1][0])
     monkeypatch.setattr(distributed, "all_gather_objects", lambda v: parts)
@@ -243,24 +243,24 @@ def test_detections_of_all_ranks_are_brought_together(monkeypatch):
     assert result.num_images == len(images)
 
 
-def test_no_detections_at_all():
+def test_no_detections():
     result = evaluate(ONE, {4: found()})
     assert result.stats["AP"] == result.stats["AR_100"] == 0
-    assert result.stats["AP_small"] == -1  # there is no small box
+    assert result.stats["AP_small"] == -1  # without small boxes
     assert result.best == NOWHERE
     assert result.classes[1].ap == 0
     assert math.isnan(result.classes[0].ap)
     assert [c.num_boxes for c in result.classes] == [0, 1, 0]
 
 
-def test_a_split_without_boxes_has_no_numbers():
+def test_split_without_boxes():
     result = evaluate([image(4)], {4: PERFECT})
     assert set(result.stats.values()) == {-1}
     assert all(math.isnan(c.ap) and math.isnan(c.ap50) for c in result.classes)
     assert result.best == NOWHERE
 
 
-def test_no_image_at_all():
+def test_no_images():
     result = evaluate(ONE, {})
     assert set(result.stats.values()) == {-1}
     assert result.num_images == 0
@@ -274,7 +274,7 @@ def test_no_image_at_all():
         CategoryTable(("x", "y", "z"), ("a", "b", "c")),
     ],
 )
-def test_labels_are_mapped_to_categories_whatever_their_ids(table):
+def test_labels_are_mapped_to_category_ids(table):
     images = [image(4, [[10, 10, 60, 60], [100, 100, 180, 150]], [1, 2])]
     detections = found([[10, 10, 60, 60], [100, 100, 180, 150]], [0.9, 0.8], [1, 1])
     result = evaluate(images, {4: detections}, table=table)
@@ -283,7 +283,7 @@ def test_labels_are_mapped_to_categories_whatever_their_ids(table):
     assert math.isnan(result.classes[0].ap)
 
 
-def test_detections_may_carry_category_ids():
+def test_detections_with_category_ids():
     coco = CategoryTable.mscoco()
     labels = [0, 11, 79]
     boxes = [[10, 10, 60, 60], [100, 100, 180, 150], [300, 100, 380, 150]]
@@ -303,7 +303,7 @@ def test_detections_may_carry_category_ids():
         assert result.best.f1 == 1
 
 
-def test_area_ranges_of_ones_own_keep_the_other_numbers_in_their_place():
+def test_custom_area_ranges_keep_other_metrics():
     images, predictions = random_split(9)
     ranges = {"tiny": (0, 500), "rest": (500, 1e10)}
     result = evaluate(images, predictions, ranges=ranges)
@@ -312,7 +312,7 @@ def test_area_ranges_of_ones_own_keep_the_other_numbers_in_their_place():
         assert result.stats[name] == pytest.approx(expected[name], abs=1e-9), name
 
 
-def test_half_precision_detections_are_taken():
+def test_half_precision_detections():
     half = {"boxes": PERFECT["boxes"].half(), "scores": PERFECT["scores"].half()}
     result = evaluate(ONE, {4: {**half, "labels": PERFECT["labels"]}})
     assert result.stats["AP"] == pytest.approx(1)
@@ -324,20 +324,20 @@ def test_half_precision_detections_are_taken():
 @pytest.mark.parametrize(
     ("scores", "is_correct", "num_boxes", "expected"),
     [
-        # Using one gives P 1, R 1/2, F1 2/3; two 1/2; three P 2/3, R 1, F1 4/5; four 2/3.
+        # One detection: P 1, R 1/2, F1 2/3; two: F1 1/2; three: P 2/3, R 1, F1 4/5; four: 2/3.
         ([0.9, 0.8, 0.7, 0.6], [1, 0, 1, 0], 2, (0.7, 4 / 5, 2 / 3, 1)),
         ([0.6, 0.7, 0.8, 0.9], [0, 1, 0, 1], 2, (0.7, 4 / 5, 2 / 3, 1)),
-        # Of equal F1 (2/3 with one or four) the higher threshold.
+        # The higher threshold of equal F1 (2/3 with one or four).
         ([0.9, 0.8, 0.7, 0.6], [1, 0, 0, 1], 2, (0.9, 2 / 3, 1, 1 / 2)),
-        # 0.8 comes with its equal, which is wrong: 2 of 3, not 2 of 2.
+        # 0.8 includes a false positive with equal score: 2 of 3, not 2 of 2.
         ([0.9, 0.8, 0.8], [1, 1, 0], 2, (0.8, 4 / 5, 2 / 3, 1)),
         ([0.9, 0.8, 0.8], [1, 0, 1], 2, (0.8, 4 / 5, 2 / 3, 1)),
-        # The first two cannot be told apart: using the second alone is no choice.
+        # The first two have equal scores: a threshold selects both or none.
         ([0.9, 0.9], [1, 0], 1, (0.9, 2 / 3, 1 / 2, 1)),
         ([0.5], [1], 4, (0.5, 2 / 5, 1, 1 / 4)),
     ],
 )
-def test_the_best_operating_point_by_hand(scores, is_correct, num_boxes, expected):
+def test_best_operating_point_by_hand(scores, is_correct, num_boxes, expected):
     point = best_operating_point(np.array(scores), np.array(is_correct, dtype=bool), num_boxes)
     assert (point.threshold, point.f1, point.precision, point.recall) == pytest.approx(expected)
 
@@ -346,12 +346,12 @@ def test_the_best_operating_point_by_hand(scores, is_correct, num_boxes, expecte
     ("scores", "is_correct", "num_boxes"),
     [([], [], 3), ([], [], 0), ([0.9, 0.5], [0, 0], 3), ([0.9], [0], 0)],
 )
-def test_without_any_hit_there_is_no_operating_point(scores, is_correct, num_boxes):
+def test_operating_point_without_matches(scores, is_correct, num_boxes):
     point = best_operating_point(np.array(scores), np.array(is_correct, dtype=bool), num_boxes)
     assert point == NOWHERE
 
 
-def test_the_best_operating_point_against_all_thresholds():
+def test_best_operating_point_against_all_thresholds():
     rng = np.random.default_rng(0)
     for _ in range(200):
         count = int(rng.integers(1, 30))
@@ -371,7 +371,7 @@ def test_the_best_operating_point_against_all_thresholds():
 
 
 def matched_by_hand(record, one):
-    """[detections] whether each finds a box at IoU 0.5: best scores choose first, each box once."""
+    """Whether each detection matches a box at IoU 0.5, by descending score, each box once."""
     boxes = torch.tensor(record.boxes_xyxy)
     is_correct = np.zeros(len(one["scores"]), dtype=bool)
     free = torch.ones(len(boxes), dtype=torch.bool)
@@ -397,7 +397,7 @@ def operating_point_by_hand(images, predictions, label=None):
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_hits_are_counted_at_an_iou_of_one_half(seed):
+def test_matching_equals_reference_at_iou_half(seed):
     images, predictions = random_split(seed, is_crowded=False)
     predictions = {i: {k: v[:90] for k, v in p.items()} for i, p in predictions.items()}
     result = evaluate(images, predictions)
@@ -407,14 +407,14 @@ def test_hits_are_counted_at_an_iou_of_one_half(seed):
         assert metrics.best == operating_point_by_hand(images, predictions, label)
 
 
-def test_two_detections_of_one_box_are_one_hit():
-    # At IoU 0.5 the first takes the box; at 0.75 only the second would.
+def test_two_detections_of_one_box_match_once():
+    # At IoU 0.5 the first matches the box; at 0.75 only the second would.
     detections = found([[10, 10, 60, 40], [10, 10, 60, 58]], [0.9, 0.8], [1, 1])
     result = evaluate(ONE, {4: detections})
     assert result.best == OperatingPoint(pytest.approx(0.9), 1.0, 1.0, 1.0)
 
 
-def test_detections_of_another_class_are_no_hits():
+def test_detections_of_another_class_do_not_match():
     detections = found([[10, 10, 60, 60], [10, 10, 60, 60]], [0.9, 0.8], [0, 1])
     result = evaluate(ONE, {4: detections})
     assert result.best.precision == 0.5
@@ -423,12 +423,12 @@ def test_detections_of_another_class_are_no_hits():
 
 
 @pytest.mark.parametrize(("bottom", "is_hit"), [(35.1, True), (34.9, False)])
-def test_a_hit_needs_half_of_the_union(bottom, is_hit):
+def test_match_requires_half_of_the_union(bottom, is_hit):
     result = evaluate(ONE, {4: found([[10, 10, 60, bottom]], [0.9], [1])})
     assert (result.best.f1 == 1) == is_hit
 
 
-def test_detections_in_a_crowd_are_neither_hits_nor_mistakes():
+def test_detections_in_crowds_are_ignored():
     images = [image(4, [[10, 10, 60, 60], [200, 200, 300, 300]], [1, 1], iscrowd=[0, 1])]
     boxes = [[210, 210, 250, 250], [250, 250, 290, 290], [220, 220, 240, 240], [10, 10, 60, 60]]
     result = evaluate(images, {4: found(boxes, [0.9, 0.8, 0.7, 0.6], [1] * 4)})
@@ -436,7 +436,7 @@ def test_detections_in_a_crowd_are_neither_hits_nor_mistakes():
     assert result.best == OperatingPoint(pytest.approx(0.6), 1.0, 1.0, 1.0)
 
 
-def test_crowded_images_are_not_cut_off_at_a_hundred_detections():
+def test_more_than_hundred_detections_count():
     boxes = [
         [20 * (i % 15), 20 * (i // 15), 20 * (i % 15) + 18, 20 * (i // 15) + 18] for i in range(150)
     ]
@@ -445,8 +445,8 @@ def test_crowded_images_are_not_cut_off_at_a_hundred_detections():
     assert result.best == OperatingPoint(pytest.approx(0.6), 1.0, 1.0, 1.0)
 
 
-def test_the_threshold_is_one_that_can_be_used():
-    # Scores at or above the threshold, compared in float32, give precision and recall.
+def test_threshold_reproduces_precision_and_recall():
+    # Scores at or above the threshold, in float32, give precision and recall.
     images, predictions = random_split(11, is_crowded=False)
     best = evaluate(images, predictions).best
     scores = torch.cat([p["scores"] for p in predictions.values()])
@@ -456,7 +456,7 @@ def test_the_threshold_is_one_that_can_be_used():
 # --- results ------------------------------------------------------------------------------------
 
 
-def test_a_result_as_plain_values():
+def test_evaluation_as_dict():
     result = evaluate(ONE, {4: PERFECT})
     plain = result.as_dict()
     assert {k: plain[k] for k in STAT_NAMES} == result.stats
@@ -473,13 +473,13 @@ def test_a_result_as_plain_values():
     assert list(plain["per_class"]) == ["cat", "dog", "cow"]
 
 
-def test_the_loss_is_the_sum_of_its_terms():
+def test_loss_is_sum_of_terms():
     result = Evaluation(stats={}, classes=[], best=NOWHERE, losses={"a": 0.5, "b": 1.25})
     assert result.loss == 1.75
     assert result.as_dict()["val_loss"] == 1.75
     assert result.as_dict()["val_losses"] == {"a": 0.5, "b": 1.25}
 
 
-def test_nothing_is_printed(capsys):
+def test_evaluator_prints_nothing(capsys):
     evaluate(ONE, {4: PERFECT})
     assert capsys.readouterr().out == ""
