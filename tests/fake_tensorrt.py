@@ -1,8 +1,8 @@
-"""As much of TensorRT's Python API as the application uses, for machines without it.
+"""A fake of TensorRT's Python API, as far as this project uses it.
 
-It reads the ONNX file for what it checks, writes down what it is told, and its plan is text. Its
-answers follow TensorRT's documentation: `parse` gives False and keeps errors, a failed build gives
-None and tells the logger why, a timing cache of another version is refused when it is set.
+It parses the ONNX file, records the calls, and its plan is text. It follows TensorRT's
+documentation: `parse` returns False and keeps errors, a failed build returns None and logs the
+reason, a timing cache of another version is rejected when it is set.
 """
 
 import json
@@ -22,7 +22,7 @@ class _Logger:
         INFO = 3
 
     def __init__(self) -> None:
-        self.is_initialised = True  # TensorRT crashes on a logger whose base was not
+        self.is_initialized = True  # TensorRT crashes if a subclass does not call __init__
 
 
 class _Cache:
@@ -37,8 +37,8 @@ class _Profile:
     def __init__(self) -> None:
         self.shapes: dict = {}
 
-    def set_shape(self, name, smallest, usual, largest) -> None:
-        self.shapes[name] = (smallest, usual, largest)
+    def set_shape(self, name, minimum, optimum, maximum) -> None:
+        self.shapes[name] = (minimum, optimum, maximum)
 
 
 class _Config:
@@ -75,7 +75,7 @@ class _Config:
 
 class _Parser:
     def __init__(self, network, logger) -> None:
-        assert logger.is_initialised
+        assert logger.is_initialized
         self.network, self.logger = network, logger
         self.errors: list[str] = []
 
@@ -97,7 +97,7 @@ class _Parser:
 
 class _Builder:
     def __init__(self, trt, logger) -> None:
-        assert logger.is_initialised
+        assert logger.is_initialized
         self.trt, self.logger = trt, logger
 
     def create_network(self, flags):
@@ -111,7 +111,7 @@ class _Builder:
 
     def build_serialized_network(self, network, config):
         self.trt.builds.append(SimpleNamespace(network=network, config=config))
-        self.logger.log(_Logger.Severity.WARNING, "a warning is no reason")
+        self.logger.log(_Logger.Severity.WARNING, "a warning")
         for message in self.trt.fails_with:
             self.logger.log(_Logger.Severity.ERROR, message)
         if self.trt.fails_with:
@@ -124,11 +124,13 @@ class _Builder:
 
 
 def fake_tensorrt(version: str = "10.13.3") -> ModuleType:
-    """A module to put under the name tensorrt; `builds` is what was built, `fails_with` the
-    messages with which the next build fails."""
+    """Return a fake tensorrt module.
+
+    `builds` lists the built networks; `fails_with` are the error messages of the next builds.
+    """
     trt = ModuleType("tensorrt")
     major = int(version.split(".")[0])
-    # 11 has no flag for strongly typed networks any more: there are no others.
+    # TensorRT 11 has only strongly typed networks and no flag for them.
     names = ["EXPLICIT_BATCH", "STRONGLY_TYPED"] if major == 10 else ["PREFER_JIT_PYTHON_PLUGINS"]
     trt.__version__ = version
     trt.builds, trt.fails_with = [], []

@@ -1,4 +1,4 @@
-"""Untrusted ONNX files and engine metadata."""
+"""Untrusted ONNX files and model cards of engines."""
 
 import random
 
@@ -19,7 +19,7 @@ CARD = ModelCard(class_names=("cat", "dog"), input_size_hw=(64, 64))
 
 
 def model(*initializers, nodes=(), metadata=None):
-    """Return a model with our metadata and an identity graph."""
+    """Return a model with our model card; its graph is an identity."""
     graph = helper.make_graph(
         [helper.make_node("Identity", ["images"], ["labels"]), *nodes],
         "g",
@@ -67,7 +67,7 @@ def secret(tmp_path):
 @pytest.mark.parametrize("location", ["../secret.bin", "{secret}", "link.bin", "beside.bin"])
 @pytest.mark.parametrize("place", ["initializer", "constant", "branch"])
 @pytest.mark.parametrize("kind", ["onnxruntime", "openvino"])
-def test_external_weights_are_rejected(tmp_path, secret, location, place, kind):
+def test_external_data_is_rejected(tmp_path, secret, location, place, kind):
     tensor = external(location.format(secret=secret))
     made = {
         "initializer": lambda: model(tensor),
@@ -75,11 +75,11 @@ def test_external_weights_are_rejected(tmp_path, secret, location, place, kind):
         "branch": lambda: model(nodes=[in_a_branch(tensor)]),
     }[place]()
     path = write(tmp_path / "model" / "m.onnx", made)
-    with pytest.raises(ExportError, match=r"m\.onnx: takes the weights 'w' from another file"):
+    with pytest.raises(ExportError, match=r"m\.onnx: the weights 'w' are external data"):
         open_runtime(path, kind)
 
 
-def test_valid_file_is_read(tmp_path):
+def test_valid_file_is_accepted(tmp_path):
     weights = numpy_helper.from_array(np.ones(4, np.float32), "w")
     assert read_card(write(tmp_path / "m.onnx", model(weights))) == CARD
     assert open_runtime(tmp_path / "m.onnx").card == CARD
@@ -95,7 +95,7 @@ def test_declared_shape_allocates_no_memory(tmp_path, dims, kind):
         open_runtime(path, kind)
 
 
-def test_damaged_protobuf_raises_one_error(tmp_path):
+def test_damaged_protobuf_is_rejected(tmp_path):
     data = model(numpy_helper.from_array(np.ones(4, np.float32), "w")).SerializeToString()
     numbers = random.Random(0)
     path = tmp_path / "m.onnx"
@@ -109,7 +109,7 @@ def test_damaged_protobuf_raises_one_error(tmp_path):
             open_runtime(path)
         except RTDETRError:
             refused += 1
-    assert refused > 100  # nearly all; what is left was damaged where nobody looks
+    assert refused > 100  # the others were damaged in unused bytes
 
 
 CARDS = [
@@ -135,22 +135,22 @@ CARDS = [
 
 
 @pytest.mark.parametrize("change", CARDS, ids=range(len(CARDS)))
-def test_invalid_metadata_raises_one_error(tmp_path, change):
+def test_invalid_metadata_is_rejected(tmp_path, change):
     path = write(tmp_path / "m.onnx", model(metadata=change))
-    with at_most(64 * MB), pytest.raises(CheckpointError, match="its description is damaged"):
+    with at_most(64 * MB), pytest.raises(CheckpointError, match="the metadata is damaged"):
         read_card(path)
 
 
 @pytest.mark.parametrize("text", ["[]", "5", "null", '{"a": 1}', "{", "[" * 100_000, "\xff"])
-def test_invalid_engine_metadata_raises_one_error(tmp_path, text):
+def test_invalid_model_card_of_an_engine_is_rejected(tmp_path, text):
     engine = tmp_path / "m.engine"
     card_file(engine).write_bytes(text.encode("latin-1"))
-    with pytest.raises(CheckpointError, match=r"m\.engine\.json: is damaged; build"):
-        trt_module._read_facts(engine)
+    with pytest.raises(CheckpointError, match=r"m\.engine\.json: file is damaged; build"):
+        trt_module._read_metadata(engine)
 
 
 @pytest.mark.parametrize("text", ["5", "[1]", '["a", "b", "c"]', "[1, 2, 1e999]", "["])
-def test_invalid_engine_batch_sizes_raise_one_error(tmp_path, text):
-    facts = CARD.to_metadata() | {"batch_sizes": text}
+def test_invalid_batch_sizes_of_an_engine_are_rejected(tmp_path, text):
+    metadata = CARD.to_metadata() | {"batch_sizes": text}
     with pytest.raises(CheckpointError, match="is damaged"):
-        trt_module._largest_batch(facts, tmp_path / "m.engine.json")
+        trt_module._max_batch_size(metadata, tmp_path / "m.engine.json")

@@ -1,4 +1,4 @@
-"""Images that an export is compared on: of a validation split, of the user, or generated."""
+"""Images to verify an export on: of a validation split, given by the user, or generated."""
 
 import logging
 from collections.abc import Sequence
@@ -23,13 +23,13 @@ _GENERATED_HW = ((480, 640), (640, 480), (333, 500), (720, 1280), (97, 211), (51
 
 @dataclass(frozen=True)
 class ComparisonImages:
-    """Images of several sizes, with ground truth where there is some.
+    """Images of several sizes, with annotations if available.
 
     Attributes:
         images: [H, W, 3] uint8 RGB each.
-        origin: what they are, for people.
-        annotations: of the first `len(image_ids)` images; None: there are none.
-        image_ids: of the annotated images, in the order of `images`.
+        origin: description for the report.
+        annotations: of the first `len(image_ids)` images, or None.
+        image_ids: ids of the annotated images, in the order of `images`.
     """
 
     images: Sequence[np.ndarray]
@@ -39,27 +39,27 @@ class ComparisonImages:
 
     @property
     def sizes_wh(self) -> list[tuple[int, int]]:
-        """The different (width, height), sorted."""
+        """Distinct (width, height), sorted."""
         return sorted({(image.shape[1], image.shape[0]) for image in self.images})
 
 
 def validation_images(
     ann_file: Path, img_folder: Path, class_names: Sequence[str], limit: int = MAX_IMAGES
 ) -> ComparisonImages:
-    """Images of a COCO split, of as many sizes as there are.
+    """Load images of a COCO split, of as many sizes as possible.
 
-    Where all are of one size, crops of the first ones are added, without ground truth.
+    If all images have one size, crops without annotations are added.
 
     Args:
         ann_file: annotations in COCO format.
-        img_folder: folder that their file names are relative to.
-        class_names: of the model, in label order.
-        limit: images to take, spread over the split.
+        img_folder: directory that their file names are relative to.
+        class_names: class names of the model, in label order.
+        limit: maximum number of images, spread over the split.
 
     Raises:
-        DatasetError: if the split cannot be used, or has classes that the model does not know.
+        DatasetError: if the split is not usable or has classes that are unknown to the model.
     """
-    # Labels go by name; ids only have to differ.
+    # Classes are matched by name; ids only have to be distinct.
     table = CategoryTable(tuple(range(1, len(class_names) + 1)), tuple(class_names))
     skipped = SkippedItems(str(ann_file))
     annotations = read_coco(ann_file, img_folder, skipped, table)
@@ -69,11 +69,11 @@ def validation_images(
         try:
             images.append(read_rgb(img_folder / record.file_name, record.size_wh))
         except DatasetError as error:
-            logger.warning("%s; it is not compared on", error)
+            logger.warning("Skipping an image of the export verification: %s", error)
             continue
         ids.append(record.image_id)
     if not images:
-        raise DatasetError(f"{img_folder}: no image of {ann_file.name} can be read")
+        raise DatasetError(f"{img_folder}: no image of {ann_file.name} is readable")
     origin = f"{len(images)} of {len(annotations)} images of {ann_file.name}"
     if len({image.shape for image in images}) == 1:
         crops = [_crop(image) for image in images[:_NUM_CROPS]]
@@ -83,16 +83,16 @@ def validation_images(
 
 
 def given_images(paths: Sequence[Path]) -> ComparisonImages:
-    """Image files without ground truth.
+    """Load image files without annotations.
 
     Raises:
-        DatasetError: if one cannot be read.
+        DatasetError: if a file is not readable.
     """
     return ComparisonImages([read_rgb(path) for path in paths], f"{len(paths)} given images")
 
 
 def generated_images() -> ComparisonImages:
-    """Random rectangles on gradients: better than nothing, where there is no data set."""
+    """Generate random rectangles on gradients, for use without a data set."""
     rng = np.random.default_rng(0)
     images = []
     for height, width in _GENERATED_HW:
@@ -105,11 +105,11 @@ def generated_images() -> ComparisonImages:
             image[top:bottom, left:right] = rng.uniform(0, 255, 3)
         noise = rng.normal(0, 6, image.shape)
         images.append((image + noise).clip(0, 255).astype(np.uint8))
-    return ComparisonImages(images, f"{len(images)} generated images, for want of a data set")
+    return ComparisonImages(images, f"{len(images)} generated images")
 
 
 def _spread(annotations: Annotations, limit: int) -> list[int]:
-    """Places of up to `limit` images: of each size in turn, evenly over the split."""
+    """Return indices of up to `limit` images of all sizes, evenly over the split."""
     by_size: dict[object, list[int]] = {}
     for place in range(len(annotations)):
         by_size.setdefault(annotations[place].size_wh, []).append(place)
@@ -128,6 +128,6 @@ def _evenly(places: Sequence[int], count: int) -> list[int]:
 
 
 def _crop(image: np.ndarray) -> np.ndarray:
-    """The middle half of an image's width and three quarters of its height."""
+    """Return the middle half of the width and three quarters of the height."""
     height, width = image.shape[:2]
     return image[height // 8 : height - height // 8, width // 4 : width - width // 4].copy()

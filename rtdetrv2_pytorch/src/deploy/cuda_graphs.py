@@ -1,8 +1,8 @@
-"""Recorded kernels: one launch a batch instead of some hundred, where a GPU waits for launches.
+"""CUDA graphs: one launch per batch instead of hundreds.
 
-A detector at batch 1 keeps a GPU busy for a fraction of the time that the host needs to queue its
-kernels. A graph holds them all; it works on the memory that it was recorded with, so inputs are
-copied there and outputs from there.
+At batch size 1 the host needs longer to launch the kernels than the GPU to run them. A CUDA graph
+launches them all at once. It works on the memory it was captured with, so inputs are copied into
+that memory and outputs out of it.
 """
 
 import threading
@@ -15,11 +15,11 @@ from torch import Tensor, nn
 from .detector import RawDetections
 
 Work = Callable[[], RawDetections]
-# Runs some work again and again on the same memory: (work) -> (run it once more, its outputs).
-Record = Callable[[Work], tuple[Callable[[], None], RawDetections]]
+# Captures work: (work) -> (function that replays it, its outputs).
+Capture = Callable[[Work], tuple[Callable[[], None], RawDetections]]
 
-_MOST_GRAPHS = 4  # each keeps its own memory; other batch sizes run as they come
-_WARM_UP = 3  # runs in which libraries choose kernels and allocate, as torch asks for
+_MAX_GRAPHS = 4  # each keeps its own memory; other batch shapes run without a graph
+_WARMUP_RUNS = 3  # before the capture, as torch requires
 
 
 @dataclass(frozen=True)
@@ -30,49 +30,49 @@ class _Graph:
     outputs: RawDetections
 
 
-def record_on_cuda(work: Work) -> tuple[Callable[[], None], RawDetections]:
-    """Record the kernels that some work queues on the present GPU.
+def capture_on_cuda(work: Work) -> tuple[Callable[[], None], RawDetections]:
+    """Capture the kernels of some work on the current GPU.
 
     Args:
-        work: queues kernels and waits for nothing.
+        work: launches kernels without synchronizing.
 
     Returns:
-        What runs them once more, and the outputs that every run writes to.
+        A function that replays the kernels, and the outputs they write to.
     """
     side = torch.cuda.Stream()
     side.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(side):
-        for _ in range(_WARM_UP):
+        for _ in range(_WARMUP_RUNS):
             work()
     torch.cuda.current_stream().wait_stream(side)
     graph = torch.cuda.CUDAGraph()
-    # Its own stream would be one for all graphs, on the GPU of the first.
+    # The default capture stream belongs to the GPU of the first graph.
     with torch.cuda.graph(graph, stream=side):
         outputs = work()
     return graph.replay, outputs
 
 
 class GraphedDetector(nn.Module):
-    """A detector whose kernels are recorded per batch shape, the first few of them.
+    """A detector with one CUDA graph for each of the first few batch shapes.
 
     Args:
-        detector: on a GPU, in evaluation mode; nothing in it may depend on values of its input.
-        record: how to record.
+        detector: on a GPU, in evaluation mode, without control flow that depends on input values.
+        capture: captures the graph.
     """
 
-    def __init__(self, detector: nn.Module, record: Record = record_on_cuda) -> None:
+    def __init__(self, detector: nn.Module, capture: Capture = capture_on_cuda) -> None:
         super().__init__()
         self.detector = detector
-        self._record = record
+        self._capture = capture
         self._graphs: dict[tuple[torch.Size, torch.dtype], _Graph] = {}
         self._lock = threading.Lock()  # threads share the memory of a graph
 
     def forward(self, images: Tensor, sizes_wh: Tensor) -> RawDetections:
-        """See `Detector`; what is returned is the caller's own."""
+        """See `Detector`; the outputs are copies."""
         shape = (images.shape, images.dtype)
         with self._lock:
             graph = self._graphs.get(shape)
-            if graph is None and len(self._graphs) < _MOST_GRAPHS:
+            if graph is None and len(self._graphs) < _MAX_GRAPHS:
                 graph = self._graphs[shape] = self._new_graph(images, sizes_wh)
             if graph is not None:
                 graph.images.copy_(images)
@@ -85,6 +85,6 @@ class GraphedDetector(nn.Module):
 
     def _new_graph(self, images: Tensor, sizes_wh: Tensor) -> _Graph:
         own_images, own_sizes = images.clone(), sizes_wh.clone()
-        with torch.cuda.device_of(own_images):  # streams are made on the present GPU
-            replay, outputs = self._record(lambda: self.detector(own_images, own_sizes))
+        with torch.cuda.device_of(own_images):  # streams belong to the current GPU
+            replay, outputs = self._capture(lambda: self.detector(own_images, own_sizes))
         return _Graph(own_images, own_sizes, replay, outputs)

@@ -1,4 +1,4 @@
-"""A checkpoint as one module: images and their sizes in, detections out."""
+"""Load a checkpoint as one module: images and their sizes in, detections out."""
 
 from collections.abc import Mapping, Sequence
 from importlib.metadata import version
@@ -20,26 +20,26 @@ from .model_card import ModelCard, class_names_of, sha256_of, thresholds_of
 Sampling = Literal["default", "discrete"]
 RawDetections = tuple[Tensor, Tensor, Tensor]  # labels, boxes, scores: see `Detector.forward`
 
-_VERSIONS_OF = ("torch", "torchvision", "onnx")
-# What the network does not depend on; some of it names files of another machine.
-_NOT_THE_NETWORK = (
+_VERSIONED_PACKAGES = ("torch", "torchvision", "onnx")
+# Sections that do not affect the network; some contain paths of another machine.
+_IGNORED_KEYS = (
     *("train_dataloader", "val_dataloader", "output_dir", "summary_dir", "tuning", "resume"),
     *("device", "last_epoch"),
 )
 _VALIDATION_OPS = ("val_dataloader", "dataset", "transforms", "ops")
-# What a network may allocate while it is drawn: every weight is made, filled, and copied, and
-# there are grids and anchors beside them.
-_TIMES_FILLED, _ELEMENTS_BESIDE = 4, 20_000_000
-# Serving does the first; the others change no pixels of an image from a file.
-_PREPROCESSING = ("Resize", "ConvertPILImage", "ConvertBoxes", "SanitizeBoundingBoxes")
+# Elements a network may allocate on the meta device: each weight is created, initialized and
+# copied; grids and anchors come on top.
+_ALLOCATIONS_PER_WEIGHT, _EXTRA_ELEMENTS = 4, 20_000_000
+# Serving applies Resize; the others do not change the pixels.
+_SERVED_TRANSFORMS = ("Resize", "ConvertPILImage", "ConvertBoxes", "SanitizeBoundingBoxes")
 
 
 class Detector(nn.Module):
-    """Model and postprocessor, fused for inference.
+    """Network and postprocessor, for inference.
 
     Args:
         model: the network.
-        postprocessor: predictions -> detections.
+        postprocessor: converts predictions to detections.
     """
 
     def __init__(self, model: nn.Module, postprocessor: nn.Module) -> None:
@@ -50,7 +50,7 @@ class Detector(nn.Module):
         self.eval()
 
     def forward(self, images: Tensor, orig_target_sizes: Tensor) -> RawDetections:
-        """Detect; the names of the arguments are those of the exported inputs.
+        """Detect objects. The argument names are the input names of exported files.
 
         Args:
             images: [B, 3, H, W] RGB, float 0..1 or uint8.
@@ -58,7 +58,7 @@ class Detector(nn.Module):
 
         Returns:
             labels [B, N] int64, boxes [B, N, 4] xyxy in pixels of the original images, scores
-            [B, N], best first.
+            [B, N], highest first.
         """
         result: RawDetections = self.postprocessor(self.model(images), orig_target_sizes)
         return result
@@ -71,23 +71,23 @@ def load_detector(
     class_names: Sequence[str] | None = None,
     sampling: Sampling | None = None,
 ) -> tuple[Detector, ModelCard]:
-    """Build the detector of a checkpoint.
+    """Load the detector of a checkpoint.
 
-    Checkpoints of this program describe themselves. Others need their configuration, and names
-    for their classes unless these are COCO's 80.
+    Checkpoints of this package contain their configuration and class names. Other checkpoints need
+    a configuration, and class names unless they have the 80 classes of COCO.
 
     Args:
         checkpoint: path or URL.
-        config: YAML file of the network; default: what the checkpoint holds.
-        class_names: in label order; default: what the checkpoint holds.
-        sampling: another one than the network was trained with; None keeps it.
+        config: YAML file of the network; default: the configuration in the checkpoint.
+        class_names: in label order; default: the names in the checkpoint.
+        sampling: sampling method of the deformable attention; None: the trained one.
 
     Returns:
-        The detector on the CPU, in evaluation mode, and its card.
+        The detector on the CPU in evaluation mode, and its model card.
 
     Raises:
-        CheckpointError: if the file is no checkpoint, is of another network, or says too little.
-        ConfigError: if the configuration is wrong.
+        CheckpointError: if the file is not a checkpoint or does not fit the network.
+        ConfigError: if the configuration is invalid.
     """
     path = locate(checkpoint)
     content = load_checkpoint(path)
@@ -111,7 +111,7 @@ def load_detector(
             num_detections=_num_detections(cfg, len(names)),
             sampling=get(cfg.yaml_cfg, ("RTDETRTransformerv2", "cross_attn_method")) or "default",
             source_sha256=sha256_of(path),
-            versions={name: version(name) for name in _VERSIONS_OF},
+            versions={name: version(name) for name in _VERSIONED_PACKAGES},
             **thresholds_of(content),
         )
     except ValueError as error:
@@ -127,17 +127,19 @@ def _open_config(values: Mapping[str, Any], names: Sequence[str] | None, path: P
 
 
 def _check_network(cfg: YAMLConfig, state: Mapping[str, Tensor], path: Path) -> None:
-    """Draw the network before it is built: it may be no larger than its weights."""
+    """Check on the meta device that the network is not larger than its weights."""
     elements = sum(tensor.numel() for tensor in state.values())
     try:
-        drawn = cfg.draw_model(_ELEMENTS_BESIDE + _TIMES_FILLED * elements)
+        drawn = cfg.draw_model(_EXTRA_ELEMENTS + _ALLOCATIONS_PER_WEIGHT * elements)
     except ValueError as error:
-        raise CheckpointError(f"{path}: its configuration cannot be right ({error})") from error
+        raise CheckpointError(
+            f"{path}: the configuration in the checkpoint is invalid ({error})"
+        ) from error
     check_fits(drawn, state, source=str(path))
 
 
 def _network_config(content: Mapping[str, Any], config: Path | None, path: Path) -> dict[str, Any]:
-    """The part of a configuration that describes the network."""
+    """Return the part of the configuration that defines the network."""
     if config is not None:
         values: Any = merge_layers(read_layers(config))
     elif isinstance(content.get("config"), Mapping):
@@ -145,24 +147,28 @@ def _network_config(content: Mapping[str, Any], config: Path | None, path: Path)
     else:
         values = _embedded_config(content, path)
     _check_preprocessing(values, path)
-    values = {key: value for key, value in values.items() if key not in _NOT_THE_NETWORK}
+    values = {key: value for key, value in values.items() if key not in _IGNORED_KEYS}
     for backbone in ("PResNet", "HGNetv2"):
         if isinstance(values.get(backbone), Mapping):
-            values = merge(values, {backbone: {"pretrained": False}})  # the weights are here
+            values = merge(
+                values, {backbone: {"pretrained": False}}
+            )  # the checkpoint has the weights
     return values
 
 
 def _embedded_config(content: Mapping[str, Any], path: Path) -> Any:
-    """The file that the Supervisely SDK puts into checkpoints, as {"name", "content"}."""
+    """Return the configuration that the Supervisely SDK stores in checkpoints."""
     text = get(content, ("model_files", "config", "content"))
     try:
         values = read_yaml(text) if isinstance(text, str) else None
     except yaml.YAMLError as error:
-        raise CheckpointError(f"{path}: the configuration in it is damaged ({error})") from error
+        raise CheckpointError(
+            f"{path}: the configuration in the checkpoint is damaged ({error})"
+        ) from error
     if not isinstance(values, Mapping):
         raise CheckpointError(
-            f"{path}: does not say which network it is of; give its configuration, too (a YAML "
-            "file, for example rtdetrv2_r18vd_120e_coco.yml)"
+            f"{path}: the checkpoint does not contain its configuration; give a YAML file, for "
+            "example rtdetrv2_r18vd_120e_coco.yml"
         )
     return values
 
@@ -170,13 +176,13 @@ def _embedded_config(content: Mapping[str, Any], path: Path) -> Any:
 def _check_preprocessing(values: Mapping[str, Any], path: Path) -> None:
     ops = get(values, _VALIDATION_OPS) or []
     if not isinstance(ops, list | tuple):
-        raise ConfigError(f"{path.name}: {'.'.join(_VALIDATION_OPS)} = {ops!r}: give a list")
+        raise ConfigError(f"{path.name}: {'.'.join(_VALIDATION_OPS)} = {ops!r}: must be a list")
     types = [op.get("type") if isinstance(op, Mapping) else op for op in ops]
-    other = [name for name in types if name not in _PREPROCESSING]
+    other = [name for name in types if name not in _SERVED_TRANSFORMS]
     if other:
         raise ConfigError(
-            f"{path.name}: was validated on images prepared by {', '.join(map(str, other))}, which "
-            "serving does not do, so that results would differ; train without it"
+            f"{path.name}: serving does not support the validation transforms "
+            f"{', '.join(map(str, other))}, so results would differ; train without them"
         )
 
 
@@ -184,8 +190,8 @@ def _published_names(num_classes: int, path: Path) -> list[str]:
     if num_classes == len(COCO_CATEGORIES):
         return list(COCO_CATEGORIES.values())
     raise CheckpointError(
-        f"{path}: has {num_classes} classes and does not say their names; give class names in "
-        "the order of the labels"
+        f"{path}: the checkpoint has {num_classes} classes without names; give class names in "
+        "label order"
     )
 
 
@@ -193,15 +199,17 @@ def _input_size(content: Mapping[str, Any], cfg: YAMLConfig, path: Path) -> tupl
     size = content.get("eval_spatial_size") or cfg.yaml_cfg.get("eval_spatial_size", (640, 640))
     try:
         if isinstance(size, str):
-            raise TypeError("a text")
+            raise TypeError("a string")
         height, width = size
         return int(height), int(width)
     except (TypeError, ValueError, OverflowError) as error:
-        raise CheckpointError(f"{path}: eval_spatial_size = {size!r}: no two numbers") from error
+        raise CheckpointError(
+            f"{path}: eval_spatial_size = {size!r}: must be two numbers"
+        ) from error
 
 
 def _num_detections(cfg: YAMLConfig, num_classes: int) -> int:
-    """Detections per image: no more than there are (query, class) pairs."""
+    """Return the detections per image, limited by the number of (query, class) pairs."""
     queries = get(cfg.yaml_cfg, ("RTDETRTransformerv2", "num_queries")) or 300
     postprocessor: Any = cfg.postprocessor
     pairs = queries * num_classes if postprocessor.use_focal_loss else queries
@@ -209,9 +217,9 @@ def _num_detections(cfg: YAMLConfig, num_classes: int) -> int:
 
 
 def example_inputs(card: ModelCard) -> tuple[Tensor, Tensor]:
-    """Inputs of the right shapes for tracing: noise, and two images of different sizes.
+    """Return inputs for tracing: noise as two images of different sizes.
 
-    Two, because a batch of one would be written into the graph as a constant.
+    A batch size of 1 would become a constant in the graph.
     """
     images = torch.rand(2, 3, *card.input_size_hw, generator=torch.Generator().manual_seed(0))
     return images, torch.tensor([[640, 480], [672, 496]])

@@ -1,4 +1,4 @@
-"""From a checkpoint to a file for another runtime, which exists only if its results are right."""
+"""Export a checkpoint for another runtime. The file is kept only if it matches PyTorch."""
 
 import logging
 import tempfile
@@ -6,15 +6,21 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-
-import torch
+from typing import Unpack
 
 from ..misc.errors import ExportError
 from .comparison_images import ComparisonImages, generated_images
 from .detector import Detector, Sampling, load_detector
 from .model_card import ExportPrecision, ModelCard
-from .onnx import OPSET, Exporter, write_onnx
-from .parity import OnProgress, ParityReport, check_parity, remove_report, require, write_report
+from .onnx import OnnxOptions, write_onnx
+from .parity import (
+    OnProgress,
+    ParityReport,
+    check_parity,
+    raise_if_failed,
+    remove_parity,
+    save_parity,
+)
 from .runtimes import PyTorchRuntime, Runtime, open_runtime
 from .tensorrt import build_engine, card_file, load_tensorrt
 
@@ -22,6 +28,8 @@ logger = logging.getLogger(__name__)
 
 # Class names of the model -> images to compare on.
 FindImages = Callable[[Sequence[str]], ComparisonImages]
+# (detector, its card, file to write, progress) -> the file, opened.
+_Build = Callable[[Detector, ModelCard, Path, OnProgress], Runtime]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,10 +38,10 @@ class Source:
 
     Attributes:
         checkpoint: path or URL.
-        config: YAML file of the network, for a checkpoint that does not describe itself.
-        class_names: in label order, for a checkpoint that does not know them.
-        sampling: another one than the network was trained with; None keeps it.
-        find_images: images to compare on; None: generated ones.
+        config: YAML file of the network, for a checkpoint without a configuration.
+        class_names: in label order, for a checkpoint without class names.
+        sampling: sampling method to use instead of the trained one; None keeps it.
+        find_images: returns the images to compare on; None: generated images.
     """
 
     checkpoint: str | Path
@@ -42,60 +50,44 @@ class Source:
     sampling: Sampling | None = None
     find_images: FindImages | None = None
 
+    def load(self, sampling: Sampling | None = None) -> tuple[Detector, ModelCard]:
+        """Load the detector with this sampling method; None: the trained one."""
+        return load_detector(
+            self.checkpoint, config=self.config, class_names=self.class_names, sampling=sampling
+        )
+
 
 def export_onnx(
     source: Source,
     output: Path,
     *,
-    opset: int = OPSET,
-    exporter: Exporter = "torchscript",
-    slim: bool = True,
-    precision: ExportPrecision = "fp32",
-    nms_iou: float | None = None,
     on_progress: OnProgress | None = None,
+    **options: Unpack[OnnxOptions],
 ) -> ParityReport:
-    """Write an ONNX file and prove it with ONNX Runtime on the CPU.
+    """Write an ONNX file and verify it with ONNX Runtime on the CPU.
 
     Args:
         source: what to export.
-        output: file to write; one that is there is replaced.
-        opset: see `onnx.write_onnx`, and so for `exporter`, `slim`, `precision` and `nms_iou`.
-        exporter: which of torch's two.
-        slim: whether to simplify the graph.
-        precision: "fp32" or "fp16".
-        nms_iou: adds suppression within classes at this overlap.
-        on_progress: called as the work goes on.
+        output: file to write; an existing file is replaced.
+        on_progress: called with (activity, images done, images in total).
+        **options: see `onnx.write_onnx`.
 
     Returns:
-        The proof, which lies beside the file in `parity.json`, too.
+        The comparison, which is also saved in `parity.json` beside the file.
 
     Raises:
-        ExportError: if it cannot be exported, or the results differ; no file is left then.
-        CheckpointError: if the checkpoint cannot be used.
-        ConfigError: if the configuration is wrong.
-        DatasetError: if the images to compare on cannot be used.
+        ExportError: if the export fails or its results differ; no file remains.
+        CheckpointError: if the checkpoint is not usable.
+        ConfigError: if the configuration is invalid.
+        DatasetError: if the images to compare on are not usable.
     """
-    tell = on_progress or _silent
-    tell("loading", 0, 0)
-    detector, card = _load(source)
-    samples = _samples(source, card.class_names)
-    with _replacing(output) as partial:
-        tell("exporting", 0, 0)
-        write_onnx(
-            detector,
-            card,
-            partial,
-            opset=opset,
-            exporter=exporter,
-            slim=slim,
-            precision=precision,
-            nms_iou=nms_iou,
-        )
-        exported = open_runtime(partial, "onnxruntime")
-        reference = PyTorchRuntime(detector, card, torch.device("cpu"))
-        report = _prove(exported, reference, samples, source, output, tell)
-    write_report(report, output.parent)
-    return report
+
+    def build(detector: Detector, card: ModelCard, path: Path, report: OnProgress) -> Runtime:
+        report("exporting", 0, 0)
+        write_onnx(detector, card, path, **options)
+        return open_runtime(path, "onnxruntime")
+
+    return _verified_export(source, output, build, on_progress)
 
 
 def export_tensorrt(
@@ -109,103 +101,99 @@ def export_tensorrt(
     device: str = "cuda",
     on_progress: OnProgress | None = None,
 ) -> ParityReport:
-    """Build a TensorRT engine and prove it on the GPU that it was built on.
+    """Build a TensorRT engine and verify it on the GPU that built it.
 
     Args:
         source: what to export.
-        output: file to write; its description goes beside it.
+        output: file to write; its model card is written beside it.
         precision: "fp16" or "fp32".
-        nms_iou: adds suppression within classes at this overlap.
-        batch_sizes: smallest, most usual and largest batch.
+        nms_iou: adds NMS within classes at this IoU.
+        batch_sizes: minimum, optimum and maximum batch size.
         timing_cache: see `tensorrt.build_engine`.
-        device: GPU to build and prove on.
-        on_progress: called as the work goes on.
+        device: GPU to build and verify on.
+        on_progress: called with (activity, images done, images in total).
 
     Returns:
-        The proof, which lies beside the file in `parity.json`, too.
+        The comparison, which is also saved in `parity.json` beside the file.
 
     Raises:
-        ConfigError: if TensorRT or the GPU is not there.
-        ExportError: if it cannot be built, or the results differ; no file is left then.
-        CheckpointError: if the checkpoint cannot be used.
-        DatasetError: if the images to compare on cannot be used.
+        ConfigError: if TensorRT or the GPU is not available.
+        ExportError: if the build fails or its results differ; no file remains.
+        CheckpointError: if the checkpoint is not usable.
+        DatasetError: if the images to compare on are not usable.
     """
-    tell = on_progress or _silent
-    load_tensorrt()  # before any work is done
-    tell("loading", 0, 0)
-    detector, card = _load(source)
-    samples = _samples(source, card.class_names)
-    with _replacing(output) as partial, tempfile.TemporaryDirectory() as folder:
-        onnx_file = Path(folder, f"{output.stem}.onnx")
-        tell("exporting", 0, 0)
-        write_onnx(detector, card, onnx_file, precision=precision, nms_iou=nms_iou)
-        tell("building the engine, which takes minutes", 0, 0)
-        build_engine(onnx_file, partial, batch_sizes=batch_sizes, timing_cache=timing_cache)
-        exported = open_runtime(partial, "tensorrt", device=device)
-        reference = PyTorchRuntime(detector, card, exported.device)
-        report = _prove(exported, reference, samples, source, output, tell)
-    write_report(report, output.parent)
-    return report
+    load_tensorrt()  # fail early
+
+    def build(detector: Detector, card: ModelCard, path: Path, report: OnProgress) -> Runtime:
+        with tempfile.TemporaryDirectory() as folder:
+            onnx_file = Path(folder, f"{output.stem}.onnx")
+            report("exporting", 0, 0)
+            write_onnx(detector, card, onnx_file, precision=precision, nms_iou=nms_iou)
+            report("building the engine, which takes minutes", 0, 0)
+            build_engine(onnx_file, path, batch_sizes=batch_sizes, timing_cache=timing_cache)
+        return open_runtime(path, "tensorrt", device=device)
+
+    return _verified_export(source, output, build, on_progress)
 
 
-def _load(source: Source) -> tuple[Detector, ModelCard]:
-    return load_detector(
-        source.checkpoint,
-        config=source.config,
-        class_names=source.class_names,
-        sampling=source.sampling,
-    )
-
-
-def _samples(source: Source, class_names: Sequence[str]) -> ComparisonImages:
-    return generated_images() if source.find_images is None else source.find_images(class_names)
-
-
-def _prove(
-    exported: Runtime,
-    reference: Runtime,
-    samples: ComparisonImages,
-    source: Source,
-    output: Path,
-    on_progress: OnProgress,
+def _verified_export(
+    source: Source, output: Path, build: _Build, on_progress: OnProgress | None
 ) -> ParityReport:
-    trained = None
-    if source.sampling is not None:
-        detector, card = load_detector(
-            source.checkpoint, config=source.config, class_names=source.class_names
+    """Build a file under a temporary name; rename it if it matches PyTorch."""
+    on_progress = on_progress or _no_progress
+    on_progress("loading", 0, 0)
+    detector, card = source.load(source.sampling)
+    names = card.class_names
+    images = generated_images() if source.find_images is None else source.find_images(names)
+    with _replacing(output) as partial:
+        exported = build(detector, card, partial, on_progress)
+        reference = PyTorchRuntime(detector, card, exported.device)
+        report = check_parity(
+            exported,
+            reference,
+            images,
+            file=output.name,
+            trained=_trained_runtime(source, reference),
+            on_progress=on_progress,
         )
-        if card.sampling != reference.card.sampling:
-            trained = PyTorchRuntime(detector, card, reference.device)
-    report = check_parity(
-        exported, reference, samples, file=output.name, trained=trained, on_progress=on_progress
-    )
-    require(report)
+        raise_if_failed(report)
     if report.ap_trained is not None:
         logger.warning(
-            "%s: with %s sampling AP is %.4f, with that of the training %.4f",
+            "%s: AP is %.4f with %s sampling, and %.4f with the trained sampling",
             output.name,
-            reference.card.sampling,
             report.ap_exported,
+            card.sampling,
             report.ap_trained,
         )
+    save_parity(report, output.parent)
     return report
+
+
+def _trained_runtime(source: Source, reference: Runtime) -> Runtime | None:
+    """Return PyTorch with the trained sampling method, if the export uses another one."""
+    if source.sampling is None:
+        return None
+    detector, card = source.load()
+    if card.sampling == reference.card.sampling:
+        return None
+    return PyTorchRuntime(detector, card, reference.device)
 
 
 @contextmanager
 def _replacing(output: Path) -> Iterator[Path]:
-    """Yield a name to write to, which becomes `output` if all goes well; else nothing is left.
+    """Yield a temporary name and rename it to `output` on success; on failure no file remains.
 
-    An earlier file goes first: if this export fails it must not be taken for its result.
+    An existing file is removed first, so that it is not mistaken for the result of a failed export.
     """
     partial = output.with_name(f".{output.stem}.partial{output.suffix}")
-    with _writing(output):
+    with _write_errors(output):
         output.parent.mkdir(parents=True, exist_ok=True)
         for path in (output, card_file(output)):
             path.unlink(missing_ok=True)
-        remove_report(output)
+        remove_parity(output)
     try:
         yield partial
-        with _writing(output):
+        with _write_errors(output):
             if card_file(partial).exists():
                 card_file(partial).replace(card_file(output))
             partial.replace(output)
@@ -215,14 +203,14 @@ def _replacing(output: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def _writing(output: Path) -> Iterator[None]:
+def _write_errors(output: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
         raise ExportError(
-            f"{output}: cannot be written ({error.strerror or error}); choose another place"
+            f"{output}: cannot be written ({error.strerror or error}); choose another output"
         ) from error
 
 
-def _silent(what: str, done: int, total: int) -> None:
+def _no_progress(activity: str, done: int, total: int) -> None:
     pass

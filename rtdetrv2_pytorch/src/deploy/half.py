@@ -1,13 +1,12 @@
-"""An ONNX graph in mixed precision: 16 bits where that is safe, 32 bits everywhere else.
+"""Convert an ONNX graph to mixed precision: float16 where it is safe, float32 elsewhere.
 
-Half precision has 11 bits: enough for features, not for pixels, and its squares overflow beyond
-255. So the norms, softmax and the sampling stay in 32 bits, and of everything that comes after the
-choice of the queries (boxes, offsets, scores) only the products with weights are done in 16. The
-types are written into the graph, so that every runtime computes the same, TensorRT's strongly
-typed networks included.
+float16 has 11 significant bits: enough for features, too few for pixel coordinates, and squares
+above 255 overflow. Norms, softmax and sampling therefore stay in float32. After query selection
+(boxes, offsets, scores) only the products with weights use float16. The types are part of the
+graph, so every runtime computes the same, including strongly typed TensorRT networks.
 
-Tools that convert by a list of operators put a pair of casts around each of them, and send the
-boxes between two of them through 16 bits; see docs/decisions/0011.
+Converters with a list of operators insert casts around each operator and round the boxes between
+two of them to float16; see docs/decisions/0011.
 """
 
 from collections.abc import Iterable
@@ -17,15 +16,15 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 _FLOAT, _HALF = int(TensorProto.FLOAT), int(TensorProto.FLOAT16)
-_SINGLE = {
+_FLOAT_OPS = {
     *("LayerNormalization", "Softmax", "GridSample", "TopK", "ReduceMax", "ReduceSum"),
     *("Exp", "Log", "Pow", "Sqrt", "Reciprocal", "NonMaxSuppression"),
     *("Range", "EyeLike"),
 }
-_PRODUCTS = {"Conv", "Gemm", "MatMul"}
-# What comes out of these does not follow from what goes in.
-_SAYS_ITSELF = {"Cast", "ConstantOfShape"}
-_LARGEST = 65504.0  # of half precision
+_PRODUCT_OPS = {"Conv", "Gemm", "MatMul"}
+# Their output type does not depend on their input type.
+_EXPLICIT_TYPE_OPS = {"Cast", "ConstantOfShape"}
+_MAX_HALF = 65504.0
 
 
 def to_half(model: onnx.ModelProto) -> onnx.ModelProto:
@@ -40,12 +39,12 @@ def to_half(model: onnx.ModelProto) -> onnx.ModelProto:
     result = onnx.ModelProto()
     result.CopyFrom(onnx.shape_inference.infer_shapes(model))
     _Converter(result.graph).run()
-    del result.graph.value_info[:]  # the types in it are the old ones
+    del result.graph.value_info[:]  # they contain the old types
     return result
 
 
 class _Converter:
-    """Walks the nodes in order and casts every tensor once per type that it is needed in."""
+    """Visit the nodes in order; cast every tensor at most once per type."""
 
     def __init__(self, graph: onnx.GraphProto) -> None:
         self.graph = graph
@@ -59,7 +58,7 @@ class _Converter:
     def run(self) -> None:
         """Rewrite the graph in place."""
         outputs = {info.name for info in self.graph.output}
-        late: set[str] = set()  # tensors after the choice of the queries
+        late: set[str] = set()  # tensors after query selection
         for node in self.graph.node:
             is_late = node.op_type == "TopK" or not late.isdisjoint(node.input)
             if is_late:
@@ -80,12 +79,12 @@ class _Converter:
         self.graph.initializer.extend(kept)
 
     def _precision(self, node: onnx.NodeProto, is_late: bool) -> int:
-        if node.op_type in _SINGLE or (is_late and node.op_type not in _PRODUCTS):
+        if node.op_type in _FLOAT_OPS or (is_late and node.op_type not in _PRODUCT_OPS):
             return _FLOAT
         return _HALF
 
     def _keep_constant(self, node: onnx.NodeProto) -> None:
-        """Take its value as an initializer, which can be converted here, within its range."""
+        """Turn a Constant into an initializer, which can be converted without overflow."""
         name, value = node.output[0], helper.get_node_attr_value(node, node.attribute[0].name)
         if isinstance(value, onnx.TensorProto):
             tensor = onnx.TensorProto()
@@ -99,9 +98,9 @@ class _Converter:
 
     def _cast_inputs(self, node: onnx.NodeProto, wanted: int) -> None:
         if node.op_type == "Cast":
-            return  # says itself what comes out
+            return
         for place, name in enumerate(node.input):
-            is_value = place == 0 or node.op_type != "Resize"  # regions and scales stay as they are
+            is_value = place == 0 or node.op_type != "Resize"  # regions and scales stay float32
             if name and is_value and self.types.get(name) in (_FLOAT, _HALF):
                 node.input[place] = self._as(name, wanted)
 
@@ -120,12 +119,12 @@ class _Converter:
         return self.cast[name, wanted]
 
     def _note_outputs(self, node: onnx.NodeProto, wanted: int, outputs: Iterable[str]) -> None:
-        if wanted == _FLOAT or node.op_type in _SAYS_ITSELF:
+        if wanted == _FLOAT or node.op_type in _EXPLICIT_TYPE_OPS:
             return
         for place, name in enumerate(node.output):
             if self.types.get(name) != _FLOAT:
                 continue
-            if name in outputs:  # the contract says float32
+            if name in outputs:  # outputs are float32
                 half = self.cast[name, _HALF] = f"{name}_half"
                 self.types[half] = _HALF
                 node.output[place] = half
@@ -142,6 +141,6 @@ def _copy(node: onnx.NodeProto) -> onnx.NodeProto:
 
 def _converted(tensor: onnx.TensorProto, name: str) -> onnx.TensorProto:
     values = numpy_helper.to_array(tensor).astype(np.float32)
-    # What is too small becomes 0, what is too large the largest: never an infinity.
-    halves = np.clip(values, -_LARGEST, _LARGEST).astype(np.float16)
+    # Clip, so that large values do not become infinite.
+    halves = np.clip(values, -_MAX_HALF, _MAX_HALF).astype(np.float16)
     return numpy_helper.from_array(halves, name)

@@ -1,4 +1,4 @@
-"""What a model file says about itself, so that it can be used with no other file beside it."""
+"""Model card: the metadata stored in a model file."""
 
 import hashlib
 import json
@@ -14,9 +14,9 @@ ExportPrecision = Literal["fp32", "fp16"]
 
 _FORMAT = "1"
 _MAX_DETECTIONS = 100_000  # per image
-_TEXTS = ("model_name", "precision", "sampling", "source_sha256")  # all else is JSON
-# The contract of the two inputs and three outputs, for people who use the file with other code.
-_READ_BY_PEOPLE = {
+_TEXT_FIELDS = ("model_name", "precision", "sampling", "source_sha256")  # all other fields are JSON
+# Documentation of inputs and outputs for users of other code.
+_DOCUMENTATION = {
     "images": "[N, 3, height, width] float32 RGB; pixel / 255, no mean, no standard deviation",
     "preprocessing": "resize to input_size_hw whatever the shape, bilinear with antialiasing",
     "orig_target_sizes": "[N, 2] int64 (width, height) of the original images",
@@ -29,23 +29,23 @@ _READ_BY_PEOPLE = {
 
 @dataclass(frozen=True, kw_only=True)
 class ModelCard:
-    """Facts that a detector cannot be used without.
+    """Metadata that is needed to run a detector.
 
     Attributes:
         class_names: in label order.
         input_size_hw: (height, width) of the network's input.
-        model_name: of the table of models, if it is known.
-        num_detections: per image, before any threshold.
-        threshold: score of the best F1 over all classes, where it was measured.
-        class_thresholds: the same by class name.
-        precision: "fp16" where most of the network computes in 16 bits.
-        sampling: of the deformable attention; "discrete" needs no GridSample.
-        nms_iou: of the suppression that is part of the file, if there is one.
-        source_sha256: of the checkpoint.
-        versions: of what made the file.
+        model_name: name in the model table, if known.
+        num_detections: detections per image before thresholds.
+        threshold: score threshold with the best F1 over all classes, if measured.
+        class_thresholds: score threshold with the best F1, by class name.
+        precision: "fp16" if most of the network uses half precision.
+        sampling: sampling method of the deformable attention; "discrete" avoids GridSample.
+        nms_iou: IoU threshold of the NMS inside the file, if any.
+        source_sha256: hash of the checkpoint.
+        versions: package versions at export.
 
     Raises:
-        ValueError: for values that no detector has.
+        ValueError: if a value is out of range.
     """
 
     class_names: tuple[str, ...]
@@ -62,45 +62,47 @@ class ModelCard:
 
     def __post_init__(self) -> None:
         if not all(1 <= side <= MAX_SIDE_PX for side in self.input_size_hw):
-            raise ValueError(f"input_size_hw = {self.input_size_hw}: 1 to {MAX_SIDE_PX} pixels")
+            raise ValueError(f"input_size_hw = {self.input_size_hw}: must be 1 to {MAX_SIDE_PX}")
         if not self.class_names:
             raise ValueError("class_names is empty")
         if not 1 <= self.num_detections <= _MAX_DETECTIONS:
-            raise ValueError(f"num_detections = {self.num_detections}: 1 to {_MAX_DETECTIONS}")
+            raise ValueError(
+                f"num_detections = {self.num_detections}: must be 1 to {_MAX_DETECTIONS}"
+            )
         overall = [] if self.threshold is None else [self.threshold]
         if not all(0 <= value <= 1 for value in (*overall, *self.class_thresholds.values())):
-            raise ValueError("thresholds have to be between 0 and 1")
+            raise ValueError("thresholds must be between 0 and 1")
         if self.nms_iou is not None and not 0 < self.nms_iou <= 1:
-            raise ValueError(f"nms_iou = {self.nms_iou}: above 0, up to 1")
+            raise ValueError(f"nms_iou = {self.nms_iou}: must be above 0 and at most 1")
 
     def to_metadata(self) -> dict[str, str]:
-        """Text by key, as ONNX keeps it: numbers, lists and mappings as JSON."""
-        facts = {k: v if k in _TEXTS else json.dumps(v) for k, v in vars(self).items()}
-        return {"rtdetrv2_card": _FORMAT, **facts, **_READ_BY_PEOPLE}
+        """Return strings by key for ONNX metadata: numbers, lists and mappings as JSON."""
+        facts = {k: v if k in _TEXT_FIELDS else json.dumps(v) for k, v in vars(self).items()}
+        return {"rtdetrv2_card": _FORMAT, **facts, **_DOCUMENTATION}
 
     @classmethod
     def from_metadata(cls, metadata: Mapping[str, str], *, source: str) -> "ModelCard":
-        """Read what `to_metadata` wrote.
+        """Parse the output of `to_metadata`.
 
         Raises:
-            CheckpointError: if a file of another origin, or a damaged one, lacks it.
+            CheckpointError: if the metadata is missing or damaged.
         """
         if "rtdetrv2_card" not in metadata:
             raise CheckpointError(
-                f"{source}: does not say which classes and input size it has, so another program "
-                "exported it; export the checkpoint again with this one"
+                f"{source}: the metadata with classes and input size is missing; export the "
+                "checkpoint with this package"
             )
         try:
             facts: dict[str, Any] = {
                 each.name: metadata[each.name]
-                if each.name in _TEXTS
+                if each.name in _TEXT_FIELDS
                 else _parse(metadata[each.name])
                 for each in fields(cls)
             }
             height, width = facts.pop("input_size_hw")
             names = facts.pop("class_names")
             if not isinstance(names, list):
-                raise TypeError("class_names is no list")
+                raise TypeError("class_names is not a list")
             return cls(
                 class_names=tuple(str(name) for name in names),
                 input_size_hw=(int(height), int(width)),
@@ -108,19 +110,19 @@ class ModelCard:
             )
         except (LookupError, ValueError, TypeError, ArithmeticError, AttributeError) as error:
             raise CheckpointError(
-                f"{source}: its description is damaged ({error!r}); export the checkpoint again"
+                f"{source}: the metadata is damaged ({error!r}); export the checkpoint again"
             ) from error
 
     def thresholds(self) -> list[float]:
-        """One threshold per label: that of its class, else the one of all classes.
+        """Return one threshold per label: that of its class, or the overall threshold.
 
         Raises:
-            CheckpointError: if none was measured.
+            CheckpointError: if no thresholds were measured.
         """
         if self.threshold is None:
             raise CheckpointError(
-                "the model: no thresholds were measured for it, so 'auto' cannot be used; give a "
-                "confidence threshold between 0 and 1"
+                "confidence_threshold = 'auto': the model has no measured thresholds; give a "
+                "threshold between 0 and 1"
             )
         return [self.class_thresholds.get(name, self.threshold) for name in self.class_names]
 
@@ -129,17 +131,17 @@ def _parse(text: str) -> Any:
     try:
         return json.loads(text)
     except RecursionError as error:
-        raise ValueError("it is nested too deeply") from error
+        raise ValueError("nested too deeply") from error
 
 
 def thresholds_of(checkpoint: Mapping[str, Any]) -> dict[str, Any]:
-    """The fields of a card that training measured.
+    """Return the thresholds of a checkpoint as fields of a model card.
 
-    A class that was never found has threshold 1 and F1 0 there, which would hide it for ever: it
-    takes the threshold of all classes.
+    Training stores threshold 1 for a class that was never detected, which would hide all its
+    detections: such a class uses the overall threshold.
 
     Raises:
-        CheckpointError: if they are no numbers.
+        CheckpointError: if the thresholds are not numbers.
     """
     measured = checkpoint.get("thresholds")
     if not isinstance(measured, Mapping) or not measured.get("overall"):
@@ -157,30 +159,30 @@ def thresholds_of(checkpoint: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def class_names_of(checkpoint: Mapping[str, Any]) -> Sequence[str] | None:
-    """Class names in label order, as this program or the Supervisely SDK wrote them.
+    """Return class names in label order, as written by this package or the Supervisely SDK.
 
     Raises:
-        CheckpointError: if what should be them is something else.
+        CheckpointError: if the names are malformed.
     """
     try:
         names = checkpoint.get("class_names")
         if names:
-            return _texts(names)
+            return _strings(names)
         meta = checkpoint.get("model_meta")
         if isinstance(meta, Mapping) and meta.get("classes"):
-            return _texts([entry["title"] for entry in meta["classes"]])
+            return _strings([entry["title"] for entry in meta["classes"]])
     except (LookupError, TypeError) as error:
         raise CheckpointError(f"the class names in the checkpoint are damaged ({error})") from error
     return None
 
 
-def _texts(values: Any) -> list[str]:
+def _strings(values: Any) -> list[str]:
     if not isinstance(values, list | tuple) or not all(isinstance(v, str | int) for v in values):
-        raise TypeError("no list of texts")
+        raise TypeError("not a list of strings")
     return [str(value) for value in values]
 
 
 def sha256_of(path: Path) -> str:
-    """Hash of a file, in hexadecimal digits."""
+    """Return the hash of a file in hexadecimal."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

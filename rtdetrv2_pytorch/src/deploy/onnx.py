@@ -1,4 +1,4 @@
-"""Writing a detector as one self-contained ONNX file."""
+"""Write a detector to one self-contained ONNX file."""
 
 import logging
 import warnings
@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypedDict
 
 import onnx
 import onnxslim
@@ -18,13 +18,23 @@ from ..misc.text import first_line
 from .detector import Detector, example_inputs
 from .half import to_half
 from .model_card import ExportPrecision, ModelCard
-from .suppression import add_suppression, output_sizes
+from .suppression import add_suppression, set_output_sizes
 
 Exporter = Literal["torchscript", "dynamo"]
 
 INPUTS, OUTPUTS = ("images", "orig_target_sizes"), ("labels", "boxes", "scores")
-OPSET = 17  # the first with LayerNormalization; older ones square activations in half precision
-_LARGEST_BATCH = 4096
+OPSET = 17  # the first with LayerNormalization; its parts overflow in half precision
+_MAX_BATCH = 4096
+
+
+class OnnxOptions(TypedDict, total=False):
+    """Options of `write_onnx`."""
+
+    opset: int
+    exporter: Exporter
+    slim: bool
+    precision: ExportPrecision
+    nms_iou: float | None
 
 
 def write_onnx(
@@ -38,36 +48,36 @@ def write_onnx(
     precision: ExportPrecision = "fp32",
     nms_iou: float | None = None,
 ) -> ModelCard:
-    """Export, simplify, convert, describe and check; see `export.export_onnx` for the proof.
+    """Export, simplify and convert; `export.export_onnx` also verifies the result.
 
     Args:
         detector: what to export.
-        card: of the checkpoint.
-        path: file to write; one that is there is replaced.
-        opset: 17 or more.
-        exporter: which of torch's two; both give the same results.
+        card: model card of the checkpoint.
+        path: file to write; an existing file is replaced.
+        opset: 17 or higher.
+        exporter: exporter of torch; both give the same results.
         slim: whether to simplify the graph with onnxslim.
-        precision: "fp16" computes most of the network in 16 bits.
-        nms_iou: adds suppression within classes at this overlap.
+        precision: "fp16" computes most of the network in half precision.
+        nms_iou: adds NMS within classes at this IoU.
 
     Returns:
-        The card that went into the file.
+        The model card in the file.
 
     Raises:
-        ExportError: with torch's or ONNX's reason.
+        ExportError: with the reason of torch or ONNX.
     """
     if opset < OPSET:
         raise ExportError(
-            f"opset = {opset}: give {OPSET} or more; older ones have no LayerNormalization, whose "
-            "parts overflow in half precision"
+            f"opset = {opset}: must be {OPSET} or higher; older opsets have no LayerNormalization, "
+            "and its parts overflow in half precision"
         )
     if nms_iou is not None and not 0 < nms_iou <= 1:
-        raise ExportError(f"nms_iou = {nms_iou}: give an overlap above 0 and up to 1")
+        raise ExportError(f"nms_iou = {nms_iou}: must be above 0 and at most 1")
     card = replace(card, precision=precision, nms_iou=nms_iou)
     try:
         _trace(detector, card, path, opset, exporter)
         model = onnx.load(path)
-        output_sizes(model, card.num_detections)
+        set_output_sizes(model, card.num_detections)
         if slim:
             model = onnxslim.slim(model)
         if nms_iou is not None:
@@ -79,11 +89,11 @@ def write_onnx(
         onnx.save(model, path)
     except ExportError:
         raise
-    except Exception as error:  # noqa: BLE001 (torch raises whatever it met on its way)
+    except Exception as error:  # noqa: BLE001 (torch raises many types)
         path.unlink(missing_ok=True)
         raise ExportError(
-            f"{path.name}: torch {torch.__version__} could not export the model with its "
-            f"{exporter} exporter ({first_line(error)}); try the other one"
+            f"{path.name}: the {exporter} exporter of torch {torch.__version__} failed "
+            f"({first_line(error)}); try the other exporter"
         ) from error
     return card
 
@@ -96,10 +106,10 @@ def _trace(detector: Detector, card: ModelCard, path: Path, opset: int, exporter
         "opset_version": opset,
     }
     if exporter == "dynamo":
-        batch = torch.export.Dim("N", min=1, max=_LARGEST_BATCH)
+        batch = torch.export.Dim("N", min=1, max=_MAX_BATCH)
         options |= {
             "dynamo": True,
-            "external_data": False,  # weights belong into the file
+            "external_data": False,
             "dynamic_shapes": {name: {0: batch} for name in INPUTS},
             "verbose": False,
         }
@@ -114,7 +124,7 @@ def _trace(detector: Detector, card: ModelCard, path: Path, opset: int, exporter
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """The exporters warn about themselves; what counts is checked afterwards."""
+    """Silence the exporters; the result is checked afterwards."""
     names = ("torch.onnx", "onnxscript", "onnx_ir")
     levels = {name: logging.getLogger(name).level for name in names}
     for name in names:
@@ -129,30 +139,32 @@ def _quiet() -> Iterator[None]:
 
 
 def read_card(path: Path) -> ModelCard:
-    """Read the description in an ONNX file, which has to hold all its weights itself.
+    """Read the model card of an ONNX file.
 
-    A file that takes weights from others names paths, and a runtime would follow them anywhere.
+    Files with external data are rejected, because a runtime would read any path they name.
 
     Raises:
-        CheckpointError: if there is none.
-        ExportError: if the file is no ONNX model, or needs other files.
+        CheckpointError: if the file has no model card.
+        ExportError: if the file is not an ONNX model or has external data.
     """
     try:
         model = onnx.load(path, load_external_data=False)
-        outside = next(_external_tensors(model), None)
-    except Exception as error:  # noqa: BLE001 (protobuf has errors of its own)
-        raise ExportError(f"{path}: not an ONNX model, or damaged; export it again") from error
-    if outside is not None:
+        external = next(_external_tensors(model), None)
+    except Exception as error:  # noqa: BLE001 (protobuf has its own errors)
         raise ExportError(
-            f"{path}: takes the weights {outside[:80]!r} from another file; give one that holds "
-            "all its weights"
+            f"{path}: not an ONNX model, or damaged; export the checkpoint again"
+        ) from error
+    if external is not None:
+        raise ExportError(
+            f"{path}: the weights {external[:80]!r} are external data; use a file that contains "
+            "all weights"
         )
     metadata = {entry.key: entry.value for entry in model.metadata_props}
     return ModelCard.from_metadata(metadata, source=str(path))
 
 
 def _external_tensors(message: Any) -> Iterator[str]:
-    """Names of tensors whose data are in another file, wherever in a model they are."""
+    """Yield names of tensors with external data, anywhere in the model."""
     if isinstance(message, onnx.TensorProto):
         if message.data_location == onnx.TensorProto.EXTERNAL or message.external_data:
             yield message.name

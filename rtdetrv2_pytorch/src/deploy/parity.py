@@ -1,7 +1,7 @@
-"""The gate that every export passes: does the runtime find what PyTorch finds?
+"""Verify an export: compare its detections with those of PyTorch on the same images.
 
-Both run on the same images. In float32 every confident detection needs its counterpart, with the
-same score and box; in half precision, where scores move a little, the AP counts.
+In float32 every confident detection must have a counterpart with the same score and box. In half
+precision, where scores change slightly, the AP is compared instead.
 """
 
 import json
@@ -28,40 +28,40 @@ from .runtimes import Runtime
 logger = logging.getLogger(__name__)
 
 PARITY_FILE = "parity.json"
-BATCH = 7  # images at once; odd, and no power of two, so that a wrong layout shows
-CONFIDENT = 0.3  # scores above it are compared one by one
+BATCH = 7  # odd, so that errors of memory layout show
+CONFIDENT = 0.3  # detections with higher scores are compared one by one
 MAX_SCORE_DIFFERENCE, MAX_BOX_DIFFERENCE_PX = 1e-3, 0.5  # float32
 MAX_AP_DIFFERENCE, MAX_AP_LOSS_HALF = 1e-3, 5e-3
-# Half precision without ground truth: the share of confident detections that have a counterpart
-# with at least this IoU and at most this difference of scores.
+# Half precision without annotations: minimum fraction of confident detections that have a
+# counterpart with at least this IoU and at most this score difference.
 MIN_SHARE_HALF, MIN_IOU_HALF, MAX_SCORE_DIFFERENCE_HALF = 0.98, 0.9, 0.05
-_ONE_BY_ONE = 16  # images that are given alone, too
-_FALLBACK = 10  # best detections of an image, where none is confident
-_LOWEST_SCORE = 1e-6  # leaves out only what a suppression in the graph has set to 0
+_BATCH_1_IMAGES = 16  # images that are also run with batch size 1
+_TOP_DETECTIONS = 10  # compared per image if no detection is confident
+_MIN_SCORE = 1e-6  # excludes only detections removed by NMS in the graph
 
-OnProgress = Callable[[str, int, int], None]  # what is done, images done, images in all
+OnProgress = Callable[[str, int, int], None]  # activity, images done, images in total
 
 
 @dataclass(frozen=True)
 class ParityReport:
-    """What the comparison found; `failures` is empty if it passed.
+    """Result of a comparison; `failures` is empty if the export passed.
 
     Attributes:
         file: name of the exported file.
-        runtime: that ran it.
-        precision: of the file.
-        images: what it was compared on.
-        sizes_wh: different sizes among them.
-        batch_sizes: that were run.
-        compared: how the detections were chosen.
-        num_detections: that were compared, of both sides.
-        max_score_difference: between counterparts.
-        max_box_difference_px: between corners of counterparts.
-        matched_share: of detections with a counterpart, as half precision asks for it.
-        ap_pytorch: on the annotated images; None: there are none.
-        ap_exported: the same.
-        ap_trained: with the sampling that the network was trained with, if it is another one.
-        failures: sentences with the numbers.
+        runtime: runtime that ran the file.
+        precision: precision of the file.
+        images: description of the images.
+        sizes_wh: distinct sizes of the images.
+        batch_sizes: batch sizes that were run.
+        compared: how the detections were selected.
+        num_detections: compared detections of both runtimes.
+        max_score_difference: maximum over pairs of counterparts.
+        max_box_difference_px: maximum difference of a box edge.
+        matched_share: fraction of detections with a counterpart within the half-precision limits.
+        ap_pytorch: AP of PyTorch on the annotated images, or None.
+        ap_exported: AP of the export.
+        ap_trained: AP of PyTorch with the trained sampling, if the export uses another one.
+        failures: one sentence per exceeded limit.
     """
 
     file: str
@@ -94,7 +94,7 @@ class ParityReport:
 
 @dataclass
 class _Differences:
-    """The largest differences, and how many detections have a counterpart."""
+    """Maximum differences, and the number of detections with a counterpart."""
 
     score: float = 0.0
     box_px: float = 0.0
@@ -116,7 +116,7 @@ class _Differences:
 def check_parity(
     exported: Runtime,
     reference: Runtime,
-    samples: ComparisonImages,
+    comparison: ComparisonImages,
     *,
     file: str,
     trained: Runtime | None = None,
@@ -125,50 +125,50 @@ def check_parity(
     """Compare an exported detector with the one it was exported from.
 
     Args:
-        exported: what was written, opened again.
+        exported: the exported file, opened.
         reference: PyTorch, in float32.
-        samples: images to compare on.
+        comparison: images to compare on.
         file: name of the export, for the report.
-        trained: PyTorch with the sampling of the training, where the export has another one.
-        on_progress: called after each image.
+        trained: PyTorch with the trained sampling, if the export uses another one.
+        on_progress: called after each batch.
     """
     card = exported.card
     batch = min(BATCH, exported.max_batch_size or BATCH)
-    alone = range(min(_ONE_BY_ONE, len(samples.images)))
+    singles = range(min(_BATCH_1_IMAGES, len(comparison.images)))
     runs = 3 if trained is not None else 2
-    progress = _Progress(on_progress, runs * len(samples.images) + len(alone))
+    progress = _Progress(on_progress, runs * len(comparison.images) + len(singles))
     with float32_throughout():
-        wanted = progress.detect(reference, samples.images, batch, card.nms_iou)
-        together = progress.detect(exported, samples.images, batch)
-        one_by_one = progress.detect(exported, [samples.images[i] for i in alone], 1)
+        wanted = progress.detect(reference, comparison.images, batch, card.nms_iou)
+        together = progress.detect(exported, comparison.images, batch)
+        one_by_one = progress.detect(exported, [comparison.images[i] for i in singles], 1)
         intended = None
         if trained is not None:
-            intended = progress.detect(trained, samples.images, batch, card.nms_iou)
+            intended = progress.detect(trained, comparison.images, batch, card.nms_iou)
 
     is_confident = any((each["scores"] > CONFIDENT).any() for each in (*wanted, *together))
     differences = _Differences()
-    for places, found in ((range(len(together)), together), (alone, one_by_one)):
+    for places, found in ((range(len(together)), together), (singles, one_by_one)):
         for place, detections in zip(places, found, strict=True):
-            lowest = CONFIDENT if is_confident else _lowest_of_best(wanted[place])
+            lowest = CONFIDENT if is_confident else _top_detections_threshold(wanted[place])
             differences.add(wanted[place], detections, lowest)
     count = differences.num_detections
     report = ParityReport(
         file=file,
         runtime=exported.kind,
         precision=card.precision,
-        images=samples.origin,
-        sizes_wh=samples.sizes_wh,
+        images=comparison.origin,
+        sizes_wh=comparison.sizes_wh,
         batch_sizes=sorted({1, batch}),
         compared=f"above {CONFIDENT}"
         if is_confident
-        else f"(none above {CONFIDENT}: the {_FALLBACK} best of each image)",
+        else f"(none above {CONFIDENT}: the top {_TOP_DETECTIONS} of each image)",
         num_detections=count,
         max_score_difference=differences.score,
         max_box_difference_px=differences.box_px,
         matched_share=differences.num_matched / count if count else 1.0,
-        ap_pytorch=average_precision(wanted, samples),
-        ap_exported=average_precision(together, samples),
-        ap_trained=average_precision(intended, samples) if intended else None,
+        ap_pytorch=average_precision(wanted, comparison),
+        ap_exported=average_precision(together, comparison),
+        ap_trained=average_precision(intended, comparison) if intended else None,
         failures=(),
     )
     return replace(report, failures=_failures(report))
@@ -187,7 +187,7 @@ def _failures(report: ParityReport) -> list[str]:
             )
     elif is_half and report.matched_share < MIN_SHARE_HALF:
         failures.append(
-            f"{report.matched_share:.1%} of the detections are found again (limit: "
+            f"{report.matched_share:.1%} of the detections have a counterpart (limit: "
             f"{MIN_SHARE_HALF:.0%} with IoU {MIN_IOU_HALF} and scores within "
             f"{MAX_SCORE_DIFFERENCE_HALF})"
         )
@@ -203,19 +203,19 @@ def _failures(report: ParityReport) -> list[str]:
     return failures
 
 
-def _lowest_of_best(detections: Detections) -> float:
-    scores = detections["scores"][:_FALLBACK]
+def _top_detections_threshold(detections: Detections) -> float:
+    scores = detections["scores"][:_TOP_DETECTIONS]
     return float(scores[-1]) - 1e-9 if len(scores) else CONFIDENT
 
 
 def _counterparts(
     mine: Detections, theirs: Detections, lowest: float
 ) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
-    """Pair my confident detections with any of theirs, one to one within each class.
+    """Pair confident detections of one side with any of the other, one to one per class.
 
     Yields:
-        Per class, [n] each: difference of scores, largest difference of a corner in pixels, IoU;
-        infinite differences for those without a counterpart.
+        Per class, [n] each: score difference, maximum difference of a box edge in pixels, IoU.
+        Differences are infinite for detections without a counterpart.
     """
     confident = mine["scores"] > lowest
     for label in mine["labels"][confident].unique():
@@ -234,23 +234,23 @@ def _counterparts(
         )
 
 
-def average_precision(found: Sequence[Detections], samples: ComparisonImages) -> float | None:
-    """COCO's AP on the annotated images; None: there are none."""
-    if samples.annotations is None:
+def average_precision(found: Sequence[Detections], comparison: ComparisonImages) -> float | None:
+    """Compute the COCO AP on the annotated images; None without annotations."""
+    if comparison.annotations is None:
         return None
-    evaluator = CocoEvaluator(annotations=samples.annotations, iou_types=["bbox"])
-    # Images beyond the annotated ones have no id.
-    evaluator.update(dict(zip(samples.image_ids, found, strict=False)))
+    evaluator = CocoEvaluator(annotations=comparison.annotations, iou_types=["bbox"])
+    # Images without annotations come last and have no id.
+    evaluator.update(dict(zip(comparison.image_ids, found, strict=False)))
     evaluator.accumulate()
     evaluator.summarize()
     return float(evaluator.result().stats["AP"])
 
 
 class _Progress:
-    """Runs detectors and counts their images."""
+    """Run detectors and report progress."""
 
     def __init__(self, on_progress: OnProgress | None, total: int) -> None:
-        self._tell, self._done, self._total = on_progress, 0, total
+        self._on_progress, self._done, self._total = on_progress, 0, total
 
     def detect(
         self,
@@ -259,21 +259,21 @@ class _Progress:
         batch: int,
         nms_iou: float | None = None,
     ) -> list[Detections]:
-        """All detections of all images."""
+        """Return all detections of all images."""
         predictor = Predictor(runtime, batch)
         found: list[Detections] = []
         for start in range(0, len(images), batch):
             some = images[start : start + batch]
-            found += predictor.predict(some, _LOWEST_SCORE, nms_iou)[0]
+            found += predictor.predict(some, _MIN_SCORE, nms_iou)[0]
             self._done += len(some)
-            if self._tell is not None:
-                self._tell(f"comparing {runtime.kind}", self._done, self._total)
+            if self._on_progress is not None:
+                self._on_progress(f"comparing {runtime.kind}", self._done, self._total)
         return found
 
 
 @contextmanager
 def float32_throughout() -> Iterator[None]:
-    """GPUs multiply float32 with 10 bits of mantissa unless told otherwise."""
+    """Disable TF32, which reduces float32 products to 10 bits of mantissa."""
     matmul = torch.backends.cuda.matmul
     before = matmul.allow_tf32
     matmul.allow_tf32 = False
@@ -284,16 +284,16 @@ def float32_throughout() -> Iterator[None]:
         matmul.allow_tf32 = before
 
 
-def write_report(report: ParityReport, folder: Path) -> None:
-    """Put a report into the `parity.json` of a folder, beside those of other files."""
+def save_parity(report: ParityReport, folder: Path) -> None:
+    """Add a report to the `parity.json` of a directory."""
     path = folder / PARITY_FILE
     reports = _read_reports(path)
     reports[report.file] = _plain(asdict(report))
     _write_reports(path, reports)
 
 
-def remove_report(file: Path) -> None:
-    """Forget the report of a file that is no more."""
+def remove_parity(file: Path) -> None:
+    """Remove the report of a removed file from `parity.json`."""
     path = file.with_name(PARITY_FILE)
     reports = _read_reports(path)
     if reports.pop(file.name, None) is None:
@@ -308,7 +308,7 @@ def _read_reports(path: Path) -> dict[str, Any]:
     try:
         reports = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
-        return {}  # damaged or missing: written anew
+        return {}  # missing or damaged
     return reports if isinstance(reports, dict) else {}
 
 
@@ -319,18 +319,18 @@ def _write_reports(path: Path, reports: Mapping[str, Any]) -> None:
 
 
 def _plain(values: Mapping[str, Any]) -> dict[str, Any]:
-    """JSON has no infinity."""
+    """Replace infinity, which JSON does not support, by null."""
     return {
         key: None if isinstance(value, float) and not math.isfinite(value) else value
         for key, value in values.items()
     }
 
 
-def require(report: ParityReport) -> None:
-    """Stop an export that failed the comparison.
+def raise_if_failed(report: ParityReport) -> None:
+    """Raise if an export failed the comparison.
 
     Raises:
-        ExportError: with the numbers, and what may help.
+        ExportError: with the exceeded limits and a remedy.
     """
     logger.log(logging.ERROR if report.failures else logging.INFO, "%s", report)
     if not report.failures:
@@ -338,9 +338,9 @@ def require(report: ParityReport) -> None:
     remedy = (
         "export in fp32"
         if report.precision == "fp16"
-        else "please report it, with the versions of torch and the runtime"
+        else "please report this with the versions of torch and the runtime"
     )
     raise ExportError(
-        f"{report.file}: its results on {report.images} are not those of PyTorch: "
-        f"{'; '.join(report.failures)}. No file was kept; {remedy}"
+        f"{report.file}: results on {report.images} differ from PyTorch: "
+        f"{'; '.join(report.failures)}. The file was removed; {remedy}"
     )

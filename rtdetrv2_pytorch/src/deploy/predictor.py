@@ -1,4 +1,4 @@
-"""From images in memory to detections: preprocessing, runtime, thresholds."""
+"""Detect objects in images: preprocessing, runtime, thresholds, NMS."""
 
 import time
 from collections.abc import Sequence
@@ -18,7 +18,7 @@ from .suppression import above, suppress
 
 @dataclass(frozen=True)
 class Timing:
-    """Where the time of a prediction went, in seconds."""
+    """Duration of the parts of a prediction, in seconds."""
 
     preprocess_s: float = 0.0
     inference_s: float = 0.0
@@ -33,11 +33,11 @@ class Timing:
 
 
 class Predictor:
-    """Detects in images of any sizes.
+    """Detect objects in images of any size.
 
     Args:
-        runtime: what to run.
-        batch_size: images to run at once; default: all that the runtime takes, 16 at most.
+        runtime: loaded detector.
+        batch_size: images per batch; default: the maximum of the runtime, at most 16.
 
     Raises:
         ConfigError: if the batch size is below 1.
@@ -48,7 +48,7 @@ class Predictor:
         largest = runtime.max_batch_size
         wanted = 16 if batch_size is None else batch_size
         if wanted < 1:
-            raise ConfigError(f"batch_size = {wanted}: give 1 or more")
+            raise ConfigError(f"batch_size = {wanted}: must be 1 or higher")
         self.batch_size = wanted if largest is None else min(wanted, largest)
 
     def predict(
@@ -57,25 +57,26 @@ class Predictor:
         confidence_threshold: float | Literal["auto"] = 0.5,
         nms_iou: float | None = None,
     ) -> tuple[list[Detections], Timing]:
-        """Detect.
+        """Detect objects.
 
         Args:
             images: [H, W, 3] uint8 RGB each.
-            confidence_threshold: lowest score to keep; "auto" takes the thresholds of the classes
-                that were the best in training.
-            nms_iou: overlap from which the weaker detection of a class is dropped; None: none is.
+            confidence_threshold: minimum score; "auto" uses the threshold with the best F1 of each
+                class, measured in training.
+            nms_iou: IoU above which the lower-scoring detection of a class is removed; None: no
+                NMS.
 
         Returns:
-            Per image its detections on the CPU, best first, boxes clipped to the image; and where
-            the time went.
+            Detections per image on the CPU, highest score first, boxes clipped to the image; and
+            the duration.
 
         Raises:
-            ConfigError: if a threshold is no number from 0 to 1.
-            CheckpointError: if "auto" is asked of a model without thresholds.
+            ConfigError: if a threshold is not a number from 0 to 1.
+            CheckpointError: for "auto" with a model without thresholds.
         """
         thresholds = self._thresholds(confidence_threshold)
         if nms_iou is not None and not 0 < _number("nms_iou", nms_iou) <= 1:
-            raise ConfigError(f"nms_iou = {nms_iou}: give an overlap above 0 and up to 1, or none")
+            raise ConfigError(f"nms_iou = {nms_iou}: must be above 0 and at most 1, or None")
         detections: list[Detections] = []
         timing = Timing()
         for start in range(0, len(images), self.batch_size):
@@ -87,13 +88,13 @@ class Predictor:
         return detections, timing
 
     def _thresholds(self, threshold: float | Literal["auto"]) -> Tensor:
-        """[K] lowest score of each class."""
+        """[K] minimum score per class."""
         card = self.runtime.card
         if threshold == "auto":
             return torch.tensor(card.thresholds(), dtype=torch.float32)
         value = _number("confidence_threshold", threshold)
         if not 0 <= value <= 1:
-            raise ConfigError(f"confidence_threshold = {value}: give a score from 0 to 1, or auto")
+            raise ConfigError(f"confidence_threshold = {value}: must be from 0 to 1, or auto")
         return torch.full((len(card.class_names),), value)
 
     def _predict_batch(
@@ -103,10 +104,10 @@ class Predictor:
         begin = time.perf_counter()
         batch = preprocess_batch(images, self.runtime.card.input_size_hw, device)
         sizes_wh = torch.tensor([(image.shape[1], image.shape[0]) for image in images])
-        _wait(device)
+        _synchronize(device)
         ready = time.perf_counter()
         results = self.runtime(batch, sizes_wh)
-        _wait(device)
+        _synchronize(device)
         done = time.perf_counter()
         labels, boxes, scores = (result.cpu() for result in results)
         boxes = clip(boxes, sizes_wh)
@@ -119,17 +120,17 @@ class Predictor:
 
 
 def clip(boxes: Tensor, sizes_wh: Tensor) -> Tensor:
-    """Move corners that lie outside to the border: [B, N, 4] xyxy, [B, 2] (width, height)."""
+    """Clip boxes to their images: [B, N, 4] xyxy, [B, 2] (width, height)."""
     return boxes.clamp(min=0).minimum(sizes_wh.to(boxes).repeat(1, 2)[:, None])
 
 
 def _number(name: str, value: object) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float):
-        raise ConfigError(f"{name} = {value!r}: give a number from 0 to 1")
+        raise ConfigError(f"{name} = {value!r}: must be a number from 0 to 1")
     return float(value)
 
 
-def _wait(device: torch.device) -> None:
-    """Let a GPU finish, so that its work is counted where it belongs."""
+def _synchronize(device: torch.device) -> None:
+    """Synchronize a GPU, so that durations are attributed correctly."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)

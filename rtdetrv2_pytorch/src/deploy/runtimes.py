@@ -20,13 +20,13 @@ from .tensorrt import TensorRTRuntime
 
 
 class Runtime(Protocol):
-    """A detector that is ready to run.
+    """A detector, loaded and ready to run.
 
     Attributes:
         kind: pytorch, onnxruntime, openvino or tensorrt.
-        card: what the file says about itself.
-        device: where images have to be.
-        max_batch_size: images that one call takes; None: any number.
+        card: model card of the file.
+        device: device of the input images.
+        max_batch_size: maximum batch size; None: unlimited.
     """
 
     kind: str
@@ -43,23 +43,23 @@ class Runtime(Protocol):
 
         Returns:
             labels [B, N] int64, boxes [B, N, 4] xyxy in pixels, scores [B, N] float32, best
-            first, all on `device`.
+            first, on `device`.
         """
 
 
 class PyTorchRuntime:
-    """A checkpoint, run by torch in float32.
+    """A checkpoint, run by PyTorch in float32.
 
     Args:
         detector: see `Detector`.
-        card: its card.
-        device: where to run.
-        compiled: let `torch.compile` make kernels for each batch size: seconds to minutes of work
-            before its first answer.
-        cuda_graphs: record the kernels of each batch size, see `GraphedDetector`; on a GPU only.
+        card: model card of the detector.
+        device: device to run on.
+        compiled: whether to use `torch.compile`; the first call with each batch size takes seconds
+            to minutes.
+        cuda_graphs: whether to use CUDA graphs, see `GraphedDetector`; on a GPU only.
 
     Raises:
-        ConfigError: if CUDA graphs are wanted elsewhere.
+        ConfigError: if CUDA graphs are requested for a CPU.
     """
 
     kind = "pytorch"
@@ -76,7 +76,7 @@ class PyTorchRuntime:
     ) -> None:
         if cuda_graphs and device.type != "cuda":
             raise ConfigError(
-                f"cuda_graphs with device = {str(device)!r}: they are for a GPU; leave them out"
+                f"cuda_graphs with device = {str(device)!r}: CUDA graphs need a GPU; disable them"
             )
         self.card = card
         self.device = device
@@ -104,23 +104,23 @@ class OnnxRuntime:
         self.card = read_card(path)
         self.device = device
         options = ort.SessionOptions()
-        options.log_severity_level = 3  # it warns about its own choices
+        options.log_severity_level = 3  # only errors
         options.intra_op_num_threads = num_threads
         providers: list[Any] = ["CPUExecutionProvider"]
         if device.type == "cuda":
-            # With TF32, float32 would have 10 bits of mantissa.
+            # TF32 would reduce float32 to 10 bits of mantissa.
             cuda = {"device_id": device.index or 0, "use_tf32": 0}
             providers.insert(0, ("CUDAExecutionProvider", cuda))
         try:
             self._session = ort.InferenceSession(str(path), options, providers=providers)
-        except Exception as error:  # noqa: BLE001 (its errors have no common class)
+        except Exception as error:  # noqa: BLE001 (ONNX Runtime has no common base class)
             raise ExportError(
-                f"{path}: ONNX Runtime cannot load it ({first_line(error)})"
+                f"{path}: ONNX Runtime cannot load the file ({first_line(error)})"
             ) from error
-        # Where CUDA's libraries are missing it goes on without them, many times slower.
+        # Without the CUDA libraries ONNX Runtime silently falls back to the CPU.
         if device.type == "cuda" and "CUDAExecutionProvider" not in self._session.get_providers():
             raise ConfigError(
-                "device = 'cuda': ONNX Runtime finds no CUDA here (onnxruntime-gpu needs CUDA 12 "
+                "device = 'cuda': ONNX Runtime does not find CUDA (onnxruntime-gpu needs CUDA 12 "
                 "and cuDNN 9); use the runtime pytorch, or device cpu"
             )
 
@@ -138,42 +138,44 @@ class OpenVINORuntime:
     """An ONNX file, run by OpenVINO on the CPU.
 
     Args:
-        path: the file.
-        num_threads: threads of a call; 0: one a core.
-        bfloat16: compute in bfloat16 instead of the precision that the file has: about twice as
-            fast on processors that have it. Scores move by hundredths and boxes by a pixel: the
-            gate that the export passed does not speak for it, look at your AP.
+        path: ONNX file.
+        num_threads: threads per call; 0: one per core.
+        bfloat16: compute in bfloat16 instead of the precision of the file, which is about twice
+            as fast on CPUs that support it. Scores change by hundredths and boxes by a pixel;
+            the export verification does not cover this, so check your AP.
 
     Raises:
-        ConfigError: if the processor does not compute in bfloat16.
-        ExportError: if OpenVINO refuses the file.
+        ConfigError: if the CPU does not support bfloat16.
+        ExportError: if OpenVINO rejects the file.
     """
 
     kind = "openvino"
     max_batch_size: int | None = None
 
     def __init__(self, path: Path, num_threads: int = 0, *, bfloat16: bool = False) -> None:
-        import openvino as ov  # starts a thread
+        import openvino as ov  # the import starts a thread
 
         self.card = read_card(path)
         self.device = torch.device("cpu")
         core = ov.Core()
         if bfloat16 and "BF16" not in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
-            raise ConfigError(
-                "bfloat16 = True: this processor does not compute in bfloat16; leave it out"
-            )
-        # Without the hint it computes in bfloat16 where a processor has it: not the same network.
+            raise ConfigError("bfloat16 = True: this CPU does not support bfloat16; disable it")
+        # By default OpenVINO uses bfloat16 where the CPU supports it.
         options: dict[str, Any] = {"INFERENCE_PRECISION_HINT": "bf16" if bfloat16 else "f32"}
         if num_threads:
             options["INFERENCE_NUM_THREADS"] = num_threads
         try:
             self._model = core.compile_model(str(path), "CPU", options)
         except RuntimeError as error:
-            raise ExportError(f"{path}: OpenVINO cannot load it ({first_line(error)})") from error
+            raise ExportError(
+                f"{path}: OpenVINO cannot load the file ({first_line(error)})"
+            ) from error
 
     def __call__(self, images: Tensor, sizes_wh: Tensor) -> RawDetections:
         """See `Runtime`."""
-        request = self._model.create_infer_request()  # its own, so that threads can share a model
+        request = (
+            self._model.create_infer_request()
+        )  # one per call, so that threads can share a model
         try:
             results = request.infer(_numpy_inputs(images, sizes_wh))
         except RuntimeError as error:
@@ -203,11 +205,11 @@ def _open_pytorch(
 
 def _open_openvino(path: Path, device: torch.device, *, bfloat16: bool = False) -> Runtime:
     if device.type != "cpu":
-        raise ConfigError(f"device = {str(device)!r}: OpenVINO runs on the CPU here; give cpu")
+        raise ConfigError(f"device = {str(device)!r}: OpenVINO runs on the CPU; use cpu")
     return OpenVINORuntime(path, bfloat16=bfloat16)
 
 
-# What opens each kind, and the files that it takes; a suffix alone stands for the first such kind.
+# Kind -> (function that opens it, suffixes); the first kind with a suffix is its default.
 _KINDS: dict[str, tuple[Callable[..., Runtime], tuple[str, ...]]] = {
     "pytorch": (_open_pytorch, (".pth", ".pt")),
     "onnxruntime": (OnnxRuntime, (".onnx",)),
@@ -223,25 +225,25 @@ def open_runtime(
 
     Args:
         path: checkpoint, ONNX file or TensorRT engine.
-        kind: of `Runtime.kind`; None: the one that the suffix stands for.
+        kind: see `Runtime.kind`; None: chosen by the suffix.
         device: "cpu", "cuda", "cuda:1".
         **options: for checkpoints `config`, `class_names` and `sampling`, see `load_detector`, and
             `compiled` and `cuda_graphs`, see `PyTorchRuntime`; for OpenVINO `bfloat16`.
 
     Raises:
-        ConfigError: if there is no such runtime or device, or the runtime takes no such file.
-        CheckpointError: if the file is missing, damaged, or does not describe itself.
-        ExportError: if the runtime refuses the file.
+        ConfigError: if the runtime or device is unknown, or the runtime does not support the file.
+        CheckpointError: if the file is missing, damaged, or has no model card.
+        ExportError: if the runtime rejects the file.
     """
     path = Path(path)
     suffix = path.suffix.lower()
     chosen = kind or next((k for k, (_, taken) in _KINDS.items() if suffix in taken), None)
     if chosen not in _KINDS:
-        raise ConfigError(f"runtime = {kind or path.suffix!r}: there are {', '.join(_KINDS)}")
+        raise ConfigError(f"runtime = {kind or path.suffix!r}: unknown; choose {', '.join(_KINDS)}")
     opener, suffixes = _KINDS[chosen]
     if suffix not in suffixes:
         raise ConfigError(
-            f"{path.name}: {chosen} takes {' or '.join(suffixes)} files; give one, or choose "
+            f"{path.name}: {chosen} needs a {' or '.join(suffixes)} file; give one, or choose "
             "another runtime"
         )
     if chosen != "pytorch" and not path.is_file():

@@ -1,7 +1,7 @@
-"""Non-maximum suppression within classes: for any runtime, or as part of an ONNX file.
+"""Non-maximum suppression (NMS) within classes, for any runtime or inside an ONNX file.
 
-RT-DETR needs none in theory: every object has one query. In practice a few objects are found
-twice, and people want one box.
+In theory RT-DETR needs no NMS, because every object has one query. In practice a few objects are
+detected twice.
 """
 
 import onnx
@@ -11,8 +11,8 @@ from torchvision.ops import batched_nms
 
 from ..structures import Detections
 
-# Suppressed detections keep their place in the outputs' fixed size: they go to the end, with
-# score 0. Classes are kept apart by moving each to a region of its own, as torchvision does.
+# The outputs have a fixed size: suppressed detections move to the end and get score 0. Classes are
+# separated by an offset, as in torchvision.
 _GRAPH = """
 <ir_version: {ir}, opset_import: ["": {opset}]>
 suppression (int64[N, Q] all_labels, float[N, Q, 4] all_boxes, float[N, Q] all_scores)
@@ -48,21 +48,21 @@ suppression (int64[N, Q] all_labels, float[N, Q, 4] all_boxes, float[N, Q] all_s
 
 
 def suppress(detections: Detections, iou: float) -> Detections:
-    """Drop detections that overlap a better one of their class by more than `iou`."""
+    """Remove detections whose IoU with a higher-scoring one of their class exceeds `iou`."""
     places = batched_nms(detections["boxes"], detections["scores"], detections["labels"], iou)
     return _chosen(detections, places)
 
 
 def add_suppression(model: onnx.ModelProto, iou: float, num_detections: int) -> onnx.ModelProto:
-    """Append suppression to an exported detector; names and shapes of its outputs stay.
+    """Append NMS to an exported detector; output names and shapes do not change.
 
     Args:
         model: with outputs labels, boxes, scores.
-        iou: overlap from which the weaker one of a class is dropped.
+        iou: IoU above which the lower-scoring detection of a class is removed.
         num_detections: size of the outputs.
 
     Returns:
-        A new model; dropped detections come last, with score 0.
+        A new model; removed detections come last, with score 0.
     """
     opset = next(entry.version for entry in model.opset_import if entry.domain == "")
     text = _GRAPH.format(ir=model.ir_version, opset=opset, iou=iou, most=num_detections)
@@ -78,8 +78,8 @@ def add_suppression(model: onnx.ModelProto, iou: float, num_detections: int) -> 
     )
 
 
-def output_sizes(model: onnx.ModelProto, num_detections: int) -> None:
-    """Write the sizes of the three outputs into the graph, where an exporter gave them names."""
+def set_output_sizes(model: onnx.ModelProto, num_detections: int) -> None:
+    """Set the sizes of the three outputs, where an exporter left symbolic names."""
     pairs: tuple[str | int, ...] = ("N", num_detections)
     shapes = {"labels": pairs, "scores": pairs, "boxes": (*pairs, 4)}
     for output in model.graph.output:
@@ -90,14 +90,14 @@ def output_sizes(model: onnx.ModelProto, num_detections: int) -> None:
 def above(detections: Detections, thresholds: Tensor) -> Detections:
     """Keep detections with at least the threshold of their label; `thresholds` is [K].
 
-    Score 0 marks what the suppression in an ONNX file dropped: that is never kept.
+    Detections with score 0, which NMS in an ONNX file removed, are never kept.
     """
     scores = detections["scores"]
     return _chosen(detections, (scores >= thresholds[detections["labels"]]) & (scores > 0))
 
 
 def _chosen(detections: Detections, which: Tensor) -> Detections:
-    """Some detections, by their places or by a mask."""
+    """Select detections by indices or mask."""
     return Detections(
         labels=detections["labels"][which],
         boxes=detections["boxes"][which],

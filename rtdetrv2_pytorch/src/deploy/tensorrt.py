@@ -1,7 +1,7 @@
-"""Building and running TensorRT engines, through the Python API of TensorRT 10 and 11.
+"""Build and run TensorRT engines through the Python API of TensorRT 10 and 11.
 
-The types of every layer come from the ONNX file (`half.py`), in a strongly typed network: the
-flags by which TensorRT 10 chose precisions itself are gone in 11.
+Networks are strongly typed: the ONNX file (`half.py`) sets the type of every layer. TensorRT 11
+removed the flags by which TensorRT 10 chose precisions itself.
 """
 
 import json
@@ -20,12 +20,12 @@ from .onnx import INPUTS, OUTPUTS, read_card
 
 logger = logging.getLogger(__name__)
 
-_SUPPORTED = (10, 11)  # major versions whose Python API this is written for
-_WORKSPACE_BYTES = 4 << 30  # that a layer may use
+_SUPPORTED = (10, 11)  # major versions
+_WORKSPACE_BYTES = 4 << 30  # per layer
 
 
 def card_file(engine: Path) -> Path:
-    """Where the description of an engine lies: beside it, because an engine holds no text."""
+    """Return the path of an engine's model card; an engine itself cannot contain text."""
     return engine.with_name(f"{engine.name}.json")
 
 
@@ -33,26 +33,26 @@ def load_tensorrt() -> Any:
     """Import TensorRT.
 
     Raises:
-        ConfigError: if it is not installed, or of a version that this is not written for.
+        ConfigError: if it is not installed or its version is not supported.
     """
     try:
         import tensorrt
     except ImportError as error:
         raise ConfigError(
-            f"TensorRT cannot be used here ({error}); install requirements-tensorrt.txt on a "
-            "machine with an NVIDIA GPU, or choose the runtime onnxruntime"
+            f"TensorRT is not available ({error}); install requirements-tensorrt.txt on a machine "
+            "with an NVIDIA GPU, or choose the runtime onnxruntime"
         ) from error
     major = int(tensorrt.__version__.split(".")[0])
     if major not in _SUPPORTED:
         raise ConfigError(
-            f"TensorRT {tensorrt.__version__}: the versions that can be used are "
-            f"{' and '.join(map(str, _SUPPORTED))}"
+            f"TensorRT {tensorrt.__version__} is not supported; install version "
+            f"{' or '.join(map(str, _SUPPORTED))}"
         )
     return tensorrt
 
 
 def _make_logger(trt: Any, messages: list[str]) -> Any:
-    """Collects what the builder says, so that a failure can be told in its own words."""
+    """Return a TensorRT logger that collects error messages."""
 
     class Collector(trt.ILogger):  # type: ignore[misc]
         def __init__(self) -> None:
@@ -77,26 +77,26 @@ def build_engine(
     """Build an engine from an exported ONNX file.
 
     Args:
-        onnx_file: float32 or mixed precision; its types become those of the engine.
-        engine_file: where to write; its description goes beside it.
-        batch_sizes: smallest, most usual and largest batch.
-        timing_cache: file with measurements of earlier builds; written again. None: no cache.
+        onnx_file: float32 or mixed precision, which the engine adopts.
+        engine_file: file to write; its model card is written beside it.
+        batch_sizes: minimum, optimum and maximum batch size.
+        timing_cache: file with measurements of earlier builds, updated here. None: no cache.
 
     Returns:
-        The card of the engine.
+        The model card of the engine.
 
     Raises:
-        ConfigError: if TensorRT is not there.
-        ExportError: with the builder's own messages; no engine file is left then.
+        ConfigError: if TensorRT is not available.
+        ExportError: with the messages of TensorRT; no engine file remains.
     """
-    smallest, usual, largest = batch_sizes
-    if not 1 <= smallest <= usual <= largest:
+    minimum, optimum, maximum = batch_sizes
+    if not 1 <= minimum <= optimum <= maximum:
         raise ExportError(
-            f"batch sizes {smallest}, {usual}, {largest}: give smallest <= usual <= largest, from 1"
+            f"batch_sizes = {batch_sizes}: must be minimum <= optimum <= maximum, from 1"
         )
     trt = load_tensorrt()
     card = read_card(onnx_file)
-    for old in (engine_file, card_file(engine_file)):  # not to be taken for the result of this
+    for old in (engine_file, card_file(engine_file)):
         old.unlink(missing_ok=True)
     messages: list[str] = []
     builder = trt.Builder(_make_logger(trt, messages))
@@ -104,11 +104,11 @@ def build_engine(
     onnx_parser = trt.OnnxParser(network, _make_logger(trt, messages))
     if not onnx_parser.parse(onnx_file.read_bytes()):
         errors = [str(onnx_parser.get_error(i)) for i in range(onnx_parser.num_errors)]
-        raise _failure(onnx_file, "cannot read it", [*errors, *messages])
+        raise _failure(onnx_file, "cannot parse the file", [*errors, *messages])
     config = builder.create_builder_config()
     config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, _WORKSPACE_BYTES)
     if hasattr(trt.BuilderFlag, "TF32"):
-        config.clear_flag(trt.BuilderFlag.TF32)  # 10 bits of mantissa are no float32
+        config.clear_flag(trt.BuilderFlag.TF32)  # TF32 has only 10 bits of mantissa
     height, width = card.input_size_hw
     profile = builder.create_optimization_profile()
     for name, shape in zip(INPUTS, ((3, height, width), (2,)), strict=True):
@@ -117,26 +117,26 @@ def build_engine(
     cache = _load_cache(config, timing_cache)
     plan = builder.build_serialized_network(network, config)
     if plan is None:
-        raise _failure(onnx_file, "cannot build an engine from it", messages)
+        raise _failure(onnx_file, "cannot build an engine", messages)
     _save_cache(cache, timing_cache)
     engine_file.write_bytes(bytes(plan))
-    facts = card.to_metadata() | {
+    metadata = card.to_metadata() | {
         "tensorrt": trt.__version__,
         "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else "",
         "batch_sizes": json.dumps(list(batch_sizes)),
     }
-    card_file(engine_file).write_text(json.dumps(facts, indent=1), encoding="utf-8")
+    card_file(engine_file).write_text(json.dumps(metadata, indent=1), encoding="utf-8")
     return card
 
 
 def _network_flags(trt: Any) -> int:
-    """Strongly typed; in TensorRT 11 every network is, and the flag may be gone."""
+    """Return the flag for strong typing, which TensorRT 11 may not need."""
     flag = getattr(trt.NetworkDefinitionCreationFlag, "STRONGLY_TYPED", None)
     return 0 if flag is None else 1 << int(flag)
 
 
 def _failure(onnx_file: Path, what: str, messages: list[str]) -> ExportError:
-    reasons = "; ".join(message.strip() for message in messages) or "it gave no reason"
+    reasons = "; ".join(message.strip() for message in messages) or "no reason given"
     return ExportError(f"{onnx_file.name}: TensorRT {what}: {reasons}")
 
 
@@ -146,7 +146,7 @@ def _load_cache(config: Any, path: Path | None) -> Any:
     content = path.read_bytes() if path.is_file() else b""
     cache = config.create_timing_cache(content)
     if cache is None or not config.set_timing_cache(cache, ignore_mismatch=False):
-        cache = config.create_timing_cache(b"")  # that one was of another version or GPU
+        cache = config.create_timing_cache(b"")  # the file is of another version or GPU
         config.set_timing_cache(cache, ignore_mismatch=False)
     return cache
 
@@ -158,19 +158,19 @@ def _save_cache(cache: Any, path: Path | None) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(bytes(cache.serialize()))
     except OSError as error:
-        logger.warning("%s: the timing cache cannot be written (%s)", path, error.strerror)
+        logger.warning("Could not write the timing cache %s: %s", path, error.strerror)
 
 
 class TensorRTRuntime:
-    """An engine; one call at a time, because its buffers are shared.
+    """A TensorRT engine; one call at a time, because calls share its buffers.
 
     Args:
-        path: the engine; its description lies beside it.
-        device: a GPU.
+        path: engine file; its model card lies beside it.
+        device: GPU to run on.
 
     Raises:
-        ConfigError: if TensorRT or the GPU is not there.
-        CheckpointError: if the engine or its description cannot be used.
+        ConfigError: if TensorRT or the GPU is not available.
+        CheckpointError: if the engine or its model card is not usable.
     """
 
     kind = "tensorrt"
@@ -178,22 +178,24 @@ class TensorRTRuntime:
 
     def __init__(self, path: Path, device: torch.device) -> None:
         if device.type != "cuda":
-            raise ConfigError(f"device = {str(device)!r}: TensorRT needs a GPU; give cuda")
+            raise ConfigError(f"device = {str(device)!r}: TensorRT needs a GPU; use cuda")
         trt = load_tensorrt()
         self.device = device
-        facts = _read_facts(path)
-        self.card = ModelCard.from_metadata(facts, source=str(card_file(path)))
-        self.max_batch_size = _largest_batch(facts, card_file(path))
+        metadata = _read_metadata(path)
+        self.card = ModelCard.from_metadata(metadata, source=str(card_file(path)))
+        self.max_batch_size = _max_batch_size(metadata, card_file(path))
         messages: list[str] = []
         with torch.cuda.device(device):
             runtime = trt.Runtime(_make_logger(trt, messages))
             self._engine = runtime.deserialize_cuda_engine(path.read_bytes())
             if self._engine is None:
-                made = f"TensorRT {facts.get('tensorrt', '?')} on {facts.get('gpu') or 'a GPU'}"
+                built = (
+                    f"TensorRT {metadata.get('tensorrt', '?')} on {metadata.get('gpu') or 'a GPU'}"
+                )
                 raise CheckpointError(
-                    f"{path}: TensorRT {trt.__version__} cannot load it "
-                    f"({'; '.join(messages) or 'no reason given'}). It was built by {made}; "
-                    "engines run on the same version and GPU only, so build it here again"
+                    f"{path}: TensorRT {trt.__version__} cannot load the engine "
+                    f"({'; '.join(messages) or 'no reason given'}). It was built by {built}; an "
+                    "engine needs the same version and GPU, so build it on this machine"
                 )
             self._context = self._engine.create_execution_context()
         self._lock = threading.Lock()
@@ -208,14 +210,14 @@ class TensorRTRuntime:
             for name, value in zip(INPUTS, values, strict=True):
                 if not self._context.set_input_shape(name, tuple(value.shape)):
                     raise ConfigError(
-                        f"{name} of shape {list(value.shape)}: the engine takes up to "
+                        f"{name} has shape {list(value.shape)}: the engine supports up to "
                         f"{self.max_batch_size} images of {self.card.input_size_hw} pixels"
                     )
                 self._context.set_tensor_address(name, value.data_ptr())
             labels, boxes, scores = (self._output(name) for name in OUTPUTS)
             stream = torch.cuda.current_stream(self.device)
             if not self._context.execute_async_v3(stream.cuda_stream):
-                raise ExportError("TensorRT could not run the engine; build it again")
+                raise ExportError("TensorRT failed to run the engine; build it again")
             stream.synchronize()
         return labels, boxes, scores
 
@@ -227,24 +229,25 @@ class TensorRTRuntime:
         return result
 
 
-def _read_facts(engine: Path) -> dict[str, str]:
+def _read_metadata(engine: Path) -> dict[str, str]:
     path = card_file(engine)
     try:
-        facts = json.loads(path.read_text(encoding="utf-8"))
+        metadata = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise CheckpointError(
-            f"{path}: is missing; it belongs to {engine.name} and says which classes and input "
-            "size the engine has"
+            f"{path}: file is missing; it contains the classes and input size of {engine.name}"
         ) from error
     except (ValueError, RecursionError) as error:
-        raise CheckpointError(f"{path}: is damaged; build the engine again") from error
-    if not isinstance(facts, dict) or not all(isinstance(fact, str) for fact in facts.values()):
-        raise CheckpointError(f"{path}: is damaged; build the engine again")
-    return facts
+        raise CheckpointError(f"{path}: file is damaged; build the engine again") from error
+    if not isinstance(metadata, dict) or not all(
+        isinstance(fact, str) for fact in metadata.values()
+    ):
+        raise CheckpointError(f"{path}: file is damaged; build the engine again")
+    return metadata
 
 
-def _largest_batch(facts: dict[str, str], path: Path) -> int:
+def _max_batch_size(metadata: dict[str, str], path: Path) -> int:
     try:
-        return int(json.loads(facts["batch_sizes"])[2])
+        return int(json.loads(metadata["batch_sizes"])[2])
     except (LookupError, ValueError, TypeError, RecursionError, OverflowError) as error:
-        raise CheckpointError(f"{path}: is damaged; build the engine again") from error
+        raise CheckpointError(f"{path}: file is damaged; build the engine again") from error

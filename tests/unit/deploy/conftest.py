@@ -1,4 +1,4 @@
-"""Checkpoints of tiny detectors that see something, and what they find."""
+"""Checkpoints of tiny detectors with random weights, and their detections."""
 
 from pathlib import Path
 from types import SimpleNamespace
@@ -41,13 +41,13 @@ def _make_checkpoint(
 
 @pytest.fixture(scope="session")
 def make_checkpoint():
-    """make_checkpoint(path, config, size_hw, network, **overrides): of this program."""
+    """make_checkpoint(path, config, size_hw, network, **overrides): write a checkpoint."""
     return _make_checkpoint
 
 
 @pytest.fixture(scope="session")
 def tiny(tmp_path_factory) -> SimpleNamespace:
-    """A checkpoint, its detector and card, seven pictures with sizes, and what it finds there."""
+    """A checkpoint, its detector and model card, seven images with sizes, and its detections."""
     path = _make_checkpoint(tmp_path_factory.mktemp("tiny") / "best.pth")
     detector, card = load_detector(path)
     images = pictures(7, SIZE_HW)

@@ -1,4 +1,4 @@
-"""Recorded detectors: the bookkeeping with a recorder of this test, the rest on a GPU."""
+"""CUDA graphs: bookkeeping with a fake capture, and real graphs on a GPU."""
 
 import contextlib
 from concurrent.futures import ThreadPoolExecutor
@@ -12,14 +12,14 @@ from rtdetrv2_pytorch.src.deploy.runtimes import open_runtime
 from rtdetrv2_pytorch.src.misc.errors import ConfigError
 
 
-class Recorder:
-    """Like a graph: replays on the memory that it saw, and knows nothing of Python."""
+class FakeCapture:
+    """Replay work on the memory it was captured with."""
 
     def __init__(self):
-        self.recorded = 0
+        self.count = 0
 
     def __call__(self, work):
-        self.recorded += 1
+        self.count += 1
         outputs = work()
 
         def replay():
@@ -35,20 +35,20 @@ def pixels(tiny):
 
 
 @torch.inference_mode()
-def test_every_batch_size_is_recorded_once_and_finds_the_same(tiny, pixels):
-    recorder = Recorder()
-    graphed = GraphedDetector(tiny.detector, recorder)
+def test_each_batch_size_is_captured_once(tiny, pixels):
+    capture = FakeCapture()
+    graphed = GraphedDetector(tiny.detector, capture)
     for start, end in ((0, 1), (3, 4), (0, 7), (2, 3)):
         found = graphed(pixels[start:end], tiny.sizes_wh[start:end])
         expected = tiny.detector(pixels[start:end], tiny.sizes_wh[start:end])
         for value, wanted in zip(found, expected, strict=True):
             torch.testing.assert_close(value, wanted)
-    assert recorder.recorded == 2
+    assert capture.count == 2
 
 
 @torch.inference_mode()
-def test_a_detector_is_recorded_on_its_own_device(tiny, pixels, monkeypatch):
-    """Whichever GPU is the present one: here, a device that this test has made up."""
+def test_capture_uses_the_device_of_the_detector(tiny, pixels, monkeypatch):
+    """The current device may be another one."""
     present = ["cuda:0"]
 
     @contextlib.contextmanager
@@ -59,7 +59,7 @@ def test_a_detector_is_recorded_on_its_own_device(tiny, pixels, monkeypatch):
 
     def record(work):
         assert present == ["cuda:0", "cpu"]
-        return Recorder()(work)
+        return FakeCapture()(work)
 
     monkeypatch.setattr(torch.cuda, "device_of", device_of)
     GraphedDetector(tiny.detector, record)(pixels[:1], tiny.sizes_wh[:1])
@@ -67,8 +67,8 @@ def test_a_detector_is_recorded_on_its_own_device(tiny, pixels, monkeypatch):
 
 
 @torch.inference_mode()
-def test_answers_stay_when_the_next_one_comes(tiny, pixels):
-    graphed = GraphedDetector(tiny.detector, Recorder())
+def test_outputs_are_copies(tiny, pixels):
+    graphed = GraphedDetector(tiny.detector, FakeCapture())
     first = graphed(pixels[:1], tiny.sizes_wh[:1])
     kept = [value.clone() for value in first]
     graphed(pixels[1:2], tiny.sizes_wh[1:2])
@@ -76,16 +76,16 @@ def test_answers_stay_when_the_next_one_comes(tiny, pixels):
 
 
 @torch.inference_mode()
-def test_only_a_few_sizes_are_recorded(tiny, pixels):
-    recorder = Recorder()
-    graphed = GraphedDetector(tiny.detector, recorder)
+def test_number_of_graphs_is_limited(tiny, pixels):
+    capture = FakeCapture()
+    graphed = GraphedDetector(tiny.detector, capture)
     for batch in (1, 2, 3, 4, 5, 6, 5):
         assert len(graphed(pixels[:batch], tiny.sizes_wh[:batch])[0]) == batch
-    assert recorder.recorded == 4
+    assert capture.count == 4
 
 
-def test_threads_do_not_write_into_each_others_graph(tiny, pixels):
-    graphed = GraphedDetector(tiny.detector, Recorder())
+def test_graphs_are_thread_safe(tiny, pixels):
+    graphed = GraphedDetector(tiny.detector, FakeCapture())
 
     def detect(i):
         with torch.inference_mode():
@@ -99,13 +99,13 @@ def test_threads_do_not_write_into_each_others_graph(tiny, pixels):
         torch.testing.assert_close(found[2], expected[2])
 
 
-def test_a_cpu_has_no_cuda_graphs(tiny):
-    with pytest.raises(ConfigError, match="cuda_graphs with device = 'cpu': they are for a GPU"):
+def test_cuda_graphs_on_a_cpu_are_rejected(tiny):
+    with pytest.raises(ConfigError, match="cuda_graphs with device = 'cpu': CUDA graphs need"):
         open_runtime(tiny.path, cuda_graphs=True)
 
 
-def test_a_compiled_runtime_runs_what_the_compiler_gives(tiny, pixels, monkeypatch):
-    """The compiler itself is torch's, and takes minutes."""
+def test_compiled_runtime(tiny, pixels, monkeypatch):
+    """With a fake compiler, because the real one takes minutes."""
     calls = []
 
     def count(call, **options):
@@ -120,7 +120,7 @@ def test_a_compiled_runtime_runs_what_the_compiler_gives(tiny, pixels, monkeypat
 
 
 @pytest.mark.gpu
-def test_real_graphs_find_the_same(tiny, pixels, gpu):
+def test_cuda_graphs_agree(tiny, pixels, gpu):
     plain = runtimes.open_runtime(tiny.path, device="cuda")
     graphed = runtimes.open_runtime(tiny.path, device="cuda", cuda_graphs=True)
     for start, end in ((0, 1), (1, 2), (0, 4)):

@@ -1,4 +1,4 @@
-"""A checkpoint as one module: whoever wrote it."""
+"""Loading checkpoints of this package, the SDK and upstream as one module."""
 
 import hashlib
 import logging
@@ -21,7 +21,7 @@ def content(tiny):
     return torch.load(tiny.path, weights_only=True)
 
 
-def assert_finds_the_same(detector, tiny):
+def assert_same_detections(detector, tiny):
     with torch.inference_mode():
         labels, boxes, scores = detector(tiny.images, tiny.sizes_wh)
     assert torch.equal(labels, tiny.found[0])
@@ -29,19 +29,19 @@ def assert_finds_the_same(detector, tiny):
     torch.testing.assert_close(scores, tiny.found[2])
 
 
-def test_a_checkpoint_of_ours_describes_itself(tiny):
+def test_model_card_of_our_checkpoint(tiny):
     card = tiny.card
     assert card.class_names == ("cat", "dog", "owl")
     assert card.input_size_hw == (96, 160)
     assert card.num_detections == 20
-    assert card.thresholds() == [0.5, 0.3, 0.4]  # the owl was never found
+    assert card.thresholds() == [0.5, 0.3, 0.4]  # the owl was never detected
     assert (card.sampling, card.precision, card.nms_iou) == ("default", "fp32", None)
     assert card.source_sha256 == hashlib.sha256(tiny.path.read_bytes()).hexdigest()
     assert card.versions["torch"] == torch.__version__.split("+")[0]
 
 
-def test_detections_are_those_of_the_trained_network(tiny):
-    """Fused, with the postprocessor, in one call: the network of the solver, step by step."""
+def test_detections_equal_those_of_the_solver_model(tiny):
+    """Compare the fused module with network and postprocessor run separately."""
     saved = content(tiny)
     cfg = YAMLConfig.from_values(saved["config"], name="x")
     cfg.model.load_state_dict(saved["model"])
@@ -49,31 +49,31 @@ def test_detections_are_those_of_the_trained_network(tiny):
         outputs = cfg.model.eval()(tiny.images)
         separate = cfg.postprocessor.eval()(outputs, tiny.sizes_wh)
     for place, one in enumerate(separate):
-        # The recipe evaluates on COCO, by category id; a detector gives places in class_names.
+        # The recipe evaluates by COCO category id; a detector returns labels.
         ids = [COCO_CATEGORY_IDS[label] for label in tiny.found[0][place].tolist()]
         assert one["labels"].tolist() == ids
         torch.testing.assert_close(one["boxes"], tiny.found[1][place], rtol=1e-4, atol=0.1)
         torch.testing.assert_close(one["scores"], tiny.found[2][place], rtol=1e-3, atol=1e-4)
 
 
-def test_it_is_fused_frozen_and_in_evaluation_mode(tiny):
+def test_detector_is_fused_frozen_and_in_eval_mode(tiny):
     detector = tiny.detector
     assert not any(module.training for module in detector.modules())
     assert not any(value.requires_grad for value in detector.parameters())
     assert not any(isinstance(module, torch.nn.BatchNorm2d) for module in detector.modules())
 
 
-def test_pictures_of_a_batch_do_not_see_each_other(tiny):
+def test_images_of_a_batch_are_independent(tiny):
     order = [3, 0, 6]
     with torch.inference_mode():
         labels, boxes, scores = tiny.detector(tiny.images[order], tiny.sizes_wh[order])
     assert torch.equal(labels, tiny.found[0][order])
     torch.testing.assert_close(boxes, tiny.found[1][order], rtol=1e-4, atol=0.1)
     torch.testing.assert_close(scores, tiny.found[2][order], rtol=1e-3, atol=1e-4)
-    assert not torch.allclose(scores[0], scores[1], atol=0.01)  # so that a mix-up would show
+    assert not torch.allclose(scores[0], scores[1], atol=0.01)
 
 
-def test_pixels_may_be_whole_numbers(tiny):
+def test_uint8_input(tiny):
     pixels = (tiny.images * 255).round().to(torch.uint8)
     with torch.inference_mode():
         whole = tiny.detector(pixels, tiny.sizes_wh)
@@ -82,7 +82,7 @@ def test_pixels_may_be_whole_numbers(tiny):
         torch.testing.assert_close(a, b)
 
 
-def test_a_file_of_the_sdk_brings_its_configuration_as_text(tiny, tmp_path):
+def test_sdk_checkpoint_contains_its_configuration(tiny, tmp_path):
     saved = content(tiny)
     theirs = {
         "model": saved["model"],
@@ -97,10 +97,10 @@ def test_a_file_of_the_sdk_brings_its_configuration_as_text(tiny, tmp_path):
     assert card.class_names == ("x", "y", "z")
     assert (card.model_name, card.input_size_hw) == ("RT-DETRv2-S", (96, 160))
     assert card.threshold is None
-    assert_finds_the_same(detector, tiny)
+    assert_same_detections(detector, tiny)
 
 
-def test_paths_of_another_machine_in_a_configuration_are_not_followed(tiny, tmp_path):
+def test_paths_and_urls_in_a_configuration_are_ignored(tiny, tmp_path):
     saved = content(tiny)
     elsewhere = {
         "output_dir": "/nowhere/out",
@@ -111,7 +111,7 @@ def test_paths_of_another_machine_in_a_configuration_are_not_followed(tiny, tmp_
     }
     saved["config"] = merge(saved["config"], elsewhere)
     torch.save(saved, tmp_path / "x.pth")
-    assert_finds_the_same(load_detector(tmp_path / "x.pth")[0], tiny)
+    assert_same_detections(load_detector(tmp_path / "x.pth")[0], tiny)
 
 
 def tiny_yaml(tiny, folder):
@@ -120,7 +120,7 @@ def tiny_yaml(tiny, folder):
     return path
 
 
-def test_weights_alone_are_enough_with_their_configuration(tiny, tmp_path):
+def test_bare_weights_with_a_configuration(tiny, tmp_path):
     saved = content(tiny)
     torch.save(saved["model"], tmp_path / "bare.pth")
     config = tiny_yaml(tiny, tmp_path)
@@ -129,41 +129,42 @@ def test_weights_alone_are_enough_with_their_configuration(tiny, tmp_path):
     )
     assert card.class_names == ("p", "q", "r")
     assert card.input_size_hw == (96, 160)
-    assert_finds_the_same(detector, tiny)
+    assert_same_detections(detector, tiny)
 
 
-def test_of_average_and_raw_weights_the_average_is_taken(tiny, tmp_path):
+def test_ema_weights_are_preferred(tiny, tmp_path):
     state = content(tiny)["model"]
     raw = {key: torch.zeros_like(value) for key, value in state.items()}
     torch.save({"model": raw, "ema": {"module": state, "updates": 9}}, tmp_path / "upstream.pth")
     detector, _ = load_detector(
         tmp_path / "upstream.pth", config=tiny_yaml(tiny, tmp_path), class_names=["p", "q", "r"]
     )
-    assert_finds_the_same(detector, tiny)
+    assert_same_detections(detector, tiny)
 
 
-def test_weights_alone_without_a_configuration_are_refused_with_a_remedy(tiny, tmp_path):
+def test_bare_weights_without_configuration_are_rejected(tiny, tmp_path):
     torch.save({"ema": {"module": content(tiny)["model"]}}, tmp_path / "bare.pth")
-    with pytest.raises(CheckpointError, match=r"bare\.pth: does not say which network.*give its c"):
+    with pytest.raises(
+        CheckpointError,
+        match=r"bare\.pth: .* not contain its configuration; give a YAML file",
+    ):
         load_detector(tmp_path / "bare.pth", class_names=["p", "q", "r"])
 
 
 @pytest.mark.parametrize(
     "text", ["a: [1", "just words", "", None], ids=["broken", "words", "empty", "none"]
 )
-def test_a_damaged_configuration_in_a_file_is_refused(tiny, tmp_path, text):
+def test_damaged_configuration_in_a_checkpoint_is_rejected(tiny, tmp_path, text):
     theirs = {
         "model": content(tiny)["model"],
         "model_files": {"config": {"name": "c.yml", "content": text}},
     }
     torch.save(theirs, tmp_path / "theirs.pth")
-    with pytest.raises(
-        CheckpointError, match=r"theirs\.pth: .*(is damaged|give its configuration)"
-    ):
+    with pytest.raises(CheckpointError, match=r"theirs\.pth: .*(is damaged|give a YAML file)"):
         load_detector(tmp_path / "theirs.pth")
 
 
-def test_unnamed_classes_are_cocos_where_there_are_80(tmp_path):
+def test_80_unnamed_classes_are_coco(tmp_path):
     cfg = YAMLConfig(S_CONFIG, **merge(NETWORK, {"eval_spatial_size": [64, 96]}))
     torch.save({"ema": {"module": cfg.model.state_dict()}}, tmp_path / "published.pth")
     config = tmp_path / "c.yml"
@@ -173,19 +174,19 @@ def test_unnamed_classes_are_cocos_where_there_are_80(tmp_path):
     assert (card.class_names[0], card.class_names[79]) == ("person", "toothbrush")
 
 
-def test_other_unnamed_classes_are_refused_with_a_remedy(tiny, tmp_path):
+def test_other_unnamed_classes_are_rejected(tiny, tmp_path):
     torch.save(content(tiny)["model"], tmp_path / "bare.pth")
-    with pytest.raises(CheckpointError, match="has 3 classes and does not say .*give class names"):
+    with pytest.raises(CheckpointError, match="has 3 classes without names; give class names"):
         load_detector(tmp_path / "bare.pth", config=tiny_yaml(tiny, tmp_path))
 
 
 @pytest.mark.parametrize("names", [["a", "b"], ["a", "b", "c", "d"]])
-def test_another_number_of_names_than_the_weights_have_is_refused(tiny, names):
+def test_wrong_number_of_class_names_is_rejected(tiny, names):
     with pytest.raises(CheckpointError, match=rf"best\.pth.*\[3.* instead of \[{len(names)}"):
         load_detector(tiny.path, class_names=names)
 
 
-def test_another_network_than_the_weights_are_of_is_refused(tiny, tmp_path):
+def test_weights_of_another_network_are_rejected(tiny, tmp_path):
     config = tmp_path / "other.yml"
     config.write_text(
         yaml.safe_dump(merge(content(tiny)["config"], {"RTDETRTransformerv2": {"num_layers": 1}}))
@@ -194,7 +195,7 @@ def test_another_network_than_the_weights_are_of_is_refused(tiny, tmp_path):
         load_detector(tiny.path, config=config)
 
 
-def test_a_configuration_with_a_typo_is_named_by_its_file(tiny, tmp_path):
+def test_typo_in_a_configuration_is_rejected(tiny, tmp_path):
     saved = content(tiny)
     saved["config"]["PResNet"]["freez_norm"] = True
     torch.save(saved, tmp_path / "x.pth")
@@ -211,28 +212,28 @@ def with_validation_ops(tiny, path, *ops):
     return path
 
 
-def test_preprocessing_that_serving_does_not_do_is_refused(tiny, tmp_path):
+def test_unsupported_validation_transform_is_rejected(tiny, tmp_path):
     path = with_validation_ops(
         tiny,
         tmp_path / "x.pth",
         {"type": "Resize", "size": [96, 160]},
         {"type": "Normalize", "mean": [0, 0, 0], "std": [1, 1, 1]},
     )
-    with pytest.raises(ConfigError, match=r"x\.pth: .*prepared by Normalize, which serving does n"):
+    with pytest.raises(ConfigError, match=r"x\.pth: serving does not support .* Normalize, so"):
         load_detector(path)
 
 
-def test_preprocessing_of_the_recipes_is_served(tiny, tmp_path):
+def test_validation_transforms_of_the_recipes_are_supported(tiny, tmp_path):
     path = with_validation_ops(
         tiny,
         tmp_path / "x.pth",
         {"type": "Resize", "size": [96, 160]},
         {"type": "ConvertPILImage", "dtype": "float32", "scale": True},
     )
-    assert_finds_the_same(load_detector(path)[0], tiny)
+    assert_same_detections(load_detector(path)[0], tiny)
 
 
-def test_sampling_can_be_changed_and_the_card_says_so(tiny):
+def test_sampling_can_be_changed(tiny):
     detector, card = load_detector(tiny.path, sampling="discrete")
     assert card.sampling == "discrete"
     with torch.inference_mode():
@@ -240,7 +241,7 @@ def test_sampling_can_be_changed_and_the_card_says_so(tiny):
     assert not torch.allclose(scores, tiny.found[2], atol=0.01)
 
 
-def test_trained_sampling_is_kept(tiny, tmp_path):
+def test_trained_sampling_is_the_default(tiny, tmp_path):
     saved = content(tiny)
     trained = {"RTDETRTransformerv2": {"cross_attn_method": "discrete"}}
     saved["config"] = merge(saved["config"], trained)
@@ -248,15 +249,15 @@ def test_trained_sampling_is_kept(tiny, tmp_path):
     assert load_detector(tmp_path / "dsp.pth")[1].sampling == "discrete"
     detector, card = load_detector(tmp_path / "dsp.pth", sampling="default")
     assert card.sampling == "default"
-    assert_finds_the_same(detector, tiny)
+    assert_same_detections(detector, tiny)
 
 
 @pytest.mark.parametrize(
     ("asked", "focal", "number"),
     [(300, True, 36), (20, True, 20), (36, True, 36), (300, False, 12), (5, False, 5)],
 )
-def test_there_are_no_more_detections_than_pairs(tiny, tmp_path, asked, focal, number):
-    """12 queries and 3 classes: 36 pairs, or 12 where a query has one class."""
+def test_number_of_detections_is_limited_by_the_pairs(tiny, tmp_path, asked, focal, number):
+    """12 queries and 3 classes give 36 pairs, or 12 with one class per query."""
     saved = content(tiny)
     other = {"use_focal_loss": focal, "RTDETRPostProcessor": {"num_top_queries": asked}}
     saved["config"] = merge(saved["config"], other)
@@ -268,14 +269,14 @@ def test_there_are_no_more_detections_than_pairs(tiny, tmp_path, asked, focal, n
     assert (labels.shape, boxes.shape, scores.shape) == ((2, number), (2, number, 4), (2, number))
 
 
-def test_example_inputs_have_two_different_sizes_and_repeat(tiny):
+def test_example_inputs_are_deterministic_with_two_sizes(tiny):
     images, sizes = example_inputs(tiny.card)
     assert images.shape == (2, 3, 96, 160)
     assert sizes.tolist() == [[640, 480], [672, 496]]
     assert torch.equal(example_inputs(tiny.card)[0], images)
 
 
-def test_no_training_noise_reaches_the_log(tiny, caplog):
+def test_loading_logs_no_warnings(tiny, caplog):
     with caplog.at_level(logging.WARNING):
         load_detector(tiny.path)
     assert caplog.messages == []

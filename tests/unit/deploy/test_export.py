@@ -1,4 +1,4 @@
-"""An export exists only if it is right: what is left after success, failure and a wrong result."""
+"""Exports: files after success, failure and wrong results."""
 
 import json
 import logging
@@ -18,7 +18,7 @@ from tests.lively import pictures
 
 @pytest.fixture(scope="module")
 def files(tmp_path_factory):
-    """Pictures of two sizes, as files."""
+    """Image files of two sizes."""
     folder = tmp_path_factory.mktemp("pictures")
     paths = []
     for number, size_hw in enumerate([(96, 160)] * 6 + [(120, 90)] * 3):
@@ -34,7 +34,7 @@ def source(tiny, files):
     return Source(checkpoint=tiny.path, find_images=lambda names: given_images(files))
 
 
-def test_the_file_is_proved_described_and_alone(source, tiny, tmp_path, caplog):
+def test_export_is_verified_and_described(source, tiny, tmp_path, caplog):
     output = tmp_path / "new" / "best.onnx"
     seen = []
     with caplog.at_level(logging.INFO):
@@ -43,7 +43,7 @@ def test_the_file_is_proved_described_and_alone(source, tiny, tmp_path, caplog):
     assert read_card(output) == tiny.card
     assert report.failures == []
     assert report.num_detections > 50
-    assert 0 < report.max_score_difference < 1e-3  # of another program: not the very same
+    assert 0 < report.max_score_difference < 1e-3  # another runtime
     written = json.loads((output.parent / "parity.json").read_text())["best.onnx"]
     assert written["max_score_difference"] == report.max_score_difference
     assert written["sizes_wh"] == [[90, 120], [160, 96]]
@@ -52,9 +52,7 @@ def test_the_file_is_proved_described_and_alone(source, tiny, tmp_path, caplog):
     assert seen[-1] == ("comparing onnxruntime", 27, 27)
 
 
-def test_a_wrong_result_leaves_nothing_not_even_what_was_there(
-    source, tmp_path, monkeypatch, caplog
-):
+def test_wrong_result_removes_all_files(source, tmp_path, monkeypatch, caplog):
     output = tmp_path / "best.onnx"
     export_onnx(source, output, slim=False)
     (tmp_path / "other.txt").write_text("mine")
@@ -80,12 +78,12 @@ def test_a_wrong_result_leaves_nothing_not_even_what_was_there(
     assert "scores differ by up to" in caplog.text
 
 
-def test_an_export_that_breaks_off_leaves_nothing(source, tmp_path, monkeypatch):
+def test_failed_export_leaves_no_files(source, tmp_path, monkeypatch):
     output = tmp_path / "best.onnx"
-    output.write_bytes(b"of yesterday")
+    output.write_bytes(b"earlier")
 
     def fail(detector, card, path, **options):
-        path.write_bytes(b"half a file")
+        path.write_bytes(b"partial")
         raise ExportError("the exporter's reason")
 
     monkeypatch.setattr(export, "write_onnx", fail)
@@ -94,27 +92,27 @@ def test_an_export_that_breaks_off_leaves_nothing(source, tmp_path, monkeypatch)
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_checkpoint_that_cannot_be_used_leaves_the_earlier_file(tmp_path):
+def test_unusable_checkpoint_keeps_the_earlier_file(tmp_path):
     output = tmp_path / "best.onnx"
-    output.write_bytes(b"of yesterday")
+    output.write_bytes(b"earlier")
     with pytest.raises(CheckpointError, match=r"none\.pth"):
         export_onnx(Source(checkpoint=tmp_path / "none.pth"), output)
-    assert output.read_bytes() == b"of yesterday"
+    assert output.read_bytes() == b"earlier"
 
 
-def test_a_place_that_cannot_be_written(source, tmp_path):
+def test_unwritable_output(source, tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(ExportError, match="cannot be written"):
         export_onnx(source, tmp_path / "file" / "best.onnx")
 
 
-def test_without_images_generated_ones_are_used_and_named(tiny, tmp_path):
+def test_generated_images_are_the_default(tiny, tmp_path):
     report = export_onnx(Source(checkpoint=tiny.path), tmp_path / "a.onnx", slim=False)
-    assert report.images == "6 generated images, for want of a data set"
+    assert report.images == "6 generated images"
     assert report.ap_exported is None
 
 
-def test_suppression_in_the_graph_is_compared_with_that_of_pytorch(source, tmp_path):
+def test_nms_in_the_graph_matches_pytorch(source, tmp_path):
     plain = export_onnx(source, tmp_path / "a.onnx", slim=False)
     report = export_onnx(source, tmp_path / "b.onnx", slim=False, nms_iou=0.1)
     assert read_card(tmp_path / "b.onnx").nms_iou == 0.1
@@ -122,21 +120,21 @@ def test_suppression_in_the_graph_is_compared_with_that_of_pytorch(source, tmp_p
     assert report.num_detections < plain.num_detections
 
 
-def test_tensorrt_is_asked_for_first(source, tmp_path, monkeypatch):
+def test_missing_tensorrt_fails_first(source, tmp_path, monkeypatch):
     output = tmp_path / "best.engine"
-    output.write_bytes(b"of yesterday")
+    output.write_bytes(b"earlier")
 
     def missing():
-        raise ConfigError("TensorRT cannot be used here")
+        raise ConfigError("TensorRT is not available")
 
     monkeypatch.setattr(export, "load_tensorrt", missing)
-    with pytest.raises(ConfigError, match="TensorRT cannot be used here"):
+    with pytest.raises(ConfigError, match="TensorRT is not available"):
         export_tensorrt(source, output)
-    assert output.read_bytes() == b"of yesterday"
+    assert output.read_bytes() == b"earlier"
 
 
-def test_an_engine_is_proved_like_any_file(source, tiny, tmp_path, monkeypatch):
-    """With ONNX Runtime in the place of TensorRT: everything around the engine."""
+def test_engine_is_verified(source, tiny, tmp_path, monkeypatch):
+    """With ONNX Runtime in place of TensorRT."""
     calls = {}
 
     def build(onnx_file, engine_file, **options):

@@ -1,4 +1,4 @@
-"""Mixed precision on graphs of a few nodes, run by ONNX Runtime and computed by numpy."""
+"""Mixed precision on small graphs, against numpy."""
 
 import numpy as np
 import onnx
@@ -19,7 +19,7 @@ def graph(text):
 
 
 def converted(text):
-    """The converted model, which has to be valid, with the type of every tensor."""
+    """Return the converted, checked model and the type of every tensor."""
     result = to_half(graph(text))
     onnx.checker.check_model(result, full_check=True)
     inferred = onnx.shape_inference.infer_shapes(result, strict_mode=True, data_prop=True).graph
@@ -30,7 +30,7 @@ def converted(text):
 
 def run(model, **inputs):
     options = ort.SessionOptions()
-    # No fusing of casts: what is computed is what the graph says.
+    # Disable fusion of casts.
     options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
     session = ort.InferenceSession(
         model.SerializeToString(), options, providers=["CPUExecutionProvider"]
@@ -64,7 +64,7 @@ g (float[N, 3] x) => (float[N, 2] y)
 """
 
 
-def test_norm_and_softmax_stay_in_32_bits_and_the_rest_goes_to_16():
+def test_norm_and_softmax_stay_float32():
     model, types = converted(PRODUCTS)
     wanted = {"LayerNormalization": FLOAT, "Softmax": FLOAT}
     for node in model.graph.node:
@@ -74,19 +74,19 @@ def test_norm_and_softmax_stay_in_32_bits_and_the_rest_goes_to_16():
     assert types["x"] == types["y"] == FLOAT
 
 
-def test_a_tensor_is_cast_once_however_many_need_it():
+def test_each_tensor_is_cast_once():
     model, _ = converted(PRODUCTS)
-    # x, the norm's input and output (for three nodes), the softmax's input.
+    # x, input and output of the norm, input of the softmax.
     assert [node.input[0] for node in nodes(model, "Cast")] == ["x", "b", "c", "g"]
     assert sorted(tensor.name for tensor in model.graph.initializer) == [
         "scale",
         "shift",
-        "v_half",  # used twice, kept once, and not in 32 bits as well
+        "v_half",  # used twice, converted once
         "w_half",
     ]
 
 
-def test_values_are_those_of_numpy_in_the_same_precisions():
+def test_values_match_numpy():
     x = np.array([[1.2345, -2.5, 3.75], [0.1, 0.2, -0.3]], np.float32)
     w = half(np.arange(1, 10).reshape(3, 3) / 10)
     v = half([[1, 0.5], [0.25, 3], [0.1, 0.7]])
@@ -98,13 +98,13 @@ def test_values_are_those_of_numpy_in_the_same_precisions():
     expected = powers / powers.sum(-1, keepdims=True)
     (y,) = run(converted(PRODUCTS)[0], x=x)
     assert y.dtype == np.float32
-    np.testing.assert_allclose(y, expected, atol=2e-3)  # a last bit of half precision or two
+    np.testing.assert_allclose(y, expected, atol=2e-3)
     (exact,) = ReferenceEvaluator(converted(PRODUCTS)[0]).run(None, {"x": x})
     np.testing.assert_allclose(exact, expected, atol=1e-3)
     np.testing.assert_allclose(run(graph(PRODUCTS), x=x)[0], expected, atol=5e-3)
 
 
-AFTER_CHOICE = """
+AFTER_TOPK = """
 g (float[N, 4] scores, float[N, 4] boxes) => (float[N, 2] best, float[N, 2] places)
 <int64[1] two = {2}, float[2, 2] w = {1.0001, 0, 0, 1.0001}, float shift = {0.3}>
 {
@@ -117,21 +117,21 @@ g (float[N, 4] scores, float[N, 4] boxes) => (float[N, 2] best, float[N, 2] plac
 """
 
 
-def test_pixels_after_the_choice_never_pass_through_16_bits():
-    model, types = converted(AFTER_CHOICE)
+def test_boxes_after_topk_stay_float32():
+    model, types = converted(AFTER_TOPK)
     for op_type in ("TopK", "GatherElements", "Add", "Mul"):
         (node,) = nodes(model, op_type)
         assert HALF not in {types[name] for name in [*node.input, *node.output]}
     scores = np.array([[0.1, 0.9, 0.5, 0.7]], np.float32)
-    boxes = np.array([[1.125, 4097.123, 2.25, 70001.77]], np.float32)  # half: 4096 and infinity
+    boxes = np.array([[1.125, 4097.123, 2.25, 70001.77]], np.float32)  # float16: 4096, inf
     _, places = run(model, scores=scores, boxes=boxes)
     expected = (boxes[:, [1, 3]] + np.float32(0.3)) * np.float32(0.3)
     np.testing.assert_allclose(places, expected, rtol=1e-7)
 
 
-def test_products_after_the_choice_are_in_16_bits_and_only_they():
+def test_only_products_after_topk_are_float16():
     model, types = converted(
-        AFTER_CHOICE.replace("moved = Add (", "moved = MatMul (").replace(
+        AFTER_TOPK.replace("moved = Add (", "moved = MatMul (").replace(
             "MatMul (chosen, shift)", "MatMul (chosen, w)"
         )
     )
@@ -165,12 +165,12 @@ LARGE_FLOATS = LARGE_NODE.replace("value = float[2] {1e9, -1e9}", "value_floats 
 
 
 @pytest.mark.parametrize("text", [LARGE, LARGE_NODE, LARGE_FLOATS], ids=["init", "node", "floats"])
-def test_constants_beyond_the_range_become_the_largest_number_not_infinity(text):
+def test_large_constants_are_clipped(text):
     (y,) = run(converted(text)[0], x=np.zeros(2, np.float32))
     assert y.tolist() == [65504.0, -65504.0]
 
 
-def test_whole_numbers_and_conditions_stay_what_they_are():
+def test_integers_and_booleans_are_unchanged():
     model, types = converted(
         """
         g (float[N, 4] x) => (float[N, 2] y, int64[2] size)
@@ -193,7 +193,7 @@ def test_whole_numbers_and_conditions_stay_what_they_are():
     assert (y.tolist(), size.tolist()) == ([[0, 4.5]], [1, 4])
 
 
-def test_an_output_is_float32_even_if_others_need_it_in_16_bits():
+def test_outputs_are_float32():
     model, types = converted(
         """
         g (float[2, 2] x) => (float[2, 2] y, float[2, 2] z)
@@ -207,7 +207,7 @@ def test_an_output_is_float32_even_if_others_need_it_in_16_bits():
     )
     assert types["y"] == types["z"] == FLOAT
     first, second = nodes(model, "MatMul")
-    assert second.input[0] == first.output[0]  # the second takes the half before it was cast
+    assert second.input[0] == first.output[0]  # the second uses the float16 tensor
     (exp,) = nodes(model, "Exp")
     assert types[exp.input[0]] == FLOAT
     names = [name for node in model.graph.node for name in node.output]
@@ -219,7 +219,7 @@ def test_an_output_is_float32_even_if_others_need_it_in_16_bits():
     assert z.tolist() == (x @ w @ w).tolist()
 
 
-def test_regions_and_scales_of_resizing_stay_as_they_are():
+def test_resize_scales_stay_float32():
     model, types = converted(
         """
         g (float[1, 1, 1, 2] x) => (float[1, 1, 2, 4] y)
@@ -235,7 +235,7 @@ def test_regions_and_scales_of_resizing_stay_as_they_are():
     assert y[0, 0].tolist() == [[1, 1, 2, 2]] * 2
 
 
-def test_casts_of_the_graph_say_themselves_what_comes_out():
+def test_existing_casts_are_kept():
     model, types = converted(
         """
         g (int64[2] sizes, float[2] x) => (float[2] y)
@@ -252,7 +252,7 @@ def test_casts_of_the_graph_say_themselves_what_comes_out():
     assert y.tolist() == [320, 960]
 
 
-def test_sampling_is_in_32_bits():
+def test_grid_sample_is_float32():
     model, types = converted(
         """
         g (float[1, 1, 2, 2] level, float[1, 1, 1, 2] where) => (float[1, 1, 1, 1] y)
@@ -268,7 +268,7 @@ def test_sampling_is_in_32_bits():
     assert {types[node.input[0]] for node in nodes(model, "Tanh")} == {HALF}
 
 
-def test_ranges_are_in_32_bits_because_onnx_has_no_others():
+def test_range_is_float32():
     model, types = converted(
         """
         g (float x) => (float[N] y)
@@ -284,7 +284,7 @@ def test_ranges_are_in_32_bits_because_onnx_has_no_others():
     assert y.tolist() == [0, 3, 6]
 
 
-def test_the_given_model_is_left_alone():
+def test_input_model_is_not_modified():
     model = graph(PRODUCTS)
     before = model.SerializeToString()
     to_half(model)

@@ -1,4 +1,4 @@
-"""What a model file says about itself."""
+"""Model cards: metadata, thresholds and class names."""
 
 import json
 
@@ -27,7 +27,7 @@ CARD = ModelCard(
 )
 
 
-def test_everything_comes_back_from_text():
+def test_metadata_round_trip():
     text = CARD.to_metadata()
     assert all(isinstance(value, str) for value in text.values())
     again = ModelCard.from_metadata(json.loads(json.dumps(text)), source="x.onnx")
@@ -36,21 +36,21 @@ def test_everything_comes_back_from_text():
     assert again.input_size_hw == (320, 256)
 
 
-def test_what_was_not_measured_comes_back_as_none():
+def test_round_trip_of_missing_values():
     card = ModelCard(class_names=("a",), input_size_hw=(64, 96))
     again = ModelCard.from_metadata(card.to_metadata(), source="x.onnx")
     assert again == card
     assert (again.threshold, again.nms_iou, again.class_thresholds) == (None, None, {})
 
 
-def test_names_that_look_like_numbers_stay_names():
+def test_numeric_names_stay_strings():
     # json.loads of a bare "123" would be a number.
     card = ModelCard(class_names=("7",), input_size_hw=(64, 96), model_name="123")
     again = ModelCard.from_metadata(card.to_metadata(), source="x.onnx")
     assert (again.model_name, again.class_names) == ("123", ("7",))
 
 
-def test_programs_of_others_can_read_it():
+def test_metadata_for_other_programs():
     text = CARD.to_metadata()
     assert json.loads(text["class_names"])[0] == "cat"
     assert json.loads(text["input_size_hw"]) == [320, 256]
@@ -61,9 +61,10 @@ def test_programs_of_others_can_read_it():
     assert text["source_sha256"] == "ab12"
 
 
-def test_a_file_of_another_program_is_refused_with_a_remedy():
+def test_missing_metadata_is_rejected():
     with pytest.raises(
-        CheckpointError, match=r"^theirs\.onnx: .*another program exported it; export .* again"
+        CheckpointError,
+        match=r"^theirs\.onnx: the metadata .* is missing; export the chec",
     ):
         ModelCard.from_metadata({"producer": "someone"}, source="theirs.onnx")
 
@@ -80,20 +81,20 @@ def test_a_file_of_another_program_is_refused_with_a_remedy():
     ],
     ids=str,
 )
-def test_a_damaged_description_is_refused_with_a_remedy(damage):
+def test_damaged_metadata_is_rejected(damage):
     text = CARD.to_metadata() | damage
     text = {key: value for key, value in text.items() if value is not None}
-    with pytest.raises(CheckpointError, match=r"^x\.onnx: its description is damaged .*again$"):
+    with pytest.raises(CheckpointError, match=r"^x\.onnx: the metadata is damaged .*again$"):
         ModelCard.from_metadata(text, source="x.onnx")
 
 
-def test_a_class_without_a_threshold_takes_that_of_all():
+def test_class_without_threshold_uses_the_overall_one():
     assert CARD.thresholds() == [0.2, 0.35, 0.35, 0.7]
 
 
-def test_without_measured_thresholds_auto_says_what_to_give():
+def test_auto_without_measured_thresholds_is_rejected():
     card = ModelCard(class_names=("a",), input_size_hw=(64, 96))
-    with pytest.raises(CheckpointError, match="no thresholds .*give a confidence thresh"):
+    with pytest.raises(CheckpointError, match="no measured thresholds; give a threshold"):
         card.thresholds()
 
 
@@ -104,7 +105,7 @@ def test_without_measured_thresholds_auto_says_what_to_give():
             {"overall": 0.4, "per_class": {"cat": 0.3, "dog": 1.0, "owl": 0.99}},
             {"threshold": 0.4, "class_thresholds": {"cat": 0.3, "owl": 0.99}},
         ),
-        # Nothing was found at all: 1 would hide everything for ever.
+        # No detection was correct: a threshold of 1 would hide everything.
         (
             {"overall": 1.0, "per_class": {"cat": 1.0}},
             {"threshold": 0.5, "class_thresholds": {}},
@@ -120,7 +121,7 @@ def test_thresholds_of_a_checkpoint(measured, fields):
     assert thresholds_of({}) == {}
 
 
-def test_a_class_that_was_never_found_can_be_seen():
+def test_undetected_class_uses_the_overall_threshold():
     fields = thresholds_of({"thresholds": {"overall": 0.4, "per_class": {"cat": 0.3, "dog": 1.0}}})
     card = ModelCard(class_names=("dog", "cat"), input_size_hw=(64, 96), **fields)
     assert card.thresholds() == [0.4, 0.3]
@@ -132,7 +133,7 @@ def test_a_class_that_was_never_found_can_be_seen():
         ({"class_names": ["b", "a"]}, ["b", "a"]),
         ({"class_names": [1, 2]}, ["1", "2"]),
         ({"model_meta": {"classes": [{"title": "x", "shape": "rectangle"}]}}, ["x"]),
-        # Ours are in label order for certain.
+        # Our list is in label order.
         ({"class_names": ["a"], "model_meta": {"classes": [{"title": "x"}]}}, ["a"]),
         ({"model_meta": {"classes": []}}, None),
         ({"model_meta": "damaged"}, None),

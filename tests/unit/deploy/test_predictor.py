@@ -1,4 +1,4 @@
-"""From images to detections, with a runtime whose answers are known."""
+"""The predictor, with a runtime of known detections."""
 
 import numpy as np
 import pytest
@@ -18,10 +18,9 @@ CARD = ModelCard(
 
 
 class Echo:
-    """Finds in every image the same four places, and says by its scores which image it was.
+    """Return the same four boxes for every image; the scores identify the image.
 
-    The first two are one object of the first class found twice; their score falls with the mean
-    of the image's red.
+    The first two boxes are one object detected twice. Scores fall with the mean of the red channel.
     """
 
     kind = "echo"
@@ -69,7 +68,7 @@ def test_detections_by_hand():
     ("threshold", "scores"),
     [
         (0, [0.75, 0.625, 0.375, 0.125]),
-        (0.125, [0.75, 0.625, 0.375, 0.125]),  # exactly the threshold is enough
+        (0.125, [0.75, 0.625, 0.375, 0.125]),  # the threshold is inclusive
         (0.5, [0.75, 0.625]),
         (1, []),
         ("auto", [0.75, 0.625, 0.375]),  # 0.5 for cats, 0.25 for dogs
@@ -81,12 +80,12 @@ def test_thresholds(threshold, scores):
     assert one["boxes"].shape == (len(scores), 4)
 
 
-def test_the_threshold_is_a_half_unless_given():
+def test_default_threshold():
     (one,), _ = Predictor(Echo()).predict([image(10, 20)])
     assert one["scores"].tolist() == [0.75, 0.625]
 
 
-def test_an_object_found_twice_is_one_if_asked():
+def test_nms_removes_duplicates():
     # The two overlap by 100 / 120 before clipping, and by 1 after it.
     predict = Predictor(Echo()).predict
     (one,), _ = predict([image(10, 20)], confidence_threshold=0, nms_iou=0.9)
@@ -95,7 +94,7 @@ def test_an_object_found_twice_is_one_if_asked():
     assert len(one["scores"]) == 4
 
 
-def test_images_of_mixed_sizes_keep_their_order_over_batches():
+def test_order_of_images_over_batches():
     images = [
         image(height, width, red)
         for height, width, red in [
@@ -117,14 +116,14 @@ def test_images_of_mixed_sizes_keep_their_order_over_batches():
     assert [one["boxes"][0, 2].item() for one in found] == [30, 100, 30, 4.5, 22]
 
 
-def test_pixels_are_those_of_validation():
+def test_preprocessing_is_that_of_validation():
     rng = np.random.default_rng(0)
     images = [rng.integers(256, size=(h, w, 3), dtype=np.uint8) for h, w in [(80, 70), (16, 200)]]
     runtime = Echo()
     Predictor(runtime).predict(images)
     ((batch, _),) = runtime.batches
     assert batch.dtype == torch.uint8
-    assert batch.shape == (2, 3, 32, 64)  # the card's height and width
+    assert batch.shape == (2, 3, 32, 64)
     for place, pixels in enumerate(images):
         assert torch.equal(batch[place], preprocess(pixels, (32, 64)))
 
@@ -141,7 +140,7 @@ def test_pixels_are_those_of_validation():
         (40, 64, 40),
     ],
 )
-def test_batches_are_as_large_as_asked_and_as_the_runtime_takes(asked, largest, size):
+def test_batch_size_is_limited_by_the_runtime(asked, largest, size):
     runtime = Echo(max_batch_size=largest)
     predictor = Predictor(runtime, batch_size=asked)
     predictor.predict([image(4, 4)] * (size + 1))
@@ -149,44 +148,46 @@ def test_batches_are_as_large_as_asked_and_as_the_runtime_takes(asked, largest, 
 
 
 @pytest.mark.parametrize("size", [0, -1])
-def test_a_batch_size_that_would_run_nothing_is_refused(size):
-    with pytest.raises(ConfigError, match=f"batch_size = {size}: give 1 or more"):
+def test_invalid_batch_size_is_rejected(size):
+    with pytest.raises(ConfigError, match=f"batch_size = {size}: must be 1 or higher"):
         Predictor(Echo(), batch_size=size)
 
 
-def test_no_images_are_no_detections():
+def test_no_images():
     assert Predictor(Echo()).predict([]) == ([], Timing())
 
 
 @pytest.mark.parametrize("value", [-0.1, 1.5, float("nan"), "0.5", None, True, [0.5]])
-def test_a_wrong_threshold_is_refused_before_anything_runs(value):
+def test_invalid_threshold_is_rejected_before_inference(value):
     runtime = Echo()
     with pytest.raises(
-        ConfigError, match=r"^confidence_threshold = .*: give a (score|number) from"
+        ConfigError, match=r"^confidence_threshold = .*: must be (a number )?from 0 to 1"
     ):
         Predictor(runtime).predict([image(4, 4)], confidence_threshold=value)
     assert runtime.batches == []
 
 
 @pytest.mark.parametrize("value", [0, -0.5, 1.01, float("nan"), "0.5", False])
-def test_a_wrong_overlap_is_refused(value):
-    with pytest.raises(ConfigError, match=r"^nms_iou = .*: give a"):
+def test_invalid_nms_iou_is_rejected(value):
+    with pytest.raises(ConfigError, match=r"^nms_iou = .*: must be "):
         Predictor(Echo()).predict([image(4, 4)], nms_iou=value)
 
 
-def test_auto_without_measured_thresholds_is_refused():
+def test_auto_without_measured_thresholds_is_rejected():
     runtime = Echo(ModelCard(class_names=("a", "b"), input_size_hw=(32, 64)))
-    with pytest.raises(CheckpointError, match="'auto' cannot be used; give a confidence threshold"):
+    with pytest.raises(
+        CheckpointError, match="the model has no measured thresholds; give a thresh"
+    ):
         Predictor(runtime).predict([image(4, 4)], confidence_threshold="auto")
 
 
-def test_times_of_batches_are_added():
+def test_durations_of_batches_are_added():
     assert Timing(1, 2, 3) + Timing(0.5, 0.25, 0) == Timing(1.5, 2.25, 3)
     _, timing = Predictor(Echo(), batch_size=1).predict([image(40, 40)] * 3)
     assert min(timing.preprocess_s, timing.inference_s, timing.postprocess_s) > 0
 
 
-def test_corners_are_clipped_to_the_border_of_their_own_image():
+def test_boxes_are_clipped_to_their_image():
     boxes = torch.tensor([[[-5.0, -1, 300, 50]], [[10, 20, 30, 400]]])
     sizes_wh = torch.tensor([[200, 100], [25, 500]])
     assert clip(boxes, sizes_wh).tolist() == [[[0, 0, 200, 50]], [[10, 20, 25, 400]]]

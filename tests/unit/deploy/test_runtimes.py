@@ -1,4 +1,4 @@
-"""Which runtime opens what, and that threads can share one."""
+"""Runtimes: which files they open, their results, and thread safety."""
 
 from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
@@ -16,7 +16,7 @@ from tests.lively import assert_same_detections
 
 @pytest.fixture(scope="module")
 def files(tiny, tmp_path_factory):
-    """The tiny detector as a checkpoint and as an ONNX file; its pictures as whole numbers."""
+    """The tiny detector as a checkpoint and as an ONNX file; its images as uint8."""
     path = tmp_path_factory.mktemp("runtimes") / "model.onnx"
     write_onnx(tiny.detector, tiny.card, path, slim=False)
     pixels = (tiny.images * 255).round().to(torch.uint8)
@@ -35,7 +35,7 @@ def files(tiny, tmp_path_factory):
         ("onnx", "openvino", "openvino"),
     ],
 )
-def test_all_runtimes_find_the_same(tiny, files, file, kind, opened):
+def test_runtimes_agree(tiny, files, file, kind, opened):
     runtime = open_runtime(getattr(files, file), kind)
     assert (runtime.kind, runtime.device, runtime.max_batch_size) == (
         opened,
@@ -49,19 +49,19 @@ def test_all_runtimes_find_the_same(tiny, files, file, kind, opened):
         assert_same_detections(found, [value[:batch] for value in files.found])
 
 
-def test_a_suffix_in_capitals_is_a_suffix(tiny, files, tmp_path):
+def test_upper_case_suffix(tiny, files, tmp_path):
     capitals = tmp_path / "MODEL.ONNX"
     capitals.write_bytes(files.onnx.read_bytes())
     assert open_runtime(str(capitals)).kind == "onnxruntime"
 
 
-def test_options_of_checkpoints_reach_them(files):
+def test_options_are_passed_to_the_detector(files):
     runtime = open_runtime(files.pth, sampling="discrete", class_names=["x", "y", "z"])
     assert (runtime.card.sampling, runtime.card.class_names) == ("discrete", ("x", "y", "z"))
 
 
 @pytest.mark.parametrize("kind", ["onnxruntime", "openvino"])
-def test_threads_that_share_a_runtime_find_what_one_finds(tiny, files, kind):
+def test_runtime_is_thread_safe(tiny, files, kind):
     runtime = open_runtime(files.onnx, kind)
     alone = [runtime(files.pixels[i : i + 1], tiny.sizes_wh[i : i + 1]) for i in range(7)]
     work = list(range(7)) * 4
@@ -77,21 +77,29 @@ def test_threads_that_share_a_runtime_find_what_one_finds(tiny, files, kind):
 @pytest.mark.parametrize(
     ("name", "kind", "message"),
     [
-        ("x.pth", "tflite", r"^runtime = 'tflite': there are pytorch, onnxruntime, openvino, tens"),
-        ("x.zip", None, r"^runtime = '\.zip': there are pytorch, onnxruntime, openvino, tensorrt$"),
-        ("x.pth", "onnxruntime", r"^x\.pth: onnxruntime takes \.onnx files; give one, or choose"),
-        ("x.onnx", "pytorch", r"^x\.onnx: pytorch takes \.pth or \.pt files"),
-        ("x.engine", "openvino", r"^x\.engine: openvino takes \.onnx files"),
-        ("x.onnx", "tensorrt", r"^x\.onnx: tensorrt takes \.engine files"),
+        (
+            "x.pth",
+            "tflite",
+            r"^runtime = 'tflite': unknown; choose pytorch, onnxr",
+        ),
+        (
+            "x.zip",
+            None,
+            r"^runtime = '\.zip': unknown; .*, openvino, tensorrt$",
+        ),
+        ("x.pth", "onnxruntime", r"^x\.pth: onnxruntime needs a \.onnx file; give one, or choose"),
+        ("x.onnx", "pytorch", r"^x\.onnx: pytorch needs a \.pth or \.pt file"),
+        ("x.engine", "openvino", r"^x\.engine: openvino needs a \.onnx file"),
+        ("x.onnx", "tensorrt", r"^x\.onnx: tensorrt needs a \.engine file"),
     ],
 )
-def test_wrong_choices_are_refused_with_the_right_ones(name, kind, message):
+def test_invalid_choices_are_rejected(name, kind, message):
     with pytest.raises(ConfigError, match=message):
         open_runtime(name, kind)
 
 
 @pytest.mark.parametrize("name", ["x.onnx", "x.engine", "x.pth"])
-def test_a_missing_file_is_named(tmp_path, name):
+def test_missing_file_is_rejected(tmp_path, name):
     with pytest.raises(CheckpointError, match=rf"{name}: no such file; "):
         open_runtime(tmp_path / name)
 
@@ -99,39 +107,39 @@ def test_a_missing_file_is_named(tmp_path, name):
 @pytest.mark.parametrize(
     ("kind", "who"), [("onnxruntime", "ONNX Runtime"), ("openvino", "OpenVINO")]
 )
-def test_a_file_that_a_runtime_refuses_is_named_with_its_reason(tiny, tmp_path, kind, who):
+def test_error_contains_the_reason_of_the_runtime(tiny, tmp_path, kind, who):
     model = onnx.parser.parse_model(
         """
-        <ir_version: 8, opset_import: ["": 17, "nobody": 1]>
-        g (float[2] x) => (float[2] y) { y = nobody.Unheard (x) }
+        <ir_version: 8, opset_import: ["": 17, "unknown": 1]>
+        g (float[2] x) => (float[2] y) { y = unknown.Op (x) }
         """
     )
     onnx.helper.set_model_props(model, tiny.card.to_metadata())
     onnx.save(model, tmp_path / "x.onnx")
-    with pytest.raises(ExportError, match=rf"x\.onnx: {who} cannot load it \(.*\)"):
+    with pytest.raises(ExportError, match=rf"x\.onnx: {who} cannot load the file \(.*\)"):
         open_runtime(tmp_path / "x.onnx", kind)
 
 
 @pytest.mark.parametrize("kind", ["onnxruntime", "openvino"])
-def test_files_without_a_description_or_damaged_are_refused(files, tmp_path, kind):
+def test_files_without_model_card_or_damaged_are_rejected(files, tmp_path, kind):
     model = onnx.load(files.onnx)
     del model.metadata_props[:]
     onnx.save(model, tmp_path / "theirs.onnx")
-    with pytest.raises(CheckpointError, match=r"theirs\.onnx: .*another program exported it"):
+    with pytest.raises(CheckpointError, match=r"theirs\.onnx: the metadata .* is missing"):
         open_runtime(tmp_path / "theirs.onnx", kind)
     (tmp_path / "damaged.onnx").write_bytes(b"\xff\xfe\xfd")
     with pytest.raises(ExportError, match=r"damaged\.onnx: not an ONNX model, or damaged"):
         open_runtime(tmp_path / "damaged.onnx", kind)
 
 
-def test_openvino_on_a_gpu_is_refused(files, monkeypatch):
+def test_openvino_on_a_gpu_is_rejected(files, monkeypatch):
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
-    with pytest.raises(ConfigError, match=r"^device = 'cuda': OpenVINO runs on the CPU here"):
+    with pytest.raises(ConfigError, match=r"^device = 'cuda': OpenVINO runs on the CPU; use cpu"):
         open_runtime(files.onnx, "openvino", device="cuda")
 
 
-def test_onnx_runtime_that_goes_on_without_its_gpu_is_refused(files, monkeypatch):
-    """As where CUDA's libraries are missing: the session is made, on the CPU."""
+def test_onnx_runtime_fallback_to_the_cpu_is_rejected(files, monkeypatch):
+    """Without the CUDA libraries the session is created on the CPU."""
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
     make = runtimes.ort.InferenceSession
 
@@ -140,13 +148,13 @@ def test_onnx_runtime_that_goes_on_without_its_gpu_is_refused(files, monkeypatch
         return make(path, options, providers=["CPUExecutionProvider"])
 
     monkeypatch.setattr(runtimes.ort, "InferenceSession", on_the_cpu)
-    with pytest.raises(ConfigError, match="ONNX Runtime finds no CUDA here .* use the runtime pyt"):
+    with pytest.raises(ConfigError, match="ONNX Runtime does not find CUDA .* use the runtime pyt"):
         open_runtime(files.onnx, device="cuda")
 
 
 @pytest.mark.gpu
 @pytest.mark.parametrize(("file", "kind"), [("pth", "pytorch"), ("onnx", "onnxruntime")])
-def test_a_gpu_finds_the_same(tiny, files, gpu, file, kind):
+def test_gpu_agrees(tiny, files, gpu, file, kind):
     runtime = open_runtime(getattr(files, file), kind, device=gpu)
     found = runtime(files.pixels.to(gpu), tiny.sizes_wh)
     assert {value.device.type for value in found} == {"cuda"}

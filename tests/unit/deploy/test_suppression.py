@@ -10,7 +10,7 @@ from onnx import parser
 from rtdetrv2_pytorch.src.deploy.suppression import (
     above,
     add_suppression,
-    output_sizes,
+    set_output_sizes,
     suppress,
 )
 from rtdetrv2_pytorch.src.structures import Detections
@@ -74,7 +74,7 @@ def run(model, labels, boxes, scores):
 
 
 @pytest.mark.parametrize("iou", [0.2, 0.5, 0.8])
-def test_suppress_is_the_greedy_loop(iou):
+def test_suppress_equals_a_greedy_loop(iou):
     labels, boxes, scores = (values[0] for values in random_detections(1, 60))
     kept = greedy(labels, boxes, scores, iou)
     assert 0 < len(kept) < 60
@@ -84,14 +84,14 @@ def test_suppress_is_the_greedy_loop(iou):
     assert found["scores"].tolist() == scores[kept].tolist()
 
 
-def test_suppress_of_nothing_is_nothing():
+def test_suppress_without_detections():
     empty = as_detections(torch.zeros(0, dtype=torch.int64), torch.zeros(0, 4), torch.zeros(0))
     assert suppress(empty, 0.5)["boxes"].shape == (0, 4)
 
 
 @pytest.mark.parametrize(("batch", "opset"), [(1, 17), (3, 17), (3, 18), (2, 20)])
 @pytest.mark.parametrize("iou", [0.2, 0.7])
-def test_the_graph_is_the_greedy_loop_for_every_image(batch, opset, iou):
+def test_graph_equals_a_greedy_loop_per_image(batch, opset, iou):
     number = 40
     given = random_detections(batch, number, seed=batch)
     model = add_suppression(detector_graph(number, opset), iou, number)
@@ -114,7 +114,7 @@ def test_the_graph_is_the_greedy_loop_for_every_image(batch, opset, iou):
 SAME_PLACE = np.array([[[0, 0, 10, 10], [0, 0, 10, 10], [0, 0, 10, 6]]], np.float32)
 
 
-def test_classes_do_not_suppress_each_other():
+def test_classes_are_independent():
     labels = np.array([[0, 1, 0]])
     scores = np.array([[0.9, 0.8, 0.7]], np.float32)
     labels, boxes, scores = run(
@@ -126,7 +126,7 @@ def test_classes_do_not_suppress_each_other():
 
 
 @pytest.mark.parametrize(("iou", "kept"), [(0.5, 2), (0.499, 1)])
-def test_exactly_the_limit_is_kept(iou, kept):
+def test_iou_equal_to_the_threshold_is_kept(iou, kept):
     boxes = np.array([[[0, 0, 10, 10], [0, 0, 10, 5]]], np.float32)
     labels = np.array([[0, 0]])
     scores = np.array([[0.9, 0.8]], np.float32)
@@ -135,7 +135,7 @@ def test_exactly_the_limit_is_kept(iou, kept):
     assert len(suppress(as_detections(labels[0], boxes[0], scores[0]), iou)["scores"]) == kept
 
 
-def test_of_equal_scores_the_first_stays():
+def test_first_of_equal_scores_is_kept():
     boxes = np.array([[[0, 0, 10, 10], [1, 0, 11, 10], [50, 50, 60, 60]]], np.float32)
     labels = np.array([[4, 4, 4]])
     scores = np.full((1, 3), 0.5, np.float32)
@@ -146,7 +146,7 @@ def test_of_equal_scores_the_first_stays():
     assert one["boxes"].tolist() == [[0, 0, 10, 10], [50, 50, 60, 60]]
 
 
-def test_a_chain_is_cut_by_the_best_only():
+def test_removed_detections_do_not_suppress_others():
     """The second overlaps both, but is dropped before it could drop the third."""
     boxes = np.array([[[0, 0, 10, 10], [4, 0, 14, 10], [8, 0, 18, 10]]], np.float32)
     scores = np.array([[0.9, 0.8, 0.7]], np.float32)
@@ -156,14 +156,14 @@ def test_a_chain_is_cut_by_the_best_only():
     np.testing.assert_allclose(found[2], [[0.9, 0.7, 0]])
 
 
-def test_names_and_producer_of_the_detector_stay():
+def test_names_and_producer_are_kept():
     model = add_suppression(detector_graph(3), 0.5, 3)
     assert [value.name for value in model.graph.input] == ["l", "b", "s"]
     assert [value.name for value in model.graph.output] == ["labels", "boxes", "scores"]
     assert model.producer_name == "pytorch"
 
 
-def test_sizes_of_outputs_are_written_where_an_exporter_gave_names():
+def test_output_sizes_replace_symbolic_names():
     model = parser.parse_model(
         """
         <ir_version: 8, opset_import: ["": 17]>
@@ -175,7 +175,7 @@ def test_sizes_of_outputs_are_written_where_an_exporter_gave_names():
         }
         """
     )
-    output_sizes(model, 36)
+    set_output_sizes(model, 36)
     shapes = {
         value.name: [d.dim_param or d.dim_value for d in value.type.tensor_type.shape.dim]
         for value in model.graph.output
@@ -183,7 +183,7 @@ def test_sizes_of_outputs_are_written_where_an_exporter_gave_names():
     assert shapes == {"labels": ["N", 36], "boxes": ["N", 36, 4], "scores": ["N", 36]}
 
 
-def test_above_keeps_at_least_the_threshold_of_the_class():
+def test_above_uses_inclusive_class_thresholds():
     found = above(
         as_detections([0, 1, 0, 1], torch.arange(16.0).view(4, 4), [0.75, 0.5, 0.5, 0.25]),
         torch.tensor([0.75, 0.25]),
@@ -193,6 +193,6 @@ def test_above_keeps_at_least_the_threshold_of_the_class():
     assert found["boxes"][:, 0].tolist() == [0, 4, 12]
 
 
-def test_what_a_graph_has_dropped_is_not_kept_at_any_threshold():
+def test_above_removes_score_0():
     found = above(as_detections([0, 0], torch.zeros(2, 4), [0.1, 0.0]), torch.tensor([0.0]))
     torch.testing.assert_close(found["scores"], torch.tensor([0.1]))

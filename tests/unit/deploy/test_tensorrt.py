@@ -1,4 +1,4 @@
-"""Everything around TensorRT, with a fake of its API; TensorRT itself where it is installed."""
+"""TensorRT engines with a fake of its API, and with TensorRT where installed."""
 
 import json
 import sys
@@ -34,7 +34,7 @@ def trt(request, monkeypatch):
 def write_model(path: Path, node: str = "scores = Relu (images)", card: ModelCard | None = CARD):
     model = onnx.parser.parse_model(
         f"""
-        <ir_version: 8, opset_import: ["": 17, "nobody": 1]>
+        <ir_version: 8, opset_import: ["": 17, "unknown": 1]>
         g (float[N, 3, 320, 256] images) => (float[N, 3, 320, 256] scores) {{ {node} }}
         """
     )
@@ -48,23 +48,26 @@ def names(folder):
     return sorted(path.name for path in folder.iterdir())
 
 
-def test_the_engine_and_its_description_are_written(trt, tmp_path):
+def test_build_writes_engine_and_model_card(trt, tmp_path):
     source = write_model(tmp_path / "m.onnx")
     engine = tmp_path / "m.engine"
     assert build_engine(source, engine, batch_sizes=(1, 4, 8)) == CARD
     assert json.loads(engine.read_bytes())["version"] == trt.__version__
     assert names(tmp_path) == ["m.engine", "m.engine.json", "m.onnx"]
-    facts = json.loads(card_file(engine).read_text(encoding="utf-8"))
-    assert ModelCard.from_metadata(facts, source="x") == CARD
-    assert (facts["tensorrt"], json.loads(facts["batch_sizes"])) == (trt.__version__, [1, 4, 8])
-    assert facts["gpu"] == (torch.cuda.get_device_name() if torch.cuda.is_available() else "")
+    metadata = json.loads(card_file(engine).read_text(encoding="utf-8"))
+    assert ModelCard.from_metadata(metadata, source="x") == CARD
+    assert (metadata["tensorrt"], json.loads(metadata["batch_sizes"])) == (
+        trt.__version__,
+        [1, 4, 8],
+    )
+    assert metadata["gpu"] == (torch.cuda.get_device_name() if torch.cuda.is_available() else "")
     (build,) = trt.builds
-    assert len(build.network.model.graph.node) == 1  # the file itself was parsed
+    assert len(build.network.model.graph.node) == 1
 
 
-def test_networks_are_strongly_typed_in_both_versions(trt, tmp_path):
+def test_networks_are_strongly_typed(trt, tmp_path):
     build_engine(write_model(tmp_path / "m.onnx"), tmp_path / "m.engine")
-    # In 10 it is bit 1 of the flags; in 11 there is no such flag, and no other kind of network.
+    # Bit 1 of the flags in TensorRT 10; TensorRT 11 has only strongly typed networks.
     assert trt.builds[0].network.flags == {"10": 2, "11": 0}[trt.__version__.split(".")[0]]
 
 
@@ -80,38 +83,38 @@ def test_profile_precision_and_memory(trt, tmp_path):
         "images": ((2, 3, 320, 256), (4, 3, 320, 256), (16, 3, 320, 256)),
         "orig_target_sizes": ((2, 2), (4, 2), (16, 2)),
     }
-    # float32 has 24 bits, not TF32's 11; other precisions come from the types in the file.
+    # TF32 is disabled; other precisions come from the types in the file.
     assert config.flags == set()
     assert config.limits == {trt.MemoryPoolType.WORKSPACE: 4 << 30}
 
 
-def test_a_file_that_it_cannot_read_fails_in_the_parsers_words(trt, tmp_path):
-    source = write_model(tmp_path / "m.onnx", "scores = nobody.Unheard (images)")
-    reason = r"^m\.onnx: TensorRT cannot read it: In node 0: no importer for Unheard$"
+def test_parser_error(trt, tmp_path):
+    source = write_model(tmp_path / "m.onnx", "scores = unknown.Op (images)")
+    reason = r"^m\.onnx: TensorRT cannot parse the file: In node 0: no importer for Op$"
     with pytest.raises(ExportError, match=reason):
         build_engine(source, tmp_path / "m.engine")
     assert names(tmp_path) == ["m.onnx"]
 
 
-def test_a_failed_build_says_the_builders_words(trt, tmp_path):
+def test_build_error(trt, tmp_path):
     trt.fails_with = ["out of memory", " no kernel \n"]
-    reason = r"^m\.onnx: TensorRT cannot build an engine from it: out of memory; no kernel$"
+    reason = r"^m\.onnx: TensorRT cannot build an engine: out of memory; no kernel$"
     with pytest.raises(ExportError, match=reason):
         build_engine(write_model(tmp_path / "m.onnx"), tmp_path / "m.engine")
     assert names(tmp_path) == ["m.onnx"]
 
 
-def test_a_failed_build_without_a_word_says_so(trt, tmp_path, monkeypatch):
+def test_build_error_without_message(trt, tmp_path, monkeypatch):
     class Silent(type(trt.Builder(trt.ILogger()))):
         def build_serialized_network(self, network, config):
             return None
 
     monkeypatch.setattr(trt, "Builder", lambda logger: Silent(trt, logger))
-    with pytest.raises(ExportError, match="it gave no reason"):
+    with pytest.raises(ExportError, match="no reason given"):
         build_engine(write_model(tmp_path / "m.onnx"), tmp_path / "m.engine")
 
 
-def test_an_earlier_engine_is_not_left_as_the_result_of_a_failure(trt, tmp_path):
+def test_failed_build_removes_an_earlier_engine(trt, tmp_path):
     source, engine = write_model(tmp_path / "m.onnx"), tmp_path / "m.engine"
     build_engine(source, engine, batch_sizes=(1, 1, 1))
     build_engine(source, engine, batch_sizes=(1, 2, 3))  # replaced
@@ -123,15 +126,15 @@ def test_an_earlier_engine_is_not_left_as_the_result_of_a_failure(trt, tmp_path)
 
 
 @pytest.mark.parametrize("sizes", [(0, 1, 2), (2, 1, 4), (1, 8, 4), (-1, 1, 1)])
-def test_impossible_batch_sizes_are_refused(trt, tmp_path, sizes):
-    with pytest.raises(ExportError, match="give smallest <= usual <= largest, from 1"):
+def test_invalid_batch_sizes_are_rejected(trt, tmp_path, sizes):
+    with pytest.raises(ExportError, match="must be minimum <= optimum <= maximum, from 1"):
         build_engine(write_model(tmp_path / "m.onnx"), tmp_path / "m.engine", batch_sizes=sizes)
     assert trt.builds == []
 
 
-def test_a_file_without_a_description_is_refused(trt, tmp_path):
+def test_onnx_file_without_model_card_is_rejected(trt, tmp_path):
     source = write_model(tmp_path / "m.onnx", card=None)
-    with pytest.raises(CheckpointError, match="another program exported it"):
+    with pytest.raises(CheckpointError, match="the metadata .* is missing"):
         build_engine(source, tmp_path / "m.engine")
     assert trt.builds == []
 
@@ -141,61 +144,59 @@ def build_with_cache(trt, tmp_path, cache):
     return trt.builds[-1].config.cache
 
 
-def test_a_timing_cache_is_written_and_read(trt, tmp_path):
+def test_timing_cache_is_written_and_reused(trt, tmp_path):
     cache = tmp_path / "caches" / "timing.cache"
     build_with_cache(trt, tmp_path, cache)
     first = cache.read_bytes()
     assert first == f"cache of {trt.__version__}+".encode()
     build_with_cache(trt, tmp_path, cache)
-    assert cache.read_bytes() == first + b"+"  # what was measured before was used, and added to
+    assert cache.read_bytes() == first + b"+"
 
 
 @pytest.mark.parametrize("content", [b"cache of 9.9.9+++", b"garbage"])
-def test_a_timing_cache_of_another_version_is_replaced(trt, tmp_path, content):
+def test_incompatible_timing_cache_is_replaced(trt, tmp_path, content):
     cache = tmp_path / "timing.cache"
     cache.write_bytes(content)
-    assert build_with_cache(trt, tmp_path, cache) is not None  # the build had one
+    assert build_with_cache(trt, tmp_path, cache) is not None
     assert cache.read_bytes() == f"cache of {trt.__version__}+".encode()
 
 
-def test_without_a_timing_cache_none_is_used(trt, tmp_path):
+def test_build_without_timing_cache(trt, tmp_path):
     assert build_with_cache(trt, tmp_path, None) is None
     assert names(tmp_path) == ["m.engine", "m.engine.json", "m.onnx"]
 
 
-def test_a_timing_cache_that_cannot_be_written_is_no_failure(trt, tmp_path, caplog):
-    (tmp_path / "file").write_text("in the way")
+def test_unwritable_timing_cache_is_a_warning(trt, tmp_path, caplog):
+    (tmp_path / "file").write_text("not a directory")
     build_with_cache(trt, tmp_path, tmp_path / "file" / "timing.cache")
-    assert "the timing cache cannot be written" in caplog.text
+    assert "Could not write the timing cache" in caplog.text
     assert (tmp_path / "m.engine").is_file()
 
 
 @pytest.mark.parametrize("version", ["8.6.1", "9.3.0", "12.0.0"])
-def test_versions_that_this_is_not_written_for_are_refused(monkeypatch, tmp_path, version):
+def test_unsupported_version_is_rejected(monkeypatch, tmp_path, version):
     monkeypatch.setitem(sys.modules, "tensorrt", fake_tensorrt(version))
-    with pytest.raises(ConfigError, match=rf"^TensorRT {version}: .* used are 10 and 11$"):
+    with pytest.raises(ConfigError, match=rf"^TensorRT {version} is not supported; .* 10 or 11$"):
         build_engine(write_model(tmp_path / "m.onnx"), tmp_path / "m.engine")
 
 
-def test_without_tensorrt_it_is_said_how_to_get_it(monkeypatch):
+def test_missing_tensorrt(monkeypatch):
     monkeypatch.setitem(sys.modules, "tensorrt", None)
-    with pytest.raises(
-        ConfigError, match=r"cannot be used here .*requirements-tensorrt\.txt.* or c"
-    ):
+    with pytest.raises(ConfigError, match=r"not available .*requirements-tensorrt\.txt.* or c"):
         load_tensorrt()
 
 
-def test_a_cpu_is_refused(trt, tmp_path):
+def test_cpu_is_rejected(trt, tmp_path):
     engine = tmp_path / "m.engine"
     build_engine(write_model(tmp_path / "m.onnx"), engine)
-    with pytest.raises(ConfigError, match=r"^device = 'cpu': TensorRT needs a GPU; give cuda$"):
+    with pytest.raises(ConfigError, match=r"^device = 'cpu': TensorRT needs a GPU; use cuda$"):
         open_runtime(engine, device="cpu")
 
 
-def test_an_engine_without_its_description_is_refused(trt, tmp_path):
+def test_missing_model_card_is_rejected(trt, tmp_path):
     engine = tmp_path / "m.engine"
     engine.write_bytes(b"plan")
-    with pytest.raises(CheckpointError, match=r"m\.engine\.json: is missing; it belongs to m\.eng"):
+    with pytest.raises(CheckpointError, match=r"m\.engine\.json: file is missing; it contains"):
         TensorRTRuntime(engine, torch.device("cuda"))
 
 
@@ -203,13 +204,13 @@ def test_an_engine_without_its_description_is_refused(trt, tmp_path):
     ("text", "message"),
     [
         ("{", "is damaged; build the engine again"),
-        ("{}", "another program exported it"),
+        ("{}", "the metadata .* is missing"),
         (json.dumps(CARD.to_metadata()), "is damaged; build the engine again"),  # no batch sizes
         (json.dumps(CARD.to_metadata() | {"batch_sizes": "[1]"}), "is damaged; build the engine"),
     ],
     ids=["text", "foreign", "sizes", "size"],
 )
-def test_a_damaged_description_is_refused(trt, tmp_path, text, message):
+def test_damaged_model_card_is_rejected(trt, tmp_path, text, message):
     engine = tmp_path / "m.engine"
     engine.write_bytes(b"plan")
     card_file(engine).write_text(text)
@@ -228,7 +229,7 @@ def real_tensorrt(gpu):
 @pytest.mark.gpu
 @pytest.mark.slow
 @pytest.mark.parametrize("precision", ["fp32", "fp16"])
-def test_an_engine_finds_what_pytorch_finds(tiny, real_tensorrt, gpu, tmp_path, precision):
+def test_engine_agrees_with_pytorch(tiny, real_tensorrt, gpu, tmp_path, precision):
     source, engine = tmp_path / "m.onnx", tmp_path / "m.engine"
     write_onnx(tiny.detector, tiny.card, source, precision=precision)
     card = build_engine(source, engine, batch_sizes=(1, 2, 7), timing_cache=tmp_path / "cache")
@@ -247,5 +248,5 @@ def test_an_engine_finds_what_pytorch_finds(tiny, real_tensorrt, gpu, tmp_path, 
             assert (near & (labels.cpu() == expected[0][:batch])).float().mean() > 0.9
         else:
             assert error.mean() < 0.03
-    with pytest.raises(ConfigError, match="the engine takes up to 7 images"):
+    with pytest.raises(ConfigError, match="the engine supports up to 7 images"):
         runtime(torch.cat((pixels, pixels)).to(gpu), tiny.sizes_wh.repeat(2, 1))
