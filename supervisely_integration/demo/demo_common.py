@@ -1,4 +1,4 @@
-"""What the demos share: their command line, pictures in, a table and a drawing out."""
+"""Shared by the demos: command line, reading images, printing and drawing detections."""
 
 import argparse
 import colorsys
@@ -8,21 +8,21 @@ from typing import Literal, NamedTuple
 
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 
-EXPERIMENT = Path(__file__).resolve().parents[1]  # whose folder `demo` this is
+EXPERIMENT = Path(__file__).resolve().parents[1]  # the folder that contains `demo`
 _FORMATS = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
-_ENDING = "_detections"
-_SMALLEST_WITH_NAMES = 100  # pixels; on less, the names would hide the objects
-_FONTS = ("DejaVuSans.ttf", "arial.ttf", "Arial.ttf")  # they have more than Latin letters
+_SUFFIX = "_detections"
+_MIN_SIDE_FOR_NAMES = 100  # pixels; in smaller images names would hide the objects
+_FONTS = ("DejaVuSans.ttf", "arial.ttf", "Arial.ttf")  # with more than Latin letters
 
 
 class Detection(NamedTuple):
-    """An object that was found.
+    """A detected object.
 
     Attributes:
-        label: place of its class in the model's list.
-        name: of its class.
+        label: index of the class.
+        name: class name.
         score: 0..1.
-        box: x1, y1, x2, y2 in pixels of the picture.
+        box: x1, y1, x2, y2 in pixels of the image.
     """
 
     label: int
@@ -32,18 +32,18 @@ class Detection(NamedTuple):
 
 
 def parse_arguments(description: str, models: str, device: str = "cpu") -> argparse.Namespace:
-    """The command line that all demos have.
+    """Parse the command line of the demos.
 
     Args:
         description: what the demo does.
-        models: pattern of the model files, relative to the experiment's folder.
-        device: the default one.
+        models: glob pattern of the model files, relative to the experiment.
+        device: default device.
 
     Returns:
         images, model, threshold ("auto" or a number), device, output.
 
     Raises:
-        SystemExit: if it is wrong, or there is no model.
+        SystemExit: if an argument is invalid or there is no model.
     """
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("images", nargs="+", type=Path, help="image files, or folders of them")
@@ -52,17 +52,17 @@ def parse_arguments(description: str, models: str, device: str = "cpu") -> argpa
         "--threshold",
         type=_threshold,
         default="auto",
-        help="lowest score to show, 0..1; auto (default): what was the best for each class",
+        help="minimum score, 0..1; auto (default): the best threshold of each class",
     )
     parser.add_argument("--device", default=device, help=f"cpu or cuda; default: {device}")
     parser.add_argument(
-        "--output", type=Path, default=Path(), help="folder for the drawings; default: this one"
+        "--output", type=Path, default=Path(), help="output folder; default: the current one"
     )
     arguments = parser.parse_args()
     if arguments.model is None:
         arguments.model = _find_model(models)
     if not arguments.model.is_file():
-        raise SystemExit(f"{arguments.model}: no such file; give the model as --model")
+        raise SystemExit(f"{arguments.model}: no such file; give the model with --model")
     return arguments
 
 
@@ -74,17 +74,17 @@ def _threshold(text: str) -> float | Literal["auto"]:
     except ValueError:
         value = -1
     if not 0 <= value <= 1:
-        raise argparse.ArgumentTypeError(f"{text!r}: give a score from 0 to 1, or auto")
+        raise argparse.ArgumentTypeError(f"{text!r}: must be from 0 to 1, or auto")
     return value
 
 
 def _find_model(pattern: str) -> Path:
-    """The one with the shortest name: `best.onnx` comes before `best_fp16.onnx`."""
+    """Return the model with the shortest name: `best.onnx` before `best_fp16.onnx`."""
     found = sorted(EXPERIMENT.glob(pattern), key=lambda path: (len(path.name), path.name))
     if not found:
         raise SystemExit(
-            f"{EXPERIMENT / pattern}: there is none. Download the folder of the experiment as a "
-            "whole, or give the model as --model"
+            f"{EXPERIMENT / pattern}: no such file. Download the whole folder of the experiment, "
+            "or give the model with --model"
         )
     return found[0]
 
@@ -92,32 +92,32 @@ def _find_model(pattern: str) -> Path:
 def show(
     arguments: argparse.Namespace, detect: Callable[[Image.Image], Sequence[Detection]]
 ) -> None:
-    """Detect in all pictures; print a table and write a drawing of each.
+    """Detect objects in all images; print a table and save a drawing of each.
 
     Args:
-        arguments: of `parse_arguments`.
-        detect: finds objects in an RGB picture, best first.
+        arguments: result of `parse_arguments`.
+        detect: returns the detections of an RGB image, highest score first.
 
     Raises:
-        SystemExit: if a picture cannot be read, or a drawing cannot be written.
+        SystemExit: if an image is not readable or a drawing not writable.
     """
     taken: set[str] = set()
-    for path in _find_pictures(arguments.images):
-        picture = open_picture(path)
-        detections = detect(picture)
-        print(f"{path}: {picture.width} x {picture.height}, {len(detections)} detections")
+    for path in _find_images(arguments.images):
+        image = open_image(path)
+        detections = detect(image)
+        print(f"{path}: {image.width} x {image.height}, {len(detections)} detections")
         _print_table(detections)
-        target = arguments.output / f"{_free_name(path.stem, taken)}{_ENDING}.jpg"
+        target = arguments.output / f"{_free_name(path.stem, taken)}{_SUFFIX}.jpg"
         try:
             target.parent.mkdir(parents=True, exist_ok=True)
-            draw(picture, detections).save(target, quality=95)
+            draw(image, detections).save(target, quality=95)
         except OSError as error:
             raise SystemExit(f"{target}: cannot be written ({error}); choose --output") from error
         print(f"  drawn in {target}\n")
 
 
-def _find_pictures(paths: Sequence[Path]) -> Iterator[Path]:
-    """Files as they are given; of folders the pictures, without drawings of earlier runs."""
+def _find_images(paths: Sequence[Path]) -> Iterator[Path]:
+    """Yield given files, and the images in folders without drawings of earlier runs."""
     for path in paths:
         if not path.is_dir():
             yield path
@@ -125,29 +125,29 @@ def _find_pictures(paths: Sequence[Path]) -> Iterator[Path]:
         found = sorted(
             file
             for file in path.iterdir()
-            if file.suffix.lower() in _FORMATS and not file.stem.endswith(_ENDING)
+            if file.suffix.lower() in _FORMATS and not file.stem.endswith(_SUFFIX)
         )
         if not found:
             raise SystemExit(f"{path}: no images in this folder ({' '.join(_FORMATS)})")
         yield from found
 
 
-def open_picture(path: Path) -> Image.Image:
-    """Read a picture as RGB, turned upright as the camera says.
+def open_image(path: Path) -> Image.Image:
+    """Read an image as RGB, rotated according to its EXIF data.
 
     Raises:
-        SystemExit: if it cannot be read, or has more than 8 bits a channel.
+        SystemExit: if it is not readable or has more than 8 bits per channel.
     """
     try:
         with Image.open(path) as file:
-            picture = ImageOps.exif_transpose(file)
-            if picture.mode.startswith(("I", "F")):
-                raise SystemExit(f"{path}: has more than 8 bits a channel; save it with 8")
-            if "transparency" in picture.info:
-                picture = picture.convert("RGBA")
-            return picture.convert("RGB")
+            image = ImageOps.exif_transpose(file)
+            if image.mode.startswith(("I", "F")):
+                raise SystemExit(f"{path}: more than 8 bits per channel; convert it to 8 bits")
+            if "transparency" in image.info:
+                image = image.convert("RGBA")
+            return image.convert("RGB")
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise SystemExit(f"{path}: cannot be read as an image ({error})") from error
+        raise SystemExit(f"{path}: not readable as an image ({error})") from error
 
 
 def _print_table(detections: Sequence[Detection]) -> None:
@@ -161,7 +161,7 @@ def _print_table(detections: Sequence[Detection]) -> None:
 
 
 def _free_name(stem: str, taken: set[str]) -> str:
-    """Another name where two pictures of a run have the same, as a.jpg and a.png do."""
+    """Return a unique name, for images such as a.jpg and a.png."""
     number, free = 1, stem
     while free in taken:
         number += 1
@@ -170,23 +170,23 @@ def _free_name(stem: str, taken: set[str]) -> str:
     return free
 
 
-def draw(picture: Image.Image, detections: Sequence[Detection]) -> Image.Image:
-    """Draw boxes and names on a copy; lines and letters grow with the picture.
+def draw(image: Image.Image, detections: Sequence[Detection]) -> Image.Image:
+    """Draw boxes and names on a copy; lines and text scale with the image.
 
-    On pictures of less than 100 pixels there are no names.
+    Images below 100 pixels get no names.
 
     Args:
-        picture: RGB.
-        detections: best first; the best are drawn on top.
+        image: RGB.
+        detections: highest score first; they are drawn on top.
     """
-    result = picture.copy()
+    result = image.copy()
     canvas = ImageDraw.Draw(result)
-    side = min(picture.size)
+    side = min(image.size)
     line, font = max(1, round(side / 250)), _font(max(10, round(side / 38)))
     for found in reversed(detections):
-        canvas.rectangle(found.box, outline=_colour(found.label), width=line)
-    for found in reversed(detections) if side >= _SMALLEST_WITH_NAMES else ():
-        _draw_name(canvas, found, font, picture.size)
+        canvas.rectangle(found.box, outline=_color(found.label), width=line)
+    for found in reversed(detections) if side >= _MIN_SIDE_FOR_NAMES else ():
+        _draw_name(canvas, found, font, image.size)
     return result
 
 
@@ -196,7 +196,7 @@ def _draw_name(
     font: ImageFont.FreeTypeFont | ImageFont.ImageFont,
     size_wh: tuple[int, int],
 ) -> None:
-    """Above the box, or in it where the picture ends; never beyond the picture's border."""
+    """Draw a name above the box, or inside the box at the top of the image."""
     text = f"{found.name} {found.score:.2f}"
     left, top, right, bottom = canvas.textbbox((0, 0), text, font=font)
     margin = max(1, round((bottom - top) / 5))
@@ -204,9 +204,9 @@ def _draw_name(
     x = max(0, min(found.box[0], size_wh[0] - width))
     y = found.box[1] - height if found.box[1] >= height else found.box[1]
     y = max(0, min(y, size_wh[1] - height))
-    colour = _colour(found.label)
-    canvas.rectangle((x, y, x + width, y + height), fill=colour)
-    is_bright = 0.299 * colour[0] + 0.587 * colour[1] + 0.114 * colour[2] > 140
+    color = _color(found.label)
+    canvas.rectangle((x, y, x + width, y + height), fill=color)
+    is_bright = 0.299 * color[0] + 0.587 * color[1] + 0.114 * color[2] > 140
     canvas.text(
         (x + margin - left, y + margin - top),
         text,
@@ -224,7 +224,7 @@ def _font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
     return ImageFont.load_default(size)
 
 
-def _colour(label: int) -> tuple[int, int, int]:
-    """Neighbours differ: the golden angle goes round the colours without meeting itself."""
+def _color(label: int) -> tuple[int, int, int]:
+    """Return a color per class; the golden angle makes neighboring labels differ."""
     red, green, blue = colorsys.hsv_to_rgb((0.02 + label * 0.618034) % 1, 0.9, 0.95)
     return round(red * 255), round(green * 255), round(blue * 255)

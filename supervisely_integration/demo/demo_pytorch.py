@@ -1,9 +1,8 @@
-"""Detects objects with a trained checkpoint; needs this repository and its requirements.
+"""Detect objects with a trained checkpoint; needs this repository and its requirements.
 
     python demo/demo_pytorch.py image.jpg folder_of_images --threshold 0.4
 
-A checkpoint says itself which network, classes and input size it has. Nothing of Supervisely is
-needed.
+The checkpoint contains network, classes and input size. The Supervisely SDK is not needed.
 """
 
 import argparse
@@ -20,32 +19,32 @@ ENGINE = "rtdetrv2_pytorch"
 
 
 def find_engine() -> None:
-    """Make the repository's code importable, from wherever this is started.
+    """Make the code of the repository importable from any directory.
 
     Raises:
-        SystemExit: if it is nowhere.
+        SystemExit: if it is not found.
     """
     if importlib.util.find_spec(ENGINE) is not None:
         return
     for folder in (Path(__file__).resolve().parents[2], Path.cwd()):
         if (folder / ENGINE / "__init__.py").is_file():
-            sys.path.append(str(folder))  # a script's own folder is all that Python looks in
+            sys.path.append(str(folder))
             return
     raise SystemExit(
-        f"{ENGINE} is not found. Clone the repository of the app, install its requirements.txt, "
-        "and start this in its folder, or with PYTHONPATH=path/to/the/repository"
+        f"{ENGINE} not found. Clone the repository of the app, install its requirements.txt, and "
+        "run this in its folder, or with PYTHONPATH=path/to/the/repository"
     )
 
 
 def run(arguments: argparse.Namespace, kind: str) -> None:
-    """Run on the pictures of the command line.
+    """Run on the images of the command line.
 
     Args:
-        arguments: of `parse_arguments`.
-        kind: of the runtime.
+        arguments: result of `parse_arguments`.
+        kind: runtime, see `open_runtime`.
 
     Raises:
-        SystemExit: with the reason, if the model cannot be run.
+        SystemExit: if the model cannot be run.
     """
     find_engine()
     try:
@@ -53,16 +52,14 @@ def run(arguments: argparse.Namespace, kind: str) -> None:
         from rtdetrv2_pytorch.src.deploy.runtimes import open_runtime
         from rtdetrv2_pytorch.src.misc.errors import RTDETRError
     except ImportError as error:
-        raise SystemExit(
-            f"{error}: this needs the repository of the app, with its requirements.txt installed"
-        ) from error
+        raise SystemExit(f"{error}: install requirements.txt of the repository") from error
 
     try:
         predictor = Predictor(open_runtime(arguments.model, kind, device=arguments.device))
         names = predictor.runtime.card.class_names
 
-        def detect(picture: Image.Image) -> list[Detection]:
-            (found,), _ = predictor.predict([np.asarray(picture)], arguments.threshold)
+        def detect(image: Image.Image) -> list[Detection]:
+            (found,), _ = predictor.predict([np.asarray(image)], arguments.threshold)
             rows = zip(*(found[key].tolist() for key in ("labels", "scores", "boxes")), strict=True)
             return [Detection(label, names[label], score, tuple(box)) for label, score, box in rows]
 

@@ -1,9 +1,9 @@
-"""Detects objects with a TensorRT engine; needs this repository, TensorRT and an NVIDIA GPU.
+"""Detect objects with a TensorRT engine; needs this repository, TensorRT and an NVIDIA GPU.
 
     python demo/demo_tensorrt.py image.jpg folder_of_images --threshold 0.4
 
-An engine runs on the GPU model and TensorRT version that built it, and its description lies beside
-it, in a file with `.json` at the end of its name.
+An engine runs on the GPU model and TensorRT version that built it. Its model card is the file
+`<engine>.json` beside it.
 """
 
 from demo_common import parse_arguments

@@ -1,9 +1,10 @@
-"""The demos as people start them: scripts, outside the platform, on a real image."""
+"""The demo scripts, run outside Supervisely on a real image."""
 
 import importlib.util
 import json
 import os
 import re
+import runpy
 import shutil
 import subprocess
 import sys
@@ -33,15 +34,15 @@ pytestmark = pytest.mark.slow
 ROOT = Path(__file__).parents[2]
 DEMO = ROOT / "supervisely_integration" / "demo"
 NAMES = ["red cell", "white cell", "тромбоцит"]
-SIZE_HW = (512, 640)  # from the photo's 480 x 640, Pillow and torchvision agree to the bit
-ROUNDING = {"score": 0.0006, "pixels": 0.06}  # printed are 3 digits, and 1
-OTHER_RUNTIME = {"score": 0.002, "pixels": 0.3}  # and sums in another order, through random weights
+SIZE_HW = (512, 640)  # Pillow and torchvision resize the 480 x 640 photo equally
+ROUNDING = {"score": 0.0006, "pixels": 0.06}  # of printed scores and boxes
+OTHER_RUNTIME = {"score": 0.002, "pixels": 0.3}
 NOT_NEEDED = {
     "demo_onnx.py": "supervisely torch torchvision onnx rtdetrv2_pytorch cv2 yaml scipy",
     "demo_pytorch.py": "supervisely fastapi",
     "demo_tensorrt.py": "supervisely fastapi",
 }
-# Python runs it before a script: what is named in BLOCKED is not installed, then.
+# sitecustomize.py that makes the packages in BLOCKED unavailable.
 BLOCKER = """
 import os, sys
 class Blocker:
@@ -89,7 +90,7 @@ def photo(bccd) -> Path:
 
 @pytest.fixture
 def start(tmp_path):
-    """start(script, *arguments): runs it in an empty folder, without what it does not need."""
+    """start(script, *arguments): run a process in an empty directory, without NOT_NEEDED."""
     (tmp_path / "blocker").mkdir()
     (tmp_path / "blocker" / "sitecustomize.py").write_text(BLOCKER)
     (tmp_path / "here").mkdir()
@@ -119,12 +120,42 @@ def start(tmp_path):
 
 
 @pytest.fixture
-def pictures(monkeypatch):
+def call(tmp_path, monkeypatch, capsys):
+    """call(script, *arguments): like `start`, but in this process."""
+    here = tmp_path / "here"
+    here.mkdir(exist_ok=True)
+    monkeypatch.chdir(here)
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
+
+    def run(script, *arguments):
+        for name in ("demo_common", "demo_pytorch"):  # of another copy of the demos
+            monkeypatch.delitem(sys.modules, name, raising=False)
+        capsys.readouterr()
+        code = 0
+        with monkeypatch.context() as patch:
+            patch.syspath_prepend(str(script.parent))
+            patch.setattr(sys, "argv", [str(script), *map(str, arguments)])
+            try:
+                runpy.run_path(str(script), run_name="__main__")
+            except SystemExit as ended:
+                code = ended.code
+        out, err = capsys.readouterr()
+        if isinstance(code, str):  # as the interpreter does
+            code, err = 1, f"{err}{code}\n"
+        return SimpleNamespace(returncode=code, stdout=out, stderr=err, here=here)
+
+    yield run
+    for name in ("demo_common", "demo_pytorch"):
+        sys.modules.pop(name, None)
+
+
+@pytest.fixture
+def common(monkeypatch):
     return load("demo_common", monkeypatch)
 
 
 def load(name, monkeypatch):
-    """A file of the demos as a module; they import each other by bare names."""
+    """Load a file of the demos as a module; they import each other by bare names."""
     monkeypatch.setattr(sys, "dont_write_bytecode", True)
     monkeypatch.syspath_prepend(str(DEMO))
     spec = importlib.util.spec_from_file_location(name, DEMO / f"{name}.py")
@@ -135,7 +166,7 @@ def load(name, monkeypatch):
 
 
 def printed(text):
-    """Tables of the output: the headline of a picture and its rows (name, score, box)."""
+    """Parse the output: the headline of each image and its rows (name, score, box)."""
     tables = []
     for line in text.splitlines():
         row = re.fullmatch(r"  (.+?) +(\d\.\d{3})" + r" +(-?\d+\.\d)" * 4, line)
@@ -155,7 +186,7 @@ def found_by_pytorch(experiment, path, threshold):
 
 
 def threshold_in_a_gap(experiment, path):
-    """A threshold that no detection is near to, with between 4 and 12 above it."""
+    """Return a threshold between two distant scores, with 4 to 12 detections above it."""
     scores = [score for _, score, _ in found_by_pytorch(experiment, path, 0.0)][:13]
     gaps = [scores[i] - scores[i + 1] for i in range(3, len(scores) - 1)]
     place = 3 + int(np.argmax(gaps))
@@ -164,7 +195,7 @@ def threshold_in_a_gap(experiment, path):
 
 
 def assert_same(rows, expected, *, score, pixels):
-    """Each row has a partner of its own with its class, about its score and box."""
+    """Match each row to one expected row of its class with nearly the same score and box."""
     assert len(rows) == len(expected)
     left = list(expected)
     for name, own_score, box in rows:
@@ -180,7 +211,7 @@ def assert_same(rows, expected, *, score, pixels):
 
 
 def assert_drawn(drawing, photo, rows):
-    """The picture, changed along the boxes and hardly anywhere else."""
+    """Check that the image changed along the boxes and hardly anywhere else."""
     before = np.asarray(Image.open(photo).convert("RGB")).astype(int)
     after = np.asarray(Image.open(drawing).convert("RGB")).astype(int)
     assert after.shape == before.shape
@@ -194,17 +225,17 @@ def assert_drawn(drawing, photo, rows):
         )
         assert (border > 20).mean() > 0.9
         for line in (slice(max(y1 - 24, 0), y1 + 24), slice(max(y2 - 12, 0), y2 + 12)):
-            near[line] = True  # with the names
+            near[line] = True  # including the names
         for line in (slice(max(x1 - 12, 0), x1 + 12), slice(max(x2 - 12, 0), x2 + 12)):
             near[:, line] = True
     assert (~near).sum() > 100
-    assert (change[~near] > 20).mean() < 0.001  # of saving as JPEG
+    assert (change[~near] > 20).mean() < 0.001  # JPEG compression
 
 
 # On a real image
 
 
-def test_onnx_in_a_downloaded_experiment_finds_what_pytorch_finds(experiment, photo, start):
+def test_onnx_demo_in_a_downloaded_experiment(experiment, photo, start):
     threshold = threshold_in_a_gap(experiment, photo)
     script = experiment.folder / "demo" / "demo_onnx.py"
     result = start(script, photo, "--threshold", threshold)
@@ -217,7 +248,7 @@ def test_onnx_in_a_downloaded_experiment_finds_what_pytorch_finds(experiment, ph
     assert_drawn(result.here / f"{photo.stem}_detections.jpg", photo, rows)
 
 
-def test_pytorch_in_the_repository_finds_it_from_any_folder(experiment, photo, start):
+def test_pytorch_demo_in_the_repository(experiment, photo, start):
     threshold = threshold_in_a_gap(experiment, photo)
     model = ("--model", experiment.checkpoint)
     result = start(DEMO / "demo_pytorch.py", photo, *model, "--threshold", threshold)
@@ -228,7 +259,7 @@ def test_pytorch_in_the_repository_finds_it_from_any_folder(experiment, photo, s
     assert_drawn(result.here / f"{photo.stem}_detections.jpg", photo, rows)
 
 
-def test_pytorch_in_a_downloaded_experiment_needs_the_repository(experiment, photo, start):
+def test_pytorch_demo_in_a_downloaded_experiment_needs_the_repository(experiment, photo, start):
     script = experiment.folder / "demo" / "demo_pytorch.py"
     lost = start(script, photo, "--threshold", 0)
     assert lost.returncode == 1
@@ -240,13 +271,13 @@ def test_pytorch_in_a_downloaded_experiment_needs_the_repository(experiment, pho
     assert_same(rows, found_by_pytorch(experiment, photo, 0.0), **ROUNDING)
 
 
-def test_what_is_blocked_is_not_there(tmp_path, start):
+def test_start_blocks_packages(tmp_path, start):
     script = tmp_path / "demo_onnx.py"
     script.write_text("import torch")
     assert "No module named 'torch'" in start(script).stderr
 
 
-def test_pillow_resizes_as_the_training_does_but_for_a_level_here_and_there(photo, monkeypatch):
+def test_preprocessing_nearly_equals_that_of_training(photo, monkeypatch):
     demo = load("demo_onnx", monkeypatch)
     picture = Image.open(photo).convert("RGB")
     for size_hw, share in (((96, 160), 0.05), (SIZE_HW, 0.0)):
@@ -261,7 +292,7 @@ def test_pillow_resizes_as_the_training_does_but_for_a_level_here_and_there(phot
 # Thresholds
 
 
-def test_each_class_has_the_threshold_of_the_file(experiment, photo, start, tmp_path):
+def test_thresholds_per_class(experiment, photo, call, tmp_path):
     everything = found_by_pytorch(experiment, photo, 0.0)
     name = everything[0][0]
     other = next(found for found in everything if found[0] != name)
@@ -270,9 +301,8 @@ def test_each_class_has_the_threshold_of_the_file(experiment, photo, start, tmp_
     card = replace(experiment.card, threshold=lowest, class_thresholds={name: 1.0})
     detector, _ = load_detector(experiment.checkpoint)
     write_onnx(detector, card, tmp_path / "own.onnx")
-    result = start(
-        experiment.folder / "demo" / "demo_onnx.py", photo, "--model", tmp_path / "own.onnx"
-    )
+    script = experiment.folder / "demo" / "demo_onnx.py"
+    result = call(script, photo, "--model", tmp_path / "own.onnx")
     assert result.returncode == 0, result.stderr
     ((_, rows),) = printed(result.stdout)
     expected = [found for found in everything[:8] if found[0] != name]
@@ -281,27 +311,27 @@ def test_each_class_has_the_threshold_of_the_file(experiment, photo, start, tmp_
 
 
 @pytest.mark.parametrize("script", ["demo_onnx.py", "demo_pytorch.py"])
-def test_without_measured_thresholds_one_has_to_be_given(experiment, photo, start, script):
-    result = start(experiment.folder / "demo" / script, photo, paths=[ROOT])
+def test_auto_needs_measured_thresholds(experiment, photo, call, script):
+    result = call(experiment.folder / "demo" / script, photo)
     assert result.returncode == 1
-    assert re.search(r"no thresholds were measured for it.*; give .*threshold", result.stderr)
+    assert re.search(r"no measured thresholds; give .*threshold", result.stderr)
     assert "Traceback" not in result.stderr
 
 
-# Many pictures
+# Several images
 
 
-def test_a_folder_with_pictures_of_one_name(experiment, start, tmp_path):
+def test_folder_with_images_of_the_same_name(experiment, call, tmp_path):
     folder = tmp_path / "images"
     folder.mkdir()
-    colours = {"a.jpg": "red", "a.png": "green", "b.webp": "blue"}
-    for width, (name, colour) in enumerate(colours.items(), 50):
-        Image.new("RGB", (width, 40), colour).save(folder / name)
-    (folder / "notes.txt").write_text("no picture")
+    colors = {"a.jpg": "red", "a.png": "green", "b.webp": "blue"}
+    for width, (name, color) in enumerate(colors.items(), 50):
+        Image.new("RGB", (width, 40), color).save(folder / name)
+    (folder / "notes.txt").write_text("not an image")
     script = experiment.folder / "demo" / "demo_onnx.py"
     arguments = (folder, "--threshold", "1", "--output", folder)
-    assert start(script, *arguments).returncode == 0
-    result = start(script, *arguments)  # drawings of the first run are no pictures
+    assert call(script, *arguments).returncode == 0
+    result = call(script, *arguments)  # ignores the output of the first run
     assert [headline for headline, _ in printed(result.stdout)] == [
         f"{folder / 'a.jpg'}: 50 x 40, 0 detections",
         f"{folder / 'a.png'}: 51 x 40, 0 detections",
@@ -314,24 +344,24 @@ def test_a_folder_with_pictures_of_one_name(experiment, start, tmp_path):
     assert widths == {"a_detections": 50, "a_2_detections": 51, "b_detections": 52}
 
 
-def test_a_picture_is_turned_upright_and_transparency_is_dropped(pictures, tmp_path):
-    picture = Image.new("RGB", (40, 20), "red")
-    exif = picture.getexif()
-    exif[0x0112] = 6  # the camera was turned
-    picture.save(tmp_path / "turned.jpg", exif=exif)
-    assert pictures.open_picture(tmp_path / "turned.jpg").size == (20, 40)
+def test_exif_rotation_and_transparency(common, tmp_path):
+    image = Image.new("RGB", (40, 20), "red")
+    exif = image.getexif()
+    exif[0x0112] = 6  # rotated
+    image.save(tmp_path / "turned.jpg", exif=exif)
+    assert common.open_image(tmp_path / "turned.jpg").size == (20, 40)
     Image.new("RGBA", (3, 2), (10, 20, 30, 0)).save(tmp_path / "clear.png")
-    clear = pictures.open_picture(tmp_path / "clear.png")
+    clear = common.open_image(tmp_path / "clear.png")
     assert (clear.mode, clear.getpixel((0, 0))) == ("RGB", (10, 20, 30))
 
 
 # The drawing
 
 
-def test_a_box_by_hand(pictures):
-    black = Image.new("RGB", (500, 250))  # lines of 1 pixel, letters of 10
-    found = pictures.Detection(label=0, name="x", score=0.5, box=(100.0, 100.0, 200.0, 180.0))
-    drawn = np.asarray(pictures.draw(black, [found])).astype(int)
+def test_box_and_name_are_drawn(common):
+    black = Image.new("RGB", (500, 250))
+    found = common.Detection(label=0, name="x", score=0.5, box=(100.0, 100.0, 200.0, 180.0))
+    drawn = np.asarray(common.draw(black, [found])).astype(int)
     red, green, blue = drawn[140, 100]
     assert red > 200 > 60 > max(green, blue)
     for place in ((100, 199), (180, 150), (140, 200)):
@@ -345,47 +375,50 @@ def test_a_box_by_hand(pictures):
     assert not np.asarray(black).any()
 
 
-def test_the_best_lies_on_top_and_names_stay_in_the_picture(pictures):
+def test_best_detection_is_on_top_and_names_stay_inside(common):
     black = Image.new("RGB", (400, 300))
-    best = pictures.Detection(0, "best", 0.9, (350.0, 0.0, 400.0, 60.0))
-    worst = pictures.Detection(1, "worst", 0.1, (350.0, 0.0, 400.0, 60.0))
-    together = np.asarray(pictures.draw(black, [best, worst]))
-    alone = np.asarray(pictures.draw(black, [best]))
+    best = common.Detection(0, "best", 0.9, (350.0, 0.0, 400.0, 60.0))
+    worst = common.Detection(1, "worst", 0.1, (350.0, 0.0, 400.0, 60.0))
+    together = np.asarray(common.draw(black, [best, worst]))
+    alone = np.asarray(common.draw(black, [best]))
     assert together[50, 350].tolist() == alone[50, 350].tolist()
-    corner = alone[:14, 330:]  # the name starts left of its box, to end in the picture
+    corner = alone[:14, 330:]  # the name is moved left to end inside the image
     assert (corner == alone[50, 350]).all(axis=2).mean() > 0.3
 
 
-def test_lines_grow_with_the_picture_and_small_ones_have_no_names(pictures):
+def test_line_width_scales_with_the_image(common):
     def pixels(size):
         box = (0.25 * size, 0.25 * size, 0.75 * size, 0.75 * size)
-        found = [pictures.Detection(0, "name", 0.5, box)]
-        return np.asarray(pictures.draw(Image.new("RGB", (size, size)), found)).any(axis=2)
+        found = [common.Detection(0, "name", 0.5, box)]
+        return np.asarray(common.draw(Image.new("RGB", (size, size)), found)).any(axis=2)
 
     assert pixels(2000)[1000, 490:520].sum() == 8  # 2000 / 250
-    assert pixels(64).sum() == 4 * 32  # one line round a box from 16 to 48
+    assert pixels(64).sum() == 4 * 32  # a box of 32 pixels, no name
     assert pixels(200)[:49].any()
 
 
 # Errors
 
 
-def no_description(model):
+def missing_metadata(model):
     del model.metadata_props[:]
 
 
-def damaged_description(model):
+def damaged_metadata(model):
     helper.set_model_props(model, {"class_names": "cat, dog", "input_size_hw": "[64, 64]"})
 
 
-@pytest.mark.parametrize("damage", [no_description, damaged_description])
-def test_a_model_that_does_not_describe_itself(experiment, start, tmp_path, damage):
+@pytest.mark.parametrize("damage", [missing_metadata, damaged_metadata])
+def test_model_without_metadata_is_rejected(experiment, call, tmp_path, damage):
     model = onnx.load(experiment.folder / "export" / "best.onnx")
     damage(model)
     onnx.save(model, tmp_path / "other.onnx")
-    result = start(DEMO / "demo_onnx.py", "a.jpg", "--model", tmp_path / "other.onnx")
+    result = call(DEMO / "demo_onnx.py", "a.jpg", "--model", tmp_path / "other.onnx")
     assert result.returncode == 1
-    assert "other.onnx: does not say which classes and input size it has" in result.stderr
+    assert (
+        "other.onnx: the metadata with classes and input size is missing or damaged"
+        in result.stderr
+    )
     assert "export the checkpoint with the RT-DETRv2 app" in result.stderr
     assert "Traceback" not in result.stderr
 
@@ -393,43 +426,43 @@ def test_a_model_that_does_not_describe_itself(experiment, start, tmp_path, dama
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["no.jpg"], "no.jpg: cannot be read as an image"),
+        (["no.jpg"], "no.jpg: not readable as an image"),
         (["empty"], "empty: no images in this folder (.jpg"),
-        (["deep.png"], "deep.png: has more than 8 bits a channel; save it with 8"),
-        (["a.jpg", "--threshold", "2"], "'2': give a score from 0 to 1, or auto"),
-        (["a.jpg", "--threshold", "high"], "'high': give a score from 0 to 1, or auto"),
-        (["a.jpg", "--device", "tpu"], "--device tpu: give cpu or cuda"),
+        (["deep.png"], "deep.png: more than 8 bits per channel; convert it to 8 bits"),
+        (["a.jpg", "--threshold", "2"], "'2': must be from 0 to 1, or auto"),
+        (["a.jpg", "--threshold", "high"], "'high': must be from 0 to 1, or auto"),
+        (["a.jpg", "--device", "tpu"], "--device tpu: use cpu or cuda"),
         (["a.jpg", "--device", "cuda"], "or use --device cpu"),
-        (["a.jpg", "--model", "no.onnx"], "no.onnx: no such file; give the model as --model"),
-        (["a.jpg", "--model", "a.jpg"], "a.jpg: ONNX Runtime cannot load it ("),
+        (["a.jpg", "--model", "no.onnx"], "no.onnx: no such file; give the model with --model"),
+        (["a.jpg", "--model", "a.jpg"], "a.jpg: ONNX Runtime cannot load the file ("),
         (["a.jpg", "--output", "a.jpg/x"], "cannot be written"),
         ([], "the following arguments are required: images"),
     ],
 )
-def test_mistakes_are_named(experiment, start, tmp_path, arguments, message):
+def test_invalid_arguments(experiment, call, tmp_path, arguments, message):
     here = tmp_path / "here"
     Image.new("RGB", (9, 9)).save(here / "a.jpg")
     Image.fromarray(np.full((9, 9), 1000, np.uint16)).save(here / "deep.png")
     (here / "empty").mkdir()
     threshold = [] if "--threshold" in arguments else ["--threshold", "0.5"]
     script = experiment.folder / "demo" / "demo_onnx.py"
-    result = start(script, *arguments, *threshold)
+    result = call(script, *arguments, *threshold)
     assert result.returncode in (1, 2)
     assert message in result.stderr
     assert "Traceback" not in result.stderr
 
 
-def test_the_copy_in_the_repository_has_no_model_of_its_own(start):
-    result = start(DEMO / "demo_onnx.py", "a.jpg")
+def test_repository_copy_needs_a_model(call):
+    result = call(DEMO / "demo_onnx.py", "a.jpg")
     assert result.returncode == 1
-    assert "give the model as --model" in result.stderr
+    assert "give the model with --model" in result.stderr
 
 
-def test_a_checkpoint_of_something_else(start, tmp_path):
+def test_checkpoint_without_configuration_is_rejected(call, tmp_path):
     torch.save({"model": {"weight": torch.zeros(1)}}, tmp_path / "other.pth")
-    result = start(DEMO / "demo_pytorch.py", "a.jpg", "--model", tmp_path / "other.pth")
+    result = call(DEMO / "demo_pytorch.py", "a.jpg", "--model", tmp_path / "other.pth")
     assert result.returncode == 1
-    assert "other.pth: does not say which network it is of" in result.stderr
+    assert "other.pth: the checkpoint does not contain its configuration" in result.stderr
     assert "Traceback" not in result.stderr
 
 
@@ -439,23 +472,23 @@ def test_a_checkpoint_of_something_else(start, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ([], "export/*.engine: there is none"),
+        ([], "export/*.engine: no such file"),
         (["--model", "my.engine"], "device = 'cuda': torch sees 0 GPUs here"),
-        (["--model", "my.engine", "--device", "cpu"], "TensorRT needs a GPU; give cuda"),
-        (["--model", "my.onnx"], "my.onnx: tensorrt takes .engine files"),
+        (["--model", "my.engine", "--device", "cpu"], "TensorRT needs a GPU; use cuda"),
+        (["--model", "my.onnx"], "my.onnx: tensorrt needs a .engine file"),
     ],
 )
-def test_tensorrt_says_what_it_lacks(start, tmp_path, arguments, message):
+def test_tensorrt_demo_errors(call, tmp_path, arguments, message):
     for name in ("my.engine", "my.onnx"):
         (tmp_path / "here" / name).write_bytes(b"engine")
-    result = start(DEMO / "demo_tensorrt.py", "a.jpg", *arguments)
+    result = call(DEMO / "demo_tensorrt.py", "a.jpg", *arguments)
     assert result.returncode == 1
     assert message in result.stderr.replace(os.sep, "/")
     assert "Traceback" not in result.stderr
 
 
 @pytest.mark.gpu
-def test_tensorrt_finds_what_pytorch_finds(gpu, experiment, photo, start):
+def test_tensorrt_demo_agrees_with_pytorch(gpu, experiment, photo, start):
     if importlib.util.find_spec("tensorrt") is None:
         pytest.skip("no TensorRT")
     from rtdetrv2_pytorch.src.deploy.tensorrt import build_engine
@@ -473,7 +506,7 @@ def test_tensorrt_finds_what_pytorch_finds(gpu, experiment, photo, start):
 # The README
 
 
-def test_the_readme_shows_code_that_runs_and_files_that_exist(experiment, monkeypatch):
+def test_readme_code_and_file_names(experiment, monkeypatch):
     page = (DEMO / "README.md").read_text(encoding="utf-8")
     (code,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
     monkeypatch.chdir(experiment.folder)

@@ -1,8 +1,10 @@
-"""Checkpoints that really learned something, in seconds."""
+"""A checkpoint overfitted to four images, trained once for all test processes."""
 
 import json
 from pathlib import Path
 from typing import Any
+
+from filelock import FileLock
 
 from rtdetrv2_pytorch.src.core import YAMLConfig
 from rtdetrv2_pytorch.src.core.yaml_files import merge
@@ -11,7 +13,7 @@ from rtdetrv2_pytorch.src.solver import DetSolver
 from tests.tiny import CONFIGS, SMALL_HEAD
 
 SIZE_HW = [96, 128]  # non-square, as the images
-_COPIES = 20  # of each training image in an epoch: they are learned by heart
+_COPIES = 20  # of each training image per epoch
 
 _OPS = [
     {"type": "Resize", "size": SIZE_HW},
@@ -39,17 +41,25 @@ _RECIPE: dict[str, Any] = {
 }
 
 
-def train_by_heart(folder: Path, config: str, backbone: str) -> tuple[Path, Path]:
-    """Train a published network with a small head on four images, which it is evaluated on, too.
-
-    Args:
-        folder: gets everything.
-        config: name of the recipe.
-        backbone: section of its backbone.
+def overfitted_checkpoint(tmp_path_factory) -> tuple[Path, Path]:
+    """Train RT-DETRv2-S with a small head on four images; the processes of a test run share it.
 
     Returns:
-        The best checkpoint, and a COCO folder whose validation split are the four images.
+        The best checkpoint, and a COCO folder whose validation split is the four images.
     """
+    root = tmp_path_factory.getbasetemp()
+    if root.name.startswith("popen-"):  # a worker of pytest-xdist
+        root = root.parent
+    folder = root / "overfitted"
+    with FileLock(root / "overfitted.lock"):
+        if not (folder / "done").exists():
+            folder.mkdir(exist_ok=True)
+            _train(folder)
+            (folder / "done").touch()
+    return folder / "output" / "best.pth", folder / "digits"
+
+
+def _train(folder: Path) -> None:
     data = make_digits_dataset(folder / "digits", num_train=4, num_val=1)
     ann_file = data / "annotations" / "instances_train.json"
     four = json.loads(ann_file.read_text())
@@ -57,25 +67,25 @@ def train_by_heart(folder: Path, config: str, backbone: str) -> tuple[Path, Path
     (data / "annotations" / "instances_val.json").write_text(json.dumps(four))
     (data / "val").rename(data / "unused")
     (data / "val").symlink_to(data / "train", target_is_directory=True)
-    often = folder / "often.json"
-    often.write_text(json.dumps(_repeated(four)))
+    repeated = folder / "repeated.json"
+    repeated.write_text(json.dumps(_repeated(four)))
     overrides = merge(
         _RECIPE,
         {
-            backbone: {"pretrained": False},
+            "PResNet": {"pretrained": False},
             "output_dir": str(folder / "output"),
-            "train_dataloader": {"dataset": {**images, "ann_file": str(often)}},
+            "train_dataloader": {"dataset": {**images, "ann_file": str(repeated)}},
             "val_dataloader": {"dataset": {**images, "ann_file": str(ann_file)}},
             "batch_size": 4,
             "num_workers": 0,
         },
     )
-    result = DetSolver(YAMLConfig(CONFIGS / "rtdetrv2" / f"{config}.yml", **overrides)).fit()
-    return result.checkpoints["best"], data
+    config = CONFIGS / "rtdetrv2" / "rtdetrv2_r18vd_120e_coco.yml"
+    DetSolver(YAMLConfig(config, **overrides)).fit()
 
 
 def _repeated(content: dict[str, Any]) -> dict[str, Any]:
-    """The same images again and again, under new ids."""
+    """Return `_COPIES` copies of all images under new ids."""
     images, annotations = [], []
     for copy in range(_COPIES):
         shift = 1000 * copy
