@@ -4,9 +4,11 @@ import json
 import re
 from pathlib import Path
 
+from tests.goldens import load_models
+
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
-MODELS = json.loads((ROOT / "tests" / "golden" / "models.json").read_text())
+MODELS = load_models()
 PUBLISHED = json.loads((ROOT / "tests" / "golden" / "published_models.json").read_text())
 
 

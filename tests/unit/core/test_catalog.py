@@ -24,7 +24,7 @@ OTHER_DEFAULTS = {
 @pytest.mark.parametrize("name", FORMAT["sections"])
 def test_every_key_of_a_section_is_a_parameter_with_the_same_default(name):
     parameters = inspect.signature(COMPONENTS[name]).parameters
-    for key, default in FORMAT["sections"][name]["keys"].items():
+    for key, default in FORMAT["sections"][name].items():
         assert key in parameters, f"{name} does not take {key}"
         ours = parameters[key].default
         if (name, key) in OTHER_DEFAULTS:

@@ -12,11 +12,11 @@ import torch
 
 from rtdetrv2_pytorch.src.core import ConfigError, YAMLConfig
 from rtdetrv2_pytorch.src.core.yaml_files import get
+from tests.goldens import load_config_files, load_models
 from tests.tiny import CONFIGS, data_section, tiny_config
 
-GOLDEN = Path(__file__).parents[2] / "golden"
-MODELS = json.loads((GOLDEN / "models.json").read_text())
-FILES = json.loads((GOLDEN / "config_files.json").read_text())["files"]
+MODELS = load_models()
+FILES = load_config_files()
 S = CONFIGS / "rtdetrv2" / "rtdetrv2_r18vd_120e_coco.yml"
 
 

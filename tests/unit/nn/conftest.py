@@ -1,19 +1,17 @@
 """Published models, and norms as after training."""
 
-import json
-from pathlib import Path
-
 import pytest
 import torch
 from torch import nn
 
 from rtdetrv2_pytorch.src.nn.layers import FrozenBatchNorm2d
+from tests.goldens import load_models
 
 
 @pytest.fixture(scope="session")
 def models() -> dict:
     """tests/golden/models.json: every published configuration, resolved."""
-    return json.loads((Path(__file__).parents[2] / "golden" / "models.json").read_text())
+    return load_models()
 
 
 @torch.no_grad()

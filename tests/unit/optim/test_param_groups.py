@@ -1,7 +1,5 @@
 """Groups of parameters, by hand and as published for every configuration."""
 
-import json
-
 import pytest
 import torch
 from torch import nn
@@ -9,9 +7,10 @@ from torch import nn
 from rtdetrv2_pytorch.src.core import YAMLConfig
 from rtdetrv2_pytorch.src.optim.factories import adamw
 from rtdetrv2_pytorch.src.optim.param_groups import group_parameters
-from tests.conftest import CONFIGS, ROOT
+from tests.conftest import CONFIGS
+from tests.goldens import load_models
 
-MODELS = json.loads((ROOT / "tests" / "golden" / "models.json").read_text())
+MODELS = load_models()
 
 
 class Toy(nn.Module):
@@ -103,4 +102,4 @@ def test_groups_of_published_configurations(name):
         )
     ]
     expected = MODELS[name]["training"]["optimizer"]["param_groups"]
-    assert found == [{k: v for k, v in group.items() if k != "declared"} for group in expected]
+    assert found == expected
