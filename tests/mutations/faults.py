@@ -42,15 +42,15 @@ FAULTS = [
     Fault(
         "postprocessor takes the box of another query",
         f"{_ZOO}/postprocessor.py",
-        "place % num_classes, place // num_classes",
-        "place % num_classes, place % boxes.shape[1]",
+        "index % num_classes, index // num_classes",
+        "index % num_classes, index % boxes.shape[1]",
         "tests/unit/zoo/test_postprocessor.py",
     ),
     Fault(
         "query selection returns classes instead of cells",
         f"{_ZOO}/query_selection.py",
-        "return picked // class_logits.shape[-1]",
-        "return picked % class_logits.shape[-1]",
+        "return selected // class_logits.shape[-1]",
+        "return selected % class_logits.shape[-1]",
         "tests/unit/zoo/test_query_selection.py",
     ),
     Fault(
