@@ -1,7 +1,7 @@
-"""Detectors with random weights that answer to what they see, without any training.
+"""Untrained detectors whose output depends on the image.
 
-Fresh weights give every query of every image nearly the same box and score: a test could not tell
-images, slots or queries apart.
+With initial weights, all queries of all images have nearly the same box and score, so that tests
+could not distinguish images or queries.
 """
 
 import re
@@ -11,11 +11,11 @@ import torch.nn.functional as F  # noqa: N812
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor, nn
 
-_FIXED = r"anchors$|num_points_scale$|pos_embed\d$|num_batches_tracked$"  # what follows from sizes
+_FIXED = r"anchors$|num_points_scale$|pos_embed\d$|num_batches_tracked$"  # depends on sizes only
 
 
 def pictures(count: int, size_hw: tuple[int, int], seed: int = 0) -> Tensor:
-    """Blots of colour, different in every picture: [count, 3, H, W] float 0..1."""
+    """Return random smooth images: [count, 3, H, W] float 0..1."""
     generator = torch.Generator().manual_seed(seed)
     blots = torch.rand(count, 3, 4, 6, generator=generator)
     smooth = F.interpolate(blots, size_hw, mode="bilinear", align_corners=False)
@@ -24,7 +24,7 @@ def pictures(count: int, size_hw: tuple[int, int], seed: int = 0) -> Tensor:
 
 @torch.no_grad()
 def enliven(model: nn.Module, size_hw: tuple[int, int], seed: int = 0) -> nn.Module:
-    """Random weights whose activations keep their scale, with statistics of real activations."""
+    """Randomize weights, keep the scale of activations and recompute norm statistics."""
     generator = torch.Generator().manual_seed(seed)
     for name, value in [*model.named_parameters(), *model.named_buffers()]:
         if not value.is_floating_point() or re.search(_FIXED, name):
@@ -40,23 +40,23 @@ def enliven(model: nn.Module, size_hw: tuple[int, int], seed: int = 0) -> nn.Mod
     model.eval()
     for norm in norms:
         norm.train()
-        norm.momentum = None  # average over all of the batch
+        norm.momentum = None  # average over the batch
         norm.reset_running_stats()
     model(pictures(4, size_hw, seed=seed + 1))
     return model.eval()
 
 
 def assert_same_detections(found, expected, *, score: float = 1e-3, pixels: float = 0.5) -> None:
-    """In every image each detection has a counterpart: same label, about the same score and box.
+    """Assert that each detection has a counterpart with the same label and similar score and box.
 
-    Of two whose scores are all but equal a last bit decides which one comes first, and of the last
-    one, whether it is there at all.
+    The order of detections with nearly equal scores, and the presence of the last one, depend on
+    rounding.
 
     Args:
         found: labels [B, N], boxes [B, N, 4] and scores [B, N], best first.
         expected: the same.
-        score: largest difference of scores.
-        pixels: largest difference of a corner.
+        score: maximum difference of scores.
+        pixels: maximum difference of a coordinate.
     """
     torch.testing.assert_close(found[2], expected[2], rtol=0, atol=score)
     for one in zip(*found, *expected, strict=True):

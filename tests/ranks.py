@@ -1,4 +1,4 @@
-"""Runs a piece of Python in real processes that form a process group over loopback."""
+"""Run Python code in several processes with a process group over the loopback interface."""
 
 import json
 import os
@@ -11,14 +11,14 @@ ROOT = Path(__file__).parents[1]
 
 
 def free_port() -> int:
-    """A port that nobody listens on."""
+    """Return an unused port."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return probe.getsockname()[1]
 
 
 def run_ranks(script: str, count: int = 2) -> list:
-    """The script prints one JSON value as its last line; gives the values in rank order."""
+    """Run a script that prints a JSON value as its last line; return the values in rank order."""
     results = end_ranks(script, count)
     for code, _, errors in results:
         assert code == 0, errors
@@ -26,7 +26,7 @@ def run_ranks(script: str, count: int = 2) -> list:
 
 
 def end_ranks(script: str, count: int = 2) -> list[tuple[int, str, str]]:
-    """Exit status, output and errors of every rank, however it ends."""
+    """Run a script and return exit status, stdout and stderr of each rank."""
     common = {
         **environment(),
         "WORLD_SIZE": str(count),
@@ -52,7 +52,7 @@ def end_ranks(script: str, count: int = 2) -> list[tuple[int, str, str]]:
 
 
 def environment() -> dict[str, str]:
-    """What a rank finds on a machine with no GPU and one processor for each."""
+    """Return the environment of a rank without GPU and with one thread."""
     return {
         **os.environ,
         "PYTHONPATH": str(ROOT),

@@ -13,7 +13,7 @@ def corners(boxes):
 
 
 def plain_cost(logits, boxes, target, *, focal=True):
-    """Cost of every query of one image (rows) for every box of it (columns)."""
+    """Return the cost of each query (row) of an image for each of its boxes (column)."""
     labels = target["labels"]
     if focal:
         p = logits.sigmoid()[:, labels]

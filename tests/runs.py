@@ -1,4 +1,4 @@
-"""Folders of runs, as a training would leave them, without training: for what is shown of them."""
+"""Create output directories of runs without training, for tests of reports."""
 
 import json
 
@@ -24,15 +24,15 @@ CONFIG = {
 def make_run(
     folder, *, names=("cat", "dog", "bird"), images=12, background=2, detects=True, seed=0
 ) -> ReportSource:
-    """A run that finds most of its boxes, some of them as something else, and some that are not.
+    """Create a run with correct, misclassified, missed and false detections.
 
     Args:
-        folder: gets images and a log.
-        names: of the classes; images are named after them, too.
-        images: with boxes.
-        background: images without.
-        detects: whether there is any detection at all.
-        seed: of everything random.
+        folder: output directory for images and log.
+        names: class names.
+        images: number of images with boxes.
+        background: number of images without boxes.
+        detects: whether there are detections.
+        seed: random seed.
     """
     rng = np.random.default_rng(seed)
     folder.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""Commands as people see them: in a terminal of 100 columns, and what was ever shown there."""
+"""Run commands in a pseudo-terminal of 100 columns and capture their output."""
 
 import fcntl
 import os
@@ -13,17 +13,17 @@ from pathlib import Path
 from typing import Any
 
 _ESCAPE = re.compile(r"\x1b\[[0-9;?]*[a-zA-Z]")
-# What must not be between our lines: the SDK's JSON, bars of tqdm, tracebacks, servers, warnings.
+# Must not appear in the output: the SDK's JSON, bars of tqdm, tracebacks, servers, warnings.
 _NOISE = re.compile(r'"message":|it/s\]|Traceback|uvicorn|\w+Warning:|^INFO|^20\d\d-', re.MULTILINE)
 
 
 @dataclass(frozen=True)
 class Shown:
-    """What a terminal got.
+    """Captured terminal output.
 
     Args:
         code: exit status.
-        raw: with escape sequences.
+        raw: output with escape sequences.
     """
 
     code: int
@@ -31,24 +31,24 @@ class Shown:
 
     @property
     def text(self) -> str:
-        """All that was ever shown, without colours; what a live line said is in there, too."""
+        """Output without escape sequences, including all states of the progress line."""
         return _ESCAPE.sub("", self.raw).replace("\r\n", "\n").replace("\r", "\n")
 
     @property
     def lines(self) -> list[str]:
-        """Those that are not empty."""
+        """Non-empty lines."""
         return [line.rstrip() for line in self.text.splitlines() if line.strip()]
 
     @property
     def words(self) -> str:
-        """The text, wherever lines were broken."""
+        """The text without line breaks."""
         return " ".join(self.text.split())
 
 
 def in_terminal(
     command: Sequence[str], cwd: Path, environment: Mapping[str, str] | None = None
 ) -> Shown:
-    """Run a command to its end in a terminal of its own."""
+    """Run a command in a new pseudo-terminal until it ends."""
     ours, its = pty.openpty()
     fcntl.ioctl(its, termios.TIOCSWINSZ, struct.pack("HHHH", 40, 100, 0, 0))
     variables = {**os.environ, "TERM": "xterm-256color", **(environment or {})}
@@ -63,7 +63,7 @@ def in_terminal(
         try:
             while part := os.read(ours, 1 << 16):
                 parts.append(part)
-        except OSError:  # how Linux says that nobody has the other end any more
+        except OSError:  # on Linux: the other end is closed
             pass
         finally:
             os.close(ours)
@@ -71,5 +71,5 @@ def in_terminal(
 
 
 def noise(text: str) -> list[str]:
-    """Lines that belong into a log file."""
+    """Return lines that belong in a log file."""
     return [line for line in text.splitlines() if _NOISE.search(line)]

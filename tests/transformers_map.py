@@ -1,7 +1,7 @@
-"""Our weights in `transformers`' network: the map of names and the networks to carry between.
+"""Transfer of weights between our network and the one of `transformers`.
 
 The map is written by hand, in one direction: our name -> theirs. Their configurations are written
-by hand too instead of being derived from ours, so that a wrong value of ours shows.
+by hand, too, instead of derived from ours, so that the tests detect wrong values in ours.
 """
 
 import re
@@ -15,7 +15,7 @@ from transformers import (
     RTDetrV2ForObjectDetection,
 )
 
-# Anchors follow from the image size; theirs are no part of the weights.
+# Anchors depend on the image size; transformers does not save them.
 ONLY_OURS = frozenset({"decoder.anchors", "decoder.valid_mask"})
 # A second name for the heads in `model.decoder`, the same tensors.
 SECOND_NAMES = ("class_embed.", "bbox_embed.")
@@ -75,7 +75,7 @@ _TRANSFORMER_LAYERS = (
 
 
 def their_names(name: str) -> list[str]:
-    """Names of the tensors that one of ours becomes: one, or three for a joint projection."""
+    """Return the names of the tensors of `transformers` for one of ours: one, or three if split."""
     backbone = _HGNET if re.match(r"backbone\.(stem|stages)\.", name) else _RESNET
     part = {"backbone": backbone, "encoder": _ENCODER, "decoder": _DECODER}[name.split(".")[0]]
     for pattern, replacement in (*part, *_TRANSFORMER_LAYERS):
@@ -104,7 +104,7 @@ def to_their_names(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def carry_over(ours: nn.Module, theirs: nn.Module) -> None:
-    """Give `theirs` the weights of `ours`; every tensor of both sides is used exactly once.
+    """Copy the weights of `ours` to `theirs`; each tensor is used exactly once.
 
     Raises:
         ValueError: naming the tensors that only one side has.

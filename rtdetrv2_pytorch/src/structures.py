@@ -1,8 +1,8 @@
-"""The vocabulary of the engine: what is passed between data, model, losses and results.
+"""Data structures passed between data loading, model, losses and evaluation.
 
-Shape letters, the same everywhere: B batch, C channels, H W height and width, L levels, S tokens
-of all levels, Q queries, K classes, D hidden, M heads, P points, N ground-truth boxes of one
-image, T ground-truth boxes of the whole batch, A anchors.
+Shape letters, the same in all modules: B batch, C channels, H W height and width, L levels,
+S tokens of all levels, Q queries, K classes, D hidden, M heads, P points, N ground-truth boxes of
+one image, T ground-truth boxes of the batch, A anchors.
 """
 
 from collections.abc import Sequence
@@ -14,7 +14,7 @@ from torch import Tensor
 
 
 class Target(TypedDict):
-    """Ground truth of one image, as the datasets give it and the losses take it."""
+    """Ground truth of one image, from the dataset to the losses."""
 
     boxes: Tensor  # [N, 4] float32: training cxcywh 0..1; validation xyxy pixels as resized
     labels: Tensor  # [N] int64, 0..K-1
@@ -22,26 +22,26 @@ class Target(TypedDict):
     area: Tensor  # [N] float32, square pixels of the original image
     iscrowd: Tensor  # [N] int64
     orig_size: Tensor  # [2] int64, (width, height) of the original image
-    idx: Tensor  # [1] int64, place in the dataset
+    idx: Tensor  # [1] int64, index in the dataset
 
 
 class LayerOutput(TypedDict):
-    """What one decoder layer, or the encoder's selection, predicts."""
+    """Predictions of one decoder layer, or of the encoder's selection."""
 
     pred_logits: Tensor  # [B, Q, K] before the sigmoid
     pred_boxes: Tensor  # [B, Q, 4] cxcywh 0..1
 
 
 class DenoisingMeta(TypedDict):
-    """How the denoising queries are laid out."""
+    """Layout of the denoising queries."""
 
-    dn_positive_idx: list[Tensor]  # per image: indices of the queries that are its boxes
+    dn_positive_idx: list[Tensor]  # per image: indices of its positive queries
     dn_num_group: int
     dn_num_split: list[int]  # [denoising queries, matching queries]
 
 
 class DecoderOutput(LayerOutput, total=False):
-    """Output of the model. Evaluation has only the two entries of `LayerOutput`."""
+    """Output of the model; in evaluation only the two entries of `LayerOutput`."""
 
     aux_outputs: list[LayerOutput]  # the layers before the last
     enc_aux_outputs: list[LayerOutput]  # the selected anchors
@@ -51,7 +51,7 @@ class DecoderOutput(LayerOutput, total=False):
 
 
 class Detections(TypedDict):
-    """Detections of one image, or with a leading B of a batch; best score first."""
+    """Detections of one image, or of a batch with a leading B, in descending order of scores."""
 
     labels: Tensor  # [Q] int64
     boxes: Tensor  # [Q, 4] xyxy pixels of the original image
@@ -60,13 +60,13 @@ class Detections(TypedDict):
 
 @dataclass(frozen=True)
 class GroundTruth:
-    """All boxes of a batch in one flat table, so that images of any count are handled at once."""
+    """All boxes of a batch in one flat table, processed without a loop over images."""
 
     labels: Tensor  # [T] int64
     boxes: Tensor  # [T, 4] cxcywh 0..1, float32
-    image_index: Tensor  # [T] int64, place of the box's image in the batch
-    counts: tuple[int, ...]  # boxes per image; known on the host, so no device is waited for
-    image_ids: tuple[Tensor, ...]  # one [1] tensor per image, read only for error messages
+    image_index: Tensor  # [T] int64, index of the box's image in the batch
+    counts: tuple[int, ...]  # boxes per image, on the host to avoid synchronization
+    image_ids: tuple[Tensor, ...]  # one [1] tensor per image, for error messages
 
     @classmethod
     def from_targets(cls, targets: Sequence[Target], device: torch.device) -> "GroundTruth":

@@ -17,7 +17,7 @@ for module in pkgutil.walk_packages(rtdetrv2_pytorch.__path__, "rtdetrv2_pytorch
     if not module.name.endswith("__main__"):
         importlib.import_module(module.name)
 after = (random.getstate(), torch.get_rng_state().tolist(), numpy.random.get_state()[1].tolist())
-assert before == after, "an import draws random numbers"
+assert before == after, "an import uses random numbers"
 assert handlers == __import__("logging").root.handlers, "an import configures logging"
 assert threads == threading.active_count(), "an import starts a thread"
 assert "supervisely" not in sys.modules, "the engine imports the SDK"

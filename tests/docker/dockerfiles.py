@@ -1,4 +1,4 @@
-"""Reads what the image is made from, as far as the tests ask."""
+"""Parser for the Dockerfiles."""
 
 import re
 from dataclasses import dataclass, field
@@ -39,7 +39,7 @@ def stages(file: Path) -> tuple[dict[str, str], list[Stage]]:
 
 
 def ancestry(all_stages: list[Stage], stage: Stage) -> list[Stage]:
-    """A stage and those that it stands on; what these install is in it."""
+    """Return a stage and its base stages."""
     below = [s for s in all_stages if s.name == stage.base]
     return [stage, *(a for s in below for a in ancestry(all_stages, s))]
 

@@ -32,7 +32,7 @@ def conv_bn(state, key, x, stride=1, act=True):
 def plain_stem(state, x, prefix="stem."):
     x = conv_bn(state, f"{prefix}stem1", x, 2)
     learned = conv_bn(state, f"{prefix}stem2b", conv_bn(state, f"{prefix}stem2a", x))
-    right = F.pad(x, (0, 1, 0, 1))  # each cell with its right, lower and diagonal neighbour
+    right = F.pad(x, (0, 1, 0, 1))  # each cell with its right, lower and diagonal neighbor
     around = (right[..., :-1, :-1], right[..., :-1, 1:], right[..., 1:, :-1], right[..., 1:, 1:])
     x = torch.cat((torch.stack(around).amax(0), learned), dim=1)
     return conv_bn(state, f"{prefix}stem4", conv_bn(state, f"{prefix}stem3", x, 2))

@@ -22,7 +22,7 @@ class Toy(nn.Module):
 
 
 def moved(model, value):
-    """Set every floating entry of the model to `value`, and change what is an integer too."""
+    """Set all floating-point entries of the model to `value` and change integer entries."""
     with torch.no_grad():
         for entry in model.state_dict().values():
             entry.fill_(value) if entry.is_floating_point() else entry.logical_not_()

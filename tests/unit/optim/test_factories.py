@@ -21,7 +21,7 @@ def parameter(value=1.0, grad=1.0):
 def test_one_step_of_adamw_by_hand():
     p = parameter(grad=4.0)
     factories.adamw([p], lr=0.1, weight_decay=0.01).step()
-    # The first step moves by the rate whatever the gradient's size; decay is apart from it.
+    # The first step has the size of the learning rate; weight decay is separate.
     assert p.item() == pytest.approx(1 - 0.1 * 0.01 - 0.1)
 
 

@@ -11,7 +11,7 @@ STEPS_PER_EPOCH = 3
 
 
 class Run:
-    """An optimizer with two groups, a schedule, a warm-up, and the rates of all steps so far."""
+    """An optimizer with two groups, schedule and warm-up, recording all learning rates."""
 
     def __init__(self, duration, make_schedule=None, rates=(1.0, 0.5)):
         groups = [{"params": [nn.Parameter(torch.ones(1))], "lr": rate} for rate in rates]
@@ -104,7 +104,7 @@ def test_resume_equals_uninterrupted_run(stop):
 
     whole = Run(5, make_schedule).train(15)
     before = Run(5, make_schedule).train(stop)
-    after = Run(5, make_schedule, rates=(9.0, 9.0))  # its own rates do not count
+    after = Run(5, make_schedule, rates=(9.0, 9.0))  # restored from the state
     after.steps = stop
     for part in ("optimizer", "schedule", "warmup"):
         getattr(after, part).load_state_dict(getattr(before, part).state_dict())
@@ -122,7 +122,7 @@ def test_resume_during_warmup_keeps_saved_duration():
 
 
 def test_public_checkpoint_keeps_learning_rate_after_milestone():
-    # That program writes the rates at the end of the warm-up and never changes them again.
+    # That program stores the learning rates at the end of the warm-up and does not update them.
     def make_schedule(optimizer):
         return MultiStepLR(optimizer, [1], gamma=0.1)
 

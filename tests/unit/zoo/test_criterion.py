@@ -281,7 +281,7 @@ matcher = HungarianMatcher(weight_dict={"cost_bbox": 1})
 weights = {"loss_vfl": 1, "loss_bbox": 1}
 criterion = RTDETRCriterionv2(matcher=matcher, weight_dict=weights, losses=["vfl", "boxes"])
 trained = criterion.train()(outputs, targets)
-# Ranks may have different numbers of batches in evaluation: only one asks, nobody answers.
+# Ranks may have different numbers of evaluation batches: a collective call would hang.
 evaluated = criterion.eval()(outputs, targets) if d.rank() == 0 else {}
 print(json.dumps([{k: float(v) for k, v in terms.items()} for terms in (trained, evaluated)]))
 d.shutdown()

@@ -184,7 +184,7 @@ def test_invalid_cells_are_masked_for_selection_only(make_decoder, make_features
     chosen = plain_cells(decoder, plain_maps(decoder, features), 0.06)[2]
     first_level = chosen[:, : 4 * 6]
     assert torch.equal(first_level, first_level[:, :1].expand_as(first_level))
-    # ... but the queries look at the cells' real content.
+    # ... but queries attend to the original content of the cells.
     assert (decoder(features)["pred_logits"] - before_eval["pred_logits"]).abs().max() > 1e-4
 
 
@@ -378,7 +378,7 @@ def test_decoder_loss_does_not_train_selection(make_decoder, make_features):
     loss = found["pred_logits"].square().sum() + (found["pred_boxes"] * torch.rand(4)).sum()
     names = reached(decoder, loss)
     assert not {n for n in names if n.startswith(("enc_output", "enc_score", "enc_bbox"))}
-    # The image is reached all the same, through the cells that queries look at.
+    # The features get gradients through cross-attention.
     assert all(f.grad.abs().max() > 0 for f in features)
     assert any(n.startswith("input_proj") for n in names)
 

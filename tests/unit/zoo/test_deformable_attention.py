@@ -194,8 +194,8 @@ def test_autocast_does_not_move_points():
     torch.nn.init.eye_(module.value_proj.weight)
     torch.nn.init.eye_(module.output_proj.weight)
     torch.nn.init.zeros_(module.sampling_offsets.bias)
-    # One cell of 200 holds 1, and its center is looked at; bfloat16 has no number between 0.6016
-    # and 0.6055, which are 0.19 and 0.61 cells beside it.
+    # One cell of 200 holds 1 and is sampled at its center. The neighboring bfloat16 numbers 0.6016
+    # and 0.6055 are 0.19 and 0.61 cells away.
     memory = torch.zeros(1, 200, 8)
     memory[:, 120] = 1
     boxes = torch.tensor([[[120.5 / 200, 0.5, 0.1, 0.1]]])

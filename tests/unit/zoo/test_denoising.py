@@ -78,7 +78,7 @@ def test_padding_is_zero_embedding():
 
 def test_attention_mask_of_two_images_by_hand():
     queries = make([ONE, TWO], num_denoising=4)
-    # Rows look at columns: two groups of four see themselves and the three matching queries,
+    # Rows attend to columns: two groups of four see themselves and the three matching queries,
     # which see each other only.
     rows = ["1111" + "0000" + "111"] * 4 + ["0000" + "1111" + "111"] * 4 + ["00000000" + "111"] * 3
     expected = torch.tensor([[c == "1" for c in row] for row in rows])
@@ -132,7 +132,7 @@ def test_quarter_of_labels_is_replaced_uniformly(make_targets):
         truth = targets[image]["labels"]
         found = labels[image, ..., :count]
         changed = found != truth
-        # A redrawn label is the true one again in one of eight cases.
+        # A replaced label equals the original in one of eight cases.
         for side in range(2):
             share = changed[:, side].float().mean().item()
             assert share == pytest.approx(0.25 * 7 / 8, abs=0.025)

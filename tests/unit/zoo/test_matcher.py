@@ -146,7 +146,7 @@ def test_alpha_and_gamma_change_class_cost(make_targets):
 @pytest.mark.parametrize("key", ["pred_logits", "pred_boxes"])
 def test_error_names_images_with_non_finite_predictions(make_targets, key, value):
     layer, targets = random_layer(3, 6), make_targets(2, 0, 1)
-    layer[key][1, 3, 0] = value  # an image without boxes, whose costs nobody computes
+    layer[key][1, 3, 0] = value  # an image without boxes has no costs
     with pytest.raises(
         TrainingDiverged,
         match=r"not finite for images with ids \[101\]; look at these images and their boxes, "
