@@ -21,8 +21,8 @@ LOG_FILE = "doctor.log"
 _STYLES = {"error": "bold red", "warning": "yellow", "note": "cyan"}  # by severity
 _EXAMPLES = """
 examples:
-  python -m rtdetrv2_pytorch.tools.doctor --data my_coco_folder
-  python -m rtdetrv2_pytorch.tools.doctor --data my_coco_folder --size 800x1333 --queries 500
+  python -m rtdetrv2_pytorch.tools.doctor --data my_dataset
+  python -m rtdetrv2_pytorch.tools.doctor --data my_dataset --size 800x1333 --queries 500
 
 The exit status is 0 if the dataset can be used for training, 1 otherwise.
 """
@@ -66,12 +66,12 @@ class _SizeType(click.ParamType[tuple[int, int]]):
 def main(*, data: Path, output: Path, no_cache: bool, **options: Any) -> int:
     """Report problems of a dataset and how the trainer handles them."""
     with starting():
-        from ..src.data.splits import find_splits
+        from ..src.data.splits import CONVERTED, find_splits
         from ..src.doctor.cache import default_folder
         from ..src.doctor.examination import Options
 
     def examine(console: Console, log: CommandLog) -> int:
-        splits = find_splits(data)
+        splits = find_splits(data, output / CONVERTED)
         log.open_in(output, LOG_FILE, option="--output")
         if splits.note:
             print_notice(console, splits.note)
@@ -112,13 +112,13 @@ def examine_folder(
     Raises:
         ConfigError: if the folder is not writable.
     """
-    from ..src.doctor.examination import SplitFiles, examine
+    from ..src.doctor.examination import examine
 
     print_headline(console, "Examining", name)
     report = examine(
         name,
-        SplitFiles("train", splits.train.ann_file, splits.train.img_folder),
-        SplitFiles("val", splits.val.ann_file, splits.val.img_folder),
+        splits.train,
+        splits.val,
         options,
         on_progress=lambda done, total: line.show("examining images", done, total),
     )

@@ -90,7 +90,7 @@ def run_export(
             config=config,
             class_names=[name.strip() for name in classes.split(",")] if classes else None,
             sampling="discrete" if discrete else None,
-            find_images=_find_images(data, images),
+            find_images=_find_images(data, images, target.parent),
         )
         with LiveLine(console) as line:
             report = export(
@@ -126,12 +126,12 @@ def _target(checkpoint: str, output: Path | None, suffix: str) -> Path:
     return output
 
 
-def _find_images(data: Path | None, images: Sequence[Path]) -> "FindImages | None":
-    from ..src.data.splits import find_splits
+def _find_images(data: Path | None, images: Sequence[Path], output: Path) -> "FindImages | None":
+    from ..src.data.splits import CONVERTED, find_splits
     from ..src.deploy.comparison_images import given_images, validation_images
 
     if data is not None:
-        split = find_splits(data).val
+        split = find_splits(data, output / CONVERTED).val
         return lambda names: validation_images(split.ann_file, split.img_folder, names)
     if images:
         files = [file for path in images for file in _image_files(path)]

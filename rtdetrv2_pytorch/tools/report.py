@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 _EXAMPLES = """
 examples:
   python -m rtdetrv2_pytorch.tools.report output/my
-  python -m rtdetrv2_pytorch.tools.report output/my --data my_coco_folder    # moved dataset
+  python -m rtdetrv2_pytorch.tools.report output/my --data my_dataset    # moved dataset
 
 The best weights are evaluated again on the validation split. The training curves come from the
 log of the run.
@@ -71,7 +71,7 @@ def _configure(
     """Open the configuration of a run with its best weights."""
     from ..src.core import ConfigError, YAMLConfig
     from ..src.core.yaml_files import merge, parse_overrides
-    from ..src.data.splits import find_splits
+    from ..src.data.splits import CONVERTED, find_splits
     from ..src.solver.checkpointing import BEST, LAST
     from ..src.solver.run import MODEL_CONFIG
     from .auto_config import data_overrides
@@ -86,7 +86,7 @@ def _configure(
     # The device of the training may not exist on this machine.
     overrides: dict[str, Any] = {"resume": str(weights[0]), "tuning": "", "device": device}
     if data is not None:
-        splits = find_splits(data)
+        splits = find_splits(data, run / CONVERTED)
         overrides = merge(data_overrides(splits.train, splits.val), overrides)
     return YAMLConfig(config, **merge(overrides, parse_overrides(update)))
 

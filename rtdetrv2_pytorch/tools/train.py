@@ -2,7 +2,7 @@
 
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,11 +16,12 @@ from .console import LiveLine, print_headline, print_notice, print_path, startin
 
 if TYPE_CHECKING:
     from ..src.core import YAMLConfig
+    from ..src.data.splits import Splits
 
 LOG_FILE = "train.log"
 _EXAMPLES = """
 examples:
-  python -m rtdetrv2_pytorch.tools.train --data my_coco_folder
+  python -m rtdetrv2_pytorch.tools.train --data my_dataset
   python -m rtdetrv2_pytorch.tools.train -c my.yml -u epoches=20 -u optimizer.lr=0.0002
   python -m rtdetrv2_pytorch.tools.train -c my.yml -r output/last.pth
   python -m rtdetrv2_pytorch.tools.train -c my.yml -r output/best.pth --test-only
@@ -114,11 +115,11 @@ def _train(
     from ..src.solver.events import FanOut
     from .training_view import TrainingFollower, print_metrics
 
-    cfg = configure(options, console, line)
+    cfg, splits = configure(options, console, line)
     log.open_in(cfg.output_dir, LOG_FILE, option="output_dir =")
     is_first = os.environ.get("RANK", "0") == "0"  # the other ranks wait for it
-    if examine and options.folder and is_first and not (options.test_only or options.resume):
-        _examine(options.folder, cfg, console, line)
+    if examine and splits and is_first and not (options.test_only or options.resume):
+        _examine(options, splits, cfg, console, line)
     line.show("building the network and loading the data")
     followers = FanOut([TrainingImages(cfg), TrainingFollower(console, line)])
     solver = DetSolver(cfg, events=followers)
@@ -136,8 +137,10 @@ def _train(
         print_path(console, cfg.output_dir / LOG_FILE)
 
 
-def configure(options: TrainOptions, console: Console, line: LiveLine) -> "YAMLConfig":
-    """Turn the options into a checked configuration.
+def configure(
+    options: TrainOptions, console: Console, line: LiveLine
+) -> "tuple[YAMLConfig, Splits | None]":
+    """Turn the options into a checked configuration, and the splits of the dataset if it is given.
 
     A configuration file is used as it is; a resumed run uses the one in its folder. Without
     either, choose initial weights and, on a CPU, a short schedule.
@@ -147,7 +150,7 @@ def configure(options: TrainOptions, console: Console, line: LiveLine) -> "YAMLC
     from ..src.core import ConfigError, YAMLConfig
     from ..src.core.yaml_files import merge
     from ..src.data.digits import make_digits_dataset
-    from ..src.data.splits import find_splits
+    from ..src.data.splits import CONVERTED, find_splits
     from ..src.solver.run import MODEL_CONFIG
     from . import auto_config
 
@@ -155,24 +158,26 @@ def configure(options: TrainOptions, console: Console, line: LiveLine) -> "YAMLC
     if options.resume and config is None:
         saved = Path(options.resume).parent / MODEL_CONFIG
         config = saved if saved.is_file() else None
+    splits = None
     if folder is not None:
         if options.sample:
             line.show("generating the sample dataset")
             make_digits_dataset(folder)
-        splits = find_splits(folder)
+        elif config is None:
+            overrides.setdefault("output_dir", str(Path("output", folder.resolve().name)))
+        line.show("reading the dataset")
+        splits = find_splits(folder, _output_dir(config, overrides) / CONVERTED)
         overrides = merge(auto_config.data_overrides(splits.train, splits.val), overrides)
         if splits.note:
             print_notice(console, splits.note)
     if config is not None:
-        return YAMLConfig(config, **overrides)
+        return YAMLConfig(config, **overrides), splits
 
     if folder is None:
         raise ConfigError(
             f"{options.resume}: no {MODEL_CONFIG} in its folder; give the configuration with -c"
         )
     config = auto_config.SAMPLE_CONFIG if options.sample else auto_config.DEFAULT_CONFIG
-    if "output_dir" not in overrides and not options.sample:
-        overrides["output_dir"] = str(Path("output", folder.resolve().name))
     if not (options.tuning or options.resume):
         line.show("looking for pretrained weights")
         chosen, message = auto_config.initial_weights()
@@ -183,10 +188,21 @@ def configure(options: TrainOptions, console: Console, line: LiveLine) -> "YAMLC
         line.show("timing a few steps to choose a schedule")
         overrides, message = auto_config.fit_to_cpu(config, overrides)
         print_notice(console, message)
-    return YAMLConfig(config, **overrides)
+    return YAMLConfig(config, **overrides), splits
 
 
-def _examine(folder: Path, cfg: "YAMLConfig", console: Console, line: LiveLine) -> None:
+def _output_dir(config: Path | None, overrides: Mapping[str, Any]) -> Path:
+    """Return the output folder of a configuration file with overrides, before it is checked."""
+    from ..src.core.settings import Settings
+    from ..src.core.yaml_files import merge_layers, read_layers
+
+    values = merge_layers(read_layers(config)) if config is not None else {}
+    return Path({**values, **overrides}.get("output_dir") or Settings.output_dir)
+
+
+def _examine(
+    options: TrainOptions, splits: "Splits", cfg: "YAMLConfig", console: Console, line: LiveLine
+) -> None:
     """Examine the dataset and print what is wrong with it.
 
     Raises:
@@ -194,20 +210,19 @@ def _examine(folder: Path, cfg: "YAMLConfig", console: Console, line: LiveLine) 
     """
     from ..src.core.yaml_files import get
     from ..src.data.finding_kinds import Severity
-    from ..src.data.splits import find_splits
     from ..src.doctor import cache, examination
     from ..src.misc.errors import DatasetError
     from .doctor import examine_folder, print_report
 
     defaults = examination.Options
-    options = defaults(
+    chosen = defaults(
         size_hw=tuple(cfg.yaml_cfg.get("eval_spatial_size") or defaults.size_hw),
         num_queries=get(cfg.yaml_cfg, ("RTDETRTransformerv2", "num_queries"))
         or defaults.num_queries,
         cache=cache.default_folder(),
     )
-    splits, name = find_splits(folder), folder.resolve().name
-    report, paths = examine_folder(console, line, name, splits, options, cfg.output_dir)
+    name = (options.folder or Path()).resolve().name
+    report, paths = examine_folder(console, line, name, splits, chosen, cfg.output_dir)
     if any(group.kind.severity is not Severity.NOTE for group in report.groups()):
         print_report(console, report)
     for path in paths:

@@ -26,6 +26,7 @@ from supervisely.project import project as sdk_project
 from supervisely.project.project import ItemInfo
 from tqdm import tqdm
 
+from rtdetrv2_pytorch.src.data.readers.supervisely import dataset_folders
 from rtdetrv2_pytorch.src.misc.errors import ConfigError, RTDETRError
 from rtdetrv2_pytorch.src.misc.text import first_line
 from rtdetrv2_pytorch.src.misc.weights import is_url, locate
@@ -34,7 +35,7 @@ from supervisely_integration.sdk.websockets import survive_closed_pages
 
 from ..models import find_base_config
 from ..sdk.transfers import replace_damaged, send_whole_bodies_again
-from .coco import check_complete, dataset_folders, images_on_disk
+from .coco import check_complete, images_on_disk
 from .examination import Origins
 from .exports import COCO_FOLDER, ExportingTrainApp
 from .lifecycle import Stage, StopControl, Stopped

@@ -1,4 +1,4 @@
-"""The data doctor on the splits of a project: what became of every image that was given."""
+"""The data doctor on the splits of a project."""
 
 import dataclasses
 import html
@@ -12,34 +12,34 @@ from pathlib import Path
 from rtdetrv2_pytorch.src.data.findings import Finding, finding
 from rtdetrv2_pytorch.src.doctor import names
 from rtdetrv2_pytorch.src.doctor.data_report import Counts, DataReport, SplitSummary
-from rtdetrv2_pytorch.src.doctor.examination import Options, SplitFiles, examine
+from rtdetrv2_pytorch.src.doctor.examination import Options, examine
 from rtdetrv2_pytorch.src.doctor.page import write_page
 from rtdetrv2_pytorch.src.misc.errors import DatasetError
 from rtdetrv2_pytorch.src.misc.text import printable
 from rtdetrv2_pytorch.src.solver.stopping import StopFlag
 
-from .coco import CocoData, SplitReport
+from .coco import CocoData
 from .lifecycle import Stopped
 
 logger = logging.getLogger(__name__)
 
-_QUIET_S = 10.0  # between two lines of progress
+_LOG_INTERVAL_S = 10.0
 _IN_SPLIT = re.compile(r"(?:img/)?((?:train|val)_img_\d+)(?:\.\w+)?")
 
 
 @dataclass(frozen=True)
 class Origins:
-    """Where the images of the splits come from; the SDK copies them under names of its own."""
+    """Original names of the images of the splits: the SDK copies and renames them."""
 
     names: Mapping[str, str] = field(default_factory=dict)  # "train_img_1" -> "data set/name"
     project: Mapping[str, Collection[str]] = field(default_factory=dict)  # data set -> images
 
     def restore(self, text: str) -> str:
-        """A text with the names that people know."""
+        """Replace the names in a text by the original names."""
         return _IN_SPLIT.sub(lambda match: self.names.get(match[1], match[0]), text)
 
     def restore_in_page(self, page: str) -> str:
-        """The same for HTML."""
+        """Replace the names in an HTML page."""
         escaped = {key: html.escape(printable(name)) for key, name in self.names.items()}
         return Origins(escaped).restore(page)
 
@@ -53,36 +53,35 @@ def examine_splits(
     num_queries: int,
     stop: StopFlag,
 ) -> DataReport:
-    """Examine what a training is about to use, log it, and write both reports.
+    """Examine the training data, log the result, and write both reports.
 
     Args:
         data: the splits.
         origins: of their images.
-        folder: gets `data_report.json` and `data_report.html`; made if needed.
+        folder: for `data_report.json` and `data_report.html`; created if needed.
         size_hw: (height, width) of the images in training.
         num_queries: of the model.
-        stop: ends the pass.
+        stop: ends the examination.
 
     Raises:
-        Stopped: if it was stopped.
-        DatasetError: if the data cannot be trained on.
+        Stopped: if a stop was requested.
+        DatasetError: if the trainer refuses the data.
     """
-    spoken = [time.monotonic()]
+    logged_at = [time.monotonic()]
 
-    def tell(done: int, total: int) -> None:
+    def on_progress(done: int, total: int) -> None:
         if stop.is_set:
             raise Stopped(stop.reason)
-        if time.monotonic() - spoken[0] >= _QUIET_S:
-            spoken[0] = time.monotonic()
+        if time.monotonic() - logged_at[0] >= _LOG_INTERVAL_S:
+            logged_at[0] = time.monotonic()
             logger.info("Examining the data: %d of %d images", done, total)
 
     logger.info("Examining %d images", data.train.num_images + data.val.num_images)
-    train, val = (
-        SplitFiles(split.name, split.ann_file, split.img_folder) for split in (data.train, data.val)
-    )
     options = Options(size_hw=size_hw, num_queries=num_queries, only_these_files=True)
-    report = examine("the project's splits", train, val, options, on_progress=tell)
-    report = _complete(report, data, origins)
+    report = examine(
+        "the splits of the project", data.train, data.val, options, on_progress=on_progress
+    )
+    report = _with_origins(report, origins)
     folder.mkdir(parents=True, exist_ok=True)
     report.write_json(folder)
     write_page(report, folder)
@@ -93,44 +92,18 @@ def examine_splits(
     return report
 
 
-def _complete(report: DataReport, data: CocoData, origins: Origins) -> DataReport:
-    """Add what the COCO files do not show, and give images their own names back."""
-    findings = [*report.findings]
-    for split in (data.train, data.val):
-        findings += _of_conversion(split)
+def _with_origins(report: DataReport, origins: Origins) -> DataReport:
+    """Restore the names of images, and add what only the whole project shows."""
     findings = [
         dataclasses.replace(f, where=origins.restore(f.where), detail=origins.restore(f.detail))
-        for f in findings
+        for f in report.findings
     ]
     left_out = list(_left_out(origins))
-    findings += [*_of_names(origins), *left_out]
-    summaries = [
-        _with_conversion(summary, split)
-        for summary, split in zip(report.splits, (data.train, data.val), strict=True)
-    ]
+    summaries = [*report.splits]
     if left_out:
-        count = sum(each.count for each in left_out)
-        summaries.append(SplitSummary("in no split", Counts(0, count), Counts()))
+        summaries.append(SplitSummary("in no split", Counts(0, len(left_out)), Counts()))
+    findings += [*_of_names(origins), *left_out]
     return dataclasses.replace(report, splits=summaries, findings=findings)
-
-
-def _of_conversion(split: SplitReport) -> Iterator[Finding]:
-    yield from split.findings
-    for title, shapes in split.left_out.items():
-        for shape, count in shapes.items():
-            yield finding("unknown_geometry", title, shape, split=split.name, count=count)
-    for title, count in split.not_selected.items():
-        yield finding("class_not_selected", title, split=split.name, count=count)
-
-
-def _with_conversion(summary: SplitSummary, split: SplitReport) -> SplitSummary:
-    clipped = sum(f.kind.name == "box_out_of_bounds" for f in split.findings)
-    return dataclasses.replace(
-        summary,
-        images=summary.images + Counts(0, split.num_given - split.num_images),
-        boxes=summary.boxes + Counts(0, split.num_objects - split.num_boxes),
-        clipped=summary.clipped + clipped,
-    )
 
 
 def _of_names(origins: Origins) -> Iterator[Finding]:

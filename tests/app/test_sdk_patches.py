@@ -7,8 +7,8 @@ from types import SimpleNamespace
 
 import pytest
 
+from rtdetrv2_pytorch.src.data.readers.supervisely import dataset_folders
 from rtdetrv2_pytorch.src.misc.errors import ConfigError
-from supervisely_integration.train.coco import dataset_folders
 from tests.sdk import import_sdk
 
 import_sdk()

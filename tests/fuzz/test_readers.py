@@ -14,13 +14,13 @@ import yaml
 from rtdetrv2_pytorch.src.core import YAMLConfig
 from rtdetrv2_pytorch.src.core.yaml_files import merge
 from rtdetrv2_pytorch.src.data.coco_dataset import read_coco
-from rtdetrv2_pytorch.src.data.dataset import SkippedItems
 from rtdetrv2_pytorch.src.data.digits import make_digits_dataset
+from rtdetrv2_pytorch.src.data.findings import Findings
 from rtdetrv2_pytorch.src.data.voc_dataset import VOCDetection
 from rtdetrv2_pytorch.src.deploy.detector import load_detector
 from rtdetrv2_pytorch.src.misc.errors import RTDETRError
 from rtdetrv2_pytorch.src.misc.weights import load_checkpoint, model_state
-from supervisely_integration.local.importers import read
+from supervisely_integration.local.importers import read_items
 from tests.properties.test_importers import WRITERS
 from tests.tiny import CONFIGS, NETWORK
 
@@ -102,7 +102,7 @@ def test_json_annotations(coco, tmp_path, kind):
             for _ in range(numbers.randint(1, 4)):
                 damaged = damage_value(damaged, numbers)
             path.write_text(json.dumps(damaged))
-        read_coco(path, coco / "train", SkippedItems("test"), None)
+        read_coco(path, coco / "train", Findings(), None)
 
     accepted, rejected = run_cases(action, 300, 1)
     assert rejected > 20
@@ -191,15 +191,15 @@ def test_import_directories(tmp_path, format):
         for path in damaged_files:
             path.write_bytes(damage_bytes(files[path], numbers))
         try:
-            source = read(folder, format)
+            source = read_items(folder, format)
             items = list(source.items)
         finally:
             for path in damaged_files:
                 path.write_bytes(files[path])
-        ledger = source.ledger
-        assert len(items) + sum(s.images for s in ledger.skips) == ledger.given_images
+        findings = source.findings
+        assert len(items) + findings.lost_images == findings.given_images
         objects = sum(item.num_objects for item in items)
-        assert objects + sum(s.objects for s in ledger.skips) == ledger.given_objects
+        assert objects + findings.lost_objects == findings.given_objects
 
     accepted, _ = run_cases(action, 150, 5)
     assert accepted > 50

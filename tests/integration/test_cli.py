@@ -265,7 +265,7 @@ def test_the_sample_is_made_where_the_command_is_called(tmp_path, monkeypatch):
     )
     options = train.TrainOptions(sample=True, test_only=True, device="cpu")
     console = Console(quiet=True)
-    cfg = train.configure(options, console, LiveLine(console))
+    cfg, _ = train.configure(options, console, LiveLine(console))
     assert len(cfg.val_dataset) == 120
     assert cfg.class_names == list("0123456789")
     assert cfg.output_dir == Path("output/sample_digits")

@@ -38,7 +38,7 @@ NAMES = [str(n) for n in range(10)]
 def trained(tmp_path_factory):
     """RT-DETRv2-S with a small head, overfitted to four images."""
     checkpoint, data = overfitted_checkpoint(tmp_path_factory)
-    split = find_splits(data).val
+    split = find_splits(data, data).val
 
     def find_images(names):
         return validation_images(split.ann_file, split.img_folder, names)

@@ -19,9 +19,10 @@ from rtdetrv2_pytorch.src.data.augment import (
     Sample,
     SanitizeBoundingBoxes,
 )
+from rtdetrv2_pytorch.src.data.images.orientation import OrientedImage
+from rtdetrv2_pytorch.src.data.readers.geometry import clip_box
 from rtdetrv2_pytorch.src.misc.boxes import cxcywh_to_xyxy, iou_and_giou, xyxy_to_cxcywh
 from rtdetrv2_pytorch.src.misc.errors import DatasetError
-from supervisely_integration.local.importers.decoding import Picture, clip_box
 from tests.properties.settings import examples
 
 side = st.integers(8, 60)
@@ -148,7 +149,7 @@ def test_clipped_box_is_intersection_with_image(box, width, height):
 @examples(100)
 @given(side, side, st.integers(1, 8), st.lists(st.tuples(unit, unit), min_size=1, max_size=4))
 def test_rotation_keeps_points_inside_and_distances(width, height, orientation, points):
-    picture = Picture((width, height), orientation)
+    picture = OrientedImage((width, height), orientation)
     points = [(x * width, y * height) for x, y in points]
     turned = picture.turn(points)
     upright_width, upright_height = picture.size_wh

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from supervisely_integration.local.importers import read
+from supervisely_integration.local.importers import read_items
 from tests.properties.settings import examples
 
 CLASSES = ["cat", "big dog", "köter"]  # a space and a non-ASCII letter
@@ -118,7 +118,7 @@ def test_boxes_round_trip_in_all_formats(format):
         with tempfile.TemporaryDirectory() as name:
             folder = Path(name) / "data"
             WRITERS[format](folder, project)
-            source = read(folder)
+            source = read_items(folder)
             items = list(source.items)
         assert source.format == format
         assert [item.name for item in items] == list(project)
@@ -134,8 +134,8 @@ def test_boxes_round_trip_in_all_formats(format):
             for box, truth in zip(found, expected, strict=True):
                 assert box[1:] == pytest.approx(truth[1:], abs=0.01)
         given_objects = sum(len(objects) for _, objects in project.values())
-        assert source.ledger.given_images == len(project)
-        assert source.ledger.given_objects == given_objects
-        assert source.ledger.skips == []
+        assert source.findings.given_images == len(project)
+        assert source.findings.given_objects == given_objects
+        assert len(source.findings) == 0
 
     check()

@@ -7,7 +7,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from rtdetrv2_pytorch.src.core.yaml_files import get, merge, parse_overrides
-from rtdetrv2_pytorch.src.data.categories import CategoryTable, normalise_id
+from rtdetrv2_pytorch.src.data.categories import CategoryTable, normalize_id
 from rtdetrv2_pytorch.src.misc.errors import DatasetError
 from rtdetrv2_pytorch.src.misc.limits import read_yaml
 from tests.properties.settings import examples
@@ -72,9 +72,9 @@ def test_duplicates_are_rejected(categories, data):
 @examples(100)
 @given(st.one_of(ids, st.text(max_size=6), st.floats(), st.booleans(), st.none()))
 def test_id_normalization_is_idempotent(id_):
-    once = normalise_id(id_)
+    once = normalize_id(id_)
     assert isinstance(once, int | str)
-    assert normalise_id(once) == once
+    assert normalize_id(once) == once
 
 
 # Configurations

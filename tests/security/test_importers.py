@@ -9,7 +9,7 @@ from PIL import Image
 
 from rtdetrv2_pytorch.src.misc.errors import DatasetError
 from supervisely_integration.local.emulator.store import Store, StoreError
-from supervisely_integration.local.importers import import_folder, read
+from supervisely_integration.local.importers import import_folder, read_items
 from tests.security.peak import at_most
 
 MB = 1 << 20
@@ -54,12 +54,12 @@ def outside(tmp_path):
 
 
 def test_valid_directory_is_read(yolo):
-    assert [item.name for item in read(yolo).items] == ["a.png"]
+    assert [item.name for item in read_items(yolo).items] == ["a.png"]
 
 
 def test_link_inside_directory_is_followed(yolo):
     (yolo / "images" / "train" / "b.png").symlink_to("a.png")
-    assert [item.name for item in read(yolo).items] == ["a.png", "b.png"]
+    assert [item.name for item in read_items(yolo).items] == ["a.png", "b.png"]
 
 
 @pytest.mark.parametrize(
@@ -74,29 +74,29 @@ def test_link_inside_directory_is_followed(yolo):
 )
 def test_links_to_outside_are_rejected(yolo, outside, link, target):
     (yolo / link).symlink_to(outside / target)
-    with pytest.raises(DatasetError, match="which is not followed; put the f.* itself there"):
-        read(yolo)
+    with pytest.raises(DatasetError, match="are not followed; put the f.* itself there"):
+        read_items(yolo)
 
 
 def test_cyclic_links_are_rejected(yolo):
     (yolo / "images" / "again").symlink_to(yolo)
-    with pytest.raises(DatasetError, match="a link to a folder"):
-        read(yolo)
+    with pytest.raises(DatasetError, match="links to a folder are not followed"):
+        read_items(yolo)
 
 
 def test_pipe_does_not_block(yolo):
     os.mkfifo(yolo / "images" / "train" / "b.png")
-    with pytest.raises(DatasetError, match="a pipe or device"):
-        read(yolo)
+    with pytest.raises(DatasetError, match="is a pipe or device"):
+        read_items(yolo)
 
 
 @pytest.mark.parametrize("line", ["../../private/images/secret.png", "{outside}/images/secret.png"])
 def test_image_list_cannot_reference_outside(yolo, outside, line):
     (yolo / "train.txt").write_text(f"images/train/a.png\n{line.format(outside=outside)}\n")
     (yolo / "data.yaml").write_text("names: [cat]\ntrain: train.txt\n")
-    source = read(yolo)
+    source = read_items(yolo)
     assert [item.name for item in source.items] == ["a.png"]
-    assert [skip.reason for skip in source.ledger.skips] == ["image outside of the folder"]
+    assert [f.kind.name for f in source.findings] == ["path_outside_folder"]
 
 
 def test_voc_list_cannot_reference_outside(tmp_path, outside):
@@ -105,9 +105,9 @@ def test_voc_list_cannot_reference_outside(tmp_path, outside):
     (folder / "a.xml").write_text("<annotation/>")
     lines = ["a.png a.xml", "../private/images/secret.png a.xml", "a.png ../private/secret.xml"]
     (folder / "train.txt").write_text("\n".join(lines))
-    source = read(folder, "voc")
+    source = read_items(folder, "voc")
     assert [item.name for item in source.items] == ["a.png"]
-    assert {skip.reason for skip in source.ledger.skips} == {"path outside of the folder"}
+    assert {f.kind.name for f in source.findings} == {"path_outside_folder"}
 
 
 def test_xml_entities_are_not_expanded(tmp_path, outside):
@@ -124,22 +124,18 @@ def test_xml_entities_are_not_expanded(tmp_path, outside):
         "\n".join(f"{n}.png {n}.xml" for n in ("laughs", "reads", "deep"))
     )
     with at_most(200 * MB):  # the parser stops at 8 MB of text; the full expansion has 200 GB
-        source = read(folder, "voc")
+        source = read_items(folder, "voc")
         assert list(source.items) == []
-    assert [skip.reason for skip in source.ledger.skips] == [
-        "annotation file that cannot be read"
-    ] * 3
+    assert [f.kind.name for f in source.findings] == ["annotation_malformed"] * 3
 
 
 def test_decompression_bomb_is_skipped(yolo, monkeypatch):
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", None)  # as importing the SDK does
     bomb(yolo / "images" / "train" / "bomb.png", 60_000)
     with at_most(64 * MB):
-        source = read(yolo)
+        source = read_items(yolo)
         assert [item.name for item in source.items] == ["a.png"]
-    assert [skip.reason for skip in source.ledger.skips] == [
-        "image is too large to be decoded safely"
-    ]
+    assert [f.kind.name for f in source.findings] == ["bomb"]
 
 
 def test_yaml_aliases_are_not_expanded(yolo):
@@ -148,7 +144,7 @@ def test_yaml_aliases_are_not_expanded(yolo):
     )
     (yolo / "data.yaml").write_text(f"{laughs}names: [*a29]\n")
     with at_most(64 * MB), pytest.raises(DatasetError):
-        read(yolo, "yolo")
+        read_items(yolo, "yolo")
 
 
 def test_names_with_markup_and_paths_are_stored_as_text(tmp_path, yolo):

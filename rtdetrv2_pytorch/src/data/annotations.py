@@ -1,29 +1,31 @@
 """All annotations of a split in a few flat arrays.
 
-Worker processes share them without copying: there are no Python objects per image or box whose
-reference counts would make every page of memory their own, epoch after epoch.
+Worker processes share the arrays without copying them. Python objects per image or box would be
+copied: their reference counts change on each access, and so do their memory pages.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from .categories import CategoryTable
+from .findings import Box, Findings
+from .readers.source import SourceImage
 
-# Names of files need not be proper text, neither on disk nor in JSON.
+# File names may be invalid Unicode, both on disk and in JSON.
 _ANY_NAME = ("utf-8", "surrogatepass")
-_MAX_SIDE = 2**31 - 1  # of a declared size: no image has it, and arrays hold it
+_MAX_SIDE = 2**31 - 1  # of a declared size; larger than any image, and fits into the array
 
 
 @dataclass(frozen=True)
 class ImageRecord:
-    """What is known of one image before it is read."""
+    """Annotations of one image."""
 
     file_name: str
     image_id: int
-    size_wh: tuple[int, int] | None  # as declared, if it is
+    size_wh: tuple[int, int] | None  # as declared
     boxes_xyxy: np.ndarray  # [N, 4] float64 pixels, as annotated: may leave the image
     labels: np.ndarray  # [N] int64
     area: np.ndarray  # [N] float64
@@ -35,7 +37,7 @@ class Annotations:
 
     Args:
         records: one per image.
-        categories: the table that the labels refer to.
+        categories: classes in the order of the labels.
     """
 
     def __init__(self, records: Sequence[ImageRecord], categories: CategoryTable) -> None:
@@ -45,7 +47,7 @@ class Annotations:
         self._name_ends = np.cumsum([len(n) for n in names], dtype=np.int64)
         self._box_ends = np.cumsum([len(r.labels) for r in records], dtype=np.int64)
         self.image_ids = np.array([r.image_id for r in records], dtype=np.int64)
-        # (width, height) as declared; zeros where nothing is.
+        # (width, height) as declared, or zeros.
         sizes = [[min(side, _MAX_SIDE) for side in r.size_wh or (0, 0)] for r in records]
         self.sizes_wh = np.array(sizes, np.int32).reshape(-1, 2)
         self.boxes_xyxy = _join([r.boxes_xyxy for r in records], np.float64, (0, 4))
@@ -71,11 +73,11 @@ class Annotations:
         )
 
     def boxes_per_image(self) -> np.ndarray:
-        """[images] number of boxes of each."""
+        """Return the number of boxes per image: [images]."""
         return np.diff(self._box_ends, prepend=0)
 
     def to_coco(self) -> dict[str, Any]:
-        """The COCO dict that the metrics are computed against."""
+        """Return the ground truth of the COCO metrics, as a COCO dict."""
         ids = self.categories.evaluation_ids
         owners = np.repeat(self.image_ids, self.boxes_per_image())
         sizes = self.boxes_xyxy[:, 2:] - self.boxes_xyxy[:, :2]
@@ -109,6 +111,56 @@ class Annotations:
                 for number, (image_id, label, box, area, crowd) in enumerate(columns, start=1)
             ],
         }
+
+
+def make_records(
+    images: Iterable[SourceImage],
+    label_of: Mapping[str, int],
+    findings: Findings,
+    *,
+    image_ids: Iterable[int],
+) -> list[ImageRecord]:
+    """Turn images of a reader into records.
+
+    Args:
+        images: with points in pixels; boxes that extend beyond the image stay as annotated.
+        label_of: label by class name.
+        findings: collects objects that cannot be used.
+        image_ids: one per image.
+    """
+    records = []
+    for image, image_id in zip(images, image_ids, strict=False):
+        rows: list[tuple[float, ...]] = []
+        for each in image.objects:
+            problem = each.problem_among(label_of)
+            if not problem and _is_outside(each.box, image.size_wh):
+                problem = "box_outside"
+            if problem:
+                findings.add(problem, image.name, each.description, lost_objects=1)
+                continue
+            x1, y1, x2, y2 = each.box
+            area = (x2 - x1) * (y2 - y1) if each.area is None else each.area
+            label = label_of[each.class_name]
+            rows.append((x1, y1, x2, y2, label, area, each.is_crowd))
+        table = np.array(rows, dtype=np.float64).reshape(-1, 7)
+        records.append(
+            ImageRecord(
+                file_name=image.name,
+                image_id=image_id,
+                size_wh=image.size_wh,
+                boxes_xyxy=table[:, :4],
+                labels=table[:, 4].astype(np.int64),
+                area=table[:, 5],
+                iscrowd=table[:, 6].astype(np.int64),
+            )
+        )
+    return records
+
+
+def _is_outside(box: Box, size_wh: tuple[int, int] | None) -> bool:
+    """Return whether a box lies outside its image: evaluation would count it as missed."""
+    x1, y1, x2, y2 = box
+    return x2 <= 0 or y2 <= 0 or (size_wh is not None and (x1 >= size_wh[0] or y1 >= size_wh[1]))
 
 
 def _join(parts: list[np.ndarray], dtype: type, empty: tuple[int, ...]) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""The one table between category ids of a file, labels of the network, and names of classes."""
+"""Categories: ids in annotation files, labels of the network, and class names."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -13,9 +13,9 @@ CategoryId = int | str
 
 @dataclass(frozen=True)
 class CategoryTable:
-    """Categories in label order: label i is `ids[i]` in the file and `names[i]` for people.
+    """Categories in label order: label i is `ids[i]` in the file, and its class is `names[i]`.
 
-    Built from the data, never asked for; training, evaluation, checkpoints and exports use it.
+    Training, evaluation, checkpoints and exports use this table, which is built from the data.
     """
 
     ids: tuple[CategoryId, ...]
@@ -30,14 +30,14 @@ class CategoryTable:
 
     @property
     def evaluation_ids(self) -> tuple[int, ...]:
-        """Integer ids for COCO metrics: those of the file where they are integers, else 1..K."""
+        """Integer ids for COCO metrics: those of the file if they are integers, else 1..K."""
         if all(isinstance(id_, int) for id_ in self.ids):
             return self.ids  # type: ignore[return-value]
         return tuple(range(1, len(self.ids) + 1))
 
     @property
     def is_mscoco(self) -> bool:
-        """Whether these are COCO's own 80 categories."""
+        """Whether these are the 80 categories of COCO."""
         return dict(zip(self.ids, self.names, strict=True)) == COCO_CATEGORIES
 
     @classmethod
@@ -51,9 +51,9 @@ class CategoryTable:
     ) -> "CategoryTable":
         """Read the `categories` of a COCO file.
 
-        Labels follow the ids in ascending order; ids may be any integers, or strings (numbers
-        written as strings count as numbers). A parent category that Roboflow adds to its exports
-        (no boxes, and all others name it as their supercategory) is not a class.
+        Labels follow the ids in ascending order; ids may be any integers or strings, and numbers
+        written as strings count as numbers. Exports of Roboflow have a parent category without
+        boxes, which all others name as their supercategory; it is not a class.
 
         Args:
             categories: entries with `id` and `name`.
@@ -67,7 +67,7 @@ class CategoryTable:
             if not isinstance(entry, Mapping) or "id" not in entry or "name" not in entry:
                 raise DatasetError(f"{source}: category {entry!r} lacks an id or a name")
         classes = [
-            (normalise_id(entry["id"]), str(entry["name"]))
+            (normalize_id(entry["id"]), str(entry["name"]))
             for entry in categories
             if not _is_unused_parent(entry, categories, used)
         ]
@@ -78,17 +78,17 @@ class CategoryTable:
             if repeated:
                 raise DatasetError(
                     f"{source}: category {what} {repeated[0]!r} occurs more than once; give "
-                    f"every class its own {what}"
+                    f"each class its own {what}"
                 )
         if all(isinstance(id_, int) for id_, _ in classes):
             classes.sort(key=lambda c: int(c[0]))
         return cls(tuple(id_ for id_, _ in classes), tuple(name for _, name in classes))
 
     def labels_of(self, other: "CategoryTable", *, source: str) -> dict[CategoryId, int]:
-        """Map the ids of another file to the labels of this table, by the names of the classes.
+        """Map the ids of another file to the labels of this table, by class name.
 
         Raises:
-            DatasetError: if the other file has a class that this table does not know.
+            DatasetError: if the other file has a class that this table lacks.
         """
         unknown = [name for name in other.names if name not in self.names]
         if unknown:
@@ -106,14 +106,14 @@ def _is_unused_parent(
 ) -> bool:
     others = [c for c in categories if c is not entry]
     return (
-        normalise_id(entry["id"]) not in used
+        normalize_id(entry["id"]) not in used
         and len(others) > 0
         and all(c.get("supercategory") == entry["name"] for c in others)
     )
 
 
-def normalise_id(id_: Any) -> CategoryId:
-    """Take numbers written as strings or floats as the numbers they are."""
+def normalize_id(id_: Any) -> CategoryId:
+    """Convert numbers written as strings or floats to integers."""
     if isinstance(id_, bool) or id_ is None:
         return str(id_)
     if isinstance(id_, float) and id_.is_integer():

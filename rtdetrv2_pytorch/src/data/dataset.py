@@ -1,11 +1,10 @@
-"""What COCO and VOC data have in common: index -> augmented image and target."""
+"""Base class of COCO and VOC data sets: index -> augmented image and target."""
 
 import logging
 import random
 from collections.abc import Sequence
-from enum import StrEnum
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import torch
@@ -30,18 +29,18 @@ Item = tuple[Tensor, Target]
 class DetectionDataset(Dataset[Item | None]):
     """Annotated images, read and augmented on demand.
 
-    The randomness of an item is a function of (seed, epoch, index): the same in any worker, in
-    any order, and after a resume.
+    The randomness of an item is a function of (seed, epoch, index): it is the same in any worker,
+    in any order, and after resume.
 
     Args:
         annotations: images and boxes.
         img_folder: folder of the files.
         transforms: augmentation, or None.
         seed: of the run.
-        unreadable: what becomes of an image that cannot be read when its turn comes: "skip"
-            gives None, which the collate function leaves out; "replace" gives the next readable
-            one, so that training batches keep their size. Either way it is named once.
-        cache: where decoded images are kept; see `image_cache`.
+        unreadable: what to return for an unreadable image: "skip" returns None, which the collate
+            function drops; "replace" returns the next readable image, so that training batches
+            keep their size. Both log the image once.
+        cache: where to keep decoded images; see `image_cache`.
     """
 
     def __init__(
@@ -62,40 +61,40 @@ class DetectionDataset(Dataset[Item | None]):
             transforms.bind(self)
         self.seed = seed
         self.unreadable = unreadable
-        # Shared with the workers, which live longer than an epoch.
+        # Shared with the workers, which outlive an epoch.
         self._epoch = _shared(torch.zeros((), dtype=torch.int64))
         self._is_unreadable = _shared(torch.zeros(len(annotations), dtype=torch.bool))
         self._reported: set[int] = set()
 
     @property
     def categories(self) -> CategoryTable:
-        """The table of classes."""
+        """Classes in the order of the labels."""
         return self.annotations.categories
 
     @property
     def epoch(self) -> int:
-        """The epoch whose augmentations are drawn."""
+        """The epoch whose augmentations are sampled."""
         return int(self._epoch)
 
     def set_epoch(self, epoch: int) -> None:
-        """Draw the augmentations of this epoch from now on, in all workers."""
+        """Sample the augmentations of this epoch, in all workers."""
         self._epoch.fill_(epoch)
 
     def __len__(self) -> int:
         return len(self.annotations)
 
     def __getitem__(self, index: int) -> Item | None:
-        index = range(len(self))[index]  # an IndexError ends a plain loop over the data
+        index = range(len(self))[index]  # IndexError ends a plain loop over the data set
         if self.unreadable == "replace":
             return self._augment(*self.load_readable(index))
         sample = self._try_load(index)
         return None if sample is None else self._augment(index, sample)
 
     def check_boxes(self) -> None:
-        """Refuse a split without a single box: nothing could be learned or measured.
+        """Check that the split has a box to learn or measure.
 
         Raises:
-            DatasetError: if there is none but around crowds.
+            DatasetError: if it has none, or only crowd regions.
         """
         if not (self.annotations.iscrowd == 0).any():
             raise DatasetError(
@@ -104,10 +103,10 @@ class DetectionDataset(Dataset[Item | None]):
             )
 
     def load_readable(self, index: int) -> tuple[int, Sample]:
-        """Read an image and its boxes, without augmentation; if need be, the next one.
+        """Read the image at `index`, or the next readable one, without augmentation.
 
         Returns:
-            The index of the image that was read, and its sample.
+            The index of the image, and its sample.
 
         Raises:
             DatasetError: if no file can be read.
@@ -131,7 +130,7 @@ class DetectionDataset(Dataset[Item | None]):
         return _make_sample(pixels, record)
 
     def new_unreadable(self) -> list[str]:
-        """Files found unreadable since this was asked last."""
+        """Return the files found unreadable since the previous call."""
         found = set(torch.nonzero(self._is_unreadable).flatten().tolist()) - self._reported
         self._reported |= found
         return [self.annotations[i].file_name for i in sorted(found)]
@@ -162,23 +161,23 @@ def boxes_inside(boxes_xyxy: np.ndarray, size_wh: tuple[int, int]) -> tuple[np.n
         size_wh: (width, height) of the image.
 
     Returns:
-        The clipped boxes [N, 4], and which of them still have an area: [N] bool.
+        The clipped boxes [N, 4], and whether each has an area left: [N] bool.
     """
     boxes = boxes_xyxy.clip(0, (*size_wh, *size_wh))
     return boxes, (boxes[:, 2] > boxes[:, 0]) & (boxes[:, 3] > boxes[:, 1])
 
 
 def _shared(tensor: Tensor) -> Tensor:
-    """Move to shared memory; where there is none, there are no workers to share with either."""
+    """Move to shared memory; platforms without it have no workers either."""
     try:
         return tensor.share_memory_()
     except RuntimeError as error:
-        logger.debug("no shared memory: %s", error)
+        logger.debug("shared memory is not available: %s", error)
         return tensor
 
 
 def _make_sample(pixels: np.ndarray, record: ImageRecord) -> Sample:
-    """Boxes as training wants them: no crowds, inside the image, with an area."""
+    """Keep the boxes to train on: inside the image, with an area, without crowd regions."""
     height, width = pixels.shape[:2]
     boxes, keep = boxes_inside(record.boxes_xyxy, (width, height))
     keep = keep & (record.iscrowd == 0)
@@ -190,71 +189,20 @@ def _make_sample(pixels: np.ndarray, record: ImageRecord) -> Sample:
     )
 
 
-class SkipReason(StrEnum):
-    """Why a part of an annotation file is not used."""
-
-    NO_NAME = "image entry without id or file_name"
-    MISSING = "image file missing"
-    NO_OBJECT = "annotation that is no object"
-    NO_IMAGE = "annotation of an image that is not used"
-    UNKNOWN_CLASS = "annotation with an unknown category_id"
-    NOT_FOUR_NUMBERS = "box that is not four numbers"
-    NO_AREA = "box without area"
-    OUTSIDE = "box outside its image"
-
-
-class SkippedItems:
-    """Collects what could not be used while annotations are read, and says it in one line."""
-
-    def __init__(self, source: str) -> None:
-        self.source = source
-        self._reasons: dict[str, list[str]] = {}
-
-    def add(self, reason: str, what: Any) -> None:
-        """Note one skipped thing, for example ("box without area", "image 17")."""
-        self._reasons.setdefault(reason, []).append(printable(str(what)))
-
-    def counts(self) -> dict[str, int]:
-        """Number of skipped things per reason."""
-        return {reason: len(items) for reason, items in self._reasons.items()}
-
-    def log(self) -> None:
-        """Warn once per reason, with the first names."""
-        for reason, items in self._reasons.items():
-            shown = ", ".join(items[:5]) + (", ..." if len(items) > 5 else "")
-            logger.warning("%s: %d skipped: %s (%s)", self.source, len(items), reason, shown)
-
-
-def why_unusable(
-    corners: tuple[float, float, float, float], size_wh: tuple[int, int] | None
-) -> SkipReason | None:
-    """What is wrong with a box (x1, y1, x2, y2) of an image, whose size may not be declared."""
-    x1, y1, x2, y2 = corners
-    if not (x2 > x1 and y2 > y1):
-        return SkipReason.NO_AREA
-    # Nobody can find it there: it would count as missed in every evaluation.
-    if x2 <= 0 or y2 <= 0 or (size_wh and (x1 >= size_wh[0] or y1 >= size_wh[1])):
-        return SkipReason.OUTSIDE
-    return None
-
-
-def keep_existing(names: Sequence[str], folder: Path, skipped: SkippedItems) -> list[bool]:
-    """Tell which files exist, listing every folder once instead of asking for every file."""
+def files_exist(names: Sequence[str], folder: Path) -> list[bool]:
+    """Return which files exist; lists each folder once instead of testing each file."""
     listings: dict[Path, set[str]] = {}
     result = []
     for name in names:
         path = folder / name
         if path.parent not in listings:
             listings[path.parent] = _names_in(path.parent)
-        exists = path.name in listings[path.parent]
-        if not exists:
-            skipped.add(SkipReason.MISSING, name)
-        result.append(exists)
+        result.append(path.name in listings[path.parent])
     return result
 
 
 def _names_in(folder: Path) -> set[str]:
-    """Names in a folder; none if it is not there, or its name is none that could be."""
+    """Return the names in a folder; none if it does not exist, or its name is invalid."""
     try:
         return {path.name for path in folder.iterdir()}
     except (OSError, ValueError):

@@ -137,6 +137,16 @@ KINDS: dict[str, Kind] = {
                 _SKIPS_IMAGE,
                 "copy the file into the folder of the data set",
             ),
+            "unknown_tag": (
+                "tags that meta.json does not define",
+                "the tag is skipped",
+                "add the tag to meta.json",
+            ),
+            "image_rejected": (
+                "images that the instance rejects",
+                _SKIPS_IMAGE,
+                "follow the message",
+            ),
             "class_entry_malformed": (
                 "class entries without id or name, or that repeat",
                 "the entry is skipped",

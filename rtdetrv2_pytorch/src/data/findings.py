@@ -70,9 +70,12 @@ class UnusableError(DatasetError):
     """
 
     def __init__(self, kind: str, detail: str = "") -> None:
-        super().__init__(detail or KINDS[kind].title)
+        super().__init__(kind, detail)  # both, so that the error can be pickled
         self.kind = kind
         self.detail = detail
+
+    def __str__(self) -> str:
+        return self.detail or KINDS[self.kind].title
 
 
 @dataclass(frozen=True)
@@ -147,6 +150,28 @@ class Findings:
                 lost_images=lost_images,
                 lost_objects=lost_objects,
             )
+        )
+
+    def skip_image(
+        self, error: UnusableError, where: str, path: Path | None, *, split: str, objects: int = 0
+    ) -> None:
+        """Add an image that cannot be used.
+
+        Args:
+            error: the reason.
+            where: name of the image.
+            path: of the image file, if known.
+            split: of the image.
+            objects: number of objects that are lost with it.
+        """
+        self.add(
+            error.kind,
+            where,
+            error.detail,
+            split=split,
+            picture=None if path is None else Illustration(path),
+            lost_images=1,
+            lost_objects=objects,
         )
 
     def __iter__(self) -> Iterator[Finding]:

@@ -1,33 +1,27 @@
-"""Finding the splits of a COCO data set in a folder, however its parts are arranged."""
+"""The training and validation split of a data set folder, in any format."""
 
 import os
-import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from ..misc.errors import DatasetError
-from .coco_dataset import read_coco_json
+from .conversion import Split, write_split
+from .findings import Findings
+from .readers import FORMATS, DataSource, SourceImage, detect_format, read
+from .readers.coco import ImageIndex, annotation_files, split_of_file
+from .readers.coco_json import read_coco_json
+from .readers.folders import SPLITS, split_of
 
-_DEPTH = 3  # folders below the given one that are searched
-_PROBES = 20  # images of a split that are looked for
-_SPLIT_WORDS = {
-    "train": ("train", "training", "trainval"),
-    "val": ("val", "valid", "validation"),
-    "test": ("test", "testing"),
-}
+__all__ = ["CONVERTED", "Split", "Splits", "find_splits"]
+
+CONVERTED = "converted_annotations"  # folder for `find_splits` in an output folder
+
 _EXPLICIT = (
     "or name the files: -u train_dataloader.dataset.ann_file=... "
     "-u train_dataloader.dataset.img_folder=... and the same for val_dataloader"
 )
-
-
-@dataclass(frozen=True)
-class Split:
-    """Where the parts of one split are."""
-
-    ann_file: Path
-    img_folder: Path
+_TEST_AS_VAL = "No validation split found; the test split is used for validation"
 
 
 @dataclass(frozen=True)
@@ -36,115 +30,142 @@ class Splits:
 
     train: Split
     val: Split
-    note: str = ""  # what people should know, if anything
+    note: str = ""  # for the user
 
 
-def find_splits(folder: Path) -> Splits:
-    """Find annotation files by the name of their split, and images by looking for them.
+def find_splits(folder: Path, work_dir: Path) -> Splits:
+    """Find the splits of a data set in COCO, YOLO, Pascal VOC or Supervisely format.
 
-    This covers COCO itself (`annotations/instances_train2017.json` and `train2017/`), exports of
-    Roboflow (`train/_annotations.coco.json` with the images beside it) and most others. A folder
-    without validation split uses its test split.
+    COCO files are used as they are: those of COCO itself (`annotations/instances_train2017.json`
+    and `train2017/`), exports of Roboflow (`train/_annotations.coco.json` beside the images) and
+    most others. Other formats are converted to COCO files. A folder without validation split uses
+    its test split.
 
     Args:
         folder: the data set.
+        work_dir: for the converted annotation files; created if needed.
 
     Raises:
-        DatasetError: if a split or its images cannot be found; the message says what was seen.
+        DatasetError: if a split or its images are missing; the message lists the files found.
     """
     if not folder.is_dir():
-        raise DatasetError(f"{folder}: no such folder; give the folder of a COCO data set")
-    candidates = list(_annotation_files(folder))
-    refused: list[str] = []
-    chosen = {split: _choose(candidates, split, refused) for split in _SPLIT_WORDS}
-    train, val = chosen["train"], chosen["val"] or chosen["test"]
-    if train is None or val is None:
-        missing = "training" if train is None else "validation"
-        seen = ", ".join(str(p.relative_to(folder)) for p in candidates[:6]) or "none"
-        raise DatasetError(
-            f"{folder}: no {missing} annotations found (COCO json files seen: {seen}); name the "
-            f"file or its folder after the split, as in instances_train.json, {_EXPLICIT}"
-            + "".join(f"; not used: {reason}" for reason in refused[:3])
-        )
-    note = "no validation split: the test split is used for it" if chosen["val"] is None else ""
-    return Splits(_locate(train, folder, "train"), _locate(val, folder, "val"), note)
-
-
-def _annotation_files(folder: Path) -> Iterator[Path]:
-    """JSON files that look like detection annotations, those with "instances" first."""
-    found = []
-    for parent, folders, files in os.walk(folder):
-        if len(Path(parent).relative_to(folder).parts) >= _DEPTH:
-            folders.clear()
-        folders[:] = sorted(f for f in folders if not f.startswith(".") and f != "ann")
-        found += [Path(parent, name) for name in files if name.endswith(".json")]
-    found.sort(key=lambda p: ("instances" not in p.name, len(p.parts), str(p)))
-    return (path for path in found if _split_of(path) is not None)
-
-
-def _split_of(path: Path) -> str | None:
-    """The split that a file is named after; its own name counts more than its folder's."""
-    for text in (path.stem, path.parent.name):
-        words = re.findall(r"[a-z]+", text.lower())
-        for split, names in _SPLIT_WORDS.items():
-            if any(word in names for word in words):
-                return split
-    return None
-
-
-def _choose(
-    candidates: Sequence[Path], split: str, refused: list[str]
-) -> tuple[Path, list[str]] | None:
-    """The first COCO detection file of a split, with the names of its images.
-
-    Why another file was none goes into `refused`.
-    """
-    for path in candidates:
-        if _split_of(path) == split:
-            try:
-                images = read_coco_json(path)["images"]
-            except DatasetError as error:
-                refused.append(str(error))
-                continue
-            names = [i.get("file_name") for i in images if isinstance(i, dict)]
-            return path, [name for name in names if isinstance(name, str)]
-    return None
-
-
-def _locate(found: tuple[Path, list[str]], folder: Path, split: str) -> Split:
-    """Find the folder that the file names of an annotation file are relative to."""
-    ann_file, names = found
-    probes = names[:: max(1, len(names) // _PROBES)][:_PROBES]
-
-    def score(candidate: Path) -> tuple[int, bool, bool, int]:
-        """More images found, then beside the annotations, then named after the split."""
-        hits = sum(_is_file(candidate / name) for name in probes)
-        parts = "/".join(candidate.relative_to(folder).parts).lower()
-        named = any(word in _SPLIT_WORDS[split] for word in re.findall(r"[a-z]+", parts))
-        return hits, candidate == ann_file.parent, named, -len(candidate.parts)
-
-    if not probes:
-        raise DatasetError(f"{ann_file}: lists no image; export it again, {_EXPLICIT}")
-    best = max(_folders(folder), key=score)
-    if score(best)[0] == 0:
-        raise DatasetError(
-            f"{ann_file}: its images ({probes[0]}, ...) are nowhere in {folder}; put them there, "
-            f"{_EXPLICIT}"
-        )
-    return Split(ann_file, best)
-
-
-def _is_file(path: Path) -> bool:
+        raise DatasetError(f"{folder}: no such folder; give the folder of a data set")
+    finder = _CocoFinder(folder)
+    if finder.has_both:
+        return finder.splits()
     try:
-        return path.is_file()
-    except OSError:  # a name longer than any can be
-        return False
+        format_ = detect_format(folder, [name for name in FORMATS if name != "coco"])
+    except DatasetError:
+        return finder.splits()  # raises with the reason
+    return _convert(folder, read(folder, format_), work_dir)
 
 
-def _folders(folder: Path) -> Iterator[Path]:
-    yield folder
-    for parent, folders, _ in os.walk(folder):
-        folders[:] = sorted(f for f in folders if not f.startswith("."))
-        yield from (Path(parent, name) for name in folders)
-        if len(Path(parent).relative_to(folder).parts) >= _DEPTH:
-            folders.clear()
+class _CocoFinder:
+    """Chooses annotation files by the name of their split.
+
+    Args:
+        folder: the data set.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        found = [(path, split_of_file(path, folder)) for path in annotation_files(folder)]
+        self._candidates = [(path, split) for path, split in found if split is not None]
+        self._rejected: list[str] = []
+        self._chosen = {split: self._choose(split) for split in SPLITS}
+
+    @property
+    def has_both(self) -> bool:
+        """Whether there is a training and a validation or test file."""
+        chosen = self._chosen
+        return bool(chosen["train"] and (chosen["val"] or chosen["test"]))
+
+    def splits(self) -> Splits:
+        """Locate the images of the chosen files.
+
+        Raises:
+            DatasetError: if a file or its images are missing.
+        """
+        chosen = self._chosen
+        train, val = chosen["train"], chosen["val"] or chosen["test"]
+        if train is None or val is None:
+            missing = "training" if train is None else "validation"
+            names = [str(path.relative_to(self._folder)) for path, _ in self._candidates]
+            raise DatasetError(
+                f"{self._folder}: no {missing} annotations found (COCO json files found: "
+                f"{', '.join(names[:6]) or 'none'}); name the file or its folder after the split, "
+                f"as in instances_train.json, {_EXPLICIT}"
+                + "".join(f"; rejected: {reason}" for reason in self._rejected[:3])
+            )
+        index = ImageIndex(self._folder)
+        return Splits(
+            self._locate(train, "train", index),
+            self._locate(val, "val", index),
+            "" if chosen["val"] else _TEST_AS_VAL,
+        )
+
+    def _choose(self, split: str) -> tuple[Path, list[str]] | None:
+        """Return the first COCO detection file of a split, with the names of its images."""
+        for path, its_split in self._candidates:
+            if its_split == split:
+                try:
+                    images = read_coco_json(path)["images"]
+                except DatasetError as error:
+                    self._rejected.append(str(error))
+                    continue
+                names = [i.get("file_name") for i in images if isinstance(i, dict)]
+                return path, [name for name in names if isinstance(name, str) and name]
+        return None
+
+    def _locate(self, found: tuple[Path, list[str]], split: str, index: ImageIndex) -> Split:
+        ann_file, names = found
+        if not names:
+            raise DatasetError(f"{ann_file}: lists no images; export it again, {_EXPLICIT}")
+        img_folder, num_found = index.locate(names, ann_file, split)
+        if not num_found:
+            raise DatasetError(
+                f"{ann_file}: its images ({names[0]}, ...) are not in {self._folder}; put them "
+                f"there, {_EXPLICIT}"
+            )
+        return Split(split, ann_file, img_folder, len(names))
+
+
+def _convert(folder: Path, source: DataSource, work_dir: Path) -> Splits:
+    by_split: dict[str, list[SourceImage]] = {split: [] for split in SPLITS}
+    others: list[str] = []
+    for image in source.images:
+        split = split_of(*reversed(image.split.split("/")))
+        by_split.get(split or "", []).append(image)
+        if split is None and image.split not in others:
+            others.append(image.split)
+    train, val = by_split["train"], by_split["val"] or by_split["test"]
+    if not train or not val:
+        missing = "training" if not train else "validation"
+        found = [*(split for split in SPLITS if by_split[split]), *others]
+        raise DatasetError(
+            f"{folder}: no {missing} images found ({source.format} format; splits found: "
+            f"{', '.join(found) or 'none'}); name the folders or lists after the splits, as in "
+            "train and val"
+        )
+    val_name = "val" if by_split["val"] else "test"
+    return Splits(
+        _convert_split(train, "train", "train", source, work_dir),
+        _convert_split(val, "val", val_name, source, work_dir),
+        "" if by_split["val"] else _TEST_AS_VAL,
+    )
+
+
+def _convert_split(
+    images: Sequence[SourceImage], name: str, own_name: str, source: DataSource, work_dir: Path
+) -> Split:
+    findings = Findings(name)
+    # Findings of no split belong to the classes; the doctor itself reports unlisted images.
+    findings.items += [
+        found
+        for found in source.findings
+        if found.kind.name != "left_out"
+        and (split_of(*reversed(found.split.split("/"))) or "train") == own_name
+    ]
+    folder = Path(os.path.commonpath([image.path.parent for image in images]))
+    ann_file = work_dir / f"instances_{name}.json"
+    return write_split(images, list(source.classes), ann_file, folder, findings)

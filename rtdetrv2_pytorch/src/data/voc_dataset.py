@@ -1,38 +1,36 @@
 """Detection data in Pascal VOC format."""
 
-import math
-import xml.etree.ElementTree as ET
 from pathlib import Path
 from typing import Literal
 
-import numpy as np
-
 from ..misc.errors import DatasetError
-from .annotations import Annotations, ImageRecord
+from .annotations import Annotations, make_records
 from .augment import Compose
 from .categories import CategoryTable
-from .dataset import DetectionDataset, SkippedItems, SkipReason, keep_existing, why_unusable
+from .dataset import DetectionDataset, files_exist
+from .findings import Findings, UnusableError
 from .images.image_cache import CacheKind
+from .readers.source import SourceImage
+from .readers.voc import read_annotation
 
 
 class VOCDetection(DetectionDataset):
-    """Images with one XML file each, as Pascal VOC has them.
+    """Images with one XML file each, as in Pascal VOC.
 
     Args:
-        root: folder that the lists are in, and that their entries are relative to.
-        ann_file: list with one "image path, annotation path" a line.
-        label_file: list with one class name a line; the line number is the label.
+        root: folder of the lists, which their entries are relative to.
+        ann_file: list with "image path annotation path" in each line.
+        label_file: list with one class name per line, in the order of the labels.
         transforms: augmentation, or None.
-        categories: labels to use, by class name; default: those of the label file.
+        categories: classes in the order of the labels; default: those of the label file.
         seed: of the run.
         unreadable: see `DetectionDataset`.
-        cache: where decoded images are kept, so that files are decoded once: "ram" in memory that
-            the workers of a rank share, "disk" in files that survive the run, below
-            `~/.cache/rtdetrv2/images`, until you remove that folder; as many images as fit.
-            Augmentation comes after it and stays exactly the same.
+        cache: where to keep decoded images: "ram" in memory shared by the workers of a rank, "disk"
+            in `~/.cache/rtdetrv2/images` until you remove that folder; as many images as fit.
+            Augmentation is not affected.
 
     Raises:
-        DatasetError: if a list cannot be read, or no image is left.
+        DatasetError: if a list cannot be read, or no usable image is left.
     """
 
     def __init__(
@@ -48,10 +46,10 @@ class VOCDetection(DetectionDataset):
         cache: CacheKind = "none",
     ) -> None:
         self.ann_file = str(Path(root, ann_file))
-        self.skipped = SkippedItems(self.ann_file)
+        self.findings = Findings()
         table = categories or read_labels(Path(root, label_file))
-        annotations = _read_voc(Path(root), Path(root, ann_file), table, self.skipped)
-        self.skipped.log()
+        annotations = _read_voc(Path(root), Path(root, ann_file), table, self.findings)
+        self.findings.log(self.ann_file)
         super().__init__(
             annotations,
             Path(root),
@@ -63,14 +61,14 @@ class VOCDetection(DetectionDataset):
 
 
 def read_labels(path: Path) -> CategoryTable:
-    """Read the list of class names.
+    """Read a list of class names.
 
     Raises:
-        DatasetError: if there is no such file, or it is empty.
+        DatasetError: if the file is missing or empty.
     """
     names = tuple(_lines(path))
     if not names:
-        raise DatasetError(f"{path}: is empty; write one class name a line")
+        raise DatasetError(f"{path}: is empty; write one class name per line")
     for name in names:
         if names.count(name) > 1:
             raise DatasetError(f"{path}: class {name!r} occurs more than once; name it once")
@@ -85,72 +83,28 @@ def _lines(path: Path) -> list[str]:
     return [line.strip() for line in text.splitlines() if line.strip()]
 
 
-def _read_voc(
-    root: Path, ann_file: Path, table: CategoryTable, skipped: SkippedItems
-) -> Annotations:
+def _read_voc(root: Path, ann_file: Path, table: CategoryTable, findings: Findings) -> Annotations:
     pairs = []
     for line in _lines(ann_file):
         parts = line.split()
         if len(parts) != 2:
             raise DatasetError(f"{ann_file}: line {line!r} is not 'image path annotation path'")
         pairs.append((parts[0], parts[1]))
-    exists = keep_existing([image for image, _ in pairs], root, skipped)
-    records = []
-    for number, ((image, annotation), there) in enumerate(zip(pairs, exists, strict=True)):
-        if there:
-            record = _read_xml(root / annotation, image, number, table, skipped)
-            if record is not None:
-                records.append(record)
-    if not records:
-        raise DatasetError(f"{ann_file}: none of its {len(pairs)} images can be used")
-    return Annotations(records, table)
-
-
-def _read_xml(
-    path: Path, image: str, image_id: int, table: CategoryTable, skipped: SkippedItems
-) -> ImageRecord | None:
-    try:
-        tree = ET.parse(path).getroot()
-    # The path may hold a byte 0, the XML name an encoding that there is not.
-    except (OSError, ET.ParseError, ValueError, LookupError) as error:
-        skipped.add("annotation file that cannot be read", f"{path.name}: {error}")
-        return None
-    size_wh = _declared_size(tree)
-    rows = []
-    for item in tree.iter("object"):
-        name = item.findtext("name", "").strip()
-        if name not in table.names:
-            skipped.add("object of an unknown class", f"{name!r} in {path.name}")
+    exist = files_exist([image for image, _ in pairs], root)
+    images = {}
+    for number, ((image, annotation), exists) in enumerate(zip(pairs, exist, strict=True)):
+        if not exists:
+            findings.add("missing_image", image, lost_images=1)
             continue
         try:
-            # Corners as written, though VOC counts pixels from 1: half a pixel at most.
-            x1, y1, x2, y2 = (
-                float(item.findtext(f"bndbox/{k}", "nan")) for k in ("xmin", "ymin", "xmax", "ymax")
-            )
-        except ValueError:
-            x1 = y1 = x2 = y2 = math.nan
-        is_finite = all(map(math.isfinite, (x1, y1, x2, y2)))
-        reason = why_unusable((x1, y1, x2, y2), size_wh) if is_finite else SkipReason.NO_AREA
-        if reason is not None:
-            skipped.add(reason, f"{name} in {path.name}")
+            # Coordinates as written, though VOC counts pixels from 1: half a pixel at most.
+            objects, size_wh = read_annotation(root / annotation, origin=0)
+        except UnusableError as error:
+            findings.add(error.kind, image, error.detail, lost_images=1)
             continue
-        # Difficult objects are trained on and evaluated like all others.
-        rows.append((x1, y1, x2, y2, table.names.index(name), (x2 - x1) * (y2 - y1)))
-    table_rows = np.array(rows, dtype=np.float64).reshape(-1, 6)
-    return ImageRecord(
-        file_name=image,
-        image_id=image_id,
-        size_wh=size_wh,
-        boxes_xyxy=table_rows[:, :4],
-        labels=table_rows[:, 4].astype(np.int64),
-        area=table_rows[:, 5],
-        iscrowd=np.zeros(len(table_rows), dtype=np.int64),
-    )
-
-
-def _declared_size(tree: ET.Element) -> tuple[int, int] | None:
-    try:
-        width, height = (int(float(tree.findtext(f"size/{k}") or 0)) for k in ("width", "height"))
-    except (ValueError, OverflowError):
-        return None
-    return (width, height) if width > 0 and height > 0 else None
+        images[number] = SourceImage("", image, root / image, objects, len(objects), size_wh)
+    if not images:
+        raise DatasetError(f"{ann_file}: none of its {len(pairs)} images can be used")
+    label_of = {name: label for label, name in enumerate(table.names)}
+    records = make_records(images.values(), label_of, findings, image_ids=images)
+    return Annotations(records, table)

@@ -10,7 +10,7 @@ import numpy as np
 from ..data.annotations import Annotations
 from ..data.categories import CategoryTable
 from ..data.coco_dataset import read_coco
-from ..data.dataset import SkippedItems
+from ..data.findings import Findings
 from ..data.images.decoding import read_rgb
 from ..misc.errors import DatasetError
 
@@ -61,8 +61,7 @@ def validation_images(
     """
     # Classes are matched by name; ids only have to be distinct.
     table = CategoryTable(tuple(range(1, len(class_names) + 1)), tuple(class_names))
-    skipped = SkippedItems(str(ann_file))
-    annotations = read_coco(ann_file, img_folder, skipped, table)
+    annotations = read_coco(ann_file, img_folder, Findings(), table)
     images, ids = [], []
     for place in _spread(annotations, limit):
         record = annotations[place]

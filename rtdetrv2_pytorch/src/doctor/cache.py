@@ -1,4 +1,4 @@
-"""What is known of files from an earlier pass: valid while time and size of a file stay."""
+"""Cache of image facts, valid while the modification time and size of a file stay."""
 
 import hashlib
 import json
@@ -10,28 +10,28 @@ from typing import Any
 import PIL
 
 from ..misc.resources import cache_folder
-from .image_files import Picture
+from .image_files import ImageFacts
 
 logger = logging.getLogger(__name__)
 
-_FORMAT = f"1, Pillow {PIL.__version__}"  # another version may read other files
+_FORMAT = f"1, Pillow {PIL.__version__}"  # another version may decode other files
 
 Key = tuple[str, int, int, int, int]  # file, time in ns, size in bytes, declared width and height
 
 
 def default_folder() -> Path:
-    """The folder for what this user's examinations found."""
+    """Return the cache folder of this user."""
     return cache_folder("doctor")
 
 
-class PictureCache:
-    """Pictures of one image folder, by file, time, size and declared size.
+class FactsCache:
+    """Facts about the images of one folder, by file, time, size and declared size.
 
-    A cache that cannot be read is an empty one, and one that cannot be written is only said.
+    An unreadable cache counts as empty; a failed write is logged.
 
     Args:
-        folder: for the files of all caches; None: nothing is kept.
-        img_folder: whose pictures these are.
+        folder: of all caches; None disables the cache.
+        img_folder: folder of the images.
     """
 
     def __init__(self, folder: Path | None, img_folder: Path) -> None:
@@ -41,7 +41,7 @@ class PictureCache:
         self._seen: dict[str, list[Any]] = {}
 
     def key(self, path: Path, declared_wh: tuple[int, int] | None) -> Key | None:
-        """What has to stay for a picture to be known; None for what is no file."""
+        """Return the key of a file; None if it does not exist, or the cache is disabled."""
         if self._path is None:
             return None
         try:
@@ -50,14 +50,14 @@ class PictureCache:
             return None
         return str(path), status.st_mtime_ns, status.st_size, *(declared_wh or (0, 0))
 
-    def get(self, key: Key) -> Picture | None:
-        """The picture, if it is known."""
+    def get(self, key: Key) -> ImageFacts | None:
+        """Return the facts about an image, or None."""
         record = self._known.get(_text(key))
         if record is None:
             return None
         try:
             size, problems, digest, look = record
-            picture = Picture(
+            facts = ImageFacts(
                 None if size is None else (int(size[0]), int(size[1])),
                 tuple((str(kind), str(detail)) for kind, detail in problems),
                 str(digest),
@@ -66,19 +66,19 @@ class PictureCache:
         except (TypeError, ValueError, LookupError):
             return None
         self._seen[_text(key)] = record
-        return picture
+        return facts
 
-    def put(self, key: Key, picture: Picture) -> None:
-        """Remember a picture."""
-        problems = [list(problem) for problem in picture.problems]
-        self._seen[_text(key)] = [picture.size_wh, problems, picture.digest, picture.look]
+    def put(self, key: Key, facts: ImageFacts) -> None:
+        """Add the facts about an image."""
+        problems = [list(problem) for problem in facts.problems]
+        self._seen[_text(key)] = [facts.size_wh, problems, facts.digest, facts.look]
 
     def save(self, *, is_complete: bool) -> None:
-        """Write what is known.
+        """Write the cache file.
 
         Args:
-            is_complete: whether all files were asked for; then the rest is forgotten, as that of
-                files that changed or are gone.
+            is_complete: whether all files were examined; then entries of other files, which have
+                changed or no longer exist, are removed.
         """
         if self._path is None:
             return
@@ -89,7 +89,11 @@ class PictureCache:
             partial.write_text(json.dumps([_FORMAT, records]))
             partial.replace(self._path)
         except OSError as error:
-            logger.warning("%s: cannot be written (%s); nothing is kept", self._path, error)
+            logger.warning(
+                "%s: cannot be written (%s); the next pass decodes all images again",
+                self._path,
+                error,
+            )
 
     def _read(self) -> dict[str, list[Any]]:
         if self._path is None:

@@ -1,4 +1,4 @@
-"""What an examination found: counts that add up, findings by kind, and JSON."""
+"""Result of an examination: counts, findings by kind, and JSON."""
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
@@ -8,6 +8,7 @@ from typing import Any
 
 from ..data.finding_kinds import KINDS, Action, Severity
 from ..data.findings import Finding, Group, grouped
+from ..misc.text import counted
 
 REPORT_JSON, REPORT_HTML = "data_report.json", "data_report.html"
 _FORMAT = 1
@@ -16,32 +17,32 @@ _ORDER = {Severity.ERROR: 0, Severity.WARNING: 1, Severity.NOTE: 2}
 
 @dataclass(frozen=True)
 class Counts:
-    """Things that were given, and what becomes of them."""
+    """Number of used and skipped images or boxes."""
 
     used: int = 0
     skipped: int = 0
 
     @property
     def given(self) -> int:
-        """All of them."""
+        """Used and skipped together."""
         return self.used + self.skipped
 
     def __add__(self, other: "Counts") -> "Counts":
         return Counts(self.used + other.used, self.skipped + other.skipped)
 
     def as_dict(self) -> dict[str, int]:
-        """Plain values."""
+        """Return plain values."""
         return {"given": self.given, "used": self.used, "skipped": self.skipped}
 
 
 @dataclass(frozen=True)
 class SplitSummary:
-    """One split in numbers; images that no split lists are one, too."""
+    """Counts of one split; images that no split lists form another one."""
 
     name: str
     images: Counts
     boxes: Counts
-    clipped: int = 0  # among the used boxes
+    clipped: int = 0  # included in the used boxes
     classes: Mapping[str, int] = field(default_factory=dict)  # used boxes
 
 
@@ -49,7 +50,7 @@ class SplitSummary:
 class DataReport:
     """The result of an examination."""
 
-    data: str  # what was examined
+    data: str  # name of the data set
     size_hw: tuple[int, int]
     num_queries: int
     splits: Sequence[SplitSummary]
@@ -57,26 +58,26 @@ class DataReport:
 
     @property
     def images(self) -> Counts:
-        """Of all splits."""
+        """Sum over all splits."""
         return sum((split.images for split in self.splits), Counts())
 
     @property
     def boxes(self) -> Counts:
-        """Of all splits."""
+        """Sum over all splits."""
         return sum((split.boxes for split in self.splits), Counts())
 
     @property
     def refusals(self) -> list[Finding]:
-        """Why there would be no training."""
+        """Findings that prevent training."""
         return [f for f in self.findings if f.kind.action is Action.REFUSES]
 
     def groups(self) -> list[Group]:
-        """Findings by kind, what matters most first."""
+        """Return findings by kind, the most severe first."""
         order = {name: (_ORDER[kind.severity], i) for i, (name, kind) in enumerate(KINDS.items())}
         return sorted(grouped(self.findings), key=lambda group: order[group.kind.name])
 
     def verdict(self) -> str:
-        """The result in a sentence."""
+        """Return the result in one sentence."""
         images, boxes = self.images, self.boxes
         numbers = (
             f"{images.given} images: {images.used} used, {images.skipped} skipped; "
@@ -85,11 +86,11 @@ class DataReport:
         if self.refusals:
             return f"The trainer refuses this data. {numbers}"
         kinds = len(self.groups())
-        found = f"findings of {kinds} kinds" if kinds else "no findings"
+        found = f"{counted(kinds, 'kind')} of findings" if kinds else "no findings"
         return f"The trainer uses this data. {numbers}; {found}"
 
     def lines(self, most: int = 12) -> Iterator[str]:
-        """For a log: the result, and a line per kind that matters, up to `most`."""
+        """Yield lines for a log: the result, and one line per kind, up to `most`."""
         yield self.verdict()
         groups = self.groups()
         for group in groups[:most]:
@@ -98,7 +99,7 @@ class DataReport:
             yield f"{len(groups) - most} more kinds are in {REPORT_HTML}"
 
     def as_dict(self) -> dict[str, Any]:
-        """Content of the JSON file, with every offender."""
+        """Return the content of the JSON file, with every finding."""
         return {
             "format": _FORMAT,
             "data": self.data,
@@ -135,7 +136,7 @@ class DataReport:
         }
 
     def write_json(self, folder: Path) -> Path:
-        """Write `data_report.json`; names that are no proper text are escaped."""
+        """Write `data_report.json`; invalid Unicode is escaped."""
         path = folder / REPORT_JSON
         path.write_text(json.dumps(self.as_dict(), indent=1), encoding="ascii")
         return path

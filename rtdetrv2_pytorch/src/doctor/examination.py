@@ -1,5 +1,6 @@
-"""One pass over a data set: what the trainer makes of every file, entry and box."""
+"""One pass over a data set: how the trainer handles each file, entry and box."""
 
+import dataclasses
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -10,102 +11,112 @@ from typing import Any
 from PIL import Image
 
 from ..data.annotations import Annotations, ImageRecord
-from ..data.categories import CategoryTable, normalise_id
-from ..data.coco_dataset import parse_coco, read_categories, read_coco_json
-from ..data.dataset import SkipReason
-from ..data.findings import Finding, Illustration, finding
+from ..data.categories import CategoryTable, normalize_id
+from ..data.coco_dataset import parse_coco
+from ..data.conversion import Split
+from ..data.findings import Finding, Findings, Illustration, finding
+from ..data.readers.coco_json import read_categories, read_coco_json
 from ..misc.errors import DatasetError
 from . import leakage, names
-from .boxes import BoxExaminer, NotedItems, skipped_entries, written_as_text
-from .cache import PictureCache
+from .boxes import BoxExaminer
+from .cache import FactsCache
 from .data_report import Counts, DataReport, SplitSummary
-from .image_files import Picture, examine_picture
-from .leakage import Seen
+from .image_files import ImageFacts, examine_image
+from .leakage import UsedImage
 
-OnProgress = Callable[[int, int], None]  # images done, images in all
+OnProgress = Callable[[int, int], None]  # images done, total images
 
 _BOM = b"\xef\xbb\xbf"
-_THREADS = 8  # more wait for each other
-
-
-@dataclass(frozen=True)
-class SplitFiles:
-    """Where a split is."""
-
-    name: str
-    ann_file: Path
-    img_folder: Path
+_MAX_THREADS = 8  # more of them wait for each other
 
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
-    """What the data is to be used for, and how it is examined.
+    """Options of an examination.
 
     Args:
         size_hw: (height, width) of the images in training.
         num_queries: of the model.
-        workers: threads; decoding leaves Python's lock alone.
-        cache: folder to keep what is known of files that do not change; None: keep nothing.
-        only_these_files: whether images that no split lists are none of our business.
+        workers: number of threads; decoding releases the GIL.
+        cache: folder of the cache for unchanged files; None disables it.
+        only_these_files: whether to ignore images that no split lists.
     """
 
     size_hw: tuple[int, int] = (640, 640)
     num_queries: int = 300
-    workers: int = min(os.cpu_count() or 1, _THREADS)
+    workers: int = min(os.cpu_count() or 1, _MAX_THREADS)
     cache: Path | None = None
     only_these_files: bool = False
 
 
 @dataclass
-class _Split:
-    """A split, as far as it could be read."""
+class _SplitState:
+    """A split during the examination."""
 
-    files: SplitFiles
-    noted: NotedItems
+    source: Split
+    findings: Findings  # of reading the annotation file
     content: Mapping[str, Any] = field(default_factory=lambda: {"images": [], "annotations": []})
     annotations: Annotations | None = None
     refusals: list[Finding] = field(default_factory=list)
-    pictures: list[Picture] = field(default_factory=list)  # by the annotations' index
+    facts: list[ImageFacts] = field(default_factory=list)  # in the order of the annotations
 
     @property
     def name(self) -> str:
-        return self.files.name
+        return self.source.name
 
     def path(self, file_name: str) -> Path:
-        return self.files.img_folder / file_name
+        return self.source.img_folder / file_name
 
     def file_names(self) -> list[str]:
-        """As listed, whether there or not."""
+        """Return all listed file names, including those of missing files."""
         entries = self.content["images"]
         found = (entry.get("file_name") for entry in entries if isinstance(entry, dict))
         return [name for name in found if isinstance(name, str) and name]
 
-    def names_by_id(self) -> dict[Any, str]:
-        entries = [entry for entry in self.content["images"] if isinstance(entry, dict)]
-        return {normalise_id(entry.get("id")): str(entry.get("file_name")) for entry in entries}
+    def records(self) -> Iterator[ImageRecord]:
+        annotations = self.annotations
+        return (annotations[i] for i in range(len(annotations))) if annotations else iter(())
+
+    def examined(self) -> Iterator[tuple[ImageRecord, ImageFacts, Path]]:
+        """Yield each image with the facts about its file, and the path of the file."""
+        for record, facts in zip(self.records(), self.facts, strict=True):
+            yield record, facts, self.path(record.file_name)
+
+    def illustration(self, path: Path, facts: ImageFacts | None = None) -> Illustration | None:
+        """Return an image for the report, which may be shared: none outside the folder."""
+        if not _real(path).is_relative_to(_real(self.source.img_folder)):
+            return None
+        return Illustration(path, facts.size_wh if facts is not None else None)
+
+    def used_images(self) -> list[UsedImage]:
+        return [
+            UsedImage(record.file_name, path, facts, self.illustration(path, facts))
+            for record, facts, path in self.examined()
+            if facts.is_used
+        ]
 
 
 def examine(
     data: str,
-    train: SplitFiles,
-    val: SplitFiles,
+    train: Split,
+    val: Split,
     options: Options,
     *,
     on_progress: OnProgress | None = None,
 ) -> DataReport:
-    """Examine a data set in COCO format; nothing that is wrong with it raises.
+    """Examine a data set; problems of the data never raise.
 
     Args:
-        data: what is examined, for people.
+        data: name of the data set, for the report.
         train: the training split.
         val: the validation split.
-        options: what it is to be used for.
-        on_progress: told about every image, in this thread; what it raises ends the pass.
+        options: see `Options`.
+        on_progress: called for each image, in this thread; its exceptions end the pass.
     """
     first = _read(train, None)
     table = first.annotations.categories if first.annotations is not None else None
     splits = [first, _read(val, table)]
-    _examine_pictures(splits, options, on_progress)
+    _examine_images(splits, options, on_progress)
     findings: list[Finding] = []
     summaries = []
     for split in splits:
@@ -122,101 +133,96 @@ def examine(
     return DataReport(data, options.size_hw, options.num_queries, summaries, findings)
 
 
-def _read(files: SplitFiles, reference: CategoryTable | None) -> _Split:
+def _read(source: Split, reference: CategoryTable | None) -> _SplitState:
     """Read the annotations of a split as the trainer does."""
-    split = _Split(files, NotedItems(str(files.ann_file)))
+    split = _SplitState(source, Findings(source.name))
     kind = "annotations_unreadable"
     try:
-        split.content = read_coco_json(files.ann_file)
+        split.content = read_coco_json(source.ann_file)
         kind = "classes_unusable"
-        own = read_categories(split.content, str(files.ann_file))
+        own = read_categories(split.content, str(source.ann_file))
         if reference is not None:
-            reference.labels_of(own, source=str(files.ann_file))
+            reference.labels_of(own, source=str(source.ann_file))
         kind = "split_refused"
         split.annotations = parse_coco(
-            split.content, files.ann_file, files.img_folder, split.noted, reference
+            split.content, source.ann_file, source.img_folder, split.findings, reference
         )
     except DatasetError as error:
         if kind == "split_refused" and not _has_repeated_ids(split.content):
             kind = "empty_split"
-        reason = str(error).removeprefix(f"{files.ann_file}: ")
-        split.refusals.append(finding(kind, files.ann_file.name, reason, split=files.name))
+        reason = str(error).removeprefix(f"{source.ann_file}: ")
+        split.refusals.append(finding(kind, source.ann_file.name, reason, split=source.name))
     return split
 
 
 def _has_repeated_ids(content: Mapping[str, Any]) -> bool:
     entries = [entry for entry in content["images"] if isinstance(entry, dict)]
-    ids = [normalise_id(e["id"]) for e in entries if "id" in e and e.get("file_name")]
+    ids = [normalize_id(e["id"]) for e in entries if "id" in e and e.get("file_name")]
     return len(set(ids)) < len(ids)
 
 
-def _examine_pictures(
-    splits: Sequence[_Split], options: Options, on_progress: OnProgress | None
+def _examine_images(
+    splits: Sequence[_SplitState], options: Options, on_progress: OnProgress | None
 ) -> None:
-    """Decode every image, as the trainer would, several at a time."""
-    caches = [PictureCache(options.cache, split.files.img_folder) for split in splits]
+    """Decode every image as the trainer does, in several threads."""
+    caches = [FactsCache(options.cache, split.source.img_folder) for split in splits]
     jobs = [
         (cache, split.path(record.file_name), record.size_wh)
         for split, cache in zip(splits, caches, strict=True)
-        for record in _records(split)
+        for record in split.records()
     ]
     pool = ThreadPoolExecutor(options.workers, thread_name_prefix="doctor")
-    pictures = []
+    results = []
     try:
-        for picture in pool.map(_picture, *zip(*jobs, strict=True)) if jobs else ():
-            pictures.append(picture)
+        for facts in pool.map(_facts, *zip(*jobs, strict=True)) if jobs else ():
+            results.append(facts)
             if on_progress is not None:
-                on_progress(len(pictures), len(jobs))
+                on_progress(len(results), len(jobs))
     finally:
         pool.shutdown(cancel_futures=True)
         for cache in caches:
-            cache.save(is_complete=len(pictures) == len(jobs))
-    rest = iter(pictures)
+            cache.save(is_complete=len(results) == len(jobs))
+    rest = iter(results)
     for split in splits:
-        split.pictures = [next(rest) for _ in _records(split)]
+        split.facts = [next(rest) for _ in split.records()]
 
 
-def _picture(cache: PictureCache, path: Path, declared_wh: tuple[int, int] | None) -> Picture:
+def _facts(cache: FactsCache, path: Path, declared_wh: tuple[int, int] | None) -> ImageFacts:
     key = cache.key(path, declared_wh)
     known = None if key is None else cache.get(key)
     if known is not None:
         return known
-    picture = examine_picture(path, declared_wh)
+    facts = examine_image(path, declared_wh)
     if key is not None:
-        cache.put(key, picture)
-    return picture
+        cache.put(key, facts)
+    return facts
 
 
-def _records(split: _Split) -> Iterator[ImageRecord]:
-    annotations = split.annotations
-    return (annotations[i] for i in range(len(annotations))) if annotations else iter(())
-
-
-def _of_split(split: _Split, boxes: BoxExaminer) -> Iterator[Finding]:
-    """Everything about one split; counts its boxes on the way."""
-    files = split.files
-    if _begins_with(files.ann_file, _BOM):
-        yield finding("byte_order_mark", files.ann_file.name, split=split.name)
+def _of_split(split: _SplitState, boxes: BoxExaminer) -> Iterator[Finding]:
+    """Yield all findings about one split, and count its boxes."""
+    source = split.source
+    for found in source.findings:
+        shown = found.picture and split.illustration(found.picture.path) and found.picture
+        yield dataclasses.replace(found, picture=shown)
+    if _begins_with(source.ann_file, _BOM):
+        yield finding("byte_order_mark", source.ann_file.name, split=split.name)
     listings: names.Listings = {}
-    for reason, what in split.noted.items:
-        if reason == SkipReason.MISSING:
-            meant = names.alike(str(what), files.img_folder, listings)
-            detail = f"there is {meant}, whose name differs only in form" if meant else ""
-            yield finding("missing_image", str(what), detail, split=split.name)
-    by_id = split.names_by_id()
-    yield from skipped_entries(split.name, split.noted, by_id)
-    yield from written_as_text(split.name, split.content, split.noted, by_id)
+    for found in split.findings:
+        if found.kind.name == "missing_image":
+            similar = names.similar_file(found.where, source.img_folder, listings)
+            detail = f"there is {similar}, whose name differs only in form" if similar else ""
+            found = dataclasses.replace(found, detail=detail)
+        yield found
     yield from names.file_names(split.name, split.file_names())
-    folder = _real(files.img_folder)
-    for record, picture in zip(_records(split), split.pictures, strict=True):
-        path = split.path(record.file_name)
+    folder = _real(source.img_folder)
+    for record, facts, path in split.examined():
         if not _real(path).is_relative_to(folder):
             yield finding("outside_folder", record.file_name, str(_real(path)), split=split.name)
-        shown = _shown(split, path, picture)
-        for kind, detail in picture.problems:
-            yield finding(kind, record.file_name, detail, split=split.name, picture=shown)
-        yield from boxes.examine(record, picture.size_wh, shown)
-    yield from leakage.duplicates(split.name, _seen(split))
+        picture = split.illustration(path, facts)
+        for kind, detail in facts.problems:
+            yield finding(kind, record.file_name, detail, split=split.name, picture=picture)
+        yield from boxes.examine(record, facts.size_wh, picture)
+    yield from leakage.duplicates(split.name, split.used_images())
     effect = "cannot be learned" if split.name == "train" else "cannot be measured"
     for label, name in enumerate(boxes.class_names):
         if not boxes.objects[label]:
@@ -232,28 +238,11 @@ def _begins_with(path: Path, mark: bytes) -> bool:
 
 
 def _real(path: Path) -> Path:
-    """Where a path leads, through all links; a loop leads to itself."""
+    """Resolve all links; a link that refers to itself stays."""
     return Path(os.path.realpath(path))
 
 
-def _shown(split: _Split, path: Path, picture: Picture | None = None) -> Illustration | None:
-    """The picture for the report, but none that lies elsewhere: the report may be handed on."""
-    if not _real(path).is_relative_to(_real(split.files.img_folder)):
-        return None
-    return Illustration(path, picture.size_wh if picture is not None else None)
-
-
-def _seen(split: _Split) -> list[Seen]:
-    """The pictures that the trainer uses."""
-    return [
-        Seen(record.file_name, path, picture, _shown(split, path, picture))
-        for record, picture in zip(_records(split), split.pictures, strict=True)
-        if picture.is_used
-        for path in [split.path(record.file_name)]
-    ]
-
-
-def _box_examiner(split: _Split, options: Options) -> BoxExaminer:
+def _box_examiner(split: _SplitState, options: Options) -> BoxExaminer:
     table = split.annotations.categories if split.annotations is not None else None
     return BoxExaminer(
         split.name,
@@ -263,25 +252,28 @@ def _box_examiner(split: _Split, options: Options) -> BoxExaminer:
     )
 
 
-def _summary(split: _Split, boxes: BoxExaminer) -> SplitSummary:
+def _summary(split: _SplitState, boxes: BoxExaminer) -> SplitSummary:
+    converted = split.source.findings
+    lost = Counts(0, converted.lost_images), Counts(0, converted.lost_objects)
     listed, written = (len(split.content[key]) for key in ("images", "annotations"))
     if split.annotations is None:
-        return SplitSummary(split.name, Counts(0, listed), Counts(0, written))
-    used = sum(picture.is_used for picture in split.pictures)
+        return SplitSummary(split.name, Counts(0, listed) + lost[0], Counts(0, written) + lost[1])
+    used = sum(facts.is_used for facts in split.facts)
     counts = boxes.counts
+    clipped = sum(found.kind.name == "box_out_of_bounds" for found in converted)
     return SplitSummary(
         split.name,
-        Counts(used, listed - used),
-        Counts(counts.used, counts.skipped + split.noted.num_annotations()),
-        clipped=counts.clipped,
+        Counts(used, listed - used) + lost[0],
+        Counts(counts.used, counts.skipped + split.findings.lost_objects) + lost[1],
+        clipped=counts.clipped + clipped,
         classes={name: boxes.objects[label] for label, name in enumerate(boxes.class_names)},
     )
 
 
-def _refusals(split: _Split, summary: SplitSummary) -> Iterator[Finding]:
-    """Why the trainer would not begin with this split."""
+def _refusals(split: _SplitState, summary: SplitSummary) -> Iterator[Finding]:
+    """Yield the reasons for which the trainer refuses the split."""
     yield from split.refusals
-    where = split.files.ann_file.name
+    where = split.source.ann_file.name
     if not split.refusals and not summary.images.used:
         detail = f"none of {summary.images.given} images can be used"
         yield finding("empty_split", where, detail, split=split.name)
@@ -290,35 +282,37 @@ def _refusals(split: _Split, summary: SplitSummary) -> Iterator[Finding]:
         yield finding("no_boxes", where, detail, split=split.name)
 
 
-def _across(splits: Sequence[_Split]) -> Iterator[Finding]:
-    """What only both splits together show."""
+def _across(splits: Sequence[_SplitState]) -> Iterator[Finding]:
+    """Yield findings that need both splits."""
     tables = [split.annotations.categories.names for split in splits if split.annotations]
     yield from names.class_names(list(dict.fromkeys(name for table in tables for name in table)))
     train, val = (
-        {_real(split.path(r.file_name)): r.file_name for r in _records(split)} for split in splits
+        {_real(split.path(r.file_name)): r.file_name for r in split.records()} for split in splits
     )
     for path in sorted(train.keys() & val.keys()):
-        yield finding("split_overlap", val[path], picture=_shown(splits[1], path))
-    yield from leakage.leaks(_seen(splits[0]), _seen(splits[1]))
+        yield finding("split_overlap", val[path], picture=splits[1].illustration(path))
+    yield from leakage.leaks(splits[0].used_images(), splits[1].used_images())
     named = {
         _real(split.path(record.file_name)): Path(split.name, record.file_name)
         for split in splits
-        for record in _records(split)
+        for record in split.records()
     }
     yield from names.same_names(list(named.values()))
 
 
-def _unlisted(splits: Sequence[_Split]) -> Iterator[Finding]:
-    """Images in the folders of the splits that none of them lists."""
+def _unlisted(splits: Sequence[_SplitState]) -> Iterator[Finding]:
+    """Yield images in the folders of the splits that no split lists."""
     listed = {_real(split.path(name)) for split in splits for name in split.file_names()}
+    skipped = (found.picture for split in splits for found in split.source.findings)
+    listed |= {_real(picture.path) for picture in skipped if picture}
     readable = Image.registered_extensions()
     seen: set[Path] = set()
     for split in splits:
-        for parent, folders, files in os.walk(split.files.img_folder):
+        for parent, folders, files in os.walk(split.source.img_folder):
             folders.sort()
             for path in (Path(parent, name) for name in sorted(files)):
                 is_new = path.suffix.lower() in readable and path not in seen
                 if is_new and _real(path) not in listed:
-                    where = str(path.relative_to(split.files.img_folder.parent))
-                    yield finding("unlisted_image", where, picture=_shown(split, path))
+                    where = str(path.relative_to(split.source.img_folder.parent))
+                    yield finding("unlisted_image", where, picture=split.illustration(path))
                 seen.add(path)

@@ -1,4 +1,4 @@
-"""One image file: what it is, whether the trainer can read it, and what it looks like."""
+"""Examination of one image file: format, readability and appearance."""
 
 import base64
 import hashlib
@@ -18,61 +18,61 @@ from ..data.images.decoding import (
     read_rgb,
     strict_pil,
 )
+from ..data.images.orientation import kind_of_damage
 from ..misc.errors import DatasetError
 
 Problem = tuple[str, str]  # name of a kind, detail
 
-_TRUNCATED = ("truncated", "not enough image data", "unexpected end", "premature")
-_GRID = 16  # side of the gray picture that tells how an image looks
-_FLAT = 2.0  # gray levels: a picture with less contrast has nothing to compare
-# Several extensions are in use for one format; PIL knows them by another name, or not at all.
+_GRID = 16  # side of the thumbnail
+_FLAT = 2.0  # standard deviation in gray levels, below which images are not compared
+# Formats that PIL distinguishes, but their extensions do not.
 _SAME_FORMAT = {"MPO": "JPEG", "JPEG2000": "JPEG 2000"}
 
 
 @dataclass(frozen=True)
-class Picture:
-    """What is known of one file after it was read as the trainer reads it."""
+class ImageFacts:
+    """Facts about one file, read as the trainer reads it."""
 
-    size_wh: tuple[int, int] | None  # as the trainer sees it; None: it cannot be used
+    size_wh: tuple[int, int] | None  # as the trainer reads it; None if it is unusable
     problems: tuple[Problem, ...]
     digest: str = ""  # of all pixels
-    look: str = ""  # fingerprint; empty for a picture without contrast
+    look: str = ""  # fingerprint; empty for an image without contrast
 
     @property
     def is_used(self) -> bool:
-        """Whether the trainer can use it."""
+        """Whether the trainer can use the image."""
         return self.size_wh is not None
 
 
-def examine_picture(path: Path, declared_wh: tuple[int, int] | None) -> Picture:
-    """Decode an image and say what is odd about it.
+def examine_image(path: Path, declared_wh: tuple[int, int] | None) -> ImageFacts:
+    """Decode an image and collect its problems.
 
     Args:
         path: the file.
-        declared_wh: (width, height) that the annotations give, if they do.
+        declared_wh: (width, height) in the annotations, if they declare it.
     """
-    broken = _no_file(path)
-    if broken is not None:
-        return Picture(None, (broken,))
+    problem = _not_a_file(path)
+    if problem is not None:
+        return ImageFacts(None, (problem,))
     problems: list[Problem] = []
     try:
         with strict_pil, Image.open(path) as file:
-            problems += _oddities(file, path.suffix)
+            problems += _header_problems(file, path.suffix)
     except (*DECODE_ERRORS, Image.DecompressionBombError):
-        pass  # reading it tells why
+        pass  # read_rgb raises with the reason
     try:
         pixels = read_rgb(path, declared_wh)
     except DatasetError as error:
-        return Picture(None, (*problems, (_kind_of(error), _without_path(error, path))))
+        return ImageFacts(None, (*problems, (_kind(error), _without_path(error, path))))
     height, width = pixels.shape[:2]
     if declared_wh is None:
-        problems.append(("size_missing", f"the picture is {width}x{height}"))
+        problems.append(("size_missing", f"the image is {width}x{height}"))
     digest = hashlib.blake2b(b"%d" % width, digest_size=16)
     digest.update(np.ascontiguousarray(pixels).data)
-    return Picture((width, height), tuple(problems), digest.hexdigest(), fingerprint(pixels))
+    return ImageFacts((width, height), tuple(problems), digest.hexdigest(), fingerprint(pixels))
 
 
-def _no_file(path: Path) -> Problem | None:
+def _not_a_file(path: Path) -> Problem | None:
     try:
         status = path.stat()
     except (OSError, ValueError) as error:
@@ -86,22 +86,17 @@ def _no_file(path: Path) -> Problem | None:
     return None
 
 
-def _kind_of(error: DatasetError) -> str:
-    """Why the trainer cannot read it: by the error behind its message, or by its own check."""
-    if error.__cause__ is None:
-        return "size_disagrees"
-    if isinstance(error.__cause__, Image.DecompressionBombError):
-        return "bomb"
-    text = str(error.__cause__).lower()
-    return "truncated_image" if any(word in text for word in _TRUNCATED) else "unreadable_image"
+def _kind(error: DatasetError) -> str:
+    cause = error.__cause__
+    return "size_disagrees" if cause is None else kind_of_damage(cause)
 
 
 def _without_path(error: DatasetError, path: Path) -> str:
     return str(error).removeprefix(f"{path}: ").replace(repr(str(path)), path.name)
 
 
-def _oddities(file: Image.Image, suffix: str) -> Iterator[Problem]:
-    """What a file is, told by its header."""
+def _header_problems(file: Image.Image, suffix: str) -> Iterator[Problem]:
+    """Yield problems that the header shows."""
     width, height = file.size
     kind = _SAME_FORMAT.get(str(file.format), str(file.format))
     named = Image.registered_extensions().get(suffix.lower())
@@ -112,7 +107,7 @@ def _oddities(file: Image.Image, suffix: str) -> Iterator[Problem]:
     turn = file.getexif().get(EXIF_ORIENTATION, 1)
     if turn in EXIF_TRANSPOSES:
         yield "exif_rotated", f"orientation {turn}, stored as {width}x{height}"
-    # A camera's preview beside the picture is no second page.
+    # An MPO file holds a preview, which is not a second page.
     if file.format != "MPO" and getattr(file, "is_animated", False):
         yield ("multi_page_image" if kind == "TIFF" else "animated_image"), f"a {kind}"
     if file.mode == "F":
@@ -124,15 +119,15 @@ def _oddities(file: Image.Image, suffix: str) -> Iterator[Problem]:
 
 
 def fingerprint(pixels: np.ndarray) -> str:
-    """A picture so small that only its look is left: 16 x 16 gray levels.
+    """Return a thumbnail of 16 x 16 gray levels, to compare the appearance of images.
 
-    Size and compression hardly change it; `directions` leave out brightness and contrast.
+    Size and compression hardly change it; `directions` removes brightness and contrast.
 
     Args:
         pixels: [H, W, 3] uint8 RGB.
 
     Returns:
-        256 bytes in base64, or nothing for a picture without contrast.
+        256 bytes in base64; empty for an image without contrast.
     """
     image = Image.fromarray(pixels).resize((_GRID, _GRID), Image.Resampling.BOX).convert("L")
     gray = np.asarray(image)
@@ -140,10 +135,10 @@ def fingerprint(pixels: np.ndarray) -> str:
 
 
 def directions(fingerprints: Sequence[str]) -> np.ndarray:
-    """Unit vectors whose products are the correlations of pictures: 1 for the same look.
+    """Return unit vectors whose dot products are the correlations of images.
 
     Args:
-        fingerprints: N of them, none empty.
+        fingerprints: N non-empty ones.
 
     Returns:
         [N, 256] float32.

@@ -1,4 +1,4 @@
-"""Names of files and classes that somebody, or some program, will stumble over."""
+"""Names of files and classes that cause mistakes or trouble other programs."""
 
 import re
 import unicodedata
@@ -15,19 +15,19 @@ Listings = dict[Path, dict[str, str]]
 
 
 def class_names(names: Sequence[str]) -> Iterator[Finding]:
-    """Odd class names, and those that only people take for one."""
+    """Yield unusual class names, and names that people would treat as one."""
     for name in names:
         if not _PLAIN.fullmatch(name):
-            yield finding("class_name_odd", repr(name), _oddity(name))
+            yield finding("class_name_odd", repr(name), _what_is_unusual(name))
     for group in _groups(names, lambda name: " ".join(_folded(name).split())):
         yield finding("class_names_similar", ", ".join(map(repr, group)))
 
 
-def _oddity(name: str) -> str:
-    """What is odd about a name, in a few words."""
+def _what_is_unusual(name: str) -> str:
+    """Return in a few words why a name is unusual."""
     tests = {
         "empty": not name.strip(),
-        "blanks at an end or in a row": name != " ".join(name.split()),
+        "extra spaces": name != " ".join(name.split()),
         "quotes": bool(re.search(r"[\"'`]", name)),
         "slashes": bool(re.search(r"[\\/]", name)),
         "angle brackets or an ampersand": bool(re.search(r"[<>&]", name)),
@@ -41,7 +41,7 @@ def _folded(name: str) -> str:
 
 
 def _groups(names: Iterable[str], key: Callable[[str], str]) -> Iterator[list[str]]:
-    """Names that have a key in common, in groups of two and more."""
+    """Group names with the same key; groups have two or more names."""
     found: dict[str, list[str]] = {}
     for name in dict.fromkeys(names):
         found.setdefault(key(name), []).append(name)
@@ -49,7 +49,7 @@ def _groups(names: Iterable[str], key: Callable[[str], str]) -> Iterator[list[st
 
 
 def file_names(split: str, names: Sequence[str]) -> Iterator[Finding]:
-    """Files of one split that are listed twice, or whose names differ in form only."""
+    """Yield files of one split that are listed twice, or whose names differ only in form."""
     seen: set[str] = set()
     for name in names:
         if name in seen:
@@ -60,7 +60,7 @@ def file_names(split: str, names: Sequence[str]) -> Iterator[Finding]:
 
 
 def same_names(paths: Sequence[Path]) -> Iterator[Finding]:
-    """Different files of one name, in whichever folders and splits.
+    """Yield different files with the same name, across folders and splits.
 
     Args:
         paths: of all images of all splits.
@@ -78,13 +78,13 @@ def _listed(folders: Sequence[str]) -> str:
     return ", ".join(folders[:4]) + (f" and {rest} more" if rest > 0 else "")
 
 
-def alike(name: str, folder: Path, listings: Listings) -> str:
-    """A file that somebody meant by a name that is not there, or an empty text.
+def similar_file(name: str, folder: Path, listings: Listings) -> str:
+    """Return an existing file whose name differs only in form; empty if there is none.
 
     Args:
-        name: that is missing, relative to the folder.
+        name: of the missing file, relative to the folder.
         folder: of the images.
-        listings: remembers what is in which folder.
+        listings: cache of folder contents.
     """
     wanted = folder / name
     if wanted.parent not in listings:

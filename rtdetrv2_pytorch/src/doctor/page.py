@@ -1,4 +1,4 @@
-"""The report as one HTML file: no scripts, no network, every name escaped."""
+"""The data report as one HTML file, without scripts and network access; names are escaped."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -14,11 +14,11 @@ from ..misc.pages import jpeg_uri, render
 from .data_report import REPORT_HTML, REPORT_JSON, DataReport
 
 _TEMPLATE = Path(__file__).with_name("page.html")
-_PICTURES = 8  # of a kind
+_MAX_PICTURES = 8  # per kind
 _PICTURE_SIDE = 240  # pixels
-_BYTES = 4_000_000  # of all pictures
-_LISTED = 100  # offenders of a kind, and classes
-_BOXES = 100  # drawn on a picture
+_MAX_BYTES = 4_000_000  # of all pictures
+_MAX_LISTED = 100  # findings per kind, and classes
+_MAX_BOXES = 100  # per picture
 _COLOR = (255, 40, 90)
 
 
@@ -34,18 +34,18 @@ def write_page(report: DataReport, folder: Path) -> Path:
     """Write `data_report.html`.
 
     Args:
-        report: what was found.
-        folder: exists.
+        report: the findings.
+        folder: existing folder.
     """
     groups = report.groups()
-    room = [_BYTES]
+    room = [_MAX_BYTES]
     page = render(
         _TEMPLATE,
         report=report,
         groups=groups,
         figures=[list(_figures(group.findings, room)) for group in groups],
         classes=_classes(report),
-        listed=_LISTED,
+        listed=_MAX_LISTED,
         json_file=REPORT_JSON,
     )
     path = folder / REPORT_HTML
@@ -54,17 +54,17 @@ def write_page(report: DataReport, folder: Path) -> Path:
 
 
 def _classes(report: DataReport) -> list[tuple[str, list[int]]]:
-    """Used boxes per class and split."""
+    """Return the number of used boxes per class and split."""
     splits = [split for split in report.splits if split.classes]
     names = dict.fromkeys(name for split in splits for name in split.classes)
     return [(name, [split.classes.get(name, 0) for split in splits]) for name in names]
 
 
 def _figures(findings: Sequence[Finding], room: list[int]) -> Iterator[_Figure]:
-    """The first pictures of a kind, while there is room in the page."""
+    """Yield the first pictures of a kind, up to the size limit of the page."""
     shown = 0
     for finding in findings:
-        if finding.picture is None or shown >= _PICTURES or room[0] <= 0:
+        if finding.picture is None or shown >= _MAX_PICTURES or room[0] <= 0:
             continue
         source = _thumbnail(finding)
         if source:
@@ -74,7 +74,7 @@ def _figures(findings: Sequence[Finding], room: list[int]) -> Iterator[_Figure]:
 
 
 def _thumbnail(finding: Finding) -> str:
-    """The offender as the trainer sees it, small, with its boxes; empty if there is none."""
+    """Return a small image with its boxes as a data URI; empty if it cannot be read."""
     assert finding.picture is not None
     try:
         image = Image.fromarray(read_rgb(finding.picture.path, finding.picture.size_wh))
@@ -82,5 +82,5 @@ def _thumbnail(finding: Finding) -> str:
         return ""
     size_wh = image.size
     image.thumbnail((_PICTURE_SIDE, _PICTURE_SIDE))
-    draw_shapes(image, (box_shape(box, _COLOR) for box in finding.boxes[:_BOXES]), size_wh)
+    draw_shapes(image, (box_shape(box, _COLOR) for box in finding.boxes[:_MAX_BOXES]), size_wh)
     return jpeg_uri(image)

@@ -1,7 +1,6 @@
-"""Makes projects of folders in Supervisely, COCO, YOLO or Pascal VOC format."""
+"""Imports folders in COCO, YOLO, Pascal VOC or Supervisely format as projects."""
 
-from .formats import detect_format, read
 from .into_store import import_folder
-from .source import FormatName
+from .items import read_items
 
-__all__ = ["FormatName", "detect_format", "import_folder", "read"]
+__all__ = ["import_folder", "read_items"]

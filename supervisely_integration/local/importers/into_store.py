@@ -1,5 +1,6 @@
-"""Writes what was read from a folder into an instance, as a new project."""
+"""Import of a folder into an instance, as a new project."""
 
+import io
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -7,23 +8,27 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from PIL import Image, ImageOps
+
+from rtdetrv2_pytorch.src.data.findings import Findings, UnusableError, grouped
+from rtdetrv2_pytorch.src.data.images.decoding import EXIF_ORIENTATION
+from rtdetrv2_pytorch.src.data.images.orientation import SIDEWAYS
+from rtdetrv2_pytorch.src.data.readers import FormatName
 from rtdetrv2_pytorch.src.misc.errors import DatasetError
-from rtdetrv2_pytorch.src.misc.text import counted, printable, whole_characters
+from rtdetrv2_pytorch.src.misc.text import counted, whole_characters
 
 from ..emulator.store import Store, StoreError
-from .decoding import upright_contents
-from .formats import read
-from .source import FormatName, ImportItem, ImportSource, Ledger
+from .items import ImportItem, ImportSource, read_items
 
-_BATCH = 32  # images a transaction: one wait for the disk for all of them, but not for long
-_NAMES_SHOWN = 5
+_BATCH = 32  # images per transaction: one disk sync for all of them
+_MAX_REASONS = 5
 
-OnProgress = Callable[[int, int], None]  # images done, images in all
+OnProgress = Callable[[int, int], None]  # images done, total images
 
 
 @dataclass
 class DatasetCount:
-    """What one data set of the new project holds."""
+    """Number of images and objects of one dataset of the new project."""
 
     images: int = 0
     objects: int = 0
@@ -31,51 +36,39 @@ class DatasetCount:
 
 @dataclass(frozen=True)
 class ImportReport:
-    """What became of a folder.
+    """Result of an import.
 
-    Images and objects add up: those of the data sets and the skipped ones are the given ones.
+    Images and objects of the datasets and the lost ones add up to the given ones.
     """
 
     project_id: int
     project_name: str
     format: FormatName
     datasets: dict[str, DatasetCount]  # by path, "parent/child"
-    ledger: Ledger = field(repr=False)
+    findings: Findings = field(repr=False)
 
     @property
     def images(self) -> int:
-        """Images of the project."""
+        """Number of images of the project."""
         return sum(count.images for count in self.datasets.values())
 
     @property
     def objects(self) -> int:
-        """Objects of the project."""
+        """Number of objects of the project."""
         return sum(count.objects for count in self.datasets.values())
 
     def lines(self) -> list[str]:
-        """The report for people, line by line."""
+        """Return the report, line by line."""
         result = [
             f"project {self.project_id} {self.project_name!r} from {self.format} format: "
-            f"{self.images} of {self.ledger.given_images} images, "
-            f"{self.objects} of {self.ledger.given_objects} objects"
+            f"{self.images} of {self.findings.given_images} images, "
+            f"{self.objects} of {self.findings.given_objects} objects"
         ]
         result += [
             f"  {name}: {counted(count.images, 'image')}, {counted(count.objects, 'object')}"
             for name, count in self.datasets.items()
         ]
-        return result + [f"  {line}" for line in _skip_lines(self.ledger)]
-
-
-def _skip_lines(ledger: Ledger) -> list[str]:
-    """One line a reason: how much was skipped for it, and the first names."""
-    lines = []
-    for reason, skips in ledger.by_reason().items():
-        names = ", ".join(printable(skip.what) for skip in skips[:_NAMES_SHOWN])
-        more = f" and {len(skips) - _NAMES_SHOWN} more" if len(skips) > _NAMES_SHOWN else ""
-        lost = sum(skip.objects for skip in skips if skip.images)
-        with_them = f", {counted(lost, 'object')} with them" if lost else ""
-        lines.append(f"skipped {len(skips)}: {reason}{with_them} ({names}{more})")
-    return lines
+        return result + [f"  {group}" for group in grouped(self.findings)]
 
 
 def import_folder(
@@ -86,23 +79,23 @@ def import_folder(
     format: FormatName | None = None,
     on_progress: OnProgress | None = None,
 ) -> ImportReport:
-    """Make a project of a folder.
+    """Import a folder as a project.
 
-    If it fails or is interrupted, no half project stays behind.
+    A failed or interrupted import leaves no partial project.
 
     Args:
         store: of the instance.
-        folder: in one of the formats.
-        name: of the project, not taken; default: that of the folder, with a number if need be.
-        format: of the folder; default: the one it looks like.
-        on_progress: called with (images done, images in all).
+        folder: of the data set.
+        name: of the project; default: a free name like that of the folder.
+        format: of the data set; default: detected.
+        on_progress: called with (images done, total images).
 
     Raises:
-        DatasetError: if the folder cannot be read, or no image of it can be used.
+        DatasetError: if the folder cannot be read, or has no usable image.
         StoreError: if the name is taken.
     """
     folder = folder.resolve()
-    source = read(folder, format)
+    source = read_items(folder, format)
     project_name = whole_characters(name or "") or store.projects.free_name(
         whole_characters(folder.name) or "project"
     )
@@ -110,14 +103,13 @@ def import_folder(
     try:
         datasets = _fill(store, project_id, source, on_progress)
         if not datasets:
-            reasons = "; ".join(_skip_lines(source.ledger)[:_NAMES_SHOWN]) or "there are none"
-            raise DatasetError(
-                f"{folder}: none of its {source.ledger.given_images} images can be used: {reasons}"
-            )
+            reasons = "; ".join(map(str, grouped(source.findings)[:_MAX_REASONS])) or "it has none"
+            given = source.findings.given_images
+            raise DatasetError(f"{folder}: none of its {given} images can be used: {reasons}")
     except BaseException:
         store.projects.remove([project_id])
         raise
-    return ImportReport(project_id, project_name, source.format, datasets, source.ledger)
+    return ImportReport(project_id, project_name, source.format, datasets, source.findings)
 
 
 def _fill(
@@ -131,19 +123,19 @@ def _fill(
                 dataset = whole_characters(item.dataset)
                 dataset_id = _dataset(store, project_id, dataset, ids)
                 count = counts.setdefault(dataset, DatasetCount())
-                if _add(store, dataset_id, item, source.ledger):
+                if _add(store, dataset_id, item, source.findings):
                     count.images += 1
                     count.objects += item.num_objects
         if on_progress is not None:
-            done = source.ledger.given_images
+            done = source.findings.given_images
             on_progress(done, max(done, source.num_images))
     if on_progress is not None:
-        on_progress(source.ledger.given_images, source.ledger.given_images)
+        on_progress(source.findings.given_images, source.findings.given_images)
     return {name: count for name, count in counts.items() if count.images}
 
 
 def _dataset(store: Store, project_id: int, path: str, ids: dict[str, int]) -> int:
-    """The data set of this path, made with its parents if it is new."""
+    """Return the id of the dataset with this path; create it and its parents if needed."""
     if path not in ids:
         parent, _, name = path.rpartition("/")
         parent_id = _dataset(store, project_id, parent, ids) if parent else None
@@ -151,21 +143,39 @@ def _dataset(store: Store, project_id: int, path: str, ids: dict[str, int]) -> i
     return ids[path]
 
 
-def _add(store: Store, dataset_id: int, item: ImportItem, ledger: Ledger) -> bool:
-    """Add an image; False if the instance refuses it, or it is gone by now."""
+def _add(store: Store, dataset_id: int, item: ImportItem, findings: Findings) -> bool:
+    """Add an image; return False if the instance rejects it, or its file has disappeared."""
     try:
-        contents = upright_contents(item.path) or item.path
+        contents = _upright_contents(item.path) or item.path
         image_id = store.images.create(dataset_id, item.name, contents)
     except (StoreError, OSError) as error:
-        what = f"{item.dataset}/{item.name}: {error}"
-        ledger.skip_image(what, "image that was not accepted", objects=item.num_objects)
+        rejected = UnusableError("image_rejected", str(error))
+        findings.skip_image(
+            rejected, item.name, item.path, split=item.dataset, objects=item.num_objects
+        )
         return False
     store.annotations.set(image_id, _storable(item.annotation))
     return True
 
 
+def _upright_contents(path: Path) -> bytes | None:
+    """Return the file with its pixels turned upright, if EXIF data swap its width and height.
+
+    Programs disagree whether the size of such a file is that before or after turning. Returns
+    None for all other files, which are stored unchanged.
+    """
+    with Image.open(path) as file:
+        if file.getexif().get(EXIF_ORIENTATION, 1) not in SIDEWAYS:
+            return None
+        turned = ImageOps.exif_transpose(file)
+        buffer = io.BytesIO()
+        options = {"quality": 95} if file.format in ("JPEG", "MPO", "WEBP") else {}
+        turned.save(buffer, "JPEG" if file.format == "MPO" else file.format, **options)
+        return buffer.getvalue()
+
+
 def _storable(content: Mapping[str, Any]) -> Mapping[str, Any]:
-    """What JSON holds, all of its texts in whole characters."""
+    """Return JSON content with all texts as valid Unicode."""
     text = json.dumps(content, ensure_ascii=False)
     whole = whole_characters(text)
     return content if whole == text else json.loads(whole)  # type: ignore[no-any-return]

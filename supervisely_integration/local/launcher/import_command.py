@@ -5,10 +5,11 @@ from pathlib import Path
 
 from rich.console import Console
 
+from rtdetrv2_pytorch.src.data.readers import FormatName
 from rtdetrv2_pytorch.tools.console import LiveLine, print_detail, print_headline
 
 from ..emulator.store import Store
-from ..importers import FormatName, import_folder
+from ..importers import import_folder
 
 
 def run(args: argparse.Namespace, console: Console) -> int:

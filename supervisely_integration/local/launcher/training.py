@@ -121,7 +121,7 @@ def _time_a_step(values: Mapping[str, Any]) -> float:
     with tempfile.TemporaryDirectory() as name:
         images = auto_config.TIMED_STEPS * int(values["batch_size"])
         data = make_digits_dataset(Path(name), num_train=images, num_val=1)
-        splits = find_splits(data)
+        splits = find_splits(data, Path(name))
         overrides = merge(
             auto_config.data_overrides(splits.train, splits.val),
             {

@@ -4,7 +4,8 @@ import json
 
 from PIL import Image
 
-from supervisely_integration.local.importers import read
+from rtdetrv2_pytorch.src.data.findings import grouped
+from supervisely_integration.local.importers import read_items
 
 
 def picture(path, size_wh=(100, 50), orientation=None):
@@ -25,8 +26,8 @@ def write(path, content, encoding="utf-8"):
 
 
 def taken(folder, format=None):
-    """Everything read: {dataset/name: [(class, shape, exterior)]}, and the source."""
-    source = read(folder, format)
+    """Read all: {dataset/name: [(class, shape, exterior)]}, and the source."""
+    source = read_items(folder, format)
     found = {}
     for item in source.items:
         found[f"{item.dataset}/{item.name}"] = [
@@ -34,14 +35,15 @@ def taken(folder, format=None):
             for o in item.annotation["objects"]
         ]
     used = sum(map(len, found.values()))
-    ledger = source.ledger
-    assert len(found) + sum(s.images for s in ledger.skips) == ledger.given_images
-    assert used + sum(s.objects for s in ledger.skips) == ledger.given_objects
+    findings = source.findings
+    assert len(found) + findings.lost_images == findings.given_images
+    assert used + findings.lost_objects == findings.given_objects
     return found, source
 
 
-def reasons(source):
-    return {reason: [s.what for s in skips] for reason, skips in source.ledger.by_reason().items()}
+def messages(source):
+    """Findings as text, by the name of their kind."""
+    return {group.kind.name: list(map(str, group.findings)) for group in grouped(source.findings)}
 
 
 def shapes(source):

@@ -6,11 +6,12 @@ import numpy as np
 import pytest
 import supervisely as sly
 
+from rtdetrv2_pytorch.src.data.readers import detect_format
 from rtdetrv2_pytorch.src.misc.errors import DatasetError
 from supervisely_integration.local.emulator.storage.listing import Listing
 from supervisely_integration.local.emulator.store import Store
-from supervisely_integration.local.importers import detect_format, import_folder, read
-from tests.app.local.folders import picture, reasons, taken, write
+from supervisely_integration.local.importers import import_folder, read_items
+from tests.app.local.folders import messages, picture, taken, write
 
 CAT, TAG = "cat <&>", "night"
 META = {
@@ -69,9 +70,9 @@ def project(tmp_path):
 @pytest.mark.parametrize("geometry", GEOMETRIES, ids=lambda g: g["geometryType"])
 def test_geometries_are_stored_as_the_sdk_uploads_them(project, geometry):
     item(project / "ds", "a.png", annotation(figure(geometry)), "utf-8-sig")
-    source = read(project)
+    source = read_items(project)
     (imported,) = source.items
-    assert source.ledger.skips == []
+    assert len(source.findings) == 0
     (stored,) = imported.annotation["objects"]
     if geometry["geometryType"] == "cuboid":  # the SDK itself fails on it
         expected = {"objects": [figure(geometry)]}
@@ -186,31 +187,41 @@ def test_what_is_wrong_in_a_project_is_skipped_one_by_one(project):
         "ds/a.png": [box, (CAT, "rectangle", [[0, 0], [5, 5]]), box],
         "ds/no size.png": [box],
     }
-    at = "ds/a.png, object "
-    assert reasons(source) == {
-        "class without title or shape": ["meta.json: {'title': 'shapeless'}", "meta.json: text"],
-        "class that is there already": ["meta.json: 'box'"],
-        "tag without name": ["meta.json: {}"],
-        "file in img that is no image": ["ds/notes.txt"],
-        "object of an unknown class": [f"{at}2", f"{at}3"],
-        "polygon of a class whose shape is rectangle": [f"{at}4"],
-        "object that is none": [f"{at}5"],
-        "damaged geometry": [f"{at}6", f"{at}7", f"{at}8", f"{at}11", f"{at}12"],
-        "box outside of its image": [f"{at}9"],
-        "polygon with too few corners": [f"{at}13"],
-        "tag that meta.json does not have": [f"{at}14: gone", f"{at}14: 7", "ds/a.png: gone"],
-        "annotation file that cannot be read": [
-            "ds/bad json.png",
-            "ds/binary.png",
-            "ds/deep.png",
+    at = "ds: a.png (object "
+    said = messages(source)
+    # The rest of these messages comes from libraries.
+    said["annotation_malformed"] = [m[:57] for m in said["annotation_malformed"]]
+    assert said == {
+        "class_entry_malformed": [
+            "meta.json (class without title or shape: {'title': 'shapeless'})",
+            "meta.json (class 'box' occurs more than once)",
+            "meta.json (class without title or shape: text)",
+            "meta.json (tag without name: {})",
         ],
-        "image cannot be read": ["ds/broken.png"],
-        "annotation file missing": ["ds/no annotation.png"],
-        "annotation file without a list 'objects'": ["ds/no objects.png"],
-        "the image is 100x50, its annotations are for 7x7": ["ds/other size.png"],
-        "image file missing": ["ds/no image.png"],
+        "not_a_file": ["ds: notes.txt (not an image)"],
+        "unknown_class": [f"{at}2: unknown)", f"{at}3: None)"],
+        "annotation_malformed": [
+            f"{at}4: polygon of a class whose shape is re",
+            f"{at}5: text)",
+            f"{at}6: damaged rectangle: 'x' is not a numb",
+            f"{at}7: damaged rectangle: not enough values",
+            f"{at}8: damaged rectangle: 'NoneType' object",
+            f"{at}11: damaged bitmap: mask that is no pic",
+            f"{at}12: damaged bitmap: mask of 9x51 pixels",
+            f"{at}13: polygon with too few points)",
+            "ds: bad json.png (cannot be read (Expecting value: line 1",
+            "ds: binary.png (is not in UTF-8 (invalid start byte))",
+            "ds: deep.png (cannot be read (maximum recursion depth exc",
+            "ds: no objects.png (has no list 'objects')",
+        ],
+        "box_outside": [f"{at}9)"],
+        "unknown_tag": [f"{at}14: gone)", f"{at}14: 7)", "ds: a.png (gone)"],
+        "unreadable_image": ["ds: broken.png (cannot identify image file broken.png)"],
+        "unlisted_image": ["ds: no annotation.png (no annotation.png.json is missing)"],
+        "size_disagrees": ["ds: other size.png (the image is 100x50, its annotations say 7x7)"],
+        "missing_image": ["ds: no image.png"],
     }
-    assert (source.ledger.given_images, source.ledger.given_objects) == (10, 19)
+    assert (source.findings.given_images, source.findings.given_objects) == (10, 19)
 
 
 def test_an_object_of_no_shape_or_many_layers_does_not_end_the_import(project):
@@ -221,7 +232,9 @@ def test_an_object_of_no_shape_or_many_layers_does_not_end_the_import(project):
     item(project / "ds", "a.png", annotation(*objects))
     found, source = taken(project)
     assert len(found["ds/a.png"]) == 2
-    assert reasons(source) == {"object without a shape": ["ds/a.png, object 1"]}
+    assert messages(source) == {
+        "annotation_malformed": ["ds: a.png (object 1: object without a shape)"]
+    }
 
 
 @pytest.mark.parametrize(
@@ -232,12 +245,12 @@ def test_a_meta_that_cannot_be_used(project, meta, problem):
     write(project / "meta.json", meta)
     assert detect_format(project) == "supervisely"
     with pytest.raises(DatasetError, match=problem):
-        read(project)
+        read_items(project)
 
 
 def test_a_project_without_data_sets(project):
-    with pytest.raises(DatasetError, match="no data set found; a project has folders with img"):
-        read(project)
+    with pytest.raises(DatasetError, match="no dataset found; a project has folders with img"):
+        read_items(project)
 
 
 # The real one
@@ -257,8 +270,8 @@ def boxes_of(source):
 def test_bccd_has_the_boxes_that_it_should_have(bccd):
     """The SDK writes COCO boxes without the last column and row of pixels: one less each way."""
     counts = json.loads((bccd / "counts.json").read_text())
-    of_project = read(bccd / "supervisely")
-    of_coco = read(bccd, "coco")
+    of_project = read_items(bccd / "supervisely")
+    of_coco = read_items(bccd, "coco")
     ours, theirs = boxes_of(of_project), boxes_of(of_coco)
     for split, expected in counts.items():
         boxes = [b for name, each in ours.items() if name.startswith(f"{split}/") for b in each]
@@ -266,9 +279,9 @@ def test_bccd_has_the_boxes_that_it_should_have(bccd):
         assert len(boxes) == expected["boxes"]
         for title, number in expected["per_class"].items():
             assert sum(box[0] == title for box in boxes) == number
-    assert of_project.ledger.skips == []
-    assert reasons(of_coco).keys() == {"box without area"}
-    assert len(of_coco.ledger.skips) == sum(len(c["zero_area"]) for c in counts.values())
+    assert len(of_project.findings) == 0
+    assert of_coco.findings.counts().keys() == {"box_zero_area"}
+    assert len(of_coco.findings) == sum(len(c["zero_area"]) for c in counts.values())
     assert theirs == {
         name: [
             (title, left, top, right - 1, bottom - 1)

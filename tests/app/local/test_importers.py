@@ -9,12 +9,13 @@ import os
 import pytest
 from PIL import Image, ImageOps
 
+from rtdetrv2_pytorch.src.data.images.orientation import read_oriented
+from rtdetrv2_pytorch.src.data.readers import detect_format
 from rtdetrv2_pytorch.src.misc.errors import DatasetError
 from supervisely_integration.local.emulator.storage.listing import Listing
 from supervisely_integration.local.emulator.store import ConflictError, Store
-from supervisely_integration.local.importers import detect_format, import_folder, read
-from supervisely_integration.local.importers.decoding import read_picture
-from tests.app.local.folders import picture, reasons, shapes, taken, write
+from supervisely_integration.local.importers import import_folder, read_items
+from tests.app.local.folders import messages, picture, shapes, taken, write
 
 CAT, DOG = "cat", 'dog "big" <b>'
 
@@ -72,7 +73,7 @@ def test_coco_by_hand(tmp_path):
         "val/a.png": [],
     }
     assert shapes(source) == {CAT: "rectangle", DOG: "rectangle"}
-    assert reasons(source) == {}
+    assert messages(source) == {}
 
 
 def test_what_is_wrong_in_a_coco_file_is_skipped_one_by_one(tmp_path):
@@ -104,21 +105,27 @@ def test_what_is_wrong_in_a_coco_file_is_skipped_one_by_one(tmp_path):
     write(tmp_path / "labels.json", coco(images, annotations))
     found, source = taken(tmp_path)
     assert found == {"labels/good.png": [(CAT, "rectangle", [[0, 0], [10, 10]])]}
-    assert reasons(source) == {
-        "image whose id another image has": ["labels: twice.png"],
-        "image entry without id or file_name": ["labels: {'id': 9}", "labels: text"],
-        "annotation of an image that is not listed": ["labels: annotation 8"],
-        "annotation that is no object": ["labels: text"],
-        "box without area": ["labels: good.png, annotation 2"],
-        "box that is not four numbers": [
-            f"labels: good.png, annotation {number}" for number in (3, 4, 10)
+    at = "labels: good.png (annotation "
+    assert messages(source) == {
+        "image_entry_malformed": [
+            "labels: twice.png (has id 0, as good.png)",
+            "labels: {'id': 9}",
+            "labels: text",
         ],
-        "box outside of its image": ["labels: good.png, annotation 5"],
-        "annotation with an unknown category_id": ["labels: good.png, annotation 6"],
-        "crowd region, which is not one object": ["labels: good.png, annotation 7"],
-        "image cannot be read": ["labels: broken.jpg", "labels: cut.jpg"],
-        "image file missing": ["labels: gone.png", "labels: ../../outside.png"],
-        "the image is 30x30, its annotations are for 100x50": ["labels: other.png"],
+        "annotation_without_image": ["labels: image 77 (annotation 8)"],
+        "annotation_malformed": ["labels: text"],
+        "box_zero_area": [f"{at}2: [1, 2, 0, 4])"],
+        "box_not_finite": [f"{at}3: [1, 2, nan, 4])"],
+        "box_malformed": [f"{at}4: ['x', 2, 3, 4])"],
+        "box_outside": [f"{at}5)"],
+        "unknown_class": [f"{at}6: 99)"],
+        "box_crowd": [f"{at}7)"],
+        "box_null": [f"{at}10: None)"],
+        "unreadable_image": ["labels: broken.jpg (cannot identify image file broken.jpg)"],
+        "truncated_image": ["labels: cut.jpg (image file is truncated (3 bytes not processed))"],
+        "missing_image": ["labels: gone.png"],
+        "path_outside_folder": ["labels: ../../outside.png"],
+        "size_disagrees": ["labels: other.png (the image is 30x30, its annotations say 100x50)"],
     }
 
 
@@ -127,8 +134,10 @@ def test_a_broken_coco_file_does_not_take_the_other_split_with_it(tmp_path):
     (tmp_path / "annotations" / "instances_val2017.json").write_text('{"images": [')
     found, source = taken(tmp_path)
     assert list(found) == ["train/a.png"]
-    (reason,) = reasons(source)
-    assert reason.startswith("annotation file that cannot be used: is not valid JSON at line 1")
+    (message,) = messages(source)["annotation_malformed"]
+    assert message.startswith(
+        "annotations/instances_val2017.json (is not valid JSON at line 1, column 13"
+    )
 
 
 def test_categories_that_are_none_and_a_file_of_endless_layers(tmp_path):
@@ -140,14 +149,11 @@ def test_categories_that_are_none_and_a_file_of_endless_layers(tmp_path):
     write(tmp_path / "annotations" / "instances_val2017.json", '{"images": ' + "[" * 100_000)
     found, source = taken(tmp_path)
     assert (list(found), list(shapes(source))) == (["train/a.png"], [CAT, DOG])
-    of_categories, of_file = reasons(source).items()
+    found = messages(source)
     what = "annotations/instances_train2017.json"
-    assert of_categories == (
-        "category without id or name",
-        [f"{what}: {{'id': 9}}", f"{what}: text"],
-    )
-    assert of_file[0].startswith("annotation file that cannot be used: is no JSON that can be read")
-    assert of_file[1] == ["annotations/instances_val2017.json"]
+    assert found["class_entry_malformed"] == [f"{what} ({{'id': 9}})", f"{what} (text)"]
+    (message,) = found["annotation_malformed"]
+    assert message.startswith("annotations/instances_val2017.json (cannot be parsed as JSON")
 
 
 def test_roboflow_folders_with_files_of_one_name(tmp_path):
@@ -227,9 +233,9 @@ def test_yolo_as_roboflow_writes_it_and_as_a_list_of_images(tmp_path):
         "train/a.png": [(CAT, "rectangle", [[40, 15], [60, 35]])],
         "val/b.png": [(CAT, "rectangle", [[0, 0], [100, 50]])],
     }
-    assert reasons(source) == {
-        "image outside of the folder": ["val.txt: ../../etc/passwd.png"],
-        "split of the yaml file that has no images": ["test: ../test/images"],
+    assert messages(source) == {
+        "path_outside_folder": ["val: val.txt: ../../etc/passwd.png"],
+        "split_without_images": ["test: ../test/images"],
     }
 
 
@@ -248,14 +254,17 @@ def test_what_is_wrong_in_yolo_files_is_skipped_line_by_line(tmp_path):
     (tmp_path / "labels" / "val" / "b.txt").write_bytes(b"\xff\xfe\x00\x01")
     found, source = taken(tmp_path)
     assert found == {"train/a.png": [(CAT, "rectangle", [[40, 15], [60, 35]])]}
-    at = "labels/train/a.txt, line "
-    assert reasons(source) == {
-        "class number that the list of classes does not have": [f"{at}{n}" for n in (2, 8, 9)],
-        "line that is neither a box nor a polygon": [f"{at}3", f"{at}7"],
-        "box without area": [f"{at}4"],
-        "box that is not four numbers": [f"{at}5"],
-        "box outside of its image": [f"{at}6"],
-        "label file that cannot be read": ["images/val/b.png"],
+    at = "train: images/train/a.png (line "
+    assert messages(source) == {
+        "unknown_class": [f"{at}2: 5)", f"{at}8: -1)", f"{at}9: inf)"],
+        "annotation_malformed": [
+            f"{at}3: x 1 2)",
+            f"{at}7: 0 0.5 0.5 1 1 0.9)",
+            "val: images/val/b.png (b.txt cannot be read)",
+        ],
+        "box_zero_area": [f"{at}4: 0 0.5 0.5 0 1)"],
+        "box_not_finite": [f"{at}5: 0 nan 0.5 1 1)"],
+        "box_outside": [f"{at}6: 0 9 9 1 1)"],
     }
 
 
@@ -272,7 +281,7 @@ def test_what_is_wrong_in_yolo_files_is_skipped_line_by_line(tmp_path):
 def test_yolo_classes_that_cannot_be_used(tmp_path, names, problem):
     yolo_folder(tmp_path, names)
     with pytest.raises(DatasetError, match=problem):
-        read(tmp_path)
+        read_items(tmp_path)
 
 
 # VOC
@@ -316,10 +325,12 @@ def test_voc_by_hand(tmp_path):
         "val/b.jpg": [],
     }
     assert shapes(source) == {"bird": "rectangle", CAT: "rectangle"}
-    assert reasons(source) == {
-        "image in no list of ImageSets/Main": ["unlisted.jpg"],
-        "annotation file that cannot be read": ["train: c"],
-        "annotation file missing": ["val: gone"],
+    assert messages(source) == {
+        "left_out": ["unlisted.jpg (in no list of ImageSets/Main)"],
+        "annotation_malformed": [
+            "train: c (c.xml cannot be read: no element found: line 1, column 20)"
+        ],
+        "unlisted_image": ["val: gone (gone.xml is missing)"],
     }
 
 
@@ -344,17 +355,17 @@ def test_voc_with_two_column_lists(tmp_path):
     write(tmp_path / "label_list.txt", CAT)
     found, source = taken(tmp_path)
     assert found == {"train/a.png": [(CAT, "rectangle", [[0, 0], [10, 10]])]}
-    what = "train.txt: pictures/a.png xml/a.xml, object "
-    assert reasons(source) == {
-        "object of an unknown class": [f"{what}2 ('bird')"],
-        "box without area": [f"{what}3 ('cat')"],
-        "box that is not four numbers": [f"{what}4 ('cat')"],
-        "box outside of its image": [f"{what}5 ('cat')"],
-        "the image is 100x50, its annotations are for 7x7": [
-            "train.txt: pictures/a.png xml/other.xml"
+    at = "train: pictures/a.png (object "
+    assert messages(source) == {
+        "unknown_class": [f"{at}2 ('bird'): ['1', '1', '9', '9'])"],
+        "box_zero_area": [f"{at}3 ('cat'): ['5', '5', '5', '9'])"],
+        "box_malformed": [f"{at}4 ('cat'): ['x', '1', '2', '3'])"],
+        "box_outside": [f"{at}5 ('cat'): ['500', '5', '600', '9'])"],
+        "size_disagrees": ["train: pictures/a.png (the image is 100x50, its annotations say 7x7)"],
+        "image_entry_malformed": [
+            "train: one two three (train.txt: expected 'image path annotation path')"
         ],
-        "line that is not 'image path annotation path'": ["train.txt: one two three"],
-        "path outside of the folder": ["train.txt: ../../x.png ../../x.xml"],
+        "path_outside_folder": ["train: ../../x.png ../../x.xml (listed in train.txt)"],
     }
 
 
@@ -367,13 +378,13 @@ def test_no_format_says_what_was_looked_for(tmp_path):
     with pytest.raises(DatasetError) as caught:
         detect_format(tmp_path)
     message = str(caught.value)
-    assert message.startswith(f"{tmp_path}: no data set recognised; looked for supervisely: meta")
+    assert message.startswith(f"{tmp_path}: no data set recognized; looked for supervisely: meta")
     assert all(word in message for word in ("data.yaml", "JPEGImages", "categories"))
 
 
 def test_no_folder(tmp_path):
     with pytest.raises(DatasetError, match="nowhere: no such folder"):
-        read(tmp_path / "nowhere")
+        read_items(tmp_path / "nowhere")
     write(tmp_path / "a.zip", "")
     with pytest.raises(DatasetError, match="unpack it"):
         detect_format(tmp_path / "a.zip")
@@ -429,7 +440,7 @@ def test_turning_agrees_with_what_pillow_does(tmp_path):
         image.save(path, exif=exif)
         with Image.open(path) as file:
             assert ImageOps.exif_transpose(file).getbbox() == (x1, y1, x2, y2)
-        xs, ys = zip(*read_picture(path).turn([(0, 0), (20, 10)]), strict=True)
+        xs, ys = zip(*read_oriented(path).turn([(0, 0), (20, 10)]), strict=True)
         assert (min(xs), min(ys), max(xs), max(ys)) == (x1, y1, x2, y2)
 
 
@@ -484,7 +495,7 @@ def test_names_in_another_encoding_and_cut_characters_are_mended(tmp_path, store
         image["name"]: [o["classTitle"] for o in annotation["annotation"]["objects"]]
         for image, annotation in zip(found, annotations, strict=True)
     } == {"caf\ufffd.png": [], "caf\ufffd_2.png": [], "plain.png": ["cut \ufffd"]}
-    assert "(a: broken\\udcff.png)" in report.lines()[-1]
+    assert "a: broken\\udcff.png" in report.lines()[-1]
 
 
 def test_the_report_adds_up_and_names_what_was_skipped(tmp_path, store):
@@ -493,14 +504,16 @@ def test_the_report_adds_up_and_names_what_was_skipped(tmp_path, store):
         "train": {"images": 1, "objects": 2},
         "val": {"images": 1, "objects": 0},
     }
-    assert report.images + len(report.ledger.skips) == report.ledger.given_images == 5
+    findings = report.findings
+    assert report.images + findings.lost_images == findings.given_images == 5
     assert report.lines() == [
         f"project {report.project_id} 'voc' from voc format: 2 of 5 images, 2 of 2 objects",
         "  train: 1 image, 2 objects",
         "  val: 1 image, 0 objects",
-        "  skipped 1: image in no list of ImageSets/Main (unlisted.jpg)",
-        "  skipped 1: annotation file that cannot be read (train: c)",
-        "  skipped 1: annotation file missing (val: gone)",
+        "  skips: 1 images in no split: unlisted.jpg (in no list of ImageSets/Main)",
+        "  skips: 1 malformed annotations: train: c (c.xml cannot be read: no element found: "
+        "line 1, column 20)",
+        "  skips: 1 images without annotation: val: gone (gone.xml is missing)",
     ]
 
 
@@ -514,6 +527,6 @@ def test_nothing_stays_of_an_import_without_usable_images_or_that_is_interrupted
         import_folder(store, tmp_path / "y", on_progress=interrupt)
     for path in (tmp_path / "y" / "images").rglob("*.png"):
         path.write_bytes(b"")
-    with pytest.raises(DatasetError, match=r"none of its 2 images can be used: skipped 2: image"):
+    with pytest.raises(DatasetError, match=r"none of its 2 images can be used: skips: 2 images"):
         import_folder(store, tmp_path / "y")
     assert store.projects.page(Listing())["entities"] == []

@@ -3,7 +3,6 @@
 import base64
 import io
 import json
-import logging
 import zlib
 
 import numpy as np
@@ -11,7 +10,7 @@ import pytest
 from PIL import Image
 
 from rtdetrv2_pytorch.src.data.coco_dataset import read_coco
-from rtdetrv2_pytorch.src.data.dataset import SkippedItems
+from rtdetrv2_pytorch.src.data.findings import Findings
 from rtdetrv2_pytorch.src.misc.errors import DatasetError
 from supervisely_integration.train.coco import check_complete, images_on_disk, write_coco
 
@@ -82,6 +81,10 @@ def boxes(report):
     return [annotation["bbox"] for annotation in content(report)["annotations"]]
 
 
+def skipped(split):
+    return [(f.kind.name, f.where, f.detail, f.count) for f in split.findings]
+
+
 # Boxes
 
 
@@ -102,7 +105,7 @@ def test_a_rectangle_includes_its_last_pixel(project):
             "iscrowd": 0,
         }
     ]
-    assert data.warnings == []
+    assert len(data.train.findings) == 0
 
 
 @pytest.mark.parametrize(
@@ -154,7 +157,7 @@ def test_a_shape_is_the_objects_own_not_the_classes(project):
     )
     report = convert(project, convert_shapes=False).train
     assert boxes(report) == [[1, 1, 2, 2]]
-    assert report.left_out == {"cat": {"polygon": 1}}
+    assert skipped(report) == [("unknown_geometry", "cat", "polygon", 1)]
 
 
 # Classes
@@ -177,12 +180,8 @@ def test_categories_follow_the_order_of_the_classes(project):
     ]
     assert [a["category_id"] for a in content(data.train)["annotations"]] == [2, 3]
     assert data.train.boxes == {"zebra": 0, "cat": 1, "ant": 1}
-    assert data.train.left_out == {}
-    assert data.warnings == [
-        "train: class 'zebra' has no box and cannot be learned",
-        "val: class 'zebra' has no box and cannot be measured",
-        "val: class 'cat' has no box and cannot be measured",
-    ]
+    assert data.val.boxes == {"zebra": 0, "cat": 0, "ant": 1}
+    assert skipped(data.train) == [("class_not_selected", "not selected", "", 1)]
 
 
 def test_no_class_at_all(project):
@@ -239,9 +238,9 @@ def test_other_files_of_the_sdk_are_no_images(project):
 def test_the_images_are_where_the_engine_looks(project):
     add_image(project / "train", "zwei Äpfel.png", points("cat", (0, 0), (9, 9)))
     report = convert(project).train
-    skipped = SkippedItems(str(report.ann_file))
-    annotations = read_coco(report.ann_file, report.img_folder, skipped, None)
-    assert skipped.counts() == {}
+    findings = Findings()
+    annotations = read_coco(report.ann_file, report.img_folder, findings, None)
+    assert len(findings) == 0
     names = [annotations[i].file_name for i in range(len(annotations))]
     assert names == ["img/train.png", "img/zwei Äpfel.png"]
     assert annotations[1].boxes_xyxy.tolist() == [[0, 0, 10, 10]]
@@ -251,7 +250,7 @@ def test_the_images_are_where_the_engine_looks(project):
 # What is left out
 
 
-def test_shapes_are_left_out_and_counted_when_not_converted(project, caplog):
+def test_shapes_are_left_out_and_counted_when_not_converted(project):
     add_image(
         project / "train",
         "more.png",
@@ -259,12 +258,10 @@ def test_shapes_are_left_out_and_counted_when_not_converted(project, caplog):
         points("cat", (1, 1), (9, 9), shape="line"),
         points("cat", (1, 1), (9, 9), shape="line"),
     )
-    with caplog.at_level(logging.WARNING, "supervisely_integration"):
-        data = convert(project, convert_shapes=False)
-    assert data.train.left_out == {"cat": {"polygon": 1, "line": 2}}
-    expected = "train: class 'cat': left out 2 of shape line, 1 of shape polygon"
-    assert data.warnings == [expected]
-    assert expected in caplog.messages
+    assert skipped(convert(project, convert_shapes=False).train) == [
+        ("unknown_geometry", "cat", "polygon", 1),
+        ("unknown_geometry", "cat", "line", 2),
+    ]
 
 
 def test_points_are_left_out_always(project):
@@ -274,7 +271,7 @@ def test_points_are_left_out_always(project):
         points("cat", (1, 1), shape="point"),
         points("cat", (1, 1), (2, 2)),
     )
-    assert convert(project).train.left_out == {"cat": {"point": 1}}
+    assert skipped(convert(project).train) == [("unknown_geometry", "cat", "point", 1)]
 
 
 @pytest.mark.parametrize(
@@ -297,10 +294,12 @@ def test_points_are_left_out_always(project):
 def test_damaged_objects_are_named_and_left_out(project, damaged):
     add_image(project / "train", "bad.png", damaged)
     data = convert(project)
-    assert data.train.num_boxes == 1
-    assert len(data.warnings) == 1
-    assert "1 objects are damaged or outside their images" in data.warnings[0]
-    assert "img/bad.png" in data.warnings[0]
+    assert data.train.boxes == {"cat": 1}
+    ((kind, where, detail, _),) = skipped(data.train)
+    shape = damaged["geometryType"]
+    is_outside = damaged["points"]["exterior"][:1] == [[70, 5]] if "points" in damaged else False
+    assert kind == ("box_outside" if is_outside else "annotation_malformed")
+    assert (where, detail) == ("img/bad.png", f"{shape} {damaged['id']} of 'cat'")
 
 
 # What ends a start
@@ -329,7 +328,7 @@ def test_a_split_without_boxes_is_named(project):
 def test_a_split_of_other_shapes_points_at_the_conversion(project):
     triangle = points("cat", (1, 1), (9, 9), (1, 9), shape="polygon")
     add_image(project / "train", "train.png", triangle)
-    with pytest.raises(DatasetError, match=r"there are 1 of shape polygon; switch on the conv"):
+    with pytest.raises(DatasetError, match=r"there are 1 of shape polygon; enable the conv"):
         convert(project, convert_shapes=False)
 
 
@@ -342,8 +341,8 @@ def test_a_split_of_points_does_not(project):
 @pytest.mark.parametrize(
     ("what", "kind", "reason"),
     [
-        ("image", "annotation_without_image", "there is gone00.png.json only"),
-        ("annotation", "unlisted_image", "there is no gone00.png.json"),
+        ("image", "annotation_without_image", "only gone00.png.json exists"),
+        ("annotation", "unlisted_image", "gone00.png.json is missing"),
     ],
 )
 def test_half_of_a_pair_costs_that_image_only(project, what, kind, reason):
@@ -351,12 +350,10 @@ def test_half_of_a_pair_costs_that_image_only(project, what, kind, reason):
         add_image(project / "train", f"gone{i:02}.png", **{what: False})
     data = convert(project)
     assert data.train.num_images == 1
-    assert data.train.num_given == 13
+    assert data.train.findings.lost_images == 12
     assert boxes(data.train) == [[10, 5, 10, 20]]
-    assert [f.kind.name for f in data.train.findings] == [kind] * 12
-    first = f"train: 12 of 13 images cannot be used: img/gone00.png ({reason}), img/gone01.png"
-    assert data.warnings[0].startswith(first)
-    assert data.warnings[0].endswith("and 2 more")
+    assert {f.kind.name for f in data.train.findings} == {kind}
+    assert str(data.train.findings.items[0]) == f"train: img/gone00.png ({reason})"
 
 
 def test_a_data_set_without_its_annotations_is_not_overlooked(project):
@@ -364,17 +361,20 @@ def test_a_data_set_without_its_annotations_is_not_overlooked(project):
     lonely.mkdir(parents=True)
     Image.new("RGB", (4, 4)).save(lonely / "a.png")
     data = convert(project)
-    assert "1 of 2 images cannot be used: datasets/lonely/img/a.png" in data.warnings[0]
+    assert skipped(data.train) == [
+        ("unlisted_image", "datasets/lonely/img/a.png", "a.png.json is missing", 1)
+    ]
 
 
 BROKEN = [
     (b"{", "cannot be read"),
-    (b"[]", "is no Supervisely annotation"),
-    (b"{}", "has no width and height"),
+    (b"[]", "has no list 'objects'"),
+    (b"{}", "has no list 'objects'"),
+    (b'{"objects": []}', "has no width and height"),
     (b"[" * 100_000, "cannot be read"),
     ("{'\u00e4': 1}".encode("latin-1"), "is not in UTF-8"),
     ("{}".encode("utf-16"), "is not in UTF-8"),
-    (b'{"size": {"width": 4, "height": 4}, "objects": [7]}', "holds an object that is none"),
+    (b'{"size": {"width": 4, "height": 4}, "objects": [7]}', "object 1: 7"),
 ]
 
 
@@ -443,4 +443,6 @@ def test_a_complete_download_passes(download):
 def test_missing_images_are_listed(download):
     with pytest.raises(DatasetError) as caught:
         check_complete(download, {"a": ["1.png", "2.png", "3.png"], "gone": ["x.png"]})
-    assert str(caught.value).startswith("2 of 4 images did not arrive: a/3.png, gone/x.png; start")
+    assert str(caught.value).startswith(
+        "2 of 4 images were not downloaded: a/3.png, gone/x.png; start"
+    )

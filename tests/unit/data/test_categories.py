@@ -4,7 +4,7 @@ import random
 
 import pytest
 
-from rtdetrv2_pytorch.src.data.categories import CategoryTable, normalise_id
+from rtdetrv2_pytorch.src.data.categories import CategoryTable, normalize_id
 from rtdetrv2_pytorch.src.misc.coco import COCO_CATEGORIES
 from rtdetrv2_pytorch.src.misc.errors import DatasetError
 
@@ -62,7 +62,7 @@ def test_labels_follow_the_ids(pairs, ids, names, evaluation_ids):
     ],
 )
 def test_ids_are_numbers_where_they_can_be(id_, expected):
-    result = normalise_id(id_)
+    result = normalize_id(id_)
     assert result == expected
     assert type(result) is type(expected)
 
@@ -99,9 +99,9 @@ def test_other_categories_without_boxes_stay(categories, used):
 @pytest.mark.parametrize(
     ("pairs", "message"),
     [
-        ([(1, "a"), (1, "b")], r"train.json: category id 1 occurs .* give every class its own id"),
+        ([(1, "a"), (1, "b")], r"train.json: category id 1 occurs .* give each class its own id"),
         ([(1, "a"), ("1", "b")], r"category id 1 occurs more than once"),
-        ([(1, "a"), (2, "a")], r"category name 'a' occurs .* give every class its own name"),
+        ([(1, "a"), (2, "a")], r"category name 'a' occurs .* give each class its own name"),
         ([], r"train.json: no categories; a detector needs at least one class"),
     ],
 )

@@ -9,6 +9,7 @@ from PIL import Image
 
 from rtdetrv2_pytorch.src.data.categories import CategoryTable
 from rtdetrv2_pytorch.src.data.coco_dataset import CocoDetection
+from rtdetrv2_pytorch.src.data.finding_kinds import KINDS
 from rtdetrv2_pytorch.src.data.metrics.evaluator import CocoEvaluator
 from rtdetrv2_pytorch.src.misc.coco import COCO_CATEGORIES
 from rtdetrv2_pytorch.src.misc.errors import DatasetError
@@ -36,7 +37,7 @@ def test_boxes_become_corners_inside_the_image(write_coco):
         [-5, -2.5, 5, 5.5],
         [30, 25, 130, 125],
     ]
-    assert data.skipped.counts() == {}
+    assert data.findings.counts() == {}
 
 
 def test_pixels_are_those_of_the_file(write_coco):
@@ -71,33 +72,39 @@ def test_images_without_objects_stay(write_coco):
     assert len(data[1][1]["labels"]) == 1
 
 
-NOT_NUMBERS = "box that is not four numbers"
-NO_AREA = "box without area"
-
-
 @pytest.mark.parametrize(
-    ("bbox", "reason"),
+    ("bbox", "kind"),
     [
-        ([4, 3, 0, 8], NO_AREA),
-        ([4, 3, 10, 0.0], NO_AREA),
-        ([4, 3, -10, 8], NO_AREA),
-        ([4, 3, 10, float("nan")], NOT_NUMBERS),
-        ([float("-inf"), 3, 10, 8], NOT_NUMBERS),
-        ([4, 3, 10, None], NOT_NUMBERS),
-        ([4, 3, 10, "8px"], NOT_NUMBERS),
-        ([4, 3, 10, [8]], NOT_NUMBERS),
-        ([4, 3, 10], NOT_NUMBERS),
-        ([], NOT_NUMBERS),
-        (None, NOT_NUMBERS),
-        ("4,3,10,8", NOT_NUMBERS),
-        ({"x": 4}, NOT_NUMBERS),
+        ([4, 3, 0, 8], "box_zero_area"),
+        ([4, 3, 10, 0.0], "box_zero_area"),
+        ([4, 3, -10, 8], "box_inverted"),
+        ([4, 3, 10, float("nan")], "box_not_finite"),
+        ([float("-inf"), 3, 10, 8], "box_not_finite"),
+        ([0, 0, 10**400, 1], "box_not_finite"),  # exceeds the range of floats
+        ([4, 3, 10, None], "box_null"),
+        (None, "box_null"),
+        ([4, 3, 10, "8px"], "box_malformed"),
+        ([4, 3, 10, [8]], "box_malformed"),
+        ([4, 3, 10], "box_malformed"),
+        ([], "box_malformed"),
+        ("4,3,10,8", "box_malformed"),
+        ({"x": 4}, "box_malformed"),
     ],
 )
-def test_unusable_boxes_are_skipped_and_counted(write_coco, bbox, reason, caplog):
+def test_unusable_boxes_are_skipped_and_logged(write_coco, bbox, kind, caplog):
     data = CocoDetection(**write_coco([{"bbox": bbox}, {}, {"id": 77, "bbox": bbox}]))
     assert data.annotations.boxes_xyxy.tolist() == [[4, 3, 14, 11]]
-    assert data.skipped.counts() == {reason: 2}
-    assert f"2 skipped: {reason} (annotation 1 of image 1, annotation 77 of image 1)" in caplog.text
+    assert data.findings.counts() == {kind: 2}
+    text = str(bbox) if len(str(bbox)) <= 80 else f"{str(bbox)[:80]}..."
+    assert (
+        f"skips: 2 {KINDS[kind].title}: a.png (annotation 1: {text}); a.png (annotation 77: {text})"
+    ) in caplog.text
+
+
+def test_box_around_polygons_replaces_a_missing_box(write_coco):
+    polygons = [[1, 2, 5, 2, 5, 9], [3, 1, 4, 1, 4, 3]]
+    data = CocoDetection(**write_coco([{"bbox": None, "segmentation": polygons}]))
+    assert data.annotations.boxes_xyxy.tolist() == [[1, 1, 5, 9]]
 
 
 def test_numbers_written_as_strings_are_numbers(write_coco):
@@ -121,10 +128,10 @@ def test_annotations_without_partner_are_skipped_and_counted(write_coco):
     annotations = [{}, {"category_id": 99}, {"category_id": None}, {"image_id": 3}, "text", None]
     data = CocoDetection(**write_coco(annotations))
     assert len(data.annotations.labels) == 1
-    assert data.skipped.counts() == {
-        "annotation with an unknown category_id": 2,
-        "annotation of an image that is not used": 1,
-        "annotation that is no object": 2,
+    assert data.findings.counts() == {
+        "unknown_class": 2,
+        "annotation_without_image": 1,
+        "annotation_malformed": 2,
     }
 
 
@@ -135,11 +142,12 @@ def test_missing_images_are_named(write_coco, caplog):
     data = CocoDetection(**arguments)
     assert [data.annotations[i].file_name for i in range(len(data))] == ["0.png", "1.png", "8.png"]
     assert data.annotations.boxes_per_image().tolist() == [0, 0, 1]
-    assert data.skipped.counts() == {
-        "image file missing": 6,
-        "annotation of an image that is not used": 1,
-    }
-    warning = "6 skipped: image file missing (2.png, 3.png, 4.png, 5.png, 6.png, ...)"
+    assert data.findings.counts() == {"missing_image": 6}
+    assert (data.findings.lost_images, data.findings.lost_objects) == (6, 1)
+    warning = (
+        "skips: 6 listed images whose file is missing with 1 object: 2.png; 3.png; 4.png; "
+        "and 3 more"
+    )
     assert f"{arguments['ann_file']}: {warning}" in caplog.messages
 
 
@@ -157,14 +165,14 @@ def test_image_entries_without_id_or_name_are_skipped(write_coco, entry):
     good = {"id": 2, "file_name": "b.png"}
     data = CocoDetection(**write_coco(images=[entry, good], files=["b.png"]))
     assert data.annotations.image_ids.tolist() == [2]
-    assert data.skipped.counts() == {"image entry without id or file_name": 1}
+    assert data.findings.counts() == {"image_entry_malformed": 1}
 
 
 def test_a_file_name_that_is_no_text_does_not_stop_the_others(write_coco):
     images = [{"id": 1, "file_name": 17}, {"id": 2, "file_name": "b.png"}]
     data = CocoDetection(**write_coco(images=images, files=["b.png"]))
     assert data.annotations.image_ids.tolist() == [2]
-    assert sum(data.skipped.counts().values()) == 1
+    assert sum(data.findings.counts().values()) == 1
 
 
 @pytest.mark.parametrize("second", [1, "1", 1.0])
@@ -338,7 +346,7 @@ def test_boxes_outside_a_declared_image_are_skipped(write_coco, bbox, is_used):
     images = [{"id": 1, "file_name": "a.png", "width": 40, "height": 30}]
     data = CocoDetection(**write_coco([{"bbox": bbox}], images))
     assert len(data.annotations.labels) == is_used
-    assert data.skipped.counts() == ({} if is_used else {"box outside its image": 1})
+    assert data.findings.counts() == ({} if is_used else {"box_outside": 1})
 
 
 @pytest.mark.parametrize(
@@ -357,11 +365,6 @@ def test_declared_sizes(write_coco, width, height, expected):
     assert CocoDetection(**write_coco(images=images)).annotations[0].size_wh == expected
 
 
-def test_numbers_that_no_float_holds_are_skipped(write_coco):
-    data = CocoDetection(**write_coco([{"bbox": [0, 0, 10**400, 1]}]))
-    assert data.skipped.counts() == {NOT_NUMBERS: 1}
-
-
 def test_names_that_are_no_text_and_names_longer_than_any(write_coco, tmp_path):
     names = ["a.png", "odd\udcff.png", "\ud800.png", "x" * 300 + "/b.png", "nul\0/c.png"]
     images = [{"id": i, "file_name": name} for i, name in enumerate(names)]
@@ -369,7 +372,7 @@ def test_names_that_are_no_text_and_names_longer_than_any(write_coco, tmp_path):
     (tmp_path / "images" / names[1]).write_bytes((tmp_path / "images" / "a.png").read_bytes())
     data = CocoDetection(**arguments)
     assert [data.annotations[i].file_name for i in range(len(data))] == names[:2]
-    assert data.skipped.counts() == {"image file missing": 3}
+    assert data.findings.counts() == {"missing_image": 3}
     assert data[1] is not None
 
 
@@ -377,7 +380,7 @@ def test_names_that_are_no_text_and_names_longer_than_any(write_coco, tmp_path):
     "text", ["[" * 100_000, '{"images": ' + "9" * 5000 + "}"], ids=["nesting", "number"]
 )
 def test_json_that_exhausts_the_reader_is_refused(write_coco, text):
-    with pytest.raises(DatasetError, match=r"instances\.json: is no JSON that can be read"):
+    with pytest.raises(DatasetError, match=r"instances\.json: cannot be parsed as JSON"):
         CocoDetection(**write_text(write_coco, text.encode()))
 
 

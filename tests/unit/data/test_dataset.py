@@ -9,7 +9,7 @@ import torch
 
 from rtdetrv2_pytorch.src.data.augment import Compose, Mosaic, RandomZoomOut, Resize
 from rtdetrv2_pytorch.src.data.coco_dataset import CocoDetection
-from rtdetrv2_pytorch.src.data.dataset import SkippedItems, keep_existing
+from rtdetrv2_pytorch.src.data.dataset import files_exist
 from rtdetrv2_pytorch.src.data.loading.loader import DataLoader
 from rtdetrv2_pytorch.src.misc.errors import DatasetError
 
@@ -190,30 +190,10 @@ def test_the_set_has_an_end(write_coco):
         data[2]
 
 
-def test_skipped_things_are_said_in_one_line_per_reason(caplog):
-    skipped = SkippedItems("train.json")
-    for i in range(7):
-        skipped.add("box without area", i)
-    skipped.add("image file missing", "a.png")
-    assert skipped.counts() == {"box without area": 7, "image file missing": 1}
-    skipped.log()
-    assert caplog.messages == [
-        "train.json: 7 skipped: box without area (0, 1, 2, 3, 4, ...)",
-        "train.json: 1 skipped: image file missing (a.png)",
-    ]
-
-
-def test_nothing_is_said_where_nothing_was_skipped(caplog):
-    SkippedItems("train.json").log()
-    assert caplog.messages == []
-
-
 def test_existing_files_are_told_from_missing_ones(tmp_path):
     (tmp_path / "sub").mkdir()
     for name in ("a.png", "sub/b.png"):
         (tmp_path / name).touch()
-    skipped = SkippedItems("train.json")
     names = ["a.png", "b.png", "sub/b.png", "sub/a.png", "none/a.png", "./a.png", "A.png"]
-    assert keep_existing(names, tmp_path, skipped) == [True, False, True, False, False, True, False]
-    assert skipped.counts() == {"image file missing": 4}
-    assert keep_existing([str(tmp_path / "a.png")], Path("/nowhere"), skipped) == [True]
+    assert files_exist(names, tmp_path) == [True, False, True, False, False, True, False]
+    assert files_exist([str(tmp_path / "a.png")], Path("/nowhere")) == [True]

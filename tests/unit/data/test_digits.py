@@ -70,7 +70,7 @@ def test_annotations_describe_files(digits):
             transforms=None,
         )
         assert len(data) == count
-        assert data.skipped.counts() == {}
+        assert data.findings.counts() == {}
 
 
 @pytest.mark.parametrize(("split", "stream", "count"), [("train", 0, 6), ("val", 1, 4)])

@@ -1,4 +1,4 @@
-"""Finding splits in folders, however they are arranged."""
+"""Splits of data set folders in all layouts and formats."""
 
 import json
 from pathlib import Path
@@ -6,7 +6,10 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from rtdetrv2_pytorch.src.data.coco_dataset import CocoDetection
 from rtdetrv2_pytorch.src.data.splits import find_splits
+from rtdetrv2_pytorch.src.doctor.data_report import Counts
+from rtdetrv2_pytorch.src.doctor.examination import Options, examine
 from rtdetrv2_pytorch.src.misc.errors import DatasetError
 
 
@@ -16,9 +19,9 @@ def coco_file(path: Path, names):
     path.write_text(json.dumps({"images": images, "annotations": [], "categories": []}))
 
 
-def image(path: Path):
+def picture(path: Path, size_wh=(4, 4)):
     path.parent.mkdir(parents=True, exist_ok=True)
-    Image.new("RGB", (4, 4)).save(path)
+    Image.new("RGB", size_wh).save(path)
 
 
 def relative(folder, splits):
@@ -31,130 +34,250 @@ def relative(folder, splits):
     }
 
 
-def test_coco_itself(tmp_path):
+def test_coco_layout(tmp_path):
     for split in ("train2017", "val2017"):
-        image(tmp_path / split / "000001.jpg")
+        picture(tmp_path / split / "000001.jpg")
         for kind in ("captions", "instances", "person_keypoints"):
             coco_file(tmp_path / "annotations" / f"{kind}_{split}.json", ["000001.jpg"])
-    assert relative(tmp_path, find_splits(tmp_path)) == {
+    assert relative(tmp_path, find_splits(tmp_path, tmp_path / "out")) == {
         "train": ("annotations/instances_train2017.json", "train2017"),
         "val": ("annotations/instances_val2017.json", "val2017"),
     }
 
 
-def test_an_export_of_roboflow(tmp_path):
+def test_roboflow_export(tmp_path):
     for split in ("train", "valid", "test"):
-        image(tmp_path / split / "a.jpg")
+        picture(tmp_path / split / "a.jpg")
         coco_file(tmp_path / split / "_annotations.coco.json", ["a.jpg"])
-    assert relative(tmp_path, find_splits(tmp_path)) == {
+    assert relative(tmp_path, find_splits(tmp_path, tmp_path / "out")) == {
         "train": ("train/_annotations.coco.json", "train"),
         "val": ("valid/_annotations.coco.json", "valid"),
     }
 
 
-def test_images_far_from_annotations_with_other_json_beside_them(tmp_path):
+def test_images_in_other_folders_and_unrelated_json_files(tmp_path):
     """The layout of the BCCD folder."""
     for split in ("train", "val", "test"):
-        image(tmp_path / "supervisely" / split / "img" / f"{split}_a.jpg")
+        picture(tmp_path / "supervisely" / split / "img" / f"{split}_a.jpg")
         ann = tmp_path / "supervisely" / split / "ann" / f"{split}_a.jpg.json"
         ann.parent.mkdir(parents=True)
         ann.write_text("{}")
         coco_file(tmp_path / "coco" / f"instances_{split}.json", [f"{split}_a.jpg"])
     (tmp_path / "counts.json").write_text("{}")
-    assert relative(tmp_path, find_splits(tmp_path)) == {
+    assert relative(tmp_path, find_splits(tmp_path, tmp_path / "out")) == {
         "train": ("coco/instances_train.json", "supervisely/train/img"),
         "val": ("coco/instances_val.json", "supervisely/val/img"),
     }
 
 
-def test_bccd_as_it_is(bccd):
-    assert relative(bccd, find_splits(bccd)) == {
+def test_bccd(bccd):
+    assert relative(bccd, find_splits(bccd, bccd)) == {
         "train": ("coco/instances_train.json", "supervisely/train/img"),
         "val": ("coco/instances_val.json", "supervisely/val/img"),
     }
 
 
-def test_file_names_with_folders_and_one_image_folder_for_all(tmp_path):
-    image(tmp_path / "images" / "sub" / "a.jpg")
-    image(tmp_path / "images" / "sub" / "b.jpg")
+def test_file_names_with_folders_in_a_shared_image_folder(tmp_path):
+    picture(tmp_path / "images" / "sub" / "a.jpg")
+    picture(tmp_path / "images" / "sub" / "b.jpg")
     coco_file(tmp_path / "train.json", ["sub/a.jpg"])
     coco_file(tmp_path / "val.json", ["sub/b.jpg"])
-    assert relative(tmp_path, find_splits(tmp_path)) == {
+    assert relative(tmp_path, find_splits(tmp_path, tmp_path / "out")) == {
         "train": ("train.json", "images"),
         "val": ("val.json", "images"),
     }
 
 
-def test_equal_file_names_in_both_splits_go_to_the_folder_named_after_the_split(tmp_path):
+def test_equal_file_names_are_located_in_the_folder_of_their_split(tmp_path):
     for split in ("train", "val"):
-        image(tmp_path / "data" / split / "0.jpg")
+        picture(tmp_path / "data" / split / "0.jpg")
         coco_file(tmp_path / "ann" / f"{split}.json", ["0.jpg"])
         coco_file(tmp_path / "labels" / f"{split}.json", ["0.jpg"])
-    assert relative(tmp_path, find_splits(tmp_path)) == {
+    assert relative(tmp_path, find_splits(tmp_path, tmp_path / "out")) == {
         "train": ("labels/train.json", "data/train"),
         "val": ("labels/val.json", "data/val"),
     }
 
 
-def test_without_validation_the_test_split_serves_and_it_is_said(tmp_path):
+def test_test_split_replaces_a_missing_validation_split(tmp_path):
     for split in ("train", "test"):
-        image(tmp_path / split / "a.jpg")
+        picture(tmp_path / split / "a.jpg")
         coco_file(tmp_path / split / "_annotations.coco.json", ["a.jpg"])
-    splits = find_splits(tmp_path)
+    splits = find_splits(tmp_path, tmp_path / "out")
     assert splits.val.img_folder == tmp_path / "test"
-    assert splits.note == "no validation split: the test split is used for it"
+    assert splits.note == "No validation split found; the test split is used for validation"
 
 
-def test_files_that_only_look_like_annotations_are_passed_over(tmp_path):
-    image(tmp_path / "train" / "a.jpg")
-    image(tmp_path / "val" / "a.jpg")
+def test_invalid_annotation_files_are_ignored(tmp_path):
+    picture(tmp_path / "train" / "a.jpg")
+    picture(tmp_path / "val" / "a.jpg")
     (tmp_path / "instances_train.json").write_text("{broken")
     coco_file(tmp_path / "train_v2.json", ["a.jpg"])
     coco_file(tmp_path / "val.json", ["a.jpg"])
-    assert find_splits(tmp_path).train.ann_file.name == "train_v2.json"
+    assert find_splits(tmp_path, tmp_path / "out").train.ann_file.name == "train_v2.json"
 
 
 @pytest.mark.parametrize(
     ("files", "message"),
     [
-        ({}, r"no training annotations found \(COCO json files seen: none\)"),
-        ({"train.json": ["a.jpg"]}, r"no validation annotations found \(.*seen: train.json\)"),
+        ({}, r"no training annotations found \(COCO json files found: none\)"),
+        ({"train.json": ["a.jpg"]}, r"no validation annotations found \(.*found: train.json\)"),
         (
             {"train.json": ["b.jpg"], "val.json": ["a.jpg"]},
-            r"its images \(b.jpg, ...\) are nowhere",
+            r"its images \(b.jpg, ...\) are not in",
         ),
-        ({"train.json": [], "val.json": ["a.jpg"]}, r"train.json: lists no image; export it again"),
+        (
+            {"train.json": [], "val.json": ["a.jpg"]},
+            r"train.json: lists no images; export it again",
+        ),
     ],
 )
-def test_what_is_missing_is_said_with_the_remedy(tmp_path, files, message):
-    image(tmp_path / "a.jpg")
+def test_missing_splits_and_images_raise_with_the_remedy(tmp_path, files, message):
+    picture(tmp_path / "a.jpg")
     for name, images in files.items():
         coco_file(tmp_path / name, images)
     with pytest.raises(DatasetError, match=message) as error:
-        find_splits(tmp_path)
+        find_splits(tmp_path, tmp_path / "out")
     assert "-u train_dataloader.dataset.ann_file=" in str(error.value)
 
 
-def test_a_folder_that_is_not_there(tmp_path):
-    with pytest.raises(DatasetError, match="no such folder; give the folder of a COCO data set"):
-        find_splits(tmp_path / "nowhere")
+def test_missing_folder(tmp_path):
+    with pytest.raises(DatasetError, match="no such folder; give the folder of a data set"):
+        find_splits(tmp_path / "nowhere", tmp_path)
 
 
-def test_why_a_file_of_the_right_name_was_not_used_is_said(tmp_path):
-    image(tmp_path / "a.jpg")
+def test_error_names_rejected_files(tmp_path):
+    picture(tmp_path / "a.jpg")
     coco_file(tmp_path / "val.json", ["a.jpg"])
     (tmp_path / "train.json").write_text("{")
     with pytest.raises(
-        DatasetError, match=r"no training .*; not used: .*train\.json: is not valid"
+        DatasetError, match=r"no training .*; rejected: .*train\.json: is not valid"
     ):
-        find_splits(tmp_path)
+        find_splits(tmp_path, tmp_path / "out")
 
 
-def test_odd_entries_and_names_are_no_obstacle(tmp_path):
-    image(tmp_path / "a.jpg")
+def test_invalid_image_entries_are_ignored(tmp_path):
+    picture(tmp_path / "a.jpg")
     for split in ("train", "val"):
         coco_file(tmp_path / f"{split}.json", ["a.jpg"])
         content = json.loads((tmp_path / f"{split}.json").read_text())
         content["images"] += [5, {"file_name": 7}, {"file_name": "x" * 300}, {}]
         (tmp_path / f"{split}.json").write_text(json.dumps(content))
-    assert find_splits(tmp_path).train.img_folder == tmp_path
+    assert find_splits(tmp_path, tmp_path / "out").train.img_folder == tmp_path
+
+
+# Other formats: converted to COCO files
+
+
+def boxes_by_image(split):
+    """{file name: [(class, x1, y1, x2, y2)]} of a converted file, as the trainer reads it."""
+    data = CocoDetection(
+        img_folder=str(split.img_folder), ann_file=str(split.ann_file), transforms=None
+    )
+    names = data.categories.names
+    return {
+        record.file_name: [
+            (names[label], *(round(side, 6) for side in box))
+            for label, box in zip(record.labels, record.boxes_xyxy.tolist(), strict=True)
+        ]
+        for record in (data.annotations[i] for i in range(len(data)))
+    }
+
+
+def write(path: Path, content):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(content if isinstance(content, str) else json.dumps(content))
+
+
+def yolo(folder):
+    write(folder / "data.yaml", "names: [cat, dog]\ntrain: images/train\nval: images/val\n")
+    for split in ("train", "val"):
+        picture(folder / "images" / split / f"{split}.png", (100, 50))
+    write(
+        folder / "labels/train/train.txt", "1 0.5 0.5 0.2 0.4\n0 0.1 0.2 0.5 0.2 0.5 0.8\n7 1 1 1 1"
+    )
+    write(folder / "labels/val/val.txt", "0 0.95 0.5 0.2 0.4\n")
+    return {
+        "train": {"train.png": [("dog", 40, 15, 60, 35), ("cat", 10, 10, 50, 40)]},
+        "val": {"val.png": [("cat", 85, 15, 100, 35)]},
+    }
+
+
+def voc(folder):
+    def xml(name, *corners):
+        sides = zip(("xmin", "ymin", "xmax", "ymax"), corners, strict=True)
+        box = "".join(f"<{side}>{value}</{side}>" for side, value in sides)
+        size = "<size><width>100</width><height>50</height></size>"
+        item = f"<object><name>{name}</name><bndbox>{box}</bndbox></object>"
+        return f"<annotation>{size}{item}</annotation>"
+
+    root = folder / "VOCdevkit" / "VOC2012"
+    for split, corners in (("train", (1, 1, 20, 10)), ("test", (11, 21, 130, 40))):
+        picture(root / "JPEGImages" / f"{split}.jpg", (100, 50))
+        write(root / "Annotations" / f"{split}.xml", xml("cat", *corners))
+        write(root / "ImageSets" / "Main" / f"{split}.txt", split)
+    return {
+        "train": {"train.jpg": [("cat", 0, 0, 20, 10)]},
+        "val": {"test.jpg": [("cat", 10, 20, 100, 40)]},
+    }
+
+
+def supervisely(folder):
+    write(folder / "meta.json", {"classes": [{"title": "cat", "shape": "any"}], "tags": []})
+    for split in ("train", "val"):
+        picture(folder / split / "img" / f"{split}.png", (100, 50))
+        objects = [
+            {"classTitle": "cat", "geometryType": shape, "points": {"exterior": [[9, 5], [19, 24]]}}
+            for shape in ("rectangle", "point")
+        ]
+        content = {"size": {"width": 100, "height": 50}, "objects": objects}
+        write(folder / split / "ann" / f"{split}.png.json", content)
+    return {
+        "train": {"train.png": [("cat", 9, 5, 20, 25)]},
+        "val": {"val.png": [("cat", 9, 5, 20, 25)]},
+    }
+
+
+SKIPPED = {
+    "yolo": [{"unknown_class": 1}, {"box_out_of_bounds": 1}],
+    "voc": [{}, {"box_out_of_bounds": 1}],
+    "supervisely": [{"unknown_geometry": 1}, {"unknown_geometry": 1}],
+}
+
+
+@pytest.mark.parametrize("make", [yolo, voc, supervisely])
+def test_other_formats_are_converted_with_the_boxes_of_their_importer(tmp_path, make):
+    expected = make(tmp_path / "data")
+    splits = find_splits(tmp_path / "data", tmp_path / "out")
+    for name in ("train", "val"):
+        split = getattr(splits, name)
+        assert boxes_by_image(split) == expected[name]
+        assert (split.ann_file, split.num_images) == (tmp_path / f"out/instances_{name}.json", 1)
+    found = [split.findings.counts() for split in (splits.train, splits.val)]
+    assert found == SKIPPED[make.__name__]
+    assert bool(splits.note) == (make is voc)  # its test split is used for validation
+
+
+def test_doctor_counts_what_the_conversion_skips(tmp_path):
+    yolo(tmp_path / "data")
+    picture(tmp_path / "data" / "images" / "train" / "bad.png")
+    (tmp_path / "data" / "labels" / "train" / "bad.txt").write_bytes(b"\xff\xfe\x00")
+    splits = find_splits(tmp_path / "data", tmp_path / "out")
+    report = examine("pets", splits.train, splits.val, Options())
+    train, val = report.splits
+    assert (train.images, train.boxes, train.clipped) == (Counts(1, 1), Counts(2, 1), 0)
+    assert (val.images, val.boxes, val.clipped) == (Counts(1, 0), Counts(1, 0), 1)
+    assert {(f.kind.name, f.split, f.where) for f in report.findings} >= {
+        ("unknown_class", "train", "images/train/train.png"),
+        ("annotation_malformed", "train", "images/train/bad.png"),
+        ("box_out_of_bounds", "val", "images/val/val.png"),
+    }
+
+
+def test_a_format_without_splits_names_them(tmp_path):
+    picture(tmp_path / "images" / "a.png")
+    write(tmp_path / "classes.txt", "cat")
+    write(tmp_path / "labels" / "a.txt", "0 0.5 0.5 1 1")
+    message = r"no training images found \(yolo format; splits found: ds0\); name the folders"
+    with pytest.raises(DatasetError, match=message):
+        find_splits(tmp_path, tmp_path / "out")

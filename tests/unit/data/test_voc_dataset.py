@@ -71,25 +71,25 @@ def test_pixels_are_those_of_the_file(write_voc, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("content", "reason"),
+    ("content", "kind"),
     [
-        (thing("cow", (4, 3, 14, 11)), "object of an unknown class"),
-        ("<object></object>", "object of an unknown class"),
-        (thing("dog", (14, 3, 4, 11)), "box without area"),
-        (thing("dog", (4, 3, 4, 11)), "box without area"),
-        (thing("dog", (4, 3, 14, "nan")), "box without area"),
-        (thing("dog", (4, 3, 14, "?")), "box without area"),
-        (thing("dog", (4, 3, "inf", 11)), "box without area"),
-        (thing("dog", (40, 3, 44, 11)), "box outside its image"),  # 40 wide
-        (thing("dog", (4, -9, 14, 0)), "box outside its image"),
-        (thing("dog", (4, 3, 14)), "box without area"),
-        ("<object><name>dog</name></object>", "box without area"),
+        (thing("cow", (4, 3, 14, 11)), "unknown_class"),
+        ("<object></object>", "box_malformed"),
+        (thing("dog", (14, 3, 4, 11)), "box_inverted"),
+        (thing("dog", (4, 3, 4, 11)), "box_zero_area"),
+        (thing("dog", (4, 3, 14, "nan")), "box_not_finite"),
+        (thing("dog", (4, 3, 14, "?")), "box_malformed"),
+        (thing("dog", (4, 3, "inf", 11)), "box_not_finite"),
+        (thing("dog", (40, 3, 44, 11)), "box_outside"),  # 40 wide
+        (thing("dog", (4, -9, 14, 0)), "box_outside"),
+        (thing("dog", (4, 3, 14)), "box_malformed"),
+        ("<object><name>dog</name></object>", "box_malformed"),
     ],
 )
-def test_unusable_objects_are_skipped_and_counted(write_voc, content, reason):
+def test_unusable_objects_are_skipped_and_counted(write_voc, content, kind):
     data = VOCDetection(**write_voc([content + thing("cat", (1, 2, 9, 8))]))
     assert data.annotations.boxes_xyxy.tolist() == [[1, 2, 9, 8]]
-    assert data.skipped.counts() == {reason: 1}
+    assert data.findings.counts() == {kind: 1}
 
 
 def test_parts_of_an_object_are_not_objects(write_voc):
@@ -97,7 +97,7 @@ def test_parts_of_an_object_are_not_objects(write_voc):
     content = thing("dog", (4, 3, 14, 11)).replace("</object>", f"{part}</object>")
     data = VOCDetection(**write_voc([content]))
     assert data.annotations.labels.tolist() == [1]
-    assert data.skipped.counts() == {}
+    assert data.findings.counts() == {}
 
 
 def test_missing_and_broken_files_are_skipped_and_named(write_voc, tmp_path, caplog):
@@ -108,9 +108,10 @@ def test_missing_and_broken_files_are_skipped_and_named(write_voc, tmp_path, cap
     data = VOCDetection(**arguments)
     assert len(data) == 1
     assert data.annotations[0].file_name == "JPEGImages/3.png"
-    assert data.skipped.counts() == {
-        "image file missing": 1,
-        "annotation file that cannot be read": 2,
+    assert data.findings.counts() == {
+        "missing_image": 1,
+        "unlisted_image": 1,
+        "annotation_malformed": 1,
     }
     for name in ("JPEGImages/0.png", "1.xml", "2.xml"):
         assert name in caplog.text
@@ -129,7 +130,7 @@ def test_a_path_that_is_none_and_an_unknown_encoding_cost_their_own_image(
     odd.write_bytes(b'<?xml version="1.0" encoding="no-such-code"?><annotation/>')
     data = VOCDetection(**root)
     assert [data.annotations[i].file_name for i in range(len(data))] == ["JPEGImages/0.png"]
-    assert "annotation file that cannot be read" in caplog.text
+    assert caplog.text.count("cannot be read") == 2
 
 
 @pytest.mark.parametrize(
@@ -181,7 +182,7 @@ def test_blank_lines_and_a_byte_order_mark_are_ignored(tmp_path):
 
 
 def test_an_empty_label_list_is_refused(write_voc):
-    with pytest.raises(DatasetError, match=r"label_list\.txt: is empty; write one class name a"):
+    with pytest.raises(DatasetError, match=r"label_list\.txt: is empty; write one class name per"):
         VOCDetection(**write_voc([""], labels="\n \n"))
 
 

@@ -5,13 +5,14 @@ import os
 
 import pytest
 
+from rtdetrv2_pytorch.src.data.conversion import Split
 from rtdetrv2_pytorch.src.data.finding_kinds import KINDS
 from rtdetrv2_pytorch.src.data.findings import finding
 from rtdetrv2_pytorch.src.doctor import examination
-from rtdetrv2_pytorch.src.doctor.cache import PictureCache
+from rtdetrv2_pytorch.src.doctor.cache import FactsCache
 from rtdetrv2_pytorch.src.doctor.data_report import Counts, DataReport, SplitSummary
-from rtdetrv2_pytorch.src.doctor.examination import Options, SplitFiles, examine
-from rtdetrv2_pytorch.src.doctor.image_files import Picture
+from rtdetrv2_pytorch.src.doctor.examination import Options, examine
+from rtdetrv2_pytorch.src.doctor.image_files import ImageFacts
 from rtdetrv2_pytorch.src.doctor.page import write_page
 from rtdetrv2_pytorch.tools import doctor
 from tests.hostile import CocoFolder, encoded
@@ -138,7 +139,7 @@ def test_a_name_that_is_no_text_is_no_obstacle(tmp_path):
 
 
 def run(data, cache):
-    splits = [SplitFiles(s, data.ann_file(s), data.root / s) for s in ("train", "val")]
+    splits = [Split(s, data.ann_file(s), data.root / s) for s in ("train", "val")]
     return examine("test", *splits, Options(cache=cache))
 
 
@@ -146,13 +147,13 @@ def test_files_that_have_not_changed_are_not_decoded_again(data, tmp_path, monke
     data.add("train", "zero.png", b"")
     data.write()
     decoded = []
-    original = examination.examine_picture
+    original = examination.examine_image
 
     def counted(path, declared_wh):
         decoded.append(path.name)
         return original(path, declared_wh)
 
-    monkeypatch.setattr(examination, "examine_picture", counted)
+    monkeypatch.setattr(examination, "examine_image", counted)
     first = run(data, tmp_path / "c")
     assert len(decoded) == 6
     assert run(data, tmp_path / "c").as_dict() == first.as_dict()
@@ -187,13 +188,13 @@ def test_an_interrupted_pass_keeps_what_was_known(tmp_path):
     path = tmp_path / "a.png"
     path.write_bytes(b"x")
     folder = tmp_path / "c"
-    cache = PictureCache(folder, tmp_path)
+    cache = FactsCache(folder, tmp_path)
     key = cache.key(path, None)
-    cache.put(key, Picture((1, 2), (("huge_image", "1x2"),), "d", "l"))
+    cache.put(key, ImageFacts((1, 2), (("huge_image", "1x2"),), "d", "l"))
     cache.save(is_complete=True)
-    PictureCache(folder, tmp_path).save(is_complete=False)
-    assert PictureCache(folder, tmp_path).get(key) == Picture(
+    FactsCache(folder, tmp_path).save(is_complete=False)
+    assert FactsCache(folder, tmp_path).get(key) == ImageFacts(
         (1, 2), (("huge_image", "1x2"),), "d", "l"
     )
-    PictureCache(folder, tmp_path).save(is_complete=True)  # nobody asked for it
-    assert PictureCache(folder, tmp_path).get(key) is None
+    FactsCache(folder, tmp_path).save(is_complete=True)  # nobody asked for it
+    assert FactsCache(folder, tmp_path).get(key) is None

@@ -7,17 +7,24 @@ import pytest
 from PIL import Image
 
 from rtdetrv2_pytorch.src.data.coco_dataset import CocoDetection
+from rtdetrv2_pytorch.src.data.conversion import Split
 from rtdetrv2_pytorch.src.data.finding_kinds import KINDS, Action
 from rtdetrv2_pytorch.src.data.images import decoding
 from rtdetrv2_pytorch.src.doctor import image_files
-from rtdetrv2_pytorch.src.doctor.examination import Options, SplitFiles, examine
+from rtdetrv2_pytorch.src.doctor.examination import Options, examine
 from rtdetrv2_pytorch.src.misc.errors import DatasetError
 from tests.hostile import CASES, CocoFolder
 
 # Only projects of the platform have these: tests/unit/app/test_examination.py.
 OF_PROJECTS = {"unknown_geometry", "class_not_selected", "left_out"}
 # Only folders in other formats have these: tests/unit/data/readers.
-OF_FORMATS = {"class_entry_malformed", "split_without_images", "path_outside_folder"}
+OF_FORMATS = {
+    "class_entry_malformed",
+    "split_without_images",
+    "path_outside_folder",
+    "unknown_tag",
+    "image_rejected",
+}
 ALL = [
     pytest.param(kind, *case[1:], id=f"{kind}: {case[0]}")
     for kind, cases in CASES.items()
@@ -26,7 +33,7 @@ ALL = [
 
 
 def files(data, split):
-    return SplitFiles(split, data.ann_file(split), data.root / split)
+    return Split(split, data.ann_file(split), data.root / split)
 
 
 def examined(data, **options):

@@ -1,0 +1,93 @@
+"""Image files with their EXIF orientation: size, integrity, and points before and after turning."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from PIL import Image
+
+from ..findings import UnusableError
+from .decoding import DECODE_ERRORS, EXIF_ORIENTATION, strict_pil
+
+SIDEWAYS = (5, 6, 7, 8)  # orientations that swap width and height
+_TRUNCATED = ("truncated", "not enough image data", "unexpected end", "premature")
+_DRAFT = 8  # JPEG decoders produce an image of 1/8 of the size much faster
+
+Point = tuple[float, float]
+
+
+@dataclass(frozen=True)
+class OrientedImage:
+    """An image file that can be read."""
+
+    stored_wh: tuple[int, int]
+    orientation: int  # of EXIF; 1 is upright
+
+    @property
+    def size_wh(self) -> tuple[int, int]:
+        """(width, height) of the upright image, which the platform shows and stores."""
+        width, height = self.stored_wh
+        return (height, width) if self.orientation in SIDEWAYS else (width, height)
+
+    def is_annotated_as_stored(self, declared_wh: tuple[int, int] | None) -> bool:
+        """Return whether annotations of this declared size refer to the image before turning.
+
+        Raises:
+            UnusableError: if the declared size is that of another image.
+        """
+        if declared_wh is None or declared_wh == self.size_wh:
+            return False
+        if declared_wh == self.stored_wh:
+            return True
+        raise UnusableError(
+            "size_disagrees",
+            f"the image is {self.size_wh[0]}x{self.size_wh[1]}, its annotations say "
+            f"{declared_wh[0]}x{declared_wh[1]}",
+        )
+
+    def turn(self, points: Sequence[Point]) -> list[Point]:
+        """Move points of the image as stored to their place on the upright image."""
+        width, height = self.stored_wh
+        return [_turn(x, y, width, height, self.orientation) for x, y in points]
+
+
+def read_oriented(path: Path, *, decode: bool = True) -> OrientedImage:
+    """Read the size and orientation of an image file.
+
+    Args:
+        path: the file.
+        decode: also decode the file, which is the only way to detect that its end is missing.
+
+    Raises:
+        UnusableError: if it is missing, damaged, or not an image.
+    """
+    try:
+        with strict_pil, Image.open(path) as file:
+            width, height = file.size
+            orientation = file.getexif().get(EXIF_ORIENTATION, 1)
+            if decode:
+                file.draft("RGB", (width // _DRAFT, height // _DRAFT))
+                file.load()
+    except FileNotFoundError as error:
+        raise UnusableError("missing_image") from error
+    except (*DECODE_ERRORS, Image.DecompressionBombError) as error:
+        detail = str(error).replace(repr(str(path)), path.name)
+        raise UnusableError(kind_of_damage(error), detail) from error
+    return OrientedImage((width, height), orientation if orientation in range(2, 9) else 1)
+
+
+def kind_of_damage(error: BaseException) -> str:
+    """Return the kind of finding for an error of the image decoder."""
+    if isinstance(error, Image.DecompressionBombError):
+        return "bomb"
+    text = str(error).lower()
+    return "truncated_image" if any(word in text for word in _TRUNCATED) else "unreadable_image"
+
+
+def _turn(x: float, y: float, width: int, height: int, orientation: int) -> Point:
+    if orientation in SIDEWAYS:
+        # Orientations 5 to 8 are 1 to 4 of the image with its axes swapped.
+        x, y, width, height = y, x, height, width
+    flip_x = orientation in (2, 3, 6, 7)
+    flip_y = orientation in (3, 4, 7, 8)
+    return (width - x if flip_x else x), (height - y if flip_y else y)

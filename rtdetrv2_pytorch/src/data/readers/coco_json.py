@@ -1,0 +1,211 @@
+"""COCO annotation files: entries of images, objects and categories."""
+
+import json
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from ...misc.errors import DatasetError
+from ..categories import CategoryId, CategoryTable, normalize_id
+from ..findings import Findings
+from .source import Point, SourceImage, SourceObject, declared_size, rectangle_problem, shorten
+
+LISTS = ("images", "annotations", "categories")
+
+Entry = Mapping[str, Any]
+
+
+def read_coco_json(path: Path) -> dict[str, Any]:
+    """Read a COCO file and check its top level.
+
+    Raises:
+        DatasetError: if it is missing, invalid JSON, or not in COCO format.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8-sig"))
+    except OSError as error:
+        raise DatasetError(f"{path}: cannot be read ({error.strerror})") from error
+    except UnicodeDecodeError as error:
+        raise DatasetError(f"{path}: is not in UTF-8 ({error.reason}); save it as UTF-8") from error
+    except json.JSONDecodeError as error:
+        raise DatasetError(
+            f"{path}: is not valid JSON at line {error.lineno}, column {error.colno} ({error.msg})"
+        ) from error
+    except (ValueError, RecursionError) as error:  # a number too long, or nesting too deep
+        raise DatasetError(f"{path}: cannot be parsed as JSON ({error})") from error
+    for key in LISTS:
+        if not isinstance(content, dict) or not isinstance(content.get(key), list):
+            raise DatasetError(
+                f"{path}: has no list {key!r}; a COCO detection file has images, annotations and "
+                "categories"
+            )
+    return content
+
+
+def read_categories(content: Mapping[str, Any], source: str) -> CategoryTable:
+    """Read the classes of a COCO file.
+
+    Args:
+        content: of the file.
+        source: the file, for messages.
+
+    Raises:
+        DatasetError: if there are none, or ids or names repeat.
+    """
+    used = {
+        normalize_id(a.get("category_id")) for a in content["annotations"] if isinstance(a, dict)
+    }
+    return CategoryTable.from_coco(content["categories"], used, source=source)
+
+
+def image_entries(
+    content: Mapping[str, Any], findings: Findings, *, split: str = "", strict: str = ""
+) -> dict[CategoryId, Entry]:
+    """Return the usable image entries of a file by id.
+
+    Args:
+        content: of the file.
+        findings: collects the others.
+        split: for the findings.
+        strict: name of the file, if a repeated id is an error and not a finding.
+
+    Raises:
+        DatasetError: if an id is repeated.
+    """
+    entries: dict[CategoryId, Entry] = {}
+    for entry in content["images"]:
+        findings.given_images += 1
+        name = entry.get("file_name") if isinstance(entry, dict) else None
+        if not name or not isinstance(name, str) or "id" not in entry:
+            findings.add("image_entry_malformed", shorten(entry), split=split, lost_images=1)
+            continue
+        image_id = normalize_id(entry["id"])
+        if image_id not in entries:
+            entries[image_id] = entry
+        elif strict:
+            raise DatasetError(
+                f"{strict}: image id {image_id!r} occurs more than once "
+                f"({entries[image_id]['file_name']}, {name}); boxes cannot be assigned to images, "
+                "give every image its own id"
+            )
+        else:
+            detail = f"has id {image_id!r}, as {entries[image_id]['file_name']}"
+            findings.add("image_entry_malformed", name, detail, split=split, lost_images=1)
+    return entries
+
+
+def group_annotations(
+    content: Mapping[str, Any],
+    images: Mapping[CategoryId, Entry],
+    findings: Findings,
+    *,
+    split: str = "",
+) -> dict[CategoryId, list[Entry]]:
+    """Return the annotation entries of a file by image id; `findings` collects the others."""
+    grouped: dict[CategoryId, list[Entry]] = {}
+    for entry in content["annotations"]:
+        findings.given_objects += 1
+        if not isinstance(entry, dict):
+            findings.add("annotation_malformed", shorten(entry), split=split, lost_objects=1)
+            continue
+        image_id = normalize_id(entry.get("image_id"))
+        if image_id in images:
+            grouped.setdefault(image_id, []).append(entry)
+        else:
+            where, detail = f"image {image_id}", f"annotation {shorten(entry.get('id'))}"
+            findings.add("annotation_without_image", where, detail, split=split, lost_objects=1)
+    return grouped
+
+
+def make_images(
+    entries: Mapping[CategoryId, Entry],
+    annotations: dict[CategoryId, list[Entry]],
+    class_of: Mapping[CategoryId, str],
+    folder: Path,
+    findings: Findings,
+    *,
+    split: str = "",
+) -> Iterator[SourceImage]:
+    """Yield images with their objects.
+
+    Args:
+        entries: of images, by id.
+        annotations: by image id; they are removed, to free memory.
+        class_of: class name by category id.
+        folder: of the images.
+        findings: gets boxes with numbers written as strings.
+        split: name of the split.
+    """
+    for image_id, entry in entries.items():
+        name = entry["file_name"]
+        objects = [_object(each, class_of) for each in annotations.get(image_id, ())]
+        for each, parsed in zip(annotations.pop(image_id, ()), objects, strict=True):
+            bbox = each.get("bbox")
+            if not parsed.problem and bbox and any(isinstance(value, str) for value in bbox):
+                findings.add("box_as_text", name, shorten(bbox), split=split)
+        yield SourceImage(
+            split,
+            name,
+            folder / name,
+            objects,
+            len(objects),
+            declared_size(entry.get("width"), entry.get("height")),
+            image_id=image_id,
+        )
+
+
+# Objects
+
+
+def _object(entry: Entry, class_of: Mapping[CategoryId, str]) -> SourceObject:
+    label = f"annotation {shorten(entry.get('id'))}"
+    class_name = class_of.get(normalize_id(entry.get("category_id")))
+    if class_name is None:
+        detail = shorten(entry.get("category_id"))
+        return SourceObject(label, "", problem="unknown_class", detail=detail)
+    bbox = entry.get("bbox")
+    if not bbox and isinstance(entry.get("segmentation"), list):
+        points, problem = _around(entry["segmentation"])
+    else:
+        points, problem = _corners(bbox)
+    if problem:
+        return SourceObject(label, class_name, problem=problem, detail=shorten(bbox))
+    area = entry.get("area")
+    is_area = isinstance(area, int | float) and 0 <= area <= sys.float_info.max
+    return SourceObject(
+        label,
+        class_name,
+        points,
+        is_crowd=normalize_id(entry.get("iscrowd") or 0) != 0,
+        area=float(area) if is_area and area is not None else None,
+    )
+
+
+def _corners(bbox: Any) -> tuple[tuple[Point, ...], str]:
+    """Return the corners of [x, y, width, height], and what makes them unusable."""
+    if bbox is None or (isinstance(bbox, list) and None in bbox):
+        return (), "box_null"
+    if not isinstance(bbox, list) or len(bbox) != 4:
+        return (), "box_malformed"
+    try:
+        x, y, width, height = map(float, bbox)
+    except OverflowError:
+        return (), "box_not_finite"
+    except (TypeError, ValueError):
+        return (), "box_malformed"
+    corners = (x, y), (x + width, y + height)
+    return corners, rectangle_problem(*corners[0], *corners[1])
+
+
+def _around(polygons: Sequence[Any]) -> tuple[tuple[Point, ...], str]:
+    """Return the corners of the box around polygons, and what makes them unusable."""
+    try:
+        xs = [float(value) for polygon in polygons for value in polygon[::2]]
+        ys = [float(value) for polygon in polygons for value in polygon[1::2]]
+    except (TypeError, ValueError, LookupError, OverflowError):
+        return (), "box_malformed"
+    if not xs or not ys:
+        return (), "box_null"
+    corners = (min(xs), min(ys)), (max(xs), max(ys))
+    return corners, rectangle_problem(*corners[0], *corners[1])

@@ -1,0 +1,194 @@
+"""Images of a data set -> images with annotations as the platform stores them.
+
+The platform stores edges, not pixels: a rectangle that covers the pixels 10..19 goes from 10 to
+20. The SDK adds the one on upload and subtracts it on download.
+"""
+
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from colorsys import hls_to_rgb
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rtdetrv2_pytorch.src.data.findings import Findings, UnusableError
+from rtdetrv2_pytorch.src.data.images.orientation import OrientedImage, read_oriented
+from rtdetrv2_pytorch.src.data.readers import (
+    DataSource,
+    FormatName,
+    SourceImage,
+    SourceObject,
+    read,
+)
+from rtdetrv2_pytorch.src.data.readers.folders import check_contained, unwrapped
+from rtdetrv2_pytorch.src.data.readers.geometry import clip_box, clip_polygon
+from rtdetrv2_pytorch.src.data.readers.source import POLYGON
+from rtdetrv2_pytorch.src.misc.text import whole_characters
+
+from .supervisely_annotations import Names, stored_annotation, stored_meta
+
+_HUE_STEP = 0.381966  # golden ratio: neighbors in a list get distant hues
+
+
+@dataclass(frozen=True)
+class ImportItem:
+    """One usable image."""
+
+    dataset: str  # "parent/child"
+    name: str  # unique in its dataset
+    path: Path
+    annotation: Mapping[str, Any]  # as the platform stores it
+
+    @property
+    def num_objects(self) -> int:
+        """Number of objects of the image."""
+        return len(self.annotation["objects"])
+
+
+@dataclass(frozen=True)
+class ImportSource:
+    """A folder that is being imported.
+
+    Its findings are complete when its items have been consumed.
+    """
+
+    format: FormatName
+    meta: Mapping[str, Any]  # of the project
+    items: Iterator[ImportItem]
+    num_images: int  # expected, for a progress bar
+    findings: Findings
+
+
+def read_items(folder: Path, format: FormatName | None = None) -> ImportSource:
+    """Read a data set, item by item.
+
+    Args:
+        folder: of the data set.
+        format: of the data set; default: detected.
+
+    Raises:
+        DatasetError: if nothing of it can be read, or it contains links out of the folder.
+    """
+    unwrapped(folder)  # raises for a missing folder
+    check_contained(folder)
+    source = read(folder, format)
+    meta = _make_meta(source.classes) if source.meta is None else stored_meta(source.meta)
+    items = _items(folder, source, meta)
+    return ImportSource(source.format, meta, items, source.num_images, source.findings)
+
+
+def _items(folder: Path, source: DataSource, meta: Mapping[str, Any]) -> Iterator[ImportItem]:
+    findings = source.findings
+    names, known = _UniqueNames(), Names.of_meta(meta)
+    for image in source.images:
+        try:
+            if not Path(os.path.normpath(image.path)).is_relative_to(os.path.normpath(folder)):
+                raise UnusableError("path_outside_folder")
+            oriented = read_oriented(image.path)
+            is_turned = oriented.is_annotated_as_stored(image.size_wh)
+        except UnusableError as error:
+            lost = image.num_objects
+            findings.skip_image(error, image.name, image.path, split=image.split, objects=lost)
+            continue
+        if image.annotation is None:
+            objects = _objects(image, oriented, source.classes, findings, is_turned=is_turned)
+            annotation = _make_annotation(oriented.size_wh, objects)
+        else:
+            annotation = {
+                **_make_annotation(oriented.size_wh, ()),
+                **stored_annotation(image, known, oriented, findings, is_turned=is_turned),
+            }
+        name = names.take(image.split, image.path.name)
+        yield ImportItem(image.split, name, image.path, annotation)
+
+
+def _objects(
+    image: SourceImage,
+    oriented: OrientedImage,
+    classes: Mapping[str, str],
+    findings: Findings,
+    *,
+    is_turned: bool,
+) -> Iterator[dict[str, Any]]:
+    for each in image.objects:
+        try:
+            if problem := each.problem_among(classes) or ("box_crowd" if each.is_crowd else ""):
+                raise UnusableError(problem)
+            yield _make_object(each, image, oriented, is_turned=is_turned)
+        except UnusableError as error:
+            detail = f"{each.description}: {error.detail}" if error.detail else each.description
+            findings.add(error.kind, image.name, detail, split=image.split, lost_objects=1)
+
+
+def _make_object(
+    each: SourceObject, image: SourceImage, oriented: OrientedImage, *, is_turned: bool
+) -> dict[str, Any]:
+    width, height = oriented.size_wh if image.is_relative else (1, 1)
+    points = [(x * width, y * height) for x, y in each.points]
+    points = oriented.turn(points) if is_turned else points
+    clip = clip_polygon if each.shape == POLYGON else clip_box
+    exterior = [[_rounded(x), _rounded(y)] for x, y in clip(points, oriented.size_wh)]
+    return {
+        "classTitle": each.class_name,
+        "description": "",
+        "geometryType": each.shape,
+        "shape": each.shape,
+        "tags": [],
+        "points": {"exterior": exterior, "interior": []},
+    }
+
+
+class _UniqueNames:
+    """Makes image names unique in their dataset: files of several folders may share a name."""
+
+    def __init__(self) -> None:
+        self._taken: set[tuple[str, str]] = set()
+
+    def take(self, dataset: str, name: str) -> str:
+        """Return the name, with a number if it is taken, as valid Unicode."""
+        path = Path(whole_characters(name).replace("\\", "/"))
+        candidate, number = path.name, 1
+        while (dataset, candidate) in self._taken:
+            number += 1
+            candidate = f"{path.stem}_{number}{path.suffix}"
+        self._taken.add((dataset, candidate))
+        return candidate
+
+
+def _color_of(number: int) -> str:
+    red, green, blue = hls_to_rgb(number * _HUE_STEP % 1, 0.45 + 0.1 * (number % 2), 0.75)
+    return f"#{round(red * 255):02X}{round(green * 255):02X}{round(blue * 255):02X}"
+
+
+def _make_meta(shapes: Mapping[str, str]) -> dict[str, Any]:
+    """Make the meta of a project with these classes: shape by name."""
+    classes = [
+        {
+            "title": title,
+            "description": "",
+            "shape": shape,
+            "color": _color_of(number),
+            "geometry_config": {},
+            "hotkey": "",
+        }
+        for number, (title, shape) in enumerate(shapes.items())
+    ]
+    return {"classes": classes, "tags": [], "projectType": "images"}
+
+
+def _make_annotation(
+    size_wh: tuple[int, int], objects: Iterable[Mapping[str, Any]]
+) -> dict[str, Any]:
+    width, height = size_wh
+    return {
+        "description": "",
+        "size": {"height": height, "width": width},
+        "tags": [],
+        "objects": list(objects),
+    }
+
+
+def _rounded(value: float) -> float:
+    """Round to 1/1000 pixel; whole numbers become integers."""
+    rounded = round(value, 3)
+    return int(rounded) if rounded == int(rounded) else rounded
