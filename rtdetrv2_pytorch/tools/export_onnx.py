@@ -12,8 +12,8 @@ from .export_options import EXCLUSIVE, export_options, run_export
 
 _EXAMPLES = """
 examples:
-  python -m rtdetrv2_pytorch.tools.export_onnx -r output/best.pth --data my_coco_folder
-  python -m rtdetrv2_pytorch.tools.export_onnx -r output/best.pth --fp16 --data my_coco_folder
+  python -m rtdetrv2_pytorch.tools.export_onnx -r output/best.pth --data my_dataset
+  python -m rtdetrv2_pytorch.tools.export_onnx -r output/best.pth --fp16 --data my_dataset
   python -m rtdetrv2_pytorch.tools.export_onnx -r output/best.pth --nms-iou 0.7 --images a.jpg
 """
 

@@ -15,7 +15,7 @@ _EXAMPLES = """
 An engine runs only on the GPU model and TensorRT version that it was built with.
 
 examples:
-  python -m rtdetrv2_pytorch.tools.export_trt -r output/best.pth --data my_coco_folder
+  python -m rtdetrv2_pytorch.tools.export_trt -r output/best.pth --data my_dataset
   python -m rtdetrv2_pytorch.tools.export_trt -r output/best.pth --fp32 --batch-sizes 1 8 32
 """
 

@@ -194,9 +194,9 @@ def test_make_without_target_lists_verbs():
 
 
 def test_doctor_command_runs(digits, tmp_path, monkeypatch):
-    command = "python -m rtdetrv2_pytorch.tools.doctor --data my_coco_folder"
+    command = "python -m rtdetrv2_pytorch.tools.doctor --data my_dataset"
     assert command in COMMANDS
     monkeypatch.chdir(tmp_path)
-    Path("my_coco_folder").symlink_to(digits)
+    Path("my_dataset").symlink_to(digits)
     assert doctor.main([*shlex.split(command)[3:], "--no-cache"]) == 0
     assert Path("data_report.html").is_file()

@@ -208,7 +208,7 @@ def test_what_fits_a_cpu_is_timed_and_told(tmp_path, digits, monkeypatch):
         merge(NETWORK, {"PResNet": {"pretrained": False}}),
         auto_config.data_overrides(
             *(
-                Split(digits / "annotations" / f"instances_{s}.json", digits / s)
+                Split(s, digits / "annotations" / f"instances_{s}.json", digits / s)
                 for s in ("train", "val")
             )
         ),
