@@ -85,7 +85,7 @@ def test_test_only_measures_a_checkpoint(run):
     ("arguments", "message"),
     [
         (["-u", "PResNet.freez_norm=true"], "ConfigError: PResNet: unknown key 'freez_norm'"),
-        (["-u", "epoches"], "is not of the form key=value"),
+        (["-u", "epoches"], "expected key=value"),
         (["-t", "missing.pth"], "CheckpointError: missing.pth: no such file"),
         (["--data", "nowhere"], "DatasetError: nowhere: no such folder"),
         (["-u", "num_classes=4"], "num_classes = 4, but"),

@@ -146,8 +146,8 @@ def test_saved_configuration_is_complete_and_loads(trained, digits):
 
 def test_training_plan_lists_changed_settings(trained):
     changes = "\n".join(trained[2].plan.changes)
-    assert "lr_warmup_scheduler.warmup_duration: 2000 -> 1 steps, 5 % of the 6 here" in changes
-    assert "policy.epoch: 117 -> 1, as in a run of 120 epochs, for 2" in changes
+    assert "lr_warmup_scheduler.warmup_duration: 2000 -> 1 steps, 5 % of 6" in changes
+    assert "policy.epoch: 117 -> 1, scaled from 120 to 2 epochs" in changes
 
 
 def test_val_equals_the_evaluation_during_training(trained, digits, tmp_path):

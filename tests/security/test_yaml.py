@@ -44,7 +44,7 @@ def test_hostile_file_raises_one_error(tmp_path, monkeypatch, kind):
     (tmp_path / "hostile.yml").write_text(text)
     with (
         at_most(128 * MB),
-        pytest.raises(ConfigError, match=rf"hostile\.yml: is not valid YAML \((.|\n)*{reason}"),
+        pytest.raises(ConfigError, match=rf"hostile\.yml: invalid YAML \((.|\n)*{reason}"),
     ):
         read_layers(tmp_path / "hostile.yml")
     assert not (tmp_path / "ran").exists()
@@ -77,13 +77,13 @@ def test_valid_yaml_is_read():
         ("../../../../../../../../etc/passwd", "give .yml or .yaml files"),
         ("/dev/zero", "give .yml or .yaml files"),
         ("~/.ssh/id_rsa", "give .yml or .yaml files"),
-        ("~nobody-of-that-name/a.yml", "which is no path"),
-        ("a\0.yml", "which is no path"),
-        ("x" * 300 + ".yml", "cannot be read"),
-        ("folder.yml", "it is no file"),
-        ("pipe.yml", "it is no file"),
-        ("zero.yml", "it is no file"),
-        ("loop.yml", "no path|cannot be read"),
+        ("~nobody-of-that-name/a.yml", "not a valid path"),
+        ("a\0.yml", "not a valid path"),
+        ("x" * 300 + ".yml", "could not read"),
+        ("folder.yml", "not a regular file"),
+        ("pipe.yml", "not a regular file"),
+        ("zero.yml", "not a regular file"),
+        ("loop.yml", "valid path|could not read"),
         ("self.yml", "includes itself"),
         ("two.yml", "includes itself"),
         (["nested"], "give .yml or .yaml files"),

@@ -1,45 +1,45 @@
-"""Values that have to agree across sections: the latest choice wins, what it outdates follows.
+"""Adjust values that depend on each other: later layers win, and dependent values follow.
 
-Everything that is changed is told; everything else is honoured as it is.
+Every change is returned as a note for the user. Values without a conflict are kept.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
+from ..data.categories import CategoryTable
 from ..misc.errors import ConfigError
 from .build import parameters_of
 from .catalog import ALIASES, COMPONENTS
 from .yaml_files import KeyPath, Layer, get, last_setter, put
 
-_TRAIN_OPS: KeyPath = ("train_dataloader", "dataset", "transforms", "ops")
+_TRAIN_DATASET: KeyPath = ("train_dataloader", "dataset")
+_TRAIN_OPS: KeyPath = (*_TRAIN_DATASET, "transforms", "ops")
 _VAL_OPS: KeyPath = ("val_dataloader", "dataset", "transforms", "ops")
 _SIZE: KeyPath = ("eval_spatial_size",)
 _STOP_EPOCHS: tuple[KeyPath, ...] = (
-    ("train_dataloader", "dataset", "transforms", "policy", "epoch"),
+    (*_TRAIN_DATASET, "transforms", "policy", "epoch"),
     ("train_dataloader", "collate_fn", "stop_epoch"),
 )
 _MILESTONES: KeyPath = ("lr_scheduler", "milestones")
-_STEP_COUNTS: tuple[KeyPath, ...] = (
-    ("lr_warmup_scheduler", "warmup_duration"),
-    ("ema", "warmups"),
-)
+_WARMUPS: tuple[KeyPath, ...] = (("lr_warmup_scheduler", "warmup_duration"), ("ema", "warmups"))
 _EMA_DECAY: KeyPath = ("ema", "decay")
-_LONGEST_WARMUP = 1 / 3  # of the run
-_SHORTENED_WARMUP = 0.05  # of the run
+_MAX_WARMUP = 1 / 3  # of the run
+_SHORT_WARMUP = 0.05  # of the run
 
 
 def drop_leftovers(values: dict[str, Any], layers: Sequence[Layer]) -> list[str]:
-    """Remove what a component left behind that was replaced by one of another type.
+    """Remove keys of a component that a later layer replaced by another type.
 
-    `lr_scheduler: {type: CosineAnnealingLR}` on top of a recipe with MultiStepLR merges with its
-    milestones, which the new type does not know. Keys that both know stay.
+    `lr_scheduler: {type: CosineAnnealingLR}` over a file with MultiStepLR inherits its milestones,
+    which the new type does not accept. Keys that both types accept are kept.
 
     Args:
         values: the merged configuration; changed in place.
-        layers: what it was merged from.
+        layers: the layers that it was merged from.
 
     Returns:
-        What was removed, for people.
+        A note for each removed key.
     """
     notes = []
     for path, section in list(_typed_sections(values)):
@@ -52,7 +52,7 @@ def drop_leftovers(values: dict[str, Any], layers: Sequence[Layer]) -> list[str]
         for key in [k for k in section if k != "type" and k not in known]:
             if last_setter(layers, (*path, key)) < setter:
                 del section[key]
-                notes.append(f"{'.'.join((*path, key))}: removed, {name} does not have it")
+                notes.append(f"{'.'.join((*path, key))}: removed, {name} does not accept it")
     return notes
 
 
@@ -67,20 +67,20 @@ def _typed_sections(
 
 
 def fit_image_sizes(values: dict[str, Any], layers: Sequence[Layer]) -> list[str]:
-    """Make `eval_spatial_size` and the Resize of both splits one size.
+    """Make `eval_spatial_size` and the Resize of both splits the same size.
 
-    Whoever set a size last decides: `-u eval_spatial_size=[320,320]` on top of a recipe changes
-    the recipe's two Resizes too. Different sizes chosen in one place are an error.
+    The size that was set last wins: `-u eval_spatial_size=[320,320]` over a file changes both
+    Resize operations of the file.
 
     Args:
         values: the merged configuration; changed in place.
-        layers: what it was merged from.
+        layers: the layers that it was merged from.
 
     Returns:
-        What was changed, for people.
+        A note for each change.
 
     Raises:
-        ConfigError: if one place gives different sizes.
+        ConfigError: if one layer sets different sizes.
     """
     found: dict[KeyPath, tuple[int, int]] = {}
     for path in (_SIZE, _TRAIN_OPS, _VAL_OPS):
@@ -96,7 +96,7 @@ def fit_image_sizes(values: dict[str, Any], layers: Sequence[Layer]) -> list[str
         listed = ", ".join(f"{'.'.join(p)}: {list(s)}" for p, s in chosen.items())
         raise ConfigError(
             f"{layers[newest].source}: different image sizes (height, width): {listed}; training "
-            "and evaluation need one size"
+            "and evaluation need the same size"
         )
     size = next(iter(chosen.values()))
     notes = []
@@ -108,11 +108,11 @@ def fit_image_sizes(values: dict[str, Any], layers: Sequence[Layer]) -> list[str
 
 
 def _size(value: Any) -> tuple[int, int] | None:
-    """(height, width) of a size, or of the Resize in a list of operations."""
+    """Return (height, width) of a size, or of the Resize in a list of operations."""
     if isinstance(value, list) and value and all(isinstance(op, Mapping) for op in value):
         resize: Mapping[str, Any] = next((op for op in value if op.get("type") == "Resize"), {})
         value = resize.get("size")
-        if isinstance(value, int):  # of the shorter side: the shape is the image's own
+        if isinstance(value, int):  # size of the shorter side: the aspect ratio is kept
             return None
     if isinstance(value, list | tuple) and len(value) == 2 and all(type(v) is int for v in value):
         return value[0], value[1]
@@ -129,18 +129,18 @@ def _set_size(values: dict[str, Any], path: KeyPath, size: tuple[int, int]) -> N
 
 
 def fit_epochs(values: dict[str, Any], layers: Sequence[Layer]) -> list[str]:
-    """Move epochs of a recipe that lie beyond this run to the same fraction of it.
+    """Scale inherited epochs that are beyond the end of this run.
 
-    A short fine-tuning inherits, say, 117 from a recipe of 120 epochs: at 50 epochs its strong
-    augmentation would never stop. An epoch that was beyond the recipe itself (a milestone of
-    1000, meaning never) stays.
+    A fine-tuning of 50 epochs that inherits 117 from a file for 120 epochs would never stop its
+    strong augmentation. Epochs beyond the end of the inherited run itself are kept, such as a
+    milestone of 1000 that disables decay.
 
     Args:
         values: the merged configuration; changed in place.
-        layers: what it was merged from.
+        layers: the layers that it was merged from.
 
     Returns:
-        What was changed, for people.
+        A note for each change.
     """
     epochs = values.get("epoches")
     if type(epochs) is not int:
@@ -149,66 +149,103 @@ def fit_epochs(values: dict[str, Any], layers: Sequence[Layer]) -> list[str]:
     for path in (*_STOP_EPOCHS, _MILESTONES):
         old = get(values, path)
         setter = last_setter(layers, path)
-        recipe = layers[setter].recipe_epochs if setter >= 0 else None
+        inherited = layers[setter].recipe_epochs if setter >= 0 else None
         is_unused = path[1] == "collate_fn" and not get(values, (*path[:-1], "scales"))
-        if old is None or type(recipe) is not int or is_unused:
+        if old is None or type(inherited) is not int or is_unused:
             continue
         new = (
-            [_moved(e, recipe, epochs) for e in old]
+            [_scaled(e, inherited, epochs) for e in old]
             if isinstance(old, list)
-            else _moved(old, recipe, epochs)
+            else _scaled(old, inherited, epochs)
         )
         if new != old:
             put(values, path, new)
             notes.append(
-                f"{'.'.join(path)}: {old} -> {new}, as in a run of {recipe} epochs, for {epochs}"
+                f"{'.'.join(path)}: {old} -> {new}, scaled from {inherited} to {epochs} epochs"
             )
     return notes
 
 
-def _moved(epoch: Any, recipe_epochs: int, epochs: int) -> Any:
-    is_beyond_run = type(epoch) is int and epochs <= epoch < recipe_epochs
+def _scaled(epoch: Any, inherited_epochs: int, epochs: int) -> Any:
+    is_beyond_run = type(epoch) is int and epochs <= epoch < inherited_epochs
     if not is_beyond_run:
         return epoch
-    # At least one epoch on either side, where there are two.
-    return min(max(round(epoch / recipe_epochs * epochs), 1), max(epochs - 1, 1))
+    # At least one epoch before and after it, if there are two.
+    return min(max(round(epoch / inherited_epochs * epochs), 1), max(epochs - 1, 1))
 
 
 def fit_steps(values: dict[str, Any], optimizer_steps: int) -> list[str]:
-    """Shorten warm-ups that would take more than a third of the run to 5 % of it.
+    """Shorten warm-ups of more than a third of the run to 5 % of it.
 
-    They are counted in optimizer steps and meant for COCO, where an epoch has thousands; on a
-    small data set they would outlast the training. With its warm-up gone, the moving average
-    would remember the first weights to the end (0.9999 looks back 10,000 steps), so its decay is
-    lowered too, to look back 5 % of the run.
+    Warm-ups are counted in optimizer steps and tuned for COCO, where an epoch has thousands. The
+    EMA decay is lowered with its warm-up: 0.9999 averages over 10,000 steps, so that the initial
+    weights would dominate a short run.
 
     Args:
         values: the merged configuration; changed in place.
         optimizer_steps: of the whole run.
 
     Returns:
-        What was changed, for people.
+        A note for each change.
     """
     notes = []
-    short = max(1, round(optimizer_steps * _SHORTENED_WARMUP))
-    for path in _STEP_COUNTS:
+    short = max(1, round(optimizer_steps * _SHORT_WARMUP))
+    for path in _WARMUPS:
         old = _or_default(values, path)
-        if type(old) is not int or old <= optimizer_steps * _LONGEST_WARMUP:
+        if type(old) is not int or old <= optimizer_steps * _MAX_WARMUP:
             continue
         put(values, path, short)
-        notes.append(f"{'.'.join(path)}: {old} -> {short} steps, 5 % of the {optimizer_steps} here")
+        notes.append(f"{'.'.join(path)}: {old} -> {short} steps, 5 % of {optimizer_steps}")
         decay = _or_default(values, _EMA_DECAY)
         if path[0] == "ema" and isinstance(decay, float) and decay > 1 - 1 / short:
             put(values, _EMA_DECAY, 1 - 1 / short)
             notes.append(
-                f"{'.'.join(_EMA_DECAY)}: {decay:g} -> {1 - 1 / short:.4g}, to look back as far"
+                f"{'.'.join(_EMA_DECAY)}: {decay:g} -> {1 - 1 / short:.4g}, to average over "
+                f"{short} steps"
             )
     return notes
 
 
 def _or_default(values: Mapping[str, Any], path: KeyPath) -> Any:
-    """A value of the moving average or the warm-up; if it is not given, what it will be."""
+    """Return a value of EMA or warm-up; for EMA, the default if it is not set."""
     section, value = values.get(path[0]), get(values, path)
     if value is not None or path[0] != "ema" or not isinstance(section, Mapping):
         return value
     return parameters_of(COMPONENTS["ModelEMA"])[path[1]].default
+
+
+def fit_classes(
+    values: dict[str, Any], layers: Sequence[Layer], table: CategoryTable, annotations: Path
+) -> None:
+    """Set `num_classes` and `remap_mscoco_category` to those of the training data.
+
+    Values that were set together with the data or after it must agree with the data.
+
+    Args:
+        values: the merged configuration; changed in place.
+        layers: the layers that it was merged from.
+        table: classes of the training data.
+        annotations: file that they were read from, for error messages.
+
+    Raises:
+        ConfigError: if a value contradicts the data.
+    """
+    data_layer = max(
+        last_setter(layers, (*_TRAIN_DATASET, key)) for key in ("ann_file", "root", "label_file")
+    )
+    facts = {"num_classes": len(table), "remap_mscoco_category": table.is_mscoco}
+    for key, fact in facts.items():
+        value = values.get(key)
+        if last_setter(layers, (key,)) < data_layer:
+            values[key] = fact
+        elif key == "num_classes" and value != fact:
+            names = ", ".join(table.names[:5]) + (", ..." if fact > 5 else "")
+            raise ConfigError(
+                f"num_classes = {value}, but {annotations} has {fact} classes ({names}); "
+                "remove num_classes, it is read from the data"
+            )
+        elif value and not fact:
+            raise ConfigError(
+                f"remap_mscoco_category = {value}, but {annotations} does not have the 80 COCO "
+                "categories; remove it, or set it to false"
+            )

@@ -1,4 +1,4 @@
-"""`YAMLConfig`: a configuration file, checked when it is opened, built when it is used."""
+"""`YAMLConfig`: a run described by a YAML file, checked when opened and built on first use."""
 
 import logging
 from collections.abc import Mapping
@@ -20,39 +20,39 @@ from ..data.metrics.evaluator import CocoEvaluator
 from ..misc import distributed
 from ..misc.devices import checked_device, named_device
 from ..misc.errors import ConfigError
-from ..misc.limits import MAX_NETWORK_ELEMENTS, Blueprint
+from ..misc.limits import MAX_NETWORK_ELEMENTS, LimitedMetaDevice
 from ..optim.ema import ModelEMA
 from ..optim.param_groups import group_parameters
 from ..optim.warmup import LinearWarmup
 from . import yaml_files
 from .build import Sections, convert, suggest
 from .catalog import ALIASES, COMPONENTS, SHARED, SLOTS
-from .fitting import drop_leftovers, fit_epochs, fit_image_sizes
+from .checks import check_transforms
+from .fitting import drop_leftovers, fit_classes, fit_epochs, fit_image_sizes
 from .settings import SETTING_NAMES, Settings
 from .yaml_files import Layer, get
 
 logger = logging.getLogger(__name__)
 
-_TRAIN_DATASET = ("train_dataloader", "dataset")
 _BACKBONES = ("PResNet", "HGNetv2")
+_DEFAULT_TYPES = {"ema": "ModelEMA", "scaler": "GradScaler"}
 
 
 class YAMLConfig:
-    """A run, described by a YAML file and overrides.
+    """A run described by a YAML file and overrides.
 
-    The constructor reads and checks everything and builds nothing: a typo fails here, before data
-    or GPU are touched. Each part is built when it is first used, kept, and can be replaced by
-    assignment (`cfg.model = mine`). `yaml_cfg` may be edited before a part is built; it is checked
-    again then.
+    The constructor reads and checks everything and builds nothing, so that errors appear before
+    data and GPU are used. Each part is built on first use, kept, and can be replaced by assignment
+    (`cfg.model = mine`). `yaml_cfg` may be edited before a part is built; it is checked again then.
 
     Args:
         path: the file.
-        tuning: checkpoint (path or URL) whose fitting weights to start from.
-        resume: checkpoint to go on from, exactly.
-        **overrides: merged on top of the file; nested dicts for nested keys.
+        tuning: checkpoint (path or URL) to fine-tune.
+        resume: checkpoint of the run to resume.
+        **overrides: merged over the file; nested dicts for nested keys.
 
     Raises:
-        ConfigError: naming the first thing that is wrong.
+        ConfigError: naming the first invalid key or value.
     """
 
     def __init__(
@@ -72,11 +72,11 @@ class YAMLConfig:
         """Open a configuration that is not in a file, such as the one in a checkpoint.
 
         Args:
-            values: what a file would say; includes are not followed.
-            name: of where they come from, for messages.
+            values: content of a YAML file; includes are ignored.
+            name: of the source, for error messages.
 
         Raises:
-            ConfigError: naming the first thing that is wrong.
+            ConfigError: naming the first invalid key or value.
         """
         own: dict[str, Any] = yaml_files.plain(yaml_files.rename_keys(values))
         cfg = cls.__new__(cls)
@@ -89,9 +89,10 @@ class YAMLConfig:
         layers.append(Layer("overrides", own, own.get("epoches", inherited)))
         self.layers = layers
         self.yaml_cfg: dict[str, Any] = yaml_files.merge_layers(layers)
+        self._has_classes = False
         tuning, resume = own.get("tuning"), own.get("resume")
         if resume is not None and tuning is None:
-            self.yaml_cfg.pop("tuning", None)  # a recipe's starting point, long left behind
+            self.yaml_cfg.pop("tuning", None)  # of the base configuration
         if tuning is not None and resume is None:
             self.yaml_cfg.pop("resume", None)  # of the run that wrote the file
         self.notes = [
@@ -105,7 +106,7 @@ class YAMLConfig:
 
     @property
     def settings(self) -> Settings:
-        """The run-wide scalars, checked."""
+        """The settings of the run, checked."""
         hints = Settings.__annotations__
         values = {
             k: convert(v, hints[k], k)
@@ -121,12 +122,12 @@ class YAMLConfig:
 
     @property
     def epoches(self) -> int:
-        """Length of the run."""
+        """Number of epochs."""
         return self.settings.epoches
 
     @cached_property
     def device(self) -> torch.device:
-        """Where to train."""
+        """Device to train on."""
         name = self.settings.device
         return checked_device(name or ("cuda" if torch.cuda.is_available() else "cpu"))
 
@@ -136,7 +137,7 @@ class YAMLConfig:
         """Check all settings and sections.
 
         Raises:
-            ConfigError: naming the first key or value that is wrong.
+            ConfigError: naming the first invalid key or value.
         """
         known = {*SETTING_NAMES, *SLOTS, *SHARED, *COMPONENTS, *ALIASES}
         for key in self.yaml_cfg:
@@ -159,28 +160,12 @@ class YAMLConfig:
             if description is not None:
                 sections.check(description, slot, given=("params", "epochs"))
         sections.parameter_rules(self._slot("optimizer"), self._parameter_rules())
-        self._check_policies()
-        self._check_training_boxes()
+        check_transforms(self.yaml_cfg)
 
     def _parameter_rules(self) -> Any:
         return get(self.yaml_cfg, ("optimizer", "params"))
 
-    def _check_policies(self) -> None:
-        for slot in ("train_dataloader", "val_dataloader"):
-            path = (slot, "dataset", "transforms", "policy", "ops")
-            for name in get(self.yaml_cfg, path) or ():
-                if name not in COMPONENTS:
-                    hint = suggest(str(name), COMPONENTS)
-                    raise ConfigError(f"{'.'.join(path)}: unknown operation {name!r}{hint}")
-
-    def _check_training_boxes(self) -> None:
-        ops = get(self.yaml_cfg, ("train_dataloader", "dataset", "transforms", "ops"))
-        last = next((op for op in ops or [] if op.get("type") == "ConvertBoxes"), None)
-        if ops and (not last or last.get("fmt") != "cxcywh" or not last.get("normalize")):
-            raise ConfigError(
-                "train_dataloader.dataset.transforms.ops: must end with "
-                "{type: ConvertBoxes, fmt: cxcywh, normalize: true}; the losses need boxes 0..1"
-            )
+    # Sections
 
     def _sections(self, values: Mapping[str, Any] | None = None) -> Sections:
         shared = {
@@ -191,13 +176,13 @@ class YAMLConfig:
         return Sections(self.yaml_cfg if values is None else values, shared)
 
     def _slot(self, slot: str) -> Any:
-        """The description of a part, without keys that are for the run to interpret."""
+        """Return the description of a part, with the settings of the run applied to it."""
         description = self.yaml_cfg.get(slot)
         if not isinstance(description, dict):
             return description
         description = dict(description)
         if slot == "optimizer":
-            description.pop("params", None)  # rules for groups, applied by `optimizer`
+            description.pop("params", None)  # rules for parameter groups, see `optimizer`
         if slot.endswith("_dataloader"):
             settings = self.settings
             if settings.batch_size is not None:
@@ -205,8 +190,8 @@ class YAMLConfig:
             for key in ("batch_size", "num_workers"):
                 if getattr(settings, key) is not None:
                     description[key] = getattr(settings, key)
-        if slot in ("ema", "scaler") and "type" not in description:
-            description["type"] = {"ema": "ModelEMA", "scaler": "GradScaler"}[slot]
+        if slot in _DEFAULT_TYPES:
+            description.setdefault("type", _DEFAULT_TYPES[slot])
         return description
 
     def _build(self, slot: str, **given: Any) -> Any:
@@ -219,56 +204,35 @@ class YAMLConfig:
 
     @cached_property
     def categories(self) -> CategoryTable | None:
-        """The table of classes of the training data; None where there is no such data here.
-
-        `num_classes` and `remap_mscoco_category` follow from it, unless they were chosen beside
-        the data or after it: then they have to agree.
-        """
-        dataset = get(self.yaml_cfg, _TRAIN_DATASET) or {}
-        annotations = Path(dataset.get("root", ""), dataset.get("ann_file") or "")
-        if not annotations.is_file():
-            return None
-        # Without the shared values: they follow from this data set, not the other way round.
-        self.train_dataset = Sections(self.yaml_cfg, {}).construct(
-            dataset, "train_dataloader.dataset", unreadable="replace", **self._of_the_run()
-        )
-        table = self.train_dataset.categories
-        chosen_at = max(
-            yaml_files.last_setter(self.layers, (*_TRAIN_DATASET, key))
-            for key in ("ann_file", "root", "label_file")
-        )
-        facts = {"num_classes": len(table), "remap_mscoco_category": table.is_mscoco}
-        for key, fact in facts.items():
-            value = self.yaml_cfg.get(key)
-            if yaml_files.last_setter(self.layers, (key,)) < chosen_at:
-                self.yaml_cfg[key] = fact
-            elif key == "num_classes" and value != fact:
-                names = ", ".join(table.names[:5]) + (", ..." if fact > 5 else "")
-                raise ConfigError(
-                    f"num_classes = {value}, but {annotations} has {fact} classes ({names}); "
-                    "leave num_classes out, it is read from the data"
-                )
-            elif value and not fact:
-                raise ConfigError(
-                    f"remap_mscoco_category = {value}, but {annotations} does not have COCO's own "
-                    "80 categories; leave it out, or set it to false"
-                )
-        return table
+        """Classes of the training data; None if its annotation file does not exist."""
+        return self.train_dataset.categories if self._train_annotations().is_file() else None
 
     @property
     def class_names(self) -> list[str] | None:
-        """Names in label order, where the data is here to tell."""
+        """Class names in label order; None if the training data does not exist."""
         return list(self.categories.names) if self.categories else None
 
-    # Parts
+    def _train_annotations(self) -> Path:
+        dataset = get(self.yaml_cfg, ("train_dataloader", "dataset")) or {}
+        return Path(dataset.get("root", ""), dataset.get("ann_file") or "")
+
+    def _resolve_classes(self) -> None:
+        """Set the values of `yaml_cfg` that depend on the classes of the training data, once."""
+        if not self._has_classes:
+            self._has_classes = True
+            if self.categories is not None:
+                annotations = self._train_annotations()
+                fit_classes(self.yaml_cfg, self.layers, self.categories, annotations)
+
+    # Network
 
     @cached_property
     def model(self) -> nn.Module:
-        """The network; without its ImageNet weights where a checkpoint is going to replace them."""
-        _ = self.categories
+        """The network. Pretrained backbone weights are skipped if a checkpoint replaces them."""
+        self._resolve_classes()
         if self.settings.tuning or self.settings.resume:
             self.yaml_cfg = self._without_pretrained()
-        self.draw_model()
+        self.build_meta_model()
         return self._build("model")
 
     def _without_pretrained(self) -> dict[str, Any]:
@@ -279,35 +243,37 @@ class YAMLConfig:
             for key, value in self.yaml_cfg.items()
         }
 
-    def draw_model(self, max_elements: int = MAX_NETWORK_ELEMENTS) -> nn.Module:
-        """The network with shapes and no memory: a few words may describe one that fits nowhere.
+    def build_meta_model(self, max_elements: int = MAX_NETWORK_ELEMENTS) -> nn.Module:
+        """Build the network on the meta device, to check its size before memory is allocated.
 
         Args:
-            max_elements: that all tensors made for it may have together.
+            max_elements: limit for the elements of all its tensors together.
 
         Raises:
-            ConfigError: if they have more.
+            ConfigError: if the network is larger.
         """
         sections = self._sections(self._without_pretrained())
-        with Blueprint(max_elements):
-            drawn: nn.Module = sections.construct(self._slot("model"), "model")
-        return drawn
+        with LimitedMetaDevice(max_elements):
+            model: nn.Module = sections.construct(self._slot("model"), "model")
+        return model
 
     @cached_property
     def criterion(self) -> nn.Module:
-        """The losses."""
-        _ = self.categories
+        """The loss functions."""
+        self._resolve_classes()
         return self._build("criterion")
 
     @cached_property
     def postprocessor(self) -> nn.Module:
-        """From predictions to detections."""
-        _ = self.categories
+        """Converts predictions to detections."""
+        self._resolve_classes()
         return self._build("postprocessor")
+
+    # Optimization
 
     @cached_property
     def optimizer(self) -> Optimizer:
-        """The optimizer, over the parameters of `model` in the groups that the file asks for."""
+        """The optimizer, with the parameter groups of `optimizer.params`."""
         rules = self._sections().parameter_rules(self._slot("optimizer"), self._parameter_rules())
         try:
             groups = group_parameters(self.model, rules)
@@ -317,74 +283,86 @@ class YAMLConfig:
 
     @cached_property
     def lr_scheduler(self) -> LRScheduler:
-        """The epoch-wise schedule of the learning rate."""
+        """The learning rate schedule, stepped once per epoch."""
         return self._build("lr_scheduler", optimizer=self.optimizer, epochs=self.epoches)
 
     @cached_property
     def lr_warmup_scheduler(self) -> LinearWarmup | None:
-        """The warm-up on top of it, if there is one."""
+        """The warm-up, stepped once per optimizer step; None if not configured."""
         if self.yaml_cfg.get("lr_warmup_scheduler") is None:
             return None
         return self._build("lr_warmup_scheduler", lr_scheduler=self.lr_scheduler)
 
     @cached_property
     def ema(self) -> ModelEMA | None:
-        """The moving average of `model`'s weights, if the run uses one."""
+        """The EMA of `model`; None without `use_ema`."""
         if not self.settings.use_ema:
             return None
         return self._build("ema", model=self.model)
 
     @cached_property
     def scaler(self) -> GradScaler | None:
-        """The loss scaler, if the run uses mixed precision and one is configured."""
+        """The loss scaler; None without mixed precision or if not configured."""
         if not self.settings.use_amp or self.yaml_cfg.get("scaler") is None:
             return None
         return self._build("scaler", device_type=self.device.type)
 
+    # Data
+
     @cached_property
     def train_dataset(self) -> DetectionDataset:
-        """The training images."""
-        if self.categories is not None:
-            return self.train_dataset  # built while the classes were read
-        return self._dataset("train_dataloader", unreadable="replace")
+        """Training images."""
+        # No shared values: they depend on the classes of this dataset.
+        dataset = self._build_dataset("train_dataloader", shared={}, unreadable="replace")
+        if not self._train_annotations().is_file():
+            self._check_num_classes("train_dataloader", dataset)
+        return dataset
 
     @cached_property
     def val_dataset(self) -> DetectionDataset:
-        """The validation images."""
-        return self._dataset("val_dataloader", unreadable="skip")
+        """Validation images, with the labels of the training data."""
+        self._resolve_classes()
+        dataset = self._build_dataset(
+            "val_dataloader",
+            shared=self._sections().shared,
+            categories=self.categories,
+            unreadable="skip",
+        )
+        if self.categories is None:
+            self._check_num_classes("val_dataloader", dataset)
+        return dataset
 
-    def _dataset(self, slot: str, **given: Any) -> DetectionDataset:
-        table = self.categories
+    def _build_dataset(
+        self, slot: str, *, shared: Mapping[str, Any], **given: Any
+    ) -> DetectionDataset:
         description = get(self.yaml_cfg, (slot, "dataset"))
         if description is None:
             raise ConfigError(f"{self.path.name}: '{slot}.dataset' is not configured")
-        dataset: DetectionDataset = self._sections().construct(
-            description, f"{slot}.dataset", categories=table, **self._of_the_run(), **given
-        )
-        found, wanted = len(dataset.categories), self.yaml_cfg.get("num_classes", 80)
-        if table is None and found != wanted:  # without training data to read them from
-            raise ConfigError(
-                f"num_classes = {wanted}, but {slot}.dataset has {found} classes; set num_classes "
-                "to that of the weights and use data of those classes, or name the training "
-                "split's annotations (train_dataloader.dataset.ann_file)"
-            )
+        given |= {"seed": self.settings.seed, "cache": self.settings.cache}
+        sections = Sections(self.yaml_cfg, shared)
+        dataset: DetectionDataset = sections.construct(description, f"{slot}.dataset", **given)
         return dataset
 
-    def _of_the_run(self) -> dict[str, Any]:
-        """What data sets take from the run, unless their section says otherwise."""
-        return {"seed": self.settings.seed, "cache": self.settings.cache}
+    def _check_num_classes(self, slot: str, dataset: DetectionDataset) -> None:
+        found, expected = len(dataset.categories), self.yaml_cfg.get("num_classes", 80)
+        if found != expected:
+            raise ConfigError(
+                f"num_classes = {expected}, but {slot}.dataset has {found} classes; use data and "
+                "num_classes of the weights, or set the training annotations "
+                "(train_dataloader.dataset.ann_file)"
+            )
 
     @cached_property
     def train_dataloader(self) -> DataLoader:
-        """Augmented batches for training."""
-        return self._loader("train_dataloader", self.train_dataset)
+        """Batches of augmented training images."""
+        return self._build_loader("train_dataloader", self.train_dataset)
 
     @cached_property
     def val_dataloader(self) -> DataLoader:
-        """Batches for validation."""
-        return self._loader("val_dataloader", self.val_dataset)
+        """Batches of validation images."""
+        return self._build_loader("val_dataloader", self.val_dataset)
 
-    def _loader(self, slot: str, dataset: DetectionDataset) -> DataLoader:
+    def _build_loader(self, slot: str, dataset: DetectionDataset) -> DataLoader:
         sections, seed = self._sections(), self.settings.seed
         description = self._slot(slot)
         description.pop("dataset")
@@ -393,6 +371,8 @@ class YAMLConfig:
         return sections.construct(
             description, slot, dataset=dataset, collate_fn=collate_fn, seed=seed
         )
+
+    # Results
 
     @cached_property
     def evaluator(self) -> CocoEvaluator:
@@ -405,7 +385,7 @@ class YAMLConfig:
 
     @cached_property
     def writer(self) -> SummaryWriter | None:
-        """TensorBoard, on the main rank."""
+        """The TensorBoard writer; None on ranks other than 0."""
         if not distributed.is_main():
             return None
         folder = self.settings.summary_dir or self.output_dir / "summary"

@@ -130,12 +130,12 @@ def _check_network(cfg: YAMLConfig, state: Mapping[str, Tensor], path: Path) -> 
     """Check on the meta device that the network is not larger than its weights."""
     elements = sum(tensor.numel() for tensor in state.values())
     try:
-        drawn = cfg.draw_model(_EXTRA_ELEMENTS + _ALLOCATIONS_PER_WEIGHT * elements)
+        model = cfg.build_meta_model(_EXTRA_ELEMENTS + _ALLOCATIONS_PER_WEIGHT * elements)
     except ValueError as error:
         raise CheckpointError(
             f"{path}: the configuration in the checkpoint is invalid ({error})"
         ) from error
-    check_fits(drawn, state, source=str(path))
+    check_fits(model, state, source=str(path))
 
 
 def _network_config(content: Mapping[str, Any], config: Path | None, path: Path) -> dict[str, Any]:

@@ -116,14 +116,14 @@ def check_tensors(content: Any, num_bytes: int) -> None:
                 waiting += [(f"{name}[]", item) for item in _parts(value)]
 
 
-class Blueprint(TorchDispatchMode):
-    """A context in which networks are drawn and not built: tensors get shapes and no memory.
+class LimitedMetaDevice(TorchDispatchMode):
+    """Context that creates tensors on the meta device, with a limit for their number of elements.
 
     Args:
-        max_elements: that all tensors made in it may have together.
+        max_elements: limit for all tensors together.
 
     Raises:
-        ValueError: in the middle of the construction, when they have more.
+        ValueError: during construction, when the limit is exceeded.
     """
 
     def __init__(self, max_elements: int) -> None:
@@ -131,7 +131,7 @@ class Blueprint(TorchDispatchMode):
         self._max = self._left = max_elements
         self._meta = torch.device("meta")
 
-    def __enter__(self) -> "Blueprint":
+    def __enter__(self) -> "LimitedMetaDevice":
         self._meta.__enter__()
         super().__enter__()
         return self

@@ -22,7 +22,7 @@ OTHER_DEFAULTS = {
 
 
 @pytest.mark.parametrize("name", FORMAT["sections"])
-def test_every_key_of_a_section_is_a_parameter_with_the_same_default(name):
+def test_section_keys_are_parameters_with_published_defaults(name):
     parameters = inspect.signature(COMPONENTS[name]).parameters
     for key, default in FORMAT["sections"][name].items():
         assert key in parameters, f"{name} does not take {key}"

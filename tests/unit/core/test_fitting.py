@@ -42,7 +42,7 @@ def policy_epoch(values):
 # Image sizes
 
 
-def test_a_later_eval_size_changes_both_resizes():
+def test_later_eval_size_changes_both_resizes():
     layers, values = stack(
         {"train_dataloader": resize([640, 640]), "val_dataloader": resize([640, 640])},
         {"eval_spatial_size": [320, 256]},
@@ -63,7 +63,7 @@ def test_later_resizes_change_the_eval_size():
     assert values["eval_spatial_size"] == [320, 320]
 
 
-def test_different_sizes_in_one_place_are_an_error_that_lists_them():
+def test_different_sizes_in_one_layer_are_rejected():
     layers, values = stack(
         {
             "eval_spatial_size": [640, 640],
@@ -75,7 +75,7 @@ def test_different_sizes_in_one_place_are_an_error_that_lists_them():
         fit_image_sizes(values, layers)
 
 
-def test_equal_sizes_and_resizes_that_keep_the_shape_are_left_alone():
+def test_equal_sizes_and_shorter_side_resizes_are_unchanged():
     layers, values = stack(
         {"eval_spatial_size": [640, 640], "train_dataloader": resize(512), "val_dataloader": {}}
     )
@@ -86,40 +86,40 @@ def test_equal_sizes_and_resizes_that_keep_the_shape_are_left_alone():
 # Epochs
 
 
-def test_a_stop_beyond_the_run_moves_to_the_same_fraction():
+def test_stop_epoch_beyond_the_run_is_scaled():
     layers, values = stack(recipe(), {"epoches": 50})
     notes = fit_epochs(values, layers)
     assert policy_epoch(values) == 49  # 117 / 120 * 50 = 48.75
     assert values["train_dataloader"]["collate_fn"]["stop_epoch"] == 49
-    assert "117 -> 49, as in a run of 120 epochs, for 50" in notes[0]
+    assert "117 -> 49, scaled from 120 to 50 epochs" in notes[0]
 
 
-def test_a_stop_within_the_run_is_honoured():
+def test_stop_epoch_within_the_run_is_kept():
     layers, values = stack(recipe(stop=30), {"epoches": 50})
     assert fit_epochs(values, layers) == []
     assert policy_epoch(values) == 30
 
 
-def test_a_milestone_that_means_never_stays_and_others_move():
+def test_unreachable_milestone_is_kept_and_others_are_scaled():
     layers, values = stack(recipe(milestones=(60, 1000)), {"epoches": 20})
     fit_epochs(values, layers)
     assert values["lr_scheduler"]["milestones"] == [10, 1000]
 
 
-def test_a_stop_chosen_with_the_epochs_beside_it_is_honoured_even_beyond():
+def test_stop_epoch_set_with_the_epochs_is_kept():
     layers, values = stack(recipe(), recipe(stop=60, epochs=50))
     assert fit_epochs(values, layers) == []
     assert policy_epoch(values) == 60
 
 
 @pytest.mark.parametrize(("epochs", "stop"), [(2, 1), (1, 1)])
-def test_in_very_short_runs_one_epoch_stays_on_either_side_if_there_are_two(epochs, stop):
+def test_scaled_stop_epoch_in_short_runs(epochs, stop):
     layers, values = stack(recipe(), {"epoches": epochs})
     fit_epochs(values, layers)
     assert policy_epoch(values) == stop
 
 
-def test_the_stop_of_multi_scale_is_not_mentioned_where_there_is_no_multi_scale():
+def test_stop_epoch_of_disabled_multi_scale_is_ignored():
     layers, values = stack(recipe(scales=None), {"epoches": 50})
     assert len(fit_epochs(values, layers)) == 1
 
@@ -127,7 +127,7 @@ def test_the_stop_of_multi_scale_is_not_mentioned_where_there_is_no_multi_scale(
 # Steps
 
 
-def test_warm_ups_longer_than_a_third_become_five_per_cent():
+def test_warmup_longer_than_a_third_is_shortened():
     values = {
         "lr_warmup_scheduler": {"warmup_duration": 2000},
         "ema": {"warmups": 2000, "decay": 0.9999},
@@ -135,14 +135,14 @@ def test_warm_ups_longer_than_a_third_become_five_per_cent():
     notes = fit_steps(values, 600)
     assert values["lr_warmup_scheduler"]["warmup_duration"] == 30
     assert values["ema"]["warmups"] == 30
-    assert "2000 -> 30 steps, 5 % of the 600 here" in notes[0]
+    assert "2000 -> 30 steps, 5 % of 600" in notes[0]
     # The average looks back as far: 1 / (1 - decay) = 30 steps.
     assert values["ema"]["decay"] == pytest.approx(1 - 1 / 30)
     assert len(notes) == 3
 
 
 @pytest.mark.parametrize("steps", [6000, 100_000])
-def test_warm_ups_up_to_a_third_are_honoured(steps):
+def test_warmup_up_to_a_third_is_kept(steps):
     values = {
         "lr_warmup_scheduler": {"warmup_duration": 2000},
         "ema": {"warmups": 2000, "decay": 0.9999},
@@ -151,13 +151,13 @@ def test_warm_ups_up_to_a_third_are_honoured(steps):
     assert values["ema"] == {"warmups": 2000, "decay": 0.9999}
 
 
-def test_a_lower_decay_than_needed_is_honoured():
+def test_lower_ema_decay_is_kept():
     values = {"ema": {"warmups": 2000, "decay": 0.9}}
     fit_steps(values, 600)
     assert values["ema"]["decay"] == 0.9
 
 
-def test_a_run_of_one_step_has_a_warm_up_of_one():
+def test_warmup_of_a_single_step_run():
     values = {"lr_warmup_scheduler": {"warmup_duration": 10}}
     fit_steps(values, 1)
     assert values["lr_warmup_scheduler"]["warmup_duration"] == 1
@@ -166,7 +166,7 @@ def test_a_run_of_one_step_has_a_warm_up_of_one():
 # Leftovers of another type
 
 
-def test_keys_of_the_type_before_go_and_common_ones_stay():
+def test_keys_of_the_replaced_type_are_removed():
     layers, values = stack(
         {
             "lr_scheduler": {"type": "MultiStepLR", "milestones": [1], "gamma": 0.1},
@@ -180,10 +180,10 @@ def test_keys_of_the_type_before_go_and_common_ones_stay():
     notes = drop_leftovers(values, layers)
     assert values["lr_scheduler"] == {"type": "CosineAnnealingLR", "eta_min": 0.0}
     assert values["optimizer"] == {"type": "SGD", "lr": 0.1, "params": [], "momentum": 0.9}
-    assert "lr_scheduler.milestones: removed, CosineAnnealingLR does not have it" in notes
+    assert "lr_scheduler.milestones: removed, CosineAnnealingLR does not accept it" in notes
 
 
-def test_a_wrong_key_beside_the_new_type_is_not_a_leftover():
+def test_invalid_key_of_the_new_type_is_not_removed():
     layers, values = stack(
         {"lr_scheduler": {"type": "MultiStepLR", "milestones": [1]}},
         {"lr_scheduler": {"type": "CosineAnnealingLR", "milestones": [2]}},
@@ -191,7 +191,7 @@ def test_a_wrong_key_beside_the_new_type_is_not_a_leftover():
     assert drop_leftovers(values, layers) == []
 
 
-def test_repeating_the_same_type_drops_nothing():
+def test_same_type_removes_nothing():
     layers, values = stack(
         {"train_dataloader": {"type": "DataLoader", "total_batch_size": 16}},
         {"train_dataloader": {"type": "DataLoader"}},
@@ -200,9 +200,9 @@ def test_repeating_the_same_type_drops_nothing():
     assert values["train_dataloader"]["total_batch_size"] == 16
 
 
-def test_an_average_whose_warm_up_is_not_given_has_the_default_one_shortened():
+def test_default_ema_warmup_is_shortened():
     values = {"ema": {"type": "ModelEMA"}}
     notes = fit_steps(values, 100)
     assert values["ema"] == {"type": "ModelEMA", "warmups": 5, "decay": 0.8}
-    assert notes[0] == "ema.warmups: 2000 -> 5 steps, 5 % of the 100 here"
+    assert notes[0] == "ema.warmups: 2000 -> 5 steps, 5 % of 100"
     assert fit_steps({}, 100) == []
