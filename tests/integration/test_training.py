@@ -198,7 +198,7 @@ def test_tuning_with_weights_of_another_model_raises(tmp_path, digits):
 
 
 def test_early_stopping_by_patience(tmp_path, digits):
-    cfg = tiny_config(tmp_path, digits, epoches=20, patience=2, optimizer={"lr": 0.0})
+    cfg = tiny_config(tmp_path, digits, epoches=20, patience=2, optimizer={"lr": 1e-30})
     result = DetSolver(cfg).fit()
     assert result.stopped == "no better AP for 2 epochs"
     assert result.last_epoch == 2
