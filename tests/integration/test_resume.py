@@ -177,7 +177,7 @@ def test_resume_without_optimizer_state_names_the_remedy(finished, tmp_path, dig
 def test_resume_with_another_model_raises(finished, tmp_path, digits):
     last = str(tmp_path / "last.pth")
     cfg = tiny_config(tmp_path, digits, resume=last, RTDETRTransformerv2={"num_layers": 1})
-    with pytest.raises(CheckpointError, match="holds another model: .*unknown"):
+    with pytest.raises(CheckpointError, match="contains another model: .*unknown"):
         DetSolver(cfg).fit()
 
 

@@ -153,7 +153,7 @@ def test_compressed_archive_is_not_decompressed(tmp_path):
     assert packed.stat().st_size < MB
     with (
         at_most(16 * MB),
-        pytest.raises(CheckpointError, match="would become larger when it is unpacked"),
+        pytest.raises(CheckpointError, match="larger when unpacked"),
     ):
         load_checkpoint(packed)
 
@@ -229,7 +229,7 @@ NETWORKS = [
 def test_network_larger_than_its_weights_is_not_built(tmp_path, valid, change):
     path = tmp_path / "best.pth"
     torch.save({**valid, "config": merge(valid["config"], change)}, path)
-    with at_most(300 * MB), pytest.raises(RTDETRError, match=r"best\.pth|depth"):
+    with at_most(300 * MB), pytest.raises(RTDETRError, match=r"best\.pth"):
         load_detector(path)
 
 

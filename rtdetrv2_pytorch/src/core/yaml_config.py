@@ -80,7 +80,10 @@ class YAMLConfig:
         """
         own: dict[str, Any] = yaml_files.plain(yaml_files.rename_keys(values))
         cfg = cls.__new__(cls)
-        cfg._open(Path(name), [Layer(name, own, own.get("epoches"))], {})
+        try:
+            cfg._open(Path(name), [Layer(name, own, own.get("epoches"))], {})
+        except ConfigError as error:
+            raise ConfigError(f"{name}: {str(error).removeprefix(f'{name}: ')}") from error
         return cfg
 
     def _open(self, path: Path, layers: list[Layer], own: dict[str, Any]) -> None:

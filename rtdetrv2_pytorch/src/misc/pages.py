@@ -1,4 +1,4 @@
-"""Pages for people: one HTML file each, without scripts and network, every name escaped."""
+"""Render self-contained HTML pages without scripts; all values are escaped."""
 
 import base64
 import io
@@ -10,15 +10,15 @@ from PIL import Image
 
 from .text import printable
 
-_BASE = Path(__file__).parent  # of base.html: what all pages look like
+_BASE = Path(__file__).parent  # folder of base.html, the layout of all pages
 
 
 def render(template: Path, **values: Any) -> str:
-    """Fill a template, which may extend `base.html`.
+    """Render a template, which may extend `base.html`.
 
     Args:
         template: the file.
-        **values: for it.
+        **values: variables of the template.
     """
     environment = Environment(
         loader=FileSystemLoader([template.parent, _BASE]),
@@ -32,7 +32,7 @@ def render(template: Path, **values: Any) -> str:
 
 
 def jpeg_uri(image: Image.Image, quality: int = 75) -> str:
-    """A picture inside a page."""
+    """Encode an image as a data URI."""
     buffer = io.BytesIO()
     image.save(buffer, "JPEG", quality=quality)
     return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")

@@ -1,4 +1,4 @@
-"""Text for people: names that come from data, numbers of things, what errors say."""
+"""Format text for users: names from data, counts and errors."""
 
 import math
 from collections.abc import Mapping
@@ -6,10 +6,9 @@ from typing import Any
 
 
 def printable(text: str) -> str:
-    """Text that does nothing to a terminal, a log or a page: what cannot be seen is written out.
+    """Escape control characters, formatting characters and lone surrogates.
 
-    Control and formatting characters, and those that are no proper text, become escapes; letters
-    of any alphabet stay.
+    The result is safe to print to a terminal, a log or a page. Letters of any alphabet are kept.
     """
     return "".join(
         c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text
@@ -17,15 +16,15 @@ def printable(text: str) -> str:
 
 
 def counted(count: int, thing: str) -> str:
-    """A number of things, the thing in the plural where there are not one of them."""
+    """Format a count, as in "1 epoch" or "2 epochs"."""
     plural = thing + ("es" if thing.endswith("s") else "s")
     return f"{count} {thing if count == 1 else plural}"
 
 
 def whole_characters(text: str) -> str:
-    """Text that UTF-8 can hold: halves of characters become U+FFFD, the replacement character.
+    """Replace lone surrogates by U+FFFD, so that the text can be encoded as UTF-8.
 
-    Names of files have them for bytes in another encoding, JSON where somebody cut a text.
+    They occur in file names in other encodings and in truncated JSON strings.
     """
     return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
@@ -42,5 +41,5 @@ def without_non_finite(value: Any) -> Any:
 
 
 def first_line(error: Exception) -> str:
-    """What an error of a library says first, the rest being for its authors; else its kind."""
+    """Return the first line of an error message, or the error's type if it is empty."""
     return (str(error).strip() or type(error).__name__).splitlines()[0]

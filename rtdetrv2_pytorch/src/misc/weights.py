@@ -1,4 +1,4 @@
-"""Weights from files and addresses: found once, loaded safely, reported honestly."""
+"""Find, download and load weights."""
 
 import hashlib
 import logging
@@ -24,38 +24,34 @@ from .limits import check_tensors, check_values
 
 logger = logging.getLogger(__name__)
 
-_TIMEOUT_S = 20  # without a sign of life from a server
+_TIMEOUT_S = 20  # without data from the server
 _CHUNK = 1 << 20  # bytes
 
-SUPERVISELY_CACHE = Path("~/.cache/supervisely/checkpoints")  # filled by the Supervisely image
+SUPERVISELY_CACHE = Path("~/.cache/supervisely/checkpoints")  # filled by the Docker image
 
-# Rebuilt for the size at hand, whatever a file holds.
+# Computed for the current image size, never loaded.
 _SIZE_DEPENDENT = re.compile(r"(^|\.)(anchors|valid_mask)$")
 
 
 def is_url(source: str | Path) -> bool:
-    """Whether the source of weights is an address rather than a path."""
+    """Whether a source of weights is a URL."""
     return urlparse(str(source)).scheme in ("http", "https")
 
 
 def locate(source: str | Path, on_progress: Callable[[int, int], None] | None = None) -> Path:
-    """Give the local file of a path or URL, downloading it if no cache has it.
+    """Return the local file of a path or URL; download it if no cache contains it.
 
-    A download is taken under a lock, so that all ranks of a machine share one, and becomes
-    visible under its name only when it is complete and readable. Its address is noted beside it:
-    `best.pth` of another address is another file. A file without a note was put there by hand or
-    by an image, and is taken for what its name says.
+    A lock lets all ranks of a machine share one download. The file appears under its name when it
+    is complete and readable. Its URL is written next to it, so that files with the same name from
+    other URLs are told apart; a file without a URL was put there manually and matches by name.
 
     Args:
-        source: path, or http(s) address.
-        on_progress: called with (bytes received, bytes in all, 0 if unknown) in a download.
-
-    Returns:
-        Path of an existing file.
+        source: path, or http(s) URL.
+        on_progress: called with (bytes received, total bytes or 0 if unknown).
 
     Raises:
-        CheckpointError: if the file does not exist and cannot be downloaded; the message says
-            which file to put where.
+        CheckpointError: if the file does not exist and could not be downloaded; the message says
+            where to put it.
     """
     if not is_url(source):
         path = Path(source).expanduser()
@@ -80,19 +76,19 @@ def locate(source: str | Path, on_progress: Callable[[int, int], None] | None = 
                 _download(url, target, on_progress)
     except (OSError, HTTPException, CheckpointError) as error:
         raise CheckpointError(
-            f"cannot download {url}: {error}. Without internet, put that file at {target}"
+            f"Could not download {url}: {error}. To use it offline, put the file at {target}"
         ) from error
     return target
 
 
-def _note(target: Path) -> Path:
+def _url_file(target: Path) -> Path:
     return target.with_name(f"{target.name}.url")
 
 
 def _place(folder: Path, name: str, url: str) -> Path:
-    """Where the file of an address is, or should be, in one cache."""
+    """Return the path of a URL in one cache."""
     target = folder / name
-    if _note(target).is_file() and _note(target).read_text() != url:
+    if _url_file(target).is_file() and _url_file(target).read_text() != url:
         digest = hashlib.sha256(url.encode()).hexdigest()[:12]
         return target.with_name(f"{target.stem}-{digest}{target.suffix}")
     return target
@@ -111,25 +107,22 @@ def _download(url: str, target: Path, on_progress: Callable[[int, int], None] | 
                     file.write(chunk)
                     if on_progress is not None:
                         on_progress(file.tell(), total)
-        load_checkpoint(partial)  # a cut connection leaves a file that cannot be read
-        _note(target).write_text(url)
+        load_checkpoint(partial)  # an interrupted download is not readable
+        _url_file(target).write_text(url)
         partial.replace(target)
     finally:
         partial.unlink(missing_ok=True)
 
 
 def load_checkpoint(source: str | Path) -> dict[str, Any]:
-    """Load a checkpoint to the CPU without ever running code that it may contain.
+    """Load a checkpoint to the CPU without running code from the file.
 
     Args:
         source: path or URL.
 
-    Returns:
-        The dict in the file.
-
     Raises:
-        CheckpointError: if there is no such file, it is damaged, holds more than tensors and
-            plain values, or says that it holds more than its size allows.
+        CheckpointError: if the file is missing or damaged, contains other objects than tensors and
+            plain values, or declares more data than its size allows.
     """
     path = locate(source)
     try:
@@ -138,48 +131,52 @@ def load_checkpoint(source: str | Path) -> dict[str, Any]:
     except CheckpointError:
         raise
     except pickle.UnpicklingError as error:
-        reason = str(error).lower()  # modules such as os have a sentence of their own
+        reason = str(error).lower()  # the text differs for modules such as os
         if any(words in reason for words in ("unsupported global", "unsupported class")):
             raise CheckpointError(
-                f"{path}: holds Python objects other than tensors and plain values; refused, "
-                "because loading them would run code from the file. Save its state dict instead"
+                f"{path}: contains Python objects other than tensors and plain values. "
+                "Loading them would run code from the file; save its state dict instead"
             ) from error
         raise CheckpointError(f"{path}: not a PyTorch checkpoint, or damaged") from error
-    except Exception as error:  # noqa: BLE001 (what a damaged pickle raises depends on the place)
-        raise CheckpointError(f"{path}: damaged or cut short ({error}); fetch it again") from error
+    except Exception as error:  # noqa: BLE001 (a damaged pickle can raise anything)
+        raise CheckpointError(
+            f"{path}: damaged or truncated ({error}); download it again"
+        ) from error
     if not isinstance(checkpoint, dict):
-        raise CheckpointError(f"{path}: holds a {type(checkpoint).__name__}, not a dict of weights")
+        raise CheckpointError(
+            f"{path}: contains a {type(checkpoint).__name__}, not a dict of weights"
+        )
     try:
         check_values(checkpoint)
         check_tensors(checkpoint, path.stat().st_size)
     except ValueError as error:
         raise CheckpointError(
-            f"{path}: refused, because {error}; no program saves weights like that"
+            f"{path}: rejected: {error}; use a checkpoint from a trusted source"
         ) from error
     return checkpoint
 
 
 def _check_archive(path: Path) -> None:
-    """Refuse zip files that would become larger when they are read; torch compresses nothing."""
+    """Reject zip archives that are larger when unpacked; torch does not compress."""
     with path.open("rb") as file:
         if file.read(4) != b"PK\x03\x04":
-            return  # the format before torch 1.6, or none
+            return  # the format before torch 1.6, or not a checkpoint
     with zipfile.ZipFile(path) as archive:
         members = archive.infolist()
     if sum(max(m.file_size, m.compress_size) for m in members) > path.stat().st_size:
         raise CheckpointError(
-            f"{path}: refused, because it would become larger when it is unpacked; no program "
-            "saves weights like that"
+            f"{path}: rejected: larger when unpacked than its file; use a checkpoint from a "
+            "trusted source"
         )
 
 
 def model_state(checkpoint: Mapping[str, Any]) -> dict[str, Tensor]:
-    """Pick the weights to use: the moving average where there is one, else the model's.
+    """Return the weights of a checkpoint: EMA weights if present, otherwise the model's.
 
-    A bare state dict is taken as it is. Prefixes of a data-parallel wrapper are removed.
+    Accepts a bare state dict, too. Prefixes of DistributedDataParallel are removed.
 
     Raises:
-        CheckpointError: if there are no weights.
+        CheckpointError: if the checkpoint contains no weights.
     """
     ema = checkpoint.get("ema")
     state = ema.get("module") if isinstance(ema, Mapping) else None
@@ -191,13 +188,13 @@ def model_state(checkpoint: Mapping[str, Any]) -> dict[str, Tensor]:
     }
     if not tensors:
         held = sorted(map(str, checkpoint))[:10]
-        raise CheckpointError(f"no weights under 'ema.module' or 'model'; the file holds {held}")
+        raise CheckpointError(f"no weights under 'ema.module' or 'model'; the file contains {held}")
     return tensors
 
 
 @dataclass
 class LoadReport:
-    """What became of every tensor when weights were loaded into another model."""
+    """Names of the tensors that were loaded, kept their initialization, or were not used."""
 
     loaded: list[str] = field(default_factory=list)
     new: list[str] = field(default_factory=list)
@@ -223,21 +220,17 @@ def load_matching(
     model_classes: Sequence[str] | None = None,
     state_classes: Sequence[str] | None = None,
 ) -> LoadReport:
-    """Copy the weights whose name and shape fit; leave the others at their initialisation.
+    """Copy weights with matching name and shape; keep the initialization of the others.
 
-    Where both sides know their class names, tensors with one row per class are copied row by
-    row for the classes that both have, so that fine-tuning on more, fewer or reordered classes
-    keeps what was learned of the common ones.
+    If the class names of both sides are known, tensors with one row per class are copied row by
+    row for the common classes, so that fine-tuning on more, fewer or reordered classes keeps them.
 
     Args:
-        model: the model to fill.
-        state: the weights to take.
+        model: the model to load into.
+        state: the weights.
         class_keys: names of the tensors of `model` with one row per class.
         model_classes: class names of `model`, in label order.
         state_classes: class names of `state`, in label order.
-
-    Returns:
-        The report.
     """
     report = LoadReport()
     own = model.state_dict()
@@ -268,11 +261,11 @@ def load_matching(
 def _common_rows(
     names: Sequence[str], their_names: Sequence[str], length: int, their_length: int
 ) -> dict[int, int]:
-    """Rows of the classes both have; a row beyond the classes (padding) belongs to both."""
+    """Map rows of common classes, and the padding row after the classes if both have one."""
     counts = len(names), len(their_names)
     padded = counts[0] + 1, counts[1] + 1
     if (length, their_length) not in (counts, padded):
-        return {}  # the names are not those of the rows
+        return {}  # the names do not match the rows
     place = {name: i for i, name in enumerate(their_names)}
     rows = {i: place[name] for i, name in enumerate(names) if name in place}
     if rows and (length, their_length) == padded:
@@ -284,7 +277,7 @@ def load_strict(model: nn.Module, state: Mapping[str, Tensor], *, source: str) -
     """Load weights of exactly this model.
 
     Raises:
-        CheckpointError: naming `source` and what differs, if they are of another model.
+        CheckpointError: naming `source` and the differences, if the weights do not match.
     """
     check_fits(model, state, source=source)
     own = model.state_dict()
@@ -293,10 +286,10 @@ def load_strict(model: nn.Module, state: Mapping[str, Tensor], *, source: str) -
 
 
 def check_fits(model: nn.Module, state: Mapping[str, Tensor], *, source: str) -> None:
-    """Compare names and shapes; the model may be one that was only drawn.
+    """Compare names and shapes of weights with a model, which may be on the meta device.
 
     Raises:
-        CheckpointError: as `load_strict`.
+        CheckpointError: naming `source` and the differences, if the weights do not match.
     """
     own = {k: v.shape for k, v in model.state_dict().items() if not _SIZE_DEPENDENT.search(k)}
     theirs = {k: v.shape for k, v in state.items() if not _SIZE_DEPENDENT.search(k)}
@@ -309,7 +302,7 @@ def check_fits(model: nn.Module, state: Mapping[str, Tensor], *, source: str) ->
     ]
     if missing or unknown or other:
         raise CheckpointError(
-            f"{source} holds another model: missing {missing[:3]}, unknown {unknown[:3]}, "
-            f"other shapes {other[:3]} ({len(missing)}, {len(unknown)}, {len(other)} in all); "
-            "use its own configuration, or tune from it instead of resuming"
+            f"{source} contains another model: missing {missing[:3]}, unknown {unknown[:3]}, "
+            f"other shapes {other[:3]} ({len(missing)}, {len(unknown)}, {len(other)} in total); "
+            "use the configuration of the checkpoint, or fine-tune it instead of resuming"
         )

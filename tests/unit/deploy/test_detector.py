@@ -191,7 +191,7 @@ def test_weights_of_another_network_are_rejected(tiny, tmp_path):
     config.write_text(
         yaml.safe_dump(merge(content(tiny)["config"], {"RTDETRTransformerv2": {"num_layers": 1}}))
     )
-    with pytest.raises(CheckpointError, match="holds another model.*unknown.*decoder.layers.1"):
+    with pytest.raises(CheckpointError, match="contains another model.*unknown.*decoder.layers.1"):
         load_detector(tiny.path, config=config)
 
 

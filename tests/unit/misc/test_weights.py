@@ -1,4 +1,4 @@
-"""Weights from files and addresses: found once, loaded safely, reported honestly."""
+"""Finding, downloading and loading weights."""
 
 import io
 import pickle
@@ -36,7 +36,7 @@ OTHER = saved({"model": {"a": torch.tensor([5.0, 6.0])}})
 
 
 class Handler(BaseHTTPRequestHandler):
-    """Serves CONTENT in the ways in which a server can; counts the requests of a path."""
+    """Serves CONTENT, with failures chosen by the file name, and records the requests."""
 
     def do_GET(self):
         server = self.server
@@ -62,7 +62,7 @@ class Handler(BaseHTTPRequestHandler):
             server.half_sent.set()
             if kind == "cut.pth":
                 return
-            assert server.go_on.wait(20)
+            assert server.resume.wait(20)
             body = body[len(body) // 2 :]
         self.wfile.write(body)
 
@@ -74,19 +74,19 @@ class Handler(BaseHTTPRequestHandler):
 def server():
     with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
         server.requests, server.half_sent = [], threading.Event()
-        server.go_on = threading.Event()
+        server.resume = threading.Event()
         server.url = f"http://127.0.0.1:{server.server_port}"
         thread = threading.Thread(target=server.serve_forever, args=(0.01,))
         thread.start()
         yield server
-        server.go_on.set()
+        server.resume.set()
         server.shutdown()
         thread.join()
 
 
 @pytest.fixture(autouse=True)
 def home(tmp_path, monkeypatch) -> Path:
-    """A home of our own, so that the caches start empty."""
+    """An empty home directory, so that the caches are empty."""
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.delenv("TORCH_HOME", raising=False)
     monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
@@ -111,7 +111,7 @@ def put(folder: Path, name: str, content: bytes = CONTENT) -> Path:
 
 
 def weights_in(folder: Path) -> list[str]:
-    """Complete and partial files of weights in a folder; not what is noted beside them."""
+    """Names of complete and partial weight files in a folder."""
     return sorted(f.name for f in folder.iterdir() if f.suffix in (".pth", ".partial"))
 
 
@@ -130,17 +130,17 @@ def weights_in(folder: Path) -> list[str]:
         ("file:///a.pth", False),
     ],
 )
-def test_only_http_addresses_are_urls(source, expected):
+def test_is_url(source, expected):
     assert is_url(source) is expected
 
 
-def test_a_path_is_taken_as_it_is_with_the_home_expanded(home):
+def test_locate_expands_home(home):
     path = put(home / "mine", "a.pth")
     assert locate(path) == locate(str(path)) == locate("~/mine/a.pth") == path
 
 
 @pytest.mark.parametrize("name", ["nowhere.pth", ""])
-def test_a_missing_file_or_a_folder_is_refused_with_the_remedy(home, name):
+def test_locate_rejects_missing_file_and_folder(home, name):
     with pytest.raises(
         CheckpointError,
         match=rf"{home / name}: no such file; give the path or URL of a checkpoint",
@@ -148,18 +148,18 @@ def test_a_missing_file_or_a_folder_is_refused_with_the_remedy(home, name):
         locate(home / name)
 
 
-# Addresses
+# URLs
 
 
-def test_a_url_is_looked_up_in_both_caches_and_not_fetched(server, hub, supervisely):
+def test_cached_url_is_not_downloaded(server, hub, supervisely):
     one = put(hub, "a.pth")
     assert locate(f"{server.url}/v1/a.pth") == one
     other = put(supervisely, "a.pth")
-    assert locate(f"{server.url}/v1/a.pth") == other  # the image's own cache comes first
+    assert locate(f"{server.url}/v1/a.pth") == other  # the cache of the image comes first
     assert server.requests == []
 
 
-def test_a_download_is_kept_under_its_name_and_not_repeated(server, hub):
+def test_download_is_cached_by_name(server, hub):
     url = f"{server.url}/releases/a.pth?raw=1"
     path = locate(url)
     assert path == hub / "a.pth"
@@ -169,73 +169,56 @@ def test_a_download_is_kept_under_its_name_and_not_repeated(server, hub):
     assert server.requests == ["/releases/a.pth?raw=1"]
 
 
-def test_a_download_goes_to_the_supervisely_cache_where_there_is_one(server, supervisely, hub):
+def test_download_uses_supervisely_cache_if_it_exists(server, supervisely, hub):
     supervisely.mkdir(parents=True)
     assert locate(f"{server.url}/a.pth") == supervisely / "a.pth"
     assert not hub.exists()
 
 
-def test_a_download_becomes_visible_only_when_it_is_complete(server, hub):
+def test_download_is_invisible_until_complete(server, hub):
     with ThreadPoolExecutor() as pool:
         future = pool.submit(locate, f"{server.url}/slow.pth")
         assert server.half_sent.wait(20)
         assert not (hub / "slow.pth").exists()
-        server.go_on.set()
+        server.resume.set()
         path = future.result(20)
     assert path.read_bytes() == CONTENT
 
 
-def test_two_at_once_share_one_download(server, hub):
+def test_concurrent_calls_share_one_download(server, hub):
     with ThreadPoolExecutor() as pool:
         futures = [pool.submit(locate, f"{server.url}/slow.pth")]
         assert server.half_sent.wait(20)
         futures.append(pool.submit(locate, f"{server.url}/slow.pth"))
-        server.go_on.set()
+        server.resume.set()
         paths = [future.result(20) for future in futures]
     assert paths == [hub / "slow.pth"] * 2
     assert server.requests == ["/slow.pth"]
 
 
-def test_a_missing_address_says_which_file_to_put_where(server, hub):
-    with pytest.raises(
-        CheckpointError,
-        match=(
-            rf"cannot download {server.url}/missing.pth: HTTP Error 404.*"
-            rf"put that file at {hub / 'missing.pth'}"
-        ),
-    ):
-        locate(f"{server.url}/missing.pth")
-    assert weights_in(hub) == []
-
-
-def test_no_connection_says_which_file_to_put_where(hub):
+def test_refused_connection_names_the_file_to_put(hub):
     url = f"http://127.0.0.1:{free_port()}/a.pth"
     with pytest.raises(
         CheckpointError,
-        match=rf"cannot download {url}: .*refused.*put that file at {hub / 'a.pth'}",
+        match=rf"Could not download {url}: .*refused.*put the file at {hub / 'a.pth'}",
     ):
         locate(url)
     path = put(hub, "a.pth")  # as the message says
     assert locate(url) == path
 
 
-@pytest.mark.parametrize("name", ["cut.pth", "chunked.pth", "portal.pth"])
-def test_a_download_that_is_no_checkpoint_leaves_no_file(server, hub, name):
-    with pytest.raises(CheckpointError):
+@pytest.mark.parametrize("name", ["missing.pth", "cut.pth", "chunked.pth", "portal.pth"])
+def test_failed_download_leaves_no_file_and_names_the_file_to_put(server, hub, name):
+    reason = "HTTP Error 404.*" if name == "missing.pth" else ".*"
+    with pytest.raises(
+        CheckpointError,
+        match=rf"Could not download {server.url}/{name}: {reason}put the file at {hub / name}",
+    ):
         locate(f"{server.url}/{name}")
     assert weights_in(hub) == []
 
 
-@pytest.mark.parametrize("name", ["cut.pth", "chunked.pth", "portal.pth"])
-def test_a_download_that_is_no_checkpoint_says_which_file_to_put_where(server, hub, name):
-    with pytest.raises(
-        CheckpointError,
-        match=rf"cannot download {server.url}/{name}: .*put that file at {hub / name}",
-    ):
-        locate(f"{server.url}/{name}")
-
-
-def test_files_of_one_name_from_two_addresses_are_not_mixed_up(server):
+def test_same_file_name_of_two_urls(server):
     one = load_checkpoint(f"{server.url}/one/best.pth")
     other = load_checkpoint(f"{server.url}/other/best.pth")
     assert one["model"]["a"].tolist() == [0, 1, 2]
@@ -245,7 +228,7 @@ def test_files_of_one_name_from_two_addresses_are_not_mixed_up(server):
 # Loading
 
 
-def test_values_survive_the_file_and_come_to_the_cpu(home):
+def test_load_checkpoint_returns_values_on_cpu(home):
     content = {"model": {"w": torch.rand(2, 3)}, "last_epoch": 4, "date": "2026", "lr": [0.1]}
     loaded = load_checkpoint(put(home, "a.pth", saved(content)))
     assert loaded.keys() == content.keys()
@@ -254,7 +237,7 @@ def test_values_survive_the_file_and_come_to_the_cpu(home):
     assert (loaded["last_epoch"], loaded["date"], loaded["lr"]) == (4, "2026", [0.1])
 
 
-def test_an_address_is_loaded_like_a_path(server):
+def test_load_checkpoint_from_url(server):
     loaded = load_checkpoint(f"{server.url}/a.pth")
     assert loaded["model"]["a"].tolist() == [0, 1, 2]
 
@@ -270,7 +253,7 @@ class Evil:
 
 
 @pytest.mark.parametrize("kind", ["zip", "before torch 1.6", "pickle"])
-def test_a_file_with_code_is_refused_and_does_not_run_it(home, kind):
+def test_file_with_code_is_rejected_without_running_it(home, kind):
     content = {"model": {"a": torch.ones(1)}, "extra": Evil(home / "ran")}
     data = (
         pickle.dumps(content, protocol=2)
@@ -280,25 +263,25 @@ def test_a_file_with_code_is_refused_and_does_not_run_it(home, kind):
     path = put(home, "evil.pth", data)
     with pytest.raises(
         CheckpointError,
-        match=rf"{path}: .*would run code from the file. Save its state dict instead",
+        match=rf"{path}: .*would run code from the file; save its state dict instead",
     ):
         load_checkpoint(path)
     assert not (home / "ran").exists()
-    with suppress(RuntimeError):  # a bare pickle is no checkpoint, but that shows too late
+    with suppress(RuntimeError):  # a bare pickle fails after its code has run
         torch.load(path, weights_only=False)
-    assert (home / "ran").exists()  # it would have run
+    assert (home / "ran").exists()  # weights_only=False runs it
 
 
-def test_a_file_cut_short_anywhere_says_to_fetch_it_again(home):
+def test_truncated_file_is_rejected(home):
     for length in (4, 100, len(CONTENT) // 2, len(CONTENT) - 1):
         path = put(home, "short.pth", CONTENT[:length])
-        with pytest.raises(CheckpointError, match=rf"{path}: damaged or cut short .*fetch it"):
+        with pytest.raises(CheckpointError, match=rf"{path}: damaged or truncated .*download"):
             load_checkpoint(path)
 
 
 @pytest.mark.filterwarnings("ignore:Detected pickle protocol")
 @pytest.mark.parametrize("zipped", [True, False])
-def test_no_damage_escapes_as_another_error(home, zipped):
+def test_damaged_file_raises_only_checkpoint_errors(home, zipped):
     data = saved({"a": torch.arange(3.0)}, _use_new_zipfile_serialization=zipped)
     escaped = set()
     for length in range(0, len(data), 3):
@@ -307,58 +290,58 @@ def test_no_damage_escapes_as_another_error(home, zipped):
             load_checkpoint(path)
         except CheckpointError:
             continue
-        except Exception as error:  # noqa: BLE001 (that is what is looked for)
+        except Exception as error:  # noqa: BLE001 (the test collects them)
             escaped.add(f"{type(error).__name__}: {error}")
     assert not escaped
 
 
 @pytest.mark.parametrize("data", [b"<html></html>", bytes(200), b"version https://git-lfs.g"])
-def test_another_kind_of_file_is_called_so(home, data):
+def test_other_file_type_is_rejected(home, data):
     path = put(home, "other.pth", data)
     with pytest.raises(CheckpointError, match=rf"{path}: .*damaged"):
         load_checkpoint(path)
 
 
-def test_an_empty_file_is_called_cut_short(home):
+def test_empty_file_is_rejected(home):
     path = put(home, "empty.pth", b"")
-    with pytest.raises(CheckpointError, match="damaged or cut short .*; fetch it again"):
+    with pytest.raises(CheckpointError, match="damaged or truncated .*; download it again"):
         load_checkpoint(path)
 
 
-def test_a_file_without_a_dict_is_refused(home):
+def test_file_without_dict_is_rejected(home):
     path = put(home, "list.pth", saved([torch.ones(1)]))
-    with pytest.raises(CheckpointError, match=rf"{path}: holds a list, not a dict of weights"):
+    with pytest.raises(CheckpointError, match=rf"{path}: contains a list, not a dict of weights"):
         load_checkpoint(path)
 
 
-# Choosing the weights
+# Selecting weights
 
 
-def test_the_moving_average_is_preferred_and_prefixes_removed():
+def test_model_state_prefers_ema_and_removes_prefix():
     ema, model = {"module.a": torch.ones(1)}, {"a": torch.zeros(1)}
     assert model_state({"ema": {"module": ema, "updates": 3}, "model": model}) == {
         "a": ema["module.a"]
     }
-    # A name that only contains the word keeps it.
+    # Only a prefix is removed.
     inner = {"a.module.b": torch.ones(1)}
     assert model_state({"model": inner}) == inner
 
 
 @pytest.mark.parametrize("ema", [None, {}, {"module": {}}, {"module": None, "updates": 0}])
-def test_without_an_average_the_models_weights_are_taken(ema):
+def test_model_state_without_ema(ema):
     model = {"a": torch.zeros(1)}
     assert model_state({"ema": ema, "model": model, "last_epoch": 3}) == model
 
 
-def test_a_bare_state_dict_is_taken_without_what_is_no_tensor():
+def test_model_state_of_bare_state_dict_ignores_other_values():
     state = {"module.a": torch.ones(1), "epoch": 3}
     assert model_state(state) == {"a": state["module.a"]}
 
 
-def test_a_file_without_weights_is_refused_with_what_it_holds():
+def test_model_state_without_weights_is_rejected():
     with pytest.raises(
         CheckpointError,
-        match=r"no weights under 'ema.module' or 'model'; the file holds \['epoch', 'optimizer'\]",
+        match=r"no weights under 'ema.module' or 'model'; .* contains \['epoch', 'optimizer'\]",
     ):
         model_state({"optimizer": {"state": {}}, "epoch": 3})
 
@@ -367,7 +350,7 @@ def test_a_file_without_weights_is_refused_with_what_it_holds():
 
 
 class Toy(nn.Module):
-    """A body, a class head, a class embedding with a row for padding, and anchors."""
+    """A body, a class head, a class embedding with a padding row, and anchors."""
 
     def __init__(self, num_classes: int, dim: int = 2) -> None:
         super().__init__()
@@ -390,7 +373,7 @@ def assert_states_equal(found, expected):
         torch.testing.assert_close(found[key], value, rtol=0, atol=0, msg=key)
 
 
-def test_what_fits_is_loaded_and_everything_is_accounted_for():
+def test_load_matching_reports_every_tensor():
     model, other = Toy(2), Toy(3)
     before, state = copied(model), copied(other) | {"neck.weight": torch.ones(2)}
     report = load_matching(model, state)
@@ -406,7 +389,7 @@ def test_what_fits_is_loaded_and_everything_is_accounted_for():
     )
 
 
-def test_the_same_model_is_loaded_completely_but_for_anchors():
+def test_load_matching_same_model_keeps_anchors():
     model, other = Toy(2), Toy(2)
     own_anchors = model.anchors.clone()
     report = load_matching(model, copied(other))
@@ -415,7 +398,7 @@ def test_the_same_model_is_loaded_completely_but_for_anchors():
     assert str(report) == "loaded=5 new=0 dropped=0"
 
 
-def test_a_long_report_is_cut():
+def test_long_report_is_truncated():
     report = LoadReport(loaded=["x"], new=[f"k{i}" for i in range(9)], carried_classes=["cat"])
     assert str(report) == (
         "loaded=1 new=9 dropped=0 classes_carried_over=1 new: k0, k1, k2, k3, k4, k5, k6, k7, ..."
@@ -429,13 +412,13 @@ def test_a_long_report_is_cut():
         (["dog", "cat"], ["cat", "dog"]),  # reordered
         (["owl", "cat", "dog", "bee"], ["cat", "dog"]),  # more
         (["dog"], ["cat", "dog", "owl"]),  # fewer
-        (["owl", "cat"], ["cat", "dog"]),  # as many, one of them another
+        (["owl", "cat"], ["cat", "dog"]),  # same number, different classes
     ],
 )
-def test_rows_follow_their_class_by_name(mine, theirs):
+def test_class_rows_are_matched_by_name(mine, theirs):
     model, other = Toy(len(mine)), Toy(len(theirs))
     before, state = copied(model), copied(other)
-    state["embed.weight"][-1] = 7.0  # padding, to see where it goes
+    state["embed.weight"][-1] = 7.0  # padding
     report = load_matching(
         model, state, class_keys=CLASS_KEYS, model_classes=mine, state_classes=theirs
     )
@@ -450,7 +433,7 @@ def test_rows_follow_their_class_by_name(mine, theirs):
     assert f"classes_carried_over={len(report.carried_classes)}" in str(report)
 
 
-def test_classes_of_other_names_are_not_taken_though_the_shapes_fit():
+def test_rows_of_other_classes_are_not_copied():
     model, other = Toy(2), Toy(2)
     before = copied(model)
     report = load_matching(
@@ -467,7 +450,7 @@ def test_classes_of_other_names_are_not_taken_though_the_shapes_fit():
 
 
 @pytest.mark.parametrize("known", ["model_classes", "state_classes"])
-def test_where_one_side_does_not_know_its_classes_shapes_decide(known):
+def test_unknown_class_names_are_matched_by_shape(known):
     model, other = Toy(2), Toy(2)
     names = {known: ["cat", "dog"]}
     report = load_matching(model, copied(other), class_keys=CLASS_KEYS, **names)
@@ -475,7 +458,7 @@ def test_where_one_side_does_not_know_its_classes_shapes_decide(known):
     torch.testing.assert_close(model.head.weight, other.head.weight, rtol=0, atol=0)
 
 
-def test_class_rows_of_another_width_are_not_taken():
+def test_class_rows_of_other_width_are_not_copied():
     model, other = Toy(2, dim=2), Toy(2, dim=4)
     names = {"model_classes": ["cat", "dog"], "state_classes": ["cat", "dog"]}
     report = load_matching(model, copied(other), class_keys=CLASS_KEYS, **names)
@@ -483,8 +466,8 @@ def test_class_rows_of_another_width_are_not_taken():
     torch.testing.assert_close(model.head.bias, other.head.bias, rtol=0, atol=0)
 
 
-def test_names_that_do_not_count_the_rows_are_no_reason_to_crash():
-    # A file that lists three names beside a head of two rows.
+def test_class_names_that_do_not_match_rows_are_ignored():
+    # Three class names, but a head with two rows.
     model, other = Toy(3), Toy(2)
     before = copied(model)
     names = {"model_classes": ["a", "b", "c"], "state_classes": ["a", "b", "c"]}
@@ -493,7 +476,7 @@ def test_names_that_do_not_count_the_rows_are_no_reason_to_crash():
     torch.testing.assert_close(model.head.weight, before["head.weight"], rtol=0, atol=0)
 
 
-def test_the_state_is_not_changed_by_loading():
+def test_load_matching_does_not_modify_state():
     model, state = Toy(3), copied(Toy(2))
     before = {k: v.clone() for k, v in state.items()}
     names = {"model_classes": ["a", "b", "c"], "state_classes": ["c", "a"]}
@@ -507,14 +490,14 @@ def test_the_state_is_not_changed_by_loading():
 
 
 @pytest.mark.parametrize("size", [4, 9])
-def test_strict_loading_takes_everything_but_anchors(size):
+def test_load_strict_keeps_anchors(size):
     model, other = Toy(2), Toy(2)
     own = model.anchors.clone()
     load_strict(model, copied(other) | {"anchors": torch.rand(size)}, source="x.pth")
     assert_states_equal(copied(model), copied(other) | {"anchors": own})
 
 
-def test_anchors_may_be_missing():
+def test_load_strict_without_anchors():
     model, other = Toy(2), Toy(2)
     own = model.anchors.clone()
     state = copied(other)
@@ -523,7 +506,7 @@ def test_anchors_may_be_missing():
     assert_states_equal(copied(model), state | {"anchors": own})
 
 
-def test_the_counter_of_an_ordinary_norm_is_no_difference():
+def test_load_strict_ignores_num_batches_tracked():
     class Scale(nn.Module):
         def __init__(self):
             super().__init__()
@@ -543,14 +526,14 @@ def test_the_counter_of_an_ordinary_norm_is_no_difference():
         ({"body.bias": torch.ones(5)}, r"other shapes \['body.bias \[5\] instead of \[2\]'\]"),
     ],
 )
-def test_one_difference_is_enough_to_refuse(change, message):
+def test_load_strict_rejects_single_difference(change, message):
     model = Toy(2)
     state = {k: v for k, v in (copied(Toy(2)) | change).items() if v is not None}
-    with pytest.raises(CheckpointError, match=rf"best.pth holds another model: .*{message}"):
+    with pytest.raises(CheckpointError, match=rf"best.pth contains another model: .*{message}"):
         load_strict(model, state, source="best.pth")
 
 
-def test_another_model_is_refused_with_what_differs_and_left_alone():
+def test_load_strict_rejects_other_model_and_keeps_weights():
     model, state = Toy(2), copied(Toy(3))
     before = copied(model)
     del state["body.bias"]
@@ -558,9 +541,9 @@ def test_another_model_is_refused_with_what_differs_and_left_alone():
     with pytest.raises(CheckpointError) as caught:
         load_strict(model, state, source="best.pth")
     assert str(caught.value) == (
-        "best.pth holds another model: missing ['body.bias'], unknown ['neck.weight'], "
+        "best.pth contains another model: missing ['body.bias'], unknown ['neck.weight'], "
         "other shapes ['head.weight [3, 2] instead of [2, 2]', 'head.bias [3] instead of [2]', "
-        "'embed.weight [4, 2] instead of [3, 2]'] (1, 1, 3 in all); "
-        "use its own configuration, or tune from it instead of resuming"
+        "'embed.weight [4, 2] instead of [3, 2]'] (1, 1, 3 in total); "
+        "use the configuration of the checkpoint, or fine-tune it instead of resuming"
     )
     assert_states_equal(copied(model), before)

@@ -192,7 +192,7 @@ def test_weights_of_another_size_are_rejected(tmp_path):
     torch.save({"stem.stem1.conv.weight": torch.ones(32, 3, 3, 3)}, path)
     with (
         torch.device("meta"),
-        pytest.raises(CheckpointError, match=rf"{path} holds another model: missing \["),
+        pytest.raises(CheckpointError, match=rf"{path} contains another model: missing \["),
     ):
         HGNetv2(name="L", pretrained=str(path))
 

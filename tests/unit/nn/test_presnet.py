@@ -179,7 +179,7 @@ def test_weights_of_another_depth_are_rejected(tmp_path):
     torch.save(PResNet(depth=18, num_stages=1, return_idx=[0]).state_dict(), path)
     with (
         torch.device("meta"),
-        pytest.raises(CheckpointError, match=rf"{path} holds another model: missing \["),
+        pytest.raises(CheckpointError, match=rf"{path} contains another model: missing \["),
     ):
         PResNet(depth=34, pretrained=str(path))
 
