@@ -1,4 +1,4 @@
-"""Exports as the apps want them: a path that exists, or the reason why there is none."""
+"""Exports of a checkpoint, as both apps request them."""
 
 import logging
 from collections.abc import Sequence
@@ -11,7 +11,7 @@ from rtdetrv2_pytorch.src.deploy.parity import OnProgress
 logger = logging.getLogger(__name__)
 
 
-def export_onnx(
+def export_checkpoint(
     checkpoint: Path,
     output: Path,
     *,
@@ -19,44 +19,33 @@ def export_onnx(
     find_images: export.FindImages | None = None,
     on_progress: OnProgress | None = None,
 ) -> Path:
-    """Write an ONNX file in float32 with proof; see `rtdetrv2_pytorch.src.deploy.export`.
+    """Export to ONNX (float32) or TensorRT (float16, on the first GPU) and compare with PyTorch.
 
     Args:
-        checkpoint: what to export.
-        output: file to write; `parity.json` goes beside it.
-        config: YAML file of the network, for a checkpoint that does not describe itself.
-        find_images: images to compare on; default: generated ones.
-        on_progress: called as the work goes on.
+        checkpoint: file to export.
+        output: file to write, ending in .onnx or .engine; `parity.json` is written beside it.
+        config: YAML file of the network, for a checkpoint without one.
+        find_images: images to compare on; default: generated images.
+        on_progress: called with the progress of each stage.
 
     Returns:
         The output.
 
     Raises:
-        RTDETRError: if it fails; no file is left then.
+        RTDETRError: if the export fails or differs from PyTorch; no partial file remains.
     """
     source = export.Source(checkpoint=checkpoint, config=config, find_images=find_images)
-    export.export_onnx(source, output, precision="fp32", on_progress=on_progress)
-    return output
-
-
-def export_tensorrt(
-    checkpoint: Path,
-    output: Path,
-    *,
-    config: Path | None = None,
-    find_images: export.FindImages | None = None,
-    on_progress: OnProgress | None = None,
-) -> Path:
-    """Build a TensorRT engine in 16 bits with proof, on the first GPU; see `export_onnx`."""
-    source = export.Source(checkpoint=checkpoint, config=config, find_images=find_images)
-    export.export_tensorrt(source, output, precision="fp16", on_progress=on_progress)
+    if output.suffix == ".onnx":
+        export.export_onnx(source, output, precision="fp32", on_progress=on_progress)
+    else:
+        export.export_tensorrt(source, output, precision="fp16", on_progress=on_progress)
     return output
 
 
 def split_images(ann_file: Path, img_folder: Path) -> export.FindImages | None:
-    """Images of a validation split on disk; None, with a warning, if it is not there any more."""
+    """Return a function that loads images of a validation split; None if the split is missing."""
     if not ann_file.is_file():
-        logger.warning("%s: is not there, so the export is compared on generated images", ann_file)
+        logger.warning("%s: not found; comparing the export on generated images", ann_file)
         return None
 
     def find(class_names: Sequence[str]) -> ComparisonImages:

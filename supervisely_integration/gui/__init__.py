@@ -1,1 +1,1 @@
-"""The page of the apps, served by themselves where the platform's scripts are out of reach."""
+"""The apps' own page, for machines that cannot reach the platform's scripts."""

@@ -1,4 +1,4 @@
-"""Which page an app shows: the platform's, whose scripts come from its CDN, or our own."""
+"""Which page an app shows: the platform's, whose scripts come from its CDN, or the app's own."""
 
 import ipaddress
 from urllib.parse import urlsplit
@@ -14,7 +14,7 @@ _TIMEOUT_S = 3.0
 
 
 def is_local(server_address: str) -> bool:
-    """Whether an instance runs on this machine, as ours does; the platform never does."""
+    """Return whether an instance runs on this machine, as the embedded one does."""
     if "//" not in server_address:
         server_address = f"//{server_address}"
     host = urlsplit(server_address).hostname or ""
@@ -25,7 +25,7 @@ def is_local(server_address: str) -> bool:
 
 
 def is_reachable(address: str) -> bool:
-    """Whether a file can be had from here; a browser beside the app has the same network."""
+    """Return whether this machine can download a file; assumed to hold for the browser, too."""
     try:
         return requests.head(address, timeout=_TIMEOUT_S, allow_redirects=True).ok
     except requests.RequestException:
@@ -33,10 +33,10 @@ def is_reachable(address: str) -> bool:
 
 
 def needs_own_page(server_address: str, scripts: str = SCRIPTS) -> bool:
-    """Whether the platform's page would be missing, or would stay blank.
+    """Return whether the platform's page is missing, or would stay blank without its scripts.
 
     Args:
         server_address: of the instance or platform that the app works for.
-        scripts: address of what the platform's page loads.
+        scripts: address of the scripts of the platform's page.
     """
     return is_local(server_address) or not is_reachable(scripts)

@@ -1,11 +1,11 @@
-"""The libraries of the page: npm packages that are fetched once (`make page`), never committed."""
+"""JavaScript libraries of the page: npm packages that `make page` installs."""
 
 from pathlib import Path
 
 WEB = Path(__file__).with_name("web")
 FETCHED = WEB / "node_modules"
-IMAGE_PAGE = Path("/usr/share/rtdetrv2/page")  # where docker/Dockerfile puts them
-# The platform mounts code without them into our image, which has its own.
+IMAGE_PAGE = Path("/usr/share/rtdetrv2/page")  # installed by docker/Dockerfile
+# The platform mounts the code, without node_modules, into the image.
 PACKAGES = IMAGE_PAGE if IMAGE_PAGE.is_dir() and not FETCHED.is_dir() else FETCHED
 
 SCRIPTS = (
@@ -21,5 +21,5 @@ STYLES = (
 
 
 def missing_libraries() -> list[str]:
-    """Files that the page needs and that are not there."""
+    """Return the library files that are not installed."""
     return [name for name in (*SCRIPTS, *STYLES) if not (PACKAGES / name).is_file()]

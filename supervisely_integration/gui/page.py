@@ -1,4 +1,4 @@
-"""Serves the page: the SDK's templates of the widgets in a frame of our own."""
+"""Serves the apps' own page, which renders the SDK's widget templates."""
 
 import logging
 import os
@@ -21,7 +21,7 @@ from .routes import page_routes
 logger = logging.getLogger(__name__)
 
 _HEADERS = {
-    # Nothing but files of this app. Vue 2 compiles the SDK's templates in the browser.
+    # Only files of this app. Vue 2 compiles the SDK's templates in the browser.
     "content-security-policy": (
         "default-src 'none'; script-src 'self' 'unsafe-eval'; style-src 'self' 'unsafe-inline'; "
         "img-src 'self' data:; font-src 'self' data:; connect-src 'self'; base-uri 'none'; "
@@ -33,29 +33,30 @@ _HEADERS = {
 
 
 class Assets(StaticFiles):
-    """Files of the page; a class of its own, since the SDK copies its kind into Team Files."""
+    """Static files of the page; a subclass, since the SDK copies `StaticFiles` into Team Files."""
 
     def file_response(self, *args: Any, **options: Any) -> Response:
-        """A file that browsers ask for again, and take from their cache if it is the same."""
+        """Return a file that browsers revalidate before they use their cache."""
         response = super().file_response(*args, **options)
         response.headers["cache-control"] = "no-cache"
         return response
 
 
 def serve_own_page(server: FastAPI) -> bool:
-    """Show our own page at "/" if the platform's cannot be; returns whether that is so.
+    """Serve the own page at "/" if the platform's cannot work; returns whether it is served.
 
-    On a platform, without the libraries, its own page stays: a browser may reach more than the app.
+    On a platform, the platform's page stays if the libraries are not installed: a browser may reach
+    scripts that the app cannot.
     """
     address = sly.env.server_address(raise_not_found=False) or ""
     if not needs_own_page(address):
         return False
     missing = missing_libraries()
     if missing and not is_local(address):
-        logger.warning("the page's scripts are out of reach, and ours are not built: make page")
+        logger.warning("cannot reach the platform's page scripts; run `make page` for a local page")
         return False
     if missing:
-        logger.warning("the page is not built: install Node.js with npm, then `make page`")
+        logger.warning("the page's libraries are missing: install Node.js, then run `make page`")
     window = LogWindow()
     sly.logger.addHandler(window)
     front = [
@@ -75,12 +76,12 @@ def _read_page(request: Request) -> Response:
 
 
 def render_page() -> str:
-    """The page as it is now, or what to do so that there is one."""
+    """Render the page, or instructions if its libraries are missing."""
     name = "unbuilt.html" if missing_libraries() else "page.html"
     template = Jinja2Templates().env.from_string((WEB / name).read_text(encoding="utf-8"))
     address = sly.env.server_address(raise_not_found=False) or ""
     instance = sly.Api.normalize_server_address(address) if is_local(address) else ""
-    # The address lets its reader in; whoever reads this page may ask the app for the token, too.
+    # The address contains the token, which the app gives to every reader of this page anyway.
     instance_page = f"{instance}/?token={os.environ.get('API_TOKEN', '')}" if instance else ""
     return template.render(
         {

@@ -1,4 +1,4 @@
-"""What the page asks its app for, where the platform's asks the platform."""
+"""Routes of the own page, for what the platform's page requests from the platform."""
 
 import os
 
@@ -14,10 +14,10 @@ _TIMEOUT_S = 10.0
 
 
 def page_routes(window: LogWindow) -> list[Route]:
-    """The routes below "/gui".
+    """Return the routes below "/gui".
 
     Args:
-        window: the log that the page shows.
+        window: log that the page shows.
     """
 
     def read_log(request: Request) -> Response:
@@ -27,7 +27,7 @@ def page_routes(window: LogWindow) -> list[Route]:
     return [
         Route("/gui/logs", read_log),
         Route("/gui/projects/{id:int}/tags", _read_tags),
-        Route("/gui/pictures/{id:int}", _read_picture),
+        Route("/gui/thumbnails/{id:int}", _read_thumbnail),
     ]
 
 
@@ -39,8 +39,8 @@ def _read_tags(request: Request) -> Response:
     return JSONResponse([{"name": t["name"], "color": t["color"]} for t in meta["tags"]])
 
 
-def _read_picture(request: Request) -> Response:
-    """A small picture of an image of the local instance, which asks for its token."""
+def _read_thumbnail(request: Request) -> Response:
+    """Return a thumbnail from the local instance, which requires its token."""
     instance = sly.Api.normalize_server_address(sly.env.server_address())
     token = {"x-api-key": os.environ.get("API_TOKEN", "")}
     try:

@@ -1,34 +1,37 @@
-"""Work-arounds for transfers of the Supervisely SDK (6.74.51): whole uploads, whole downloads."""
+"""Uploads and downloads of the Supervisely SDK."""
 
 import logging
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
 import supervisely as sly
+from requests import HTTPError
 from requests.exceptions import RetryError
 from requests_toolbelt import (  # type: ignore[import-untyped]
     MultipartEncoder,
     MultipartEncoderMonitor,
 )
 from supervisely.io.fs import get_file_hash
+from supervisely.project import project as sdk_project
 
 from rtdetrv2_pytorch.src.misc.errors import DatasetError
 
 logger = logging.getLogger(__name__)
 
-_LONGEST_PAUSE_S = 60
+_MAX_PAUSE_S = 60
 
 
-def send_whole_bodies_again() -> None:
-    """Not in the list: a body of several files is read to its end by the first try.
+def retry_multipart_uploads() -> None:
+    """Send the whole body with every retry; patches `Api.post`.
 
-    The SDK's next try announces its length, sends nothing, and waits for an answer for ever. Here
-    every try gets a body of its own; pauses between them are those of the SDK.
+    The first try of `Api.post` (supervisely/api/api.py) reads a multipart body to its end. The next
+    try announces the same length, sends nothing, and hangs. Here every try gets a new body; the
+    pauses between tries are those of the SDK.
     """
     original = sly.Api.post
-    if getattr(original, "sends_whole_bodies", False):
+    if getattr(original, "rewinds_bodies", False):
         return
 
     def post(
@@ -43,58 +46,101 @@ def send_whole_bodies_again() -> None:
             except RetryError:
                 if number + 1 == tries:
                     raise
-            # The SDK has paused as after a first failure.
-            pause_s = min(self.retry_sleep_sec * 2**number, _LONGEST_PAUSE_S)
+            # The SDK has already paused as after a first failure.
+            pause_s = min(self.retry_sleep_sec * 2**number, _MAX_PAUSE_S)
             time.sleep(max(0, pause_s - self.retry_sleep_sec))
-            data = _from_the_beginning(data)
+            data = _rewound(data)
         raise AssertionError("there is at least one try")
 
-    post.sends_whole_bodies = True  # type: ignore[attr-defined]
+    post.rewinds_bodies = True  # type: ignore[attr-defined]
     sly.Api.post = post
 
 
-def _from_the_beginning(data: Any) -> Any:
+def _rewound(data: Any) -> Any:
     encoder = data.encoder if isinstance(data, MultipartEncoderMonitor) else data
     for _, value in encoder.fields:
         if isinstance(value, tuple) and hasattr(value[1], "seek"):
             value[1].seek(0)
-    again = MultipartEncoder(encoder.fields, encoder.boundary_value)
+    copy = MultipartEncoder(encoder.fields, encoder.boundary_value)
     if isinstance(data, MultipartEncoderMonitor):
-        return MultipartEncoderMonitor(again, data.callback)
-    return again
+        return MultipartEncoderMonitor(copy, data.callback)
+    return copy
 
 
-def replace_damaged(api: Any, folder: Path, images: Iterable[Any]) -> int:
-    """Not in the list: images are downloaded in bulk without a look at their hashes.
+def find_datasets_with(find: Callable[[Path], Iterable[Path]]) -> None:
+    """Find the datasets of a downloaded project with this function; patches `subdirs_tree`.
 
-    What arrives damaged is fetched again. If it comes the same once more, that is what the platform
-    has, whatever it says of it.
+    `supervisely.project.project.subdirs_tree` leaves out datasets whose names end in "img", "ann",
+    "meta" or "datasets".
+
+    Args:
+        find: returns the dataset folders below the folder of a project.
+    """
+
+    def subdirs_tree(project_dir: str, *ignored: Any) -> list[str]:
+        root = Path(project_dir)
+        return [str(folder.relative_to(root)) for folder in find(root)]
+
+    sdk_project.subdirs_tree = subdirs_tree
+
+
+def refetch_damaged_images(api: sly.Api, folder: Path, images: Iterable[Any]) -> int:
+    """Download images again whose content does not match their hash.
+
+    `download_fast` (supervisely/project/download.py) downloads in bulk and compares no hashes. An
+    image that arrives identical twice is kept: that is what the platform stores, whatever hash it
+    reports.
 
     Args:
         api: of the SDK.
-        folder: where the images lie, under their names.
+        folder: of the images.
         images: their records: `id`, `name`, `hash`.
 
     Returns:
-        How many were fetched again.
+        Number of images that were downloaded again.
 
     Raises:
-        DatasetError: if an image arrives in another way every time.
+        DatasetError: if an image arrives with different content every time.
     """
     count = 0
     for image in images:
         path = folder / image.name
-        if (
-            not image.hash
-            or not path.is_file()
-            or (first := get_file_hash(str(path))) == image.hash
-        ):
+        if not image.hash or not path.is_file():
             continue
-        logger.warning("%s: arrived damaged, and is fetched again", image.name)
+        first = get_file_hash(str(path))
+        if first == image.hash:
+            continue
+        logger.warning("%s: damaged in transfer; downloading it again", image.name)
         count += 1
         api.image.download_path(image.id, str(path))
         if get_file_hash(str(path)) not in (image.hash, first):
             raise DatasetError(
-                f"{image.name}: arrives damaged every time; check the network, and start again"
+                f"{image.name}: arrives damaged every time; check the network and start again"
             )
     return count
+
+
+def create_collection(api: sly.Api, project_id: int, name: str, create: Callable[[], int]) -> int:
+    """Create a collection of a project, even if the platform's first answer is lost.
+
+    `Api.post` repeats a request without an answer. The second one finds the name taken by the
+    collection that the first one created, and `TrainApp._create_collection`
+    (supervisely/nn/training/train_app.py) raises.
+
+    Args:
+        api: of the SDK.
+        project_id: of the project.
+        name: that the new collection's name starts with.
+        create: the SDK's own method.
+
+    Returns:
+        Id of the new collection.
+    """
+    known = {each.id for each in api.entities_collection.get_list(project_id)}
+    try:
+        return create()
+    except HTTPError:
+        for collection in api.entities_collection.get_list(project_id):
+            if collection.id not in known and collection.name.startswith(name):
+                return int(collection.id)
+        raise

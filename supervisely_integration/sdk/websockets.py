@@ -1,4 +1,4 @@
-"""A page that somebody closes, and what it was about to be told."""
+"""Connections of the app's page that close while the app sends to them."""
 
 import functools
 import logging
@@ -10,13 +10,15 @@ from supervisely.app.fastapi.websocket import WebsocketManager
 logger = logging.getLogger(__name__)
 
 
-def survive_closed_pages() -> None:
-    """Not in the list: who tells something to a page that has just gone gets its error.
+def drop_closed_connections() -> None:
+    """Remove a closed connection instead of raising; patches `WebsocketManager.connect`.
 
-    That may be a bar which a training moves. Here such a page is forgotten; the others are told.
+    `WebsocketManager.broadcast` (supervisely/app/fastapi/websocket.py) raises in the code that
+    changed a widget when one page has just been closed. That code may be a training loop that
+    updates its progress bar.
     """
     original = WebsocketManager.connect
-    if getattr(original, "survives_closed_pages", False):
+    if getattr(original, "drops_closed_connections", False):
         return
 
     @functools.wraps(original)
@@ -26,12 +28,12 @@ def survive_closed_pages() -> None:
         async def send_json(data: Any, mode: str = "text") -> None:
             try:
                 await send(data, mode)
-            except (WebSocketDisconnect, RuntimeError) as error:  # gone, or about to be
-                logger.debug("a page has gone: %r", error)
+            except (WebSocketDisconnect, RuntimeError) as error:  # closed, or closing
+                logger.debug("page connection closed: %r", error)
                 self.disconnect(websocket)
 
         websocket.send_json = send_json  # type: ignore[method-assign]
         await original(self, websocket)
 
-    connect.survives_closed_pages = True  # type: ignore[attr-defined]
+    connect.drops_closed_connections = True  # type: ignore[attr-defined]
     WebsocketManager.connect = connect

@@ -1,10 +1,10 @@
-"""The serving app: its page, and the command line `deploy | predict`."""
+"""The serving app: its page, and the commands `deploy` and `predict`."""
 
 import sys
 
 from rtdetrv2_pytorch.src.misc.errors import RTDETRError
 from rtdetrv2_pytorch.tools.console import print_error
-from supervisely_integration.sdk.inference import is_command_line
+from supervisely_integration.sdk.deployment import is_command_line
 from supervisely_integration.serve.rtdetrv2 import RTDETRv2
 
 try:

@@ -1,8 +1,9 @@
-"""What the serving app answers otherwise than the SDK: errors, broken bodies and uploads.
+"""Routes and error handlers that the serving app replaces.
 
-The SDK answers a bad request with status 500 and "Internal Server Error" as its only text, which
-its clients take for a reason to ask again. Uploads it stores under the name that the client gave,
-so that two clients get each other's results; torn pictures it completes in gray.
+The routes of `Inference.serve` (supervisely/nn/inference/inference.py) answer an invalid request
+with status 500 and the text "Internal Server Error", which makes clients retry. They store uploads
+under the client's file name, so that two clients can get each other's results, and complete
+truncated images in gray.
 """
 
 import json
@@ -19,8 +20,9 @@ from supervisely.nn.inference.inference import Inference
 
 from rtdetrv2_pytorch.src.data.images.decoding import read_rgb
 from rtdetrv2_pytorch.src.misc.errors import DatasetError, RTDETRError
-from supervisely_integration.gui.page import serve_own_page
-from supervisely_integration.sdk.websockets import survive_closed_pages
+
+from ..gui.page import serve_own_page
+from ..sdk.websockets import drop_closed_connections
 
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
@@ -30,33 +32,34 @@ _UPLOADS = ("/inference_image", "/inference_batch", "/inference_batch_async")
 
 
 def prepare_server(model: Inference) -> None:
-    """Give the app's server these answers; that of a training, which the benchmark asks, keeps its.
+    """Install the routes and error handlers of this module in the server of a serving app.
 
-    In production the SDK asks its own page while it starts. That builds the server, after which
-    nothing can be added, and the SDK's own handler of errors is without effect: so build it again.
+    The model that a training app evaluates keeps the SDK's. In production the SDK requests its own
+    page at the start. That builds the middleware stack, and handlers that are added later, the
+    SDK's own included, have no effect: the stack is built again.
     """
     if model.gui is None and not model._is_cli_deploy:
         return
-    survive_closed_pages()
+    drop_closed_connections()
     server = model.app.get_server()
     server.middleware_stack = None
     server.add_middleware(BodyCheck)
     for kind in (RTDETRError, ValueError, FileNotFoundError, KeyError, RuntimeError):
         server.add_exception_handler(kind, _bad_request)
-    server.add_exception_handler(requests.HTTPError, _refused_by_platform)
+    server.add_exception_handler(requests.HTTPError, _platform_error)
     _replace_uploads(server, model)
     if model.gui is not None:
         serve_own_page(server)
 
 
 class BodyCheck:
-    """Answers 400 where a JSON body is none, before the SDK looks into it."""
+    """Answers 400 to a body that is not valid JSON, before the SDK reads it."""
 
     def __init__(self, app: Any) -> None:
         self._app = app
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
-        """Pass the request on, or refuse it."""
+        """Pass the request on, or answer 400."""
         headers = dict(scope.get("headers") or ())
         if b"application/json" not in headers.get(b"content-type", b""):
             await self._app(scope, receive, send)
@@ -65,7 +68,7 @@ class BodyCheck:
         while is_more:
             message = await receive()
             if message["type"] != "http.request":
-                return  # the client is gone
+                return  # the client disconnected
             body += message.get("body", b"")
             is_more = message.get("more_body", False)
         problem = body_problem(body)
@@ -74,18 +77,18 @@ class BodyCheck:
             return
         is_read = False
 
-        async def again() -> Message:
+        async def replay() -> Message:
             nonlocal is_read
             if is_read:
                 return await receive()
             is_read = True
             return {"type": "http.request", "body": body, "more_body": False}
 
-        await self._app(scope, again, send)
+        await self._app(scope, replay, send)
 
 
 def body_problem(body: bytes) -> str | None:
-    """What is wrong with the JSON body of a request, in a sentence."""
+    """Return what is wrong with the JSON body of a request, or None."""
     try:
         content = json.loads(body)
     except ValueError as error:
@@ -103,10 +106,10 @@ def _answer(status: int, message: str) -> JSONResponse:
 
 
 async def _bad_request(request: Request, error: Exception) -> JSONResponse:
-    """400 for what a client asked; anything else stays a failure of the app.
+    """Answer 400 to errors of the client; others remain errors of the app.
 
-    The SDK says with a KeyError that an image does not exist, and with a RuntimeError that no model
-    is deployed, or that there is no such request.
+    The SDK raises KeyError for an image that does not exist, and RuntimeError if no model is
+    deployed or the request is unknown.
     """
     message = str(error.args[0] if isinstance(error, KeyError) and error.args else error)
     of_client = ("inference_request_uuid", "has not yet been deployed")
@@ -117,15 +120,15 @@ async def _bad_request(request: Request, error: Exception) -> JSONResponse:
     return _answer(400, message)
 
 
-async def _refused_by_platform(request: Request, error: Exception) -> JSONResponse:
-    """The platform's own refusal of what a client asked, such as of an id that is no number."""
+async def _platform_error(request: Request, error: Exception) -> JSONResponse:
+    """Pass on a client error that the platform reported, such as an invalid id."""
     response = getattr(error, "response", None)
     status = 400 if response is None else response.status_code
     return _answer(status if 400 <= status < 500 else 502, str(error))
 
 
 def _replace_uploads(server: FastAPI, model: Inference) -> None:
-    """Routes of the same names and arguments, on pictures that never share a name."""
+    """Replace the upload routes by ones that keep no file names."""
     routes = server.router.routes
     routes[:] = [route for route in routes if getattr(route, "path", None) not in _UPLOADS]
     manager = model.inference_requests_manager
@@ -136,7 +139,7 @@ def _replace_uploads(server: FastAPI, model: Inference) -> None:
     ) -> Any:
         chosen = _state(model, state, settings)
         if len(files) != 1:
-            raise HTTPException(400, f"one file is expected, {len(files)} came")
+            raise HTTPException(400, f"expected one file, got {len(files)}")
         return manager.run(model._inference_images, _decode(files), chosen)[0]
 
     @server.post("/inference_batch")
@@ -156,10 +159,7 @@ def _replace_uploads(server: FastAPI, model: Inference) -> None:
 
 
 def _state(model: Inference, state: str, settings: str) -> dict[str, Any]:
-    """What a form says, in whichever of its two fields.
-
-    A client that sends settings alone sends the keys of a state.
-    """
+    """Read the state of a form, from either of its fields."""
     text = settings if state in ("", "{}") else state
     model.validate_inference_state(text)
     chosen: dict[str, Any] = json.loads(text)

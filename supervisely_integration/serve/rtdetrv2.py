@@ -1,4 +1,4 @@
-"""RT-DETRv2 behind the interface that the Supervisely SDK serves."""
+"""RT-DETRv2 behind the SDK's `ObjectDetection`."""
 
 import math
 import os
@@ -23,27 +23,23 @@ from rtdetrv2_pytorch.src.deploy.runtimes import Runtime, open_runtime
 from rtdetrv2_pytorch.src.misc.errors import CheckpointError, ConfigError, RTDETRError
 from rtdetrv2_pytorch.src.misc.weights import locate
 from rtdetrv2_pytorch.src.structures import Detections
-from supervisely_integration.models import find_base_config
-from supervisely_integration.paths import INFERENCE_SETTINGS, MODELS, SERVE_OPTIONS
-from supervisely_integration.sdk.inference import (
-    KINDS,
-    add_openvino,
-    complete_deploy_params,
-    parse_command_line,
-    replace_shared_parts,
-)
-from supervisely_integration.serve.routes import prepare_server
-from supervisely_integration.serve.settings import PredictionSettings, with_threshold
+
+from ..models import find_base_config
+from ..paths import INFERENCE_SETTINGS, MODELS, SERVE_OPTIONS
+from ..sdk.deployment import RUNTIMES, add_openvino, complete_deploy_params, parse_command_line
+from ..sdk.inference import replace_shared_parts
+from .routes import prepare_server
+from .settings import PredictionSettings
 
 
 class RTDETRv2(ObjectDetection):  # type: ignore[misc]
-    """A detector that is deployed, asked and stopped by the SDK.
+    """A detector that the SDK deploys, queries and stops.
 
-    One prediction at a time goes through the network: it uses all cores, or the whole GPU, anyway,
-    and TensorRT allows no more.
+    The network handles one request at a time: a request uses all cores, or the whole GPU, and
+    TensorRT allows no more.
 
     Args:
-        options: as the SDK's `Inference` takes them.
+        options: of the SDK's `Inference`.
     """
 
     FRAMEWORK_NAME = "RT-DETRv2"
@@ -51,6 +47,7 @@ class RTDETRv2(ObjectDetection):  # type: ignore[misc]
     APP_OPTIONS = str(SERVE_OPTIONS)
     INFERENCE_SETTINGS = str(INFERENCE_SETTINGS)
     checkpoint_info: CheckpointInfo | None
+    in_train = False  # the training app's benchmark sets it
 
     def __init__(self, *args: Any, **options: Any) -> None:
         self._lock = threading.Lock()
@@ -71,7 +68,7 @@ class RTDETRv2(ObjectDetection):  # type: ignore[misc]
         runtime: str = RuntimeType.PYTORCH,
         **others: Any,
     ) -> None:
-        """Open a model file and take it into service.
+        """Open a model file and deploy it.
 
         :param model_files: checkpoint (.pth), ONNX file or TensorRT engine under "checkpoint"
         :param model_source: pretrained, custom or external
@@ -79,197 +76,180 @@ class RTDETRv2(ObjectDetection):  # type: ignore[misc]
         :param runtime: PyTorch, ONNXRuntime, TensorRT or OpenVINO
         """
         path = Path(model_files["checkpoint"])
-        kind = KINDS[runtime]
-        # The SDK loads a TensorRT engine twice in a row.
+        kind = RUNTIMES[runtime]
+        # `Inference._load_model` loads a TensorRT engine twice in a row.
         opened = (path, path.is_file() and path.stat().st_mtime_ns, kind, device)
         if opened == self._opened and self._predictor is not None:
             return
         config = _config_file(model_files, model_source)
         names = self.classes if model_files.get("classes") else None
         if kind == "openvino" and path.suffix.lower() != ".onnx":
-            path = self._export("onnx", path, config)
-        predictor = Predictor(_open(path, kind, device, config, names))
-        self._serve_with(predictor, opened)
+            path = self._export(path, ".onnx", config)
+        self._deploy(Predictor(_open(path, kind, device, config, names)), opened)
         if not self.checkpoint_info:
             self.checkpoint_info = CheckpointInfo(
                 checkpoint_name=path.name,
-                model_name=predictor.runtime.card.model_name or self.FRAMEWORK_NAME,
+                model_name=self._card.model_name or self.FRAMEWORK_NAME,
                 architecture=self.FRAMEWORK_NAME,
                 custom_checkpoint_path=model_files["checkpoint"],
                 model_source=model_source,
             )
 
-    def _serve_with(self, predictor: Predictor, opened: tuple[object, ...]) -> None:
+    def _deploy(self, predictor: Predictor, opened: tuple[object, ...]) -> None:
         card = predictor.runtime.card
         self._predictor, self._opened = predictor, opened
         self.classes = list(card.class_names)
         self.max_batch_size = predictor.runtime.max_batch_size
         self.model_precision = card.precision.upper()
-        if not _describes(self._model_meta, card):  # of an earlier model, or not of rectangles
+        if not _matches(self._model_meta, card):
             self.update_model_meta()
 
-    def _load_model_headless(self, *args: Any, **params: Any) -> None:
-        """The SDK keeps the name and the classes of an earlier model where a file brings none."""
-        self.checkpoint_info = self._model_meta = None
-        super()._load_model_headless(*args, **params)
+    @property
+    def _deployed(self) -> Predictor:
+        if self._predictor is None:
+            raise ConfigError("no model is deployed; deploy one first")
+        return self._predictor
 
-    def _load_model(self, deploy_params: dict[str, Any]) -> None:
-        super()._load_model(complete_deploy_params(deploy_params))
-
-    def _set_common_deploy_params(self, deploy_params: dict[str, Any]) -> dict[str, Any]:
-        return complete_deploy_params(deploy_params)
+    @property
+    def _card(self) -> ModelCard:
+        return self._deployed.runtime.card
 
     def _download_model_files(
         self, deploy_params: dict[str, Any], log_progress: bool = True
     ) -> dict[str, str]:
-        """Refuse what cannot work before anything is downloaded."""
+        """Check the request before the download, and forget the meta of an earlier model."""
         complete_deploy_params(deploy_params)
         deploy_params.setdefault("model_info", {})
-        asked = dict(deploy_params)
-        if asked["runtime"] == "OpenVINO":
-            asked["runtime"] = RuntimeType.ONNXRUNTIME  # the file that an experiment may have
+        self.checkpoint_info = self._model_meta = None
+        params = dict(deploy_params)
+        if params["runtime"] == "OpenVINO":
+            params["runtime"] = RuntimeType.ONNXRUNTIME  # whose file an experiment may have
         files: dict[str, str] = super()._download_model_files(
-            asked, log_progress and bool(self.gui)
+            params, log_progress and bool(self.gui)
         )
         return files
 
     def _download_pretrained_model(
         self, model_files: dict[str, str], log_progress: bool = True, headless: bool = False
     ) -> dict[str, str]:
-        """The SDK asks the server before it looks into its cache: there is no start offline."""
+        """Use cached weights offline; the SDK opens the URL before it checks its cache."""
         return {**model_files, "checkpoint": str(locate(model_files["checkpoint"]))}
 
     def _load_models_json_file(self, models: str) -> list[dict[str, Any]]:
-        """The table of the training app without random weights."""
+        """Leave out the rows with random weights, which only the training app offers."""
         rows: list[dict[str, Any]] = super()._load_models_json_file(models)
         return [row for row in rows if row["meta"]["model_files"].get("checkpoint")]
 
     def _fallback_download_custom_model_pt(self, deploy_params: dict[str, Any]) -> str:
-        """An engine that does not run here is built again, if its checkpoint is known."""
+        """Report why an engine does not load, if there is no experiment to build it from again."""
         if not deploy_params.get("model_info", {}).get("artifacts_dir"):
-            raise  # noqa: PLE0704 (called in an except block: the reason why it does not run)
+            raise  # noqa: PLE0704 (called in an except block)
         return str(super()._fallback_download_custom_model_pt(deploy_params))
 
     def shutdown_model(self) -> None:
-        """Take the model out of service."""
+        """Stop the deployed model."""
         super().shutdown_model()
         self._predictor = self._opened = None
 
     def export_onnx(self, deploy_params: dict[str, Any]) -> str:
         """Convert the checkpoint for ONNX Runtime; returns the path."""
-        return self._export_for("onnx", deploy_params)
+        return self._export_deployed(deploy_params, ".onnx")
 
     def export_tensorrt(self, deploy_params: dict[str, Any]) -> str:
         """Convert the checkpoint for TensorRT; returns the path."""
-        return self._export_for("engine", deploy_params)
+        return self._export_deployed(deploy_params, ".engine")
 
-    def _export_for(self, suffix: str, deploy_params: dict[str, Any]) -> str:
+    def _export_deployed(self, deploy_params: dict[str, Any], suffix: str) -> str:
         files = deploy_params["model_files"]
         config = _config_file(files, deploy_params["model_source"])
-        return str(self._export(suffix, Path(files["checkpoint"]), config))
+        return str(self._export(Path(files["checkpoint"]), suffix, config))
 
-    def _export(self, suffix: str, path: Path, config: Path | None) -> Path:
-        from supervisely_integration import export  # its libraries take seconds to load
+    def _export(self, path: Path, suffix: str, config: Path | None) -> Path:
+        from ..export import export_checkpoint  # its libraries take seconds to load
 
-        function = {"onnx": export.export_onnx, "engine": export.export_tensorrt}[suffix]
-        output = Path(self.model_dir) / f"{path.stem}.{suffix}"
+        output = Path(self.model_dir) / f"{path.stem}{suffix}"
         try:
-            return function(path, output)
+            return export_checkpoint(path, output)
         except CheckpointError:
             if config is None:
                 raise
-            return function(path, output, config=config)
+            return export_checkpoint(path, output, config=config)
 
     # --- predicting -------------------------------------------------------------------------
 
     def predict_benchmark(
         self, images_np: list[np.ndarray], settings: dict[str, Any]
     ) -> tuple[list[list[PredictionBBox]], dict[str, float]]:
-        """Detect in a batch of RGB images; the times are milliseconds of the whole batch."""
-        predictor = self._predictor
-        if predictor is None:
-            raise ConfigError("no model is deployed; deploy one first")
+        """Detect objects in a batch of RGB images; times are milliseconds of the whole batch."""
+        predictor = self._deployed
         chosen = PredictionSettings.read(settings)
         images = [_as_rgb(image) for image in images_np]
         with self._lock:
             detections, timing = predictor.predict(images, **asdict(chosen))
         names = predictor.runtime.card.class_names
-        found = [
+        predictions = [
             to_predictions(one, names, image.shape[:2])
             for one, image in zip(detections, images, strict=True)
         ]
-        spent = {name.removesuffix("_s"): 1000 * value for name, value in asdict(timing).items()}
-        return found, spent
+        if not self.in_train:
+            predictions = [[_rounded(each) for each in image] for image in predictions]
+        times = {name.removesuffix("_s"): 1000 * value for name, value in asdict(timing).items()}
+        return predictions, times
 
     def predict(self, image_path: str, settings: dict[str, Any]) -> list[PredictionBBox]:
-        """Detect in one image file."""
+        """Detect objects in one image file."""
         return self.predict_benchmark([sly.image.read(image_path)], settings)[0][0]
 
-    def _create_label(self, dto: PredictionBBox) -> sly.Label:
-        whole = PredictionBBox(dto.class_name, whole_pixels(dto.bbox_tlbr), dto.score)
-        return super()._create_label(whole)
-
     def get_info(self) -> dict[str, Any]:
-        """What clients are told about the session."""
+        """Describe the session to clients."""
         info: dict[str, Any] = super().get_info()
         info["tracking_on_videos_support"] = TRACKING_LIBS_INSTALLED
         if self._predictor is not None:
-            card = self._predictor.runtime.card
             info |= {
-                "model_name": card.model_name or self.FRAMEWORK_NAME,
+                "model_name": self._card.model_name or self.FRAMEWORK_NAME,
                 "checkpoint_name": self.checkpoint_info and self.checkpoint_info.checkpoint_name,
                 "device": self.device,
                 "runtime": self.runtime,
-                "input_size_hw": list(card.input_size_hw),
+                "input_size_hw": list(self._card.input_size_hw),
             }
         return info
-
-    def _tracker_init(self, tracker: str | None, tracker_settings: dict[str, Any]) -> Any:
-        """The SDK goes on without a tracker where its packages are missing."""
-        if tracker and not TRACKING_LIBS_INSTALLED:
-            raise ConfigError(
-                f"tracker = {tracker!r}: its packages are not here; install supervisely[tracking]"
-            )
-        return super()._tracker_init(tracker, tracker_settings)
 
     # --- requests ---------------------------------------------------------------------------
 
     def validate_inference_state(self, state: Any, log_error: bool = True) -> None:
-        """Refuse a request in one sentence before any work is done for it."""
+        """Reject an invalid request with status 400 before any work is done for it."""
         super().validate_inference_state(state, log_error)
         if isinstance(state, str):
-            return  # comes again as what it says
+            return  # the parsed state is validated, too
         try:
             self._check_state(state)
         except RTDETRError as error:
             raise HTTPException(status_code=400, detail=str(error)) from error
 
     def _check_state(self, state: dict[str, Any]) -> None:
-        predictor = self._predictor
-        if predictor is None:
-            raise ConfigError("no model is deployed; deploy one first")
+        card = self._card
         size = state.get("batch_size")
         if size is not None and (not isinstance(size, int) or isinstance(size, bool) or size < 1):
-            raise ConfigError(f"batch_size = {size!r}: give a whole number above 0")
+            raise ConfigError(f"batch_size = {size!r}: give an integer above 0")
         settings = state.get("settings") or {}
         if not isinstance(settings, dict):
             raise ConfigError(f"settings = {settings!r}: give a mapping of names to values")
-        chosen = PredictionSettings.read(self._get_inference_settings({"settings": dict(settings)}))
+        chosen = PredictionSettings.read({**self.custom_inference_settings_dict, **settings})
         if chosen.confidence_threshold == "auto":
-            predictor.runtime.card.thresholds()
-
-    def _get_inference_settings(self, state: dict[str, Any]) -> dict[str, Any]:
-        """The SDK forgets `conf` where a request does not give our own name, too."""
-        settings = with_threshold(state.get("settings") or {})
-        completed: dict[str, Any] = super()._get_inference_settings({**state, "settings": settings})
-        return completed
+            card.thresholds()
+        tracker = state.get("tracker")
+        if tracker and not TRACKING_LIBS_INSTALLED:
+            raise ConfigError(
+                f"tracker = {tracker!r}: tracking is not installed; install supervisely[tracking]"
+            )
 
     def serve(self) -> None:
-        """Start to answer."""
+        """Start to answer requests."""
         super().serve()
         prepare_server(self)
 
     def _run_server(self) -> None:
+        """Run the server of the command `deploy`; called within `serve`."""
         prepare_server(self)
         super()._run_server()
 
@@ -281,7 +261,7 @@ class RTDETRv2(ObjectDetection):  # type: ignore[misc]
     def _get_custom_model_params_from_args(
         self,
     ) -> tuple[dict[str, str], str, dict[str, Any], bool]:
-        """The SDK wants an experiment around the file; ours describe themselves."""
+        """Accept a single file; the SDK requires the folder of an experiment around it."""
         path = Path(self._args.model)
         if path.is_file():
             files = {"checkpoint": str(path)}
@@ -296,23 +276,14 @@ class RTDETRv2(ObjectDetection):  # type: ignore[misc]
             )
         return {"checkpoint": str(path)}, ModelSource.CUSTOM, {}, True
 
-    def _validate_settings(self, settings: dict[str, Any]) -> None:
-        super()._validate_settings(with_threshold(settings))
-
-    def _parse_inference_settings_from_args(self) -> None:
-        """The SDK leaves out the defaults of the settings that are not given."""
-        super()._parse_inference_settings_from_args()
-        self._args.settings = self._get_inference_settings({"settings": self._args.settings})
-        PredictionSettings.read(self._args.settings)
-
 
 def to_predictions(
     detections: Detections, names: Sequence[str], size_hw: Sequence[int]
 ) -> list[PredictionBBox]:
-    """Boxes as the SDK has them: the last row and column are part of the box.
+    """Convert boxes to the SDK's convention: the last row and column belong to the box.
 
-    A box that ends at 10.2 covers pixel 9 and a part of 10: its last column is 9.2, and 9 in whole
-    pixels. No box is thinner than a pixel, and all of it is in the image.
+    A box that ends at 10.2 covers pixel 9 and a part of 10: its last column is 9.2, or 9 in whole
+    pixels. Boxes are at least one pixel wide and lie in the image.
     """
     height, width = size_hw
     left, top, right, bottom = detections["boxes"].double().unbind(-1)
@@ -332,21 +303,26 @@ def to_predictions(
 
 
 def whole_pixels(bbox_tlbr: Sequence[float]) -> list[int]:
-    """The nearest pixels; the SDK would cut the fractions off."""
+    """Round to the nearest pixels; the SDK would truncate."""
     return [math.floor(edge + 0.5) for edge in bbox_tlbr]
 
 
+def _rounded(prediction: PredictionBBox) -> PredictionBBox:
+    box = whole_pixels(prediction.bbox_tlbr)
+    return PredictionBBox(prediction.class_name, box, prediction.score)
+
+
 def _as_rgb(image: np.ndarray) -> np.ndarray:
-    """Three channels of 8 bits, or an error."""
+    """Return three channels of 8 bits, or raise ConfigError."""
     if image.ndim == 2 or image.shape[-1] == 1:
         image = np.repeat(image.reshape(*image.shape[:2], 1), 3, axis=2)
     if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] not in (3, 4):
-        raise ConfigError(f"an image is {image.dtype} {list(image.shape)}; give 8-bit RGB")
+        raise ConfigError(f"image of {image.dtype} {list(image.shape)}; give 8-bit RGB")
     return image[:, :, :3]
 
 
-def _describes(meta: sly.ProjectMeta | None, card: ModelCard) -> bool:
-    """Whether this meta has the classes of the model, as rectangles."""
+def _matches(meta: sly.ProjectMeta | None, card: ModelCard) -> bool:
+    """Return whether a meta has the classes of the model, as rectangles."""
     if meta is None:
         return False
     shapes = {each.name: each.geometry_type for each in meta.obj_classes}
@@ -354,7 +330,7 @@ def _describes(meta: sly.ProjectMeta | None, card: ModelCard) -> bool:
 
 
 def _config_file(model_files: dict[str, str], model_source: str) -> Path | None:
-    """The configuration that comes with a checkpoint which does not describe itself."""
+    """Return the configuration given for a checkpoint that has none."""
     name = model_files.get("config")
     if not name:
         return None
@@ -364,7 +340,7 @@ def _config_file(model_files: dict[str, str], model_source: str) -> Path | None:
 def _open(
     path: Path, kind: str, device: str, config: Path | None, names: list[str] | None
 ) -> Runtime:
-    """What a file says about itself counts; a configuration beside it is for those silent."""
+    """Open a model; a file's own configuration takes precedence over the given one."""
     if kind != "pytorch":
         return open_runtime(path, kind, device=device)
     if names is not None:

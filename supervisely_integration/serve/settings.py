@@ -1,4 +1,4 @@
-"""The settings of a prediction, as requests and people write them."""
+"""The settings of a prediction, as requests and the command line give them."""
 
 import difflib
 import logging
@@ -8,10 +8,10 @@ from typing import Any, Literal
 
 from rtdetrv2_pytorch.src.misc.errors import ConfigError
 
+from ..sdk.deployment import THRESHOLD_ALIASES
+
 logger = logging.getLogger(__name__)
 
-# Other names of the threshold, under which clients of the platform send it.
-ALIASES = ("conf", "confidence", "confidence_thresh")
 _OWN = ("confidence_threshold", "nms_iou")
 _OF_THE_SDK = (
     "classes",
@@ -29,8 +29,9 @@ class PredictionSettings:
     """What a request may choose.
 
     Attributes:
-        confidence_threshold: lowest score to keep; "auto": that of each class.
-        nms_iou: overlap above which the weaker detection of a class is dropped; None: none is.
+        confidence_threshold: lowest score to keep; "auto" uses the threshold of each class.
+        nms_iou: IoU above which non-maximum suppression drops the lower score of a class; None
+            disables it.
     """
 
     confidence_threshold: float | Literal["auto"] = 0.5
@@ -38,42 +39,32 @@ class PredictionSettings:
 
     @classmethod
     def read(cls, settings: Mapping[str, Any]) -> "PredictionSettings":
-        """Read the settings of a request.
+        """Read the settings of a request; an alias of the threshold overrides its own name.
 
         Raises:
-            ConfigError: if a value cannot be used, or a key is a mistyped one.
+            ConfigError: if a value is invalid or a key is misspelled.
         """
         _check_keys(settings)
-        threshold = next(
-            (settings[key] for key in (*ALIASES, _OWN[0]) if settings.get(key) is not None), 0.5
-        )
+        names = (*THRESHOLD_ALIASES, _OWN[0])
+        threshold = next((settings[key] for key in names if settings.get(key) is not None), 0.5)
         is_auto = isinstance(threshold, str) and threshold.strip().lower() == "auto"
-        overlap = settings.get("nms_iou")
-        is_off = overlap is None or overlap is False or str(overlap).strip().lower() in _OFF
+        iou = settings.get("nms_iou")
+        is_off = iou is None or iou is False or str(iou).strip().lower() in _OFF
         return cls(
             "auto" if is_auto else _fraction("confidence_threshold", threshold, "or auto"),
-            None if is_off else _overlap(overlap),
+            None if is_off else _nms_iou(iou),
         )
-
-
-def with_threshold(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings with the threshold under its own name, if it comes under another."""
-    translated = {key: value for key, value in settings.items() if key not in ALIASES}
-    other = [settings[key] for key in ALIASES if settings.get(key) is not None]
-    if other:
-        translated.setdefault("confidence_threshold", other[0])
-    return translated
 
 
 def _check_keys(settings: Mapping[str, Any]) -> None:
-    known = (*_OWN, *ALIASES, *_OF_THE_SDK)
+    known = (*_OWN, *THRESHOLD_ALIASES, *_OF_THE_SDK)
     for key in settings:
         if key in known:
             continue
         close = difflib.get_close_matches(str(key), _OWN, n=1, cutoff=0.75)
         if close:
             raise ConfigError(f"{key}: unknown setting; did you mean {close[0]}?")
-        logger.warning("%s: unknown setting, it changes nothing", key)
+        logger.warning("%s: unknown setting, ignored", key)
 
 
 def _fraction(name: str, value: object, others: str) -> float:
@@ -89,8 +80,8 @@ def _fraction(name: str, value: object, others: str) -> float:
     return number
 
 
-def _overlap(value: object) -> float:
+def _nms_iou(value: object) -> float:
     number = _fraction("nms_iou", value, "or none")
     if number == 0:
-        raise ConfigError("nms_iou = 0: would leave one detection of overlapping ones at any touch")
+        raise ConfigError("nms_iou = 0: would drop every detection that touches another one")
     return number

@@ -19,7 +19,7 @@ from rtdetrv2_pytorch.src.misc.text import printable
 from rtdetrv2_pytorch.src.solver.stopping import StopFlag
 
 from .coco import CocoData
-from .lifecycle import Stopped
+from .lifecycle import TrainingStopped
 
 logger = logging.getLogger(__name__)
 
@@ -64,14 +64,14 @@ def examine_splits(
         stop: ends the examination.
 
     Raises:
-        Stopped: if a stop was requested.
+        TrainingStopped: if a stop was requested.
         DatasetError: if the trainer refuses the data.
     """
     logged_at = [time.monotonic()]
 
     def on_progress(done: int, total: int) -> None:
         if stop.is_set:
-            raise Stopped(stop.reason)
+            raise TrainingStopped(stop.reason)
         if time.monotonic() - logged_at[0] >= _LOG_INTERVAL_S:
             logged_at[0] = time.monotonic()
             logger.info("Examining the data: %d of %d images", done, total)

@@ -1,4 +1,4 @@
-"""What a training hands to the platform: which files there are, and which is the best."""
+"""The files of a finished training, in the format that `TrainApp` uploads."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -8,19 +8,19 @@ from typing import Any
 from rtdetrv2_pytorch.src.misc.errors import CheckpointError
 
 BEST, LAST = "best", "last"
-_SUFFIXES = (".pth", ".pt")  # of the files that the SDK takes for checkpoints
+_SUFFIXES = (".pth", ".pt")  # of checkpoints, as the SDK recognizes them
 
 
 @dataclass(frozen=True, kw_only=True)
 class ExperimentInfo:
-    """A finished, or stopped, training.
+    """A finished or stopped training.
 
     Raises:
-        CheckpointError: if a file is not there, or the best checkpoint is not among them.
+        CheckpointError: if a file does not exist, or the best checkpoint is not in the list.
     """
 
-    model_name: str  # as in the table of models
-    config: Path  # self-contained, without paths of this machine
+    model_name: str  # in the model table
+    config: Path  # self-contained, without local paths
     checkpoints: Sequence[Path]
     best_checkpoint: str  # name of one of them
     task_type: str = "object detection"
@@ -28,9 +28,7 @@ class ExperimentInfo:
     def __post_init__(self) -> None:
         for path in (self.config, *self.checkpoints):
             if not path.is_file():
-                raise CheckpointError(
-                    f"{path}: is not there; it may have been deleted, train again"
-                )
+                raise CheckpointError(f"{path}: not found; it may have been deleted, train again")
         names = [path.name for path in self.checkpoints]
         if len(set(names)) < len(names):
             raise CheckpointError(
@@ -39,32 +37,32 @@ class ExperimentInfo:
             )
         for name in names:
             if not name.endswith(_SUFFIXES):
-                raise CheckpointError(f"{name}: is no checkpoint; give files that end in .pth")
+                raise CheckpointError(f"{name}: not a checkpoint; give files that end in .pth")
         if self.best_checkpoint not in names:
             raise CheckpointError(
-                f"{self.best_checkpoint}: is not among the checkpoints {names}; give one of them"
+                f"{self.best_checkpoint}: not one of the checkpoints {names}; give one of them"
             )
 
     @classmethod
     def from_checkpoints(
         cls, model_name: str, config: Path, checkpoints: Mapping[str, Path]
     ) -> "ExperimentInfo":
-        """Describe what a training left.
+        """Describe the checkpoints of a training.
 
-        A training that was stopped before its first evaluation has no best checkpoint: the last
-        one takes its place.
+        The last checkpoint replaces the best one if the training was stopped before its first
+        evaluation.
 
         Args:
-            model_name: as in the table of models.
+            model_name: in the model table.
             config: the configuration to upload.
             checkpoints: files by name, as in `FitResult.checkpoints`.
 
         Raises:
-            CheckpointError: if there is none, or a file is not there.
+            CheckpointError: if there is no checkpoint, or a file does not exist.
         """
         best = checkpoints.get(BEST) or checkpoints.get(LAST)
         if best is None:
-            raise CheckpointError("the training left no checkpoint to save; let it run for longer")
+            raise CheckpointError("the training saved no checkpoint; train for longer")
         return cls(
             model_name=model_name,
             config=config,
@@ -73,11 +71,11 @@ class ExperimentInfo:
         )
 
     def as_dict(self) -> dict[str, Any]:
-        """What `TrainApp` expects of the training function."""
+        """Return what `TrainApp` expects from the training function."""
         return {
             "model_name": self.model_name,
             "task_type": self.task_type,
-            # Of other model files the SDK takes the keys for paths: they go with add_output_files.
+            # `TrainApp._preprocess_artifacts` treats other keys as paths: use add_output_files.
             "model_files": {"config": str(self.config)},
             "checkpoints": [str(path) for path in self.checkpoints],
             "best_checkpoint": self.best_checkpoint,

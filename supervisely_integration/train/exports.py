@@ -1,27 +1,27 @@
-"""Every work-around for the exports of the Supervisely SDK, each with its reason.
-
-`tests/app/test_sdk_patches.py` asks the bare SDK about each.
-"""
+"""Exports of the best checkpoint, which the SDK requests after a training."""
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from supervisely.nn.training.train_app import TrainApp
+
 from rtdetrv2_pytorch.src.deploy.parity import PARITY_FILE
 from rtdetrv2_pytorch.src.deploy.tensorrt import card_file
-from supervisely_integration import export
 
+from ..export import export_checkpoint, split_images
 from .coco import annotation_file
-from .evaluation import BenchmarkedTrainApp, overheard_errors
+from .task_status import StatusReporter, describe_error
 
 logger = logging.getLogger(__name__)
 
 COCO_FOLDER = "coco"  # annotations of the splits, in the app's working folder
+_SUFFIXES = {"ONNXRuntime": ".onnx", "TensorRT": ".engine"}
 
 
 class StageBar:
-    """Shows stages of work as one bar after another.
+    """Shows the stages of an export as one progress bar after another.
 
     Args:
         new_bar: makes a bar from a message and a total.
@@ -31,13 +31,13 @@ class StageBar:
         self._new_bar = new_bar
         self._stage, self._bar = "", None
 
-    def __call__(self, what: str, done: int, total: int) -> None:
-        """Move the bar of a stage; see `parity.OnProgress`."""
-        if what != self._stage:
+    def __call__(self, stage: str, done: int, total: int) -> None:
+        """Update the bar of a stage; see `parity.OnProgress`."""
+        if stage != self._stage:
             self.close()
-            logger.info("Export: %s", what)
-            self._stage = what
-            self._bar = self._new_bar(message=f"Export: {what}", total=max(total, 1))
+            logger.info("Export: %s", stage)
+            self._stage = stage
+            self._bar = self._new_bar(message=f"Export: {stage}", total=max(total, 1))
         assert self._bar is not None
         self._bar.update(done - self._bar.n)
 
@@ -47,59 +47,57 @@ class StageBar:
             self._bar.close()
 
 
-class ExportingTrainApp(BenchmarkedTrainApp):
-    """The SDK's app whose exports are proved, complete, and do not fail in silence."""
+class Exporter:
+    """Exports checkpoints and compares the results on the validation split.
 
-    def export_best(self, experiment_info: dict[str, Any], function: Any, suffix: str) -> str:
-        """Export the best checkpoint, compared on the validation split.
+    Args:
+        app: the training app.
+        status: gets the reasons of failed exports, which `TrainApp._export_weights` only logs.
+    """
 
-        Args:
-            experiment_info: of the training that has just ended.
-            function: `export.export_onnx` or `export.export_tensorrt`.
-            suffix: of the file.
+    def __init__(self, app: TrainApp, status: StatusReporter) -> None:
+        self._app = app
+        self._status = status
 
-        Returns:
-            Path of the file, which goes into `export` of the experiment.
-        """
+    def export(self, experiment_info: Mapping[str, Any], runtime: str) -> str:
+        """Export the best checkpoint for "ONNXRuntime" or "TensorRT"; returns the path."""
+        app = self._app
         checkpoint = Path(experiment_info["best_checkpoint"])
-        output = Path(self.output_dir, self._export_dir_name, f"{checkpoint.stem}{suffix}")
-        ann_file = annotation_file(Path(self.work_dir, COCO_FOLDER), "val")
-        bar = StageBar(self.progress_bar_main)
-        self.progress_bar_main.show()
+        output = Path(
+            app.output_dir, app._export_dir_name, f"{checkpoint.stem}{_SUFFIXES[runtime]}"
+        )
+        ann_file = annotation_file(Path(app.work_dir, COCO_FOLDER), "val")
+        bar = StageBar(app.progress_bar_main)
+        app.progress_bar_main.show()
         try:
-            find_images = export.split_images(ann_file, Path(self.val_dataset_dir))
-            function(checkpoint, output, find_images=find_images, on_progress=bar)
+            find_images = split_images(ann_file, Path(app.val_dataset_dir))
+            export_checkpoint(checkpoint, output, find_images=find_images, on_progress=bar)
+            return str(output)
+        except Exception as error:
+            self._status.add_missing(runtime, describe_error(error))
+            raise
         finally:
             bar.close()
-            self.progress_bar_main.hide()
-        return str(output)
+            app.progress_bar_main.hide()
 
-    def _export_weights(self, experiment_info: dict[str, Any]) -> tuple[dict[str, str], str | None]:
-        """Not in the list: a failed export is logged, and the training ends as if all were well."""
-        with overheard_errors() as reasons:
-            exported: tuple[dict[str, str], str | None] = super()._export_weights(experiment_info)
-        if reasons:
-            text = f"The experiment is complete, but not its exports: {'; '.join(reasons)}"
-            self.last_words = " ".join(filter(None, (self.last_words, text)))
-        return exported
+    def upload_companions(self, exported: Mapping[str, str], remote_dir: str) -> None:
+        """Upload model cards and parity reports.
 
-    def _upload_export_weights(
-        self, export_weights: dict[str, str], export_classes_path: str | None, remote_dir: str
-    ) -> dict[str, str]:
-        """Not in the list: only one file of each export is uploaded, without what describes it."""
-        beside = {
+        `TrainApp._upload_export_weights` (supervisely/nn/training/train_app.py) uploads one file of
+        each export.
+
+        Args:
+            exported: files by runtime.
+            remote_dir: of the experiment in Team Files.
+        """
+        files = {
             path
-            for file in map(Path, export_weights.values())
+            for file in map(Path, exported.values())
             for path in (card_file(file), file.with_name(PARITY_FILE))
             if path.is_file()
         }
-        remote: dict[str, str] = super()._upload_export_weights(
-            export_weights, export_classes_path, remote_dir
-        )
-        if beside:
-            files = sorted(beside)
-            folder = f"{remote_dir.rstrip('/')}/{self._export_dir_name}"
-            self._api.file.upload_bulk(
-                self.team_id, [str(file) for file in files], [f"{folder}/{f.name}" for f in files]
-            )
-        return remote
+        if files:
+            paths = [str(file) for file in sorted(files)]
+            folder = f"{remote_dir.rstrip('/')}/{self._app._export_dir_name}"
+            remote = [f"{folder}/{Path(path).name}" for path in paths]
+            self._app._api.file.upload_bulk(self._app.team_id, paths, remote)

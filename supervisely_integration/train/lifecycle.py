@@ -1,8 +1,4 @@
-"""One way to end early, however it was asked for: a button, the platform, or a signal.
-
-In preparation there is nothing to lose, so the process ends at once. In training the engine ends
-at its next batch, and what was trained is uploaded. An upload that has begun is finished.
-"""
+"""The stages of the app's training, and stop requests from the button, the platform or a signal."""
 
 import enum
 import logging
@@ -17,15 +13,15 @@ from rtdetrv2_pytorch.src.solver.stopping import StopFlag
 
 logger = logging.getLogger(__name__)
 
-_GRACE_S = 0.5  # for a preparation that is about to end by itself
+_GRACE_S = 0.5  # for a preparation that is about to end
 
 
-class Stopped(Exception):  # noqa: N818 (it is no error)
+class TrainingStopped(Exception):  # noqa: N818 (not an error)
     """A training ended on request before there was anything to save."""
 
 
 class Stage(enum.Enum):
-    """Where a training is."""
+    """Stages of a training."""
 
     IDLE = "idle"
     PREPARATION = "preparation"
@@ -34,44 +30,57 @@ class Stage(enum.Enum):
     OVER = "over"
 
 
-class StopControl:
-    """Turns every way of asking into one request.
+class Lifecycle:
+    """Tracks the stage of a training and applies stop requests to it.
+
+    In preparation there is nothing to save, so the process exits. In training, the solver stops at
+    its next batch and the app uploads what was trained. In finalization, the upload is completed.
 
     Args:
-        leave: ends the process; called when a stop is asked for in preparation.
+        leave: exits the process; called when a stop is requested in preparation.
     """
 
     def __init__(self, leave: Callable[[], None]) -> None:
-        self.flag = StopFlag()
+        self.stop_flag = StopFlag()
         self.stage = Stage.IDLE
         self._leave = leave
         self._previous: dict[int, Any] = {}
 
-    def request(self, reason: str) -> None:
-        """Ask the training to end; from any thread."""
+    @property
+    def is_stopping(self) -> bool:
+        """Whether a stop was requested."""
+        return self.stop_flag.is_set
+
+    def stop(self, reason: str) -> None:
+        """Request a stop; from any thread."""
         logger.warning("%s: stopping in %s", reason, self.stage.value)
-        self.flag.request(reason)
+        self.stop_flag.request(reason)
         if self.stage is Stage.PREPARATION:
             threading.Thread(target=self._leave_preparation, daemon=True).start()
 
-    def take_signals(self) -> None:
-        """Handle SIGTERM and SIGINT while a training runs; call in the main thread.
+    def check(self) -> None:
+        """Raise `TrainingStopped` if a stop was requested."""
+        if self.is_stopping:
+            raise TrainingStopped(self.stop_flag.reason)
 
-        At any other time they go to whoever handled them before, the web server.
+    def install_signal_handlers(self) -> None:
+        """Treat SIGTERM and SIGINT as stop requests during a training; call in the main thread.
+
+        At other times the handlers that were installed before, the web server's, receive them.
         """
         for number in (signal.SIGTERM, signal.SIGINT):
             self._previous[number] = signal.signal(number, self._on_signal)
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
         if self.stage not in (Stage.IDLE, Stage.OVER):
-            self.request(signal.Signals(number).name)
+            self.stop(signal.Signals(number).name)
             return
         previous = self._previous[number]
         if callable(previous):
             previous(number, frame)
 
     def _leave_preparation(self) -> None:
-        """A download cannot be interrupted from outside, and has nothing that must be kept."""
+        """Exit without waiting for the download, which cannot be interrupted."""
         time.sleep(_GRACE_S)
         if self.stage is Stage.PREPARATION:
             self._leave()

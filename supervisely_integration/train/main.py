@@ -1,10 +1,7 @@
-"""The training app: its page, and what happens when Start is pressed."""
+"""The training app: its page, and what the Start button does."""
 
 from typing import Any
 
-from supervisely.nn.training import loggers
-
-from supervisely_integration import export
 from supervisely_integration.paths import (
     HYPERPARAMETERS,
     INFERENCE_SETTINGS,
@@ -30,9 +27,9 @@ def start_training() -> dict[str, Any]:
     """Train what was selected; returns the files that the app uploads."""
     request = train.training_request()
     train.show_tensorboard(request.run_dir / LOGS)
-    progress = AppProgress(loggers.train_logger)
+    progress = AppProgress(train.progress_bar_main, train.progress_bar_secondary)
     try:
-        info = run_training(request, progress, train.stop_control.flag).as_dict()
+        info = run_training(request, progress, train.lifecycle.stop_flag).as_dict()
         reports = [request.result_dir / name for name in REPORTS]
         train.add_output_files([str(path) for path in reports if path.is_file()])
         return info
@@ -43,13 +40,13 @@ def start_training() -> dict[str, Any]:
 @train.export_onnx
 def export_onnx(experiment_info: dict[str, Any]) -> str:
     """Convert the best checkpoint for ONNX Runtime and OpenVINO."""
-    return train.export_best(experiment_info, export.export_onnx, ".onnx")
+    return train.exporter.export(experiment_info, "ONNXRuntime")
 
 
 @train.export_tensorrt
 def export_tensorrt(experiment_info: dict[str, Any]) -> str:
     """Build a TensorRT engine from the best checkpoint."""
-    return train.export_best(experiment_info, export.export_tensorrt, ".engine")
+    return train.exporter.export(experiment_info, "TensorRT")
 
 
 if train.auto_start:

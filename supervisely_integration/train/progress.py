@@ -1,8 +1,7 @@
-"""Events of a training -> bars of the app's page, and lines for its log window."""
+"""Training events as progress bars on the app's page and lines in its log."""
 
 import logging
-from collections.abc import Iterable
-from typing import Protocol
+from typing import Any, Protocol
 
 from rtdetrv2_pytorch.src.solver.events import (
     EpochReport,
@@ -14,54 +13,40 @@ from rtdetrv2_pytorch.src.solver.events import (
 
 logger = logging.getLogger(__name__)
 
-_OURS = ("rtdetrv2_pytorch", "supervisely_integration")
 
+class BarWidget(Protocol):
+    """The part of the SDK's `Progress` widget that is used here."""
 
-class TrainLogger(Protocol):
-    """The part of the SDK's `train_logger` that moves the bars."""
+    def __call__(self, *, message: str, total: int) -> Any:
+        """Start a new tqdm bar in the widget."""
 
-    def train_started(self, total_epochs: int) -> None:
-        """Show the bar of epochs."""
+    def show(self) -> None:
+        """Show the widget."""
 
-    def epoch_started(self, total_steps: int) -> None:
-        """Show a new bar of steps."""
-
-    def step_finished(self) -> None:
-        """Move the bar of steps by one."""
-
-    def epoch_finished(self) -> None:
-        """Move the bar of epochs by one."""
-
-    def train_finished(self) -> None:
-        """Hide both."""
+    def hide(self) -> None:
+        """Hide the widget."""
 
 
 class AppProgress(TrainingEvents):
-    """Moves the bars of the app and says in words how the training goes.
-
-    The SDK's bars only count, from 0; a training that goes on somewhere in the middle first moves
-    them to where it stands.
+    """Shows epochs and steps as bars, and logs a summary of every epoch.
 
     Args:
-        train_logger: `supervisely.nn.training.train_logger`.
+        epochs_widget: for the bar of epochs.
+        steps_widget: for the bar of steps.
     """
 
-    def __init__(self, train_logger: TrainLogger) -> None:
-        self._bars = train_logger
+    def __init__(self, epochs_widget: BarWidget, steps_widget: BarWidget) -> None:
+        self._widgets = (epochs_widget, steps_widget)
+        self._bars: list[Any] = []  # of epochs and, within an epoch, of steps
         self._epochs = 0
-        self._steps_shown = 0
         self._eta_s = 0.0
-        self._is_running = False
 
     def train_started(self, plan: TrainingPlan) -> None:
-        """Show where the training begins."""
+        """Show the bar of epochs, at the epoch that the training resumes from."""
         self._epochs = plan.epochs
-        self._is_running = True
-        self._bars.train_started(plan.epochs)
-        for _ in range(plan.first_epoch):
-            self._bars.epoch_finished()
+        self._start_bar("Epochs", plan.epochs).update(plan.first_epoch)
         if plan.first_epoch:
-            logger.info("Going on after epoch %d of %d", plan.first_epoch, plan.epochs)
+            logger.info("Resuming after epoch %d of %d", plan.first_epoch, plan.epochs)
         logger.info(
             "Training on %d images, validating on %d, %d classes, on %s in %s",
             plan.num_train_images,
@@ -72,21 +57,21 @@ class AppProgress(TrainingEvents):
         )
 
     def epoch_started(self, epoch: int, num_steps: int) -> None:
-        """Begin a bar of steps."""
-        self._steps_shown = 0
-        self._bars.epoch_started(num_steps)
+        """Show a new bar of steps."""
+        self._close_steps()
+        self._start_bar("Steps", num_steps)
 
     def step_finished(self, report: StepReport) -> None:
-        """Move to the step, whichever was the first of this epoch."""
-        while self._steps_shown <= report.step:
-            self._steps_shown += 1
-            self._bars.step_finished()
+        """Update the bar of steps; a resumed epoch starts in its middle."""
+        bar = self._bars[-1]
+        bar.update(report.step + 1 - bar.n)
         self._eta_s = report.eta_s
 
     def epoch_finished(self, report: EpochReport) -> None:
-        """Say how good the epoch was."""
-        self._bars.epoch_finished()
+        """Update the bar of epochs, and log the epoch."""
+        self._bars[0].update(1)
         is_last = report.epoch + 1 >= self._epochs
+        best = f"best {report.best_ap:.3f} in epoch {report.best_epoch + 1}"
         logger.info(
             "Epoch %d/%d: loss %.3f, validation loss %.3f, AP %.3f, %s, %.1f images/s%s",
             report.epoch + 1,
@@ -94,15 +79,13 @@ class AppProgress(TrainingEvents):
             report.train_loss,
             report.evaluation.loss,
             report.evaluation.stats["AP"],
-            "the best so far"
-            if report.is_best
-            else f"best {report.best_ap:.3f} in epoch {report.best_epoch + 1}",
+            "the best so far" if report.is_best else best,
             report.images_per_s,
             "" if is_last else f", about {_duration(self._eta_s)} left",
         )
 
     def train_finished(self, result: FitResult) -> None:
-        """Hide the bars, and say how it ended."""
+        """Hide the bars, and log the result."""
         self.close()
         trained = f"{result.last_epoch + 1} of {self._epochs} epochs"
         if result.stopped:
@@ -118,10 +101,22 @@ class AppProgress(TrainingEvents):
             )
 
     def close(self) -> None:
-        """Hide the bars if they are still shown, as after an error."""
-        if self._is_running:
-            self._is_running = False
-            self._bars.train_finished()
+        """Hide the bars that are still shown, as after an error."""
+        for bar, widget in zip(self._bars, self._widgets, strict=False):
+            bar.close()
+            widget.hide()
+        self._bars = []
+
+    def _start_bar(self, message: str, total: int) -> Any:
+        widget = self._widgets[len(self._bars)]
+        widget.show()
+        self._bars.append(widget(message=message, total=total))
+        return self._bars[-1]
+
+    def _close_steps(self) -> None:
+        for bar in self._bars[1:]:
+            bar.close()
+        del self._bars[1:]
 
 
 def _duration(seconds: float) -> str:
@@ -129,19 +124,3 @@ def _duration(seconds: float) -> str:
     if minutes < 1:
         return f"{max(seconds, 0):.0f} s"
     return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
-
-
-def show_logs(handlers: Iterable[logging.Handler]) -> None:
-    """Send the log of the engine and of the apps to these handlers, once each.
-
-    The page's log window shows what the SDK's logger writes, and libraries have no handlers of
-    their own: call `show_logs(supervisely.logger.handlers)` when the app starts.
-    """
-    chosen = list(handlers)
-    for name in _OURS:
-        ours = logging.getLogger(name)
-        ours.setLevel(min(ours.getEffectiveLevel(), logging.INFO))
-        for handler in chosen:
-            if handler not in ours.handlers:
-                ours.addHandler(handler)
-        ours.propagate = False  # the root logger would write every line a second time

@@ -1,6 +1,6 @@
-"""One rank of a training on several devices: `python -m supervisely_integration.train.rank TASK`.
+"""One rank of a training on multiple devices: `python -m supervisely_integration.train.rank TASK`.
 
-The main rank tells the app what happens; the others warn on their output, which is the app's.
+The main rank sends events and logs to the app. The other ranks print warnings to the app's output.
 """
 
 import json
@@ -30,7 +30,7 @@ class AppLink:
 
     Args:
         address: of the app's socket.
-        stop: set when the app says so, or is gone.
+        stop: set when the app requests it, or ends.
     """
 
     def __init__(self, address: str, stop: StopFlag) -> None:
@@ -40,12 +40,12 @@ class AppLink:
         threading.Thread(target=self._listen, name="app", daemon=True).start()
 
     def send(self, kind: str, content: Any) -> None:
-        """Send; an app that is gone hears nothing, and the training ends."""
+        """Send a message; the training stops if the app has ended."""
         try:
             with self._lock:
                 self._connection.send((kind, content))
         except OSError:
-            self._stop.request("the app is gone")
+            self._stop.request("the app has ended")
 
     def send_event(self, name: str, *arguments: Any) -> None:
         """Send a training event: the name of the method and its arguments."""
@@ -55,11 +55,11 @@ class AppLink:
         try:
             self._stop.request(str(self._connection.recv()))
         except (EOFError, OSError):
-            self._stop.request("the app is gone")
+            self._stop.request("the app has ended")
 
 
 class LogRelay(QueueHandler):
-    """Hands the log to the app, whose page shows it.
+    """Sends log records to the app, whose page shows them.
 
     Args:
         link: to the app.
@@ -70,28 +70,28 @@ class LogRelay(QueueHandler):
         self._link = link
 
     def enqueue(self, record: logging.LogRecord) -> None:
-        """Send the record, whose arguments are text by now."""
+        """Send the record, whose arguments are formatted by now."""
         self._link.send("log", record)
 
 
 def use_devices(devices: list[str]) -> str:
-    """Let this process see the chosen GPUs only, in this order; before anything looks for them.
+    """Restrict this process to these GPUs, in this order; call before CUDA is initialized.
 
     Returns:
-        The kind of the devices.
+        The device type.
     """
     if devices[0] == "cpu":
         return "cpu"
-    here = os.environ.get("CUDA_VISIBLE_DEVICES", "")
-    known = here.split(",") if here else None
-    places = [int(device.partition(":")[2] or 0) for device in devices]
-    chosen = [known[place] if known else str(place) for place in places]
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES", "")
+    names = visible.split(",") if visible else None
+    indices = [int(device.partition(":")[2] or 0) for device in devices]
+    chosen = [names[index] if names else str(index) for index in indices]
     os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(chosen)
     return "cuda"
 
 
 def main(task_file: str) -> int:
-    """Train as one of several; returns the exit status."""
+    """Train as one of several ranks; returns the exit code."""
     task = json.loads(Path(task_file).read_text())
     device = use_devices(task["devices"])
     stop, events = StopFlag(), []

@@ -1,7 +1,8 @@
-"""A training on several devices: a process for each, which `rank.py` is.
+"""A training on multiple devices: one process per device, running `rank.py`.
 
-The app starts them through torch's own launcher, follows the main rank over a socket in a folder
-that only this user can open, and tells it to stop. One that fails ends the others.
+The app starts the ranks with torch's elastic launcher. It receives events from the main rank and
+sends it stop requests over a socket in a folder that only this user can open. If one rank fails,
+the launcher ends the others.
 """
 
 import json
@@ -28,12 +29,12 @@ logger = logging.getLogger(__name__)
 
 RANK = "supervisely_integration.train.rank"
 _POLL_S = 0.2
-_DRAIN_S = 10.0  # for what the main rank said last
+_DRAIN_S = 10.0  # for the last messages of the main rank
 
 
 @dataclass(frozen=True)
-class Outcome:
-    """What the main rank gave back."""
+class RankResult:
+    """The result of the main rank."""
 
     result: FitResult
     config: dict[str, Any]  # resolved
@@ -46,19 +47,19 @@ def train_on_devices(
     devices: Sequence[str],
     events: TrainingEvents,
     stop: StopFlag,
-) -> Outcome:
-    """Train on several devices at once; blocks until all ranks have ended.
+) -> RankResult:
+    """Train on multiple devices; blocks until all ranks have ended.
 
     Args:
-        base_config: recipe.
-        overrides: plain values to put on top of it.
-        devices: one for each rank: "cuda:0", "cuda:2", ..., or "cpu" as often as wanted.
-        events: told what the main rank tells.
+        base_config: configuration of the model.
+        overrides: plain values that override it.
+        devices: one per rank: "cuda:0", "cuda:2", ..., or "cpu" several times.
+        events: receives the events of the main rank.
         stop: ends the training at its next batch.
 
     Raises:
-        RankError: naming the rank that failed first, and why.
-        Exception: what `events` raised; the ranks have stopped and saved then.
+        RankError: with the rank that failed first, and the reason.
+        Exception: raised by `events`; the ranks have stopped and saved before.
     """
     folder = Path(tempfile.mkdtemp(prefix="ranks-"))
     task = folder / "task.json"
@@ -76,7 +77,7 @@ def train_on_devices(
                 rdzv_endpoint="localhost:0",
                 run_id=folder.name,
                 local_addr="localhost",
-                max_restarts=0,  # a relaunched task goes on by itself; an error would come again
+                max_restarts=0,  # the task resumes when it is relaunched; an error would recur
                 logs_specs=DefaultLogsSpecs(log_dir=str(folder)),
             )
             try:
@@ -85,9 +86,9 @@ def train_on_devices(
                 raise RankError(_first_failure(error, devices)) from error
         if follower.error is not None:
             raise follower.error
-        if follower.outcome is None:
-            raise RankError("the main rank ended without a result; see its lines above")
-        return follower.outcome
+        if follower.result is None:
+            raise RankError("the main rank ended without a result; see its log above")
+        return follower.result
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 
@@ -102,27 +103,26 @@ def _message(failure: ProcessFailure) -> str:
     if isinstance(message, Mapping):
         return str(message["message"])
     if failure.exitcode < 0:
-        return f"ended by {failure.signal_name()}, often for lack of memory"
-    return f"ended with exit code {failure.exitcode}; see its lines above"
+        return f"killed by {failure.signal_name()}, often because memory ran out"
+    return f"exited with code {failure.exitcode}; see its log above"
 
 
 class Follower:
     """The app's end of the connection with the main rank.
 
     Args:
-        address: of a socket to make.
-        events: told what the main rank tells, in a thread of this object.
-        stop: passed on.
+        address: of the socket to create.
+        events: receives the events of the main rank, in a thread of this object.
+        stop: sent to the main rank.
     """
 
     def __init__(self, address: str, events: TrainingEvents, stop: StopFlag) -> None:
-        self.outcome: Outcome | None = None
-        self.error: Exception | None = None  # the first that `events` raised
+        self.result: RankResult | None = None
+        self.error: Exception | None = None  # the first one raised by `events`
         self._address = address
         self._events = events
         self._stop = stop
-        self._is_over = threading.Event()
-        self._has_come = threading.Event()
+        self._is_connected = threading.Event()
         self._listener = Listener(address, family="AF_UNIX")
         self._thread = threading.Thread(target=self._follow, name="main rank", daemon=True)
 
@@ -131,37 +131,36 @@ class Follower:
         return self
 
     def __exit__(self, *error: object) -> None:
-        self._is_over.set()
-        if not self._has_come.is_set():  # nobody will: let the thread go
+        if not self._is_connected.is_set():  # no rank will: unblock the thread
             Client(self._address, family="AF_UNIX").close()
         self._thread.join(_DRAIN_S)
         self._listener.close()
 
     def _follow(self) -> None:
         with self._listener.accept() as connection:
-            self._has_come.set()
-            is_told = False
+            self._is_connected.set()
+            is_sent = False
             try:
                 while True:
-                    if self._stop.is_set and not is_told:
+                    if self._stop.is_set and not is_sent:
                         connection.send(self._stop.reason)
-                        is_told = True
+                        is_sent = True
                     if connection.poll(_POLL_S):
-                        self._take(*connection.recv())
+                        self._handle(*connection.recv())
             except (EOFError, OSError) as error:
-                logger.debug("the main rank has left: %r", error)
+                logger.debug("the main rank disconnected: %r", error)
 
-    def _take(self, kind: str, content: Any) -> None:
+    def _handle(self, kind: str, content: Any) -> None:
         if kind == "event":
-            self._tell(*content)
+            self._forward(*content)
         elif kind == "log":
             logging.getLogger(content.name).handle(content)
         else:
-            self.outcome = Outcome(*content)
+            self.result = RankResult(*content)
 
-    def _tell(self, name: str, arguments: tuple[Any, ...]) -> None:
+    def _forward(self, name: str, arguments: tuple[Any, ...]) -> None:
         try:
             getattr(self._events, name)(*arguments)
         except Exception as error:  # noqa: BLE001 (raised again once the ranks have ended)
             self.error = self.error or error
-            self._stop.request(f"the app cannot follow: {error!r}")
+            self._stop.request(f"the app failed to handle an event: {error!r}")

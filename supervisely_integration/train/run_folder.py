@@ -1,6 +1,6 @@
-"""What has to outlive the process: checkpoints, and what a relaunched task needs to go on.
+"""The folder of a training that outlives the app's process, so that a relaunched task can resume.
 
-The SDK wipes its working folder at every start, so this folder lies beside it. It belongs to a
+The SDK deletes its working folder at every start, so this folder is its sibling. It belongs to one
 task and to one training: the same project, classes, split, model and hyperparameters.
 """
 
@@ -18,7 +18,7 @@ logger = logging.getLogger(__name__)
 LAST = "last.pth"
 _RECORD = "run.json"
 
-# Images of a split in their order: (dataset, name).
+# Images of a split in order: (dataset, name).
 Items = list[tuple[str, str]]
 
 
@@ -27,7 +27,7 @@ class SavedRun:
     """What a training was started with."""
 
     fingerprint: str
-    app_state: dict[str, Any]  # settings of the GUI, in the SDK's form
+    app_state: dict[str, Any]  # settings of the GUI, in the SDK's format
     train: Items
     val: Items
 
@@ -45,17 +45,17 @@ class RunFolder:
 
     @property
     def output(self) -> Path:
-        """Where the engine writes."""
+        """The engine's output directory."""
         return self.path / "output"
 
     @property
     def last_checkpoint(self) -> Path | None:
-        """What to go on from, if there is anything."""
+        """The checkpoint to resume from, if there is one."""
         path = self.output / LAST
         return path if path.is_file() else None
 
     def load(self) -> SavedRun | None:
-        """Read what is left of an earlier launch; None if it left nothing that can be used."""
+        """Read the record of an earlier launch; None if there is none that can be used."""
         try:
             content = json.loads((self.path / _RECORD).read_text(encoding="utf-8"))
             for split in ("train", "val"):
@@ -64,20 +64,20 @@ class RunFolder:
         except FileNotFoundError:
             return None
         except (OSError, ValueError, TypeError, KeyError) as error:
-            logger.warning("%s: cannot be used (%s); a new run starts", self.path, error)
+            logger.warning("%s: not readable (%s); starting a new run", self.path, error)
             return None
 
     def begin(self, run: SavedRun) -> Path | None:
-        """Make the folder that of this training.
+        """Assign the folder to this training, and delete another one's files.
 
         Returns:
-            The checkpoint to go on from, if this very training was begun before.
+            The checkpoint to resume from, if an earlier launch began the same training.
         """
         saved = self.load()
         if saved is not None and saved.fingerprint != run.fingerprint:
             logger.info(
-                "%s holds another training (project, classes, split, model or hyperparameters "
-                "differ); a new run starts",
+                "%s holds a different training (project, classes, split, model or "
+                "hyperparameters); starting a new run",
                 self.path,
             )
         if saved is None or saved.fingerprint != run.fingerprint:
@@ -88,9 +88,14 @@ class RunFolder:
         partial.replace(self.path / _RECORD)
         return self.last_checkpoint
 
-    def remove(self) -> None:
-        """Delete the folder; safe to call twice."""
-        shutil.rmtree(self.path, ignore_errors=True)
+    def remove(self, *, keep_checkpoint: bool = False) -> None:
+        """Delete the folder, if it exists.
+
+        Args:
+            keep_checkpoint: keep a folder that a later launch can resume from.
+        """
+        if not (keep_checkpoint and self.last_checkpoint):
+            shutil.rmtree(self.path, ignore_errors=True)
 
 
 def fingerprint(
@@ -102,7 +107,7 @@ def fingerprint(
     model: Mapping[str, Any],
     hyperparameters: Mapping[str, Any],
 ) -> str:
-    """Name a training by all that decides its numbers; order counts, formatting does not."""
+    """Hash everything that determines a training's numbers; order matters, formatting does not."""
     content = {
         "project_id": project_id,
         "classes": classes,

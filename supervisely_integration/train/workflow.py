@@ -1,4 +1,4 @@
-"""One training, from a split project on disk to the files of an experiment; without the SDK."""
+"""A training, from a split project on disk to the files of an experiment; without the SDK."""
 
 import logging
 import shutil
@@ -18,36 +18,36 @@ from rtdetrv2_pytorch.src.solver.stopping import StopFlag
 from .coco import write_coco
 from .examination import Origins, examine_splits
 from .experiment import ExperimentInfo
-from .lifecycle import Stopped
+from .lifecycle import TrainingStopped
 from .ranks import train_on_devices
 from .run_config import RunFiles, portable_config, run_config, write_config
 
 logger = logging.getLogger(__name__)
 
 MODEL_CONFIG = "model_config.yml"
-REPORTS = (REPORT, REPORT_HTML, REPORT_JSON)  # in the folder of the result
-LOGS = "summary"  # TensorBoard's event files, in the folder of the run
+REPORTS = (REPORT, REPORT_HTML, REPORT_JSON)  # in the result folder
+LOGS = "summary"  # TensorBoard event files, in the run folder
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingRequest:
-    """What to train, on what, and where to put it."""
+    """What to train, on which data, and where to write."""
 
     model_name: str
-    base_config: Path  # recipe of the model
-    checkpoint: Path | None  # weights to start from; None: random ones
-    resume: Path | None  # checkpoint of this very training, from an earlier launch
+    base_config: Path  # configuration of the model
+    checkpoint: Path | None  # initial weights; None: random
+    resume: Path | None  # checkpoint of the same training, from an earlier launch
     classes: list[str]
-    convert_shapes: bool  # whether objects that are no rectangles become their boxes
+    convert_shapes: bool  # train on the bounding boxes of non-rectangular objects
     hyperparameters: dict[str, Any]
     train_dir: Path
     val_dir: Path
-    coco_dir: Path  # gets the annotation files
-    run_dir: Path  # gets the checkpoints while training; outlives the process
-    result_dir: Path  # gets what is to be uploaded
+    coco_dir: Path  # for the annotation files
+    run_dir: Path  # for the checkpoints of the solver; outlives the process
+    result_dir: Path  # for the files to upload
     devices: tuple[str, ...]  # one rank on each
-    name: str | None = None  # of the experiment, for people
-    origins: Origins = field(default_factory=Origins)  # of the images of the splits
+    name: str | None = None  # of the experiment
+    origins: Origins = field(default_factory=Origins)  # original names of the images
 
 
 def run_training(
@@ -56,16 +56,16 @@ def run_training(
     """Train.
 
     Args:
-        request: what to do.
-        events: told about everything that happens.
+        request: what to train.
+        events: receives the training events.
         stop: ends the training at its next batch.
 
     Returns:
-        The files to upload; copies, so that the folder of the run stays whole until they are.
+        The files to upload: copies, so that the run folder stays complete until the upload is done.
 
     Raises:
-        Stopped: if it was stopped before there was anything to save.
-        RTDETRError: if data, configuration, weights or the training itself are at fault.
+        TrainingStopped: if it was stopped before there was anything to save.
+        RTDETRError: if data, configuration or weights are invalid, or the training fails.
     """
     data = write_coco(
         request.train_dir,
@@ -106,15 +106,13 @@ def run_training(
         stop=stop,
     )
     if stop.is_set:
-        raise Stopped(stop.reason)
+        raise TrainingStopped(stop.reason)
 
     request.run_dir.mkdir(parents=True, exist_ok=True)
-    shutil.copy2(request.result_dir / REPORT_JSON, request.run_dir)  # a part of the report
+    shutil.copy2(request.result_dir / REPORT_JSON, request.run_dir)  # for the training report
     if len(request.devices) > 1:
-        outcome = train_on_devices(
-            request.base_config, run.overrides, request.devices, events, stop
-        )
-        result, values, report = outcome.result, outcome.config, outcome.report
+        ranks = train_on_devices(request.base_config, run.overrides, request.devices, events, stop)
+        result, values, report = ranks.result, ranks.config, ranks.report
     else:
         followers = FanOut([TrainingImages(cfg), events])
         result = DetSolver(cfg, events=followers, stop_flag=stop).fit()

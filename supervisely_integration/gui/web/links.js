@@ -23,7 +23,7 @@ export function pictureOf(address) {
   const own = new URL(address, document.baseURI);
   if (own.origin === location.origin) return own.href;
   const found = instance && /^\/image-storage\/([1-9]\d*)$/.exec(own.pathname);
-  return found && own.origin === new URL(instance).origin ? `./gui/pictures/${found[1]}` : null;
+  return found && own.origin === new URL(instance).origin ? `./gui/thumbnails/${found[1]}` : null;
 }
 
 /** Send clicks on links of the platform to where that is here: the instance, or the app itself. */

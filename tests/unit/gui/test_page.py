@@ -101,7 +101,7 @@ def test_an_address_may_lack_its_scheme_as_the_sdk_allows(
     text = client.get("/").text
     assert f'data-instance="{web}"' in text
     assert f'data-instance-page="{web}/?token={SECRET}"' in text
-    assert client.get("/gui/pictures/7").content == b"picture"
+    assert client.get("/gui/thumbnails/7").content == b"picture"
 
 
 def test_the_log_is_served_and_an_instance_that_is_gone_is_said(server, built):
@@ -112,4 +112,4 @@ def test_the_log_is_served_and_an_instance_that_is_gone_is_said(server, built):
     assert [line["text"] for line in lines][-1] == "a line for the window"
     assert client.get("/gui/logs", params={"after": lines[-1]["number"]}).json() == []
     assert client.get("/gui/logs", params={"after": "x"}).json() == lines
-    assert client.get("/gui/pictures/1").status_code == 502
+    assert client.get("/gui/thumbnails/1").status_code == 502

@@ -1,0 +1,91 @@
+"""Devices and runtimes of a deployment, from requests and from the command line."""
+
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from supervisely.nn.utils import RuntimeType
+
+from rtdetrv2_pytorch.src.misc.devices import checked_device
+from rtdetrv2_pytorch.src.misc.errors import ConfigError
+
+# The SDK's names of runtimes -> the engine's.
+RUNTIMES = {
+    "PyTorch": "pytorch",
+    "ONNXRuntime": "onnxruntime",
+    "TensorRT": "tensorrt",
+    "OpenVINO": "openvino",
+}
+_SHORT_NAMES = {"torch": "PyTorch", "onnx": "ONNXRuntime", "trt": "TensorRT"}
+# Names under which clients of the platform send the confidence threshold.
+THRESHOLD_ALIASES = ("conf", "confidence", "confidence_thresh")
+
+
+def add_openvino() -> None:
+    """Add OpenVINO to the runtimes that `RuntimeType` (supervisely/nn/utils.py) lists."""
+    RuntimeType.OPENVINO = "OpenVINO"
+
+
+def runtime_name(name: str | None) -> str:
+    """Return the SDK's name of a runtime in any spelling; the SDK uses PyTorch for unknown names.
+
+    Raises:
+        ConfigError: if the runtime is unknown.
+    """
+    wanted = (name or RuntimeType.PYTORCH).lower()
+    known = {each.lower(): each for each in RUNTIMES} | _SHORT_NAMES
+    if wanted not in known:
+        raise ConfigError(f"runtime = {name!r}: there are {', '.join(RUNTIMES)}")
+    return known[wanted]
+
+
+def complete_deploy_params(deploy_params: dict[str, Any]) -> dict[str, Any]:
+    """Check and complete runtime and device, before anything is downloaded.
+
+    Raises:
+        ConfigError: if there is no such device or runtime.
+    """
+    deploy_params["runtime"] = runtime_name(deploy_params.get("runtime"))
+    device = deploy_params.get("device") or ("cuda:0" if torch.cuda.is_available() else "cpu")
+    deploy_params["device"] = str(checked_device(device))
+    return deploy_params
+
+
+def is_command_line(words: Sequence[str] | None = None) -> bool:
+    """Return whether the process was started with `deploy` or `predict`."""
+    return bool({"deploy", "predict"} & set((sys.argv if words is None else words)[1:2]))
+
+
+def parse_command_line(parse: Callable[[], tuple[Any, bool]]) -> tuple[Any, bool]:
+    """Parse the SDK's command line, with every runtime and without a GPU.
+
+    `Inference._parse_cli_deploy_args` (supervisely/nn/inference/inference.py) defaults to cuda:0,
+    knows no OpenVINO, and accepts the confidence threshold under one name only.
+
+    Args:
+        parse: the SDK's parser of `sys.argv`.
+    """
+    if not is_command_line():
+        return None, False
+    original, words, runtime = sys.argv, list(sys.argv), None
+    if "--runtime" in words[:-1]:
+        place = words.index("--runtime")
+        runtime = words[place + 1]
+        del words[place : place + 2]
+    if not torch.cuda.is_available() and not any(word.startswith("--device") for word in words):
+        words += ["--device", "cpu"]
+    for alias in THRESHOLD_ALIASES:
+        words = [
+            f"confidence_threshold={word.partition('=')[2]}"
+            if word.startswith(f"{alias}=")
+            else word
+            for word in words
+        ]
+    try:
+        sys.argv = words
+        arguments, is_deploy = parse()
+    finally:
+        sys.argv = original
+    arguments.runtime = runtime_name(runtime or arguments.runtime)
+    return arguments, is_deploy

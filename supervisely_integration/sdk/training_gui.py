@@ -1,0 +1,142 @@
+"""Steps of the training page: classes of any shape, checked hyperparameters, training on a CPU."""
+
+import logging
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import SimpleNamespace
+from typing import Any
+
+import supervisely as sly
+import torch
+from supervisely.nn.training.gui import gui as sdk_gui
+from supervisely.nn.training.gui.classes_selector import ClassesSelector
+from supervisely.nn.training.gui.hyperparameters_selector import HyperparametersSelector
+from supervisely.nn.training.gui.training_process import TrainingProcess
+
+from rtdetrv2_pytorch.src.misc.errors import ConfigError
+
+from .attributes import replaced
+
+logger = logging.getLogger(__name__)
+
+
+class AllShapesClassesSelector(ClassesSelector):  # type: ignore[misc]
+    """Offers classes of every shape.
+
+    For a detection model, `ClassesSelector` (supervisely/nn/training/gui/classes_selector.py) lists
+    only classes of rectangles. It drops others without a message, even if a GUI state names them.
+
+    Args:
+        project_id: of the project.
+        classes: selected at first; none selects all.
+        model_selector: the step before.
+        app_options: of the app.
+    """
+
+    def __init__(
+        self,
+        project_id: int,
+        classes: list[str],
+        model_selector: Any = None,
+        app_options: dict[str, Any] | None = None,
+    ) -> None:
+        # The shapes to list follow from the models: without one, all are listed.
+        super().__init__(project_id, classes, SimpleNamespace(models=[]), app_options or {})
+        self.model_selector = model_selector
+
+    def validate_step(self) -> bool:
+        """Accept mixed shapes while conversion is off, and name what will be left out."""
+        left_out = {} if self.is_convert_class_shapes_enabled() else self._other_shapes()
+        selected = self.get_selected_classes()
+        if not left_out or len(left_out) == len(selected):
+            return bool(super().validate_step())
+        listed = ", ".join(f"{name} ({objects} objects)" for name, objects in left_out.items())
+        text = (
+            f"Selected {len(selected)} classes. Non-rectangular objects are left out: {listed}. "
+            "Enable conversion to train on their bounding boxes."
+        )
+        self.validator_text.set(text=text, status="warning")
+        self.validator_text.show()
+        logger.warning("%s", text)
+        return True
+
+    def _other_shapes(self) -> dict[str, int]:
+        """Return the selected classes of other shapes with their numbers of objects."""
+        meta = self.classes_table.project_meta
+        # Columns of a row: name, shape, images, objects.
+        objects = {row[0]["data"]: int(row[3]["data"]) for row in self.classes_table._table_data}
+        return {
+            name: objects.get(name, 0)
+            for name in self.get_selected_classes()
+            if meta.get_obj_class(name).geometry_type not in (sly.Rectangle, sly.AnyGeometry)
+        }
+
+
+class CpuTrainingProcess(TrainingProcess):  # type: ignore[misc]
+    """Trains on the CPU.
+
+    Without a GPU, `TrainingProcess` (supervisely/nn/training/gui/training_process.py) returns no
+    device, or "cuda:0". The environment variable `CPU_RANKS` says how many ranks share the CPU.
+
+    Raises:
+        ConfigError: if CPU_RANKS is not a positive integer.
+    """
+
+    def __init__(self, app_options: dict[str, Any]) -> None:
+        ranks = os.environ.get("CPU_RANKS", "1")
+        if not ranks.isdecimal() or int(ranks) < 1:
+            raise ConfigError(f"CPU_RANKS = {ranks!r}: give a number of ranks, 1 or more")
+        self._num_ranks = int(ranks)
+        super().__init__(app_options)
+        if self.select_device is not None:
+            self.select_device._include_cpu_option = True
+            self.select_device.refresh()
+
+    def get_device(self) -> str:
+        """Return the device of the first rank."""
+        return "cpu"
+
+    def get_devices(self) -> list[str]:
+        """Return the device of every rank."""
+        return ["cpu"] * self._num_ranks
+
+
+@contextmanager
+def training_gui(
+    check_hyperparameters: Callable[[str], object], is_stopping: Callable[[], bool]
+) -> Iterator[None]:
+    """Build the training page from the classes of this module; for the constructor of `TrainApp`.
+
+    `TrainGUI.__init__` (supervisely/nn/training/gui/gui.py) takes no selectors of an app.
+
+    Args:
+        check_hyperparameters: raises ConfigError for a text that cannot be used.
+        is_stopping: whether the training was asked to stop; nothing is exported then.
+    """
+
+    class CheckedHyperparametersSelector(HyperparametersSelector):  # type: ignore[misc]
+        """Checks what was typed when its step is completed; the SDK accepts anything."""
+
+        def validate_step(self) -> bool:
+            """Show what is wrong beside the editor."""
+            try:
+                check_hyperparameters(self.get_hyperparameters())
+            except ConfigError as error:
+                self.validator_text.set(str(error), "error")
+                self.validator_text.show()
+                return False
+            self.validator_text.hide()
+            return bool(super().validate_step())
+
+        def is_export_required(self) -> bool:
+            """Return whether an export is selected and not ruled out by a stop."""
+            return not is_stopping() and bool(super().is_export_required())
+
+    process = TrainingProcess if torch.cuda.is_available() else CpuTrainingProcess
+    with (
+        replaced(sdk_gui, "ClassesSelector", AllShapesClassesSelector),
+        replaced(sdk_gui, "HyperparametersSelector", CheckedHyperparametersSelector),
+        replaced(sdk_gui, "TrainingProcess", process),
+    ):
+        yield
