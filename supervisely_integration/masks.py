@@ -1,4 +1,4 @@
-"""Masks of Supervisely annotations: how large they are, before anybody decompresses them."""
+"""Size checks of Supervisely masks, before they are decompressed."""
 
 import base64
 import io
@@ -10,14 +10,14 @@ from PIL import Image
 
 from rtdetrv2_pytorch.src.data.images.decoding import DECODE_ERRORS, strict_pil
 
-MASKS = ("bitmap", "alpha_mask")  # the shapes that are one
+MASKS = ("bitmap", "alpha_mask")  # geometry types
 
-_BYTES_A_PIXEL = 4
-_BYTES_BESIDE = 1 << 16  # of a PNG file: headers and what does not compress
+_BYTES_PER_PIXEL = 4
+_PNG_OVERHEAD = 1 << 16  # bytes: headers, and data that does not compress
 
 
 def check_mask(figure: Mapping[str, Any], size_wh: tuple[int, int]) -> None:
-    """Refuse a mask that is larger than its image: a few kilobytes may stand for gigabytes.
+    """Reject a mask that is larger than its image; a few kilobytes may decompress to gigabytes.
 
     Args:
         figure: object with "bitmap": {"data", "origin"}; data is a PNG file, compressed with zlib
@@ -25,26 +25,26 @@ def check_mask(figure: Mapping[str, Any], size_wh: tuple[int, int]) -> None:
         size_wh: of the image.
 
     Raises:
-        ValueError: if it is larger, or no picture.
+        ValueError: if it is larger, or not an image.
     """
     width, height = size_wh
     try:
         data = base64.b64decode(figure["bitmap"]["data"])
-        content = _decompressed(data, _BYTES_A_PIXEL * width * height + _BYTES_BESIDE)
-        with strict_pil, Image.open(io.BytesIO(content)) as picture:
-            size = picture.size
+        content = _decompressed(data, _BYTES_PER_PIXEL * width * height + _PNG_OVERHEAD)
+        with strict_pil, Image.open(io.BytesIO(content)) as image:
+            size = image.size
     except (*DECODE_ERRORS, Image.DecompressionBombError) as error:
-        raise ValueError(f"mask that is no picture ({error!r})") from error
+        raise ValueError(f"mask is not an image ({error!r})") from error
     if size[0] > width or size[1] > height:
         raise ValueError(f"mask of {size[0]}x{size[1]} pixels on an image of {width}x{height}")
 
 
 def _decompressed(data: bytes, limit: int) -> bytes:
-    unpacking = zlib.decompressobj()
+    decompressor = zlib.decompressobj()
     try:
-        content = unpacking.decompress(data, limit)
+        content = decompressor.decompress(data, limit)
     except zlib.error:
-        return data  # the SDK reads such masks, too
-    if unpacking.unconsumed_tail:
-        raise ValueError(f"mask of more than {limit} bytes, which its image cannot have")
+        return data  # uncompressed, which the SDK reads, too
+    if decompressor.unconsumed_tail:
+        raise ValueError(f"mask of more than {limit} bytes, too large for its image")
     return content

@@ -93,7 +93,8 @@ class StatusReporter:
 
     def add_missing(self, part: str, reason: str) -> None:
         """Report and log a requested part that the experiment will lack."""
-        logger.error("The experiment has no %s: %s", part.replace("_", " "), reason)
+        name = "evaluation report" if part == EVALUATION_REPORT else f"{part} export"
+        logger.error("The experiment has no %s: %s", name, reason)
         self._update(replace(self._status, missing={**self._status.missing, part: reason}))
 
     def _update(self, status: TaskStatus) -> None:

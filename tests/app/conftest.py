@@ -1,4 +1,6 @@
-"""A platform for the tests: a local instance on a free port of the loopback interface."""
+"""A platform for the tests, and a finished experiment on it."""
+
+import os
 
 import pytest
 
@@ -14,3 +16,48 @@ def instance(tmp_path_factory):
 
     with FaultyInstance(tmp_path_factory.mktemp("instance")) as running:
         yield running
+
+
+@pytest.fixture(scope="session")
+def experiment(tmp_path_factory):
+    """The session's experiment; see `tests/app/experiment.py`."""
+    from tests.app.experiment import shared_experiment
+
+    base = tmp_path_factory.getbasetemp()
+    shared = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+    own = tmp_path_factory.mktemp("experiment") / "instance"
+    with shared_experiment(shared / "shared_experiment", own) as finished:
+        yield finished
+
+
+@pytest.fixture
+def launch(tmp_path):
+    """Launches training apps, as the platform does, and kills those that a test leaves running.
+
+    A second launch with the same `task_id` is a relaunch of the task.
+    """
+    from supervisely_integration.train.run_folder import RunFolder
+    from tests.app.running import RunningApp, create_training_task
+
+    launched = []
+
+    def start(instance, project_id, state=None, *, task_id=None, development=False, **options):
+        if task_id is None and not development:
+            task_id = create_training_task(instance.store)
+        app = RunningApp(
+            server_address=instance.address,
+            token=instance.token,
+            project_id=project_id,
+            data_dir=tmp_path / f"task_{task_id}",
+            task_id=task_id,
+            app_state=state,
+            **options,
+        )
+        app.task_id = task_id
+        app.runs = RunFolder(tmp_path / f"task_{task_id}", task_id or -1)
+        launched.append(app)
+        return app
+
+    yield start
+    for app in launched:
+        app.kill()

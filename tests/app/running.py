@@ -16,6 +16,7 @@ from tests.tiny import NETWORK
 
 MODEL = "RT-DETRv2-S (random weights)"
 CLASSES = [str(digit) for digit in range(10)]
+TAGS = {"method": "tags", "train_tag": "train", "val_tag": "val", "untagged_action": "ignore"}
 TINY: dict[str, Any] = {
     **{key: value for key, value in NETWORK.items() if key != "PResNet"},
     "epoches": 2,
@@ -178,17 +179,18 @@ class RunningApp(AppProcess):
 
 
 def train_to_end(
-    instance: Any, folder: Path, project_id: int, state: dict[str, Any]
+    instance: Any, folder: Path, project_id: int, state: dict[str, Any], **options: Any
 ) -> tuple[int, str]:
     """Train in production, as a task of its own; returns the task and the log.
 
     Args:
         instance: a running `LocalInstance`.
         folder: of the task.
-        project_id: what to train on.
+        project_id: of the project to train on.
         state: settings of the app.
+        options: of `RunningApp`.
     """
-    task_id = instance.store.tasks.create(app={"id": 1, "name": "Train RT-DETRv2", "version": "1"})
+    task_id = create_training_task(instance.store)
     with RunningApp(
         server_address=instance.address,
         token=instance.token,
@@ -196,10 +198,16 @@ def train_to_end(
         data_dir=folder,
         task_id=task_id,
         app_state=state,
+        **options,
     ) as app:
         code = app.wait(400)
         assert code == 0, app.log_tail(60)
         return task_id, app.log()
+
+
+def create_training_task(store: Store) -> int:
+    """Create a task of the training app; returns its id."""
+    return store.tasks.create(app={"id": 1, "name": "Train RT-DETRv2", "version": "1"})
 
 
 def files_below(store: Store, folder: str) -> dict[str, dict[str, Any]]:

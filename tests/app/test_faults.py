@@ -1,4 +1,4 @@
-"""Trainings while the platform fails: what can be survived is, and the rest can be resumed."""
+"""Trainings while the platform fails: temporary failures are survived, others can be resumed."""
 
 import contextlib
 import hashlib
@@ -7,22 +7,26 @@ from types import SimpleNamespace
 
 import httpx
 import pytest
+import requests
 import torch
 
 from rtdetrv2_pytorch.src.misc.errors import DatasetError
 from rtdetrv2_pytorch.src.misc.weights import load_checkpoint
-from supervisely_integration.sdk.transfers import replace_damaged
-from supervisely_integration.train.run_folder import RunFolder
+from supervisely_integration.sdk.transfers import (
+    create_collection,
+    refetch_damaged_images,
+    retry_multipart_uploads,
+)
+from supervisely_integration.train.task_status import TaskStatus
 from tests.app.processes import command_lines, listening_addresses
-from tests.app.running import RunningApp, files_below, make_project, read_json, state_of
+from tests.app.running import TAGS, files_below, make_project, read_json, state_of
 from tests.faulty_instance import Fault, FaultyInstance
 
-TAGS = {"method": "tags", "train_tag": "train", "val_tag": "val", "untagged_action": "ignore"}
 WHOLE = {
     *("checkpoints/best.pth", "checkpoints/last.pth", "app_state.json", "experiment_info.json"),
     *("hyperparameters.yaml", "model_config.yml", "model_meta.json", "train_val_split.json"),
 }
-# In preparation: refused, cut, slow, damaged, and nobody there.
+# In preparation: rejected, cut, slow, damaged and unreachable.
 PREPARATION = (
     Fault("error", "projects.info"),
     Fault("error", "tasks.info", status=500),
@@ -51,43 +55,27 @@ UPLOAD = (
 
 @pytest.fixture(scope="module")
 def platform(tmp_path_factory):
-    """An instance with a project; whatever it was told to do is forgotten after each test."""
+    """An instance with a project."""
     with FaultyInstance(tmp_path_factory.mktemp("instance")) as instance:
         folder = tmp_path_factory.mktemp("digits")
-        # The bare SDK would lose both data sets, because of their names.
+        # The bare SDK would lose both datasets, because of their names.
         project_id = make_project(
             instance.store, folder, name="digits", datasets=("my_img", "my_meta")
         )
         yield SimpleNamespace(instance=instance, store=instance.store, project_id=project_id)
 
 
-@pytest.fixture
-def launch(platform, tmp_path):
-    started = []
-
-    def start(task_id=None, **hyperparameters):
-        if task_id is None:
-            task_id = platform.store.tasks.create(
-                app={"id": 1, "name": "Train RT-DETRv2", "version": "1"}
-            )
-        app = RunningApp(
-            server_address=platform.instance.address,
-            token=platform.instance.token,
-            project_id=platform.project_id,
-            data_dir=tmp_path / f"task_{task_id}",
-            task_id=task_id,
-            app_state=state_of(TAGS, hyperparameters=hyperparameters),
-        )
-        app.task_id = task_id
-        app.runs = RunFolder(tmp_path / f"task_{task_id}", task_id)
-        started.append(app)
-        return app
-
-    yield start
+@pytest.fixture(autouse=True)
+def no_faults(platform):
+    """Remove the faults of a test at its end."""
+    yield
     platform.instance.faults.replace([])
     platform.instance.faults.injected.clear()
-    for app in started:
-        app.kill()
+
+
+def start(launch, platform, task_id=None, **hyperparameters):
+    state = state_of(TAGS, hyperparameters=hyperparameters)
+    return launch(platform.instance, platform.project_id, state, task_id=task_id)
 
 
 def experiment_of(platform, task_id):
@@ -124,10 +112,10 @@ def check_hidden(platform, app):
     assert holding[0].stat().st_mode & 0o777 == 0o600
 
 
-def test_a_training_survives_a_bad_day_of_the_platform(platform, launch):
+def test_training_survives_temporary_failures(platform, launch):
     faults = platform.instance.faults
     faults.replace(PREPARATION)
-    app = launch(epoches=3)
+    app = start(launch, platform, epoches=3)
     app.wait_for(lambda: "Epoch 1/3" in app.log(), "first epoch")
     happened = dict(faults.injected)
     faults.injected.clear()
@@ -141,24 +129,27 @@ def test_a_training_survives_a_bad_day_of_the_platform(platform, launch):
     assert not app.runs.path.exists()
 
 
-def test_a_platform_that_is_gone_for_long_leaves_something_to_resume(platform, launch):
+def test_failed_upload_is_completed_by_the_resume_button(platform, launch):
     faults = platform.instance.faults
-    app = launch()
+    app = start(launch, platform)
     app.wait_for(lambda: "Epoch 1/2" in app.log(), "first epoch")
     check_hidden(platform, app)
     faults.replace([Fault("error", "file-storage.*upload", 10_000, status=507)])
     assert app.wait(240) == 1, app.log_tail(60)
-    assert "507" in app.log_tail(3)
+    status = TaskStatus.load(app.data_dir)
+    assert status.state == "failed"
+    assert "507" in status.error
     trained = {n: load_checkpoint(app.runs.output / n)["model"] for n in ("best.pth", "last.pth")}
     assert "experiment_info.json" not in experiment_of(platform, app.task_id)
 
     faults.replace([])
-    again = launch(task_id=app.task_id)
+    again = start(launch, platform, task_id=app.task_id)
     again.wait_until_ready()
     assert "Resume upload mode is enabled" in again.log()
     with contextlib.suppress(httpx.HTTPError):
         again.click(again.widgets("Button", "Resume Upload")[0])
     assert again.wait(240) == 0, again.log_tail(60)
+    assert "epoch=" not in again.log().split("Resume upload mode is enabled")[1]  # not trained
     files = check_whole(platform, app.task_id)
     for name, weights in trained.items():  # the training is not lost, and not another one
         arrived = load_checkpoint(platform.store.files.contents(files[f"checkpoints/{name}"]))
@@ -174,13 +165,11 @@ def api(platform, monkeypatch):
     monkeypatch.setenv("SUPERVISELY_SKIP_HTTPS_USER_HELPER_CHECK", "1")
     api = platform.instance.api()
     api.retry_sleep_sec = 0
-    yield api
-    platform.instance.faults.replace([])
-    platform.instance.faults.injected.clear()
+    return api
 
 
-def test_the_bare_sdk_sends_nothing_on_its_second_try(platform, tmp_path):
-    """send_whole_bodies_again: the body of the first try has been read."""
+def test_sdk_has_read_a_multipart_body_after_its_first_try(tmp_path):
+    """See `retry_multipart_uploads`."""
     from requests_toolbelt import MultipartEncoder
 
     (tmp_path / "a.bin").write_bytes(b"x" * 1000)
@@ -191,13 +180,11 @@ def test_the_bare_sdk_sends_nothing_on_its_second_try(platform, tmp_path):
 
 
 @pytest.mark.parametrize("kind", ["error", "lost", "cut", "gone"])
-def test_several_files_are_sent_whole_again(platform, api, tmp_path, kind):
+def test_multipart_uploads_are_retried_with_the_whole_body(platform, api, tmp_path, kind):
     import supervisely as sly
 
-    from supervisely_integration.sdk.transfers import send_whole_bodies_again
-
     bare = sly.Api.post
-    send_whole_bodies_again()
+    retry_multipart_uploads()
     try:
         contents = {f"{kind}_{i}.bin": bytes([i]) * (1000 + i) for i in range(3)}
         for name, content in contents.items():
@@ -213,7 +200,7 @@ def test_several_files_are_sent_whole_again(platform, api, tmp_path, kind):
             )
             done.set()
 
-        thread = threading.Thread(target=upload, daemon=True)  # the bare SDK waits for ever
+        thread = threading.Thread(target=upload, daemon=True)  # the bare SDK hangs
         thread.start()
         assert done.wait(60)
     finally:
@@ -224,29 +211,46 @@ def test_several_files_are_sent_whole_again(platform, api, tmp_path, kind):
         assert platform.store.files.contents(sent[name]).read_bytes() == content
 
 
-def test_an_image_that_arrives_damaged_is_fetched_again(platform, api, tmp_path):
+def test_damaged_images_are_downloaded_again(platform, api, tmp_path):
     dataset = api.dataset.get_list(platform.project_id)[0]
     images = api.image.get_list(dataset.id)
     for image in images:
         api.image.download_path(image.id, str(tmp_path / image.name))
     good = {path.name: hashlib.sha256(path.read_bytes()).digest() for path in tmp_path.iterdir()}
-    assert replace_damaged(api, tmp_path, images) == 0
+    assert refetch_damaged_images(api, tmp_path, images) == 0
 
     victim = tmp_path / images[0].name
     data = bytearray(victim.read_bytes())
     data[len(data) // 2] ^= 0xFF
     victim.write_bytes(data)
-    assert replace_damaged(api, tmp_path, images) == 1
+    assert refetch_damaged_images(api, tmp_path, images) == 1
     assert good == {p.name: hashlib.sha256(p.read_bytes()).digest() for p in tmp_path.iterdir()}
 
     victim.write_bytes(data)
     platform.instance.faults.replace([Fault("damage", "images.download", 1)])
     victim.write_bytes(b"something else")
     with pytest.raises(DatasetError, match="arrives damaged every time; check the network"):
-        replace_damaged(api, tmp_path, images)
+        refetch_damaged_images(api, tmp_path, images)
 
-    # The platform has other bytes than it says: they come twice the same, and are taken.
+    # The platform stores other bytes than their hash says: identical twice, so they are kept.
     api.image.download_path(images[0].id, str(victim))
     claimed = [images[0]._replace(hash=images[1].hash)]
-    assert replace_damaged(api, tmp_path, claimed) == 1
+    assert refetch_damaged_images(api, tmp_path, claimed) == 1
     assert hashlib.sha256(victim.read_bytes()).digest() == good[victim.name]
+
+
+def test_collection_is_created_although_the_answer_is_lost(platform, api):
+    collections, project_id = api.entities_collection, platform.project_id
+
+    def create(name):
+        return collections.create(
+            project_id=project_id, name=name, description="", change_name_if_conflict=True
+        ).id
+
+    platform.instance.faults.replace([Fault("lost", "entities-collections.add")])
+    with pytest.raises(requests.HTTPError):  # else `create_collection` is not needed
+        create("bare_001")
+    platform.instance.faults.replace([Fault("lost", "entities-collections.add")])
+    created = create_collection(api, project_id, "train_001", lambda: create("train_001"))
+    found = [each for each in collections.get_list(project_id) if each.name == "train_001"]
+    assert [each.id for each in found] == [created]

@@ -1,61 +1,79 @@
-"""The training app on two devices: two ranks on the CPU."""
+"""Training on multiple devices: two ranks on the CPU."""
 
 import logging
 import re
+from pathlib import Path
 
 import pytest
+import torch
 
+from rtdetrv2_pytorch.src.core import YAMLConfig
 from rtdetrv2_pytorch.src.misc.errors import RankError
 from rtdetrv2_pytorch.src.solver.events import TrainingEvents
 from rtdetrv2_pytorch.src.solver.stopping import StopFlag
+from supervisely_integration.models import published_models
 from supervisely_integration.train.ranks import train_on_devices
-from tests.app.running import RunningApp, files_below, make_project, read_json, state_of
+from supervisely_integration.train.task_status import TaskStatus
+from tests.app.running import MODEL, TAGS, files_below, make_project, read_json, state_of
 from tests.ranks import environment
-from tests.tiny import CONFIGS, tiny_values
+from tests.tiny import CONFIGS, NETWORK, tiny_values
 
 RECIPE = CONFIGS / "rtdetrv2" / "rtdetrv2_r18vd_120e_coco.yml"
-TAGS = {"method": "tags", "train_tag": "train", "val_tag": "val", "untagged_action": "ignore"}
 
 
-def test_the_app_trains_on_two_devices(instance, tmp_path):
+def test_app_trains_on_two_devices_from_cached_weights(instance, launch, tmp_path):
+    """Weights in the cache need no network; a network that learned nothing gets no evaluation."""
+    name = MODEL.partition(" (")[0]
+    row = next(row for row in published_models() if row["Model"] == name)
+    cache = tmp_path / "home" / ".cache" / "supervisely" / "checkpoints"
+    cache.mkdir(parents=True)
+    file = cache / Path(row["meta"]["model_files"]["checkpoint"]).name
+    cfg = YAMLConfig(RECIPE, **NETWORK, num_classes=10)
+    torch.save({"ema": {"module": cfg.model.state_dict()}}, file)
+    untrained = {"optimizer": {"lr": 1e-9}, "lr_warmup_scheduler": None}
+    state = state_of(
+        TAGS,
+        hyperparameters=untrained,
+        model={"source": "Pretrained models", "model_name": name},
+    )
+    state["options"]["model_benchmark"]["enable"] = True
     project_id = make_project(instance.store, tmp_path / "digits", name="digits")
-    task_id = instance.store.tasks.create(app={"id": 1, "name": "Train RT-DETRv2", "version": "1"})
-    with RunningApp(
-        server_address=instance.address,
-        token=instance.token,
-        project_id=project_id,
-        data_dir=tmp_path / "task",
-        task_id=task_id,
-        app_state=state_of(TAGS),
-        environment={"CPU_RANKS": "2"},
-    ) as app:
-        assert app.wait(400) == 0, app.log_tail(60)
-        log = app.log()
+    environment = {"CPU_RANKS": "2", "HOME": str(tmp_path / "home")}
+    app = launch(instance, project_id, state, environment=environment)
+    assert app.wait(400) == 0, app.log_tail(60)
+    log = app.log()
     assert "Training on 2 devices: cpu, cpu" in log
-    # The page's lines follow the events of the main rank; each epoch is there once.
+    # The app's lines follow the events of the main rank; each epoch is there once.
     assert len(re.findall(r"Epoch 1/2: loss \d", log)) == 1
     assert "Training finished: 2 of 2 epochs" in log
     # Three batches of two, one image for each rank: not six for each.
     assert "steps_per_epoch=3 batch_size=2" in log
-    files = files_below(instance.store, f"/experiments/{project_id}_digits/{task_id}_RT-DETRv2")
+    assert f"tuning from {file}" in log
+    assert "new=0 dropped=0" in log
+    files = files_below(instance.store, f"/experiments/{project_id}_digits/{app.task_id}_RT-DETRv2")
     info = read_json(instance.store, files["experiment_info.json"])
+    assert (info["model_name"], info["base_checkpoint"]) == (name, file.name)
     assert sorted(info["checkpoints"]) == ["checkpoints/best.pth", "checkpoints/last.pth"]
     assert {"model_config.yml", "app_state.json", "demo/README.md"} < set(files)
+    assert "Model Evaluation Report.lnk" not in files
+    assert info["evaluation_metrics"] == {}
+    assert info["evaluation_report_id"] is None
+    status = TaskStatus.load(app.data_dir)
+    assert status.state == "finished"
+    assert "predict" in status.missing["evaluation_report"]
 
 
-class Follower(TrainingEvents):
-    """Counts, and asks to stop in the second epoch."""
+class StopInSecondEpoch(TrainingEvents):
+    """Records epochs, and requests a stop in the second one."""
 
     def __init__(self):
         self.flag = StopFlag()
         self.epochs = []
-        self.steps = 0
 
     def epoch_finished(self, report):
         self.epochs.append(report.epoch)
 
     def step_finished(self, report):
-        self.steps += 1
         if report.epoch == 1:
             self.flag.request("Stop button")
 
@@ -66,19 +84,19 @@ def ranks_environment(monkeypatch):
         monkeypatch.setenv(name, environment()[name])
 
 
-def test_a_stop_ends_all_ranks_and_what_was_trained_is_there(tmp_path, digits, ranks_environment):
-    events = Follower()
+def test_stop_ends_all_ranks_and_keeps_checkpoints(tmp_path, digits, ranks_environment):
+    events = StopInSecondEpoch()
     overrides = {**tiny_values(tmp_path / "out", digits), "epoches": 100}
-    outcome = train_on_devices(RECIPE, overrides, ["cpu", "cpu"], events, events.flag)
-    assert outcome.result.stopped == "Stop button"
+    ranks = train_on_devices(RECIPE, overrides, ["cpu", "cpu"], events, events.flag)
+    assert ranks.result.stopped == "Stop button"
     assert events.epochs[:1] == [0]
     assert len(events.epochs) < 100
-    assert outcome.result.last_epoch == events.epochs[-1]
-    assert outcome.result.checkpoints["last"] == tmp_path / "out" / "last.pth"
-    assert outcome.config["num_classes"] == 10
+    assert ranks.result.last_epoch == events.epochs[-1]
+    assert ranks.result.checkpoints["last"] == tmp_path / "out" / "last.pth"
+    assert ranks.config["num_classes"] == 10
 
 
-def test_the_first_failure_is_reported(tmp_path, digits, ranks_environment, caplog):
+def test_first_failure_is_reported(tmp_path, digits, ranks_environment, caplog):
     overrides = tiny_values(tmp_path / "out", digits)
     overrides["train_dataloader"]["total_batch_size"] = 1
     with (
@@ -88,15 +106,15 @@ def test_the_first_failure_is_reported(tmp_path, digits, ranks_environment, capl
         train_on_devices(RECIPE, overrides, ["cpu", "cpu"], TrainingEvents(), StopFlag())
 
 
-class Broken(TrainingEvents):
-    """Cannot show an epoch."""
+class FailingEvents(TrainingEvents):
+    """Raises at the end of an epoch."""
 
     def epoch_finished(self, report):
         raise ValueError(f"no bar for epoch {report.epoch}")
 
 
-def test_an_app_that_cannot_follow_says_why_and_the_ranks_save(tmp_path, digits, ranks_environment):
+def test_error_of_the_app_is_raised_after_the_ranks_saved(tmp_path, digits, ranks_environment):
     overrides = {**tiny_values(tmp_path / "out", digits), "epoches": 100}
     with pytest.raises(ValueError, match="no bar for epoch 0"):
-        train_on_devices(RECIPE, overrides, ["cpu", "cpu"], Broken(), StopFlag())
+        train_on_devices(RECIPE, overrides, ["cpu", "cpu"], FailingEvents(), StopFlag())
     assert (tmp_path / "out" / "last.pth").is_file()

@@ -1,33 +1,29 @@
-"""Trainings through the real SDK, as a platform starts them: what they leave, and how they end."""
+"""Trainings through the real SDK, as a platform starts them."""
 
 import contextlib
 import json
 import signal
 import threading
-from pathlib import Path
 
 import httpx
 import pytest
-import torch
 import yaml
 
-from rtdetrv2_pytorch.src.core import YAMLConfig
-from supervisely_integration.local.emulator.store import InvalidRequestError
 from supervisely_integration.paths import DEMO, MODELS
-from supervisely_integration.train.run_folder import RunFolder
+from supervisely_integration.train.task_status import TaskStatus
+from tests.app.experiment import QUICK
 from tests.app.running import (
     CLASSES,
     MODEL,
+    TAGS,
     TINY,
-    RunningApp,
     files_below,
     make_project,
     read_json,
     state_of,
 )
-from tests.tiny import CONFIGS, NETWORK
 
-TAGS = {"method": "tags", "train_tag": "train", "val_tag": "val", "untagged_action": "ignore"}
+NAME = "digits [v1] é"
 ARTIFACTS = {
     "checkpoints/best.pth",
     "checkpoints/last.pth",
@@ -41,52 +37,29 @@ ARTIFACTS = {
     "open_app.lnk",
     "train_val_split.json",
 }
+FOREVER = {"epoches": 5000}
 
 
 @pytest.fixture(scope="module")
 def project_id(instance, tmp_path_factory):
-    return make_project(instance.store, tmp_path_factory.mktemp("digits"), name="digits [v1] é")
+    return make_project(instance.store, tmp_path_factory.mktemp("digits"), name=NAME)
 
 
-@pytest.fixture
-def launch(instance, tmp_path):
-    """Starts the app for a task; a second launch with the same task is a relaunch."""
-    started = []
-
-    def start(project_id, app_state=None, *, task_id=None, development=False, **options):
-        if task_id is None and not development:
-            task_id = instance.store.tasks.create(
-                app={"id": 1, "name": "Train RT-DETRv2", "version": "1"}
-            )
-        app = RunningApp(
-            server_address=instance.address,
-            token=instance.token,
-            project_id=project_id,
-            data_dir=tmp_path / f"task_{task_id}",
-            task_id=task_id,
-            app_state=app_state,
-            **options,
-        )
-        app.task_id = task_id
-        app.runs = RunFolder(tmp_path / f"task_{task_id}", task_id or -1)
-        started.append(app)
-        return app
-
-    yield start
-    for app in started:
-        app.kill()
-
-
-def experiment_of(instance, project_id, task_id):
-    folder = f"/experiments/{project_id}_digits [v1] é/{task_id}_RT-DETRv2"
+def experiment_of(instance, project_id, task_id, name=NAME):
+    folder = f"/experiments/{project_id}_{name}/{task_id}_RT-DETRv2"
     files = files_below(instance.store, folder)
     assert "experiment_info.json" in files, sorted(files)
-    return folder, files, read_json(instance.store, files["experiment_info.json"])
+    return files, read_json(instance.store, files["experiment_info.json"])
 
 
 def epochs_in(path):
     lines = [json.loads(line) for line in path.read_text().splitlines()]
     return [line["epoch"] for line in lines if line["event"] == "epoch"]
+
+
+def wait_for_epoch(app):
+    log = app.runs.output / "log.jsonl"
+    app.wait_for(lambda: log.is_file() and epochs_in(log), "first epoch")
 
 
 def dataset_ids(instance, project_id):
@@ -96,90 +69,114 @@ def dataset_ids(instance, project_id):
     return {row["name"]: row["id"] for row in rows}
 
 
-def test_production_from_gui_state_with_tags_leaves_a_whole_experiment(
-    instance, launch, project_id
-):
-    app = launch(project_id, state_of(TAGS, experiment_name="my digits"))
-    assert app.wait(240) == 0, app.log_tail(60)
-    folder, files, info = experiment_of(instance, project_id, app.task_id)
-    logs = {name for name in files if name.startswith("logs/")}
-    report = {name for name in files if name.startswith("visualization/")}  # of the SDK
-    demo = {name for name in files if name.startswith("demo/")}
-    assert set(files) - logs - report - demo == ARTIFACTS
-    assert {name: instance.store.files.contents(files[name]).read_text() for name in demo} == {
+# A complete experiment
+
+
+def test_experiment_has_all_files_and_no_local_paths(experiment):
+    files = experiment.files
+    other = ("logs/", "visualization/", "demo/", "export/")
+    groups = {prefix: {n for n in files if n.startswith(prefix)} for prefix in other}
+    expected = ARTIFACTS | {"report.html", "Model Evaluation Report.lnk"}
+    assert set(files) - set().union(*groups.values()) == expected
+    assert {name: experiment.text(name) for name in groups["demo/"]} == {
         f"demo/{path.name}": path.read_text() for path in DEMO.iterdir() if path.is_file()
     }
-    assert {"demo/README.md", "demo/demo_common.py"} < demo
-    assert all(".tfevents." in name for name in logs)
-    assert logs
-    assert report
-    assert info["experiment_name"] == "my digits"
+    assert {"demo/README.md", "demo/demo_common.py"} < groups["demo/"]
+    assert groups["logs/"]
+    assert all(".tfevents." in name for name in groups["logs/"])
+    assert groups["visualization/"]
+    assert str(experiment.folder) not in experiment.text("model_config.yml")
+    classes = experiment.json("model_meta.json")["classes"]
+    assert [each["title"] for each in classes] == CLASSES
+    assert {each["shape"] for each in classes} == {"rectangle"}
+    assert not (experiment.folder / "runs" / str(experiment.task_id)).exists()
+
+
+def test_experiment_info_describes_the_training(experiment):
+    info = experiment.info
+    name = f"on {experiment.name}"
+    assert info["experiment_name"] == name
     assert info["framework_name"] == "RT-DETRv2"
     assert info["model_name"] == MODEL
     assert info["task_type"] == "object detection"
-    assert (info["project_id"], info["task_id"]) == (project_id, app.task_id)
+    assert (info["project_id"], info["task_id"]) == (experiment.project_id, experiment.task_id)
     assert info["model_files"] == {"config": "model_config.yml"}
     assert sorted(info["checkpoints"]) == ["checkpoints/best.pth", "checkpoints/last.pth"]
     assert info["best_checkpoint"] == "best.pth"
-    assert (info["train_size"], info["val_size"]) == (6, 4)
-    assert info["artifacts_dir"].rstrip("/") == folder
+    assert (info["train_size"], info["val_size"]) == (100, 4)
+    assert info["artifacts_dir"].rstrip("/") == experiment.path
     assert info["logs"]["type"] == "tensorboard"
-    for key in ("app_state", "model_meta", "train_val_split", "hyperparameters", "export"):
+    for key in ("app_state", "model_meta", "train_val_split", "hyperparameters", "datetime"):
         assert key in info
-    for key in ("datetime", "evaluation_report_id", "evaluation_report_link", "evaluation_metrics"):
-        assert key in info
-    config = yaml.safe_load(instance.store.files.contents(files["model_config.yml"]).read_text())
-    assert str(app.log_file.parent) not in json.dumps(config)
-    assert config["num_classes"] == 10
-    meta = read_json(instance.store, files["model_meta.json"])
-    assert [c["title"] for c in meta["classes"]] == CLASSES
-    assert {c["shape"] for c in meta["classes"]} == {"rectangle"}
-    assert not app.runs.path.exists()
-    task = instance.store.tasks.info(app.task_id)
-    assert task["meta"]["output"]["experiment"]["data"]["experiment_name"] == "my digits"
+    assert yaml.safe_load(experiment.text("model_config.yml"))["num_classes"] == 10
+    task = experiment.store.tasks.info(experiment.task_id)
+    assert task["meta"]["output"]["experiment"]["data"]["experiment_name"] == name
 
 
-def test_development_mode_through_train_from_api(instance, launch, project_id):
-    app = launch(project_id, development=True)
-    app.wait_until_ready()
-    split = {"method": "random", "split": "train", "percent": 60}
-    looked_at = {"report": True, "pictures": True}
-    app.post(
-        "/train_from_api",
-        state={"app_state": state_of(split, hyperparameters=looked_at)},
-        context={"outside_request": True},
-    )
-    assert app.wait(240) == 0, app.log_tail(60)
-    _, files, info = experiment_of(instance, project_id, -1)
-    assert set(files) >= {*ARTIFACTS, "report.html"}
-    page = instance.store.files.contents(files["report.html"]).read_text()
-    assert "Finished: 2 of 2 epochs" in page
-    assert "10 images: 10 used" in page  # what the data doctor said
-    assert str(app.runs.path) not in page
-    assert (info["train_size"], info["val_size"]) == (6, 4)
-
-
-def test_two_of_ten_classes_split_by_datasets(instance, launch, project_id):
-    ids = dataset_ids(instance, project_id)
-    split = {"method": "datasets", "train_datasets": [ids["train"]], "val_datasets": [ids["val"]]}
-    app = launch(project_id, state_of(split, classes=["7", "3"]))
-    assert app.wait(240) == 0, app.log_tail(60)
-    _, files, info = experiment_of(instance, project_id, app.task_id)
-    meta = read_json(instance.store, files["model_meta.json"])
-    assert [c["title"] for c in meta["classes"]] == ["3", "7"]  # in the order of the project
-    config = yaml.safe_load(instance.store.files.contents(files["model_config.yml"]).read_text())
-    assert config["num_classes"] == 2
-    assert info["train_size"] == 6  # images without objects of the classes stay
-    split = read_json(instance.store, files["train_val_split.json"])
-    rows = instance.store.database.rows("SELECT id, dataset_id FROM images ORDER BY id")
+def test_split_file_names_every_image_of_nested_datasets(experiment):
+    split = experiment.json("train_val_split.json")
+    ids = dataset_ids(experiment.instance, experiment.project_id)
+    rows = experiment.store.database.rows("SELECT id, dataset_id FROM images ORDER BY id")
     for name in ("train", "val"):
         assert split[name] == [row["id"] for row in rows if row["dataset_id"] == ids[name]]
 
 
-def test_a_custom_model_is_trained_on_by_collections(instance, launch, project_id):
-    first = launch(project_id, state_of(TAGS))
-    assert first.wait(240) == 0, first.log_tail(60)
-    # The split of the first training is there as two collections.
+def test_training_report_covers_run_and_data(experiment):
+    page = experiment.text("report.html")
+    assert "Finished: 3 of 3 epochs" in page
+    assert "104 images: 104 used" in page  # by the data doctor
+    assert str(experiment.folder) not in page
+
+
+def test_status_file_reports_the_end_and_what_is_missing(experiment):
+    status = TaskStatus.load(experiment.folder)
+    assert (status.state, status.error) == ("finished", None)
+    assert list(status.missing) == ["TensorRT"]
+    assert status.missing["TensorRT"].startswith("TensorRT cannot be used here")
+
+
+def test_attributes_that_training_code_uses(experiment):
+    found = experiment.attributes
+    work_dir = str(experiment.folder / "work_dir")
+    assert found["work_dir"] == work_dir
+    assert found["output_dir"] == f"{work_dir}/output"
+    assert found["project_dir"] == f"{work_dir}/sly_project"
+    assert found["train_dataset_dir"] == f"{work_dir}/sly_project/train"
+    assert found["val_dataset_dir"] == f"{work_dir}/sly_project/val"
+    assert (found["project_id"], found["project_name"]) == (experiment.project_id, experiment.name)
+    assert found["project_info"] == experiment.project_id
+    assert found["project_meta"] == CLASSES
+    assert found["sly_project"] == {"train": 100, "val": 4}
+    assert (found["model_name"], found["model_source"]) == (MODEL, "Pretrained models")
+    assert list(found["model_files"]) == ["config"]
+    assert found["model_info"] == MODEL
+    assert found["hyperparameters"]["epoches"] == 3
+    assert found["classes"] == CLASSES
+    assert found["device"] == "cpu"
+    assert found["app_state"]["model"]["model_name"] == MODEL
+
+
+# The experiment as a start
+
+
+def test_experiment_is_continued_from_its_page(experiment, launch):
+    parameters = {
+        "modal.state.trainTaskId": str(experiment.task_id),
+        "modal.state.trainMode": "continue",
+    }
+    app = launch(experiment.instance, experiment.project_id, environment=parameters)
+    app.wait_until_ready()
+    data, state = app.post("/sly/data"), app.post("/sly/state")
+    assert "Training configuration is loaded from the experiment" in json.dumps(data)
+    assert state[app.widgets("RadioTabs")[0]]["value"] == "Custom models"
+    assert yaml.safe_load(state[app.widgets("Editor")[0]]["text"])["seed"] == 77
+
+
+def test_custom_model_trains_on_collections_in_development_and_stops_at_shutdown(
+    experiment, launch
+):
+    instance, project_id = experiment.instance, experiment.project_id
+    # The split of the experiment exists as two collections.
     rows = instance.store.database.rows(
         "SELECT id, name FROM collections WHERE project_id = ? ORDER BY id", (project_id,)
     )
@@ -189,17 +186,33 @@ def test_a_custom_model_is_trained_on_by_collections(instance, launch, project_i
         "train_collections": [ids["tra"]],
         "val_collections": [ids["val"]],
     }
-    model = {"source": "Custom models", "task_id": first.task_id, "checkpoint": "best.pth"}
-    second = launch(project_id, state_of(split, model=model))
-    assert second.wait(240) == 0, second.log_tail(60)
-    assert "new=0 dropped=0" in second.log()
-    _, files, info = experiment_of(instance, project_id, second.task_id)
+    model = {
+        "source": "Custom models",
+        "task_id": experiment.task_id,
+        "checkpoint": "best.pth",
+    }
+    state = state_of(split, model=model, hyperparameters={**QUICK, **FOREVER})
+    app = launch(instance, project_id, development=True)
+    app.wait_until_ready()
+    app.post(
+        "/train_from_api",
+        state={"app_state": state, "wait": False},
+        context={"outside_request": True},
+    )
+    wait_for_epoch(app)
+    app.post("/sly/shutdown")
+    assert app.wait(240) == 0, app.log_tail(60)
+    assert "new=0 dropped=0" in app.log()
+    files, info = experiment_of(instance, project_id, -1, experiment.name)
     assert set(files) >= ARTIFACTS
-    assert (info["train_size"], info["val_size"]) == (6, 4)
+    assert (info["train_size"], info["val_size"]) == (100, 4)
 
 
-def press_all(app, project_id, instance, **editor):
-    """Go through the page as a person would, with a split by datasets and two classes."""
+# The page
+
+
+def select_all(app, project_id, instance, **editor):
+    """Complete all steps of the page, with a split by datasets and two classes."""
     ids = dataset_ids(instance, project_id)
     steps = app.widgets("Button", "Select")
     assert len(steps) == 5
@@ -227,7 +240,13 @@ def press_all(app, project_id, instance, **editor):
             val: {"value": [{"id": ids["val"], "label": "val"}]},
         },
     )
-    app.click(steps[4], **{app.widgets("Editor")[0]: {"text": json.dumps({**TINY, **editor})}})
+    select_hyperparameters(app, steps[4], **editor)
+    return steps[4]
+
+
+def select_hyperparameters(app, button, **editor):
+    text = json.dumps({**TINY, **editor})
+    app.click(button, **{app.widgets("Editor")[0]: {"text": text}})
 
 
 def start(app):
@@ -236,243 +255,155 @@ def start(app):
         app.click(app.widgets("Button", "Start")[0])
 
 
-def test_the_buttons_of_the_page(instance, launch, project_id):
-    app = launch(project_id)
+def test_page_reports_a_wrong_value_then_trains_and_stops(instance, launch, project_id):
+    app = launch(instance, project_id)
     app.wait_until_ready()
-    press_all(app, project_id, instance)
-    start(app)
-    assert app.wait(240) == 0, app.log_tail(60)
-    _, files, info = experiment_of(instance, project_id, app.task_id)
-    assert set(files) >= ARTIFACTS
-    assert (info["train_size"], info["val_size"]) == (6, 4)
-    meta = read_json(instance.store, files["model_meta.json"])
-    assert [c["title"] for c in meta["classes"]] == ["3", "7"]
-
-
-def test_a_wrong_value_is_one_sentence_in_the_dialog_and_can_be_corrected(
-    instance, launch, project_id
-):
-    app = launch(project_id)
-    app.wait_until_ready()
-    press_all(app, project_id, instance, clip_max_norm=-1)
+    step = select_all(app, project_id, instance, clip_max_norm=-1)
     start(app)
     data, state = app.post("/sly/data"), app.post("/sly/state")
     assert state["slyAppShowDialog"] is True
-    assert data["slyAppDialogMessage"] == (
-        "hyperparameters: clip_max_norm = -1: Input should be greater than or equal to 0"
-    )
+    message = data["slyAppDialogMessage"]
+    assert message.startswith("hyperparameters: clip_max_norm = -1: ")
+    assert message.endswith("greater than or equal to 0")
     assert app.process.poll() is None
 
+    select_hyperparameters(app, step, **FOREVER)
+    started = threading.Thread(target=start, args=(app,), daemon=True)
+    started.start()
+    wait_for_epoch(app)
+    app.click(app.widgets("Button", "Stop")[0])
+    assert app.wait(240) == 0, app.log_tail(60)
+    files, info = experiment_of(instance, project_id, app.task_id)
+    assert set(files) >= ARTIFACTS
+    assert info["best_checkpoint"] == "best.pth"
+    assert (info["train_size"], info["val_size"]) == (6, 4)  # images without objects stay
+    meta = read_json(instance.store, files["model_meta.json"])
+    assert [c["title"] for c in meta["classes"]] == ["3", "7"]  # in the order of the project
+    config = yaml.safe_load(instance.store.files.contents(files["model_config.yml"]).read_text())
+    assert config["num_classes"] == 2
+    assert TaskStatus.load(app.data_dir) == TaskStatus("finished")
+    assert not app.runs.path.exists()
 
-def test_an_experiment_is_continued_from_its_page(instance, launch, project_id):
-    first = launch(project_id, state_of(TAGS, hyperparameters={"seed": 77}))
-    assert first.wait(240) == 0, first.log_tail(60)
-    parameters = {
-        "modal.state.trainTaskId": str(first.task_id),
-        "modal.state.trainMode": "continue",
-    }
-    app = launch(project_id, environment=parameters)
-    app.wait_until_ready()
-    data, state = app.post("/sly/data"), app.post("/sly/state")
-    assert "Training configuration is loaded from the experiment" in json.dumps(data)
-    assert state[app.widgets("RadioTabs")[0]]["value"] == "Custom models"
-    assert yaml.safe_load(state[app.widgets("Editor")[0]]["text"])["seed"] == 77
+
+# Settings that cannot be used
 
 
-def test_the_attributes_that_training_code_uses(launch, project_id, tmp_path):
-    report = tmp_path / "attributes.json"
-    app = launch(
-        project_id,
-        state_of(TAGS),
-        environment={"ATTRIBUTES_FILE": str(report)},
-        app_dir=Path(__file__).with_name("probe"),
+def test_invalid_settings_end_the_app_before_the_download(instance, launch, project_id, tmp_path):
+    only_polygons = make_project(
+        instance.store, tmp_path / "data", polygons=CLASSES, name="only polygons"
     )
-    assert app.wait(240) == 0, app.log_tail(60)
-    found = json.loads(report.read_text())
-    work_dir = str(app.log_file.parent / "work_dir")
-    assert found["work_dir"] == work_dir
-    assert found["output_dir"] == f"{work_dir}/output"
-    assert found["project_dir"] == f"{work_dir}/sly_project"
-    assert found["train_dataset_dir"] == f"{work_dir}/sly_project/train"
-    assert found["val_dataset_dir"] == f"{work_dir}/sly_project/val"
-    assert (found["project_id"], found["project_name"]) == (project_id, "digits [v1] é")
-    assert found["project_info"] == project_id
-    assert found["project_meta"] == CLASSES
-    assert found["sly_project"] == {"train": 6, "val": 4}
-    assert (found["model_name"], found["model_source"]) == (MODEL, "Pretrained models")
-    assert list(found["model_files"]) == ["config"]
-    assert found["model_info"] == MODEL
-    assert found["hyperparameters"]["epoches"] == 2
-    assert found["classes"] == CLASSES
-    assert found["device"] == "cpu"
-    assert found["app_state"]["model"]["model_name"] == MODEL
-
-
-@pytest.mark.parametrize("enable", [True, False])
-def test_a_project_with_polygons_only(instance, launch, tmp_path, enable):
-    name = f"polygons {enable}"
-    project_id = make_project(instance.store, tmp_path / "data", polygons=CLASSES, name=name)
-    state = state_of(TAGS)
-    state["options"]["convert_class_shapes"] = enable
-    app = launch(project_id, state)
-    if enable:
-        assert app.wait(240) == 0, app.log_tail(60)
-        folder = f"/experiments/{project_id}_{name}/{app.task_id}_RT-DETRv2"
-        meta = read_json(instance.store, files_below(instance.store, folder)["model_meta.json"])
-        assert {c["shape"] for c in meta["classes"]} == {"rectangle"}
-    else:
+    unconverted = state_of(TAGS)
+    unconverted["options"]["convert_class_shapes"] = False
+    misspelled = state_of(TAGS, hyperparameters={"optimizr": {"lr": 1}})
+    apps = [
+        launch(instance, only_polygons, unconverted),
+        launch(instance, project_id, misspelled),
+    ]
+    reasons = (
+        "Enable conversion checkbox or select compatible classes",
+        "unknown key 'optimizr'; did you mean 'optimizer'?",
+    )
+    for app, reason in zip(apps, reasons, strict=True):
         assert app.wait(240) == 1, app.log_tail(60)
-        assert "Enable conversion checkbox or select compatible classes" in app.log_tail(1)
-
-
-def test_without_conversion_other_shapes_are_left_out_and_counted(instance, launch, tmp_path):
-    name, polygons = "mixed shapes", ["3", "7"]
-    project_id = make_project(instance.store, tmp_path / "data", polygons=polygons, name=name)
-    stats = instance.store.projects.statistics(project_id)["objects"]["items"]
-    count = {item["objectClass"]["name"]: item["total"] for item in stats}
-    state = state_of(TAGS)
-    state["options"]["convert_class_shapes"] = False
-    app = launch(project_id, state)
-    assert app.wait(240) == 0, app.log_tail(60)
-    assert (
-        "Objects that are no rectangles are left out: "
-        f"3 ({count['3']} objects), 7 ({count['7']} objects)"
-    ) in app.log()
-    assert "Traceback" not in app.log()
-
-
-def test_a_wrong_hyperparameter_ends_before_the_download(instance, launch, project_id):
-    app = launch(project_id, state_of(TAGS, hyperparameters={"optimizr": {"lr": 1}}))
-    assert app.wait(240) == 1
-    assert "unknown key 'optimizr'; did you mean 'optimizer'?" in app.log_tail(3)
-    assert "Downloading" not in app.log()
+        status = TaskStatus.load(app.data_dir)
+        assert (status.state, status.error_type) == ("failed", "ConfigError")
+        assert reason in status.error
+        assert reason in app.log_tail(1)
+        assert "Downloading" not in app.log()
 
 
 # Stop
 
 
-def wait_for_epoch(app):
-    log = app.runs.output / "log.jsonl"
-    app.wait_for(lambda: log.is_file() and epochs_in(log), "first epoch")
-
-
-@pytest.mark.parametrize("way", ["button", "shutdown", "SIGTERM"])
-def test_a_stopped_training_is_uploaded(instance, launch, project_id, way):
-    state = state_of(TAGS, hyperparameters={"epoches": 5000})
-    state["options"]["model_benchmark"]["enable"] = way == "SIGTERM"
-    app = launch(project_id, state)
+def test_sigterm_stops_a_training_of_mixed_shapes(instance, launch, tmp_path):
+    """Without conversion, objects of other shapes are left out and counted."""
+    name, polygons = "mixed shapes", ["3", "7"]
+    project_id = make_project(instance.store, tmp_path / "data", polygons=polygons, name=name)
+    stats = instance.store.projects.statistics(project_id)["objects"]["items"]
+    count = {item["objectClass"]["name"]: item["total"] for item in stats}
+    state = state_of(TAGS, hyperparameters=FOREVER)
+    state["options"]["convert_class_shapes"] = False
+    state["options"]["model_benchmark"]["enable"] = True
+    app = launch(instance, project_id, state)
     wait_for_epoch(app)
-    if way == "button":
-        app.click(app.widgets("Button", "Stop")[0])
-    elif way == "shutdown":
-        app.post("/sly/shutdown")
-    else:
-        app.process.send_signal(signal.SIGTERM)
+    app.process.send_signal(signal.SIGTERM)
     assert app.wait(240) == 0, app.log_tail(60)
-    _, files, info = experiment_of(instance, project_id, app.task_id)
+    assert (
+        f"Non-rectangular objects are left out: 3 ({count['3']} objects), 7 ({count['7']} objects)"
+    ) in app.log()
+    assert "Traceback" not in app.log()
+    files, info = experiment_of(instance, project_id, app.task_id, name)
     assert set(files) >= ARTIFACTS
     assert info["best_checkpoint"] == "best.pth"
     assert not app.runs.path.exists()
-    no_report = (
-        "The experiment is complete, but it has no evaluation report: the training was stopped"
-    )
-    assert app.app_log.shortcomings() == ([no_report] if way == "SIGTERM" else [])
+    status = TaskStatus.load(app.data_dir)
+    assert status.state == "finished"
+    assert status.missing == {"evaluation_report": "the training was stopped"}
 
 
-def test_stopped_in_finalization_the_upload_is_finished(instance, launch, project_id):
-    app = launch(project_id, state_of(TAGS))
-    app.wait_for(lambda: "Finalizing training" in app.log(), "finalization")
-    app.process.send_signal(signal.SIGTERM)
-    assert app.wait(240) == 0, app.log_tail(60)
-    _, files, _ = experiment_of(instance, project_id, app.task_id)
-    assert set(files) >= ARTIFACTS
-
-
-def test_stopped_in_preparation_there_is_nothing_to_save(instance, launch, project_id):
-    app = launch(project_id, state_of(TAGS))
+def test_sigterm_in_preparation_saves_nothing(instance, launch, project_id):
+    app = launch(instance, project_id, state_of(TAGS))
     app.wait_for(lambda: "Preparing for training" in app.log(), "preparation")
     app.process.send_signal(signal.SIGTERM)
     assert app.wait(240) == 0, app.log_tail(60)
     assert "nothing to save" in app.log()
-    folder = f"/experiments/{project_id}_digits [v1] é/{app.task_id}_RT-DETRv2"
+    assert TaskStatus.load(app.data_dir).state == "stopped"
+    folder = f"/experiments/{project_id}_{NAME}/{app.task_id}_RT-DETRv2"
     assert files_below(instance.store, folder) == {}
     assert not app.runs.path.exists()
 
 
-# Going on
+# Resume
 
 
-def test_a_killed_training_goes_on_by_itself(instance, launch, project_id):
+def test_killed_training_resumes_and_completes_its_upload_after_sigterm(
+    instance, launch, project_id
+):
     split = {"method": "random", "split": "train", "percent": 60}
     state = state_of(split, hyperparameters={"epoches": 12})
-    first = launch(project_id, state)
+    first = launch(instance, project_id, state)
     wait_for_epoch(first)
     first.kill()
     saved = first.runs.load()
     assert saved is not None
-    second = launch(project_id, state, task_id=first.task_id)
+    assert TaskStatus.load(first.data_dir).state == "running"
+    second = launch(instance, project_id, state, task_id=first.task_id)
+    second.wait_for(lambda: "Finalizing training" in second.log(), "finalization")
+    second.process.send_signal(signal.SIGTERM)
     assert second.wait(240) == 0, second.log_tail(60)
-    assert "Going on from last.pth" in second.log()
-    assert "Going on after epoch" in second.log()
-    _, files, info = experiment_of(instance, project_id, first.task_id)
+    assert "Resuming from last.pth" in second.log()
+    assert "Resuming after epoch" in second.log()
+    files, info = experiment_of(instance, project_id, first.task_id)
     assert set(files) >= ARTIFACTS
+    assert (info["train_size"], info["val_size"]) == (6, 4)
     assert not second.runs.path.exists()
 
 
-@pytest.mark.parametrize("way", ["refused", "killed"])
-def test_an_upload_that_did_not_end_is_resumed_by_its_button(
-    instance, launch, project_id, monkeypatch, way
-):
+def test_killed_upload_is_completed_by_the_resume_button(instance, launch, project_id, monkeypatch):
     put = instance.store.files.put
-    reached, go_on = threading.Event(), threading.Event()
+    reached, proceed = threading.Event(), threading.Event()
 
     def interrupted(team_id, path, incoming):
         if path.endswith("last.pth"):
             reached.set()
-            if way == "refused":
-                raise InvalidRequestError("no space left on device")
-            assert go_on.wait(240)
+            assert proceed.wait(240)
         return put(team_id, path, incoming)
 
     monkeypatch.setattr(instance.store.files, "put", interrupted)
-    first = launch(project_id, state_of(TAGS))
-    if way == "refused":
-        assert first.wait(240) == 1, first.log_tail(60)
-    else:
-        first.wait_for(reached.is_set, "upload")
-        first.kill()
-        monkeypatch.undo()
-        go_on.set()
-    assert first.runs.path.exists()  # nothing is thrown away before it is safe
+    first = launch(instance, project_id, state_of(TAGS))
+    first.wait_for(reached.is_set, "upload")
+    first.kill()
     monkeypatch.undo()
+    proceed.set()
+    assert first.runs.path.exists()  # nothing is deleted before it is uploaded
 
-    second = launch(project_id, state_of(TAGS), task_id=first.task_id)
+    second = launch(instance, project_id, state_of(TAGS), task_id=first.task_id)
     second.wait_until_ready()
     assert "Resume upload mode is enabled" in second.log()
     with contextlib.suppress(httpx.HTTPError):
         second.click(second.widgets("Button", "Resume Upload")[0])
     assert second.wait(240) == 0, second.log_tail(60)
     assert "epoch=" not in second.log().split("Resume upload mode is enabled")[1]  # not trained
-    _, files, _ = experiment_of(instance, project_id, first.task_id)
+    files, _ = experiment_of(instance, project_id, first.task_id)
     assert set(files) >= ARTIFACTS
     assert not second.runs.path.exists()
-
-
-def test_weights_in_the_cache_need_no_network(instance, launch, project_id, tmp_path):
-    row = next(r for r in json.loads(MODELS.read_text()) if r["Model"] == "RT-DETRv2-S")
-    cache = tmp_path / "home" / ".cache" / "supervisely" / "checkpoints"
-    cache.mkdir(parents=True)
-    cfg = YAMLConfig(
-        CONFIGS / "rtdetrv2" / "rtdetrv2_r18vd_120e_coco.yml", **NETWORK, num_classes=10
-    )
-    file = cache / Path(row["meta"]["model_files"]["checkpoint"]).name
-    torch.save({"ema": {"module": cfg.model.state_dict()}}, file)
-    model = {"source": "Pretrained models", "model_name": "RT-DETRv2-S"}
-    environment = {"HOME": str(tmp_path / "home")}
-    app = launch(project_id, state_of(TAGS, model=model), environment=environment)
-    assert app.wait(240) == 0, app.log_tail(60)
-    assert f"tuning from {file}" in app.log()
-    assert "new=0 dropped=0" in app.log()
-    _, _, info = experiment_of(instance, project_id, app.task_id)
-    assert info["model_name"] == "RT-DETRv2-S"
-    assert info["base_checkpoint"] == file.name

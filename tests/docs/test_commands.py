@@ -94,7 +94,7 @@ def check_serving(words):
     import_sdk()
     from supervisely.nn.inference import Inference
 
-    from supervisely_integration.sdk.inference import parse_command_line
+    from supervisely_integration.sdk.deployment import parse_command_line
 
     app = SimpleNamespace(pretrained_models=json.loads(MODELS.read_text()))
     before = sys.argv

@@ -279,10 +279,10 @@ FAULTS = [
     ),
     Fault(
         "a closed page breaks the training that reports to it",
-        "supervisely_integration/gui/closed_pages.py",
+        "supervisely_integration/sdk/websockets.py",
         "except (WebSocketDisconnect, RuntimeError) as error:",
         "except WebSocketDisconnect as error:",
-        "tests/unit/gui/test_closed_pages.py",
+        "tests/app/test_websockets.py",
     ),
     Fault(
         "the log window repeats its last line",

@@ -1,4 +1,4 @@
-"""What the platform is given after a training."""
+"""The files of a training, as the SDK receives them."""
 
 import pytest
 
@@ -17,7 +17,7 @@ def result(tmp_path):
     return config, checkpoints
 
 
-def test_what_the_sdk_gets(result, tmp_path):
+def test_dict_for_the_sdk(result, tmp_path):
     config, checkpoints = result
     assert ExperimentInfo.from_checkpoints("RT-DETRv2-S", config, checkpoints).as_dict() == {
         "model_name": "RT-DETRv2-S",
@@ -30,7 +30,7 @@ def test_what_the_sdk_gets(result, tmp_path):
     }
 
 
-def test_the_sdk_accepts_it(result):
+def test_sdk_accepts_the_dict(result):
     from supervisely.nn.training import train_app
 
     app = object.__new__(train_app.TrainApp)
@@ -38,27 +38,27 @@ def test_the_sdk_accepts_it(result):
     assert app._validate_experiment_info(info) == (True, None)
 
 
-def test_a_training_stopped_before_its_first_evaluation(result):
+def test_last_checkpoint_replaces_a_missing_best(result):
     config, checkpoints = result
     info = ExperimentInfo.from_checkpoints("S", config, {"last": checkpoints["last"]})
     assert info.as_dict()["best_checkpoint"] == "last.pth"
 
 
-def test_nothing_to_save(result):
-    with pytest.raises(CheckpointError, match="no checkpoint to save; let it run for longer"):
+def test_training_without_a_checkpoint_is_rejected(result):
+    with pytest.raises(CheckpointError, match="saved no checkpoint; train for longer"):
         ExperimentInfo.from_checkpoints("S", result[0], {})
 
 
 @pytest.mark.parametrize("gone", ["model_config.yml", "checkpoint0004.pth"])
-def test_a_missing_file_is_named(result, tmp_path, gone):
+def test_missing_files_are_named(result, tmp_path, gone):
     (tmp_path / gone).unlink()
-    with pytest.raises(CheckpointError, match=rf"{gone}: is not there; .* train again"):
+    with pytest.raises(CheckpointError, match=rf"{gone}: not found; .* train again"):
         ExperimentInfo.from_checkpoints("S", *result)
 
 
-def test_the_best_is_one_of_the_checkpoints(result):
+def test_best_has_to_be_one_of_the_checkpoints(result):
     config, checkpoints = result
-    with pytest.raises(CheckpointError, match=r"other.pth: is not among .*; give one of them"):
+    with pytest.raises(CheckpointError, match=r"other.pth: not one of .*; give one of them"):
         ExperimentInfo(
             model_name="S",
             config=config,
@@ -67,7 +67,7 @@ def test_the_best_is_one_of_the_checkpoints(result):
         )
 
 
-def test_equal_names_would_overwrite_each_other(result, tmp_path):
+def test_equal_names_are_rejected(result, tmp_path):
     config, checkpoints = result
     twin = tmp_path / "sub" / "best.pth"
     twin.parent.mkdir()
@@ -76,8 +76,8 @@ def test_equal_names_would_overwrite_each_other(result, tmp_path):
         ExperimentInfo.from_checkpoints("S", config, {**checkpoints, "twin": twin})
 
 
-def test_other_files_are_no_checkpoints(result, tmp_path):
+def test_other_files_are_rejected(result, tmp_path):
     log = tmp_path / "log.jsonl"
     log.touch()
-    with pytest.raises(CheckpointError, match=r"log.jsonl: is no checkpoint; .*\.pth"):
+    with pytest.raises(CheckpointError, match=r"log.jsonl: not a checkpoint; .*\.pth"):
         ExperimentInfo.from_checkpoints("S", result[0], {"best": log})

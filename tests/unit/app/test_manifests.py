@@ -1,4 +1,4 @@
-"""Files that others read: the ecosystem, the SDK, an editor."""
+"""Files that the ecosystem, the SDK and the editor read."""
 
 import ast
 import importlib.util
@@ -27,7 +27,7 @@ def test_every_path_exists():
 @pytest.mark.parametrize(
     "module", ["coco", "experiment", "hyperparameters", "progress", "run_config"]
 )
-def test_modules_load_without_the_sdk(module):
+def test_modules_import_without_the_sdk(module):
     """Loading it takes seconds; only the body of a function may."""
     source = (paths.TRAIN / f"{module}.py").read_text(encoding="utf-8")
     at_top = [n for n in ast.parse(source).body if isinstance(n, ast.Import | ast.ImportFrom)]
@@ -39,11 +39,11 @@ def test_modules_load_without_the_sdk(module):
 # config.json
 
 
-def test_both_manifests_are_one():
+def test_both_manifests_are_identical():
     assert paths.ROOT_MANIFEST.read_text() == paths.TRAIN_MANIFEST.read_text()
 
 
-def test_the_manifest_starts_this_app():
+def test_manifest_starts_the_training_app():
     words = shlex.split(MANIFEST["entrypoint"])
     assert words[:4] == ["python3", "-m", "uvicorn", "main:train.app"]
     options = dict(zip(words[4::2], words[5::2], strict=True))
@@ -52,7 +52,7 @@ def test_the_manifest_starts_this_app():
     assert paths.ROOT / options["--app-dir"] == paths.TRAIN
 
 
-def test_the_manifest_is_found_and_placed():
+def test_manifest_has_categories_and_menu():
     assert MANIFEST["type"] == "app"
     assert MANIFEST["version"] == "2.0.0"
     assert "framework:RT-DETRv2" in MANIFEST["categories"]
@@ -75,7 +75,7 @@ def test_files_of_the_manifest_exist():
         assert (paths.ROOT / path).is_file()
 
 
-def test_the_manifest_promises_the_exports_that_the_app_offers():
+def test_manifest_lists_the_exports_of_the_app():
     offered = {
         "ONNX": OPTIONS["export_onnx_supported"],
         "TensorRT": OPTIONS["export_tensorrt_supported"],
@@ -83,7 +83,7 @@ def test_the_manifest_promises_the_exports_that_the_app_offers():
     assert MANIFEST["framework"]["export"] == [name for name, is_on in offered.items() if is_on]
 
 
-def test_the_serving_manifest_starts_the_serving_app():
+def test_serving_manifest_starts_the_serving_app():
     words = shlex.split(SERVE_MANIFEST["entrypoint"])
     assert words[:4] == ["python3", "-m", "uvicorn", "main:model.app"]
     assert paths.ROOT / words[words.index("--app-dir") + 1] == paths.SERVE
@@ -93,7 +93,7 @@ def test_the_serving_manifest_starts_the_serving_app():
     ]
 
 
-def test_the_platform_finds_the_serving_app():
+def test_serving_manifest_has_categories_and_tags():
     assert SERVE_MANIFEST["session_tags"] == ["deployed_nn", "sly_video_tracking_by_detection"]
     assert SERVE_MANIFEST["task_location"] == "application_sessions"
     assert {"serve", "images", "videos", "framework:RT-DETRv2"} <= set(SERVE_MANIFEST["categories"])
@@ -104,17 +104,17 @@ def test_the_platform_finds_the_serving_app():
         assert (paths.ROOT / path).is_file()
 
 
-def test_the_serving_page_offers_every_runtime_under_its_name():
-    from supervisely_integration.sdk.inference import KINDS
+def test_serving_page_offers_every_runtime():
+    from supervisely_integration.sdk.deployment import RUNTIMES
 
-    assert SERVE_OPTIONS["supported_runtimes"] == list(KINDS)
+    assert SERVE_OPTIONS["supported_runtimes"] == list(RUNTIMES)
     assert SERVE_OPTIONS["external_model_options"]["classes"] is True
 
 
 # app_options.yaml
 
 
-def test_all_ways_to_split_are_offered():
+def test_every_split_method_is_offered():
     from supervisely.app.widgets import SplitMethod
 
     methods = OPTIONS["train_val_splits_selector"]["methods"]
@@ -122,12 +122,12 @@ def test_all_ways_to_split_are_offered():
     assert methods == list(SplitMethod.ALL)  # by their present names
 
 
-def test_the_default_model_is_in_the_table():
+def test_default_model_is_in_the_table():
     names = [row["Model"] for row in json.loads(paths.MODELS.read_text(encoding="utf-8"))]
     assert OPTIONS["model_selector"]["default_model"] in names
 
 
-def test_options_that_would_break_the_app_are_off():
+def test_unusable_options_are_off():
     assert "train_logger" not in OPTIONS
     assert OPTIONS["train_val_splits_selector"]["enabled"] is True
     demo = OPTIONS.get("demo")
@@ -161,13 +161,13 @@ def test_a_launch_configuration_can_be_started(launch):
         assert (paths.ROOT / launch["envFile"].removeprefix("${workspaceFolder}/")).is_file()
 
 
-def test_launch_configurations_are_all_there():
+def test_launch_configurations_are_complete():
     names = [c["name"] for c in LAUNCH["configurations"]]
     assert names[0] == "Uvicorn Train"
     assert {"Uvicorn Serve", "Local Deploy", "Command-line training", "Tests"} <= set(names)
 
 
-def test_the_app_is_launched_as_the_manifest_does_but_for_this_machine_only():
+def test_launch_configuration_binds_to_loopback():
     launch = LAUNCH["configurations"][0]
     words = shlex.split(MANIFEST["entrypoint"])
     assert [launch["module"], *launch["args"]] == [
@@ -179,7 +179,7 @@ def test_the_app_is_launched_as_the_manifest_does_but_for_this_machine_only():
     assert "/app_data/" in ignored
 
 
-def test_the_command_line_of_the_editor_is_one_that_the_tool_knows():
+def test_launch_configuration_uses_valid_options():
     from rtdetrv2_pytorch.tools.train import main
 
     launch = next(c for c in LAUNCH["configurations"] if c["name"] == "Command-line training")
@@ -187,13 +187,13 @@ def test_the_command_line_of_the_editor_is_one_that_the_tool_knows():
 
 
 @pytest.mark.parametrize("app", ["train", "serve"])
-def test_the_editor_names_an_app_as_its_manifest_does(app):
+def test_launch_configuration_uses_the_name_of_the_manifest(app):
     launch = next(c for c in LAUNCH["configurations"] if c["name"] == f"Uvicorn {app.title()}")
     manifest = json.loads((paths.PACKAGE / app / "config.json").read_text(encoding="utf-8"))
     assert launch["env"]["APP_NAME"] == manifest["name"]
 
 
-def test_local_env_holds_no_secret():
+def test_local_env_contains_no_secret():
     lines = (paths.ROOT / "local.env").read_text(encoding="utf-8").splitlines()
     chosen = dict(x.split("=", 1) for x in lines if x and not x.startswith("#"))
     assert set(chosen) == {"TEAM_ID", "WORKSPACE_ID", "PROJECT_ID"}

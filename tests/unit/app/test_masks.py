@@ -1,4 +1,4 @@
-"""Masks are measured before they are decompressed."""
+"""Size checks of masks before they are decompressed."""
 
 import base64
 import io
@@ -22,14 +22,14 @@ def png(width, height):
     return file.getvalue()
 
 
-def test_masks_that_the_sdk_writes_and_reads_pass():
+def test_masks_of_the_sdk_pass():
     origin = sly.PointLocation(0, 0)
     check_mask(sly.Bitmap(np.ones((40, 60), bool), origin).to_json(), (60, 40))
     check_mask(sly.AlphaMask(np.full((40, 60), 9, np.uint8), origin).to_json(), (60, 40))
     check_mask(figure(png(60, 40)), (60, 40))  # not compressed once more
 
 
-def test_noise_is_no_bomb():
+def test_incompressible_mask_passes():
     """The least compressible mask, which is as large as a mask can be."""
     pixels = np.random.default_rng(0).integers(0, 256, (300, 200, 4), np.uint8)
     file = io.BytesIO()
@@ -38,14 +38,14 @@ def test_noise_is_no_bomb():
 
 
 @pytest.mark.parametrize("size_wh", [(61, 40), (60, 41), (20_000, 20_000)])
-def test_a_mask_larger_than_its_image_is_refused(size_wh):
+def test_mask_larger_than_its_image_is_rejected(size_wh):
     with pytest.raises(
         ValueError, match=r"mask of \d+x\d+ pixels on an image of 60x40|more than 75136 bytes"
     ):
         check_mask(figure(zlib.compress(png(*size_wh))), (60, 40))
 
 
-def test_what_would_fill_the_memory_is_not_decompressed():
+def test_decompression_bomb_is_rejected():
     """300 MB of zeros in 300 kB."""
     bomb = figure(zlib.compress(bytes(300 << 20), 9))
     assert len(bomb["bitmap"]["data"]) < 500_000
@@ -58,6 +58,6 @@ def test_what_would_fill_the_memory_is_not_decompressed():
     [{}, {"bitmap": None}, {"bitmap": {"data": 7}}, figure(b""), figure(b"no picture"),
      figure(zlib.compress(b"neither"))],
 )  # fmt: skip
-def test_what_is_no_picture_is_refused(broken):
-    with pytest.raises(ValueError, match="mask that is no picture"):
+def test_other_data_is_rejected(broken):
+    with pytest.raises(ValueError, match="mask is not an image"):
         check_mask(broken, (60, 40))

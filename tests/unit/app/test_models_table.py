@@ -1,4 +1,4 @@
-"""The table of models against what was published."""
+"""The model table against the published models."""
 
 import json
 from pathlib import Path
@@ -24,7 +24,7 @@ def rows_ending(suffix):
     return [row for row in ROWS if row["Model"].endswith(suffix)]
 
 
-def test_the_rows_and_their_order():
+def test_rows_and_their_order():
     names = [
         *(f"RT-DETRv2-{size}" for size in MAIN),
         *(f"RT-DETRv2-{size}_obj365" for size in ("S", "L", "X")),
@@ -35,7 +35,7 @@ def test_the_rows_and_their_order():
 
 
 @pytest.mark.parametrize("row", ROWS, ids=lambda row: row["Model"])
-def test_a_row_has_what_the_page_and_the_app_read(row):
+def test_row_has_the_columns_and_files_that_are_read(row):
     assert list(row) == COLUMNS  # the page's header comes from the first row
     assert row["meta"]["task_type"] == "object detection"
     assert row["meta"]["model_name"] == row["Model"]
@@ -76,7 +76,7 @@ def test_objects365_rows_are_as_published(row):
 
 
 @pytest.mark.parametrize("row", rows_ending(RANDOM), ids=lambda row: row["Model"])
-def test_random_rows_have_a_configuration_and_no_weights(row):
+def test_rows_with_random_weights_have_no_checkpoint(row):
     published = PUBLISHED["checkpoints"][config_of(row)]
     assert row["Model"] == published["name"] + RANDOM
     assert list(row["meta"]["model_files"]) == ["config"]
@@ -84,7 +84,7 @@ def test_random_rows_have_a_configuration_and_no_weights(row):
     assert row["FPS(T4)"] == published["fps_t4"]
 
 
-def test_every_address_is_one_of_the_published_ones():
+def test_every_url_is_published():
     published = {
         entry["checkpoint"]
         for group in ("checkpoints", "objects365")
@@ -96,14 +96,14 @@ def test_every_address_is_one_of_the_published_ones():
     assert len(set(used)) == len(used) == 12
 
 
-def test_the_readme_lists_the_published_rows():
+def test_readme_lists_the_published_rows():
     lines = (paths.TRAIN / "README.md").read_text(encoding="utf-8").splitlines()
     cells = [[c.strip().replace("\\", "") for c in x.strip("|").split("|")] for x in lines]
     for row in ROWS[:12]:
         assert [str(row[column]) for column in COLUMNS[:5]] in cells
 
 
-def test_the_sdk_takes_the_table():
+def test_sdk_accepts_the_table():
     """Rows without weights included; nothing of the app object is needed for it."""
     from supervisely.nn.training import train_app
 

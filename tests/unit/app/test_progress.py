@@ -1,6 +1,5 @@
-"""Events -> calls of the SDK's logger, and lines for people."""
+"""Training events as progress bars and log lines."""
 
-import json
 import logging
 from pathlib import Path
 
@@ -11,43 +10,75 @@ from rtdetrv2_pytorch.src.data.metrics.operating_point import OperatingPoint
 from rtdetrv2_pytorch.src.solver import DetSolver
 from rtdetrv2_pytorch.src.solver.events import EpochReport, FitResult, StepReport, TrainingPlan
 from supervisely_integration.train import progress
-from supervisely_integration.train.progress import AppProgress, show_logs
+from supervisely_integration.train.progress import AppProgress
 from tests.tiny import tiny_config
 
 
-class Bars:
-    """Counts as the SDK's progress bars do."""
+class Bar:
+    """Counts as tqdm does."""
+
+    def __init__(self, message, total):
+        self.message, self.total, self.n = message, total, 0
+        self.is_closed = False
+
+    def update(self, count):
+        assert count >= 0
+        self.n += count
+
+    def close(self):
+        assert not self.is_closed
+        self.is_closed = True
+
+
+class Widget:
+    """A progress widget of the page."""
 
     def __init__(self):
-        self.calls = []
-        self.epochs = self.steps = None  # (done, total)
+        self.bars = []
+        self.is_shown = False
 
-    def train_started(self, total_epochs):
-        self.calls.append(f"train {total_epochs}")
-        self.epochs = (0, total_epochs)
+    def __call__(self, message, total):
+        self.bars.append(Bar(message, total))
+        return self.bars[-1]
 
-    def epoch_started(self, total_steps):
-        self.calls.append(f"epoch {total_steps}")
-        self.steps = (0, total_steps)
+    def show(self):
+        self.is_shown = True
 
-    def step_finished(self):
-        self.steps = (self.steps[0] + 1, self.steps[1])
+    def hide(self):
+        self.is_shown = False
 
-    def epoch_finished(self):
-        self.epochs = (self.epochs[0] + 1, self.epochs[1])
 
-    def train_finished(self):
-        self.calls.append("end")
+class Widgets:
+    """The two widgets of the page."""
+
+    def __init__(self):
+        self.both = (Widget(), Widget())
+
+    @property
+    def epochs(self):
+        return self._state(self.both[0])
+
+    @property
+    def steps(self):
+        return self._state(self.both[1])
+
+    def _state(self, widget):
+        return (widget.bars[-1].n, widget.bars[-1].total)
+
+    @property
+    def is_hidden(self):
+        bars = [bar for widget in self.both for bar in widget.bars]
+        return not any(w.is_shown for w in self.both) and all(bar.is_closed for bar in bars)
 
 
 @pytest.fixture
 def bars():
-    return Bars()
+    return Widgets()
 
 
 @pytest.fixture
 def lines(caplog):
-    """What was said so far."""
+    """The lines that were logged so far."""
     caplog.set_level(logging.INFO, "supervisely_integration")
     return lambda: caplog.messages
 
@@ -128,8 +159,8 @@ def result(last_epoch=3, stopped=None, best=None):
 # Bars
 
 
-def test_a_new_training(bars):
-    follower = AppProgress(bars)
+def test_bars_follow_a_new_training(bars):
+    follower = AppProgress(*bars.both)
     follower.train_started(plan())
     assert bars.epochs == (0, 4)
     for number in range(4):
@@ -141,14 +172,15 @@ def test_a_new_training(bars):
         follower.epoch_finished(epoch(number))
         assert bars.epochs == (number + 1, 4)
     follower.train_finished(result())
-    assert bars.calls == ["train 4", *["epoch 3"] * 4, "end"]
+    assert bars.is_hidden
+    assert [len(widget.bars) for widget in bars.both] == [1, 4]
 
 
-def test_a_resumed_training_begins_where_it_stands(bars, lines):
-    follower = AppProgress(bars)
+def test_bars_of_a_resumed_training_start_in_the_middle(bars, lines):
+    follower = AppProgress(*bars.both)
     follower.train_started(plan(first_epoch=3))
     assert bars.epochs == (3, 4)
-    assert "Going on after epoch 3 of 4" in lines()
+    assert "Resuming after epoch 3 of 4" in lines()
     follower.epoch_started(3, 3)
     follower.step_finished(step(1))  # two batches of this epoch were done before
     assert bars.steps == (2, 3)
@@ -156,44 +188,41 @@ def test_a_resumed_training_begins_where_it_stands(bars, lines):
     assert bars.steps == (3, 3)
 
 
-def test_an_early_stop_hides_the_bars_once(bars, lines):
-    follower = AppProgress(bars)
+def test_stop_hides_the_bars_once(bars, lines):
+    follower = AppProgress(*bars.both)
     follower.train_started(plan())
     follower.epoch_started(0, 3)
     follower.train_finished(result(last_epoch=-1, stopped="Stop button"))
     follower.close()
-    assert bars.calls == ["train 4", "epoch 3", "end"]
+    assert bars.is_hidden
     assert "Training stopped after 0 of 4 epochs: Stop button" in lines()
 
 
-def test_closing_what_never_started_does_nothing(bars):
-    AppProgress(bars).close()
-    assert bars.calls == []
+def test_close_without_a_start_does_nothing(bars):
+    AppProgress(*bars.both).close()
+    assert [widget.bars for widget in bars.both] == [[], []]
 
 
-def test_the_sdks_own_logger_is_moved():
-    from supervisely.nn.training import loggers
+def test_bars_work_with_the_widgets_of_the_sdk():
+    from supervisely.app.widgets import Progress
 
-    logger = loggers.BaseTrainLogger()
-    totals = []
-    logger.add_on_train_started_callback(totals.append)
-    logger.add_on_epoch_started_callback(totals.append)
-    follower = AppProgress(logger)
+    widgets = (Progress(hide_on_finish=False), Progress(hide_on_finish=False))
+    follower = AppProgress(*widgets)
     follower.train_started(plan(first_epoch=1))
     follower.epoch_started(1, 3)
     follower.step_finished(step(2))
     follower.epoch_finished(epoch(1))
+    assert [(bar.n, bar.total) for bar in follower._bars] == [(2, 4), (3, 3)]
     follower.train_finished(result())
-    assert totals == [4, 3]
-    assert (logger.epoch_idx, logger.step_idx) == (2, 3)
+    assert [widget.is_hidden() for widget in widgets] == [True, True]
 
 
-def test_a_real_training_moves_the_bars_to_their_ends(bars, digits, tmp_path, lines):
+def test_real_training_completes_the_bars(bars, digits, tmp_path, lines):
     cfg = tiny_config(tmp_path, digits)
-    DetSolver(cfg, events=AppProgress(bars)).fit()
+    DetSolver(cfg, events=AppProgress(*bars.both)).fit()
     assert bars.epochs == (2, 2)
     assert bars.steps[0] == bars.steps[1] == 3
-    assert bars.calls[-1] == "end"
+    assert bars.is_hidden
     assert any(line.startswith("Epoch 2/2: loss ") for line in lines())
     assert "Training finished: 2 of 2 epochs" in lines()
 
@@ -201,8 +230,8 @@ def test_a_real_training_moves_the_bars_to_their_ends(bars, digits, tmp_path, li
 # Lines
 
 
-def test_an_epoch_in_words(bars, lines):
-    follower = AppProgress(bars)
+def test_epoch_summary(bars, lines):
+    follower = AppProgress(*bars.both)
     follower.train_started(plan())
     assert lines()[-1] == "Training on 6 images, validating on 2, 2 classes, on cpu in float32"
     follower.epoch_started(1, 3)
@@ -227,39 +256,3 @@ def test_an_epoch_in_words(bars, lines):
 )
 def test_durations(seconds, text):
     assert progress._duration(seconds) == text
-
-
-# The log window
-
-
-@pytest.fixture
-def clean_loggers():
-    """Loggers as they were, after the test."""
-    ours = [logging.getLogger(name) for name in ("rtdetrv2_pytorch", "supervisely_integration")]
-    before = [(log, list(log.handlers), log.level, log.propagate) for log in ours]
-    yield
-    for log, handlers, level, propagate in before:
-        log.handlers, log.propagate = handlers, propagate
-        log.setLevel(level)
-
-
-def test_lines_of_the_engine_reach_the_sdks_log(clean_loggers, capsys):
-    from supervisely.sly_logger import create_formatter
-
-    written = []
-
-    class Collector(logging.Handler):
-        def emit(self, record):
-            written.append(json.loads(self.format(record)))
-
-    handler = Collector()
-    handler.setFormatter(create_formatter())
-    show_logs(iter([handler]))
-    show_logs([handler])  # a second call adds nothing
-    logging.getLogger("rtdetrv2_pytorch.src.solver.observers").info("epoch=%d", 3)
-    logging.getLogger("supervisely_integration.train.coco").warning("left out")
-    logging.getLogger("rtdetrv2_pytorch.src.core").debug("too much")
-    assert [(x["message"], x["level"]) for x in written] == [
-        ("epoch=3", "info"),
-        ("left out", logging.getLevelName(logging.WARNING).lower()),
-    ]

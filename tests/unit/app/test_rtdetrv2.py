@@ -1,14 +1,17 @@
-"""The serving class: settings, boxes, errors; values by hand."""
+"""The serving class: settings, boxes and errors."""
 
-import subprocess
+import queue
+import runpy
 import sys
+from types import SimpleNamespace
+from typing import ClassVar
 
 import pytest
 import torch
 
 from rtdetrv2_pytorch.src.misc.errors import ConfigError
-from supervisely_integration.paths import INFERENCE_SETTINGS, ROOT
-from supervisely_integration.serve.settings import PredictionSettings, with_threshold
+from supervisely_integration.paths import INFERENCE_SETTINGS
+from supervisely_integration.serve.settings import PredictionSettings
 from tests.sdk import import_sdk
 
 import_sdk()
@@ -53,29 +56,16 @@ def test_wrong_settings_are_named(settings, message):
         PredictionSettings.read(settings)
 
 
-def test_settings_of_others_change_nothing_and_are_said(caplog):
+def test_unknown_settings_are_logged_and_ignored(caplog):
     assert PredictionSettings.read({"agnostic": True}) == PredictionSettings()
-    assert caplog.messages == ["agnostic: unknown setting, it changes nothing"]
+    assert caplog.messages == ["agnostic: unknown setting, ignored"]
 
 
-def test_the_file_holds_the_defaults():
+def test_settings_file_holds_the_defaults():
     import yaml
 
     values = yaml.safe_load(INFERENCE_SETTINGS.read_text(encoding="utf-8"))
     assert PredictionSettings.read(values) == PredictionSettings()
-
-
-@pytest.mark.parametrize(
-    ("given", "expected"),
-    [
-        ({"conf": 0.2}, {"confidence_threshold": 0.2}),
-        ({"conf": None}, {}),
-        ({"conf": 0.2, "confidence_threshold": 0.4}, {"confidence_threshold": 0.4}),
-        ({"confidence": "auto", "nms_iou": 0.5}, {"confidence_threshold": "auto", "nms_iou": 0.5}),
-    ],
-)
-def test_other_names_of_the_threshold(given, expected):
-    assert with_threshold(given) == expected
 
 
 # Boxes
@@ -97,11 +87,16 @@ def test_boxes_by_hand():
     first, second = predictions([10.0, 20.0, 30.5, 40.25], [0.0, 0.0, 100.0, 50.0])
     assert (first.class_name, second.class_name) == ("class 0", "class 1")
     assert first.score == pytest.approx(0.9)
-    assert first.bbox_tlbr == [20.0, 10.0, 39.25, 29.5]  # rows first; the last ones are inside
+    assert first.bbox_tlbr == [
+        20.0,
+        10.0,
+        39.25,
+        29.5,
+    ]  # rows first; the ends are inside
     assert second.bbox_tlbr == [0.0, 0.0, 49.0, 99.0]
 
 
-def test_boxes_stay_in_the_image_and_have_a_pixel():
+def test_boxes_are_clipped_and_at_least_one_pixel_wide():
     outside, thin, corner = predictions(
         [-5.0, -5.0, 105.0, 60.0], [10.2, 10.2, 10.4, 10.4], [99.8, 49.9, 100.0, 50.0]
     )
@@ -110,7 +105,7 @@ def test_boxes_stay_in_the_image_and_have_a_pixel():
     assert corner.bbox_tlbr == [49.0, 99.0, 49.0, 99.0]
 
 
-def test_whole_pixels_are_the_nearest():
+def test_whole_pixels_are_the_nearest_ones():
     from supervisely_integration.serve.rtdetrv2 import whole_pixels
 
     assert whole_pixels([19.5, 9.4, 39.25, 29.6]) == [20, 9, 39, 30]
@@ -129,14 +124,14 @@ def test_whole_pixels_are_the_nearest():
         ("openvino", "OpenVINO"),
     ],
 )
-def test_runtimes_are_found_by_any_spelling(name, expected):
-    from supervisely_integration.sdk.inference import runtime_type
+def test_runtimes_are_found_in_any_spelling(name, expected):
+    from supervisely_integration.sdk.deployment import runtime_name
 
-    assert runtime_type(name) == expected
+    assert runtime_name(name) == expected
 
 
-def test_a_runtime_or_device_that_is_not_there():
-    from supervisely_integration.sdk.inference import complete_deploy_params
+def test_unknown_runtimes_and_devices_are_rejected():
+    from supervisely_integration.sdk.deployment import complete_deploy_params
 
     assert complete_deploy_params({"device": "cpu"}) == {"device": "cpu", "runtime": "PyTorch"}
     with pytest.raises(ConfigError, match="^runtime = 'NCNN': there are PyTorch, ONNXRuntime, Ten"):
@@ -145,15 +140,15 @@ def test_a_runtime_or_device_that_is_not_there():
         complete_deploy_params({"device": "cuda:99"})
 
 
-def test_requests_have_ids_of_their_own_and_no_pause(monkeypatch):
-    """Of the SDK: ids are made of the time, which may stand still; results stop at 500."""
+def test_requests_have_unique_ids_and_no_limit_of_results(monkeypatch):
+    """The bare SDK makes ids of the time, and pauses at 500 results."""
     from supervisely.nn.inference import inference_request as sdk
 
-    from supervisely_integration.sdk.inference import Requests
+    from supervisely_integration.sdk.inference import RequestsManager
 
     monkeypatch.setattr(sdk.time, "time", lambda: 1.0)  # the clock
-    bare, ours = sdk.InferenceRequestsManager(), Requests()
-    assert bare.create().uuid == bare.create().uuid  # else the work-around is no longer needed
+    bare, ours = sdk.InferenceRequestsManager(), RequestsManager()
+    assert bare.create().uuid == bare.create().uuid  # else `RequestsManager` is not needed
     assert ours.create().uuid != ours.create().uuid
 
     def produce(inference_request):
@@ -164,20 +159,32 @@ def test_requests_have_ids_of_their_own_and_no_pause(monkeypatch):
     assert len(ours.run(produce)) == 501
 
 
-def test_the_end_of_a_request_is_noticed_at_once():
-    """The SDK's threads wait for one more item for a second; else the work-around is not needed."""
-    import inspect
-    import queue
-
+def test_end_of_a_request_is_noticed_at_once(monkeypatch):
+    """The threads of the bare SDK wait for a second for one more item."""
     from supervisely.nn.inference import uploader
 
-    from supervisely_integration.sdk.inference import PromptQueue
+    from supervisely_integration.sdk.inference import ShortWaitQueue
 
-    for loop in (uploader.Uploader._upload_loop, uploader.Uploader._notify_loop):
-        assert "else 1.0" in inspect.getsource(loop)
-    items = PromptQueue()
+    class RecordingQueue(queue.Queue):
+        timeouts: ClassVar[list] = []
+
+        def get(self, block=True, timeout=None):
+            self.timeouts.append(timeout)
+            raise StopIteration  # ends the thread
+
+    def uploads():
+        started = uploader.Uploader(upload_f=lambda items: None, notify_f=lambda items: None)
+        started._upload_thread.join()
+        started._notify_thread.join()
+
+    modules = SimpleNamespace(Queue=RecordingQueue, Empty=queue.Empty)
+    monkeypatch.setattr(uploader, "queue", modules)
+    uploads()
+    assert RecordingQueue.timeouts[0] == 1.0  # else `ShortWaitQueue` is not needed
+
+    items = ShortWaitQueue()
     with pytest.raises(queue.Empty):
-        items.get(timeout=1e6)  # is not waited for
+        items.get(timeout=1e6)
     items.put("item")
     assert items.get(timeout=1e6) == "item"
 
@@ -194,43 +201,60 @@ def test_the_end_of_a_request_is_noticed_at_once():
         (b'{"state": {}, "context": 3}', "context is a int; send an object"),
     ],
 )
-def test_bodies_are_checked(body, problem):
+def test_json_bodies_are_checked(body, problem):
     from supervisely_integration.serve.routes import body_problem
 
     found = body_problem(body)
     assert (found or "").startswith(problem or "") and (found is None) == (problem is None)
 
 
-def command_line(*words):
-    return subprocess.run(
-        [sys.executable, "-m", "supervisely_integration.serve.main", *words],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-
-
 @pytest.mark.parametrize(
-    ("file", "runtime", "said"),
+    ("file", "runtime", "message"),
     [
         ("no.pth", "NCNN", "ConfigError: runtime = 'NCNN': there are PyTorch"),
         ("torn.onnx", "ONNXRuntime", "ExportError: "),
         ("torn.pth", "PyTorch", "CheckpointError: "),
     ],
 )
-def test_the_command_line_says_what_is_wrong_in_a_line(tmp_path, file, runtime, said):
+def test_command_line_prints_errors_in_one_line(
+    tmp_path, monkeypatch, capsys, file, runtime, message
+):
     path = tmp_path / file
     if file != "no.pth":
         path.write_bytes(b"torn")
-    ended = command_line("predict", "x.jpg", "--model", str(path), "--runtime", runtime)
-    assert ended.returncode == 1
-    last = ended.stderr.splitlines()[-1]
-    assert last.startswith(said) and (file in last or "NCNN" in last)
-    assert "Traceback" not in ended.stderr
+    words = ["predict", "x.jpg", "--model", str(path), "--runtime", runtime]
+    monkeypatch.setattr(sys, "argv", ["main.py", *words])
+    with pytest.raises(SystemExit) as ended:
+        runpy.run_module("supervisely_integration.serve.main")
+    assert ended.value.code == 1
+    printed = " ".join(capsys.readouterr().err.split())
+    assert message in printed
+    assert file in printed or "NCNN" in printed
+    assert "Traceback" not in printed
 
 
-def test_the_table_offers_no_random_weights(tmp_path):
+def test_command_line_knows_every_runtime_device_and_name_of_the_threshold(monkeypatch):
+    from supervisely_integration.sdk.deployment import parse_command_line
+
+    parsed = []
+
+    def parse():
+        parsed.extend(sys.argv)
+        return SimpleNamespace(runtime="PyTorch"), True
+
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    words = ["main.py", "predict", "--runtime", "openvino", "--settings", "conf=0.3", "nms_iou=0.7"]
+    monkeypatch.setattr(sys, "argv", words)
+    arguments, is_deploy = parse_command_line(parse)
+    assert (arguments.runtime, is_deploy) == ("OpenVINO", True)
+    expected = ["--settings", "confidence_threshold=0.3", "nms_iou=0.7", "--device", "cpu"]
+    assert parsed == ["main.py", "predict", *expected]
+    assert sys.argv is words
+    monkeypatch.setattr(sys, "argv", ["uvicorn", "main:model.app"])
+    assert parse_command_line(parse) == (None, False)
+
+
+def test_models_with_random_weights_are_not_offered(tmp_path):
     from supervisely_integration.serve.rtdetrv2 import RTDETRv2
 
     model = RTDETRv2(model_dir=str(tmp_path))

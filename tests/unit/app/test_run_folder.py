@@ -1,4 +1,4 @@
-"""What a relaunched task finds again, and when it starts anew."""
+"""The run folder of a relaunched task: when it resumes and when it starts over."""
 
 import dataclasses
 import logging
@@ -43,37 +43,37 @@ def finish_an_epoch(folder):
         ("hyperparameters", {"epoches": 4, "optimizer": {"lr": 0.1, "type": "AdamW"}}),
     ],
 )
-def test_all_that_decides_the_numbers_makes_another_training(key, value):
+def test_fingerprint_depends_on_everything_that_determines_the_numbers(key, value):
     assert fingerprint(**WHAT) != fingerprint(**{**WHAT, key: value})
 
 
-def test_the_order_of_keys_does_not(folder):
+def test_fingerprint_ignores_the_order_of_keys(folder):
     turned = {"optimizer": {"type": "AdamW", "lr": 0.1}, "epoches": 3}
     assert fingerprint(**WHAT) == fingerprint(**{**WHAT, "hyperparameters": turned})
 
 
-def test_a_new_task_begins_without_a_checkpoint(folder):
+def test_new_task_has_no_checkpoint(folder):
     assert folder.load() is None
     assert folder.begin(RUN) is None
     assert folder.output.is_dir()
     assert folder.load() == RUN
 
 
-def test_the_same_training_goes_on_from_its_last_checkpoint(folder):
+def test_same_training_resumes_from_its_last_checkpoint(folder):
     folder.begin(RUN)
     finish_an_epoch(folder)
     assert folder.begin(RUN) == folder.output / "last.pth"
     assert (folder.output / "last.pth").read_bytes() == b"weights"
 
 
-def test_another_training_starts_anew_and_says_so(folder, caplog):
+def test_different_training_starts_over(folder, caplog):
     folder.begin(RUN)
     finish_an_epoch(folder)
     other = dataclasses.replace(RUN, fingerprint="other")
     with caplog.at_level(logging.INFO):
         assert folder.begin(other) is None
-    assert "holds another training" in caplog.text
-    assert "a new run starts" in caplog.text
+    assert "holds a different training" in caplog.text
+    assert "starting a new run" in caplog.text
     assert not (folder.output / "last.pth").exists()
     assert folder.load() == other
 
@@ -84,17 +84,27 @@ def test_tasks_do_not_share_a_folder(tmp_path):
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", '{"fingerprint": "a"}', "\xff"])
-def test_a_damaged_record_is_no_record(folder, caplog, text):
+def test_damaged_record_is_ignored(folder, caplog, text):
     folder.begin(RUN)
     (folder.path / "run.json").write_text(text, encoding="latin-1")
     assert folder.load() is None
-    assert "cannot be used" in caplog.text
+    assert "not readable" in caplog.text
     assert folder.begin(RUN) is None
 
 
-def test_removing_is_final_and_can_be_repeated(folder):
+def test_remove_can_be_repeated(folder):
     folder.begin(RUN)
     folder.remove()
     folder.remove()
     assert not folder.path.exists()
     assert folder.last_checkpoint is None
+
+
+def test_remove_can_keep_a_folder_to_resume_from(folder):
+    folder.begin(RUN)
+    finish_an_epoch(folder)
+    folder.remove(keep_checkpoint=True)
+    assert folder.last_checkpoint is not None
+    folder.last_checkpoint.unlink()
+    folder.remove(keep_checkpoint=True)
+    assert not folder.path.exists()

@@ -5,7 +5,7 @@ from supervisely_integration.gui import libraries
 from supervisely_integration.paths import ROOT
 
 
-def test_versions_are_exact_and_no_registry_is_named():
+def test_lock_file_pins_versions_and_names_no_registry():
     package = json.loads((libraries.WEB / "package.json").read_text())
     lock = (libraries.WEB / "package-lock.json").read_text()
     locked = json.loads(lock)["packages"]
@@ -15,13 +15,13 @@ def test_versions_are_exact_and_no_registry_is_named():
     assert all("integrity" in entry for name, entry in locked.items() if name)
 
 
-def test_every_file_of_the_page_is_of_a_declared_package():
+def test_every_library_file_is_of_a_declared_package():
     declared = json.loads((libraries.WEB / "package.json").read_text())["dependencies"]
     used = {name.split("/")[0] for name in (*libraries.SCRIPTS, *libraries.STYLES)}
     assert used == set(declared)
 
 
-def test_what_npm_fetches_is_not_committed():
+def test_node_modules_are_not_committed():
     ignored = (ROOT / ".gitignore").read_text().splitlines()
     assert f"/{libraries.FETCHED.relative_to(ROOT)}" in ignored
 

@@ -2,7 +2,6 @@ import logging
 
 from supervisely.sly_logger import EventType
 
-from supervisely_integration.gui import log_window
 from supervisely_integration.gui.log_window import LogWindow
 
 
@@ -14,7 +13,7 @@ def filled(*texts, **extra):
     return window, log
 
 
-def test_lines_come_once_and_in_order():
+def test_lines_are_returned_once_and_in_order():
     window, log = filled("one", "two")
     assert [(line["number"], line["text"]) for line in window.lines()] == [(1, "one"), (2, "two")]
     log.info("three")
@@ -24,7 +23,7 @@ def test_lines_come_once_and_in_order():
     assert window.lines(after=3) == []
 
 
-def test_an_error_brings_its_traceback():
+def test_error_includes_its_traceback():
     window, log = filled()
     try:
         raise ValueError("the reason")
@@ -35,15 +34,15 @@ def test_an_error_brings_its_traceback():
     assert text.endswith("ValueError: the reason")
 
 
-def test_the_last_lines_are_kept_and_none_is_endless(monkeypatch):
+def test_number_and_length_of_lines_are_limited():
     window, _ = filled(*(f"{n}" for n in range(2003)), "x" * 5000)
     lines = window.lines()
     assert len(lines) == 2000
     assert lines[0]["text"] == "4"
-    assert lines[-1]["text"] == "x" * log_window._LONGEST
+    assert lines[-1]["text"] == "x" * 4000
 
 
-def test_a_line_that_cannot_be_formatted_does_not_end_what_logs_it(capsys):
+def test_line_that_cannot_be_formatted_is_reported(capsys):
     window, log = filled("one")
     log.warning("%d images", "no number")
     log.warning("two")
@@ -51,6 +50,6 @@ def test_a_line_that_cannot_be_formatted_does_not_end_what_logs_it(capsys):
     assert "--- Logging error ---" in capsys.readouterr().err
 
 
-def test_steps_of_a_bar_are_no_lines():
+def test_progress_events_are_left_out():
     window, _ = filled("progress", event_type=EventType.PROGRESS)
     assert window.lines() == []

@@ -10,7 +10,7 @@ SECRET = "token-of-a-test"
 
 @pytest.fixture
 def server(monkeypatch):
-    """A server with a page of the platform's, on this machine's instance."""
+    """A server with the platform's page, for an instance on this machine."""
     monkeypatch.setenv("SERVER_ADDRESS", "http://127.0.0.1:9")
     monkeypatch.setenv("API_TOKEN", SECRET)
     monkeypatch.setenv("APP_NAME", "Train <me>")
@@ -27,7 +27,7 @@ def server(monkeypatch):
 
 @pytest.fixture
 def built(monkeypatch, tmp_path):
-    """Libraries that are there, as empty files."""
+    """Installed libraries, as empty files."""
     monkeypatch.setattr(libraries, "PACKAGES", tmp_path)
     monkeypatch.setattr(page, "PACKAGES", tmp_path)
     for name in (*libraries.SCRIPTS, *libraries.STYLES):
@@ -35,7 +35,7 @@ def built(monkeypatch, tmp_path):
         (tmp_path / name).write_text("/* library */")
 
 
-def test_everything_that_the_page_loads_is_served_by_the_app(server, built):
+def test_page_loads_only_files_of_the_app(server, built):
     assert page.serve_own_page(server)
     client = TestClient(server)
     answer = client.get("/")
@@ -55,7 +55,7 @@ def page_addresses(html: str) -> list[str]:
     return [v for k, v in pairs if k.endswith(("src=", "href=")) and not v.startswith("data:")]
 
 
-def test_without_the_libraries_the_page_says_what_to_do(server, monkeypatch, tmp_path):
+def test_page_without_libraries_shows_instructions(server, monkeypatch, tmp_path):
     monkeypatch.setattr(libraries, "PACKAGES", tmp_path)
     assert page.serve_own_page(server)
     answer = TestClient(server).get("/")
@@ -63,16 +63,14 @@ def test_without_the_libraries_the_page_says_what_to_do(server, monkeypatch, tmp
     assert "npm" in answer.text
 
 
-def test_the_platform_keeps_its_page(server, built, monkeypatch):
+def test_platform_keeps_its_page(server, built, monkeypatch):
     monkeypatch.setenv("SERVER_ADDRESS", "https://platform.example")
     monkeypatch.setattr("supervisely_integration.gui.choice.is_reachable", lambda address: True)
     assert not page.serve_own_page(server)
     assert TestClient(server).get("/").json() == "platform"
 
 
-def test_a_platform_out_of_reach_of_its_scripts_gets_ours_without_the_token(
-    server, built, monkeypatch
-):
+def test_own_page_on_a_platform_contains_no_token(server, built, monkeypatch):
     monkeypatch.setenv("SERVER_ADDRESS", "https://platform.example")
     monkeypatch.setattr("supervisely_integration.gui.choice.is_reachable", lambda address: False)
     assert page.serve_own_page(server)
@@ -81,7 +79,7 @@ def test_a_platform_out_of_reach_of_its_scripts_gets_ours_without_the_token(
     assert SECRET not in text
 
 
-def test_a_platform_keeps_its_page_if_there_is_no_other(server, monkeypatch, tmp_path):
+def test_platform_keeps_its_page_without_libraries(server, monkeypatch, tmp_path):
     monkeypatch.setenv("SERVER_ADDRESS", "https://platform.example")
     monkeypatch.setattr(libraries, "PACKAGES", tmp_path)
     monkeypatch.setattr("supervisely_integration.gui.choice.is_reachable", lambda address: False)
@@ -89,9 +87,7 @@ def test_a_platform_keeps_its_page_if_there_is_no_other(server, monkeypatch, tmp
     assert TestClient(server).get("/").json() == "platform"
 
 
-def test_an_address_may_lack_its_scheme_as_the_sdk_allows(
-    server, built, web, tmp_path, monkeypatch
-):
+def test_address_without_a_scheme(server, built, web, tmp_path, monkeypatch):
     monkeypatch.setenv("SERVER_ADDRESS", f"{web.removeprefix('http://')}/")
     picture = tmp_path / "page" / "thumbnails" / "7"
     picture.parent.mkdir(parents=True)
@@ -104,7 +100,7 @@ def test_an_address_may_lack_its_scheme_as_the_sdk_allows(
     assert client.get("/gui/thumbnails/7").content == b"picture"
 
 
-def test_the_log_is_served_and_an_instance_that_is_gone_is_said(server, built):
+def test_log_lines_and_an_unreachable_instance(server, built):
     assert page.serve_own_page(server)
     sly.logger.info("a line for the window")
     client = TestClient(server)

@@ -1,4 +1,4 @@
-"""Pages come and go while an app tells them what has changed."""
+"""Pages that close while the app sends to them."""
 
 import asyncio
 import inspect
@@ -12,7 +12,7 @@ import_sdk()
 
 from supervisely.app.fastapi.websocket import WebsocketManager  # noqa: E402
 
-from supervisely_integration.sdk.websockets import survive_closed_pages  # noqa: E402
+from supervisely_integration.sdk.websockets import drop_closed_connections  # noqa: E402
 
 
 class Page:
@@ -23,7 +23,7 @@ class Page:
 
     def __init__(self, error=None):
         self.error = error
-        self.told = []
+        self.received = []
 
     async def accept(self):
         pass
@@ -31,45 +31,48 @@ class Page:
     async def send_json(self, content, mode="text"):
         if self.error is not None:
             raise self.error
-        self.told.append(content)
+        self.received.append(content)
 
 
 @pytest.fixture
 def manager(monkeypatch):
-    # Another test of this process may have replaced it; it is put back.
+    # Another test of this process may have patched it.
     monkeypatch.setattr(WebsocketManager, "connect", inspect.unwrap(WebsocketManager.connect))
     manager = object.__new__(WebsocketManager)  # not the one of the process
     WebsocketManager.__init__(manager)
     return manager
 
 
-GONE = [WebSocketDisconnect(1006), RuntimeError('Cannot call "send" once a close message has been')]
+CLOSED = [
+    WebSocketDisconnect(1006),
+    RuntimeError('Cannot call "send"'),
+]
 
 
-async def tell(manager, *pages):
+async def send(manager, *pages):
     for page in pages:
         await manager.connect(page)
     await manager.broadcast({"data": 1})
     await manager.broadcast({"data": 2})
 
 
-@pytest.mark.parametrize("error", GONE)
-def test_the_bare_sdk_hands_the_error_to_whoever_tells(manager, error):
+@pytest.mark.parametrize("error", CLOSED)
+def test_sdk_raises_in_the_sender(manager, error):
     with pytest.raises(type(error)):
-        asyncio.run(tell(manager, Page(error)))
+        asyncio.run(send(manager, Page(error)))
 
 
-@pytest.mark.parametrize("error", GONE)
-def test_a_page_that_has_gone_is_forgotten_and_the_others_are_told(manager, error):
-    survive_closed_pages()
-    survive_closed_pages()  # both apps of a process ask for it
-    first, gone, last = Page(), Page(error), Page()
-    asyncio.run(tell(manager, first, gone, last))
-    assert first.told == last.told == [{"data": 1}, {"data": 2}]
+@pytest.mark.parametrize("error", CLOSED)
+def test_closed_page_is_dropped_and_others_receive(manager, error):
+    drop_closed_connections()
+    drop_closed_connections()  # as both apps of a process do
+    first, closed, last = Page(), Page(error), Page()
+    asyncio.run(send(manager, first, closed, last))
+    assert first.received == last.received == [{"data": 1}, {"data": 2}]
     assert manager.active_connections == [first, last]
 
 
-def test_other_errors_are_not_kept_silent(manager):
-    survive_closed_pages()
+def test_other_errors_are_raised(manager):
+    drop_closed_connections()
     with pytest.raises(TypeError, match="no JSON"):
-        asyncio.run(tell(manager, Page(TypeError("no JSON"))))
+        asyncio.run(send(manager, Page(TypeError("no JSON"))))

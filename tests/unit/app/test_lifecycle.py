@@ -1,0 +1,92 @@
+"""Stop requests in every stage of a training, and the signals of the web server."""
+
+import os
+import signal
+import threading
+import time
+
+import pytest
+
+from supervisely_integration.train.lifecycle import Lifecycle, Stage, TrainingStopped
+
+
+class Left(list):
+    """Counts calls of `leave`."""
+
+    def __init__(self):
+        super().__init__()
+        self.happened = threading.Event()
+
+    def __call__(self):
+        self.append(threading.current_thread() is not threading.main_thread())
+        self.happened.set()
+
+
+@pytest.fixture
+def left():
+    return Left()
+
+
+@pytest.fixture
+def lifecycle(left):
+    """A lifecycle with signal handlers, above a handler that records signals."""
+    received = []
+    before = {s: signal.getsignal(s) for s in (signal.SIGTERM, signal.SIGINT)}
+    for number in before:
+        signal.signal(number, lambda n, frame: received.append(n))
+    lifecycle = Lifecycle(left)
+    lifecycle.install_signal_handlers()
+    lifecycle.received = received
+    yield lifecycle
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("stage", [Stage.TRAINING, Stage.FINALIZATION])
+def test_signal_is_a_stop_request_during_training_and_upload(lifecycle, left, stage, number):
+    lifecycle.stage = stage
+    os.kill(os.getpid(), number)
+    assert lifecycle.stop_flag.is_set
+    assert lifecycle.stop_flag.reason == signal.Signals(number).name
+    assert lifecycle.received == []
+    assert left == []
+
+
+@pytest.mark.parametrize("stage", [Stage.IDLE, Stage.OVER])
+def test_signals_reach_the_server_at_other_times(lifecycle, stage):
+    lifecycle.stage = stage
+    os.kill(os.getpid(), signal.SIGTERM)
+    assert lifecycle.received == [signal.SIGTERM]
+    assert not lifecycle.stop_flag.is_set
+
+
+def test_stop_in_preparation_exits(lifecycle, left):
+    lifecycle.stage = Stage.PREPARATION
+    lifecycle.stop("Stop button")
+    assert left.happened.wait(5)
+    assert left == [True]
+    assert lifecycle.stop_flag.reason == "Stop button"
+
+
+def test_stop_at_the_end_of_preparation_does_not_exit(lifecycle, left):
+    lifecycle.stage = Stage.PREPARATION
+    lifecycle.stop("Stop button")
+    lifecycle.stage = Stage.TRAINING  # which checks the flag before its first step
+    time.sleep(0.8)
+    assert left == []
+
+
+def test_first_reason_is_kept(lifecycle):
+    lifecycle.stage = Stage.TRAINING
+    lifecycle.stop("Stop button")
+    lifecycle.stop("SIGTERM")
+    assert lifecycle.stop_flag.reason == "Stop button"
+
+
+def test_check_raises_after_a_request(lifecycle):
+    lifecycle.check()
+    lifecycle.stop("Stop button")
+    assert lifecycle.is_stopping
+    with pytest.raises(TrainingStopped, match="Stop button"):
+        lifecycle.check()
