@@ -1,4 +1,4 @@
-"""What the SDK looks for in the folder of demos, and what its page makes of it."""
+"""The demo files that the SDK and its page look for."""
 
 import yaml
 from supervisely.nn.training.gui import training_artifacts
@@ -8,13 +8,13 @@ from supervisely_integration.paths import DEMO, ROOT, TRAIN_OPTIONS
 OPTIONS = yaml.safe_load(TRAIN_OPTIONS.read_text(encoding="utf-8"))
 
 
-def test_the_files_have_the_names_that_the_sdk_knows():
+def test_files_have_the_names_of_the_sdk():
     assert ROOT / OPTIONS["demo"]["path"] == DEMO
     for name in ("OVERVIEW", "PYTORCH", "ONNX", "TRT"):
         assert (DEMO / getattr(training_artifacts, f"{name}_FILE_NAME")).is_file()
 
 
-def test_the_page_finds_them_in_a_launched_app(instance, monkeypatch, tmp_path):
+def test_page_links_the_demos(instance, monkeypatch, tmp_path):
     """The SDK looks in the current directory: the repository, and that of a local app."""
     from supervisely_integration.local.launcher.app_process import AppProcess
 

@@ -1,4 +1,4 @@
-"""The serving app of the real SDK against the instance, on a checkpoint trained here."""
+"""The serving app with the real SDK and a local instance."""
 
 import json
 import shutil
@@ -38,7 +38,7 @@ EVERYTHING = {"confidence_threshold": 0.0}
 
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory):
-    """A tiny network that has begun to see where digits are; its input is not square."""
+    """A tiny network that has begun to learn digits; its input is not square."""
     folder = tmp_path_factory.mktemp("serving")
     data = make_digits_dataset(folder / "data", num_train=8, num_val=4)
     config = tiny_config(
@@ -88,7 +88,7 @@ def served(instance, checkpoint, tmp_path_factory):
 
 
 def deploy(served, path=BEST, runtime="PyTorch", device="cpu", **info):
-    """What the platform sends to deploy a checkpoint of an experiment."""
+    """Send the platform's request to deploy a checkpoint of an experiment."""
     params = {
         "model_files": {"checkpoint": path},
         "model_source": "Custom models",
@@ -116,13 +116,13 @@ def upload(served, *contents, route="inference_image", name="same.jpg", **settin
     return served.app.client.post(f"/{route}", files=files, data=data)
 
 
-def answer(response):
+def ok(response):
     assert response.status_code == 200, response.text
     return response.json()
 
 
 def found(prediction):
-    """(class, corners, score) of every object in an answer."""
+    """(class, corners, score) of every object in a response."""
     return [
         (
             o["classTitle"],
@@ -154,13 +154,13 @@ def deployed(served):
         "no model is deployed; deploy one first",
     )
     assert served.app.client.get("/is_ready").status_code == 503
-    answer(deploy(served))
+    ok(deploy(served))
     assert served.app.client.get("/is_ready").status_code == 200
     return served
 
 
-def test_the_session_says_what_it_serves(deployed):
-    info = answer(ask(deployed, "get_session_info"))
+def test_session_describes_the_model(deployed):
+    info = ok(ask(deployed, "get_session_info"))
     assert info["input_size_hw"] == [96, 128]
     assert (info["checkpoint_name"], info["runtime"], info["device"]) == (
         "best.pth",
@@ -169,20 +169,20 @@ def test_the_session_says_what_it_serves(deployed):
     )
     assert info["number_of_classes"] == 10
     assert info["tracking_on_videos_support"] is TRACKING_LIBS_INSTALLED
-    meta = answer(ask(deployed, "get_model_meta"))
+    meta = ok(ask(deployed, "get_model_meta"))
     assert [each["title"] for each in meta["classes"]] == [str(i) for i in range(10)]
     assert {each["shape"] for each in meta["classes"]} == {"rectangle"}
-    deployment = answer(ask(deployed, "get_deploy_info"))
+    deployment = ok(ask(deployed, "get_deploy_info"))
     assert deployment["custom_checkpoint_path"] == BEST
-    assert answer(ask(deployed, "list_pretrained_models"))[0] == "RT-DETRv2-S"
+    assert ok(ask(deployed, "list_pretrained_models"))[0] == "RT-DETRv2-S"
 
 
-def test_an_image_is_predicted_as_by_the_engine(deployed, checkpoint):
+def test_predictions_match_the_engine(deployed, checkpoint):
     image_id, path = next(iter(deployed.pictures.items()))
-    by_id = answer(ask(deployed, "inference_image_id", image_id=image_id, settings=EVERYTHING))
+    by_id = ok(ask(deployed, "inference_image_id", image_id=image_id, settings=EVERYTHING))
     assert len(found(by_id)) == 20
     assert found(by_id) == expected(checkpoint, path, confidence_threshold=0.0)
-    uploaded = answer(upload(deployed, path.read_bytes()))
+    uploaded = ok(upload(deployed, path.read_bytes()))
     assert found(uploaded) == found(by_id)
     assert uploaded["annotation"]["size"] == by_id["annotation"]["size"]
 
@@ -193,7 +193,7 @@ def test_settings_of_a_request(deployed, checkpoint):
     middle = every[9][2]
 
     def objects(**settings):
-        return found(answer(ask(deployed, "inference_image_id", image_id=image_id, **settings)))
+        return found(ok(ask(deployed, "inference_image_id", image_id=image_id, **settings)))
 
     above = [each for each in every if each[2] >= middle]
     assert objects(settings={"conf": middle - 1e-6}) == above
@@ -207,45 +207,45 @@ def test_settings_of_a_request(deployed, checkpoint):
     assert objects(settings={"confidence_threshold": "auto"}) == best
 
 
-def test_many_images_in_their_order(deployed, checkpoint):
+def test_batches_keep_the_order_of_images(deployed, checkpoint):
     wanted = [expected(checkpoint, p, confidence_threshold=0.0) for p in deployed.pictures.values()]
     assert len({str(each) for each in wanted}) == len(wanted) == 6  # no two are alike
     ids = list(deployed.pictures)
     state = {"batch_ids": ids, "settings": EVERYTHING, "batch_size": 4}
-    by_id = answer(ask(deployed, "inference_batch_ids", **state))
+    by_id = ok(ask(deployed, "inference_batch_ids", **state))
     assert [each["image_id"] for each in by_id] == ids
     assert [found(each) for each in by_id] == wanted
     contents = [path.read_bytes() for path in deployed.pictures.values()]
-    uploaded = answer(upload(deployed, *contents, route="inference_batch"))
+    uploaded = ok(upload(deployed, *contents, route="inference_batch"))
     assert [found(each) for each in uploaded] == wanted  # all of one name
 
 
-def test_a_project_in_the_background(deployed, checkpoint):
+def test_project_is_predicted_in_the_background(deployed, checkpoint):
     state = {"projectId": deployed.project_id, "settings": EVERYTHING, "batch_size": 3}
-    started = answer(ask(deployed, "inference_project_id_async", **state))
+    started = ok(ask(deployed, "inference_project_id_async", **state))
     request = {"inference_request_uuid": started["inference_request_uuid"]}
 
     def progress():
-        return answer(ask(deployed, "get_inference_progress", **request))
+        return ok(ask(deployed, "get_inference_progress", **request))
 
     deployed.app.wait_for(lambda: progress()["finished"], "end of the inference")
     assert progress()["exception"] is None
-    results = answer(ask(deployed, "pop_inference_results", **request))["pending_results"]
+    results = ok(ask(deployed, "pop_inference_results", **request))["pending_results"]
     assert len(results) == 10
     by_image = {each["image_id"]: found(each) for each in results}
     for image_id, path in deployed.pictures.items():
         assert by_image[image_id] == expected(checkpoint, path, confidence_threshold=0.0)
-    assert answer(ask(deployed, "clear_inference_request", **request))["success"] is True
+    assert ok(ask(deployed, "clear_inference_request", **request))["success"] is True
 
 
-def test_the_speed_test_has_three_times(deployed):
+def test_speed_test_measures_three_stages(deployed):
     state = {"projectId": deployed.project_id, "batch_size": 2, "num_iterations": 2}
-    started = answer(ask(deployed, "run_speedtest", **state, num_warmup=1))
+    started = ok(ask(deployed, "run_speedtest", **state, num_warmup=1))
     request = {"inference_request_uuid": started["inference_request_uuid"]}
     deployed.app.wait_for(
-        lambda: answer(ask(deployed, "get_inference_progress", **request))["finished"], "end"
+        lambda: ok(ask(deployed, "get_inference_progress", **request))["finished"], "end"
     )
-    times = answer(ask(deployed, "pop_inference_results", **request))["pending_results"]
+    times = ok(ask(deployed, "pop_inference_results", **request))["pending_results"]
     assert len(times) == 2
     for each in times:
         parts = [each[name] for name in ("preprocess", "inference", "postprocess")]
@@ -269,23 +269,23 @@ BAD_STATES = {
 
 
 @pytest.mark.parametrize("reason", list(BAD_STATES))
-def test_bad_requests_are_answered_with_their_reason(deployed, reason):
+def test_invalid_requests_get_their_reason(deployed, reason):
     route, state = BAD_STATES[reason]
-    for _ in range(2):  # what failed once does not block the next
+    for _ in range(2):  # a failure does not block the next request
         response = ask(deployed, route, **state)
         assert response.status_code == 400
         reason_part = reason if reason != "does not" else "99999"
         assert reason_part in response.json()["message"]
 
 
-def test_bad_uploads_and_bodies(deployed):
+def test_invalid_uploads_and_bodies(deployed):
     whole = next(iter(deployed.pictures.values())).read_bytes()
     torn = upload(deployed, whole[: len(whole) // 2], name="torn.jpg")
     assert torn.status_code == 400
     assert torn.json()["message"].startswith("torn.jpg: cannot be read as an image (")
     assert upload(deployed, b"garbage").status_code == 400
     two = upload(deployed, whole, whole)
-    assert (two.status_code, two.json()["message"]) == (400, "one file is expected, 2 came")
+    assert (two.status_code, two.json()["message"]) == (400, "expected one file, got 2")
     client = deployed.app.client
     headers = {"content-type": "application/json"}
     broken = client.post("/inference_image_id", content=b"{garbage", headers=headers)
@@ -293,8 +293,8 @@ def test_bad_uploads_and_bodies(deployed):
     assert "the body is not JSON" in broken.json()["message"]
 
 
-def test_sixteen_clients_get_their_own_results(deployed):
-    """Good requests of all kinds among bad ones: every answer is that of a request alone."""
+def test_concurrent_clients_get_their_own_results(deployed):
+    """Valid requests among invalid ones: every response equals that of a request alone."""
     ids, paths = list(deployed.pictures), list(deployed.pictures.values())
     contents = [path.read_bytes() for path in paths]
 
@@ -351,7 +351,7 @@ def _what(response):
     ]
 
 
-def test_what_cannot_be_deployed_is_said_and_a_bare_file_can(deployed, checkpoint):
+def test_invalid_deployments_are_rejected_and_a_single_file_is_accepted(deployed, checkpoint):
     for changes, reason in (
         ({"runtime": "NCNN"}, "runtime = 'NCNN': there are PyTorch, ONNXRuntime, TensorRT"),
         ({"device": "cuda:77"}, "device = 'cuda:77': torch sees"),
@@ -366,26 +366,28 @@ def test_what_cannot_be_deployed_is_said_and_a_bare_file_can(deployed, checkpoin
     refused = deploy(deployed, path=str(broken))
     assert refused.status_code == 400
     assert "broken.pth" in refused.json()["message"]
-    answer(deploy(deployed, path=str(bare)))
-    assert answer(ask(deployed, "get_deploy_info"))["checkpoint_name"] == "bare.pth"
+    ok(deploy(deployed, path=str(bare)))
+    assert ok(ask(deployed, "get_deploy_info"))["checkpoint_name"] == "bare.pth"
     image_id, path = next(iter(deployed.pictures.items()))
-    by_id = answer(ask(deployed, "inference_image_id", image_id=image_id, settings=EVERYTHING))
+    by_id = ok(ask(deployed, "inference_image_id", image_id=image_id, settings=EVERYTHING))
     assert found(by_id) == expected(checkpoint, path, confidence_threshold=0.0)
 
 
-def test_an_image_that_cannot_be_loaded_blocks_nobody(instance, tmp_path):
+def test_failed_download_does_not_block_an_image(instance, tmp_path):
     api = instance.api()
     bare = InferenceImageCache(10, 60, base_folder=tmp_path / "bare")
     with pytest.raises(requests.HTTPError):
         bare.download_image(api, 99999)
-    assert "image_99999" in bare._load_queue  # the next one waits; else our own is not needed
+    assert (
+        "image_99999" in bare._load_queue
+    )  # the next request waits; else `ImageCache` is not needed
     ours = ImageCache(10, 60, base_folder=tmp_path / "ours")
     for _ in range(2):
         with pytest.raises(requests.HTTPError):
             ours.download_image(api, 99999)
 
 
-def test_the_local_command_serves_the_latest_experiment(checkpoint, tmp_path):
+def test_local_command_serves_the_latest_experiment(checkpoint, tmp_path):
     from supervisely_integration.local.emulator.store import Store
 
     store = Store(tmp_path / "instance")
@@ -406,8 +408,8 @@ def test_the_local_command_serves_the_latest_experiment(checkpoint, tmp_path):
                 f"http://127.0.0.1:{port}\n",
                 f"{tmp_path / 'instance' / 'tasks' / '1' / 'app.log'}\n",
             ]
-            answered = httpx.post(f"http://127.0.0.1:{port}/get_session_info", json={"state": {}})
-            assert answered.json()["app_name"] == "Serve RT-DETRv2"
+            responded = httpx.post(f"http://127.0.0.1:{port}/get_session_info", json={"state": {}})
+            assert responded.json()["app_name"] == "Serve RT-DETRv2"
             process.send_signal(signal.SIGINT)
             assert process.wait(60) == 0
         finally:

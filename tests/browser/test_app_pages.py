@@ -76,7 +76,7 @@ def choose_everything(page):
     page.page.keyboard.press("ArrowDown")
     expect(models.get_by_role("radio", name="RT-DETRv2-M*", exact=True)).to_be_checked()
     models.get_by_role("radio", name="Custom models").click()
-    expect(models.get_by_role("cell", name="Nothing is here yet")).to_be_visible()
+    expect(models.get_by_role("cell", name="No data")).to_be_visible()
     models.get_by_role("radio", name="Pretrained models").click()
     models.get_by_role("radio", name=MODEL).click()
     page.press("Select Model", "Select")

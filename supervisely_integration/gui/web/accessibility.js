@@ -1,4 +1,4 @@
-/* What assistive technology has to know about Element UI's widgets, which say nothing themselves. */
+/* ARIA attributes for Element UI's widgets, which have none. */
 
 let number = 0;
 const idOf = (element) => (element.id ||= `gui-${(number += 1)}`);
@@ -9,7 +9,7 @@ function set(element, attributes) {
   }
 }
 
-/** Name a control after the column, or the title of the field, that it is in. */
+/** Label a control with its column or the title of its field. */
 function nameByField(control, element) {
   if (!control || control.hasAttribute("aria-label")) return;
   const cell = element.closest("td");
@@ -30,7 +30,7 @@ function nameCheckbox(element) {
 }
 
 const MARKS = {
-  /** Symbols are letters of a font, which would be read aloud; links around buttons are one stop. */
+  /** Hide icon-font letters from screen readers; make a link around a button one tab stop. */
   SlyApp(element) {
     for (const link of element.querySelectorAll("a[href='']:not([hidden])")) link.hidden = true;
     for (const inner of element.querySelectorAll("a > button")) set(inner, { tabindex: -1 });
@@ -42,7 +42,7 @@ const MARKS = {
   ElInputNumber: (element) => nameByField(element.querySelector("input"), element),
   ElRadio(element) {
     const group = element.closest("table, .el-tabs__nav, .el-radio-group");
-    // Radio buttons of one name are one stop of the tabulator, with the arrow keys between them.
+    // Radio buttons of one name are one tab stop, with arrow keys between them.
     if (group) set(element.querySelector("input"), { name: `radio-${idOf(group)}` });
   },
   ElTabs: (element) => set(element.querySelector(".el-tabs__nav"), { role: "radiogroup" }),
@@ -85,5 +85,5 @@ function mark() {
   if (element?.nodeType === Node.ELEMENT_NODE) MARKS[this.$options.name]?.(element, this);
 }
 
-/** A mixin for all components. */
+/** Mixin for all components. */
 export const markElements = { mounted: mark, updated: mark };

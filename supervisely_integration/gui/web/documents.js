@@ -1,17 +1,17 @@
-/* The two documents that an app and its page share: `data` (what is shown) and `state` (what is set).
+/* The two documents that an app and its page share: `data` (content) and `state` (values of widgets).
  *
- * The app sends changes as JSON patches over a WebSocket; the page sends its whole state along with
- * every event. See the SDK's app/content.py.
+ * The app sends changes as JSON patches over a WebSocket. The page sends its state with every event.
+ * See the SDK's app/content.py.
  */
 
 const FIRST_WAIT_MS = 500;
-const LONGEST_WAIT_MS = 5000;
+const MAX_WAIT_MS = 5000;
 const KINDS = ["data", "state"];
 
 const copy = (value) => JSON.parse(JSON.stringify(value));
 
-/** The document after a patch. Parts that it leaves alone stay the same objects: Element takes another
- * list for a choice that the user has made, and that would send the state to the app again. */
+/** Apply a patch to a document. Unchanged parts remain the same objects: Element treats a new list as
+ * a selection by the user, which would send the state to the app again. */
 function patched(document, patch) {
   const fresh = { ...document };
   for (const pointer of patch.flatMap(({ path, from }) => [path, from ?? path])) {
@@ -27,14 +27,14 @@ async function fetchDocument(kind) {
   return response.json();
 }
 
-/** Keeps `view.data` and `view.state` the same as the app's, and says whether it is there. */
+/** Keeps `view.data` and `view.state` equal to the app's, and `view.connection` up to date. */
 export class Documents {
   constructor(view) {
     this.view = view; // { data, state, connection }
-    this.base = {}; // what the app has
+    this.base = {}; // documents of the app
     this.pending = []; // patches until the next frame
-    this.isFetching = true; // until both documents are here, patches have nothing to fit on
-    this.isLate = false; // whether one came meanwhile
+    this.isFetching = true; // patches cannot be applied before both documents are loaded
+    this.isLate = false; // whether a patch arrived meanwhile
     this.wait_ms = FIRST_WAIT_MS;
   }
 
@@ -48,11 +48,11 @@ export class Documents {
     socket.onclose = () => {
       this.view.connection = "lost";
       setTimeout(() => this.connect(), this.wait_ms);
-      this.wait_ms = Math.min(2 * this.wait_ms, LONGEST_WAIT_MS);
+      this.wait_ms = Math.min(2 * this.wait_ms, MAX_WAIT_MS);
     };
   }
 
-  /** Fetch both documents. What the user has set since the last event stays, unless the app changed it. */
+  /** Fetch both documents. Values set since the last event are kept, unless the app changed them. */
   async refresh() {
     this.pending = [];
     this.isFetching = true;
@@ -60,16 +60,16 @@ export class Documents {
       this.isLate = false;
       const fetched = await Promise.all(KINDS.map(fetchDocument));
       const known = this.base.data;
-      // Another process of the app has other widgets: its page is another one, too.
+      // A restarted app has other widgets, and needs another page.
       if (known && Object.keys(fetched[0]).some((key) => !(key in known))) return location.reload();
-      KINDS.forEach((kind, i) => this.take(kind, fetched[i]));
+      KINDS.forEach((kind, i) => this.update(kind, fetched[i]));
       this.view.connection = "open";
       this.wait_ms = FIRST_WAIT_MS;
-    } while (this.isLate); // a change may overtake the answer that lacks it
+    } while (this.isLate); // a patch may arrive before a response without its change
     this.isFetching = false;
   }
 
-  take(kind, fetched) {
+  update(kind, fetched) {
     const changes = this.base[kind] ? jsonpatch.compare(this.base[kind], fetched) : null;
     this.base[kind] = fetched;
     if (changes === null) this.view[kind] = copy(fetched);
@@ -96,7 +96,7 @@ export class Documents {
     }
   }
 
-  /** Whether the patch fits; the page falls back to what the app has. */
+  /** Apply a patch; returns false, and restores the app's document, if it does not apply. */
   apply(kind, patch, holder) {
     try {
       holder[kind] = patched(holder[kind], patch);
@@ -107,7 +107,7 @@ export class Documents {
     }
   }
 
-  /** Send an event with the state; returns the error that the app answers, if it does. */
+  /** Send an event with the state; returns the app's error, or null. */
   async post(path, more) {
     const state = copy(this.view.state);
     this.base.state = copy(state);

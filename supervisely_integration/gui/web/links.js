@@ -1,4 +1,4 @@
-/* Links of the platform ("/projects/1/stats") on an instance for one machine, which has other paths. */
+/* Translates links of the platform ("/projects/1/stats") to paths of a local instance. */
 
 const { instance, instancePage } = document.documentElement.dataset;
 const PATHS = [
@@ -8,17 +8,17 @@ const PATHS = [
   [/^\/(model-benchmark|files)\b/, () => `${instancePage}#/experiments`],
 ];
 
-/** Where something is to be found that has another place on the platform; null for other paths. */
+/** Address on the instance for a path of the platform; null for other paths. */
 function onInstance(path) {
-  for (const [pattern, place] of PATHS) {
+  for (const [pattern, address] of PATHS) {
     const found = pattern.exec(path);
-    if (found) return place(found[1]);
+    if (found) return address(found[1]);
   }
   return null;
 }
 
-/** Address of a picture that the page may load, or null. */
-export function pictureOf(address) {
+/** Address of an image that the page may load, or null. */
+export function imageAddress(address) {
   if (!address) return null;
   const own = new URL(address, document.baseURI);
   if (own.origin === location.origin) return own.href;
@@ -26,15 +26,15 @@ export function pictureOf(address) {
   return found && own.origin === new URL(instance).origin ? `./gui/thumbnails/${found[1]}` : null;
 }
 
-/** Send clicks on links of the platform to where that is here: the instance, or the app itself. */
+/** Redirect clicks on links of the platform to the instance or the app. */
 export function openInstanceLinks() {
   document.addEventListener("click", (event) => {
     const link = event.target.closest?.("a[href]");
     if (!link) return;
-    const place = instance && onInstance(link.getAttribute("href").replace(instance, ""));
-    if (place) link.href = place;
+    const address = instance && onInstance(link.getAttribute("href").replace(instance, ""));
+    if (address) link.href = address;
     if (event.target.closest("a > button:not(:disabled)")) {
-      event.preventDefault(); // browsers differ in whether a button in a link follows it
+      event.preventDefault(); // only some browsers follow a link through a button in it
       window.open(link.href, "_blank");
     }
   }, true);

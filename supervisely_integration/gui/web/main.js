@@ -1,4 +1,4 @@
-/* The page of an app: the SDK's templates, with Vue 2, Element UI 1.x and components of our own. */
+/* The page of an app: the SDK's templates with Vue 2, Element UI 1.x and local components. */
 
 import { markElements } from "./accessibility.js";
 import { components } from "./components/all.js";

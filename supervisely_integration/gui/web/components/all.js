@@ -1,4 +1,4 @@
-/* The tags that the SDK's templates use beside those of Element UI. */
+/* Components for the tags of the SDK's templates that Element UI does not define. */
 
 import { app } from "./app.js";
 import { card } from "./card.js";

@@ -1,4 +1,4 @@
-/* The frame: the app's name, whether it answers, its documents for everything inside, its dialog. */
+/* The frame of the page: title, connection status, documents and dialog. */
 
 import { Documents } from "../documents.js";
 import { dialog } from "./dialog.js";
@@ -28,16 +28,16 @@ export const app = {
     this.documents.connect();
   },
   methods: {
-    /** Send an event to the app; a button that is still at work is not pressed again. */
+    /** Send an event to the app; ignores a button whose last request is pending. */
     async post(path, more) {
       if (path.endsWith("/button_clicked_cb") && this.busy[path]) return;
       this.$set(this.busy, path, true);
       try {
         const error = await this.documents.post(path, more);
-        // A training that fails opens the app's own dialog, which says it better.
+        // A failed training opens the app's own dialog, which gives the reason.
         if (error && !this.state.slyAppShowDialog) this.failure = error;
       } catch {
-        // The app is gone, which the line at the top says.
+        // The app has ended, which the status line shows.
       } finally {
         this.$delete(this.busy, path);
       }
@@ -54,7 +54,7 @@ export const app = {
         <p class="app-connection" role="status">
           <template v-if="connection === 'lost'">
             <i class="zmdi zmdi-alert-circle" aria-hidden="true"></i>
-            The app does not answer: it has ended, or cannot be reached. This is its last state.
+            The app does not respond: it has ended or is unreachable. This is its last state.
           </template>
         </p>
         <a v-if="instance" :href="instance" target="_blank">Projects and experiments</a>

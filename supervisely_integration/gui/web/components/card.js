@@ -1,4 +1,4 @@
-/* A card of the page. A locked one says why, and shows nothing that could not be used yet. */
+/* A card of the page. A locked card shows the reason and hides its content. */
 
 let number = 0;
 

@@ -37,7 +37,7 @@ export const choices = {
               @change="toggle(item.id, $event.target.checked)"> {{ item.name || item.id }}
           </label>
         </li>
-        <li v-if="!items.length" class="hint">Nothing to choose from</li>
+        <li v-if="!items.length" class="hint">No items</li>
       </ul>
     </details>`,
 };

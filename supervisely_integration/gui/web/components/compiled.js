@@ -1,4 +1,4 @@
-/* A cell of a table that the app wrote as a template; most are plain text. */
+/* A table cell that may contain a Vue template; most are plain text. */
 
 export const compiled = {
   props: {

@@ -1,4 +1,4 @@
-/* A message that has to be seen: the browser's own dialog, with its focus and its Escape key. */
+/* A modal message in the browser's own dialog element. */
 
 const ICONS = {
   info: "zmdi-info",
@@ -7,7 +7,7 @@ const ICONS = {
   error: "zmdi-alert-circle",
 };
 
-/** The text of a message. It may quote names of files, which must not become part of the page. */
+/** Text of a message without markup: file names in it must not become part of the page. */
 function plain(message) {
   const html = String(message ?? "").replace(/<br\s*\/?>/gi, "\n");
   return new DOMParser().parseFromString(html, "text/html").body.textContent;

@@ -1,7 +1,6 @@
-/* Text with line numbers and colours: a plain text field over a picture of its own text.
+/* A text editor with line numbers and syntax colors: a plain text field over a colored copy.
  *
- * Everything that people expect of a field works: undo, the tabulator key that leaves it, reading
- * aloud, zooming. */
+ * Undo, tab navigation, screen readers and zoom work as in any text field. */
 
 const LINE_PX = 20;
 const PARTS = {
@@ -17,7 +16,7 @@ function pretty(text) {
   }
 }
 
-/** Pieces of a line: [kind, text]. */
+/** Split a line into [kind, text] pairs. */
 function pieces(line, [key, comment]) {
   const remark = comment.exec(line);
   const code = remark ? line.slice(0, remark.index) : line;

@@ -1,4 +1,4 @@
-/* A title and an explanation, with an icon on their left and what they are about below. */
+/* A title and a description with an icon, above their content. */
 
 export const field = {
   props: { title: { type: String, default: "" }, description: { type: String, default: "" } },

@@ -1,13 +1,13 @@
-/* A symbol or a small picture beside a title. Pictures of other servers are not loaded. */
+/* A symbol or thumbnail beside a title. Images of other servers are not loaded. */
 
-import { pictureOf } from "../links.js";
+import { imageAddress } from "../links.js";
 
 export const icon = {
   props: { options: { type: Object, default: () => ({}) } },
   data: () => ({ isBroken: false }),
   computed: {
-    picture() {
-      return this.isBroken ? null : pictureOf(this.options.imageUrl);
+    image() {
+      return this.isBroken ? null : imageAddress(this.options.imageUrl);
     },
     symbol() {
       if (this.options.className) return this.options.className;
@@ -15,12 +15,12 @@ export const icon = {
     },
     style() {
       const { color = "#5a6772", bgColor = "#eef2f7" } = this.options;
-      return this.picture ? {} : { color, backgroundColor: bgColor === "#FFFFFF" ? "#eef2f7" : bgColor };
+      return this.image ? {} : { color, backgroundColor: bgColor === "#FFFFFF" ? "#eef2f7" : bgColor };
     },
   },
   template: `
     <span class="sly-icon" :style="style" aria-hidden="true">
-      <img v-if="picture" :src="picture" alt="" @error="isBroken = true">
+      <img v-if="image" :src="image" alt="" @error="isBroken = true">
       <i v-else :class="symbol"></i>
     </span>`,
 };

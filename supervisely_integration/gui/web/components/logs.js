@@ -1,8 +1,8 @@
-/* What the app logs, while somebody looks. */
+/* The app's log, loaded while the window is shown. */
 
 const PERIOD_MS = 1000;
-const LONGEST_WAIT_MS = 30_000; // when the app does not answer
-const KEPT = 2000;
+const MAX_WAIT_MS = 30_000; // while the app does not respond
+const MAX_LINES = 2000;
 
 export const logs = {
   props: { taskId: { type: Number, default: null } },
@@ -17,7 +17,7 @@ export const logs = {
     async load() {
       const response = await fetch(`./gui/logs?after=${this.after}`).catch(() => null);
       if (response?.ok) this.show(await response.json());
-      this.wait_ms = response?.ok ? PERIOD_MS : Math.min(2 * this.wait_ms, LONGEST_WAIT_MS);
+      this.wait_ms = response?.ok ? PERIOD_MS : Math.min(2 * this.wait_ms, MAX_WAIT_MS);
       this.timer = setTimeout(() => this.load(), this.wait_ms);
     },
     show(fresh) {
@@ -25,7 +25,7 @@ export const logs = {
       const box = this.$el;
       const isAtEnd = box.scrollTop + box.clientHeight >= box.scrollHeight - 8;
       this.after = fresh[fresh.length - 1].number;
-      this.lines = [...this.lines, ...fresh].slice(-KEPT);
+      this.lines = [...this.lines, ...fresh].slice(-MAX_LINES);
       if (isAtEnd) this.$nextTick(() => (box.scrollTop = box.scrollHeight));
     },
   },

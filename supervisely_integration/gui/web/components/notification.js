@@ -1,4 +1,4 @@
-/* A note in a box. */
+/* A notification box. */
 
 export const notification = {
   props: { options: { type: [Object, String], default: "" } },

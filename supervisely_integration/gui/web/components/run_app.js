@@ -1,10 +1,10 @@
-/* Starts another app on a platform; there is none to start where this page is shown. */
+/* Starts another app of the platform; disabled, since this page has no platform. */
 
 export const runApp = {
   props: ["options", "payload", "workspaceId", "moduleId", "groupId", "checkExistingTaskCb",
     "publicApiInstance"],
   template: `
-    <el-button disabled plain size="mini" title="On the platform only">
+    <el-button disabled plain size="mini" title="Available on the platform only">
       {{ (options && options.text) || "Open" }}
     </el-button>`,
 };

@@ -1,4 +1,4 @@
-/* A table that the app sorts, searches and divides into pages. */
+/* A table that the app sorts, searches and paginates. */
 
 export const table = {
   props: {
@@ -77,7 +77,7 @@ export const table = {
               </td>
             </tr>
             <tr v-if="!data.length">
-              <td class="hint" :colspan="columns.length + 1">Nothing is here yet</td>
+              <td class="hint" :colspan="columns.length + 1">No data</td>
             </tr>
           </tbody>
         </table>

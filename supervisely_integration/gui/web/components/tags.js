@@ -1,4 +1,4 @@
-/* A choice among the tags of a project. */
+/* A selector of project tags. */
 
 export const tags = {
   props: {
@@ -28,7 +28,7 @@ export const tags = {
         </el-option>
       </el-select>
       <p v-if="isMissing" role="alert" class="hint">
-        The tags of the project cannot be read. <button type="button" @click="load">Try again</button>
+        Could not load the project's tags. <button type="button" @click="load">Try again</button>
       </p>
     </div>`,
 };

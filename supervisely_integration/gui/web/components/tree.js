@@ -1,4 +1,4 @@
-/* A choice in a tree (datasets): every node is an ordinary checkbox, or radio button. */
+/* A selector in a tree of datasets: every node is a checkbox or a radio button. */
 
 const flat = (items, depth = 0) =>
   (items ?? []).flatMap((item) => [{ item, depth }, ...flat(item.children, depth + 1)]);
@@ -45,6 +45,6 @@ export const tree = {
           <i class="zmdi zmdi-folder" aria-hidden="true"></i> {{ item.label }}
         </label>
       </li>
-      <li v-if="!rows.length" class="hint">Nothing to choose from</li>
+      <li v-if="!rows.length" class="hint">No items</li>
     </ul>`,
 };
