@@ -10,7 +10,7 @@ from rtdetrv2_pytorch.src.misc.errors import DatasetError
 from rtdetrv2_pytorch.src.solver.stopping import StopFlag
 from supervisely_integration.train.coco import write_coco
 from supervisely_integration.train.examination import Origins, examine_splits
-from supervisely_integration.train.lifecycle import Stopped
+from supervisely_integration.train.lifecycle import TrainingStopped
 from tests.hostile import encoded
 
 SIZE = {"width": 64, "height": 48}
@@ -142,7 +142,7 @@ def test_unreadable_images_alone_refuse_only_if_none_is_left(project):
 def test_a_stop_ends_the_pass(project):
     stop = StopFlag()
     stop.request("Stop button")
-    with pytest.raises(Stopped, match="Stop button"):
+    with pytest.raises(TrainingStopped, match="Stop button"):
         examined(project, stop=stop)
     assert not (project / "result").exists()
 

@@ -12,7 +12,7 @@ from rtdetrv2_pytorch.src.solver.events import TrainingEvents
 from rtdetrv2_pytorch.src.solver.stopping import StopFlag
 from supervisely_integration.models import find_base_config
 from supervisely_integration.train.examination import Origins
-from supervisely_integration.train.lifecycle import Stopped
+from supervisely_integration.train.lifecycle import TrainingStopped
 from supervisely_integration.train.workflow import TrainingRequest, run_training
 from tests.tiny import NETWORK
 
@@ -151,6 +151,6 @@ def test_a_training_that_goes_on_ends_as_one_that_never_stopped(request_of, tmp_
 def test_stopped_before_the_first_step_there_is_nothing_to_save(request_of, tmp_path):
     stop = StopFlag()
     stop.request("Stop button")
-    with pytest.raises(Stopped, match="Stop button"):
+    with pytest.raises(TrainingStopped, match="Stop button"):
         run_training(request_of(), TrainingEvents(), stop)
     assert not (tmp_path / "result").exists()
