@@ -10,9 +10,9 @@ from types import SimpleNamespace
 
 import pytest
 
+from rtdetrv2_pytorch.src.data.readers.supervisely import dataset_folders
 from rtdetrv2_pytorch.src.misc.errors import ConfigError
 from supervisely_integration.sdk.training_gui import AllShapesClassesSelector, CpuTrainingProcess
-from supervisely_integration.train.coco import dataset_folders
 from supervisely_integration.train.task_status import describe_error
 from tests.app.running import make_project
 from tests.sdk import import_sdk
