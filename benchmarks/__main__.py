@@ -1,4 +1,4 @@
-"""Run the measurements: `python -m benchmarks [subject ...] [--device cpu] [--output FILE]`."""
+"""Run the benchmarks: `python -m benchmarks [subject ...] [--device cpu] [--output FILE]`."""
 
 import argparse
 import json
@@ -38,7 +38,7 @@ def main() -> None:
     device = torch.device(args.device)
     console = Console()
     facts = {
-        **machine(device),  # now, before others change the tree
+        **machine(device),  # before the tree changes
         "torchvision": torchvision.__version__,
         "transformers": transformers.__version__,
         "onnxruntime": onnxruntime.__version__,
@@ -56,11 +56,11 @@ def main() -> None:
 
     results = {}
     for name in args.subjects or SUBJECTS:
-        load = os.getloadavg()[0]  # before we add to it
+        load = os.getloadavg()[0]  # before the measurement
         with console.status(name):
             results[name] = {**SUBJECTS[name](device, **options.get(name, {})), "load": load}
         show(console, results[name])
-    # Some subjects go into a file of their own: that of all would lose the others.
+    # A run of some subjects does not overwrite the file of all.
     stem = "_".join([device.type, *args.subjects])
     output = args.output or Path(__file__).parent / "results" / f"{stem}.json"
     output.parent.mkdir(parents=True, exist_ok=True)
@@ -83,7 +83,7 @@ def show(console: Console, result: dict[str, Any]) -> None:
     console.print(table)
     for name, value in result["ratios"].items():
         lower, upper = result.get("spread", {}).get(name, (None, None))
-        rounds = "" if lower is None else f" (half of the rounds: {lower:.2f} to {upper:.2f})"
+        rounds = "" if lower is None else f" (quartiles: {lower:.2f} to {upper:.2f})"
         console.print(f"  {name}: [bold]{value:.2f}x[/]{rounds}")
     for name, values in result.get("facts", {}).items():
         console.print(f"  {name}: " + ", ".join(f"{key} {v:.3g}" for key, v in values.items()))

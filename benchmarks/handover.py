@@ -1,4 +1,4 @@
-"""How long a batch takes from its worker to the main process, apart from making it."""
+"""Measure the transfer of batches from workers to the main process."""
 
 import statistics
 import time
@@ -16,11 +16,11 @@ from rtdetrv2_pytorch.src.structures import Target
 
 
 class ReadyImages(Dataset[tuple[Tensor, Target]]):
-    """Items that cost next to nothing: small images, and targets as the data sets give them.
+    """Items without computation: small images with targets.
 
     Args:
-        images: how many.
-        boxes: of each image.
+        images: number of images.
+        boxes: boxes per image.
     """
 
     def __init__(self, images: int, boxes: int) -> None:
@@ -28,7 +28,7 @@ class ReadyImages(Dataset[tuple[Tensor, Target]]):
         self.boxes = boxes
 
     def set_epoch(self, epoch: int) -> None:
-        """Nothing follows from it."""
+        """Do nothing."""
 
     def __len__(self) -> int:
         return self.images
@@ -46,14 +46,14 @@ class ReadyImages(Dataset[tuple[Tensor, Target]]):
 
 
 def _list_targets(items: Sequence[tuple[Tensor, Target]]) -> tuple[Tensor, list[Target]]:
-    """What detection code commonly gives to torch's loader."""
+    """Collate as detection code commonly does."""
     return default_collate([image for image, _ in items]), [target for _, target in items]
 
 
 def hand_over(
     device: torch.device, batch: int = 16, boxes: int = 20, batches: int = 40
 ) -> dict[str, Any]:
-    """Batches of two workers: ours, and torch's loader with the targets in a list."""
+    """Compare our loader with torch's loader, which returns targets as a list."""
     data = ReadyImages(batch * batches, boxes)
     common: dict[str, Any] = {"dataset": data, "batch_size": batch, "num_workers": 2}
     loaders = {
@@ -76,7 +76,7 @@ def hand_over(
             result[key] /= batches
     plain = "torch, targets in a list"
     return {
-        "what": f"batch of {batch} from a worker, {boxes} boxes an image, seconds a batch",
+        "what": f"batch of {batch} from a worker, {boxes} boxes per image, seconds per batch",
         "seconds": times,
         "facts": {
             name: {"processor time of the main process in ms": 1e3 * statistics.median(s)}

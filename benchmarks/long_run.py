@@ -1,11 +1,11 @@
-"""Memory and open files of many short epochs: neither may grow.
+"""Measure memory and open files over many short epochs; neither may grow.
 
     python -m benchmarks.long_run --epochs 200
 
-PSS counts a page that several processes share once, over all of them (/proc/*/smaps_rollup). It is
-summed over the parent and its workers, for memory and shared memory. Pages of files, such as
-torch's libraries, are left out: their share changes whenever another program starts or ends. So is
-what the parent's allocator keeps though nobody uses it, which comes and goes by a hundred MiB.
+PSS (/proc/*/smaps_rollup) divides shared pages among their processes. It is summed over the parent
+and its workers for anonymous and shared memory. File pages, such as torch's libraries, are
+excluded, because their share changes when other processes start or end. malloc_trim excludes unused memory of
+the parent's allocator, which varies by a hundred MiB.
 """
 
 import argparse
@@ -25,14 +25,14 @@ from tests.tiny import tiny_config
 
 
 class Meter(TrainingEvents):
-    """Measures after every epoch."""
+    """Measure after every epoch."""
 
     def __init__(self) -> None:
         self.pss_mib: list[float] = []
         self.files: list[int] = []
 
     def epoch_finished(self, report: EpochReport) -> None:
-        """Read the system's own numbers of this process and its children."""
+        """Read memory and files of this process and its children."""
         gc.collect()
         ctypes.CDLL(None).malloc_trim(0)
         processes = [os.getpid(), *children(os.getpid())]
@@ -41,34 +41,34 @@ class Meter(TrainingEvents):
 
 
 def children(process: int) -> list[int]:
-    """Processes that a process started and that are still there."""
+    """Return the running child processes."""
     tasks = Path(f"/proc/{process}/task").iterdir()
     return [int(pid) for task in tasks for pid in (task / "children").read_text().split()]
 
 
 def pss_mib(process: int) -> float:
-    """Proportional set size in MiB, without pages of files."""
+    """Return the proportional set size in MiB without file pages."""
     lines = Path(f"/proc/{process}/smaps_rollup").read_text().splitlines()
     kinds = ("Pss_Anon:", "Pss_Shmem:")
     return sum(int(line.split()[1]) for line in lines if line.startswith(kinds)) / 1024
 
 
 def open_files(process: int) -> int:
-    """Number of file descriptors."""
+    """Return the number of file descriptors."""
     return len(list(Path(f"/proc/{process}/fd").iterdir()))
 
 
 def slope(values: list[float]) -> float:
-    """Growth per epoch of the straight line through the values, by least squares."""
+    """Return the growth per epoch by least squares."""
     return float(np.polyfit(np.arange(len(values)), values, 1)[0])
 
 
 def run(folder: Path, epochs: int) -> Meter:
-    """Train a small network with two workers for each loader; returns what was measured.
+    """Train a small network with two workers per loader.
 
     Args:
-        folder: where to write.
-        epochs: of two steps and an evaluation each.
+        folder: output directory.
+        epochs: number of epochs, with two steps and an evaluation each.
     """
     data = make_digits_dataset(folder / "data", num_train=4, num_val=2)
     meter = Meter()
@@ -88,10 +88,10 @@ def run(folder: Path, epochs: int) -> Meter:
 
 
 def main() -> None:
-    """Print what the epochs needed."""
+    """Print memory and open files."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--epochs", type=int, default=200)
-    parser.add_argument("--settled", type=int, default=20, help="epochs that are not counted")
+    parser.add_argument("--settled", type=int, default=20, help="epochs before the measurement")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         meter = run(Path(name), arguments.epochs)

@@ -1,12 +1,13 @@
-"""Where the time of a training step goes, by sections of the step and by kinds of operators.
+"""Profile a training step by sections and by kinds of operators.
 
     python -m benchmarks.profiling [--models r18 r50] [--batch 16] [--size 640] [--device cpu]
 
-Sections are those of every epoch's log (solver/stopwatch.py), over whole steps in bfloat16 with the
-moving average, without the profiler. Kinds are sums of torch.profiler's self times over one more
-step: of operators on a CPU, of the kernels that they start on a GPU.
+Sections are those in the log of every epoch (solver/stopwatch.py), over whole steps in bfloat16
+with EMA and without the profiler. Kinds are sums of torch.profiler's self times over one more step:
+of operators on a CPU, of their kernels on a GPU.
 """
 
+import argparse
 import json
 import re
 import statistics
@@ -19,12 +20,11 @@ from typing import Any
 import torch
 from torch.profiler import ProfilerActivity, profile
 
-from benchmarks.floors import measured_rates, parse_step, training_work
-from benchmarks.steps import our_training, random_batch
+from benchmarks.steps import MODELS, our_training, random_batch
 from benchmarks.timing import machine, wait
 from rtdetrv2_pytorch.src.solver.stopwatch import shares_of
 
-# The first that fits names the kind of an operator.
+# Kind -> pattern of operator names; the first match counts.
 KINDS = {
     "convolutions, backward": r"convolution_backward",
     "convolutions, forward": r"conv",
@@ -32,7 +32,7 @@ KINDS = {
     "attention": r"attention",
     "matrix products": r"(addmm|bmm|::mm|matmul|linear)",
     "sampling of the deformable attention": r"(grid_sampl|gather|index|scatter|embedding)",
-    "optimizer and moving average": r"(_fused_adam|_foreach|adamw)",
+    "optimizer and EMA": r"(_fused_adam|_foreach|adamw)",
     "copies and casts": r"(copy|_to|::to\b|contiguous|clone|cat\b|stack|fill_|zero_)",
     "sums of gradients": r"(::add_?\b|::sum\b)",
     "other products and sums": r"::(mul|sub|rsub|div|addc|lerp|mean|where|masked)",
@@ -41,12 +41,12 @@ KINDS = {
 
 
 def kind_of(operator: str) -> str:
-    """The kind of an operator of ATen, by its name."""
+    """Return the kind of an ATen operator by its name."""
     return next((kind for kind, name in KINDS.items() if re.search(name, operator)), "other")
 
 
 def by_kind(self_times: Iterable[tuple[str, float]]) -> dict[str, float]:
-    """Shares of kinds, the largest first.
+    """Return the fraction of time per kind, the largest first.
 
     Args:
         self_times: (operator, time in any unit).
@@ -64,12 +64,12 @@ def profile_step(
     """Time steps, then profile one.
 
     Args:
-        model: of `steps.MODELS`.
-        size: side of the images.
-        batch: images, with 8 boxes each.
-        device: where to compute.
-        steps: how many are timed.
-        **sections: more of the configuration.
+        model: see `steps.MODELS`.
+        size: image side in pixels.
+        batch: batch size; every image has 8 boxes.
+        device: device to run on.
+        steps: number of timed steps.
+        **sections: configuration overrides.
 
     Returns:
         seconds (median of a step), sections and kinds (shares of 0..1), operators (the ten with
@@ -78,7 +78,7 @@ def profile_step(
     images, targets = random_batch(size, batch, 8)
     common: dict[str, Any] = {"precision": "bfloat16", "device": device}
     state, step = our_training(model, images, targets, **common, **sections)
-    step()  # makes the moments, chooses algorithms
+    step()  # warm-up
     times = []
     state.stopwatch.start()
     for _ in range(steps):
@@ -109,20 +109,21 @@ def profile_step(
 
 
 def main() -> None:
-    """Print a JSON line for each model, and write all of it."""
-    arguments = parse_step(__doc__)
+    """Print a JSON line per model and write a JSON file."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--models", nargs="+", default=list(MODELS))
+    parser.add_argument("--batch", type=int, default=16)
+    parser.add_argument("--size", type=int, default=640)
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    arguments = parser.parse_args()
     device = torch.device(arguments.device)
-    rates = measured_rates(device)
     results: dict[str, Any] = {
         "machine": machine(device),
         "batch": arguments.batch,
         "size": arguments.size,
     }
     for model in arguments.models:
-        work = training_work(model, size=arguments.size, batch=arguments.batch)
         result = profile_step(model, size=arguments.size, batch=arguments.batch, device=device)
-        result["floor_seconds"] = max(work.seconds(rates))
-        result["times_its_floor"] = result["seconds"] / result["floor_seconds"]
         results[model] = result
         print(json.dumps({model: result}))
     file = Path(__file__).parent / "results" / f"{device.type}_profile.json"

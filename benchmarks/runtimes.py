@@ -1,4 +1,4 @@
-"""One detector on every runtime, side by side: latency and throughput per model and batch."""
+"""Latency and throughput of one detector in every runtime."""
 
 import statistics
 import time
@@ -12,7 +12,7 @@ import onnx
 import torch
 from torch._dynamo.exc import TorchDynamoException
 
-from benchmarks.timing import Neighbours, every_turn, ratio, spread, summary
+from benchmarks.timing import OtherProcesses, every_turn, ratio, spread, summary
 from rtdetrv2_pytorch.src.core import YAMLConfig
 from rtdetrv2_pytorch.src.deploy.detector import Detector, load_detector
 from rtdetrv2_pytorch.src.deploy.model_card import ModelCard
@@ -34,12 +34,12 @@ EAGER = "PyTorch eager"
 
 
 def random_checkpoint(path: Path, model: str, size: int) -> Path:
-    """A checkpoint as training leaves it, of random weights: times do not depend on their values.
+    """Write a checkpoint with random weights, which do not affect the times.
 
     Args:
         path: file to write.
         model: name of a file in `configs/rtdetrv2`.
-        size: side of the network's input in pixels.
+        size: input size in pixels.
     """
     torch.manual_seed(0)
     cfg = YAMLConfig(
@@ -64,14 +64,14 @@ def runtimes(
     size: int = 640,
     rounds: int = 7,
 ) -> dict[str, Any]:
-    """What serving calls: uint8 pixels on the device in, detections out; as many threads for all.
+    """Measure detectors as serving calls them, with the same number of threads.
 
     Args:
-        device: where to run.
+        device: device to run on.
         models: names of files in `configs/rtdetrv2`.
-        batches: images of one call.
-        size: side of the network's input in pixels.
-        rounds: in each of them every runtime is called once.
+        batches: batch sizes.
+        size: input size in pixels.
+        rounds: number of rounds; each calls every runtime once.
     """
     result: dict[str, Any] = {
         "what": f"detector, {size} px, {torch.get_num_threads()} threads, random weights",
@@ -82,19 +82,19 @@ def runtimes(
         "facts": {},
         "not measured": {},
     }
-    neighbours = Neighbours()
+    others = OtherProcesses()
     for model in models:
         with TemporaryDirectory() as folder:
             checkpoint = random_checkpoint(Path(folder, "model.pth"), model, size)
             detector, card = load_detector(checkpoint)
-            # Exported before the detector is compiled, or moves to a GPU.
+            # Export before the detector is compiled or moved to a GPU.
             files, facts = _export(detector, card, Path(folder))
             result["facts"][f"{_short(model)}, export"] = facts
             for batch in batches:
                 ways = _ways(detector, card, files, device, max(batches))
                 title = f"{_short(model)}, batch {batch}"
-                _measure(result, title, ways, card, device, batch, rounds, neighbours)
-    result["facts"]["other programs"] = {"cores": neighbours.cores()}
+                _measure(result, title, ways, card, device, batch, rounds, others)
+    result["facts"]["other programs"] = {"cores": others.cores()}
     return result
 
 
@@ -105,7 +105,7 @@ def _short(model: str) -> str:
 def _export(
     detector: Detector, card: ModelCard, folder: Path
 ) -> tuple[dict[str, Path], dict[str, float]]:
-    """Write what the runtimes read; facts about the graphs, too."""
+    """Export the files for the runtimes; return facts about the graphs."""
     files = {name: folder / f"{name}.onnx" for name in ("fp32", "fp16", "whole")}
     begin = time.perf_counter()
     write_onnx(detector, card, files["fp32"])
@@ -114,7 +114,7 @@ def _export(
     write_onnx(detector, card, files["whole"], slim=False)
     for name, path in files.items():
         facts[f"nodes {name}"] = len(onnx.load(path).graph.node)
-    # Not of the whole one: torch writes equal weights once, and random layers are copies.
+    # Not of the unslimmed file: torch stores equal weights once.
     facts |= {f"MB {name}": files[name].stat().st_size / 1e6 for name in ("fp32", "fp16")}
     return files, facts
 
@@ -126,11 +126,11 @@ def _ways(
     device: torch.device,
     largest_batch: int,
 ) -> dict[str, Callable[[], Runtime]]:
-    """Name -> what opens the runtime."""
+    """Return functions that open the runtimes by name."""
     threads = torch.get_num_threads()
 
     def compiled() -> Runtime:
-        torch.compiler.reset()  # each batch gets code for its own shape
+        torch.compiler.reset()  # compile for each batch size
         return PyTorchRuntime(torch.compile(detector, dynamic=False), card, device)  # type: ignore[arg-type]
 
     def tensorrt(precision: str) -> Runtime:
@@ -164,9 +164,9 @@ def _measure(
     device: torch.device,
     batch: int,
     rounds: int,
-    neighbours: Neighbours,
+    others: OtherProcesses,
 ) -> None:
-    """Open all, then call them in turns; what does not run here is noted with its reason."""
+    """Open all runtimes and time them in turn; record the reason of those that do not run."""
     ready: dict[str, Callable[[], Any]] = {}
     scores: dict[str, torch.Tensor] = {}
     generator = torch.Generator().manual_seed(0)
@@ -189,7 +189,7 @@ def _measure(
             "difference of scores": (scores[name] - scores[EAGER]).abs().max().item(),
         }
         ready[row] = partial(runtime, pixels, sizes_wh)
-    with neighbours:
+    with others:
         samples = every_turn(ready, device, rounds=rounds, pause_s=0.05)
     result["seconds"] |= {row: summary(seconds) for row, seconds in samples.items()}
     eager = f"{title}, {EAGER}"

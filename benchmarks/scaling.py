@@ -1,6 +1,6 @@
-"""The figures that docs/scaling.md stands on: `python -m benchmarks.scaling [--images FOLDER]`.
+"""Measure the numbers of docs/scaling.md: `python -m benchmarks.scaling [--images FOLDER]`.
 
-Bytes and arithmetic hold on any machine; the times are those of this one, over its loopback.
+Bytes and FLOP hold on any machine; times are those of this machine over its loopback device.
 """
 
 import argparse
@@ -28,7 +28,7 @@ ROUNDS = 7
 
 
 def model_figures(name: str) -> dict[str, float]:
-    """Bytes that ranks exchange in a step, and arithmetic of an image, of a model of `MODELS`."""
+    """Return the bytes exchanged per step and the FLOP per image of a model of `MODELS`."""
     model = config(name).model.train()
     trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
     norms = [m for m in model.modules() if isinstance(m, nn.BatchNorm2d)]
@@ -46,7 +46,7 @@ def model_figures(name: str) -> dict[str, float]:
 
 
 def decoding(folder: Path) -> dict[str, float]:
-    """Images a second that one process reads and decodes, from the page cache."""
+    """Return the images/s that one process decodes from the page cache."""
     files = sorted(path for path in folder.rglob("*") if path.suffix in (".jpg", ".jpeg"))[:100]
     for path in files[:20]:
         read_rgb(path)
@@ -88,7 +88,7 @@ def _rank(rank: int, ranks: int, store: str, sizes: dict[str, int], output: str)
 
 
 def exchanges(ranks: int, sizes: dict[str, int]) -> dict[str, Any]:
-    """Seconds of gloo over the loopback, by what is exchanged."""
+    """Return the durations of gloo collectives over the loopback device."""
     with tempfile.TemporaryDirectory() as folder:
         output = str(Path(folder, "results"))
         context = multiprocessing.get_context("spawn")

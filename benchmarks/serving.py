@@ -1,4 +1,4 @@
-"""The serving app under load: requests per second of clients that wait for their answers.
+"""Measure the serving app under load: requests per second of clients that wait for answers.
 
 The real app, with the real SDK, against an instance of this machine. Apps, instance and clients
 share its cores, as they would not in production.
@@ -23,7 +23,7 @@ import torch
 from PIL import Image
 
 from benchmarks.runtimes import random_checkpoint
-from benchmarks.timing import Neighbours, spread, summary
+from benchmarks.timing import OtherProcesses, spread, summary
 from rtdetrv2_pytorch.src.deploy.detector import load_detector
 from rtdetrv2_pytorch.src.deploy.onnx import write_onnx
 from rtdetrv2_pytorch.src.deploy.predictor import Predictor
@@ -37,22 +37,22 @@ from tests.ranks import free_port
 MODEL = "rtdetrv2_r18vd_120e_coco"
 YARDSTICK = "PyTorch"
 PICTURE_WH = (1280, 960)
-_OBJECTS = 15  # that an answer holds, about
-# Clients that ask at the same time, each as soon as it has its answer -> requests of a round.
+_OBJECTS = 15  # per answer, approximately
+# Number of concurrent clients -> requests per round.
 _REQUESTS = {1: 4, 4: 8, 16: 16}
 _SPEED_TEST = {"batch_size": 1, "num_iterations": 4, "num_warmup": 1}
 
 
 def serving(device: torch.device, size: int = 640, rounds: int = 3) -> dict[str, Any]:
-    """One app per runtime, asked in turns: by upload of a JPEG, and by id of an image.
+    """Measure one app per runtime in turn, with uploaded images and image ids.
 
     Args:
-        device: of the apps.
-        size: side of the network's input in pixels.
-        rounds: in each of them every app has every number of clients once.
+        device: device of the apps.
+        size: input size in pixels.
+        rounds: number of rounds; each runs every app with every number of clients.
     """
-    neighbours = Neighbours()
-    with TemporaryDirectory() as name, neighbours:
+    others = OtherProcesses()
+    with TemporaryDirectory() as name, others:
         folder = Path(name)
         jpeg = _jpeg()
         files, threshold = _model_files(folder, size, jpeg, device)
@@ -70,14 +70,14 @@ def serving(device: torch.device, size: int = 640, rounds: int = 3) -> dict[str,
         f"serving, {MODEL}, {size} px, JPEG of {PICTURE_WH[0]}x{PICTURE_WH[1]} pixels and "
         f"{len(jpeg) // 1000} kB: seconds from request to answer"
     )
-    result["facts"]["other programs"] = {"cores": neighbours.cores()}
+    result["facts"]["other programs"] = {"cores": others.cores()}
     return result
 
 
 def _model_files(
     folder: Path, size: int, jpeg: bytes, device: torch.device
 ) -> tuple[dict[str, Path], float]:
-    """Runtime -> file, and a threshold that leaves as many objects as a photograph may have."""
+    """Return files by runtime, and a threshold that keeps about `_OBJECTS` detections."""
     checkpoint = random_checkpoint(folder / "model.pth", MODEL, size)
     detector, card = load_detector(checkpoint)
     exported = folder / "model.onnx"
@@ -93,7 +93,7 @@ def _model_files(
 
 
 def _jpeg() -> bytes:
-    """Soft shapes with some grain, which compress about as a photograph does."""
+    """Return soft shapes with noise, which compress about as well as a photo."""
     rng = np.random.default_rng(0)
     coarse = rng.integers(0, 255, (24, 32, 3), dtype=np.uint8)
     soft = np.asarray(Image.fromarray(coarse).resize(PICTURE_WH, Image.Resampling.BICUBIC))
@@ -104,11 +104,11 @@ def _jpeg() -> bytes:
 
 
 def _ids_needed(rounds: int) -> int:
-    return 1 + rounds * sum(_REQUESTS.values())  # one is for the warm-up
+    return 1 + rounds * sum(_REQUESTS.values())  # one for the warm-up
 
 
 def _fill(instance: LocalInstance, jpeg: bytes, count: int) -> tuple[dict[str, int], list[int]]:
-    """A project with images to be asked for, and a data set of two for the speed test."""
+    """Create a project with images, and a dataset of two for the speed test."""
     store = instance.store
     project = store.projects.create("load")
     dataset, of_test = (
@@ -126,7 +126,7 @@ def _fill(instance: LocalInstance, jpeg: bytes, count: int) -> tuple[dict[str, i
 def _apps(
     instance: LocalInstance, folder: Path, files: dict[str, Path], device: torch.device
 ) -> Iterator[dict[str, AppProcess]]:
-    """An app per runtime, with its model deployed."""
+    """Start one app per runtime and deploy its model."""
     with contextlib.ExitStack() as stack:
         apps = {}
         for runtime in files:
@@ -149,7 +149,7 @@ def _apps(
 
 
 class _Asked:
-    """The ways to ask one app; every image is asked for once, so that none is in its cache."""
+    """Requests to one app; each image is requested once, so that it is not cached."""
 
     def __init__(
         self,
@@ -179,7 +179,7 @@ class _Asked:
         self._check(self.post("inference_image_id", image_id=image, settings=self._settings))
 
     def post(self, route: str, **state: Any) -> httpx.Response:
-        """Ask as the platform does."""
+        """Send a request as the platform does."""
         body = {
             "state": state,
             "context": {"outside_request": True},
@@ -189,13 +189,13 @@ class _Asked:
         return self._client.post(f"/{route}", json=body)
 
     def _check(self, response: httpx.Response) -> None:
-        """An error is answered faster than a prediction."""
+        """Check that the answer is not an error, which would be faster."""
         response.raise_for_status()
         if not response.json()["annotation"]["objects"]:
             raise RuntimeError("the app found nothing, so its answer is no measurement")
 
     def speed_test(self, project: dict[str, int]) -> list[dict[str, float]]:
-        """The three times of the SDK's speed test, and their total, in milliseconds per image."""
+        """Return the three times of the SDK's speed test and their total, in ms per image."""
         place = {"projectId": project["projectId"], "dataset_ids": [project["dataset_id"]]}
         started = self.post("run_speedtest", **place, **_SPEED_TEST).raise_for_status().json()
         request = {"inference_request_uuid": started["inference_request_uuid"]}
@@ -206,7 +206,8 @@ class _Asked:
         return results
 
 
-Load = dict[str, list[tuple[float, list[float]]]]  # per round: seconds in all, and of each request
+# Per round: total seconds, and seconds of each request.
+Load = dict[str, list[tuple[float, list[float]]]]
 
 
 def _take_turns(
@@ -228,7 +229,7 @@ def _take_turns(
 
 
 def _ask(way: Callable[[], None], clients: int, requests: int) -> tuple[float, list[float]]:
-    """Seconds in all and of each request."""
+    """Return the total seconds and those of each request."""
     together = threading.Barrier(clients + 1)
 
     def work(mine: int) -> list[float]:
@@ -279,7 +280,7 @@ def _summarize(load: Load, times: dict[str, list[dict[str, float]]]) -> dict[str
 
 
 def _parts(times: list[dict[str, float]], alone: dict[str, float]) -> dict[str, float]:
-    """Median milliseconds of the three timers, and the detector's share of a lone request."""
+    """Return the median ms of the three timers, and the detector's share of a single request."""
     names = ("preprocess", "inference", "postprocess")
     facts = {f"{name} ms": statistics.median(each[name] for each in times) for name in names}
     facts["request ms"] = 1000 * alone["median"]

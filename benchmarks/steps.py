@@ -1,7 +1,4 @@
-"""The networks and training steps of both sides, which several measurements share.
-
-Nothing here needs more than torch, transformers and the engine: it runs on a bare GPU machine, too.
-"""
+"""Networks and training steps of this package and of transformers, shared by the measurements."""
 
 from collections.abc import Callable
 from types import SimpleNamespace
@@ -18,9 +15,9 @@ from rtdetrv2_pytorch.src.solver.run import TrainingRun
 from rtdetrv2_pytorch.src.solver.step import train_step
 from tests.tiny import CONFIGS
 
-# Batches are made up; only what describes a bad one would look here.
+# Batches are random; only the description of a non-finite batch would read the data set.
 NO_DATA: Any = SimpleNamespace(annotations=None)
-# Our recipe -> the name of the same network in tests/transformers_map.py.
+# Name -> (our configuration, the same network in tests/transformers_map.py).
 MODELS = {
     "r18": ("rtdetrv2_r18vd_120e_coco", "r18vd_120e"),
     "r50": ("rtdetrv2_r50vd_6x_coco", "r50vd_6x"),
@@ -28,20 +25,20 @@ MODELS = {
 
 
 def config(model: str = "r18", **overrides: Any) -> YAMLConfig:
-    """A published recipe from random weights."""
+    """Return a published configuration with random weights."""
     values = merge({"PResNet": {"pretrained": False}}, overrides)
     return YAMLConfig(CONFIGS / "rtdetrv2" / f"{MODELS[model][0]}.yml", **values)
 
 
 def random_targets(batch: int, boxes: int, generator: torch.Generator) -> list[dict[str, Tensor]]:
-    """Boxes of moderate size, anywhere."""
+    """Return random boxes of moderate size."""
     targets = []
     for i in range(batch):
         size = torch.rand(boxes, 2, generator=generator) * 0.2 + 0.03
-        centre = size / 2 + torch.rand(boxes, 2, generator=generator) * (1 - size)
+        center = size / 2 + torch.rand(boxes, 2, generator=generator) * (1 - size)
         targets.append(
             {
-                "boxes": torch.cat((centre, size), dim=1),
+                "boxes": torch.cat((center, size), dim=1),
                 "labels": torch.randint(80, (boxes,), generator=generator),
                 "image_id": torch.tensor([i]),
             }
@@ -50,7 +47,7 @@ def random_targets(batch: int, boxes: int, generator: torch.Generator) -> list[d
 
 
 def random_batch(size: int, batch: int, boxes: int) -> tuple[Tensor, list[dict[str, Tensor]]]:
-    """Noise [B, 3, size, size] uint8, page-locked where there is a GPU, and its targets."""
+    """Return noise [B, 3, size, size] uint8, in pinned memory with a GPU, and targets."""
     generator = torch.Generator().manual_seed(0)
     images = torch.randint(0, 256, (batch, 3, size, size), generator=generator, dtype=torch.uint8)
     if torch.cuda.is_available():
@@ -67,7 +64,7 @@ def our_step(
     device: torch.device,
     **overrides: Any,
 ) -> Callable[[], None]:
-    """A whole step of ours but for the moving average, which the other side does not have."""
+    """Return our training step without EMA, which transformers does not have."""
     return our_training(
         model, images, targets, precision=precision, device=device, use_ema=False, **overrides
     )[1]
@@ -82,7 +79,7 @@ def our_training(
     device: torch.device,
     **overrides: Any,
 ) -> tuple[TrainingRun, Callable[[], None]]:
-    """A training that is set up, and its step on one batch."""
+    """Return a training run and its step on one batch."""
     cfg = config(
         model,
         eval_spatial_size=list(images.shape[-2:]),
@@ -107,12 +104,12 @@ def our_training(
 
 
 def their_network(model: str, device: torch.device, **changes: Any) -> Any:
-    """The RT-DETRv2 of transformers, of the same shape, from random weights."""
+    """Return RT-DETRv2 of transformers with the same shape and random weights."""
     from transformers import RTDetrV2ForObjectDetection
 
     from tests.transformers_map import build_theirs
 
-    # The denoising embedding is made with the model, so the configuration needs it before.
+    # The model creates the denoising embedding, so the configuration must set it before.
     their_config = build_theirs(MODELS[model][1]).config
     their_config.num_denoising = 100
     for name, value in changes.items():
@@ -128,7 +125,7 @@ def their_step(
     precision: str,
     device: torch.device,
 ) -> Callable[[], None]:
-    """The same step of theirs, from float images that are on the device already."""
+    """Return the training step of transformers; its float images are already on the device."""
     network.train()
     optimizer = torch.optim.AdamW(network.parameters(), lr=1e-4, weight_decay=1e-4)
     pixels = (images.float() / 255).to(device)

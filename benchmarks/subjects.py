@@ -1,4 +1,4 @@
-"""What is measured. Every subject returns times of both sides and their ratios."""
+"""Subjects of the benchmark. Each returns the times of both sides and their ratios."""
 
 import contextlib
 import io
@@ -42,7 +42,7 @@ Result = dict[str, Any]
 
 
 def training_step(device: torch.device, size: int = 320, batch: int = 4, boxes: int = 8) -> Result:
-    """Forward, losses, backward, AdamW: ours and transformers', float32 and bfloat16 autocast."""
+    """Compare training steps with transformers, in float32 and with bfloat16 autocast."""
     images, targets = random_batch(size, batch, boxes)
     ways: dict[str, Callable[[], Any]] = {}
     for precision in ("float32", "bfloat16"):
@@ -53,7 +53,7 @@ def training_step(device: torch.device, size: int = 320, batch: int = 4, boxes: 
         )
     times = take_turns(ways, device)
     return {
-        "what": f"training step, r18, {size} px, batch {batch}, {boxes} boxes an image",
+        "what": f"training step, r18, {size} px, batch {batch}, {boxes} boxes per image",
         "seconds": times,
         "ratios": {
             "ours float32 vs transformers float32": ratio(
@@ -70,7 +70,7 @@ def training_step(device: torch.device, size: int = 320, batch: int = 4, boxes: 
 
 
 def losses(device: torch.device, batch: int = 16, boxes: int = 30) -> Result:
-    """Matching and losses, forward and backward, on the outputs of three decoder layers."""
+    """Compare matching and losses of three decoder layers, forward and backward."""
     from transformers.loss.loss_rt_detr import RTDetrLoss
 
     from tests.transformers_map import build_theirs
@@ -114,7 +114,7 @@ def losses(device: torch.device, batch: int = 16, boxes: int = 30) -> Result:
     labels = [
         {"class_labels": t["labels"].to(device), "boxes": t["boxes"].to(device)} for t in targets
     ]
-    # Theirs names the same parts differently and takes logits under "logits".
+    # transformers uses other names, and "logits" for the logits.
     renamed = [{"logits": m["pred_logits"], "pred_boxes": m["pred_boxes"]} for m in matching]
     renamed_dn = [{"logits": m["pred_logits"], "pred_boxes": m["pred_boxes"]} for m in denoising]
     theirs = {
@@ -136,14 +136,14 @@ def losses(device: torch.device, batch: int = 16, boxes: int = 30) -> Result:
 
     times = take_turns({"ours": run_ours, "transformers": run_theirs}, device)
     return {
-        "what": f"matching and losses, forward and backward, batch {batch}, {boxes} boxes an image",
+        "what": f"matching and losses, forward, backward, batch {batch}, {boxes} boxes per image",
         "seconds": times,
         "ratios": {"ours vs transformers": ratio(times, "transformers", "ours")},
     }
 
 
 def input_pipeline(device: torch.device, images: int = 60) -> Result:
-    """One image of 640x480 through the published augmentations to 640x640, in one thread."""
+    """Compare the published augmentations of one 640x480 image to 640x640, one thread."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
@@ -161,7 +161,7 @@ def input_pipeline(device: torch.device, images: int = 60) -> Result:
         for key in result:
             result[key] /= images
     return {
-        "what": "input pipeline, one 640x480 JPEG to 640x640, one thread, seconds an image",
+        "what": "input pipeline, one 640x480 JPEG to 640x640, one thread, seconds per image",
         "seconds": times,
         "ratios": {"ours vs PIL and torchvision": ratio(times, "PIL and torchvision", "ours")},
     }
@@ -238,7 +238,7 @@ def inference(device: torch.device, size: int = 640, batch: int = 1) -> Result:
     }
     if device.type == "cpu":
         ways |= _exported(size, batch)
-    # The threads of OpenVINO go on spinning for a moment.
+    # Threads of OpenVINO spin after their work.
     samples = every_turn(ways, device, warmup=2, pause_s=0.3)
     times = {name: summary(seconds) for name, seconds in samples.items()}
     ours = [name for name in ways if name.startswith("ours ")]
@@ -253,7 +253,7 @@ def inference(device: torch.device, size: int = 640, batch: int = 1) -> Result:
 
 
 def _exported(size: int, batch: int) -> dict[str, Callable[[], Any]]:
-    """The same network as an ONNX file in OpenVINO, with all preparation and selection."""
+    """Return the network as an ONNX file in OpenVINO, with pre- and postprocessing."""
     pixels = torch.randint(0, 256, (batch, 3, size, size), dtype=torch.uint8)
     sizes_wh = torch.full((batch, 2), size)
     with tempfile.TemporaryDirectory() as folder:
@@ -262,7 +262,7 @@ def _exported(size: int, batch: int) -> dict[str, Callable[[], Any]]:
         write_onnx(*load_detector(checkpoint), file)
         threads = torch.get_num_threads()
         opened = {"float32": OpenVINORuntime(file, threads)}
-        with contextlib.suppress(ConfigError):  # not every processor computes in it
+        with contextlib.suppress(ConfigError):  # not supported by all CPUs
             opened["bfloat16"] = OpenVINORuntime(file, threads, bfloat16=True)
     return {
         f"ours OpenVINO {precision}": partial(runtime, pixels, sizes_wh)
@@ -271,7 +271,7 @@ def _exported(size: int, batch: int) -> dict[str, Callable[[], Any]]:
 
 
 def evaluation(device: torch.device, images: int = 5000) -> Result:
-    """COCO metrics of 96 detections an image: our evaluator and pycocotools."""
+    """Compare COCO metrics of 96 detections per image with pycocotools."""
     from pycocotools.coco import COCO
     from pycocotools.cocoeval import COCOeval
 
@@ -300,7 +300,7 @@ def evaluation(device: torch.device, images: int = 5000) -> Result:
         evaluator.update(detections)  # type: ignore[arg-type]
         evaluator.accumulate()
         evaluator.summarize()
-        evaluator.result()  # operating points too, which pycocotools does not have
+        evaluator.result()  # including operating points, which pycocotools does not compute
 
     rows = []
     for image_id, found in detections.items():

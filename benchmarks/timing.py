@@ -1,4 +1,4 @@
-"""Timing two or more ways of doing one thing in turn, so that a drifting machine hits all alike."""
+"""Time alternatives in turn, so that a change of machine load affects all of them."""
 
 import datetime
 import os
@@ -20,16 +20,16 @@ def take_turns(
     rounds: int = 7,
     warmup: int = 2,
 ) -> dict[str, dict[str, float]]:
-    """Time each way once per round.
+    """Time each function once per round.
 
     Args:
-        ways: name -> what to time.
-        device: where they run.
-        rounds: counted rounds.
-        warmup: rounds before that.
+        ways: name -> function.
+        device: device they use.
+        rounds: timed rounds.
+        warmup: rounds before the timed ones.
 
     Returns:
-        Per name the minimum, median and maximum in seconds.
+        Minimum, median and maximum in seconds by name.
     """
     samples = every_turn(ways, device, rounds=rounds, warmup=warmup)
     return {name: summary(seconds) for name, seconds in samples.items()}
@@ -43,10 +43,9 @@ def every_turn(
     warmup: int = 2,
     pause_s: float = 0,
 ) -> dict[str, list[float]]:
-    """The same with the seconds of every counted round, in order.
+    """Like `take_turns`, but return the seconds of every timed round.
 
-    The threads of some libraries go on spinning for a moment after their work: `pause_s` lets
-    them end, so that they do not take the cores of the next way.
+    `pause_s` lets threads of a library that spin after their work end before the next function.
     """
     seconds: dict[str, list[float]] = {name: [] for name in ways}
     for turn in range(warmup + rounds):
@@ -62,40 +61,39 @@ def every_turn(
 
 
 def wait(device: torch.device) -> None:
-    """Until the device has done what is queued."""
+    """Synchronize with the device."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
 
 
 def summary(seconds: Sequence[float]) -> dict[str, float]:
-    """Minimum, median and maximum."""
+    """Return minimum, median and maximum."""
     return {"min": min(seconds), "median": statistics.median(seconds), "max": max(seconds)}
 
 
 def ratio(results: Mapping[str, Mapping[str, float]], yardstick: str, ours: str) -> float:
-    """How many times faster ours is, by medians."""
+    """Return the speedup of `ours` by medians."""
     return results[yardstick]["median"] / results[ours]["median"]
 
 
 def spread(yardstick: Sequence[float], ours: Sequence[float]) -> list[float]:
-    """Lower and upper quartile of how many times faster ours was in each round by itself."""
+    """Return the lower and upper quartile of the speedup per round."""
     ratios = [theirs / own for theirs, own in zip(yardstick, ours, strict=True)]
     lower, _, upper = statistics.quantiles(ratios, n=4, method="inclusive")
     return [lower, upper]
 
 
-class Neighbours:
-    """How many cores other programs took meanwhile: they make absolute times unreliable.
+class OtherProcesses:
+    """Measure how many cores other processes use, inside `with` blocks.
 
-    As a context manager, again and again; what children of this process do belongs to it, once
-    they have ended.
+    Time of ended child processes counts as time of this process.
     """
 
     def __init__(self) -> None:
         self._seconds = 0.0
         self._busy = 0.0
 
-    def __enter__(self) -> "Neighbours":
+    def __enter__(self) -> "OtherProcesses":
         self._begin = time.monotonic(), _machine_s() - _own_s()
         return self
 
@@ -104,18 +102,18 @@ class Neighbours:
         self._busy += _machine_s() - _own_s() - self._begin[1]
 
     def cores(self) -> float:
-        """Cores, on average; 0 where the machine does not tell."""
+        """Return the average number of cores; 0 if unknown."""
         return max(0.0, self._busy / self._seconds) if self._seconds else 0.0
 
 
 def _machine_s() -> float:
-    """Seconds of all cores together in which they were not idle, since the machine started."""
+    """Return the busy seconds of all cores since boot."""
     path = Path("/proc/stat")
     if not path.is_file():
         return _own_s()
     first = path.read_text().split("\n")[0]
     user, nice, system, _idle, _iowait, *others = map(int, first.split()[1:])
-    irq, softirq, steal = others[:3]  # the guests that follow are part of user
+    irq, softirq, steal = others[:3]  # guest times are part of user
     return (user + nice + system + irq + softirq + steal) / os.sysconf("SC_CLK_TCK")
 
 
@@ -124,7 +122,7 @@ def _own_s() -> float:
 
 
 def machine(device: torch.device) -> dict[str, str]:
-    """What the numbers depend on."""
+    """Describe the machine and versions."""
     return {
         "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
         "commit": commit(),
@@ -138,7 +136,7 @@ def machine(device: torch.device) -> dict[str, str]:
 
 
 def commit() -> str:
-    """What was measured; "" on a machine without git, or in a copy without its history."""
+    """Return the commit; "" without git or repository."""
     try:
         found = subprocess.run(
             ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False

@@ -1,11 +1,10 @@
-"""The program for a GPU machine, as far as a CPU can run it."""
+"""The GPU benchmark, run on a CPU."""
 
 from types import SimpleNamespace
 
 import pytest
 import torch
 
-from benchmarks.floors import Rates, Work, inference_work, training_work
 from benchmarks.gpu import Plan, busy_seconds, measure, targets_met
 from benchmarks.profiling import by_kind, profile_step
 from benchmarks.timing import commit
@@ -13,18 +12,13 @@ from tests.tiny import NETWORK
 
 
 @pytest.mark.slow
-def test_a_dry_run_measures_both_sides_and_fails_nowhere():
+def test_dry_run_measures_both_sides():
     results = measure(Plan.tiny(torch.device("cpu")))
     assert results["not measured"] == {}
     assert set(results["training"]) == {"r18, batch 2, ours", "r18, batch 2, transformers"}
     for way in ("eager float32", "eager bfloat16", "transformers float32"):
         row = results["inference"][f"r18, batch 1, {way}"]
         assert row["images_s"] > 0
-        precision = way.split()[-1]
-        bytes_per_value = {"float32": 4, "bfloat16": 2}[precision]
-        work = inference_work("r18", size=64, batch=1, bytes_per_value=bytes_per_value, **NETWORK)
-        floor = max(work.seconds(Rates(**results["rates"][precision])))
-        assert row["seconds"] == pytest.approx(row["times_its_floor"] * floor)
     for run in results["whole run"].values():
         assert sum(run["shares"].values()) == pytest.approx(1)
     [(target, ratio)] = results["targets"].items()
@@ -34,25 +28,24 @@ def test_a_dry_run_measures_both_sides_and_fails_nowhere():
     assert ratio == pytest.approx(expected)
 
 
-def test_a_machine_without_git_is_measured_all_the_same(monkeypatch, tmp_path):
+def test_commit_without_git(monkeypatch, tmp_path):
     assert len(commit()) >= 7
     monkeypatch.setenv("PATH", str(tmp_path))
     assert commit() == ""
 
 
-def test_targets_by_hand():
+def test_targets():
     row = {"images_s": 100.0, "peak_gib": 10.0}
     results = {
         "training": {
             "r18, batch 16, ours": {"images_s": 210.0, "peak_gib": 8.0},
             "r18, batch 16, ours compiled": {"images_s": 250.0, "peak_gib": 9.0},
             "r18, batch 16, transformers": row,
-            "r50, batch 64, ours": row,  # the other side ran out of memory
+            "r50, batch 64, ours": row,  # transformers ran out of memory
         },
         "inference": {
             "r18, batch 1, eager bfloat16": {"seconds": 0.010},
             "r18, batch 1, CUDA graph bfloat16": {"seconds": 0.002},
-            "r18, batch 32, CUDA graph bfloat16": {"seconds": 1.0, "times_its_floor": 3.5},
         },
         "whole run": {"r18, batch 16, cache none": {"gpu_busy": 0.93}},
     }
@@ -63,13 +56,12 @@ def test_targets_by_hand():
             "r18, batch 16, ours compiled: images/s against transformers, at least 2": 2.5,
             "r18, batch 16, ours compiled: memory against transformers, at most 1": 0.9,
             "r18, batch 1, CUDA graph bfloat16: against eager, at least 3": 5.0,
-            "r18, batch 32, CUDA graph bfloat16: times its floor, at most 4": 3.5,
             "r18, batch 16, cache none: GPU busy, at least 0.9": 0.93,
         }
     )
 
 
-def test_kernels_that_overlap_count_once():
+def test_overlapping_kernels_count_once():
     def event(start, end, device="CUDA"):
         return SimpleNamespace(
             time_range=SimpleNamespace(start=start, end=end),
@@ -80,22 +72,7 @@ def test_kernels_that_overlap_count_once():
     assert busy_seconds(SimpleNamespace(events=lambda: events)) == pytest.approx(50e-6)
 
 
-def test_a_floor_is_the_longer_of_its_two_times():
-    work = Work(flops=6e12, bytes=2e12)
-    assert work.seconds(Rates(flops_per_s=3e12, bytes_per_s=4e12)) == (2.0, 0.5)
-
-
-def test_work_grows_with_images_and_a_step_is_three_passes():
-    one = inference_work("r18", size=64, batch=1, **NETWORK)
-    two = inference_work("r18", size=64, batch=2, **NETWORK)
-    step = training_work("r18", size=64, batch=2, **NETWORK)
-    assert two.flops == pytest.approx(2 * one.flops, rel=1e-3)
-    assert two.bytes - one.bytes == 3 * 64 * 64
-    assert 2.8 < step.flops / two.flops < 3.6  # denoising queries come on top
-    assert step.bytes > 50 * two.bytes / 10
-
-
-def test_operators_add_up_to_kinds():
+def test_kinds_of_operators():
     times = {
         "aten::convolution_backward": 40,
         "aten::mkldnn_convolution": 20,
@@ -121,7 +98,7 @@ def test_operators_add_up_to_kinds():
     )
 
 
-def test_a_step_is_profiled_by_sections_and_operators():
+def test_profile_of_a_step():
     result = profile_step("r18", size=64, batch=2, device=torch.device("cpu"), steps=1, **NETWORK)
     assert set(result["sections"]) == {"transfer", "forward", "matching", "backward", "optimizer"}
     assert sum(result["sections"].values()) == pytest.approx(1)
