@@ -4,8 +4,8 @@
 
 PSS (/proc/*/smaps_rollup) divides shared pages among their processes. It is summed over the parent
 and its workers for anonymous and shared memory. File pages, such as torch's libraries, are
-excluded, because their share changes when other processes start or end. malloc_trim excludes unused memory of
-the parent's allocator, which varies by a hundred MiB.
+excluded, because their share changes when other processes start or end. malloc_trim excludes unused
+memory of the parent's allocator, which varies by a hundred MiB.
 """
 
 import argparse

@@ -9,7 +9,7 @@ from PIL import Image, ImageDraw
 from rtdetrv2_pytorch.src.data.annotations import Annotations, ImageRecord
 from rtdetrv2_pytorch.src.data.categories import CategoryTable
 from rtdetrv2_pytorch.src.data.metrics.evaluator import CocoEvaluator
-from rtdetrv2_pytorch.src.report.training_report import ReportSource
+from rtdetrv2_pytorch.src.report.report_source import ReportSource
 
 SIZE_WH = (160, 120)
 CONFIG = {

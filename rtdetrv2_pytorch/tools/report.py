@@ -35,7 +35,8 @@ def main(*, run: Path, data: Path | None, device: str | None, update: tuple[str,
     with starting():
         from ..src.core import ConfigError
         from ..src.core.yaml_files import merge_layers, read_layers
-        from ..src.report.training_report import report_source, write_report
+        from ..src.report.report_source import report_source
+        from ..src.report.training_report import write_report
         from ..src.solver import DetSolver
         from ..src.solver.run import MODEL_CONFIG
         from .train import LOG_FILE

@@ -20,6 +20,7 @@ from torchvision.ops import box_iou
 
 from ..data.metrics.evaluator import CocoEvaluator
 from ..misc.errors import ExportError
+from ..misc.text import without_non_finite
 from ..structures import Detections
 from .comparison_images import ComparisonImages
 from .predictor import Predictor
@@ -287,21 +288,15 @@ def float32_throughout() -> Iterator[None]:
 def save_parity(report: ParityReport, folder: Path) -> None:
     """Add a report to the `parity.json` of a directory."""
     path = folder / PARITY_FILE
-    reports = _read_reports(path)
-    reports[report.file] = _plain(asdict(report))
-    _write_reports(path, reports)
+    _write_reports(path, _read_reports(path) | {report.file: without_non_finite(asdict(report))})
 
 
 def remove_parity(file: Path) -> None:
     """Remove the report of a removed file from `parity.json`."""
     path = file.with_name(PARITY_FILE)
     reports = _read_reports(path)
-    if reports.pop(file.name, None) is None:
-        return
-    if reports:
+    if reports.pop(file.name, None) is not None:
         _write_reports(path, reports)
-    else:
-        path.unlink()
 
 
 def _read_reports(path: Path) -> dict[str, Any]:
@@ -313,17 +308,12 @@ def _read_reports(path: Path) -> dict[str, Any]:
 
 
 def _write_reports(path: Path, reports: Mapping[str, Any]) -> None:
+    if not reports:
+        path.unlink()
+        return
     partial = path.with_name(f".{path.name}")
     partial.write_text(json.dumps(reports, indent=1), encoding="utf-8")
     partial.replace(path)
-
-
-def _plain(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Replace infinity, which JSON does not support, by null."""
-    return {
-        key: None if isinstance(value, float) and not math.isfinite(value) else value
-        for key, value in values.items()
-    }
 
 
 def raise_if_failed(report: ParityReport) -> None:

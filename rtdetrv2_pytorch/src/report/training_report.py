@@ -3,7 +3,7 @@
 import json
 import logging
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -12,8 +12,7 @@ from typing import Any
 import numpy as np
 
 from ..core.yaml_config import YAMLConfig
-from ..data.annotations import Annotations
-from ..data.metrics.evaluator import ClassMetrics, Evaluation
+from ..data.metrics.evaluator import ClassMetrics
 from ..data.metrics.operating_point import OperatingPoint
 from ..doctor.data_report import REPORT_HTML, REPORT_JSON
 from ..misc import distributed
@@ -26,6 +25,7 @@ from .annotated_images import AnnotatedImage, annotated_image, select_examples
 from .charts import calibration_chart, run_charts, threshold_charts
 from .outcomes import Calibration, Outcome, Outcomes, confusion_matrix
 from .plots import RenderedPlot, render_plot, shortened
+from .report_source import ReportSource, report_source
 from .run_log import Event, RunLog, read_run_log
 from .snapshots import Snapshot, snapshots
 
@@ -48,18 +48,6 @@ _TIME_NAMES = {
     "evaluation": "evaluation",
     "other": "logging",
 }
-
-
-@dataclass(frozen=True, kw_only=True)
-class ReportSource:
-    """Input of a report."""
-
-    folder: Path  # output directory, where the report is written
-    config: Mapping[str, Any]  # resolved
-    evaluation: Evaluation | None  # metrics of the best weights, if any
-    annotations: Annotations  # of the validation split
-    img_folder: Path  # of the validation split
-    train_boxes: Sequence[int] = ()  # per class
 
 
 @dataclass(frozen=True)
@@ -98,26 +86,6 @@ class TimeShare:
     name: str
     seconds: float
     share: float
-
-
-def report_source(cfg: YAMLConfig, folder: Path, evaluation: Evaluation | None) -> ReportSource:
-    """Collect the input of a report.
-
-    Args:
-        cfg: configuration of the run.
-        folder: output directory of the run.
-        evaluation: metrics of the best weights, or None.
-    """
-    train, val = cfg.train_dataset.annotations, cfg.val_dataset
-    boxes = np.bincount(train.labels[train.iscrowd == 0], minlength=len(train.categories))
-    return ReportSource(
-        folder=folder,
-        config=cfg.yaml_cfg,
-        evaluation=evaluation,
-        annotations=val.annotations,
-        img_folder=val.img_folder,
-        train_boxes=boxes.tolist(),
-    )
 
 
 def write_report(source: ReportSource) -> Path:

@@ -1,0 +1,44 @@
+"""Input of a training report."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..core.yaml_config import YAMLConfig
+from ..data.annotations import Annotations
+from ..data.metrics.evaluator import Evaluation
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReportSource:
+    """Input of a report."""
+
+    folder: Path  # output directory, where the report is written
+    config: Mapping[str, Any]  # resolved
+    evaluation: Evaluation | None  # metrics of the best weights, if any
+    annotations: Annotations  # of the validation split
+    img_folder: Path  # of the validation split
+    train_boxes: Sequence[int] = ()  # per class
+
+
+def report_source(cfg: YAMLConfig, folder: Path, evaluation: Evaluation | None) -> ReportSource:
+    """Collect the input of a report.
+
+    Args:
+        cfg: configuration of the run.
+        folder: output directory of the run.
+        evaluation: metrics of the best weights, or None.
+    """
+    train, val = cfg.train_dataset.annotations, cfg.val_dataset
+    boxes = np.bincount(train.labels[train.iscrowd == 0], minlength=len(train.categories))
+    return ReportSource(
+        folder=folder,
+        config=cfg.yaml_cfg,
+        evaluation=evaluation,
+        annotations=val.annotations,
+        img_folder=val.img_folder,
+        train_boxes=boxes.tolist(),
+    )
