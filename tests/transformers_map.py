@@ -1,7 +1,7 @@
-"""Transfer of weights between our network and the one of `transformers`.
+"""Mapping of our weights to RT-DETRv2 of `transformers`, and matching networks.
 
-The map is written by hand, in one direction: our name -> theirs. Their configurations are written
-by hand, too, instead of derived from ours, so that the tests detect wrong values in ours.
+The mapping from our names to theirs and their configurations are written by hand instead of being
+derived from ours, so that wrong values of ours are detected.
 """
 
 import re
@@ -15,12 +15,12 @@ from transformers import (
     RTDetrV2ForObjectDetection,
 )
 
-# Anchors depend on the image size; transformers does not save them.
+# Anchors depend only on the image size; their weights do not contain them.
 ONLY_OURS = frozenset({"decoder.anchors", "decoder.valid_mask"})
-# A second name for the heads in `model.decoder`, the same tensors.
-SECOND_NAMES = ("class_embed.", "bbox_embed.")
+# Aliases of the heads in `model.decoder`.
+ALIASES = ("class_embed.", "bbox_embed.")
 
-# (pattern, replacement), applied to our name one after the other; more than one may apply.
+# (pattern, replacement), all applied to our name in order.
 _RESNET = (
     (r"^backbone\.conv1\.conv1_1\.", "model.backbone.model.embedder.embedder.0."),
     (r"^backbone\.conv1\.conv1_2\.", "model.backbone.model.embedder.embedder.1."),
@@ -29,7 +29,7 @@ _RESNET = (
     (r"\.branch2a\.", ".layer.0."),
     (r"\.branch2b\.", ".layer.1."),
     (r"\.branch2c\.", ".layer.2."),
-    (r"\.short\.conv\.(conv|norm)\.", r".shortcut.1.\1."),  # behind the average pool
+    (r"\.short\.conv\.(conv|norm)\.", r".shortcut.1.\1."),  # after the average pool
     (r"\.short\.", ".shortcut."),
     (r"^(model\.backbone\..*)\.conv\.", r"\1.convolution."),
     (r"^(model\.backbone\..*)\.norm\.", r"\1.normalization."),
@@ -39,7 +39,7 @@ _HGNET = (
     (r"^backbone\.stages\.", "model.backbone.model.encoder.stages."),
     (r"\.aggregation_squeeze_conv\.", ".aggregation.0."),
     (r"\.aggregation_excitation_conv\.", ".aggregation.1."),
-    (r"\.conv\.1\.weight$", ".conv.weight"),  # behind the zero padding
+    (r"\.conv\.1\.weight$", ".conv.weight"),  # after the zero padding
     (r"^(model\.backbone\..*)\.conv\.", r"\1.convolution."),
     (r"^(model\.backbone\..*)\.bn\.", r"\1.normalization."),
 )
@@ -75,7 +75,7 @@ _TRANSFORMER_LAYERS = (
 
 
 def their_names(name: str) -> list[str]:
-    """Return the names of the tensors of `transformers` for one of ours: one, or three if split."""
+    """Return their names of one of our tensors: one, or three for a joint projection."""
     backbone = _HGNET if re.match(r"backbone\.(stem|stages)\.", name) else _RESNET
     part = {"backbone": backbone, "encoder": _ENCODER, "decoder": _DECODER}[name.split(".")[0]]
     for pattern, replacement in (*part, *_TRANSFORMER_LAYERS):
@@ -90,7 +90,7 @@ def to_their_names(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Rename our tensors (weights or gradients) and split joint projections.
 
     Raises:
-        ValueError: if two of our tensors would become the same one of theirs.
+        ValueError: if two of our tensors map to the same name.
     """
     result: dict[str, Tensor] = {}
     for ours, tensor in tensors.items():
@@ -98,23 +98,23 @@ def to_their_names(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         parts = tensor.chunk(3) if len(names) == 3 else (tensor,)
         for name, part in zip(names, parts, strict=True):
             if name in result:
-                raise ValueError(f"{ours}: {name} has been given a tensor already")
+                raise ValueError(f"{ours}: {name} has a tensor already")
             result[name] = part
     return result
 
 
-def carry_over(ours: nn.Module, theirs: nn.Module) -> None:
-    """Copy the weights of `ours` to `theirs`; each tensor is used exactly once.
+def copy_weights(ours: nn.Module, theirs: nn.Module) -> None:
+    """Copy the weights of `ours` to `theirs`; every tensor of both is used exactly once.
 
     Raises:
-        ValueError: naming the tensors that only one side has.
+        ValueError: if one network has tensors that the other lacks.
     """
     state = {k: v for k, v in ours.state_dict().items() if k not in ONLY_OURS}
     mapped = to_their_names(state)
-    wanted = {k for k in theirs.state_dict() if not k.startswith(SECOND_NAMES)}
-    if mapped.keys() != wanted:
-        raise ValueError(f"only on one side: {sorted(mapped.keys() ^ wanted)}")
-    theirs.load_state_dict(mapped, strict=False)  # refuses other shapes all the same
+    expected = {k for k in theirs.state_dict() if not k.startswith(ALIASES)}
+    if mapped.keys() != expected:
+        raise ValueError(f"only in one network: {sorted(mapped.keys() ^ expected)}")
+    theirs.load_state_dict(mapped, strict=False)  # raises for other shapes
 
 
 def _resnet(layer_type: str, depths: list[int], widths: list[int]) -> RTDetrResNetConfig:
@@ -130,7 +130,7 @@ _R18 = {
     "hidden_expansion": 0.5,
     "decoder_layers": 3,
 }
-# What differs from the defaults of `transformers`, which are those of the r50 model.
+# Differences to the defaults of `transformers`, which are those of the r50 model.
 _THEIR_SETTINGS = {
     "r18vd_120e": _R18,
     "r18vd_dsp_3x": _R18 | {"decoder_method": "discrete"},
@@ -151,6 +151,6 @@ VARIANTS = tuple(_THEIR_SETTINGS)
 
 
 def build_theirs(variant: str) -> RTDetrV2ForObjectDetection:
-    """Their network with random weights, without denoising; nothing is downloaded."""
+    """Build their network with random weights, without denoising and without downloads."""
     config = RTDetrV2Config(num_labels=80, num_denoising=0, **_THEIR_SETTINGS[variant])
     return RTDetrV2ForObjectDetection(config)

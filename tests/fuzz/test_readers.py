@@ -171,7 +171,7 @@ def test_checkpoints_with_damaged_values(content, tmp_path):
         torch.save({**damaged, "model": content["model"]}, path)
         load_detector(path)  # incomplete weights: each case is rejected
 
-    assert run_cases(action, 150, 4) == (0, 150)
+    assert run_cases(action, 60, 4) == (0, 60)
 
 
 PROJECT = {

@@ -1,12 +1,10 @@
-"""Our network and losses against an independent implementation: RT-DETRv2 of `transformers`.
+"""Our network and losses equal an independent implementation, RT-DETRv2 of `transformers`.
 
-Random weights are carried over through `tests/transformers_map.py`; then both sides see the same
-images and targets.
+`tests/transformers_map.py` copies random weights; both networks get the same images and targets.
 
-A few decisions turn on the last bit: which cells become queries and in which order (top-k of near
-ties), and which cells a point samples (a location on the border between two). `shared_decisions`
-first requires that the numbers that are decided upon agree, and then lets both sides decide upon
-ours, each with its own code.
+Some decisions depend on rounding: the order of queries (top-k of near ties) and the cells that a
+point samples (a location on a border). `shared_decisions` first requires that the inputs of these
+decisions agree, and then gives both networks ours.
 """
 
 from collections.abc import Iterator
@@ -26,16 +24,16 @@ from rtdetrv2_pytorch.src.zoo.rtdetr.deformable_attention import MSDeformableAtt
 from rtdetrv2_pytorch.src.zoo.rtdetr.denoising import make_denoising_queries
 from tests.conftest import CONFIGS
 from tests.transformers_map import (
+    ALIASES,
     ONLY_OURS,
-    SECOND_NAMES,
     VARIANTS,
     build_theirs,
-    carry_over,
+    copy_weights,
     to_their_names,
 )
 
 SIZE = 160  # 400 + 100 + 25 cells, more than the 300 queries
-WIDE = (64, 416)  # 52 cells in a row: the centres of the outermost ones are no valid anchors
+WIDE = (64, 416)  # 52 cells in a row: the outermost ones have no valid anchors
 TOLERANCE = {"rtol": 0.0, "atol": 1e-4}
 
 
@@ -56,7 +54,7 @@ def random_images(height: int, width: int) -> Tensor:
 
 
 def fixed_targets() -> list[dict[str, Tensor]]:
-    """Three boxes, and none."""
+    """Three boxes in the first image, none in the second."""
     boxes = [[0.3, 0.4, 0.2, 0.3], [0.7, 0.6, 0.5, 0.6], [0.55, 0.2, 0.1, 0.08]]
     return [
         {"labels": torch.tensor([3, 61, 3]), "boxes": torch.tensor(boxes)},
@@ -69,11 +67,11 @@ def their_targets(targets: list[dict[str, Tensor]]) -> list[dict[str, Tensor]]:
 
 
 @torch.no_grad()
-def randomise(model: nn.Module, images: Tensor) -> None:
-    """Leave no tensor at a value that hides it, and keep activations of a sane size.
+def randomize(model: nn.Module, images: Tensor) -> None:
+    """Randomize all tensors and keep the scale of activations.
 
-    Heads and offsets start at zero, norms at one: a forgotten or swapped one would not show. The
-    statistics of a batch norm become those of its input, disturbed.
+    Heads and offsets start at zero and norms at one, which would hide missing or swapped tensors.
+    Batch norms get the statistics of their input, with noise.
     """
     for name, parameter in model.named_parameters():
         parameter += torch.randn_like(parameter) * (0.2 if parameter.ndim == 1 else 0.02)
@@ -86,8 +84,8 @@ def randomise(model: nn.Module, images: Tensor) -> None:
         norm.running_mean.copy_(mean + noise[0] * variance.sqrt())
         norm.running_var.copy_(variance * (1 + noise[1]) + 1e-3)
         norm.weight.copy_(1 + 0.2 * torch.randn_like(mean))
-        # Around 1: with centred activations a deep random network is chaotic, it would multiply
-        # rounding errors a thousandfold (measured for r101), with these fivefold.
+        # Around 1: with centered activations, a deep random network multiplies rounding errors by
+        # 1000 (measured for r101), with these by 5.
         norm.bias.copy_(1 + 0.2 * torch.randn_like(mean))
 
     norms = [m for m in model.modules() if isinstance(m, nn.BatchNorm2d | FrozenBatchNorm2d)]
@@ -99,30 +97,30 @@ def randomise(model: nn.Module, images: Tensor) -> None:
 
 @contextmanager
 def shared_decisions(pair: Pair, *, sampling: bool = False) -> Iterator[None]:
-    """Let both sides decide upon our numbers, once they agree with theirs; run `ours` first.
+    """Give both networks our inputs of decisions if they agree; run `ours` first.
 
-    Gradients are not touched.
+    Gradients are unchanged.
 
     Args:
         pair: the networks.
-        sampling: also where points are sampled. Bilinear sampling is continuous and only its
-            gradient jumps, so this is for gradients and for the discrete variant.
+        sampling: also share the sampling points. Bilinear sampling is continuous but its gradient
+            is not, so this is for gradients and for the discrete variant.
     """
     decoder, model = pair.ours.decoder, pair.theirs.model
-    noted: dict[str, Tensor] = {}
+    recorded: dict[str, Tensor] = {}
 
-    def note(key: str, value: Tensor) -> None:
-        # The first: ours scores every cell, as theirs does, then the chosen ones again.
-        noted.setdefault(key, value.detach())
+    def record(key: str, value: Tensor) -> None:
+        # The first call: ours scores every cell, like theirs, and then the selected ones again.
+        recorded.setdefault(key, value.detach())
 
     def agreed(key: str, value: Tensor) -> Tensor:
-        mine = noted.pop(key)
+        mine = recorded.pop(key)
         torch.testing.assert_close(value, mine, **TOLERANCE)
         return value + (mine - value).detach()
 
     def follow(key: str, ours: nn.Module, theirs: nn.Module) -> list:
         return [
-            ours.register_forward_hook(lambda _m, _args, out: note(key, out)),
+            ours.register_forward_hook(lambda _m, _args, out: record(key, out)),
             theirs.register_forward_hook(lambda _m, _args, out: agreed(key, out)),
         ]
 
@@ -132,7 +130,7 @@ def shared_decisions(pair: Pair, *, sampling: bool = False) -> Iterator[None]:
             return args, kwargs | {"reference_points": boxes}
 
         return [
-            ours.register_forward_pre_hook(lambda _m, args: note(key, args[1][:, :, None])),
+            ours.register_forward_pre_hook(lambda _m, args: record(key, args[1][:, :, None])),
             theirs.register_forward_pre_hook(replace, with_kwargs=True),
         ]
 
@@ -145,7 +143,7 @@ def shared_decisions(pair: Pair, *, sampling: bool = False) -> Iterator[None]:
             hooks += follow_boxes(f"boxes {i}", ours, theirs)
     try:
         yield
-        assert not noted, f"never asked for: {noted.keys()}"
+        assert not recorded, f"unused: {recorded.keys()}"
     finally:
         for hook in hooks:
             hook.remove()
@@ -153,7 +151,7 @@ def shared_decisions(pair: Pair, *, sampling: bool = False) -> Iterator[None]:
 
 @contextmanager
 def training(pair: Pair) -> Iterator[None]:
-    """Training mode, which leaves no trace on the weights, statistics and gradients."""
+    """Training mode; restores weights, statistics and gradients."""
     networks = (pair.ours, pair.theirs)
     saved = [{k: v.clone() for k, v in network.state_dict().items()} for network in networks]
     for network in networks:
@@ -170,8 +168,8 @@ def training(pair: Pair) -> Iterator[None]:
 def double_precision_up_to_the_decoder(pair: Pair) -> Iterator[None]:
     """Backbone and encoder in float64.
 
-    In float32, activations within rounding of a ReLU's corner fall on either side of it; in deep
-    backbones so many that gradients differ by a percent.
+    In float32, rounding changes the sign of many inputs of ReLUs in deep backbones, so that
+    gradients differ by 1 %.
     """
 
     def to_float(_m, _args, out):
@@ -195,7 +193,7 @@ def double_precision_up_to_the_decoder(pair: Pair) -> Iterator[None]:
 
 
 def our_config(variant: str) -> YAMLConfig:
-    """One of our published configurations, without weights to fetch and without denoising."""
+    """Return a published configuration without pretrained weights and denoising."""
     return YAMLConfig(
         CONFIGS / f"rtdetrv2_{variant}_coco.yml",
         tuning=None,
@@ -212,17 +210,17 @@ def pair(request) -> Pair:
     torch.manual_seed(0)
     config = our_config(request.param)
     ours, theirs = config.model, build_theirs(request.param)
-    randomise(ours, random_images(SIZE, SIZE))
-    carry_over(ours, theirs)
+    randomize(ours, random_images(SIZE, SIZE))
+    copy_weights(ours, theirs)
     return Pair(request.param, ours.eval(), theirs.eval(), config.criterion)
 
 
 def their_loss(theirs: RTDetrV2ForObjectDetection, outputs, targets) -> Tensor:
-    """Their loss with the gradient of the published training code; its value stays.
+    """Return their loss with the gradient of the published training code; the value is the same.
 
-    `transformers` refines a detached box also for the loss, whereas the published code refines
-    the box of the layer before itself, which was refined from a detached one ("look forward
-    twice"): so a layer learns from the loss of the next one as well.
+    `transformers` refines a detached box also for the loss. The published code refines the box of
+    the previous layer with its gradient ("look forward twice"), so that a layer also learns from
+    the loss of the next one.
     """
     boxes = [outputs.intermediate_reference_points[:, 0]]
     for i in range(1, theirs.config.decoder_layers):
@@ -244,29 +242,29 @@ def their_loss(theirs: RTDetrV2ForObjectDetection, outputs, targets) -> Tensor:
     return loss
 
 
-# The map
+# Mapping
 
 
-def test_weights_are_carried_over_one_to_one(pair):
+def test_weights_map_one_to_one(pair):
     ours, theirs = pair.ours.state_dict(), pair.theirs.state_dict()
     assert ours.keys() > ONLY_OURS
     mapped = to_their_names({k: v for k, v in ours.items() if k not in ONLY_OURS})
-    second_names = {k for k in theirs if k.startswith(SECOND_NAMES)}
-    assert mapped.keys() == theirs.keys() - second_names
+    aliases = {k for k in theirs if k.startswith(ALIASES)}
+    assert mapped.keys() == theirs.keys() - aliases
     for name, tensor in mapped.items():
         torch.testing.assert_close(theirs[name], tensor, rtol=0, atol=0)
-    for name in second_names:
+    for name in aliases:
         assert theirs[name].data_ptr() == theirs[f"model.decoder.{name}"].data_ptr()
 
 
-def test_two_tensors_cannot_become_one():
+def test_two_tensors_with_one_name_are_rejected():
     weight = torch.zeros(1)
     names = ("encoder.encoder.0.layers.0.norm2.bias", "encoder.aifi.0.layers.0.norm2.bias")
-    with pytest.raises(ValueError, match=r"final_layer_norm\.bias has been given a tensor already"):
+    with pytest.raises(ValueError, match=r"final_layer_norm\.bias has a tensor already"):
         to_their_names(dict.fromkeys(names, weight))
 
 
-def test_a_forgotten_tensor_is_named():
+def test_missing_tensor_is_named():
     ours = nn.Module()
     ours.encoder = nn.Module()
     ours.encoder.lateral_convs = nn.Linear(1, 1)
@@ -274,8 +272,8 @@ def test_a_forgotten_tensor_is_named():
     theirs.model = nn.Module()
     theirs.model.encoder = nn.Module()
     theirs.model.encoder.lateral_convs = nn.Linear(1, 1, bias=False)
-    with pytest.raises(ValueError, match=r"one side: \['model.encoder.lateral_convs.bias'\]"):
-        carry_over(ours, theirs)
+    with pytest.raises(ValueError, match=r"one network: \['model.encoder.lateral_convs.bias'\]"):
+        copy_weights(ours, theirs)
 
 
 # Evaluation
@@ -298,7 +296,7 @@ def test_detections_agree(pair, height, width):
     with shared_decisions(pair):
         ours = pair.ours(images)
         theirs = pair.theirs(images)
-    # The comparison says something only where queries and images differ from one another.
+    # The comparison is only meaningful if queries and images differ.
     assert ours["pred_logits"].std(dim=1).mean() > 0.15
     assert ours["pred_boxes"].std(dim=1).mean() > 0.1
     assert (ours["pred_boxes"][0] - ours["pred_boxes"][1]).abs().mean() > 0.1
@@ -307,8 +305,8 @@ def test_detections_agree(pair, height, width):
 
 
 @pytest.mark.parametrize("method", ["default", "discrete"])
-def test_attention_agrees_far_outside_an_uneven_image(method):
-    """Every level of its own shape, points beyond all four borders, the same numbers going in."""
+def test_attention_agrees_outside_uneven_levels(method):
+    """Levels of different shapes, and points beyond all four borders."""
     sizes = [(5, 9), (4, 3), (1, 2)]
     ours = MSDeformableAttention(32, 4, 3, 2, method)
     config = RTDetrV2Config(
@@ -340,7 +338,7 @@ def test_attention_agrees_far_outside_an_uneven_image(method):
 
 @torch.no_grad()
 def test_losses_and_running_statistics_agree(pair):
-    """Their auxiliary outputs are the decoder layers but the last, then the encoder's selection."""
+    """Their auxiliary outputs are all decoder layers except the last, then the query selection."""
     layers = pair.theirs.config.decoder_layers
     suffixes = {"": "", "_enc_0": f"_aux_{layers - 1}"}
     suffixes |= {f"_aux_{i}": f"_aux_{i}" for i in range(layers - 1)}
@@ -362,7 +360,7 @@ def test_losses_and_running_statistics_agree(pair):
             assert ours[mine] > 0.1
             torch.testing.assert_close(ours[mine], theirs[other], rtol=1e-4, atol=1e-4)
 
-        # Frozen norms keep their statistics on both sides, the others move alike.
+        # Frozen norms keep their statistics in both networks; the others change equally.
         after = to_their_names(dict(pair.ours.named_buffers()))
         their_state = pair.theirs.state_dict()
         for name in before:
@@ -372,16 +370,16 @@ def test_losses_and_running_statistics_agree(pair):
         assert len(moved) == 2 * norms > 0
 
 
-# Parameters that are not trained, by a part of their name on the other side.
+# Parameters that are not trained, by a part of their name in `transformers`. r101 has the same
+# modules as r50, so its slow gradients are not compared.
 FROZEN = {
     "r18vd_120e": (),
     "r18vd_dsp_3x": (".sampling_offsets.",),
     "r50vd_6x": ("model.backbone.model.embedder.",),
-    "r101vd_6x": ("model.backbone.model.embedder.",),
     "hgnetv2_l_6x": ("model.backbone.model.embedder.",),
 }
-# Their gradient is zero but for rounding: softmax does not see what is added to all keys, a batch
-# norm not what is added to all cells.
+# Their gradients are zero except for rounding: softmax is invariant to a shift of all keys, batch
+# norm to a shift of all cells.
 WITHOUT_EFFECT = (
     ".self_attn.k_proj.bias",
     "model.encoder_input_proj.0.1.bias",
@@ -390,8 +388,9 @@ WITHOUT_EFFECT = (
 )
 
 
+@pytest.mark.parametrize("pair", FROZEN, indirect=True)
 def test_gradients_agree(pair):
-    """Of every parameter, for the sum of all terms."""
+    """Gradients of every parameter, for the sum of all terms."""
     images, targets = random_images(SIZE, SIZE).double(), fixed_targets()
     with (
         training(pair),
@@ -413,7 +412,7 @@ def test_gradients_agree(pair):
             assert max(ours[name].norm(), size) < 1e-6, name
         else:
             assert size > 1e-4, name
-            # Measured 3e-6; one query at the corner of a ReLU in the decoder makes it 2e-4.
+            # Measured 3e-6, and 2e-4 if one input of a ReLU in the decoder changes its sign.
             assert (ours[name] - theirs[name]).norm() < 1e-3 * size, name
 
 
@@ -422,15 +421,15 @@ def gradients(network: nn.Module) -> dict[str, Tensor]:
 
 
 def test_criterion_agrees_on_given_outputs_with_denoising():
-    """The losses alone: three images, one without boxes, denoising outputs of two layers."""
+    """Losses of three images, one without boxes, with denoising outputs of two layers."""
     torch.manual_seed(3)
     targets = [*fixed_targets(), {"labels": torch.tensor([7]), "boxes": torch.rand(1, 4) / 2 + 0.2}]
     layers, queries, groups = 3, 20, 4
     positive = [(torch.arange(groups)[:, None] * 6 + torch.arange(n)).flatten() for n in (3, 0, 1)]
 
     def predictions(count: int) -> tuple[Tensor, Tensor]:
-        centre, size = torch.rand(3, count, 2), torch.rand(3, count, 2) * 0.5 + 0.05
-        return torch.randn(3, count, 80), torch.cat((centre, size), dim=-1)
+        center, size = torch.rand(3, count, 2), torch.rand(3, count, 2) * 0.5 + 0.05
+        return torch.randn(3, count, 80), torch.cat((center, size), dim=-1)
 
     matched = [predictions(queries) for _ in range(layers)]  # the last layer, one before, encoder
     noisy = [predictions(6 * groups) for _ in range(2)]
@@ -467,8 +466,8 @@ def test_criterion_agrees_on_given_outputs_with_denoising():
         torch.testing.assert_close(mine, value, rtol=1e-5, atol=1e-5)
 
 
-def test_layout_of_denoising_queries_agrees():
-    """Groups, visibility and content without noise; `transformers` numbers them alike."""
+def test_denoising_query_layout_agrees():
+    """Groups, visibility and content without noise."""
     embedding = nn.Embedding(81, 8, padding_idx=80)
     targets = fixed_targets()
     quiet = {"label_noise_ratio": 0.0, "box_noise_scale": 0.0}
@@ -482,5 +481,5 @@ def test_layout_of_denoising_queries_agrees():
         assert mine.tolist() == other.tolist()
     assert torch.equal(ours.visible, mask == 0)
     torch.testing.assert_close(ours.content, content, rtol=0, atol=0)
-    # Without box noise they leave out the step to logits.
+    # Without box noise they skip the conversion to logits.
     torch.testing.assert_close(ours.reference_logits, reference.inverse_sigmoid(boxes))

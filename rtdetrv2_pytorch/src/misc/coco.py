@@ -1,4 +1,4 @@
-"""The 80 categories of COCO: ids as its annotation files have them, and names."""
+"""The 80 categories of COCO: ids of its annotation files, and names."""
 
 COCO_CATEGORIES: dict[int, str] = {
     1: "person",

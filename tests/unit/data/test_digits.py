@@ -9,7 +9,7 @@ from PIL import Image
 from sklearn.datasets import load_digits
 
 from rtdetrv2_pytorch.src.data.coco_dataset import CocoDetection
-from rtdetrv2_pytorch.src.data.digits import IMAGE_WH, _draw, make_digits_dataset
+from rtdetrv2_pytorch.src.data.digits import IMAGE_WH, _render, make_digits_dataset
 
 
 def files_of(folder):
@@ -75,18 +75,18 @@ def test_annotations_describe_files(digits):
 
 @pytest.mark.parametrize(("split", "stream", "count"), [("train", 0, 6), ("val", 1, 4)])
 def test_splits_use_different_scans(digits, split, stream, count):
-    # Every fifth scan belongs to validation. Drawn again with the number of the scan in place of
-    # its digit, the same boxes come out, so these are the scans that were used.
+    # Every fifth scan belongs to validation. Rendering with the index of the scan in place of its
+    # digit gives the same boxes, so it shows which scans were used.
     scans = load_digits()
     number = np.arange(len(scans.images))
     allowed = number[number % 5 == 0] if split == "val" else number[number % 5 != 0]
     rng = np.random.default_rng([0, stream])
-    drawn = []
+    rendered = []
     for image_id in range(1, count + 1):
-        _, boxes = _draw(rng, scans.images, number, allowed)
-        drawn += [(image_id, box, int(scans.target[scan])) for box, scan in boxes]
+        _, boxes = _render(rng, scans.images, number, allowed)
+        rendered += [(image_id, box, int(scans.target[scan])) for box, scan in boxes]
     written = annotations(digits, split)["annotations"]
-    assert drawn == [(a["image_id"], a["bbox"], a["category_id"]) for a in written]
+    assert rendered == [(a["image_id"], a["bbox"], a["category_id"]) for a in written]
 
 
 def test_boxes_fit_the_ink():
@@ -95,7 +95,7 @@ def test_boxes_fit_the_ink():
     number = np.arange(len(scans.images))
     checked = 0
     for _ in range(15):
-        pixels, boxes = _draw(rng, scans.images, scans.target, number)
+        pixels, boxes = _render(rng, scans.images, scans.target, number)
         is_free = np.ones(pixels.shape[:2], dtype=bool)
         for (x, y, width, height), _ in boxes:
             is_free[y : y + height, x : x + width] = False
@@ -120,7 +120,7 @@ def test_digits_overlap_at_most_ten_percent():
     number = np.arange(len(scans.images))
     counts = set()
     for _ in range(30):
-        _, boxes = _draw(rng, scans.images, scans.target, number)
+        _, boxes = _render(rng, scans.images, scans.target, number)
         counts.add(len(boxes))
         for i, ((x, y, w, h), _) in enumerate(boxes):
             for (ox, oy, ow, oh), _ in boxes[:i]:
@@ -190,7 +190,7 @@ def test_concurrent_callers_write_once(tmp_path):
         )
         return (folder / "complete.json").is_file()
 
-    with ThreadPoolExecutor(4) as pool:  # each has its own handle of the lock, as processes do
+    with ThreadPoolExecutor(4) as pool:  # each has its own handle of the lock, like processes
         assert list(pool.map(make, range(4))) == [True] * 4
     assert written == [(1, 3), (2, 3), (3, 3)]
 
