@@ -127,7 +127,7 @@ def examine_folder(
 
 
 def _write(report: "DataReport", folder: Path) -> list[Path]:
-    from ..src.doctor.page import write_page
+    from ..src.doctor.data_page import write_page
     from ..src.misc.errors import ConfigError
 
     try:

@@ -11,7 +11,7 @@ from rtdetrv2_pytorch.src.deploy.parity import PARITY_FILE
 from rtdetrv2_pytorch.src.deploy.tensorrt import card_file
 
 from ..export import export_checkpoint, split_images
-from .coco import annotation_file
+from .project_splits import annotation_file
 from .task_status import StatusReporter, describe_error
 
 logger = logging.getLogger(__name__)

@@ -11,8 +11,8 @@ from supervisely.nn.training.train_app import TrainApp
 from supervisely.project.project import ItemInfo
 
 from ..sdk.transfers import refetch_damaged_images
-from .coco import box_objects, check_complete, images_on_disk
-from .examination import Origins
+from .data_check import Origins
+from .project_splits import box_objects, check_complete, images_on_disk
 from .run_folder import Items, SavedRun
 
 logger = logging.getLogger(__name__)

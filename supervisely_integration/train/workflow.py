@@ -15,10 +15,10 @@ from rtdetrv2_pytorch.src.solver import DetSolver
 from rtdetrv2_pytorch.src.solver.events import FanOut, TrainingEvents
 from rtdetrv2_pytorch.src.solver.stopping import StopFlag
 
-from .coco import write_coco
-from .examination import Origins, examine_splits
+from .data_check import Origins, examine_splits
 from .experiment import ExperimentInfo
 from .lifecycle import TrainingStopped
+from .project_splits import write_coco
 from .ranks import train_on_devices
 from .run_config import RunFiles, portable_config, run_config, write_config
 

@@ -118,16 +118,16 @@ FAULTS = [
     ),
     Fault(
         "COCO boxes are read as corners",
-        f"{_SRC}/data/coco_dataset.py",
-        "(x, y, x + width, y + height, label",
-        "(x, y, width, height, label",
+        f"{_SRC}/data/readers/coco_json.py",
+        "corners = (x, y), (x + width, y + height)",
+        "corners = (x, y), (width, height)",
         "tests/unit/data/test_coco_dataset.py",
     ),
     Fault(
         "VOC area is that of a square",
-        f"{_SRC}/data/voc_dataset.py",
-        "(x2 - x1) * (y2 - y1)))",
-        "(x2 - x1) * (x2 - x1)))",
+        f"{_SRC}/data/annotations.py",
+        "area = (x2 - x1) * (y2 - y1)",
+        "area = (x2 - x1) * (x2 - x1)",
         "tests/unit/data/test_voc_dataset.py",
     ),
     Fault(
@@ -265,10 +265,10 @@ FAULTS = [
     ),
     Fault(
         "category ids of the app's COCO files begin at 0",
-        "supervisely_integration/train/coco.py",
-        "enumerate(classes, start=1)",
-        "enumerate(classes)",
-        "tests/unit/app/test_coco.py",
+        f"{_SRC}/data/conversion.py",
+        "enumerate(class_names, start=1)",
+        "enumerate(class_names)",
+        "tests/unit/app/test_project_splits.py",
     ),
     Fault(
         "served boxes are one pixel too large",
@@ -321,9 +321,9 @@ FAULTS = [
     ),
     Fault(
         "YOLO boxes are read as corner and size",
-        f"{_LOCAL}/importers/yolo_format.py",
-        "((cx - w / 2) * width, (cy - h / 2) * height)",
-        "(cx * width, cy * height)",
+        f"{_SRC}/data/readers/yolo.py",
+        "points = (x - width / 2, y - height / 2)",
+        "points = (x, y)",
         "tests/app/local/test_importers.py",
     ),
     Fault(

@@ -18,7 +18,7 @@ from ..data.findings import Finding, Findings, Illustration, finding
 from ..data.readers.coco_json import read_categories, read_coco_json
 from ..misc.errors import DatasetError
 from . import leakage, names
-from .boxes import BoxExaminer
+from .box_examiner import BoxExaminer
 from .cache import FactsCache
 from .data_report import Counts, DataReport, SplitSummary
 from .image_files import ImageFacts, examine_image

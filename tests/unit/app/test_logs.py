@@ -33,7 +33,7 @@ def test_lines_of_the_engine_reach_the_handlers_once(clean_loggers):
     attach_handlers(iter([handler]))
     attach_handlers([handler])  # a second call adds nothing
     logging.getLogger("rtdetrv2_pytorch.src.solver.loop").info("epoch=%d", 3)
-    logging.getLogger("supervisely_integration.train.coco").warning("left out")
+    logging.getLogger("supervisely_integration.train.project_splits").warning("left out")
     logging.getLogger("rtdetrv2_pytorch.src.core").debug("too much")
     assert [(x["message"], x["level"]) for x in written] == [
         ("epoch=3", "info"),

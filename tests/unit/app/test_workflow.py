@@ -11,7 +11,7 @@ from rtdetrv2_pytorch.src.misc.weights import load_checkpoint, model_state
 from rtdetrv2_pytorch.src.solver.events import TrainingEvents
 from rtdetrv2_pytorch.src.solver.stopping import StopFlag
 from supervisely_integration.models import find_base_config
-from supervisely_integration.train.examination import Origins
+from supervisely_integration.train.data_check import Origins
 from supervisely_integration.train.lifecycle import TrainingStopped
 from supervisely_integration.train.workflow import TrainingRequest, run_training
 from tests.tiny import NETWORK

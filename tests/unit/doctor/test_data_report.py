@@ -10,10 +10,10 @@ from rtdetrv2_pytorch.src.data.finding_kinds import KINDS
 from rtdetrv2_pytorch.src.data.findings import finding
 from rtdetrv2_pytorch.src.doctor import examination
 from rtdetrv2_pytorch.src.doctor.cache import FactsCache
+from rtdetrv2_pytorch.src.doctor.data_page import write_page
 from rtdetrv2_pytorch.src.doctor.data_report import Counts, DataReport, SplitSummary
 from rtdetrv2_pytorch.src.doctor.examination import Options, examine
 from rtdetrv2_pytorch.src.doctor.image_files import ImageFacts
-from rtdetrv2_pytorch.src.doctor.page import write_page
 from rtdetrv2_pytorch.tools import doctor
 from tests.hostile import CocoFolder, encoded
 

@@ -15,7 +15,7 @@ from rtdetrv2_pytorch.src.doctor.examination import Options, examine
 from rtdetrv2_pytorch.src.misc.errors import DatasetError
 from tests.hostile import CASES, CocoFolder
 
-# Only projects of the platform have these: tests/unit/app/test_examination.py.
+# Only projects of the platform have these: tests/unit/app/test_data_check.py.
 OF_PROJECTS = {"unknown_geometry", "class_not_selected", "left_out"}
 # Only folders in other formats have these: tests/unit/data/readers.
 OF_FORMATS = {

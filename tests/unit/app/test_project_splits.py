@@ -12,7 +12,7 @@ from PIL import Image
 from rtdetrv2_pytorch.src.data.coco_dataset import read_coco
 from rtdetrv2_pytorch.src.data.findings import Findings
 from rtdetrv2_pytorch.src.misc.errors import DatasetError
-from supervisely_integration.train.coco import check_complete, images_on_disk, write_coco
+from supervisely_integration.train.project_splits import check_complete, images_on_disk, write_coco
 
 WIDTH, HEIGHT = 60, 40
 

@@ -123,7 +123,7 @@ def box_objects(
     if size_wh is None:
         raise DatasetError(f"{image}: has no width and height; start again")
     rectangles = []
-    for each in _Converter(classes, convert_shapes=True).objects(content, size_wh):
+    for each in _FigureConverter(classes, convert_shapes=True).objects(content, size_wh):
         try:
             (x1, y1), (x2, y2) = clip_box(each.points, size_wh)
         except (UnusableError, ValueError):
@@ -182,7 +182,7 @@ def _write_split(
     files = [item for dataset in dataset_folders(folder) for item in image_files(dataset)]
     if not files:
         raise DatasetError(f"the {name} split has no images; choose another split, or add some")
-    converter = _Converter(classes, convert_shapes=convert_shapes)
+    converter = _FigureConverter(classes, convert_shapes=convert_shapes)
     split = write_split(
         _images(files, folder, converter, findings),
         classes,
@@ -207,7 +207,7 @@ def _write_split(
 
 
 def _images(
-    files: Sequence[ImageFiles], folder: Path, converter: "_Converter", findings: Findings
+    files: Sequence[ImageFiles], folder: Path, converter: "_FigureConverter", findings: Findings
 ) -> Iterator[SourceImage]:
     for item in files:
         # With the folder of the dataset: equal names in different datasets are different images.
@@ -239,7 +239,7 @@ def _size_wh(content: Mapping[str, Any]) -> tuple[int, int] | None:
     return declared_size(size.get("width"), size.get("height")) if isinstance(size, dict) else None
 
 
-class _Converter:
+class _FigureConverter:
     """Converts figures to objects with boxes, and counts the others.
 
     Args:

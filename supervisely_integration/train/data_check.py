@@ -11,15 +11,15 @@ from pathlib import Path
 
 from rtdetrv2_pytorch.src.data.findings import Finding, finding
 from rtdetrv2_pytorch.src.doctor import names
+from rtdetrv2_pytorch.src.doctor.data_page import write_page
 from rtdetrv2_pytorch.src.doctor.data_report import Counts, DataReport, SplitSummary
 from rtdetrv2_pytorch.src.doctor.examination import Options, examine
-from rtdetrv2_pytorch.src.doctor.page import write_page
 from rtdetrv2_pytorch.src.misc.errors import DatasetError
 from rtdetrv2_pytorch.src.misc.text import printable
 from rtdetrv2_pytorch.src.solver.stopping import StopFlag
 
-from .coco import CocoData
 from .lifecycle import TrainingStopped
+from .project_splits import CocoData
 
 logger = logging.getLogger(__name__)
 

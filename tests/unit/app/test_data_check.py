@@ -8,9 +8,9 @@ from PIL import Image
 
 from rtdetrv2_pytorch.src.misc.errors import DatasetError
 from rtdetrv2_pytorch.src.solver.stopping import StopFlag
-from supervisely_integration.train.coco import write_coco
-from supervisely_integration.train.examination import Origins, examine_splits
+from supervisely_integration.train.data_check import Origins, examine_splits
 from supervisely_integration.train.lifecycle import TrainingStopped
+from supervisely_integration.train.project_splits import write_coco
 from tests.hostile import encoded
 
 SIZE = {"width": 64, "height": 48}
