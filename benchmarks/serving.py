@@ -30,7 +30,7 @@ from rtdetrv2_pytorch.src.deploy.predictor import Predictor
 from rtdetrv2_pytorch.src.deploy.runtimes import PyTorchRuntime
 from supervisely_integration.local.instance import LocalInstance
 from supervisely_integration.local.launcher.app_process import AppProcess
-from supervisely_integration.local.launcher.serve_command import deploy
+from supervisely_integration.local.launcher.serve_session import deploy
 from supervisely_integration.paths import SERVE
 from tests.ranks import free_port
 

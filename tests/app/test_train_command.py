@@ -1,4 +1,4 @@
-"""`local train`: choices from few words, and a whole training seen from the terminal."""
+"""The `train` command: settings from options, and whole trainings in a terminal."""
 
 import json
 import os
@@ -18,6 +18,8 @@ from supervisely_integration.local.emulator.store import Store
 from supervisely_integration.local.launcher import cli
 from supervisely_integration.local.launcher.app_log import AppError, AppLog, Bar
 from supervisely_integration.local.launcher.app_process import AppProcess
+from supervisely_integration.local.launcher.choices import hyperparameters_for, sample_choices
+from supervisely_integration.local.launcher.results import find_experiment, finish_task
 from supervisely_integration.local.launcher.selection import (
     Project,
     app_state,
@@ -29,16 +31,11 @@ from supervisely_integration.local.launcher.selection import (
     note_import,
     read_project,
 )
-from supervisely_integration.local.launcher.train_command import conclude
-from supervisely_integration.local.launcher.training import (
-    find_experiment,
-    follow,
-    hyperparameters_for,
-    sample_choices,
-)
+from supervisely_integration.local.launcher.train_session import follow
 from supervisely_integration.models import find_base_config
 from supervisely_integration.paths import ROOT
 from supervisely_integration.train.run_config import check_hyperparameters
+from supervisely_integration.train.task_status import TaskStatus
 from tests.app.running import MODEL, TINY, make_project, state_of
 from tests.ranks import free_port
 from tests.terminal import in_terminal, noise
@@ -55,7 +52,7 @@ PROJECT = Project(
 )
 
 
-def test_a_project_is_found_by_name_and_by_id(tmp_path):
+def test_find_project_by_name_and_id(tmp_path):
     store = Store(tmp_path / "root")
     id_ = make_project(store, tmp_path / "digits", name="digits")
     project = find_project(store, "digits")
@@ -65,11 +62,11 @@ def test_a_project_is_found_by_name_and_by_id(tmp_path):
     assert [project.num_images[project.datasets[n]] for n in ("train", "val")] == [6, 4]
     assert project.longest_side == 320
     assert 1 <= project.most_objects <= 6
-    with pytest.raises(DatasetError, match=r"no project 'cats'; there are: digits \(\d+\)"):
+    with pytest.raises(DatasetError, match=r"no project 'cats'; projects: digits \(\d+\)"):
         find_project(store, "cats")
 
 
-def test_a_project_may_be_called_by_a_number(tmp_path):
+def test_project_named_like_an_id(tmp_path):
     store = Store(tmp_path / "root")
     first, second = store.projects.create("2"), store.projects.create("digits")
     assert (first, second) == (1, 2)
@@ -78,7 +75,7 @@ def test_a_project_may_be_called_by_a_number(tmp_path):
     assert (read_project(store, 2).id, read_project(store, 2).name) == (2, "digits")
 
 
-def test_classes_are_all_or_those_that_are_named():
+def test_choose_classes():
     assert choose_classes(PROJECT, None) == ["cat", "dog", "owl"]
     assert choose_classes(PROJECT, "owl, cat") == ["owl", "cat"]
     with pytest.raises(ConfigError, match=r"no class \['cow'\]; it has cat, dog, owl"):
@@ -87,7 +84,7 @@ def test_classes_are_all_or_those_that_are_named():
         choose_classes(PROJECT, ", ")
 
 
-def test_splits():
+def test_choose_split():
     assert choose_split(PROJECT, "random:70") == (
         {"method": "random", "split": "train", "percent": 70},
         14,
@@ -111,12 +108,12 @@ def test_splits():
 
 
 @pytest.mark.parametrize("text", ["random:0", "random:x", "halves", "datasets:day", "tags:a"])
-def test_other_splits_are_refused_with_the_remedy(text):
-    with pytest.raises(ConfigError, match="give random:80"):
+def test_invalid_splits_are_rejected(text):
+    with pytest.raises(ConfigError, match="use random:80"):
         choose_split(PROJECT, text)
 
 
-def test_settings_are_what_the_page_would_say():
+def test_settings_match_those_of_the_page():
     split = {"method": "random", "split": "train", "percent": 80}
     state = app_state(model="RT-DETRv2-S", classes=["cat"], split=split, hyperparameters="a: 1")
     assert state["model"] == {"source": "Pretrained models", "model_name": "RT-DETRv2-S"}
@@ -125,7 +122,7 @@ def test_settings_are_what_the_page_would_say():
     assert state["options"] == state_of(split)["options"]
 
 
-def test_a_report_and_exports_are_asked_for_in_the_settings():
+def test_settings_contain_report_and_exports():
     chosen = {"model": "RT-DETRv2-S", "classes": ["cat"], "split": {}, "hyperparameters": ""}
     options = app_state(**chosen, benchmark=True, exports=["onnx"])["options"]
     assert options["model_benchmark"] == {"enable": True, "speed_test": False}
@@ -136,12 +133,12 @@ def test_a_report_and_exports_are_asked_for_in_the_settings():
     assert options["export"] == {"enable": False, "ONNXRuntime": False, "TensorRT": False}
 
 
-def test_a_folder_is_imported_once_and_again_when_it_has_changed(tmp_path):
+def test_folder_is_imported_again_after_a_change(tmp_path):
     store = Store(tmp_path / "root")
     one, other = (
         make_digits_dataset(tmp_path / n / "digits", num_train=2, num_val=1) for n in "ab"
     )
-    # Equal contents under one name in two places are two data sets: the name says nothing.
+    # Folders with the same name in two places are two datasets.
     first = folder_fingerprint(one)
     assert folder_fingerprint(one) == first != folder_fingerprint(other)
     in_latin_1 = one / os.fsdecode(b"caf\xe9")
@@ -149,7 +146,7 @@ def test_a_folder_is_imported_once_and_again_when_it_has_changed(tmp_path):
     assert folder_fingerprint(one) != first
     in_latin_1.unlink()
     assert find_import(store, first) is None
-    id_ = store.projects.create(1, "digits", customData={"mine": 1})
+    id_ = store.projects.create("digits", customData={"mine": 1})
     note_import(store, id_, first)
     assert find_import(store, first) == id_
     assert store.projects.info(id_)["customData"]["mine"] == 1
@@ -170,7 +167,7 @@ def command_of(*arguments, root):
     ]
 
 
-def test_a_training_from_the_terminal(tmp_path):
+def test_training_in_a_terminal(tmp_path):
     root = tmp_path / "instance"
     make_project(Store(root), tmp_path / "digits", name="digits")
     changes = {**{k: v for k, v in TINY.items() if k != "epoches"}, "report": True}
@@ -195,18 +192,18 @@ def test_a_training_from_the_terminal(tmp_path):
     stages = ["Starting the app as task 1, on project digits", "Preparing data"]
     stages += ["Uploading the experiment", "Evaluating the best checkpoint"]
     assert [line for line in shown.lines if line in stages] == stages
-    for live in ("timing a few steps", "epoch 1/1 ", "loss "):
+    for live in ("timing a few training steps", "epoch 1/1 ", "loss "):
         assert live in shown.text
-    # A report is made unless it is refused; of a model that finds nothing it cannot be.
+    # The report is on by default; it fails for a model without detections.
     said = log.read_text()
-    for what, words in (
-        ("no evaluation report", "but it has no evaluation report: "),
-        ("no export for TensorRT", "but not its exports: "),  # there is no GPU
+    status = TaskStatus.load(log.parent)
+    assert status.state == "finished"
+    assert status.missing.keys() == {"evaluation_report", "TensorRT"}  # there is no GPU
+    for notice, part in (
+        ("no evaluation report", "evaluation_report"),
+        ("no export for TensorRT", "TensorRT"),
     ):
-        reason = json.loads(f'"{said.partition(words)[2].partition(chr(34))[0]}"')
-        assert len(reason) > 10
-        assert f"{what}; {' '.join(reason.split())}" in shown.words
-    assert "the log says why" not in shown.words  # it is said right there
+        assert f"{notice}; {' '.join(status.missing[part].split())}" in shown.words
     assert '"message": "Application PID is' in said
     store = Store(root)
     info = find_experiment(store, 1)
@@ -223,11 +220,11 @@ def test_a_training_from_the_terminal(tmp_path):
             "hyperparameters: unknown key 'optimizr'; did you mean 'optimizer'?",
         ),
         (("-u", "eval_spatial_size=64"), "hyperparameters: eval_spatial_size = 64: give [height"),
-        (("--model", "RT-DETRv2-XXL"), "--model 'RT-DETRv2-XXL': unknown; there are RT-DETRv2-S"),
+        (("--model", "RT-DETRv2-XXL"), "--model 'RT-DETRv2-XXL': unknown; use one of RT-DETRv2-S"),
         (("--classes", "cat"), "--classes 'cat': the project has no class ['cat']; it has 0, 1,"),
     ],
 )
-def test_a_wrong_choice_is_told_before_anything_is_done(tmp_path, capsys, options, sentence):
+def test_invalid_options_are_rejected_at_once(tmp_path, capsys, options, sentence):
     root = tmp_path / "instance"
     make_project(Store(root), tmp_path / "digits", name="digits")
     arguments = ("--project", "digits", "--model", MODEL, "--port", str(free_port()), *options)
@@ -239,9 +236,9 @@ def test_a_wrong_choice_is_told_before_anything_is_done(tmp_path, capsys, option
 
 
 @pytest.mark.parametrize(
-    ("text", "problem"), [("{", "cannot be read"), ("[1]", "holds no settings"), (None, "No such")]
+    ("text", "problem"), [("{", "not readable"), ("[1]", "not an object"), (None, "No such")]
 )
-def test_settings_that_are_none_are_refused(tmp_path, capsys, text, problem):
+def test_invalid_app_state_is_rejected(tmp_path, capsys, text, problem):
     root, state = tmp_path / "instance", tmp_path / "state.json"
     Store(root).projects.create("digits")
     if text is not None:
@@ -253,7 +250,7 @@ def test_settings_that_are_none_are_refused(tmp_path, capsys, text, problem):
     assert problem in shown
 
 
-def test_a_failed_training_says_why_and_is_no_success(tmp_path):
+def test_failed_training_reports_the_error(tmp_path):
     root = tmp_path / "instance"
     make_project(Store(root), tmp_path / "digits", name="digits")
     state = tmp_path / "state.json"
@@ -281,7 +278,7 @@ def test_a_failed_training_says_why_and_is_no_success(tmp_path):
     assert '"level": "error"' in log.read_text()
     task = Store(root).tasks.info(1)
     assert (task["status"], task["error"]) == ("error", sentence)
-    # The same task again fails for the same reason, and does not wait for somebody.
+    # The resumed task fails for the same reason and does not wait for input.
     arguments = ("--task", 1, "--port", free_port())
     again = in_terminal(command_of(*arguments, root=root), tmp_path, ENVIRONMENT)
     assert again.code == 1
@@ -290,7 +287,7 @@ def test_a_failed_training_says_why_and_is_no_success(tmp_path):
     assert again.lines[-2:] == ["The log:", str(log)]
 
 
-def test_the_sample_is_trained_on_with_operations_of_its_own(tmp_path):
+def test_sample_has_its_own_augmentation(tmp_path):
     store = Store(tmp_path / "root")
     make_project(store, tmp_path / "digits", name="digits")
     given = merge(sample_choices(), {"eval_spatial_size": [64, 64], "batch_size": 2, **SMALL})
@@ -308,7 +305,7 @@ def test_the_sample_is_trained_on_with_operations_of_its_own(tmp_path):
     check_hyperparameters(values, find_base_config("rtdetrv2_r18vd_120e_coco.yml"))
 
 
-def test_the_last_words_of_an_app_are_read_after_its_end(tmp_path):
+def test_follow_reads_the_last_lines_after_the_end(tmp_path):
     app_log, run = tmp_path / "app.log", tmp_path / "runs" / "1" / "output"
     event = {"event_type": "EventType.PROGRESS", "subtask": "Saving", "current": 1, "total": 2}
     app_log.write_text(json.dumps({"message": "progress", **event}) + "\n")
@@ -320,7 +317,7 @@ def test_the_last_words_of_an_app_are_read_after_its_end(tmp_path):
     assert list(follow(app, 1)) == [([Bar("Saving", 1, 2, in_bytes=False)], [{"event": "end"}])]
 
 
-def test_an_interrupt_before_the_page_answers_leaves_no_app_behind(tmp_path, monkeypatch):
+def test_interrupt_while_waiting_kills_the_app(tmp_path, monkeypatch):
     waited_for = []
 
     def interrupt(app):
@@ -337,29 +334,29 @@ def test_an_interrupt_before_the_page_answers_leaves_no_app_behind(tmp_path, mon
     assert store.tasks.info(1)["status"] == "stopped"
 
 
-def test_what_was_killed_goes_on_in_its_instance(tmp_path):
+def test_killed_task_prints_its_resume_command(tmp_path):
     store = Store(tmp_path / "my instance")
     task_id = store.tasks.create(app={"id": 1, "name": "Train RT-DETRv2", "version": "local"})
     (tmp_path / "app.log").write_text("")
     app = SimpleNamespace(app_log=AppLog(tmp_path / "app.log"))
-    with pytest.raises(AppError, match="ended by signal 9") as caught:
-        conclude(store, task_id, -9, app)
+    with pytest.raises(AppError, match="killed by signal 9") as caught:
+        finish_task(store, task_id, -9, app)
     options = f"train --task {task_id} --root '{tmp_path / 'my instance'}'"
-    assert caught.value.go_on.endswith(options)
+    assert caught.value.resume_command.endswith(options)
     assert store.tasks.info(task_id)["status"] == "error"
 
 
-def test_one_app_at_a_time(tmp_path, capsys):
+def test_used_port_is_rejected(tmp_path, capsys):
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         port = taken.getsockname()[1]
         options = ["--sample", "--port", str(port), "--root", str(tmp_path / "instance")]
         assert cli.main(["train", *options]) == 1
-    assert f"port {port} is taken: one app runs at a time" in capsys.readouterr().err
+    assert f"port {port} is in use, perhaps by another app" in capsys.readouterr().err
 
 
-def test_a_task_that_is_no_training_cannot_go_on(tmp_path, capsys):
+def test_resume_of_another_task_is_rejected(tmp_path, capsys):
     root = tmp_path / "instance"
     task_id = Store(root).tasks.create(app={"id": 2, "name": "Serve RT-DETRv2", "version": "local"})
     arguments = (
@@ -374,5 +371,5 @@ def test_a_task_that_is_no_training_cannot_go_on(tmp_path, capsys):
     )
     assert cli.main(["train", "--root", str(root), *arguments]) == 1
     shown = capsys.readouterr()
-    assert f"--task {task_id}: is no training that can go on" in shown.err
-    assert shown.out == "not used beside --task: --epochs, --update\n"
+    assert f"--task {task_id} is not a training" in shown.err
+    assert shown.out == "unused with --task: --epochs, --update\n"

@@ -41,7 +41,10 @@ def test_imports_have_no_side_effects(tmp_path):
 def test_help_and_invalid_options_do_not_import_torch():
     names = ("doctor", "export_onnx", "export_trt", "report", "train")
     modules = [f"rtdetrv2_pytorch.tools.{name}" for name in names]
-    modules.append("supervisely_integration.local.launcher.cli")
+    launcher = "supervisely_integration.local.launcher"
+    modules.append(f"{launcher}.cli")
+    for name in ("up", "import", "train", "serve", "ls", "get", "rm"):
+        modules.append(f"{launcher}.{name}_command")
     slow = "[name for name in ('torch', 'supervisely') if name in sys.modules]"
     script = f"import sys, {', '.join(modules)}; print({slow})"
     result = subprocess.run(

@@ -7,7 +7,7 @@ import pytest
 
 from supervisely_integration.gui.libraries import missing_libraries
 from supervisely_integration.local.instance import LocalInstance
-from supervisely_integration.local.launcher.training import find_experiment
+from supervisely_integration.local.launcher.results import find_experiment
 from supervisely_integration.paths import SERVE
 from tests.app.running import CLASSES, MODEL, TINY, RunningApp, make_project, read_json, state_of
 from tests.browser.app_pages import LONG_MS, AppPage, unnamed_controls

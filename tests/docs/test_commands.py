@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 from types import SimpleNamespace
 
+import click
 import pytest
 import yaml
 
@@ -79,7 +80,8 @@ def check_make(words):
 
 def check_module(name, words):
     if name == "supervisely_integration.local":
-        assert callable(cli.parse_arguments(words).run)
+        command = cli.commands.get_command(click.Context(cli.commands), words[0])
+        assert command.make_context(words[0], list(words[1:]))
     elif name == "supervisely_integration.serve.main":
         check_serving(words)
     elif name.startswith(NOT_PARSED):

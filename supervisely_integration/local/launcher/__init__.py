@@ -1,1 +1,1 @@
-"""Commands of the local instance: start it, fill it, train and serve in the apps."""
+"""The command line of the local instance; it runs the apps as processes."""

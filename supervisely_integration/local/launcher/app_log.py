@@ -1,4 +1,4 @@
-"""What people need to know of an app's log, which the SDK fills with JSON, bars and banners."""
+"""Reads an app's log and task status: progress bars, and why the app failed."""
 
 import json
 import re
@@ -9,46 +9,46 @@ from typing import Any
 
 from rtdetrv2_pytorch.src.misc.errors import RTDETRError
 
-_EVENT = re.compile(r'\{"message": .*\}$')  # behind a bar of tqdm on the same line, sometimes
+from ...train.task_status import TaskStatus
+
+_EVENT = re.compile(r'\{"message": .*\}$')  # may follow a tqdm bar on the same line
 _PROGRESS = "EventType.PROGRESS"
-_RAISED = re.compile(r"^(?:\w+\.)*([A-Z]\w*): (.+)$")  # the last line of a traceback
-_UNNAMED = "AppError"
-_PORT_TAKEN = re.compile(r"error while attempting to bind on address \('[^']*', (\d+)\)")
-_COMPLETE = "The experiment is complete, but "
+_RAISED = re.compile(r"^(?:\w+\.)*([A-Z]\w*(?:Error|Exception)): (.+)$")  # end of a traceback
+_PORT_IN_USE = re.compile(r"error while attempting to bind on address \('[^']*', (\d+)\)")
 
 
 class AppError(RTDETRError):
-    """An app that could not do what it was asked for.
+    """The failure of an app.
 
     Args:
         message: one sentence.
-        log: of the app.
-        name: of the app's own error.
+        log: log file of the app.
+        name: class name of the app's own error.
     """
 
-    def __init__(self, message: str, log: Path, name: str = _UNNAMED) -> None:
+    def __init__(self, message: str, log: Path, name: str = "AppError") -> None:
         super().__init__(message)
         self.log = log
         self.name = name
-        self.go_on: str | None = None  # command that goes on from here
+        self.resume_command: str | None = None
 
 
 @dataclass(frozen=True)
 class Bar:
-    """How far the app is with something: a bar of the SDK."""
+    """A progress bar of the SDK."""
 
-    what: str
+    name: str
     done: int
-    total: int | None  # None: nobody knows, or it is done and the next has not begun
+    total: int | None  # None: unknown, or the bar is complete
     in_bytes: bool
 
 
 class GrowingFile:
-    """The whole lines of a file that somebody writes, or will write.
+    """The complete lines of a file that is being written, or does not exist yet.
 
     Args:
         path: of the file.
-        offset: where to begin, in bytes.
+        offset: first byte to read.
     """
 
     def __init__(self, path: Path, offset: int = 0) -> None:
@@ -56,7 +56,7 @@ class GrowingFile:
         self._offset = offset
 
     def new_lines(self) -> list[str]:
-        """Those that were added since the last call."""
+        """Return the lines added since the last call."""
         try:
             with self._path.open("rb") as file:
                 file.seek(self._offset)
@@ -68,65 +68,59 @@ class GrowingFile:
 
 
 class AppLog:
-    """Reads a log that grows.
+    """The log of an app, beside its task status.
 
     Args:
         path: of the log.
-        offset: where to begin, in bytes: a task that was launched before goes on in the same file.
+        offset: first byte of this launch; a resumed task appends to the same file.
     """
 
     def __init__(self, path: Path, offset: int = 0) -> None:
         self.path = path
-        self._begin = offset
+        self._start = offset
         self._file = GrowingFile(path, offset)
 
     def new_bars(self) -> Iterator[Bar]:
-        """What the app has done since the last call."""
+        """Yield the progress since the last call."""
         for event in _events(self._file.new_lines()):
             if event.get("event_type") == _PROGRESS:
                 done, total = int(event["current"]), int(event["total"])
                 is_open = total > 1 and done < total
-                in_bytes = "total_label" in event
-                what = str(event["subtask"]).rstrip(". ")
-                yield Bar(what, done, total if is_open else None, in_bytes)
+                name = str(event["subtask"]).rstrip(". ")
+                yield Bar(name, done, total if is_open else None, "total_label" in event)
 
     def failure(self, code: int) -> AppError:
-        """Why the app ended.
+        """Return why the app failed.
 
         Args:
             code: exit code of its process.
         """
-        lines = self._all_lines()
-        taken = next(filter(None, map(_PORT_TAKEN.search, lines)), None)
-        if taken:  # it goes on until its interpreter is gone, with errors that follow from that
+        with self.path.open("rb") as file:
+            file.seek(self._start)
+            lines = file.read().decode(errors="replace").splitlines()
+        in_use = next(filter(None, map(_PORT_IN_USE.search, lines)), None)
+        if in_use:
             return AppError(
-                f"port {taken[1]} was taken by another program before the app could listen there; "
-                "end that one, or choose another --port",
+                f"port {in_use[1]} was taken by another program before the app could listen on it; "
+                "stop that program, or use another --port",
                 self.path,
             )
         if code < 0:
-            message = f"the app was ended by signal {-code}; if the machine ran out of memory, "
-            return AppError(f"{message}choose a smaller batch_size or size", self.path)
-        errors = [e["message"] for e in _events(lines) if e.get("level") in ("error", "fatal")]
-        if errors:
-            message = str(errors[-1])
-            stacks = [str(line) for e in _events(lines) for line in e.get("stack", ())]
-            return AppError(_one_line(message), self.path, _name_of(message, lines + stacks))
-        said = [line for line in lines if line.strip() and not _EVENT.search(line)]
-        raised = _RAISED.match(said[-1]) if said else None
+            message = f"the app was killed by signal {-code}; if the machine ran out of memory, "
+            return AppError(f"{message}use a smaller batch_size or image size", self.path)
+        status = TaskStatus.load(self.path.parent)
+        if status is not None and status.error:
+            message = " ".join(status.error.split())
+            return AppError(message, self.path, status.error_type or "AppError")
+        raised = [match for match in map(_RAISED.match, lines) if match]
         if raised:
-            return AppError(raised[2], self.path, raised[1])
-        return AppError(f"the app ended with code {code} and did not say why", self.path)
+            return AppError(raised[-1][2], self.path, raised[-1][1])
+        return AppError(f"the app ended with exit code {code} without an error message", self.path)
 
-    def shortcomings(self) -> list[str]:
-        """What a complete experiment lacks, in the app's words."""
-        said = [str(e["message"]) for e in _events(self._all_lines())]
-        return list(dict.fromkeys(_one_line(m) for m in said if m.startswith(_COMPLETE)))
-
-    def _all_lines(self) -> list[str]:
-        with self.path.open("rb") as file:
-            file.seek(self._begin)
-            return file.read().decode(errors="replace").splitlines()
+    def missing(self) -> dict[str, str]:
+        """Return the requested parts that a complete experiment lacks, with the reasons."""
+        status = TaskStatus.load(self.path.parent)
+        return {} if status is None else status.missing
 
 
 def _events(lines: list[str]) -> Iterator[dict[str, Any]]:
@@ -135,19 +129,5 @@ def _events(lines: list[str]) -> Iterator[dict[str, Any]]:
         if found:
             try:
                 yield json.loads(found[0])
-            except ValueError:  # two of them ran into each other
+            except ValueError:  # two processes wrote into the same line
                 continue
-
-
-def _name_of(message: str, lines: list[str]) -> str:
-    """The class of an error whose message is known: tracebacks end with both."""
-    end = f": {message.splitlines()[0]}" if message else ""
-    for line in reversed(lines):
-        raised = _RAISED.match(line)
-        if raised and end and line.endswith(end):
-            return raised[1]
-    return _UNNAMED
-
-
-def _one_line(message: str) -> str:
-    return " ".join(message.split())

@@ -1,4 +1,4 @@
-"""Runs an app in a process of its own, as an agent of the platform would."""
+"""Runs an app as a process, as an agent of the platform does."""
 
 import json
 import os
@@ -14,15 +14,18 @@ from typing import Any
 
 import httpx
 
+from rtdetrv2_pytorch.src.misc.errors import ConfigError
+
 from ...paths import DEMO, ROOT, TRAIN
+from ...train.task_status import STATUS_FILE
 from ..emulator.ecosystem import training_app
 from .app_log import AppError, AppLog
 
-STOP_SIGNAL = signal.SIGTERM  # what `docker stop` sends
+STOP_SIGNAL = signal.SIGTERM  # as `docker stop`
 
 
 def is_port_free(port: int) -> bool:
-    """Whether an app can listen on this port of the loopback interface."""
+    """Return whether a port of the loopback interface is free."""
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
@@ -32,8 +35,20 @@ def is_port_free(port: int) -> bool:
     return True
 
 
-def _bring_demo(current_dir: Path) -> None:
-    """Put the demos where the SDK looks for them: on a platform an app runs in its repository."""
+def check_port(port: int) -> None:
+    """Check that an app can listen on a port.
+
+    Raises:
+        ConfigError: if the port is in use.
+    """
+    if not is_port_free(port):
+        raise ConfigError(
+            f"port {port} is in use, perhaps by another app; stop that one, or use another --port"
+        )
+
+
+def _copy_demo(current_dir: Path) -> None:
+    """Copy the demos to where the SDK looks for them: on the platform, apps run in their repo."""
     shutil.copytree(
         DEMO,
         current_dir / DEMO.relative_to(ROOT),
@@ -43,19 +58,19 @@ def _bring_demo(current_dir: Path) -> None:
 
 
 class AppProcess:
-    """An app of ours that talks to an instance.
+    """The process of an app that uses an instance.
 
     Args:
         server_address: of the instance.
         token: of the instance.
-        data_dir: folder that is kept between launches of one task; also the current directory.
+        data_dir: working directory, kept between launches of a task.
         port: of the app.
-        project_id: what to train on; None for serving.
-        task_id: of the platform; None starts the app in development mode, as from an editor.
-        app_state: settings to start with, in the SDK's form; None shows the page and waits.
-        environment: more variables.
+        project_id: of the training data; None for serving.
+        task_id: of the task; None starts the app in development mode, as from an editor.
+        app_state: settings in the SDK's format; None shows the page and waits.
+        environment: additional variables.
         app_dir: folder of the app's `main.py`.
-        variable: in it, whose `app` is the server.
+        variable: of `main.py`, whose `app` is the server.
     """
 
     def __init__(
@@ -84,10 +99,10 @@ class AppProcess:
             "APP_NAME": training_app()["name"],
             "SLY_APP_DATA_DIR": str(data_dir),
             "APPS_CACHE_DIR": str(data_dir / "cache"),
-            # The SDK names cached images by their ids, which another instance has, too.
+            # Cached images are named by id, which is not unique across instances.
             "SMART_CACHE_CONTAINER_DIR": str(data_dir / "smart_cache"),
             "PYTHONPATH": str(ROOT),
-            "SUPERVISELY_SKIP_HTTPS_USER_HELPER_CHECK": "1",  # the instance speaks HTTP only
+            "SUPERVISELY_SKIP_HTTPS_USER_HELPER_CHECK": "1",  # the instance has no HTTPS
         }
         if project_id is not None:
             variables["PROJECT_ID"] = str(project_id)
@@ -95,11 +110,12 @@ class AppProcess:
             variables |= {
                 "ENV": "production",
                 "TASK_ID": str(task_id),
-                "SUPERVISELY_TASK_ID": str(task_id),  # the one that `api.task_id` reads
+                "SUPERVISELY_TASK_ID": str(task_id),  # read by `api.task_id`
             }
         if app_state is not None:
             variables["modal.state.guiState"] = json.dumps(app_state)
-        _bring_demo(data_dir)
+        _copy_demo(data_dir)
+        (data_dir / STATUS_FILE).unlink(missing_ok=True)  # of an earlier launch
         self._output = self.log_file.open("ab")
         self.app_log = AppLog(self.log_file, self._output.tell())
         self.process = subprocess.Popen(
@@ -125,7 +141,7 @@ class AppProcess:
         """Wait until the page answers.
 
         Raises:
-            AppError: if the app ends before that, or takes too long.
+            AppError: if the app ends before, or the timeout expires.
         """
         deadline = time.monotonic() + timeout_s
         while time.monotonic() < deadline:
@@ -139,16 +155,16 @@ class AppProcess:
         raise AppError(f"the app is not ready after {timeout_s:.0f} s", self.log_file)
 
     def wait(self, timeout_s: float | None = None) -> int:
-        """Wait for the end; returns the exit code."""
+        """Wait until the process ends; return the exit code."""
         return self.process.wait(timeout_s)
 
     def stop(self) -> None:
-        """Ask for an end, as `docker stop` does."""
+        """Stop the app gracefully."""
         if self.process.poll() is None:
             self.process.send_signal(STOP_SIGNAL)
 
     def kill(self) -> None:
-        """End the app and all that it started, at once."""
+        """Kill the app and its child processes."""
         if self.process.poll() is None or self._is_group_alive():
             os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait()

@@ -1,49 +1,78 @@
-"""`python -m supervisely_integration.local import`: a folder becomes a project."""
+"""The `import` command: create a project from a folder; see --help."""
 
-import argparse
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+import click
 from rich.console import Console
 
-from rtdetrv2_pytorch.src.data.readers import FormatName
-from rtdetrv2_pytorch.tools.console import LiveLine, print_detail, print_headline
+from rtdetrv2_pytorch.tools.command import PATH, Command
+from rtdetrv2_pytorch.tools.command_log import CommandLog
+from rtdetrv2_pytorch.tools.console import (
+    LiveLine,
+    open_console,
+    print_detail,
+    print_headline,
+    starting,
+)
 
 from ..emulator.store import Store
-from ..importers import import_folder
+from .options import ROOT
+
+if TYPE_CHECKING:
+    from rtdetrv2_pytorch.src.data.readers import FormatName
 
 
-def run(args: argparse.Namespace, console: Console) -> int:
-    """Import; returns the exit code.
-
-    Raises:
-        DatasetError: if nothing of the folder can be used.
-        StoreError: if the name is taken.
-    """
-    format_ = None if args.format == "auto" else args.format
+@click.command(cls=Command, short_help="Create a project from a folder.")
+@click.argument("folder", type=PATH)
+@click.option("--name", help="Project name.  [default: name of the folder]")
+@click.option(
+    "--format",
+    "format_",
+    type=click.Choice(["auto", "supervisely", "coco", "yolo", "voc"]),
+    default="auto",
+    show_default=True,
+    help="Data format.",
+)
+@ROOT
+@click.pass_obj
+def main(log: CommandLog, *, folder: Path, name: str | None, format_: str, root: Path) -> int:
+    """Create a project from FOLDER, in Supervisely, COCO, YOLO or Pascal VOC format."""
+    console = open_console()
+    with starting():
+        from .. import importers  # noqa: F401 - imports torch
     with LiveLine(console) as line:
-        import_shown(Store(args.root), args.folder, console, line, name=args.name, format=format_)
+        wanted: FormatName | None = None if format_ == "auto" else format_  # type: ignore[assignment]
+        import_folder(Store(root), folder, console, line, name=name, format_=wanted)
     return 0
 
 
-def import_shown(
+def import_folder(
     store: Store,
     folder: Path,
     console: Console,
     line: LiveLine,
     *,
     name: str | None = None,
-    format: FormatName | None = None,
+    format_: "FormatName | None" = None,
 ) -> int:
-    """Make a project of a folder, as `import_folder` does, and say so; returns its id."""
+    """Import a folder, show the progress and the report; return the project id.
+
+    Raises:
+        DatasetError: if no image of the folder can be used.
+        StoreError: if the name is taken.
+    """
+    from .. import importers
+
     print_headline(console, "Importing", str(folder))
     line.show("reading annotations")
-    report = import_folder(
+    report = importers.import_folder(
         store,
         folder,
         name=name,
-        format=format,
+        format=format_,
         on_progress=lambda done, total: line.show("importing images", done, total),
     )
-    for said in report.lines():
-        print_detail(console, said)
+    for each in report.lines():
+        print_detail(console, each)
     return report.project_id

@@ -1,4 +1,4 @@
-"""From a few words on the command line to the settings of the app, as its page would have them."""
+"""Turns command-line options into the settings of the app, as its page would send them."""
 
 import hashlib
 import os
@@ -20,7 +20,7 @@ _IMPORTED_FROM = "importedFrom"  # in a project's custom data
 
 @dataclass(frozen=True)
 class Project:
-    """What has to be known of a project to choose settings for it."""
+    """The properties of a project that settings depend on."""
 
     id: int
     name: str
@@ -32,21 +32,21 @@ class Project:
 
 
 def find_project(store: Store, name_or_id: str) -> Project:
-    """Look a project up; a name counts before an id, as projects may be called "2".
+    """Find a project by name, else by id: a project may be named "2".
 
     Raises:
-        DatasetError: if there is none, naming those that there are.
+        DatasetError: if there is none; the message lists the projects.
     """
     projects = store.projects.page(Listing(per_page=MAX_PER_PAGE))["entities"]
     ids = {str(p["id"]): p["id"] for p in projects} | {p["name"]: p["id"] for p in projects}
     if name_or_id not in ids:
         names = ", ".join(f"{p['name']} ({p['id']})" for p in projects) or "none"
-        raise DatasetError(f"no project {name_or_id!r}; there are: {names}")
+        raise DatasetError(f"no project {name_or_id!r}; projects: {names}")
     return read_project(store, ids[name_or_id])
 
 
 def read_project(store: Store, id_: int) -> Project:
-    """What has to be known of the project with this id.
+    """Return the project with this id.
 
     Raises:
         NotFoundError: if there is none.
@@ -65,10 +65,10 @@ def read_project(store: Store, id_: int) -> Project:
 
 
 def folder_fingerprint(folder: Path) -> str:
-    """Tell the contents of a folder from others, by the names, sizes and times of its files.
+    """Return a hash of the names, sizes and times of the files in a folder.
 
     Raises:
-        DatasetError: if it is no folder.
+        DatasetError: if it is not a folder.
     """
     if not folder.is_dir():
         raise DatasetError(f"{folder}: no such folder")
@@ -81,7 +81,7 @@ def folder_fingerprint(folder: Path) -> str:
 
 
 def find_import(store: Store, fingerprint: str) -> int | None:
-    """The project that was made of a folder with these contents, if there is one."""
+    """Return the project imported from a folder with this fingerprint, or None."""
     for project in store.projects.page(Listing(per_page=MAX_PER_PAGE))["entities"]:
         if project["customData"].get(_IMPORTED_FROM) == fingerprint:
             return int(project["id"])
@@ -89,13 +89,13 @@ def find_import(store: Store, fingerprint: str) -> int | None:
 
 
 def note_import(store: Store, project_id: int, fingerprint: str) -> None:
-    """Remember of which contents a project was made."""
+    """Record the fingerprint of the folder that a project was imported from."""
     custom_data = store.projects.info(project_id)["customData"]
     store.projects.edit(project_id, {"customData": {**custom_data, _IMPORTED_FROM: fingerprint}})
 
 
 def choose_classes(project: Project, names: str | None) -> list[str]:
-    """Classes to train: those named, separated by commas, or all.
+    """Return the classes to train: those named, separated by commas, or all.
 
     Raises:
         ConfigError: if the project has no class of that name.
@@ -113,16 +113,16 @@ def choose_classes(project: Project, names: str | None) -> list[str]:
 
 
 def choose_split(project: Project, text: str | None) -> tuple[dict[str, Any], int, int]:
-    """How images are split, and how many there will be to train and to validate on.
+    """Return the split, the number of training images and the number of validation images.
 
     Args:
-        project: whose images.
-        text: `random:80`, `datasets:a,b/c:d` or `tags:a:b` (to train on, then to validate on;
-            "b/c" is a data set in another one); None takes datasets called train and val where
-            there are such, else 80 % at random.
+        project: of the images.
+        text: `random:80`, `datasets:a,b/c:d` or `tags:a:b` (training, then validation; "b/c" is a
+            nested dataset). None uses datasets named train and val if they exist, else a random
+            80 % for training.
 
     Raises:
-        ConfigError: if the text is none of these, or names what is not there.
+        ConfigError: if the text is invalid, or names missing datasets.
     """
     total = sum(project.num_images.values())
     if text is None:
@@ -145,10 +145,10 @@ def choose_split(project: Project, text: str | None) -> tuple[dict[str, Any], in
             "val_tag": val_names,
             "untagged_action": "ignore",
         }
-        return split, total, total  # at most; only the app looks at the tags
+        return split, total, total  # upper bounds: the app reads the tags
     raise ConfigError(
-        f"--split {text!r}: give random:80 (percent to train on), datasets:NAMES:NAMES or "
-        "tags:TAG:TAG (to train on, then to validate on)"
+        f"--split {text!r}: use random:80 (percent for training), datasets:NAMES:NAMES or "
+        "tags:TAG:TAG (training, then validation)"
     )
 
 
@@ -179,17 +179,17 @@ def app_state(
     speed_test: bool = False,
     exports: Collection[str] = (),
 ) -> dict[str, Any]:
-    """Settings in the form that the SDK loads.
+    """Return the settings in the format of the SDK.
 
     Args:
         model: name in the app's table of models.
         classes: to train.
-        split: as `choose_split` gives it.
+        split: from `choose_split`.
         hyperparameters: YAML text.
-        experiment_name: for people; None lets the app choose.
-        benchmark: whether an evaluation report is made of the best checkpoint.
-        speed_test: whether the report tells its speed, too.
-        exports: formats to convert it to, of `EXPORTS`.
+        experiment_name: None lets the app choose.
+        benchmark: whether to evaluate the best checkpoint and upload a report.
+        speed_test: whether the report includes a speed test.
+        exports: export formats, keys of `EXPORTS`.
     """
     state: dict[str, Any] = {
         "model": {"source": "Pretrained models", "model_name": model},

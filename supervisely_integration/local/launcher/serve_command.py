@@ -1,125 +1,46 @@
-"""`python -m supervisely_integration.local serve`: instance, serving app and a model, in one."""
+"""The `serve` command: serve a checkpoint in the app; see --help."""
 
-import argparse
-import contextlib
-import json
-import signal
 from pathlib import Path
 
-import httpx
-from rich.console import Console
+import click
 
-from rtdetrv2_pytorch.src.misc.errors import CheckpointError, ConfigError
+from rtdetrv2_pytorch.tools.command import Command
 from rtdetrv2_pytorch.tools.command_log import CommandLog
-from rtdetrv2_pytorch.tools.console import LiveLine, print_headline, print_path
+from rtdetrv2_pytorch.tools.console import open_console, starting
 
-from ...paths import SERVE, SERVE_MANIFEST
-from ..emulator.store import TEAM_ID, Store
-from ..instance import LocalInstance
-from .app_log import AppError
-from .app_process import AppProcess, is_port_free
-
-_MODULE_ID = 2
+from .options import APP_PORT, ROOT
 
 
-def run(args: argparse.Namespace, console: Console, log: CommandLog) -> int:
-    """Serve until somebody ends it; returns the exit code.
-
-    Raises:
-        RTDETRError: if there is nothing to serve, or it cannot be served.
-    """
-    if not is_port_free(args.port):
-        raise ConfigError(f"port {args.port} is taken: end what listens there, or choose --port")
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        # Ctrl-C, too: a shell that starts it in the background has switched that off.
-        signal.signal(number, signal.default_int_handler)
-    with LocalInstance(args.root) as instance, contextlib.suppress(KeyboardInterrupt):
-        checkpoint = args.checkpoint or latest_checkpoint(instance.store)
-        print_headline(console, "Serving", f"{checkpoint} with {args.runtime}")
-        task_id, app = _start(args, instance)
-        log.open(app.log_file)  # one for both processes
-        try:
-            with app:
-                with LiveLine(console) as line:
-                    line.show("waiting for the app")
-                    app.wait_until_ready()
-                    line.show("loading the model")
-                    deploy(app, instance, checkpoint, args.runtime, args.device)
-                print_path(console, app.address)
-                print_path(console, app.log_file)
-                app.wait()
-        finally:
-            instance.store.tasks.set_status(task_id, "stopped")
-    return 0
-
-
-def _start(args: argparse.Namespace, instance: LocalInstance) -> tuple[int, AppProcess]:
-    """Make a task, and start its app."""
-    store = instance.store
-    name = json.loads(SERVE_MANIFEST.read_text(encoding="utf-8"))["name"]
-    address = f"http://127.0.0.1:{args.port}"
-    task_id = store.tasks.create(
-        app={"id": _MODULE_ID, "name": name, "version": "local", "address": address}
+@click.command(cls=Command, short_help="Serve a checkpoint, in the app.")
+@click.option(
+    "--checkpoint",
+    help="Path in Team Files or on this machine.  [default: the best one of the latest experiment]",
+)
+@click.option(
+    "--runtime", default="PyTorch", show_default=True, help="PyTorch, ONNXRuntime, OpenVINO, ..."
+)
+@click.option("--device", help="cpu, cuda:0, ...  [default: a GPU if available]")
+@APP_PORT
+@ROOT
+@click.pass_obj
+def main(
+    log: CommandLog,
+    *,
+    checkpoint: str | None,
+    runtime: str,
+    device: str | None,
+    port: int,
+    root: Path,
+) -> int:
+    """Serve a checkpoint in the app until it is stopped."""
+    with starting():
+        from .serve_session import run
+    return run(
+        root,
+        checkpoint=checkpoint,
+        runtime=runtime,
+        device=device,
+        port=port,
+        log=log,
+        console=open_console(),
     )
-    app = AppProcess(
-        server_address=instance.address,
-        token=instance.token,
-        data_dir=store.root / "tasks" / str(task_id),
-        task_id=task_id,
-        port=args.port,
-        environment={"APP_NAME": name},
-        app_dir=SERVE,
-        variable="model",
-    )
-    store.tasks.set_status(task_id, "started")
-    return task_id, app
-
-
-def latest_checkpoint(store: Store) -> str:
-    """The best checkpoint of the experiment that was written last.
-
-    Raises:
-        CheckpointError: if there is no experiment.
-    """
-    infos = [
-        record
-        for record in store.files.entries(TEAM_ID, "/experiments")
-        if record["name"] == "experiment_info.json"
-    ]
-    if not infos:
-        raise CheckpointError("no experiment in Team Files: train one, or give --checkpoint")
-    latest = max(infos, key=lambda record: (record["updatedAt"], record["id"]))
-    info = json.loads(store.files.contents(latest).read_text(encoding="utf-8"))
-    return f"{info['artifacts_dir'].rstrip('/')}/checkpoints/{Path(info['best_checkpoint']).name}"
-
-
-def deploy(
-    app: AppProcess, instance: LocalInstance, checkpoint: str, runtime: str, device: str | None
-) -> None:
-    """Let the app deploy a checkpoint, as the platform would.
-
-    Raises:
-        AppError: with what the app answers, if it does not.
-    """
-    if Path(checkpoint).is_file():
-        checkpoint = str(Path(checkpoint).resolve())
-    params = {
-        "model_source": "Custom models",
-        "model_files": {"checkpoint": checkpoint},
-        "model_info": {},
-        "device": device,
-        "runtime": runtime,
-    }
-    body = {
-        "state": {"deploy_params": params},
-        "context": {"outside_request": True},
-        "api_token": instance.token,
-        "server_address": instance.address,
-    }
-    answer = httpx.post(f"{app.address}/deploy_from_api", json=body, timeout=None)
-    if answer.status_code != httpx.codes.OK:
-        try:
-            reason = answer.json()["message"]
-        except (ValueError, KeyError):
-            reason = answer.text
-        raise AppError(f"{checkpoint} cannot be served: {reason}", app.log_file)

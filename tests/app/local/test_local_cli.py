@@ -1,4 +1,4 @@
-"""The command line: what it prints, what it leaves, how it ends."""
+"""The command line: output, files and exit status."""
 
 import subprocess
 import sys
@@ -7,7 +7,8 @@ import pytest
 from rich.console import Console
 
 from supervisely_integration.local.emulator.store import Store
-from supervisely_integration.local.launcher import cli
+from supervisely_integration.local.instance import LocalInstance
+from supervisely_integration.local.launcher import cli, get_command
 from supervisely_integration.paths import ROOT
 
 
@@ -43,18 +44,18 @@ def test_ls(run):
     ]
 
 
-def test_a_log_level_of_the_sdk_that_python_lacks_ends_nothing(run, monkeypatch):
+def test_log_level_of_the_sdk(run, monkeypatch):
     monkeypatch.setenv("LOG_LEVEL", "TRACE")
     assert run("ls")[0] == 0
 
 
-def test_ls_of_nothing(run, root):
+def test_ls_missing_path(run, root):
     code, out, error = run("ls", "/no such")
     assert (code, out) == (1, "")
-    assert error == f"InvalidRequestError: /no such: is not in Team Files of {root}; see `ls /`\n"
+    assert error == f"InvalidRequestError: /no such is not in Team Files of {root}; see `ls /`\n"
 
 
-def test_a_reader_that_has_seen_enough_is_no_error(root):
+def test_closed_pipe(root):
     done = subprocess.Popen(
         [sys.executable, "-m", "supervisely_integration.local", "ls", "-r", "--root", str(root)],
         cwd=ROOT,
@@ -67,7 +68,7 @@ def test_a_reader_that_has_seen_enough_is_no_error(root):
     assert done.wait(240) == 1
 
 
-def test_get_a_file_into_a_folder_and_under_a_name(run, tmp_path):
+def test_get_file(run, tmp_path):
     code, out, _ = run("get", "/experiments/1 [x]/a.txt", tmp_path)
     assert (code, out.strip()) == (0, str(tmp_path / "a.txt"))
     assert (tmp_path / "a.txt").read_text() == "aaa"
@@ -75,7 +76,7 @@ def test_get_a_file_into_a_folder_and_under_a_name(run, tmp_path):
     assert (tmp_path / "new" / "name.txt").read_text() == "top"
 
 
-def test_get_a_folder(run, tmp_path):
+def test_get_folder(run, tmp_path):
     code, out, _ = run("get", "/experiments/1 [x]/", tmp_path)
     assert code == 0
     assert len(out.splitlines()) == 2
@@ -86,10 +87,12 @@ def test_get_a_folder(run, tmp_path):
     assert list(tmp_path.rglob("*.part")) == []
 
 
-def test_a_long_copy_shows_how_far_it_is(run, root, tmp_path, monkeypatch):
-    monkeypatch.setattr(cli, "_PROGRESS_FROM_BYTES", 1_000_000)
+def test_get_shows_progress_of_large_copies(run, root, tmp_path, monkeypatch):
+    monkeypatch.setattr(get_command, "_PROGRESS_FROM_BYTES", 1_000_000)
     monkeypatch.setattr(
-        cli, "open_console", lambda **kwargs: Console(**kwargs, force_terminal=True, width=100)
+        get_command,
+        "open_console",
+        lambda **kwargs: Console(**kwargs, force_terminal=True, width=100),
     )
     _, _, error = run("get", "/experiments", tmp_path)
     assert "3.0/3.0 MB" in error
@@ -98,7 +101,7 @@ def test_a_long_copy_shows_how_far_it_is(run, root, tmp_path, monkeypatch):
     assert error == ""
 
 
-def test_get_what_does_not_exist_or_cannot_be_written(run, tmp_path):
+def test_get_missing_or_unwritable(run, tmp_path):
     code, _, error = run("get", "/missing", tmp_path)
     assert (code, error) == (1, "NotFoundError: Team Files path '/missing' does not exist\n")
     (tmp_path / "file").write_text("x")
@@ -120,26 +123,26 @@ def test_rm(run, root):
     store.close()
     code, _, error = run("rm", "/top.txt")
     assert (code, error) == (
-        *(1, f"InvalidRequestError: /top.txt: is not in Team Files of {root}; see `ls /`\n"),
+        *(1, f"InvalidRequestError: /top.txt is not in Team Files of {root}; see `ls /`\n"),
     )
 
 
-def test_up_on_a_port_that_is_taken(run, instance):
+def test_up_on_a_used_port(run, instance):
     code, _, error = run("up", "--port", instance.port)
     assert code == 1
     assert f"cannot listen on 127.0.0.1:{instance.port}" in error
     assert "use another --port, or --port 0 for a free one" in error
 
 
-def test_up_prints_where_it_is_and_warns_of_other_machines(run, monkeypatch):
-    monkeypatch.setattr(cli.LocalInstance, "serve", lambda self: self.stop())
+def test_up_prints_the_address_and_warns_about_other_machines(run, monkeypatch):
+    monkeypatch.setattr(LocalInstance, "serve", lambda self: self.stop())
     code, out, error = run("up", "--port", 0)
     lines = dict(line.split(maxsplit=1) for line in out.splitlines())
     assert code == 0
     assert lines["page"] == f"{lines['address']}/?token={lines['token']}"
     assert error == ""
     _, out, error = run("up", "--port", 0, "--host", "0.0.0.0")
-    assert error.startswith("warning: 0.0.0.0 can be reached from other machines")
+    assert error.startswith("warning: other machines can reach 0.0.0.0")
     assert "http://127.0.0.1:" in out
 
 
@@ -159,16 +162,14 @@ def test_import(run, root, tmp_path, digits):
 
 
 @pytest.mark.parametrize("name", ["a/b", "a\\b", ""])
-def test_a_name_that_the_app_would_refuse_is_refused_at_once(name, capsys):
-    with pytest.raises(SystemExit) as caught:
-        cli.main(["train", "--sample", "--name", name])
-    assert caught.value.code == 2
-    assert f"--name: {name!r}: give a name without / and \\" in capsys.readouterr().err
+def test_invalid_experiment_name_is_rejected(name, capsys):
+    assert cli.main(["train", "--sample", "--name", name]) == 2
+    assert f"{name!r}: use a name without / and \\" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("arguments", [[], ["no-such-command"], ["get"]])
-def test_wrong_arguments_end_with_2(arguments, capsys):
-    with pytest.raises(SystemExit) as caught:
-        cli.main(arguments)
-    assert caught.value.code == 2
-    assert "usage:" in capsys.readouterr().err
+@pytest.mark.parametrize(
+    "arguments", [[], ["no-such-command"], ["get"], ["train", "--sample", "--data", "x"]]
+)
+def test_usage_errors_exit_with_2(arguments, capsys):
+    assert cli.main(arguments) == 2
+    assert "Usage:" in capsys.readouterr().err

@@ -1,8 +1,9 @@
-"""What people are told of an app's log; the lines are those of a real one."""
+"""The launcher's view of an app's log and task status."""
 
 import pytest
 
 from supervisely_integration.local.launcher.app_log import AppLog, Bar
+from supervisely_integration.train.task_status import TaskStatus
 
 PROGRESS = (
     "Downloading dataset: 'train':   0%|          | 0/6 [00:00<?, ?it/s]"
@@ -13,13 +14,7 @@ PROGRESS = (
     '{"message": "progress", "event_type": "EventType.PROGRESS", "subtask": "Ready", '
     '"current": 1, "total": 1, "level": "info"}\n'
 )
-FAILED = (
-    'Traceback (most recent call last):\n  File "a.py", line 1, in <module>\n'
-    "rtdetrv2_pytorch.src.misc.errors.ConfigError: hyperparameters: unknown key 'a'; see b\n"
-    "INFO:     Shutting down\n"
-    '{"message": "hyperparameters: unknown key \'a\'; see b", "level": "error"}\n'
-    '{"message": "Exiting with code 1", "level": "info"}\n'
-)
+FAILED = TaskStatus("failed", "hyperparameters: unknown key 'a'; see b", "ConfigError")
 
 
 @pytest.fixture
@@ -27,7 +22,7 @@ def file(tmp_path):
     return tmp_path / "app.log"
 
 
-def test_progress_is_read_once_and_by_whole_lines(file):
+def test_progress_is_read_once_and_in_complete_lines(file):
     file.write_text(PROGRESS[:-20])
     log = AppLog(file)
     assert list(log.new_bars()) == [
@@ -39,59 +34,54 @@ def test_progress_is_read_once_and_by_whole_lines(file):
     assert list(log.new_bars()) == []
 
 
-def test_lines_that_ran_into_each_other_are_passed_over(file):
+def test_mixed_lines_are_skipped(file):
     file.write_text('{"message": "a"}{"message": "progress", "current"}\n' + PROGRESS)
     assert len(list(AppLog(file).new_bars())) == 3
 
 
-def test_a_port_that_was_taken_meanwhile_is_told_and_not_what_follows_from_it(file):
+def test_used_port(file):
     """Two trainings that start at once both find the port free, and one of them is too late."""
+    FAILED.save(file.parent)
     file.write_text(
         "ERROR:    [Errno 98] error while attempting to bind on address ('127.0.0.1', 8000): "
         "address already in use\n"
-        '{"message": "RuntimeError: Project is empty", "level": "error"}\n'
     )
     assert str(AppLog(file).failure(1)) == (
-        "port 8000 was taken by another program before the app could listen there; end that one, "
-        "or choose another --port"
+        "port 8000 was taken by another program before the app could listen on it; "
+        "stop that program, or use another --port"
     )
 
 
-def test_a_failure_has_the_name_and_the_sentence_of_its_error(file):
-    file.write_text(FAILED)
+def test_failure_is_read_from_the_task_status(file):
+    file.write_text("Traceback (most recent call last):\nKeyError: 'x'\n")
+    FAILED.save(file.parent)
     error = AppLog(file).failure(1)
     assert (error.name, str(error)) == ("ConfigError", "hyperparameters: unknown key 'a'; see b")
     assert error.log == file
 
 
-def test_a_traceback_may_be_part_of_a_line(file):
-    file.write_text(
-        '{"message": "The app cannot start", "stack": ["Traceback", "a.b.ConfigError: no a"]}\n'
-        '{"message": "no a", "level": "error"}\n'
-    )
-    assert AppLog(file).failure(1).name == "ConfigError"
-
-
-def test_a_failure_is_that_of_this_launch(file):
-    file.write_text(FAILED)
-    log = AppLog(file, offset=len(FAILED))
+def test_failure_before_the_task_status_exists(file):
+    old = "Traceback (most recent call last):\nValueError: of the last launch\n"
+    file.write_text(old)
+    log = AppLog(file, offset=len(old))
+    assert "without an error message" in str(log.failure(1))
     with file.open("a") as out:
-        out.write("Traceback (most recent call last):\nModuleNotFoundError: No module named 'x'\n")
+        out.write("Traceback (most recent call last):\na.b.ModuleNotFoundError: No module 'x'\n")
+        out.write("INFO:     Shutting down\n")
     error = log.failure(1)
-    assert (error.name, str(error)) == ("ModuleNotFoundError", "No module named 'x'")
+    assert (error.name, str(error)) == ("ModuleNotFoundError", "No module 'x'")
 
 
-def test_an_end_without_a_word_is_said_to_be_one(file):
+def test_failure_without_a_message(file):
     file.write_text(PROGRESS)
-    assert str(AppLog(file).failure(3)) == "the app ended with code 3 and did not say why"
-    assert "ended by signal 9; if the machine ran out of memory" in str(AppLog(file).failure(-9))
+    message = "the app ended with exit code 3 without an error message"
+    assert str(AppLog(file).failure(3)) == message
+    TaskStatus("running").save(file.parent)
+    assert str(AppLog(file).failure(3)) == message
+    assert "killed by signal 9; if the machine ran out of memory" in str(AppLog(file).failure(-9))
 
 
-def test_what_a_complete_experiment_lacks_is_said_once(file):
-    line = (
-        '{"message": "The experiment is complete, but not its exports: no GPU", "level": "error"}\n'
-    )
-    file.write_text(FAILED + line + line)
-    assert AppLog(file).shortcomings() == [
-        "The experiment is complete, but not its exports: no GPU"
-    ]
+def test_missing_parts_of_an_experiment(file):
+    assert AppLog(file).missing() == {}
+    TaskStatus("finished", missing={"TensorRT": "no GPU"}).save(file.parent)
+    assert AppLog(file).missing() == {"TensorRT": "no GPU"}

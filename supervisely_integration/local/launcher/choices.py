@@ -1,9 +1,8 @@
-"""A training on the instance, followed from outside: the app is a process of its own."""
+"""Default model and hyperparameters for `train`."""
 
 import json
 import tempfile
-import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,19 +19,16 @@ from rtdetrv2_pytorch.tools import auto_config
 from ...models import find_base_config
 from ...paths import HYPERPARAMETERS, MODELS
 from ...train.run_config import check_hyperparameters
-from ..emulator.store import TEAM_ID, Store
-from .app_log import Bar, GrowingFile
-from .app_process import AppProcess
 from .selection import Project
 
-_POLL_S = 0.5
 _RANDOM_WEIGHTS = " (random weights)"
 
 
 def pick_model(wanted: str | None) -> tuple[str, str]:
-    """Name of a row in the app's table of models, and what to tell people about it.
+    """Return the name of a model in the app's table, and a notice for the user.
 
-    Without a wish it is S: from its published weights where they can be had, else from random ones.
+    The default is RT-DETRv2-S with its published weights, or with random weights if these are not
+    available.
     """
     if wanted is not None:
         return wanted, ""
@@ -41,12 +37,12 @@ def pick_model(wanted: str | None) -> tuple[str, str]:
 
 
 def model_names() -> list[str]:
-    """Rows of the app's table of models."""
+    """Return the names in the app's table of models."""
     return [row["Model"] for row in _models()]
 
 
 def _recipe_of(model: str) -> Path:
-    """The configuration file of a row in the app's table of models."""
+    """The configuration file of a model in the app's table."""
     (row,) = (row for row in _models() if row["Model"] == model)
     return find_base_config(row["meta"]["model_files"]["config"])
 
@@ -57,7 +53,7 @@ def _models() -> list[dict[str, Any]]:
 
 
 def sample_choices() -> dict[str, Any]:
-    """What the generated digits need: a mirrored digit is no digit, and they have all sizes."""
+    """Return the augmentation for the generated digits: no flips, no changes of scale."""
     sample = yaml.safe_load(auto_config.SAMPLE_CONFIG.read_text(encoding="utf-8"))
     transforms = sample["train_dataloader"]["dataset"]["transforms"]
     return {"train_dataloader": {"dataset": {"transforms": transforms}}}
@@ -66,20 +62,20 @@ def sample_choices() -> dict[str, Any]:
 def hyperparameters_for(
     project: Project, model: str, num_train: int, num_val: int, given: Mapping[str, Any]
 ) -> tuple[dict[str, Any], str]:
-    """The app's defaults; without a GPU, what ends within about ten minutes.
+    """Return the app's defaults, or on a CPU a schedule of about ten minutes.
 
     Args:
         project: to train on.
         model: name in the table of models.
         num_train: images to train on.
         num_val: images to validate on.
-        given: what the user chose; it wins.
+        given: values from the user, which take precedence.
 
     Returns:
-        Hyperparameters, and what to tell people.
+        Hyperparameters, and a notice for the user.
 
     Raises:
-        ConfigError: if they are wrong; that costs no timing of steps.
+        ConfigError: if they are invalid; checked before steps are timed.
     """
     values: dict[str, Any] = yaml.safe_load(HYPERPARAMETERS.read_text(encoding="utf-8"))
     if torch.cuda.is_available():
@@ -110,14 +106,14 @@ def _chosen(values: dict[str, Any], given: Mapping[str, Any], model: str) -> dic
 
 
 def _resize_to(size: Any, values: dict[str, Any]) -> None:
-    """Let operations that were chosen resize to the chosen size, which may be no size at all."""
+    """Set the size of the Resize operations; an invalid size is reported later."""
     for op in get(values, ("train_dataloader", "dataset", "transforms", "ops")) or ():
         if op["type"] == "Resize" and isinstance(size, list):
             op["size"] = list(size)
 
 
 def _time_a_step(values: Mapping[str, Any]) -> float:
-    """Seconds of a training step of S at the chosen size, on images made for it."""
+    """Seconds per training step of RT-DETRv2-S at this image size, on generated images."""
     with tempfile.TemporaryDirectory() as name:
         images = auto_config.TIMED_STEPS * int(values["batch_size"])
         data = make_digits_dataset(Path(name), num_train=images, num_val=1)
@@ -137,43 +133,3 @@ def _time_a_step(values: Mapping[str, Any]) -> float:
         parts = {key: value for key, value in values.items() if key in COMPONENTS}
         overrides = merge(merge(overrides, parts), {"PResNet": {"pretrained": False}})
         return auto_config.time_step(YAMLConfig(auto_config.DEFAULT_CONFIG, **overrides))
-
-
-def follow(app: AppProcess, task_id: int) -> Iterator[tuple[list[Bar], list[dict[str, Any]]]]:
-    """Watch a training until its process has ended.
-
-    Yields:
-        What is new: bars of the app, and lines of the engine's log.jsonl.
-    """
-    log = GrowingFile(app.data_dir / "runs" / str(task_id) / "output" / "log.jsonl")
-    has_ended = False
-    while not has_ended:
-        has_ended = app.process.poll() is not None  # first: its last words are read, too
-        yield list(app.app_log.new_bars()), [json.loads(line) for line in log.new_lines()]
-        if not has_ended:
-            time.sleep(_POLL_S)
-
-
-def find_experiment(store: Store, task_id: int) -> dict[str, Any]:
-    """What a task left in Team Files: `experiment_info.json`, if it is complete.
-
-    Raises:
-        FileNotFoundError: if the task left no experiment, or files that it names are missing.
-    """
-    records = store.files.entries(TEAM_ID, "/experiments")
-    ours = [
-        record
-        for record in records
-        if record["name"] == "experiment_info.json"
-        and record["path"].split("/")[-2].startswith(f"{task_id}_")
-    ]
-    if not ours:
-        raise FileNotFoundError(f"task {task_id} left no experiment in Team Files")
-    info: dict[str, Any] = json.loads(store.files.contents(ours[-1]).read_text(encoding="utf-8"))
-    folder = info["artifacts_dir"].rstrip("/")
-    named = [*info["checkpoints"], info["app_state"], info["model_meta"], info["hyperparameters"]]
-    present = {record["path"] for record in records}
-    missing = [name for name in named if f"{folder}/{name}" not in present]
-    if missing:
-        raise FileNotFoundError(f"{folder}: the experiment lacks {', '.join(missing)}")
-    return info

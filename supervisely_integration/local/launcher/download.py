@@ -14,11 +14,11 @@ from ..emulator.streaming import read_chunks
 
 @dataclass(frozen=True)
 class FileCopy:
-    """One file to copy.
+    """A file to copy.
 
     Args:
         source: local file with the contents.
-        target: where to.
+        target: of the copy.
         size: in bytes.
     """
 
@@ -27,13 +27,13 @@ class FileCopy:
     size: int
 
     def run(self, on_bytes: Callable[[int], None]) -> None:
-        """Copy it; the target appears when it is complete.
+        """Copy the file; the target is created when the copy is complete.
 
         Args:
-            on_bytes: told how many bytes were copied since the last call.
+            on_bytes: called with the number of bytes copied since the last call.
 
         Raises:
-            OSError: if the target cannot be written.
+            OSError: if the target is not writable.
         """
         self.target.parent.mkdir(parents=True, exist_ok=True)
         partial = self.target.with_name(f".{self.target.name}.{os.getpid()}.part")
@@ -48,13 +48,13 @@ class FileCopy:
 
 
 def plan_copy(store: Store, remote: str, local: Path) -> list[FileCopy]:
-    """What to copy to have a file, or a folder with all that is in it.
+    """Return the copies for a file, or for a folder with everything in it.
 
-    As `cp -r`: into `local` if that is a folder, else under that name.
+    Like `cp -r`: into `local` if that is a folder, else under that name.
 
     Raises:
-        NotFoundError: if there is nothing at the path.
-        InvalidRequestError: if a file would land on a folder.
+        NotFoundError: if the path does not exist.
+        InvalidRequestError: if a target is a folder.
     """
     path = normalize(remote)
     entries = store.files.entries(TEAM_ID, path)
@@ -66,6 +66,6 @@ def plan_copy(store: Store, remote: str, local: Path) -> list[FileCopy]:
         inside = entry["path"].removeprefix(path).lstrip("/")
         target = base / inside if inside else base
         if target.is_dir():
-            raise InvalidRequestError(f"{target}: is a folder; choose another name")
+            raise InvalidRequestError(f"{target} is a folder; use another name")
         copies.append(FileCopy(store.files.contents(entry), target, entry["size"]))
     return copies

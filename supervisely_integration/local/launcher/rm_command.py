@@ -1,0 +1,27 @@
+"""The `rm` command: remove Team Files; see --help."""
+
+from pathlib import Path
+
+import click
+
+from rtdetrv2_pytorch.src.misc.text import counted
+from rtdetrv2_pytorch.tools.command import Command
+from rtdetrv2_pytorch.tools.command_log import CommandLog
+
+from ..emulator.store import TEAM_ID, InvalidRequestError, Store
+from .options import ROOT
+
+
+@click.command(cls=Command, short_help="Remove files or folders from Team Files.")
+@click.argument("paths", nargs=-1, required=True, metavar="PATH...")
+@ROOT
+@click.pass_obj
+def main(log: CommandLog, *, paths: tuple[str, ...], root: Path) -> int:
+    """Remove files or folders of Team Files."""
+    store = Store(root)
+    for path in paths:
+        count = store.files.remove(TEAM_ID, [path])
+        if not count:
+            raise InvalidRequestError(f"{path} is not in Team Files of {root}; see `ls /`")
+        click.echo(f"removed {counted(count, 'file')}: {path}")
+    return 0
