@@ -1,4 +1,4 @@
-"""A real Chromium, which must not complain and must not leave this machine."""
+"""Chromium without console errors and requests to other machines."""
 
 import shutil
 from urllib.parse import urlsplit
@@ -22,7 +22,7 @@ def chromium():
     if executable is None:
         pytest.skip("no Chromium: install Debian's package chromium")
     sync_api = pytest.importorskip("playwright.sync_api", reason="no Chromium driver: playwright")
-    sync_api.expect.set_options(timeout=TIMEOUT_MS)  # a page asks its server every few seconds
+    sync_api.expect.set_options(timeout=TIMEOUT_MS)  # a page polls its server
     with sync_api.sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=executable, args=list(_QUIET))
         yield browser
@@ -30,18 +30,18 @@ def chromium():
 
 
 class Complaints:
-    """What went wrong in a page although it may look right."""
+    """Console errors, exceptions and foreign requests of pages."""
 
     def __init__(self) -> None:
         self.found: list[str] = []
         self._expected: list[str] = []
 
     def expect(self, text: str) -> None:
-        """Let pass what has this text in it, whenever it comes."""
+        """Ignore complaints with this text."""
         self._expected.append(text)
 
     def unexpected(self) -> list[str]:
-        """What a test has to fail for."""
+        """Return the complaints that were not expected."""
         return [each for each in self.found if not any(text in each for text in self._expected)]
 
     def watch(self, page) -> None:
@@ -62,7 +62,7 @@ class Complaints:
 
 @pytest.fixture
 def complaints():
-    """Fails the test at its end if there are any that it did not expect."""
+    """Fail the test for unexpected complaints."""
     complaints = Complaints()
     yield complaints
     assert complaints.unexpected() == []
@@ -70,7 +70,7 @@ def complaints():
 
 @pytest.fixture
 def new_page(chromium, complaints):
-    """Makes watched pages; options are those of a browser context."""
+    """Create watched pages; the options are those of a browser context."""
     contexts = []
 
     def make(**options):

@@ -1,4 +1,4 @@
-"""What the instance holds whose page is looked at."""
+"""Data of an instance for the tests of its page."""
 
 import json
 import struct
@@ -13,7 +13,7 @@ SIZE = (200, 120)
 
 
 def fill_project(store: Store, name: str, *, class_name: str = "cell", images: int = 3) -> int:
-    """A project with datasets "train" and "train/night", boxes 20..60 x 30..90 on each image."""
+    """Create a project with datasets train and train/night and a box 20..60 x 30..90 per image."""
     meta = {
         "classes": [
             {"title": class_name, "shape": "any", "color": "#FF0000"},
@@ -36,7 +36,7 @@ def fill_project(store: Store, name: str, *, class_name: str = "cell", images: i
 
 
 def objects(class_name: str):
-    """A box, a polygon, and something that cannot be drawn."""
+    """A box, a polygon, and an invalid mask."""
 
     def one(shape, exterior):
         return {
@@ -55,7 +55,7 @@ def objects(class_name: str):
 
 
 def event_file(scalars: dict[str, list[float]], *, cut: int = 0) -> bytes:
-    """TensorBoard's format; the last bytes can be missing."""
+    """A TensorBoard event file, without its last `cut` bytes."""
     data = b""
     for name, values in scalars.items():
         for step, value in enumerate(values):
@@ -67,7 +67,7 @@ def event_file(scalars: dict[str, list[float]], *, cut: int = 0) -> bytes:
 
 
 def put_experiment(store: Store, folder: str = "/experiments/1_cells/7_RT-DETRv2", **info) -> None:
-    """An experiment with an evaluation only if `info` brings one."""
+    """Store an experiment; `info` overrides its fields."""
     content = {
         "experiment_name": "cells, first try",
         "model_name": "RT-DETRv2-S",
@@ -107,7 +107,7 @@ def progress(percent: int, message: str = "Epochs") -> dict:
 
 
 def start_task(store: Store, **app) -> int:
-    """A running task whose app shows a bar, one that has ended and one that has not begun."""
+    """Start a task with a running, a finished and a not yet started bar."""
     task_id = store.tasks.create(app={"name": "Train RT-DETRv2", **app})
     store.tasks.set_status(task_id, "started")
     widgets = {

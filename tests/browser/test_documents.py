@@ -1,4 +1,4 @@
-"""What the page knows of its app, whatever comes between a question and its answer."""
+"""The page's copy of the app's data, with changes that arrive during a request."""
 
 import asyncio
 import threading
@@ -27,7 +27,7 @@ PAGE = """<!doctype html><link rel="icon" href="data:,">
 
 
 class ChangingApp:
-    """Speaks the SDK's protocol; its data change once while a page waits for them."""
+    """A server with the SDK's protocol whose data change during the first request."""
 
     def __init__(self):
         self.data = {"rows": ["first"], "status": "training", "chosen": [1, 2]}
@@ -56,14 +56,14 @@ class ChangingApp:
 
     async def send_data(self, request):
         self.asked += 1
-        answer = JSONResponse(self.data)  # as it is now
+        answer = JSONResponse(self.data)  # before the change
         if self.asked == 1:
             self.data = {**self.data, "rows": ["first", "second"], "status": "done"}
             await self.change(
                 {"op": "add", "path": "/rows/1", "value": "second"},
                 {"op": "replace", "path": "/status", "value": "done"},
             )
-            await asyncio.sleep(0.2)  # so that the change overtakes the answer
+            await asyncio.sleep(0.2)  # the change arrives before the answer
         return answer
 
 
@@ -83,7 +83,7 @@ def changing():
     thread.join(10)
 
 
-def test_a_change_that_overtakes_the_answer_is_not_lost(changing, new_page):
+def test_change_during_a_request_is_kept(changing, new_page):
     page = new_page()
     page.goto(changing.address)
     page.wait_for_function("window.view?.data?.status === 'done'")
@@ -91,11 +91,11 @@ def test_a_change_that_overtakes_the_answer_is_not_lost(changing, new_page):
     assert page.evaluate("window.documents.base.data") == changing.data
     assert page.evaluate("window.view.connection") == "open"
     assert changing.asked == 2
-    page.goto("about:blank")  # or it would miss the app
+    page.goto("about:blank")  # the page would report the stopped app
 
 
-def test_what_a_change_leaves_alone_stays_the_same_object(changing, new_page):
-    changing.asked = 1  # nothing changes while the page opens
+def test_unchanged_values_keep_their_identity(changing, new_page):
+    changing.asked = 1  # no change during the first request
     page = new_page()
     page.goto(changing.address)
     page.wait_for_function("window.view?.connection === 'open'")
@@ -112,7 +112,7 @@ def test_what_a_change_leaves_alone_stays_the_same_object(changing, new_page):
     assert page.evaluate("before.rows") == ["first"]
     kept = "Object.keys(before).filter((key) => before[key] === view.data[key])"
     assert page.evaluate(kept) == ["chosen"]
-    # What the page sets is not what the app is known to have.
+    # The page's own changes do not affect the base copy.
     page.evaluate("window.view.data.rows[1].number = 3")
     assert page.evaluate("window.documents.base.data.rows") == rows
-    page.goto("about:blank")  # or it would miss the app
+    page.goto("about:blank")  # the page would report the stopped app

@@ -1,1 +1,1 @@
-"""The page for people: what it shows, as JSON, pictures and static files."""
+"""The page of an instance: projects, tasks and experiments in a browser."""

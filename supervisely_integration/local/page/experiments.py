@@ -1,4 +1,4 @@
-"""What the page shows of experiments: folders in Team Files with an experiment_info.json."""
+"""Experiments for the page: folders in Team Files with an experiment_info.json."""
 
 import json
 import posixpath
@@ -10,14 +10,14 @@ from .scalars import best_metrics, curves_of, read_scalars
 
 ROOT = "/experiments"
 _INFO = "experiment_info.json"
-_MOST_BYTES = 1 << 20  # of a text file that is read here
+_MAX_BYTES = 1 << 20  # of a text file
 _TEXTS = frozenset({".json", ".yaml", ".yml", ".txt", ".log", ".jsonl", ".md", ".csv", ".lnk"})
 _IMAGES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".gif", ".svg"})
 _EVENTS = "tfevents"
 
 
 def experiments(store: Store) -> list[dict[str, Any]]:
-    """All experiments, the newest first."""
+    """Return all experiments, newest first."""
     by_folder: dict[str, list[dict[str, Any]]] = {}
     infos = {}
     for record in store.files.entries(TEAM_ID, ROOT):
@@ -29,12 +29,12 @@ def experiments(store: Store) -> list[dict[str, Any]]:
 
 
 def experiment(store: Store, file_id: int) -> dict[str, Any]:
-    """One experiment with its curves, parameters and files.
+    """Return an experiment with its curves, parameters and files.
 
     Args:
         store: of the instance.
-        file_id: id of its experiment_info.json, or of another of its files: an app's page knows
-            that of the SDK's report.
+        file_id: id of its experiment_info.json or of another of its files; an app's page links
+            to the SDK's report.
 
     Raises:
         NotFoundError: if there is no such experiment.
@@ -60,7 +60,7 @@ def experiment(store: Store, file_id: int) -> dict[str, Any]:
 
 
 def _folder_of(path: str) -> str:
-    """The folder of the experiment that a file is in: /experiments/<project>/<task>."""
+    """The experiment folder of a file: /experiments/<project>/<task>."""
     return "/".join(path.split("/")[:4])
 
 
@@ -99,8 +99,8 @@ def _file(record: dict[str, Any], folder: str) -> dict[str, Any]:
 
 
 def _read_json(store: Store, record: dict[str, Any]) -> dict[str, Any]:
-    """Content of an experiment_info.json; empty if it cannot be read."""
-    if record["size"] > _MOST_BYTES:
+    """Content of an experiment_info.json; empty if unreadable."""
+    if record["size"] > _MAX_BYTES:
         return {}
     try:
         content = json.loads(store.files.contents(record).read_text(encoding="utf-8-sig"))
@@ -111,7 +111,7 @@ def _read_json(store: Store, record: dict[str, Any]) -> dict[str, Any]:
 
 def _read_text(store: Store, files: list[dict[str, Any]], path: str) -> str:
     record = next((each for each in files if each["path"] == path), None)
-    if record is None or record["size"] > _MOST_BYTES:
+    if record is None or record["size"] > _MAX_BYTES:
         return ""
     try:
         return store.files.contents(record).read_text(encoding="utf-8", errors="replace")

@@ -1,4 +1,4 @@
-"""Objects of an annotation as lines to draw, in pixels of their image."""
+"""Outlines of annotated objects, in pixels of their image."""
 
 import base64
 import io
@@ -12,11 +12,11 @@ from ...masks import MASKS
 
 Outline = dict[str, Any]  # {"kind": "box" | "polygon" | "line" | "point", "points": [[x, y], ..]}
 
-_LONGEST_MASK_BYTES = 1 << 24
+_MAX_MASK_BYTES = 1 << 24
 
 
 def outlines(figure: Mapping[str, Any]) -> list[Outline]:
-    """What to draw of an object; nothing if its geometry has no two dimensions, or is damaged."""
+    """Return the outlines of an object; none if its geometry is not 2D or is invalid."""
     try:
         return _outlines(figure)
     except (LookupError, TypeError, ValueError, AttributeError, OSError, zlib.error):
@@ -40,7 +40,7 @@ def _outlines(figure: Mapping[str, Any]) -> list[Outline]:
         nodes = (node["loc"] for node in figure["nodes"].values())
         return [{"kind": "point", "points": [each]} for each in _points(nodes)]
     if shape == "oriented_bbox":
-        return [_box(figure["points"])]  # without its angle
+        return [_box(figure["points"])]  # without rotation
     return []
 
 
@@ -55,8 +55,8 @@ def _box(corners: Any) -> Outline:
 
 
 def _mask_size(data: str) -> tuple[int, int]:
-    """Size of a mask: base64 of a compressed PNG, of which only the head is read."""
+    """Size of a mask, from the header of its PNG (zlib-compressed, base64)."""
     packed = base64.b64decode(data)
-    png = zlib.decompressobj().decompress(packed, _LONGEST_MASK_BYTES)
+    png = zlib.decompressobj().decompress(packed, _MAX_MASK_BYTES)
     with Image.open(io.BytesIO(png)) as image:
         return image.size

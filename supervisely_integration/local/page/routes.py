@@ -1,13 +1,12 @@
-"""The page for people, and the JSON that it is made of.
+"""The page of an instance and its JSON API.
 
-It is behind the token as everything else. What people and data sets write (names of classes, of
-files, of projects) goes out as JSON only, and the page puts it in as text, never as HTML.
+Names from users and datasets are sent as JSON only; the page inserts them as text, never as HTML.
 """
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-from fastapi import APIRouter
+from fastapi import APIRouter, HTTPException
 from fastapi.responses import Response
 
 from ..emulator.routes.contents import Json, StoreOf
@@ -16,18 +15,19 @@ from ..emulator.storage.listing import MAX_PER_PAGE, Listing
 from ..emulator.store import TEAM_ID, Store
 from .experiments import ROOT, experiment, experiments
 from .tasks import recent_tasks
-from .thumbnails import colours_of, drawing_of, thumbnail
+from .thumbnails import colors_of, drawing_of, thumbnail
 
 router = APIRouter()
 
 _STATIC = Path(__file__).parent
-_FILES = {"page.css": "text/css", "page.js": "text/javascript"}
+_SCRIPTS = ("page", "views", "cards", "viewer", "dom")
+_FILES = {"page.css": "text/css", **{f"{name}.js": "text/javascript" for name in _SCRIPTS}}
 _PROJECTS_PER_PAGE = 24
 _IMAGES_PER_PAGE = 48
 _COVERS = 4
 _CLASSES_SHOWN = 12
 _HEADERS = {
-    # Nothing but files of this server, and no inline script: what is injected cannot run.
+    # Only files of this server and no inline scripts, so that injected code does not run.
     "content-security-policy": (
         "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; "
         "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
@@ -36,7 +36,7 @@ _HEADERS = {
     "referrer-policy": "no-referrer",
     "cache-control": "no-cache",
 }
-_NO_PICTURE = (
+_PLACEHOLDER = (
     b'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 4 3"><rect width="4" height="3" '
     b'fill="#8883"/><path d="M1.6 1.1l.8.8m0-.8l-.8.8" stroke="#888" stroke-width=".12"/></svg>'
 )
@@ -44,19 +44,21 @@ _NO_PICTURE = (
 
 @router.get("/")
 def index() -> Response:
-    """The page."""
+    """Send the page."""
     return _static("index.html", "text/html")
 
 
 @router.get("/favicon.ico")
 def icon() -> Response:
-    """No picture: browsers ask for it in any case."""
+    """Send no icon; browsers always request one."""
     return Response(status_code=204)
 
 
 @router.get("/page/{name}")
-def static_file(name: Literal["page.css", "page.js"]) -> Response:
-    """Style and script."""
+def static_file(name: str) -> Response:
+    """Send the style sheet or a script."""
+    if name not in _FILES:
+        raise HTTPException(404, "no such file")
     return _static(name, _FILES[name])
 
 
@@ -67,7 +69,7 @@ def _static(name: str, mime: str) -> Response:
 
 @router.get("/page/api/live")
 def live(store: StoreOf) -> Json:
-    """What changes all the time, and stamps that change when the rest does."""
+    """Return the tasks, and stamps that change with projects and experiments."""
     return {"tasks": recent_tasks(store), "stamps": _stamps(store)}
 
 
@@ -84,7 +86,7 @@ def _stamps(store: Store) -> Json:
 
 @router.get("/page/api/projects")
 def projects(store: StoreOf, page: int = 1) -> Json:
-    """Projects with a few of their images, the newest first."""
+    """Return projects with a few of their images, newest first."""
     listing = Listing(is_descending=True, page=max(page, 1), per_page=_PROJECTS_PER_PAGE)
     found = store.projects.page(listing)
     return {
@@ -96,8 +98,8 @@ def projects(store: StoreOf, page: int = 1) -> Json:
 
 def _project(store: Store, record: Json) -> Json:
     covers = store.images.page(Listing(per_page=_COVERS), projectId=record["id"])["entities"]
-    colours = colours_of(store, record["id"])
-    classes = [{"title": title, "colour": colour} for title, colour in colours.items()]
+    colors = colors_of(store, record["id"])
+    classes = [{"title": title, "color": color} for title, color in colors.items()]
     return {
         "id": record["id"],
         "name": record["name"],
@@ -113,14 +115,14 @@ def _project(store: Store, record: Json) -> Json:
 
 @router.get("/page/api/projects/{id_}")
 def project(store: StoreOf, id_: int) -> Json:
-    """One project with its datasets and the counts of its classes."""
+    """Return a project with its datasets and object counts by class."""
     statistics = store.projects.statistics(id_)
-    colours = colours_of(store, id_)
+    colors = colors_of(store, id_)
     objects = [
         {
             "title": each["objectClass"]["title"],
             "shape": each["objectClass"].get("shape"),
-            "colour": colours[each["objectClass"]["title"]],
+            "color": colors[each["objectClass"]["title"]],
             "objects": each["total"],
         }
         for each in statistics["objects"]["items"]
@@ -144,7 +146,7 @@ def _datasets(store: Store, project_id: int) -> list[Json]:
 
 @router.get("/page/api/projects/{id_}/images")
 def images(store: StoreOf, id_: int, dataset: int | None = None, page: int = 1) -> Json:
-    """A page of the images of a project, or of one of its datasets."""
+    """Return a page of the images of a project or of one of its datasets."""
     listing = Listing(page=max(page, 1), per_page=_IMAGES_PER_PAGE)
     found = store.images.page(listing, projectId=id_, datasetId=dataset)
     return {
@@ -161,14 +163,14 @@ def _image(record: Json) -> Json:
         "width": record["width"],
         "height": record["height"],
         "objects": record["labelsCount"],
-        # A part of the address of its thumbnail: browsers keep the picture until it changes.
+        # Part of the thumbnail's address, so that browsers cache it until it changes.
         "version": record["updatedAt"],
     }
 
 
 @router.get("/page/api/images/{id_}")
 def image(store: StoreOf, id_: int) -> Json:
-    """One image with what is drawn on it."""
+    """Return an image with its objects."""
     (record,) = store.annotations.get([id_])
     tags: list[Any] = record["annotation"]["tags"]
     return {
@@ -180,23 +182,23 @@ def image(store: StoreOf, id_: int) -> Json:
 
 @router.get("/page/thumbnails/{id_}")
 def image_thumbnail(store: StoreOf, id_: int) -> Response:
-    """A small picture of an image with its boxes."""
-    picture = thumbnail(store, id_)
-    kept = {"cache-control": "private, max-age=604800", "x-content-type-options": "nosniff"}
-    if picture is None:
-        return Response(_NO_PICTURE, media_type="image/svg+xml", headers=kept)
-    return Response(picture, media_type="image/jpeg", headers=kept)
+    """Send a thumbnail of an image with its objects."""
+    jpeg = thumbnail(store, id_)
+    headers = {"cache-control": "private, max-age=604800", "x-content-type-options": "nosniff"}
+    if jpeg is None:
+        return Response(_PLACEHOLDER, media_type="image/svg+xml", headers=headers)
+    return Response(jpeg, media_type="image/jpeg", headers=headers)
 
 
 @router.get("/page/api/experiments")
 def all_experiments(store: StoreOf) -> Json:
-    """Experiments with their metrics."""
+    """Return experiments with their metrics."""
     return {"experiments": experiments(store)}
 
 
 @router.get("/page/api/experiments/{id_}")
 def one_experiment(store: StoreOf, id_: int) -> Json:
-    """An experiment with its curves, parameters and files."""
+    """Return an experiment with its curves, parameters and files."""
     found = experiment(store, id_)
     try:
         name = store.projects.info(int(found["projectId"]))["name"]

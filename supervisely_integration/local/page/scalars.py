@@ -1,4 +1,4 @@
-"""Curves of a training, out of its TensorBoard files."""
+"""Training curves from TensorBoard event files."""
 
 import math
 import struct
@@ -12,15 +12,15 @@ from tensorboard.compat.proto.event_pb2 import Event  # type: ignore[import-unty
 CURVES = ("val/AP", "val/AP50", "val/loss", "train/loss")
 _METRICS = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR100", "loss", "best_f1")
 _RANKED_BY = "val/AP"
-_MOST_BYTES = 64 << 20
-_MOST_POINTS = 400  # of a curve; more cannot be seen
+_MAX_BYTES = 64 << 20
+_MAX_POINTS = 400  # per curve; more are not visible
 _HEAD, _CHECKSUM = struct.Struct("<Q"), 4
 
 Curve = list[tuple[int, float]]
 
 
 def read_scalars(paths: Sequence[Path]) -> dict[str, Curve]:
-    """All scalars of event files: name -> (step, value), by step; a step counts once, the last."""
+    """Return (step, value) by name, sorted by step; of repeated steps the last value counts."""
     merged: dict[str, dict[int, float]] = {}
     for path in paths:
         for name, points in _read_file(path).items():
@@ -29,16 +29,16 @@ def read_scalars(paths: Sequence[Path]) -> dict[str, Curve]:
 
 
 def curves_of(scalars: dict[str, Curve]) -> dict[str, Curve]:
-    """The curves to show, thinned out where they have very many points."""
+    """Return the curves to show, with at most `_MAX_POINTS` points each."""
     found = {name: scalars[name] for name in CURVES if scalars.get(name)}
     return {
-        name: curve[:: math.ceil(len(curve) / _MOST_POINTS)] if len(curve) > _MOST_POINTS else curve
+        name: curve[:: math.ceil(len(curve) / _MAX_POINTS)] if len(curve) > _MAX_POINTS else curve
         for name, curve in found.items()
     }
 
 
 def best_metrics(scalars: dict[str, Curve]) -> dict[str, float]:
-    """Metrics of the epoch with the highest AP; none if there was no evaluation."""
+    """Return the metrics of the epoch with the highest AP; none without an evaluation."""
     ranked = scalars.get(_RANKED_BY)
     if not ranked:
         return {}
@@ -50,14 +50,14 @@ def best_metrics(scalars: dict[str, Curve]) -> dict[str, float]:
 
 @lru_cache(maxsize=64)
 def _read_file(path: Path) -> dict[str, dict[int, float]]:
-    """Scalars of one file. Files of Team Files never change: new contents have a new path."""
+    """Scalars of one file; cached, because a blob never changes."""
     found: dict[str, dict[int, float]] = {}
     for record in _records(path):
         event = Event()
         try:
             event.ParseFromString(record)
-        except Exception:  # noqa: BLE001 (its type depends on which protobuf is installed)
-            break  # damaged: what came before it still counts
+        except Exception:  # noqa: BLE001 (the type depends on the installed protobuf)
+            break  # damaged: keep the records before it
         for value in event.summary.value:
             number = _number(value)
             if number is not None and math.isfinite(number):
@@ -75,9 +75,9 @@ def _number(value: Any) -> float | None:
 
 
 def _records(path: Path) -> Iterator[bytes]:
-    """Records of a file: length, checksum, contents, checksum; the end may be missing."""
+    """Yield the records of a file: length, checksum, contents, checksum; the end may be missing."""
     try:
-        if path.stat().st_size > _MOST_BYTES:
+        if path.stat().st_size > _MAX_BYTES:
             return
         data = path.read_bytes()
     except OSError:

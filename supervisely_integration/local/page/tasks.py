@@ -1,4 +1,4 @@
-"""What the page shows of tasks: how far they are, by the bars of their apps."""
+"""Tasks for the page, with the progress bars of their apps."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -13,7 +13,7 @@ _STATUS_LINE = "Status: "
 
 
 def recent_tasks(store: Store) -> list[dict[str, Any]]:
-    """The last tasks, the newest first."""
+    """Return the latest tasks, newest first."""
     page = store.tasks.page(Listing(is_descending=True, per_page=_SHOWN))
     return [_task(store, record) for record in page["entities"]]
 
@@ -40,7 +40,7 @@ def _task(store: Store, record: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _address(value: Any) -> str | None:
-    """The address of an app's own page, if it is one of the web."""
+    """The address of an app's own page, if it is an HTTP address."""
     try:
         parts = urlsplit(value) if isinstance(value, str) else None
     except ValueError:
@@ -49,14 +49,14 @@ def _address(value: Any) -> str | None:
 
 
 def _status_line(data: Mapping[str, Any]) -> str:
-    """What the app says it does: the last text on its page that begins with "Status:"."""
+    """The app's status: the last text on its page that begins with "Status:"."""
     texts = [v.get("text") for v in data.values() if isinstance(v, dict)]
     lines = [t for t in texts if isinstance(t, str) and t.startswith(_STATUS_LINE)]
     return lines[-1].removeprefix(_STATUS_LINE) if lines else ""
 
 
 def _bars(data: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
-    """Bars of the SDK's progress widgets that have begun and not ended."""
+    """Progress widgets of the SDK that have started and not finished."""
     for name, value in data.items():
         if not isinstance(value, dict) or not {"percent", "message", "status"} <= value.keys():
             continue

@@ -1,4 +1,4 @@
-"""Small JPEG pictures of images with their boxes, made when they are looked at."""
+"""Thumbnails of images with their objects, created on request."""
 
 import io
 import re
@@ -13,37 +13,35 @@ from rtdetrv2_pytorch.src.data.images.decoding import DECODE_ERRORS, strict_pil
 from rtdetrv2_pytorch.src.misc.drawing import Shape, draw_shapes
 
 from ..emulator.store import Store
-from .outlines import Outline, outlines
+from .outlines import outlines
 
-SIDE = 360  # longest, in pixels: enough for sharp cards on dense screens
-_KEPT = 2000  # pictures of about 15 kB each
+SIDE = 360  # longest side in pixels, sharp on high-density screens
+_CACHE_SIZE = 2000  # thumbnails of about 15 kB each
 _QUALITY = 82
-_COLOUR = re.compile("#[0-9a-fA-F]{6}")
-_COLOURLESS = "#888888"
-
-Drawing = tuple[tuple[str, Outline], ...]
+_COLOR = re.compile("#[0-9a-fA-F]{6}")
+_DEFAULT_COLOR = "#888888"
 
 
 def thumbnail(store: Store, image_id: int) -> bytes | None:
-    """JPEG of an image with what is drawn on it; None if its file cannot be read.
+    """Return a JPEG of an image with its objects; None if the image file is unreadable.
 
     Raises:
         NotFoundError: if there is no such image.
     """
     path, info = store.images.contents(image_id)
-    # The time of the last change is part of the key, so that new boxes make a new picture.
+    # The time of the last change is part of the cache key, so that new annotations show up.
     return _make(store, path, image_id, str(info["updatedAt"]), (info["width"], info["height"]))
 
 
 def drawing_of(store: Store, image_id: int) -> list[dict[str, Any]]:
-    """Objects of an image: class, colour and outlines of each."""
+    """Return class, color and outlines of the objects of an image."""
     info = store.images.info(image_id)
     (record,) = store.annotations.get([image_id])
-    colours = colours_of(store, info["projectId"])
+    colors = colors_of(store, info["projectId"])
     return [
         {
             "title": figure["classTitle"],
-            "colour": colours.get(figure["classTitle"], _COLOURLESS),
+            "color": colors.get(figure["classTitle"], _DEFAULT_COLOR),
             "shape": figure["geometryType"],
             "tags": [_tag_text(tag) for tag in figure["tags"]],
             "outlines": outlines(figure),
@@ -52,14 +50,14 @@ def drawing_of(store: Store, image_id: int) -> list[dict[str, Any]]:
     ]
 
 
-def colours_of(store: Store, project_id: int) -> dict[str, str]:
-    """Colour by class name, in a form that is nothing but a colour."""
+def colors_of(store: Store, project_id: int) -> dict[str, str]:
+    """Return the color of each class by name; invalid colors are replaced."""
     classes = store.projects.meta(project_id)["classes"]
-    return {each["title"]: _colour(each.get("color")) for each in classes}
+    return {each["title"]: _color(each.get("color")) for each in classes}
 
 
-def _colour(value: Any) -> str:
-    return value if isinstance(value, str) and _COLOUR.fullmatch(value) else _COLOURLESS
+def _color(value: Any) -> str:
+    return value if isinstance(value, str) and _COLOR.fullmatch(value) else _DEFAULT_COLOR
 
 
 def _tag_text(tag: Mapping[str, Any]) -> str:
@@ -67,7 +65,7 @@ def _tag_text(tag: Mapping[str, Any]) -> str:
     return str(tag.get("name")) if value is None else f"{tag.get('name')}: {value}"
 
 
-@lru_cache(maxsize=_KEPT)
+@lru_cache(maxsize=_CACHE_SIZE)
 def _make(
     store: Store, path: Path, image_id: int, updated_at: str, size_wh: tuple[int, int]
 ) -> bytes | None:
@@ -80,7 +78,7 @@ def _make(
     except (*DECODE_ERRORS, Image.DecompressionBombError):
         return None
     shapes = [
-        Shape(outline["points"], each["colour"], outline["kind"])
+        Shape(outline["points"], each["color"], outline["kind"])
         for each in drawing_of(store, image_id)
         for outline in each["outlines"]
     ]
