@@ -9,6 +9,7 @@ from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
+from supervisely_integration.train.task_status import TaskStatus
 
 from rtdetrv2_pytorch.src.core.yaml_files import merge
 from rtdetrv2_pytorch.src.data.digits import make_digits_dataset
@@ -35,7 +36,6 @@ from supervisely_integration.local.launcher.train_session import follow
 from supervisely_integration.models import find_base_config
 from supervisely_integration.paths import ROOT
 from supervisely_integration.train.run_config import check_hyperparameters
-from supervisely_integration.train.task_status import TaskStatus
 from tests.app.running import MODEL, TINY, make_project, state_of
 from tests.ranks import free_port
 from tests.terminal import in_terminal, noise
@@ -52,11 +52,18 @@ PROJECT = Project(
 )
 
 
-def test_find_project_by_name_and_id(tmp_path):
-    store = Store(tmp_path / "root")
-    id_ = make_project(store, tmp_path / "digits", name="digits")
+@pytest.fixture(scope="module")
+def digits_root(tmp_path_factory):
+    """Root of an instance with one project; read only."""
+    folder = tmp_path_factory.mktemp("read_only")
+    make_project(Store(folder / "root"), folder / "digits", name="digits")
+    return folder / "root"
+
+
+def test_find_project_by_name_and_id(digits_root):
+    store = Store(digits_root)
     project = find_project(store, "digits")
-    assert project == find_project(store, str(id_))
+    assert project == find_project(store, "1")
     assert project.classes == tuple("0123456789")
     assert set(project.datasets) == {"train", "val"}
     assert [project.num_images[project.datasets[n]] for n in ("train", "val")] == [6, 4]
@@ -224,9 +231,8 @@ def test_training_in_a_terminal(tmp_path):
         (("--classes", "cat"), "--classes 'cat': the project has no class ['cat']; it has 0, 1,"),
     ],
 )
-def test_invalid_options_are_rejected_at_once(tmp_path, capsys, options, sentence):
-    root = tmp_path / "instance"
-    make_project(Store(root), tmp_path / "digits", name="digits")
+def test_invalid_options_are_rejected_at_once(digits_root, capsys, options, sentence):
+    root = digits_root
     arguments = ("--project", "digits", "--model", MODEL, "--port", str(free_port()), *options)
     assert cli.main(["train", "--root", str(root), *arguments]) == 1
     shown = capsys.readouterr()
@@ -250,46 +256,51 @@ def test_invalid_app_state_is_rejected(tmp_path, capsys, text, problem):
     assert problem in shown
 
 
-def test_failed_training_reports_the_error(tmp_path):
+def test_failed_training_reports_the_error(tmp_path, capsys):
     root = tmp_path / "instance"
     make_project(Store(root), tmp_path / "digits", name="digits")
     state = tmp_path / "state.json"
     split = {"method": "random", "split": "train", "percent": 60}
     state.write_text(json.dumps(state_of(split, hyperparameters={"optimizr": 1})))
     arguments = ("--project", "digits", "--app-state", state, "--port", free_port())
-    done = subprocess.run(
-        command_of(*arguments, root=root),
-        cwd=tmp_path,
-        env={**os.environ, **ENVIRONMENT},
-        capture_output=True,
-        text=True,
-        timeout=400,
-        check=False,
-    )
+    shown = in_terminal(command_of(*arguments, root=root), tmp_path, ENVIRONMENT)
     log = root / "tasks" / "1" / "app.log"
     sentence = "hyperparameters: unknown key 'optimizr'; did you mean 'optimizer'?"
-    assert done.returncode == 1
-    assert done.stderr.splitlines() == [
-        f"ConfigError: {sentence}",
-        *("The log:", str(log)),
-    ]
-    assert done.stdout.splitlines() == ["Starting the app as task 1, on project digits"]
+    assert shown.code == 1
+    assert noise(shown.text) == []
+    assert "Starting the app as task 1, on project digits" in shown.lines
+    assert f"\x1b[1;31mConfigError\x1b[0m: {sentence}" in shown.raw
+    assert shown.lines[-2:] == ["The log:", str(log)]
     assert "Traceback" in log.read_text()
     assert '"level": "error"' in log.read_text()
     task = Store(root).tasks.info(1)
     assert (task["status"], task["error"]) == ("error", sentence)
-    # The resumed task fails for the same reason and does not wait for input.
-    arguments = ("--task", 1, "--port", free_port())
-    again = in_terminal(command_of(*arguments, root=root), tmp_path, ENVIRONMENT)
-    assert again.code == 1
-    assert noise(again.text) == []
-    assert f"\x1b[1;31mConfigError\x1b[0m: {sentence}" in again.raw
-    assert again.lines[-2:] == ["The log:", str(log)]
 
 
-def test_sample_has_its_own_augmentation(tmp_path):
-    store = Store(tmp_path / "root")
-    make_project(store, tmp_path / "digits", name="digits")
+def test_resumed_task_that_fails_again(tmp_path, capsys, monkeypatch):
+    """Without a terminal, and in this process."""
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    store = Store(tmp_path / "instance")
+    project_id = make_project(store, tmp_path / "digits", name="digits")
+    split = {"method": "random", "split": "train", "percent": 60}
+    state = state_of(split, hyperparameters={"optimizr": 1})
+    task_id = store.tasks.create(
+        app={"id": 1, "name": "Train RT-DETRv2", "version": "local"},
+        state={"slyProjectId": project_id, "guiState": state},
+    )
+    arguments = ["--task", str(task_id), "--port", str(free_port()), "--root", str(store.root)]
+    assert cli.main(["train", *arguments]) == 1
+    shown = capsys.readouterr()
+    log = store.root / "tasks" / "1" / "app.log"
+    assert shown.out.splitlines() == ["Starting the app as task 1, on project digits"]
+    assert shown.err.splitlines() == [
+        "ConfigError: hyperparameters: unknown key 'optimizr'; did you mean 'optimizer'?",
+        *("The log:", str(log)),
+    ]
+
+
+def test_sample_has_its_own_augmentation(digits_root):
+    store = Store(digits_root)
     given = merge(sample_choices(), {"eval_spatial_size": [64, 64], "batch_size": 2, **SMALL})
     values, _ = hyperparameters_for(find_project(store, "digits"), MODEL, 6, 4, given)
     ops = values["train_dataloader"]["dataset"]["transforms"]["ops"]

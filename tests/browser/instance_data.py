@@ -117,5 +117,5 @@ def start_task(store: Store, **app) -> int:
         "TextAutoId1": {"text": "Status: Training is in progress...", "status": "info"},
     }
     patch = [{"op": "add", "path": f"/{key}", "value": value} for key, value in widgets.items()]
-    store.tasks.patch_content(task_id, patch, None)
+    store.tasks.patch_content(task_id, {"data": patch})
     return task_id

@@ -139,7 +139,7 @@ def test_task_progress_is_updated(instance, open_page):
     link = page.get_by_role("link", name="Open the app")
     expect(link).to_have_attribute("href", "http://127.0.0.1:8000")
     change = {"op": "replace", "path": "/ProgressAutoId1/percent", "value": 73}
-    instance.store.tasks.patch_content(task_id, [change], None)
+    instance.store.tasks.patch_content(task_id, {"data": [change]})
     expect(bar).to_have_attribute("aria-valuenow", "73")
     instance.store.tasks.set_status(task_id, "error", error=f"out of memory {EVIL}")
     expect(bar).to_have_count(0)

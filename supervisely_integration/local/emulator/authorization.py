@@ -1,4 +1,4 @@
-"""The token: every request has to bring it."""
+"""Token authorization of every request."""
 
 import os
 import secrets
@@ -18,20 +18,20 @@ _HEADER = "x-api-key"
 _LOCKED_PAGE = Path(__file__).with_name("locked.html")
 _YEAR_S = 365 * 24 * 3600
 _NO_TOKEN = (
-    "the token is missing or wrong: send the header x-api-key, or open the address with "
-    "?token=.. that `up` prints"
+    "the token is missing or wrong; send the header x-api-key, or open the address with ?token=... "
+    "that `up` prints"
 )
 
 
 def instance_token(root: Path) -> str:
-    """The token of an instance: `API_TOKEN`, else the one in its root, made on the first start."""
+    """Return the token: `API_TOKEN`, else the one in the root, which the first start creates."""
     given = os.environ.get("API_TOKEN", "").strip()
     if given:
         return given
     file = root / "token"
     if not file.exists():
         root.mkdir(parents=True, exist_ok=True)
-        # Linked into place: of two first starts one wins, and both read a complete token.
+        # Hard-linked: of two concurrent first starts one wins, and both read a complete token.
         handle, name = tempfile.mkstemp(dir=root)  # mode 0600
         with os.fdopen(handle, "w") as temporary:
             temporary.write(secrets.token_urlsafe(32))
@@ -45,15 +45,15 @@ def instance_token(root: Path) -> str:
 
 
 class TokenCheck:
-    """Refuses requests without the token.
+    """ASGI middleware that rejects requests without the token.
 
-    It comes in the header `x-api-key`, or in a cookie, which `GET /?token=..` sets for a browser.
-    A request with the cookie has to come from a page of this server: browsers send cookies along
-    with what other pages on this host ask for.
+    Clients send the token in the header `x-api-key` or in a cookie, which `GET /?token=...` sets
+    for a browser. A request with the cookie must come from a page of this server, because
+    browsers also send cookies with requests from other pages on this host.
 
     Args:
-        app: the application behind it.
-        token: the right one.
+        app: the application behind the middleware.
+        token: the expected token.
     """
 
     def __init__(self, app: ASGIApp, token: str) -> None:
@@ -61,12 +61,12 @@ class TokenCheck:
         self._token = token.encode()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass a request on, or answer 401."""
-        if scope["type"] != "http":  # a WebSocket: nothing here is one
+        """Forward a request, or answer 401."""
+        if scope["type"] != "http":  # a WebSocket; the instance has none
             return
         answer: ASGIApp
         given = parse_qs(scope["query_string"].decode("latin-1")).get("token", [""])[0]
-        if scope["path"] == "/" and scope["method"] == "GET" and self._is_right(given):
+        if scope["path"] == "/" and scope["method"] == "GET" and self._matches(given):
             answer = _with_cookie(given)
         elif self._is_allowed(Headers(scope=scope)):
             answer = self._app
@@ -77,7 +77,7 @@ class TokenCheck:
         await answer(scope, receive, send)
 
     def _is_allowed(self, headers: Headers) -> bool:
-        if self._is_right(headers.get(_HEADER, "")):
+        if self._matches(headers.get(_HEADER, "")):
             return True
         origin = headers.get("origin")
         if origin is not None and urlsplit(origin).netloc != headers.get("host"):
@@ -86,9 +86,9 @@ class TokenCheck:
             cookies = SimpleCookie(headers.get("cookie", ""))
         except CookieError:
             return False
-        return COOKIE in cookies and self._is_right(cookies[COOKIE].value)
+        return COOKIE in cookies and self._matches(cookies[COOKIE].value)
 
-    def _is_right(self, token: str) -> bool:
+    def _matches(self, token: str) -> bool:
         return secrets.compare_digest(token.encode(), self._token)
 
 

@@ -1,4 +1,4 @@
-"""The form of the platform's API: where its methods are, and how it says no."""
+"""Paths and error responses of the platform's API."""
 
 from starlette.responses import JSONResponse
 
@@ -6,12 +6,12 @@ API = "/public/api/v3"
 
 
 def method_of(path: str) -> str:
-    """The name of the method at a path, such as `teams.list`; another path as it is."""
+    """Return the method name of a path, such as `teams.list`; other paths are unchanged."""
     return path.removeprefix(f"{API}/")
 
 
 def error_response(status: int, message: str, **details: object) -> JSONResponse:
-    """An error in the form that the SDK reads."""
+    """Create an error response in the format that the SDK reads."""
     return JSONResponse(
         {"error": message, "details": {"message": message, **details}}, status_code=status
     )

@@ -1,7 +1,6 @@
 """All data of an instance in one folder: a SQLite file and a folder of blobs."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 from .storage.annotations import Annotations
@@ -46,26 +45,24 @@ class Store:
         self.root.mkdir(parents=True, exist_ok=True)
         self.database = Database(self.root / "instance.sqlite")
         self.blobs = Blobs(self.database, self.root / "blobs")
-        self.teams = Teams(self.database)
-        self.workspaces = Workspaces(self.database, self.teams)
-        self.projects = Projects(self.database, self.workspaces, self.blobs)
-        self.datasets = Datasets(self.database, self.projects, self.blobs)
-        self.images = Images(self.database, self.projects, self.datasets, self.blobs)
-        self.annotations = Annotations(self.database, self.projects, self.images)
-        self.collections = Collections(self.database, self.projects)
-        self.versions = Versions(self.database, self.projects)
-        self.files = TeamFiles(self.database, self.teams, self.blobs)
-        self.tasks = Tasks(self.database, self.workspaces)
+        self.teams = Teams(self)
+        self.workspaces = Workspaces(self)
+        self.projects = Projects(self)
+        self.datasets = Datasets(self)
+        self.images = Images(self)
+        self.annotations = Annotations(self)
+        self.collections = Collections(self)
+        self.versions = Versions(self)
+        self.files = TeamFiles(self)
+        self.tasks = Tasks(self)
         self.workspaces.ensure_first()
 
-    @contextmanager
-    def transaction(self) -> Iterator[None]:
+    def transaction(self) -> AbstractContextManager[object]:
         """Commit everything inside, or nothing; much faster for many small writes.
 
         Other writers wait meanwhile: keep it to seconds.
         """
-        with self.database.transaction():
-            yield
+        return self.database.transaction()
 
     def clean(self) -> None:
         """Remove unreferenced blobs and old partial uploads."""

@@ -1,6 +1,6 @@
 """The `serve` command: serve a checkpoint in the app; see --help."""
 
-from pathlib import Path
+from typing import Any
 
 import click
 
@@ -23,24 +23,8 @@ from .options import APP_PORT, ROOT
 @APP_PORT
 @ROOT
 @click.pass_obj
-def main(
-    log: CommandLog,
-    *,
-    checkpoint: str | None,
-    runtime: str,
-    device: str | None,
-    port: int,
-    root: Path,
-) -> int:
+def main(log: CommandLog, /, **options: Any) -> int:
     """Serve a checkpoint in the app until it is stopped."""
     with starting():
         from .serve_session import run
-    return run(
-        root,
-        checkpoint=checkpoint,
-        runtime=runtime,
-        device=device,
-        port=port,
-        log=log,
-        console=open_console(),
-    )
+    return run(open_console(), log, **options)

@@ -22,14 +22,14 @@ _MODULE_ID = 2
 
 
 def run(
-    root: Path,
+    console: Console,
+    log: CommandLog,
     *,
+    root: Path,
     checkpoint: str | None,
     runtime: str,
     device: str | None,
     port: int,
-    log: CommandLog,
-    console: Console,
 ) -> int:
     """Serve until Ctrl-C or SIGTERM; return the exit status.
 

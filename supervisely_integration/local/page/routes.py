@@ -9,9 +9,10 @@ from typing import Any
 from fastapi import APIRouter, HTTPException
 from fastapi.responses import Response
 
-from ..emulator.routes.contents import Json, StoreOf
+from ..emulator.routes.contents import StoreOf
 from ..emulator.storage.errors import NotFoundError
 from ..emulator.storage.listing import MAX_PER_PAGE, Listing
+from ..emulator.storage.resource import Json
 from ..emulator.store import TEAM_ID, Store
 from .experiments import ROOT, experiment, experiments
 from .tasks import recent_tasks

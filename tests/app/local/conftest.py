@@ -1,4 +1,4 @@
-"""The SDK's client of the instance of a test module; failing calls are not tried again."""
+"""The SDK's client of the module's instance, without retries."""
 
 import io
 import itertools
@@ -12,7 +12,7 @@ _numbers = itertools.count(1)
 
 @pytest.fixture(autouse=True)
 def one_try(monkeypatch):
-    """No waiting: a call that fails, fails at once."""
+    """Disable retries."""
     monkeypatch.setenv("SUPERVISELY_SKIP_HTTPS_USER_HELPER_CHECK", "1")
     monkeypatch.setenv("SUPERVISELY_PUBLIC_API_RETRIES", "1")
     monkeypatch.setenv("SUPERVISELY_PUBLIC_API_RETRY_SLEEP_SEC", "0")
@@ -38,7 +38,7 @@ def dataset(api, project):
 
 @pytest.fixture
 def array():
-    """Makes pictures of 30x20 pixels; equal numbers, equal pictures."""
+    """Create images of 30x20 pixels; equal numbers give equal images."""
 
     def make(number: int, width: int = 30, height: int = 20) -> np.ndarray:
         return np.full((height, width, 3), number % 256, np.uint8)

@@ -136,7 +136,7 @@ from pathlib import Path
 from supervisely_integration.local.emulator.store import Store
 root, number = Path(sys.argv[1]), sys.argv[2]
 store = Store(root)
-for index in range(20):
+for index in range(10):
     project = store.projects.create(f"{number}-{index}")
     store.files.put_path(1, f"/{number}/{index}", f"text {index}".encode())
     store.files.put_path(1, "/contested", f"{number} {index}".encode())
@@ -150,12 +150,12 @@ def test_concurrent_processes(store):
         for number in range(4)
     ]
     assert [process.wait(240) for process in processes] == [0] * 4
-    assert store.projects.page(Listing())["total"] == 80
+    assert store.projects.page(Listing())["total"] == 40
     entries = store.files.entries(1, "/")
-    assert len(entries) == 4 * 10 + 1
+    assert len(entries) == 4 * 5 + 1
     for entry in entries:
         text = store.files.contents(entry).read_text()
         if entry["name"] == "contested":
-            assert text in [f"{number} 19" for number in range(4)]
+            assert text in [f"{number} 9" for number in range(4)]
         else:
             assert text == f"text {entry['name']}"

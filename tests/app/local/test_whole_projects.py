@@ -1,4 +1,4 @@
-"""Projects as a whole: from a folder, into the instance, and back again."""
+"""Whole projects: upload from a folder, download, versions, removal."""
 
 import json
 from pathlib import Path
@@ -8,7 +8,7 @@ import pytest
 import supervisely as sly
 from supervisely.project.download import download_async_or_sync
 
-BATCH = 60  # more than the SDK asks for at once
+BATCH = 60  # more than one batch of the SDK
 
 
 @pytest.fixture(scope="module")
@@ -69,7 +69,7 @@ def contents(folder):
 
 
 @pytest.mark.parametrize("way", ["sync", "async"])
-def test_up_and_down_again(api, local_project, tmp_path, way):
+def test_round_trip(api, local_project, tmp_path, way):
     id_, _ = sly.Project.upload(
         str(local_project), api, 1, f"uploaded for {way}", log_progress=False
     )
@@ -87,14 +87,14 @@ def test_up_and_down_again(api, local_project, tmp_path, way):
     assert uploaded == sly.Project(str(local_project), sly.OpenMode.READ).meta
 
 
-def test_a_second_upload_sends_no_pixels(api, instance, local_project):
+def test_second_upload_sends_no_images(api, instance, local_project):
     sly.Project.upload(str(local_project), api, 1, "first of two", log_progress=False)
     blobs = set((instance.store.root / "blobs").rglob("*"))
     sly.Project.upload(str(local_project), api, 1, "second of two", log_progress=False)
     assert set((instance.store.root / "blobs").rglob("*")) == blobs
 
 
-def test_a_version_brings_everything_back(api, local_project, tmp_path):
+def test_restore_version(api, local_project, tmp_path):
     id_, _ = sly.Project.upload(str(local_project), api, 1, "versioned", log_progress=False)
     assert api.project.version.create(id_) is not None
     for dataset in api.dataset.get_list(id_):
@@ -104,7 +104,7 @@ def test_a_version_brings_everything_back(api, local_project, tmp_path):
     assert contents(tmp_path / "down") == contents(local_project)
 
 
-def test_removal_frees_the_disk(tmp_path, local_project):
+def test_removal_frees_disk_space(tmp_path, local_project):
     from supervisely_integration.local.instance import LocalInstance
 
     with LocalInstance(tmp_path / "root") as instance:
@@ -112,7 +112,7 @@ def test_removal_frees_the_disk(tmp_path, local_project):
         id_, _ = sly.Project.upload(str(local_project), api, 1, "gone", log_progress=False)
         api.project.remove_permanently(id_)
         blobs = instance.store.root / "blobs"
-        assert [p for p in blobs.rglob("*") if p.is_file()]  # reserved: somebody may use them
+        assert [p for p in blobs.rglob("*") if p.is_file()]  # reserved
         with instance.store.transaction():
             instance.store.database.connection.execute("UPDATE blobs SET reserved_until = ''")
         instance.store.clean()

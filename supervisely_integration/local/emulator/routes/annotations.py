@@ -1,25 +1,17 @@
 """Annotations, figures and tags of images."""
 
-from collections.abc import Callable
 from typing import Any
 
 from ..storage.listing import Listing
+from ..storage.resource import Json
 from ..store import Store
-from .fields import Fields
-from .platform import SUCCESS
+from .fields import Fields, Methods
 
 
 def _list_annotations(store: Store, f: Fields) -> Any:
     page = store.images.page(Listing.from_request(f), datasetId=f.integer("datasetId"))
     ids = [image["id"] for image in page["entities"]]
     return {**page, "entities": store.annotations.get(ids)}
-
-
-def _set_annotations(store: Store, f: Fields) -> Any:
-    with store.transaction():
-        for each in f.objects("annotations"):
-            store.annotations.set(each.integer("imageId"), each.required("annotation"))
-    return SUCCESS
 
 
 def _list_figures(store: Store, f: Fields) -> Any:
@@ -43,41 +35,35 @@ def _add_figures(store: Store, f: Fields) -> Any:
     return _ids(store.annotations.add_figures(figures))
 
 
-def _remove_figures(store: Store, f: Fields) -> Any:
-    store.annotations.remove(f.integers("figureIds"))
-    return SUCCESS
-
-
-def _tag_images(store: Store, f: Fields) -> Any:
+def _tag_images(store: Store, f: Fields) -> None:
     tag = {"tagId": f.integer("tagId"), "value": f.get("value")}
-    store.annotations.tag_images([{**tag, "entityId": id_} for id_ in f.integers("ids")])
-    return SUCCESS
+    store.annotations.tag_images([{**tag, "entityId": i} for i in f.integers("ids")])
 
 
-def _tag_entities(store: Store, f: Fields) -> Any:
-    tags = [{**each, "entityId": each.integer("entityId")} for each in f.objects("tags")]
-    return _ids(store.annotations.tag_images(tags))
-
-
-def _tag_figures(store: Store, f: Fields) -> Any:
-    tags = [{**each, "figureId": each.integer("figureId")} for each in f.objects("tags")]
-    return _ids(store.annotations.tag_figures(tags))
+def _tags(f: Fields, owner: str) -> list[Json]:
+    return [{**each, owner: each.integer(owner)} for each in f.objects("tags")]
 
 
 def _ids(ids: list[int]) -> list[dict[str, int]]:
     return [{"id": id_} for id_ in ids]
 
 
-METHODS: dict[str, Callable[[Store, Fields], Any]] = {
+METHODS: Methods = {
     "annotations.info": lambda store, f: store.annotations.get([f.integer("imageId")])[0],
     "annotations.bulk.info": lambda store, f: store.annotations.get(f.integers("imageIds")),
     "annotations.list": _list_annotations,
-    "annotations.bulk.add": _set_annotations,
+    "annotations.bulk.add": lambda store, f: store.annotations.set_all(
+        {a.integer("imageId"): a.required("annotation") for a in f.objects("annotations")}
+    ),
     "image-tags.bulk.add-to-image": _tag_images,
-    "tags.entities.bulk.add": _tag_entities,
+    "tags.entities.bulk.add": lambda store, f: _ids(
+        store.annotations.tag_images(_tags(f, "entityId"))
+    ),
     "figures.list": _list_figures,
     "figures.info": lambda store, f: store.annotations.info(f.integer("id")),
-    "figures.bulk.remove": _remove_figures,
+    "figures.bulk.remove": lambda store, f: store.annotations.remove(f.integers("figureIds")),
     "figures.bulk.add": _add_figures,
-    "figures.tags.bulk.add": _tag_figures,
+    "figures.tags.bulk.add": lambda store, f: _ids(
+        store.annotations.tag_figures(_tags(f, "figureId"))
+    ),
 }

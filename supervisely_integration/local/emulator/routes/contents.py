@@ -14,14 +14,12 @@ from starlette.responses import Response, StreamingResponse
 from ..public_api import API
 from ..storage.blobs import CHUNK_BYTES
 from ..storage.errors import InvalidRequestError, NotFoundError
+from ..storage.resource import Json
 from ..storage.team_files import normalize
 from ..store import Store
 from ..streaming import Part, file_response, multipart_response, tar_chunks
 from .fields import Fields
 from .methods import with_urls
-from .platform import SUCCESS
-
-Json = dict[str, Any]
 
 _MAX_PARTS = 100_000
 _MAX_FIELD_BYTES = 1 << 20
@@ -119,7 +117,7 @@ async def upload_geometries(store: StoreOf, request: Request) -> Json:
                     raise InvalidRequestError("a geometry comes before its figureId")
                 geometry = json.loads(await value.read())
                 await run_in_threadpool(store.annotations.set_geometry, id_, geometry)
-    return SUCCESS
+    return {"success": True}
 
 
 @router.post(f"{API}/file-storage.upload")

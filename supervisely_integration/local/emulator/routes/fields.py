@@ -1,8 +1,10 @@
 """Checked access to the fields of a request."""
 
+from collections.abc import Callable
 from typing import Any
 
 from ..storage.errors import InvalidRequestError
+from ..store import Store
 
 
 class Fields(dict[str, Any]):
@@ -51,6 +53,10 @@ class Fields(dict[str, Any]):
     def extra(self) -> list[str]:
         """Return the optional fields that the request asks for."""
         return self.get("extraFields") or []
+
+
+Method = Callable[[Store, Fields], Any]
+Methods = dict[str, Method]  # a method that returns None answers {"success": true}
 
 
 def _integer(name: str, value: object) -> int:

@@ -1,13 +1,11 @@
 """Team Files: lists, records and removal; `contents` transfers the bytes."""
 
 import base64
-from collections.abc import Callable
 from typing import Any
 
 from ..storage.errors import InvalidRequestError
 from ..store import Store
-from .fields import Fields
-from .platform import SUCCESS
+from .fields import Fields, Methods
 
 _MAX_ENTRIES = 10_000
 
@@ -31,20 +29,14 @@ def _list_pages(store: Store, f: Fields) -> Any:
     return {"entities": entries[start:end], "continuationToken": rest}
 
 
-def _remove(store: Store, f: Fields) -> Any:
-    store.files.remove(f.integer("teamId"), [f.required("path")])
-    return SUCCESS
+def _remove(store: Store, f: Fields, paths: list[str]) -> None:
+    store.files.remove(f.integer("teamId"), paths)
 
 
-def _remove_many(store: Store, f: Fields) -> Any:
-    store.files.remove(f.integer("teamId"), f.list_of("paths"))
-    return SUCCESS
-
-
-METHODS: dict[str, Callable[[Store, Fields], Any]] = {
+METHODS: Methods = {
     "file-storage.info": lambda store, f: store.files.info(f.integer("id")),
     "file-storage.list": _list,
     "file-storage.v2.list": _list_pages,
-    "file-storage.remove": _remove,
-    "file-storage.bulk.remove": _remove_many,
+    "file-storage.remove": lambda store, f: _remove(store, f, [f.required("path")]),
+    "file-storage.bulk.remove": lambda store, f: _remove(store, f, f.list_of("paths")),
 }

@@ -1,6 +1,5 @@
 """The methods that take and return JSON: `POST /public/api/v3/<method>`."""
 
-from collections.abc import Callable
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Body, Request
@@ -8,13 +7,10 @@ from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
 from ..public_api import API
-from ..store import Store
 from . import annotations, files, platform, projects
-from .fields import Fields
+from .fields import Fields, Methods
 
-Method = Callable[[Store, Fields], Any]
-
-METHODS: dict[str, Method] = {
+METHODS: Methods = {
     **platform.METHODS,
     **projects.METHODS,
     **annotations.METHODS,
@@ -33,7 +29,7 @@ def call(
     if method not in METHODS:
         raise HTTPException(404)
     result = METHODS[method](request.app.state.store, Fields(body or {}))
-    return JSONResponse(with_urls(result, request))
+    return JSONResponse({"success": True} if result is None else with_urls(result, request))
 
 
 def with_urls(result: Any, request: Request) -> Any:

@@ -1,6 +1,6 @@
 """Projects, datasets, images, collections and versions."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from ..ecosystem import whole_list
@@ -10,25 +10,16 @@ from ..storage.images import NewImage
 from ..storage.listing import Condition, Listing
 from ..storage.versions import COMMITTED
 from ..store import Store
-from .fields import Fields
-from .platform import SUCCESS
+from .fields import Fields, Method, Methods
 
 
-def _edit(resource: str) -> Callable[[Store, Fields], Any]:
+def _edit(resource: str) -> Method:
     def edit(store: Store, f: Fields) -> Any:
         records = getattr(store, resource)
         records.edit(f.integer("id"), f)
         return records.info(f.integer("id"), f.extra() if resource == "collections" else None)
 
     return edit
-
-
-def _archive(resource: str) -> Callable[[Store, Fields], Any]:
-    def archive(store: Store, f: Fields) -> Any:
-        getattr(store, resource).archive(f.integer("id"))
-        return SUCCESS
-
-    return archive
 
 
 def _add_project(store: Store, f: Fields) -> Any:
@@ -48,22 +39,7 @@ def _remove_projects(store: Store, f: Fields) -> Any:
     projects = f.objects("projects")
     if any(project.get("archiveUrl") is not None for project in projects):
         raise InvalidRequestError("archiveUrl: this instance has no project backups")
-    store.projects.remove([project.integer("id") for project in projects])
-    return SUCCESS
-
-
-def _meta_items(kind: str) -> Callable[[Store, Fields], Any]:
-    return lambda store, f: whole_list(
-        store.projects.meta_items(f.integer("projectId"), kind, f.get("filter") or ())
-    )
-
-
-def _remove_meta_item(kind: str) -> Callable[[Store, Fields], Any]:
-    def remove(store: Store, f: Fields) -> Any:
-        store.projects.remove_meta_item(f.integer("projectId"), kind, f.integer("id"))
-        return SUCCESS
-
-    return remove
+    return store.projects.remove([project.integer("id") for project in projects])
 
 
 def _list_datasets(store: Store, f: Fields) -> Any:
@@ -84,16 +60,6 @@ def _add_dataset(store: Store, f: Fields) -> Any:
         custom_data=f.get("customData"),
     )
     return store.datasets.info(id_)
-
-
-def _move_dataset(store: Store, f: Fields) -> Any:
-    store.datasets.move(f.integer("srcId"), f.optional_integer("destId"))
-    return SUCCESS
-
-
-def _remove_datasets(store: Store, f: Fields) -> Any:
-    store.datasets.remove([dataset.integer("id") for dataset in f.objects("datasets")])
-    return SUCCESS
 
 
 def _list_images(store: Store, f: Fields) -> Any:
@@ -130,11 +96,6 @@ def _new_image(store: Store, f: Fields) -> NewImage:
     )
 
 
-def _remove_images(store: Store, f: Fields) -> Any:
-    store.images.remove(f.integers("imageIds"))
-    return SUCCESS
-
-
 def _list_collections(store: Store, f: Fields) -> Any:
     type_ = f.get("type") or "default"
     conditions = [] if type_ == "all" else [Condition("c.type = ?", (type_,))]
@@ -147,11 +108,6 @@ def _add_collection(store: Store, f: Fields) -> Any:
     fields = {key: f.get(key) for key in ("description", "type", "meta", "options")}
     id_ = store.collections.create(f.integer("projectId"), f.text("name"), **fields)
     return store.collections.info(id_, ())
-
-
-def _remove_collection(store: Store, f: Fields) -> Any:
-    store.collections.remove([f.integer("id")])
-    return SUCCESS
 
 
 def _add_items(store: Store, f: Fields) -> Any:
@@ -169,17 +125,7 @@ def _remove_items(store: Store, f: Fields) -> Any:
     return {"items": removed, "missing": missing}
 
 
-def _commit_version(store: Store, f: Fields) -> Any:
-    store.versions.commit(f.integer("id"), f.text("commitToken"), f)
-    return SUCCESS
-
-
-def _cancel_version(store: Store, f: Fields) -> Any:
-    store.versions.cancel(f.integer("id"), f.text("commitToken"))
-    return SUCCESS
-
-
-METHODS: dict[str, Callable[[Store, Fields], Any]] = {
+METHODS: Methods = {
     "projects.info": lambda store, f: store.projects.info(f.integer("id")),
     "projects.list": lambda store, f: store.projects.page(
         Listing.from_request(f),
@@ -188,7 +134,7 @@ METHODS: dict[str, Callable[[Store, Fields], Any]] = {
     ),
     "projects.add": _add_project,
     "projects.editInfo": _edit("projects"),
-    "projects.archive": _archive("projects"),
+    "projects.archive": lambda store, f: store.projects.archive(f.integer("id")),
     "projects.remove.permanently": _remove_projects,
     "projects.meta": lambda store, f: store.projects.meta(f.integer("id")),
     "projects.meta.update": lambda store, f: store.projects.set_meta(
@@ -198,13 +144,25 @@ METHODS: dict[str, Callable[[Store, Fields], Any]] = {
     "projects.settings.update": lambda store, f: store.projects.update_settings(
         f.integer("id"), f.required("settings")
     ),
-    "advanced.object_classes.list": _meta_items("classes"),
-    "tags.list": _meta_items("tags"),
-    "projects.classes.remove": _remove_meta_item("classes"),
-    "projects.tags.remove": _remove_meta_item("tags"),
+    "advanced.object_classes.list": lambda store, f: whole_list(
+        store.projects.meta_items(f.integer("projectId"), "classes", f.get("filter") or ())
+    ),
+    "tags.list": lambda store, f: whole_list(
+        store.projects.meta_items(f.integer("projectId"), "tags", f.get("filter") or ())
+    ),
+    "projects.classes.remove": lambda store, f: store.projects.remove_meta_item(
+        f.integer("projectId"), "classes", f.integer("id")
+    ),
+    "projects.tags.remove": lambda store, f: store.projects.remove_meta_item(
+        f.integer("projectId"), "tags", f.integer("id")
+    ),
     "projects.versions.reserve": lambda store, f: store.versions.reserve(f.integer("projectId")),
-    "projects.versions.commit": _commit_version,
-    "projects.versions.cancel-reservation": _cancel_version,
+    "projects.versions.commit": lambda store, f: store.versions.commit(
+        f.integer("id"), f.text("commitToken"), f
+    ),
+    "projects.versions.cancel-reservation": lambda store, f: store.versions.cancel(
+        f.integer("id"), f.text("commitToken")
+    ),
     "projects.versions.list": lambda store, f: store.versions.page(
         Listing.from_request(f), [COMMITTED], projectId=f.integer("projectId")
     ),
@@ -212,21 +170,25 @@ METHODS: dict[str, Callable[[Store, Fields], Any]] = {
     "datasets.list": _list_datasets,
     "datasets.add": _add_dataset,
     "datasets.editInfo": _edit("datasets"),
-    "datasets.move": _move_dataset,
-    "datasets.archive": _archive("datasets"),
-    "datasets.remove.permanently": _remove_datasets,
+    "datasets.move": lambda store, f: store.datasets.move(
+        f.integer("srcId"), f.optional_integer("destId")
+    ),
+    "datasets.archive": lambda store, f: store.datasets.archive(f.integer("id")),
+    "datasets.remove.permanently": lambda store, f: store.datasets.remove(
+        [each.integer("id") for each in f.objects("datasets")]
+    ),
     "images.info": lambda store, f: store.images.info(f.integer("id")),
     "images.list": _list_images,
     "images.bulk.add": _add_images,
     "images.editInfo": _edit("images"),
-    "images.bulk.remove": _remove_images,
+    "images.bulk.remove": lambda store, f: store.images.remove(f.integers("imageIds")),
     "entities-collections.list": _list_collections,
     "entities-collections.info": lambda store, f: store.collections.info(
         f.integer("id"), f.extra()
     ),
     "entities-collections.add": _add_collection,
     "entities-collections.editInfo": _edit("collections"),
-    "entities-collections.remove": _remove_collection,
+    "entities-collections.remove": lambda store, f: store.collections.remove([f.integer("id")]),
     "entities-collections.items.bulk.add": _add_items,
     "entities-collections.items.bulk.remove": _remove_items,
 }

@@ -7,10 +7,8 @@ from typing import Any
 
 from .database import Database, dumps, timestamp
 from .errors import InvalidRequestError
-from .images import Images
 from .listing import Condition, Table
 from .meta import class_ids, tag_ids
-from .projects import Projects
 from .resource import Json, Resource
 
 # Fields of an object that are not its geometry. The geometry is stored unchanged, so that every
@@ -33,13 +31,7 @@ _TAG_COLUMNS = frozenset(
 
 
 class Annotations(Resource):
-    """Annotations of the images; the records of this resource are figures.
-
-    Args:
-        database: of the instance.
-        projects: of the instance.
-        images: of the instance.
-    """
+    """Annotations of the images; the records of this resource are figures."""
 
     kind = "figure"
     table = "figures"
@@ -55,11 +47,6 @@ class Annotations(Resource):
     )
     present = Condition("i.archived_at IS NULL")
 
-    def __init__(self, database: Database, projects: Projects, images: Images) -> None:
-        super().__init__(database)
-        self._projects = projects
-        self._images = images
-
     def set(self, image_id: int, annotation: Mapping[str, Any]) -> None:
         """Replace figures, tags and description of an image.
 
@@ -74,10 +61,10 @@ class Annotations(Resource):
             InvalidRequestError: for a class or tag that the project does not have.
         """
         with self._database.transaction() as connection:
-            info = self._images.info(image_id)
+            info = self._store.images.info(image_id)
             connection.execute("DELETE FROM figures WHERE image_id = ?", (image_id,))
             connection.execute("DELETE FROM image_tags WHERE image_id = ?", (image_id,))
-            writer = _Writer(self._database, self._projects.meta(info["projectId"]))
+            writer = _Writer(self._database, self._store.projects.meta(info["projectId"]))
             for tag in annotation.get("tags") or []:
                 writer.add_tag("image", image_id, tag)
             for figure in annotation.get("objects") or []:
@@ -86,7 +73,13 @@ class Annotations(Resource):
             self._database.update(
                 "images", image_id, description=description, updated_at=timestamp()
             )
-            self._projects.touch(info["projectId"])
+            self._store.projects.touch(info["projectId"])
+
+    def set_all(self, annotations: Mapping[int, Mapping[str, Any]]) -> None:
+        """Replace the annotations of images, by image id; all or none."""
+        with self._database.transaction():
+            for image_id, annotation in annotations.items():
+                self.set(image_id, annotation)
 
     def get(self, image_ids: Sequence[int]) -> list[Json]:
         """Return the annotations of images in the format of the SDK, in the order of the ids.
@@ -94,14 +87,14 @@ class Annotations(Resource):
         Raises:
             NotFoundError: if an image does not exist.
         """
-        infos = self._images.infos(image_ids)
+        infos = self._store.images.infos(image_ids)
         rows = self._database.rows(
             "SELECT * FROM figures WHERE image_id IN (SELECT value FROM json_each(?)) ORDER BY id",
             (dumps(list(image_ids)),),
         )
         figure_tags = self._tags("figure", [row["id"] for row in rows])
         image_tags = self._tags("image", image_ids)
-        metas = [self._projects.meta(id_) for id_ in {info["projectId"] for info in infos}]
+        metas = [self._store.projects.meta(id_) for id_ in {info["projectId"] for info in infos}]
         titles = {c["id"]: c["title"] for meta in metas for c in meta["classes"]}
         names = {t["id"]: t["name"] for meta in metas for t in meta["tags"]}
         objects: dict[int, list[Json]] = {id_: [] for id_ in image_ids}
@@ -139,7 +132,7 @@ class Annotations(Resource):
                 )
                 for figure in figures
             ]
-            self._images.touch_projects(list(writers))
+            self._store.images.touch_projects(list(writers))
         return ids
 
     def geometry(self, figure_id: int) -> Json:
@@ -157,7 +150,7 @@ class Annotations(Resource):
             self._database.update(
                 "figures", figure_id, geometry=dumps(geometry), updated_at=timestamp()
             )
-            self._images.touch_projects([figure["entityId"]])
+            self._store.images.touch_projects([figure["entityId"]])
 
     def remove(self, ids: Sequence[int]) -> None:
         """Delete figures with their tags."""
@@ -168,7 +161,7 @@ class Annotations(Resource):
                 (dumps(list(ids)),),
             )
             super().remove(ids)
-            self._images.touch_projects([row["image_id"] for row in rows])
+            self._store.images.touch_projects([row["image_id"] for row in rows])
 
     def tag_images(self, tags: Iterable[Mapping[str, Any]]) -> list[int]:
         """Add tags `{"tagId", "entityId", "value"}` to images; return the ids of the tags."""
@@ -176,7 +169,7 @@ class Annotations(Resource):
             tags = list(tags)
             writers = self._writers({tag["entityId"] for tag in tags})
             ids = [writers[tag["entityId"]].add_tag("image", tag["entityId"], tag) for tag in tags]
-            self._images.touch_projects(list(writers))
+            self._store.images.touch_projects(list(writers))
         return ids
 
     def tag_figures(self, tags: Iterable[Mapping[str, Any]]) -> list[int]:
@@ -192,14 +185,14 @@ class Annotations(Resource):
                 writers[image_of[tag["figureId"]]].add_tag("figure", tag["figureId"], tag)
                 for tag in tags
             ]
-            self._images.touch_projects(list(writers))
+            self._store.images.touch_projects(list(writers))
         return ids
 
     def _writers(self, image_ids: Iterable[int]) -> dict[int, "_Writer"]:
         """A writer with the classes and tags of its project, by image."""
         return {
-            info["id"]: _Writer(self._database, self._projects.meta(info["projectId"]))
-            for info in self._images.infos(list(image_ids))
+            info["id"]: _Writer(self._database, self._store.projects.meta(info["projectId"]))
+            for info in self._store.images.infos(list(image_ids))
         }
 
     def _tags(self, owner: str, ids: Sequence[int]) -> dict[int, list[sqlite3.Row]]:

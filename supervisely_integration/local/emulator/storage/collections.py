@@ -1,23 +1,15 @@
 """Collections: chosen images of a project, for example those of a split."""
 
-import json
-import sqlite3
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from .database import Database, dumps, timestamp
+from .database import dumps, timestamp
 from .listing import Table
-from .projects import Projects
 from .resource import Json, Resource
 
 
 class Collections(Resource):
-    """Collections of the projects.
-
-    Args:
-        database: of the instance.
-        projects: of the instance.
-    """
+    """Collections of the projects."""
 
     kind = "collection"
     table = "collections"
@@ -25,7 +17,7 @@ class Collections(Resource):
     optional = frozenset({"meta"})
     query = Table(
         "c.*, w.team_id,"
-        " (SELECT count(*) FROM collection_items m WHERE m.collection_id = c.id) AS num_items",
+        " (SELECT count(*) FROM collection_items m WHERE m.collection_id = c.id) AS itemsCount",
         "collections c JOIN projects p ON p.id = c.project_id"
         " JOIN workspaces w ON w.id = p.workspace_id",
         {
@@ -35,10 +27,6 @@ class Collections(Resource):
         dates="c.",
     )
     present = None
-
-    def __init__(self, database: Database, projects: Projects) -> None:
-        super().__init__(database)
-        self._projects = projects
 
     def create(self, project_id: int, name: str, **fields: Any) -> int:
         """Add a collection; return its id.
@@ -53,7 +41,7 @@ class Collections(Resource):
             ConflictError: if the name is taken.
         """
         with self._database.transaction():
-            self._projects.require(project_id)
+            self._store.projects.require(project_id)
             return self._insert(
                 project_id=project_id,
                 name=name,
@@ -122,33 +110,9 @@ class Collections(Resource):
 
     def _items(self, id_: int, image_ids: Sequence[int]) -> list[Json]:
         rows = self._database.rows(
-            "SELECT * FROM collection_items WHERE collection_id = ?"
+            "SELECT id, image_id AS entityId, image_id, collection_id, meta, created_at"
+            " FROM collection_items WHERE collection_id = ?"
             " AND image_id IN (SELECT value FROM json_each(?)) ORDER BY id",
             (id_, dumps(list(image_ids))),
         )
-        return [
-            {
-                "id": row["id"],
-                "entityId": row["image_id"],
-                "imageId": row["image_id"],
-                "collectionId": row["collection_id"],
-                "meta": json.loads(row["meta"]),
-                "createdAt": row["created_at"],
-            }
-            for row in rows
-        ]
-
-    def _record(self, row: sqlite3.Row) -> Json:
-        return {
-            "id": row["id"],
-            "name": row["name"],
-            "teamId": row["team_id"],
-            "projectId": row["project_id"],
-            "description": row["description"],
-            "type": row["type"],
-            "options": json.loads(row["options"]),
-            "itemsCount": row["num_items"],
-            "meta": json.loads(row["meta"]),
-            "createdAt": row["created_at"],
-            "updatedAt": row["updated_at"],
-        }
+        return [self._record(row) for row in rows]

@@ -1,15 +1,12 @@
 """Datasets of a project; they can be nested."""
 
-import json
 import sqlite3
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from .blobs import Blobs
-from .database import Database, dumps, timestamp
+from .database import dumps, timestamp
 from .errors import InvalidRequestError
 from .listing import Condition, Table
-from .projects import Projects
 from .resource import Json, Resource
 
 _SUBTREE = """WITH RECURSIVE tree (id) AS (
@@ -20,27 +17,21 @@ TOP_LEVEL = Condition("d.parent_id IS NULL")
 
 
 class Datasets(Resource):
-    """Datasets of the projects.
-
-    Args:
-        database: of the instance.
-        projects: of the instance; a change of a dataset changes its project.
-        blobs: of the instance.
-    """
+    """Datasets of the projects; a change of a dataset changes its project."""
 
     kind = "dataset"
     table = "datasets"
     scope = ("project_id", "parent_id")
-    editable = {"name": "name", "description": "description", "customData": "custom_data"}
+    editable = ("name", "description", "customData")
     optional = frozenset({"customData"})  # the SDK uses records as dictionary keys
     query = Table(
         """d.*, p.workspace_id, w.team_id,
         (SELECT count(*) FROM images i WHERE i.dataset_id = d.id AND i.archived_at IS NULL)
-            AS num_images,
-        (SELECT ifnull(sum(i.size), 0) FROM images i WHERE i.dataset_id = d.id
-            AND i.archived_at IS NULL) AS num_bytes,
-        (SELECT min(i.id) FROM images i WHERE i.dataset_id = d.id AND i.archived_at IS NULL)
-            AS first_image""",
+            AS imagesCount,
+        (SELECT CAST(ifnull(sum(i.size), 0) AS TEXT) FROM images i WHERE i.dataset_id = d.id
+            AND i.archived_at IS NULL) AS size,
+        (SELECT '/image-storage/' || min(i.id) FROM images i WHERE i.dataset_id = d.id
+            AND i.archived_at IS NULL) AS referenceImageUrl""",
         "datasets d JOIN projects p ON p.id = d.project_id"
         " JOIN workspaces w ON w.id = p.workspace_id",
         {
@@ -50,11 +41,6 @@ class Datasets(Resource):
         dates="d.",
     )
     present = Condition("d.archived_at IS NULL AND p.archived_at IS NULL")
-
-    def __init__(self, database: Database, projects: Projects, blobs: Blobs) -> None:
-        super().__init__(database)
-        self._projects = projects
-        self._blobs = blobs
 
     def create(
         self,
@@ -79,7 +65,7 @@ class Datasets(Resource):
             ConflictError: if the name is taken.
         """
         with self._database.transaction():
-            self._projects.require(project_id)
+            self._store.projects.require(project_id)
             if parent_id is not None and self.require(parent_id)["project_id"] != project_id:
                 raise InvalidRequestError(f"dataset {parent_id} is not in project {project_id}")
             id_ = self._insert(
@@ -89,11 +75,11 @@ class Datasets(Resource):
                 description=description or "",
                 custom_data=dict(custom_data or {}),
             )
-            self._projects.touch(project_id)
+            self._store.projects.touch(project_id)
         return id_
 
     def _note_change(self, row: sqlite3.Row) -> None:
-        self._projects.touch(row["project_id"])
+        self._store.projects.touch(row["project_id"])
 
     def subtree(self, ids: Sequence[int]) -> list[int]:
         """Return these datasets and all nested ones."""
@@ -141,7 +127,7 @@ class Datasets(Resource):
                 " WHERE image_id IN (SELECT id FROM images WHERE dataset_id = ?)",
                 [(each,) for _, each in nested],
             )
-            self._projects.touch(project_id)
+            self._store.projects.touch(project_id)
 
     def remove(self, ids: Sequence[int]) -> None:
         """Delete datasets with everything nested in them."""
@@ -157,26 +143,9 @@ class Datasets(Resource):
             )
             super().remove(ids)
             for row in owners:
-                self._projects.touch(row["project_id"])
-        self._blobs.sweep(row["hash"] for row in hashes)
+                self._store.projects.touch(row["project_id"])
+        self._store.blobs.sweep(row["hash"] for row in hashes)
 
     def _record(self, row: sqlite3.Row) -> Json:
-        image = row["first_image"]
-        return {
-            "id": row["id"],
-            "name": row["name"],
-            "title": row["name"],
-            "description": row["description"],
-            "projectId": row["project_id"],
-            "workspaceId": row["workspace_id"],
-            "teamId": row["team_id"],
-            "parentId": row["parent_id"],
-            "size": str(row["num_bytes"]),
-            "imagesCount": row["num_images"],
-            "itemsCount": row["num_images"],
-            "referenceImageUrl": f"/image-storage/{image}" if image else None,
-            "customData": json.loads(row["custom_data"]),
-            "createdBy": 1,
-            "createdAt": row["created_at"],
-            "updatedAt": row["updated_at"],
-        }
+        record = {**super()._record(row), "title": row["name"], "createdBy": 1}
+        return {**record, "itemsCount": record["imagesCount"]}

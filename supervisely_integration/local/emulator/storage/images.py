@@ -1,19 +1,16 @@
 """Images: a name in a dataset, and contents that several images may share."""
 
-import json
 import sqlite3
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from .blobs import Blobs, Source
-from .database import Database, dumps, timestamp
-from .datasets import Datasets
+from .blobs import Source
+from .database import dumps, timestamp
 from .errors import InvalidRequestError
 from .image_filters import image_condition
 from .listing import Condition, Listing, Table, is_in
-from .projects import Projects
 from .resource import Json, Resource
 
 
@@ -35,25 +32,15 @@ class NewImage:
 
 
 class Images(Resource):
-    """Images of the datasets.
-
-    Args:
-        database: of the instance.
-        projects: of the instance.
-        datasets: of the instance.
-        blobs: of the instance.
-    """
+    """Images of the datasets."""
 
     kind = "image"
     table = "images"
     scope = ("dataset_id",)
-    editable = {
-        **{"name": "name", "description": "description"},
-        **{"meta": "meta", "customData": "custom_data"},
-    }
+    editable = ("name", "description", "meta", "customData")
     query = Table(
         """i.*, d.project_id,
-        (SELECT count(*) FROM figures f WHERE f.image_id = i.id) AS num_figures""",
+        (SELECT count(*) FROM figures f WHERE f.image_id = i.id) AS labelsCount""",
         "images i JOIN datasets d ON d.id = i.dataset_id",
         {
             **{"id": "i.id", "name": "i.name", "title": "i.name", "hash": "i.hash"},
@@ -66,14 +53,6 @@ class Images(Resource):
     )
     present = Condition("i.archived_at IS NULL")
 
-    def __init__(
-        self, database: Database, projects: Projects, datasets: Datasets, blobs: Blobs
-    ) -> None:
-        super().__init__(database)
-        self._projects = projects
-        self._datasets = datasets
-        self._blobs = blobs
-
     def store_contents(self, source: Source, name: str) -> str:
         """Store the contents of an image for `add`; return their hash.
 
@@ -81,9 +60,9 @@ class Images(Resource):
             InvalidRequestError: if the source cannot be decoded as an image.
             OSError: if the local file cannot be read.
         """
-        with self._blobs.incoming() as incoming:
+        with self._store.blobs.incoming() as incoming:
             incoming.write_from(source)
-            return self._blobs.keep_image(incoming, name=name, reserve=True)
+            return self._store.blobs.keep_image(incoming, name=name, reserve=True)
 
     def create(
         self,
@@ -118,10 +97,10 @@ class Images(Resource):
             InvalidRequestError: for contents that are not stored.
         """
         with self._database.transaction():
-            project_id = self._datasets.require(dataset_id)["project_id"]
+            project_id = self._store.datasets.require(dataset_id)["project_id"]
             self._check_names([image.name for image in images], {"dataset_id": dataset_id})
             ids = [self._add(dataset_id, image) for image in images]
-            self._projects.touch(project_id)
+            self._store.projects.touch(project_id)
         return ids
 
     def _add(self, dataset_id: int, image: NewImage) -> int:
@@ -172,14 +151,14 @@ class Images(Resource):
             raise InvalidRequestError("images.list needs projectId or datasetId")
         conditions = [image_condition(each) for each in filters]
         if dataset_id is not None:
-            nested = self._datasets.subtree([dataset_id]) if is_recursive else [dataset_id]
+            nested = self._store.datasets.subtree([dataset_id]) if is_recursive else [dataset_id]
             conditions.append(is_in("i.dataset_id", nested))
         return self.page(listing, conditions, projectId=project_id)
 
     def contents(self, id_: int) -> tuple[Path, Json]:
         """Return the file of an image and its record."""
         info = self.info(id_)
-        return self._blobs.path(info["hash"]), info
+        return self._store.blobs.path(info["hash"]), info
 
     def _note_change(self, row: sqlite3.Row) -> None:
         self.touch_projects([row["id"]])
@@ -203,48 +182,22 @@ class Images(Resource):
             (dumps(list(ids)),),
         )
         for row in rows:
-            self._projects.touch(row["project_id"])
+            self._store.projects.touch(row["project_id"])
 
     def _records(self, rows: Sequence[sqlite3.Row]) -> list[Json]:
         tags: dict[int, list[Json]] = {row["id"]: [] for row in rows}
         for tag in self._database.rows(
-            "SELECT * FROM image_tags WHERE image_id IN (SELECT value FROM json_each(?))"
-            " ORDER BY id",
+            "SELECT id, image_id AS entityId, tag_id, value, created_at, updated_at"
+            " FROM image_tags WHERE image_id IN (SELECT value FROM json_each(?)) ORDER BY id",
             (dumps(list(tags)),),
         ):
-            tags[tag["image_id"]].append(
-                {
-                    "id": tag["id"],
-                    "entityId": tag["image_id"],
-                    "tagId": tag["tag_id"],
-                    "value": json.loads(tag["value"]),
-                    "createdAt": tag["created_at"],
-                    "updatedAt": tag["updated_at"],
-                }
-            )
+            tags[tag["entityId"]].append(super()._record(tag))
         return [{**self._record(row), "tags": tags[row["id"]]} for row in rows]
 
     def _record(self, row: sqlite3.Row) -> Json:
+        url = f"/image-storage/{row['id']}"
         return {
-            "id": row["id"],
-            "name": row["name"],
-            "title": row["name"],
-            "description": row["description"],
-            "link": None,
-            "hash": row["hash"],
-            "mime": row["mime"],
-            "ext": row["mime"].split("/")[-1],
-            "size": row["size"],
-            "width": row["width"],
-            "height": row["height"],
-            "labelsCount": row["num_figures"],
-            "datasetId": row["dataset_id"],
-            "projectId": row["project_id"],
-            "meta": json.loads(row["meta"]),
-            "customData": json.loads(row["custom_data"]),
-            "pathOriginal": f"/image-storage/{row['id']}",
-            "fullStorageUrl": f"/image-storage/{row['id']}",
-            "createdBy": 1,
-            "createdAt": row["created_at"],
-            "updatedAt": row["updated_at"],
+            **super()._record(row),
+            **{"title": row["name"], "ext": row["mime"].split("/")[-1], "link": None},
+            **{"pathOriginal": url, "fullStorageUrl": url, "createdBy": 1},
         }

@@ -5,43 +5,38 @@ import sqlite3
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from .blobs import Blobs
-from .database import Database, dumps, timestamp
+from .database import dumps, timestamp
 from .errors import NotFoundError
 from .listing import Condition, Table
 from .meta import EMPTY, Meta, class_ids, tag_ids, with_ids
-from .resource import Json, Resource
+from .resource import Json, Resource, decode
 from .statistics import project_extent, project_statistics
-from .teams import WORKSPACE_ID, Workspaces
+from .teams import WORKSPACE_ID
 
 
 class Projects(Resource):
-    """Projects of the workspaces.
-
-    Args:
-        database: of the instance.
-        workspaces: of the instance.
-        blobs: of the instance.
-    """
+    """Projects of the workspaces."""
 
     kind = "project"
     table = "projects"
     scope = ("workspace_id",)
-    editable = {
-        **{"name": "name", "description": "description", "readme": "readme", "type": "type"},
-        **{"settings": "settings", "customData": "custom_data"},
-        "importSettings": "import_settings",
-    }
+    editable = (
+        *("name", "description", "readme", "type"),
+        *("settings", "customData", "importSettings"),
+    )
+    hidden = Resource.hidden | {"meta", "extra"}
     query = Table(
         """p.*, w.team_id,
         (SELECT count(*) FROM datasets d WHERE d.project_id = p.id AND d.archived_at IS NULL)
-            AS num_datasets,
+            AS datasetsCount,
         (SELECT count(*) FROM images i JOIN datasets d ON d.id = i.dataset_id
-            WHERE d.project_id = p.id AND i.archived_at IS NULL) AS num_images,
-        (SELECT ifnull(sum(i.size), 0) FROM images i JOIN datasets d ON d.id = i.dataset_id
-            WHERE d.project_id = p.id AND i.archived_at IS NULL) AS num_bytes,
-        (SELECT min(i.id) FROM images i JOIN datasets d ON d.id = i.dataset_id
-            WHERE d.project_id = p.id AND i.archived_at IS NULL) AS first_image,
+            WHERE d.project_id = p.id AND i.archived_at IS NULL) AS imagesCount,
+        (SELECT CAST(ifnull(sum(i.size), 0) AS TEXT) FROM images i
+            JOIN datasets d ON d.id = i.dataset_id
+            WHERE d.project_id = p.id AND i.archived_at IS NULL) AS size,
+        (SELECT '/image-storage/' || ifnull(min(i.id), 0) FROM images i
+            JOIN datasets d ON d.id = i.dataset_id
+            WHERE d.project_id = p.id AND i.archived_at IS NULL) AS referenceImageUrl,
         (SELECT json_object('id', v.id, 'version', v.version) FROM versions v
             WHERE v.project_id = p.id AND v.status = 'committed' ORDER BY v.version DESC LIMIT 1)
             AS version""",
@@ -54,11 +49,6 @@ class Projects(Resource):
         dates="p.",
     )
     present = Condition("p.archived_at IS NULL AND w.archived_at IS NULL")
-
-    def __init__(self, database: Database, workspaces: Workspaces, blobs: Blobs) -> None:
-        super().__init__(database)
-        self._workspaces = workspaces
-        self._blobs = blobs
 
     def create(
         self,
@@ -81,7 +71,7 @@ class Projects(Resource):
             ConflictError: if the name is taken.
         """
         with self._database.transaction():
-            self._workspaces.require(workspace_id)
+            self._store.workspaces.require(workspace_id)
             return self._insert(
                 workspace_id=workspace_id,
                 name=name,
@@ -229,30 +219,11 @@ class Projects(Resource):
                 (dumps(list(ids)),),
             )
             super().remove(ids)
-        self._blobs.sweep(row["hash"] for row in hashes)
+        self._store.blobs.sweep(row["hash"] for row in hashes)
 
     def _record(self, row: sqlite3.Row) -> Json:
         return {
-            "id": row["id"],
-            "name": row["name"],
-            "title": row["name"],
-            "description": row["description"],
-            "readme": row["readme"],
-            "workspaceId": row["workspace_id"],
-            "teamId": row["team_id"],
-            "type": row["type"],
-            "size": str(row["num_bytes"]),
-            "imagesCount": row["num_images"],
-            "itemsCount": row["num_images"],
-            "datasetsCount": row["num_datasets"],
-            "referenceImageUrl": f"/image-storage/{row['first_image'] or 0}",
-            "settings": json.loads(row["settings"]),
-            "customData": json.loads(row["custom_data"]),
-            "importSettings": json.loads(row["import_settings"]),
-            "backupArchive": json.loads(row["backup_archive"] or "null"),
-            "version": json.loads(row["version"] or "null"),
-            "createdBy": 1,
-            "createdAt": row["created_at"],
-            "updatedAt": row["updated_at"],
-            **json.loads(row["extra"]),
+            **super()._record(row),
+            **{"title": row["name"], "itemsCount": row["imagesCount"], "createdBy": 1},
+            **{"version": decode(row, "version"), **decode(row, "extra")},
         }

@@ -1,32 +1,40 @@
 """Create, read, list, edit, archive and remove: the operations that all records share."""
 
+import json
 import sqlite3
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
-from .database import Database, dumps, timestamp
+from .database import dumps, timestamp
 from .errors import ConflictError, InvalidRequestError, NotFoundError
 from .listing import Condition, Listing, Table, is_in
 
+if TYPE_CHECKING:
+    from ..store import Store
+
 Json = dict[str, Any]
 
-_JSON_FIELDS = frozenset({"customData", "meta", "settings", "importSettings"})
+_JSON_COLUMNS = frozenset(
+    {
+        *("custom_data", "meta", "settings", "import_settings", "extra", "options"),
+        *("backup_archive", "geometry", "value", "target"),
+    }
+)
 
 
 class Resource:
     """Records of one kind: a table, its API form and the scope of its names.
 
-    Subclasses set the class attributes and implement `_record`.
-
     Args:
-        database: of the instance.
+        store: of the instance; resources reach each other through it.
 
     Attributes:
         kind: noun for error messages.
         table: SQL table that is written.
         query: SELECT that is read.
         scope: columns of `table` within which names are unique.
-        editable: API field -> column of `table` that `edit` changes.
+        editable: fields that `edit` changes.
+        hidden: columns that are not part of records.
         optional: fields that lists have on request only.
         present: condition on `query` for records that are not archived; None without archive.
     """
@@ -35,16 +43,22 @@ class Resource:
     table: ClassVar[str]
     query: ClassVar[Table]
     scope: ClassVar[tuple[str, ...]] = ()
-    editable: ClassVar[Mapping[str, str]] = {"name": "name", "description": "description"}
+    editable: ClassVar[tuple[str, ...]] = ("name", "description")
+    hidden: ClassVar[frozenset[str]] = frozenset({"archived_at", "sort_key"})
     optional: ClassVar[frozenset[str]] = frozenset()
     present: ClassVar[Condition | None] = Condition("archived_at IS NULL")
 
-    def __init__(self, database: Database) -> None:
-        self._database = database
+    def __init__(self, store: "Store") -> None:
+        self._store = store
+        self._database = store.database
 
     def _record(self, row: sqlite3.Row) -> Json:
-        """The API form of a row of `query`."""
-        raise NotImplementedError
+        """The API form of a row of `query`: camel case, JSON columns decoded."""
+        return {
+            camel_case(column): decode(row, column) if column in _JSON_COLUMNS else row[column]
+            for column in row.keys()  # noqa: SIM118 (a Row)
+            if column not in self.hidden
+        }
 
     def _records(self, rows: Sequence[sqlite3.Row]) -> list[Json]:
         return [self._record(row) for row in rows]
@@ -165,9 +179,10 @@ class Resource:
         with self._database.transaction():
             row = self.require(id_)
             values = {
-                column: dumps(changes[field]) if field in _JSON_FIELDS else changes[field]
-                for field, column in self.editable.items()
+                column: dumps(changes[field]) if column in _JSON_COLUMNS else changes[field]
+                for field in self.editable
                 if changes.get(field) is not None
+                for column in [snake_case(field)]
             }
             if values.get("name", row["name"]) != row["name"]:
                 self._check_names([values["name"]], {key: row[key] for key in self.scope})
@@ -191,3 +206,19 @@ class Resource:
         """Delete records with everything that belongs to them."""
         with self._database.transaction() as connection:
             connection.executemany(f"DELETE FROM {self.table} WHERE id = ?", [(i,) for i in ids])
+
+
+def camel_case(column: str) -> str:
+    """Return the API name of a column: `created_at` -> `createdAt`."""
+    first, *rest = column.split("_")
+    return first + "".join(word.capitalize() for word in rest)
+
+
+def snake_case(field: str) -> str:
+    """Return the column name of an API field: `createdAt` -> `created_at`."""
+    return "".join(f"_{letter.lower()}" if letter.isupper() else letter for letter in field)
+
+
+def decode(row: sqlite3.Row, column: str) -> Any:
+    """Return the value of a JSON column."""
+    return json.loads(row[column] or "null")

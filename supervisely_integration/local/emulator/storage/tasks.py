@@ -9,11 +9,11 @@ from typing import Any, Literal
 import jsonpatch
 import jsonpointer
 
-from .database import Database, dumps, timestamp
+from .database import dumps, timestamp
 from .errors import InvalidRequestError
 from .listing import Table
 from .resource import Json, Resource
-from .teams import WORKSPACE_ID, Workspaces
+from .teams import WORKSPACE_ID
 
 STATUSES = (
     *("queued", "consumed", "started", "deployed"),
@@ -23,12 +23,7 @@ _ENDED = ("error", "finished", "stopped")
 
 
 class Tasks(Resource):
-    """Tasks of the workspaces.
-
-    Args:
-        database: of the instance.
-        workspaces: of the instance.
-    """
+    """Tasks of the workspaces."""
 
     kind = "task"
     table = "tasks"
@@ -40,11 +35,8 @@ class Tasks(Resource):
             **{"startedAt": "started_at", "appId": "json_extract(meta, '$.app.id')"},
         },
     )
+    hidden = Resource.hidden | {"data", "state"}
     present = None
-
-    def __init__(self, database: Database, workspaces: Workspaces) -> None:
-        super().__init__(database)
-        self._workspaces = workspaces
 
     def create(
         self,
@@ -65,7 +57,7 @@ class Tasks(Resource):
         """
         with self._database.transaction():
             return self._insert(
-                team_id=self._workspaces.require(workspace_id)["team_id"],
+                team_id=self._store.workspaces.require(workspace_id)["team_id"],
                 workspace_id=workspace_id,
                 type="app",
                 status="queued",
@@ -125,15 +117,12 @@ class Tasks(Resource):
         row = self.require(id_)
         return {"data": json.loads(row["data"]), "state": json.loads(row["state"])}
 
-    def patch_content(
-        self, id_: int, patch: Sequence[Mapping[str, Any]], state: Mapping[str, Any] | None
-    ) -> None:
+    def patch_content(self, id_: int, changes: Mapping[str, Any]) -> None:
         """Apply a change of the page content.
 
         Args:
             id_: of the task.
-            patch: RFC 6902 patch of the data.
-            state: the new state; None or empty keeps the old one.
+            changes: `data`, an RFC 6902 patch, and `state`, the new state; both are optional.
 
         Raises:
             InvalidRequestError: if the patch does not fit the data.
@@ -141,11 +130,12 @@ class Tasks(Resource):
         with self._database.transaction():
             content = self.content(id_)
             try:
-                if patch:
-                    content["data"] = jsonpatch.apply_patch(content["data"], list(patch))
+                if changes.get("data"):
+                    content["data"] = jsonpatch.apply_patch(content["data"], changes["data"])
             except (jsonpatch.JsonPatchException, jsonpointer.JsonPointerException) as error:
                 raise InvalidRequestError(f"task {id_}: the patch does not fit: {error}") from error
-            self._set_content(id_, {**content, **({"state": state} if state else {})})
+            content["state"] = changes.get("state") or content["state"]
+            self._set_content(id_, content)
 
     def fields(self, id_: int, names: Sequence[str]) -> Json:
         """Return page values by path, such as `data.progress`; None where there is no value."""
@@ -184,55 +174,25 @@ class Tasks(Resource):
         if node.get("type") != "task":
             raise InvalidRequestError(f"workflow: node {node!r} is not a task")
         task_id = self.require(int(node["id"]))["id"]
-        record = {
-            **{"taskId": task_id, "direction": direction, "type": str(body.get("type"))},
-            **{"target": body.get("id"), "meta": body.get("meta") or {}, "createdAt": timestamp()},
-        }
         id_ = self._database.insert(
             "workflow",
             task_id=task_id,
             direction=direction,
-            type=record["type"],
-            target=dumps(record["target"]),
-            meta=dumps(record["meta"]),
-            created_at=record["createdAt"],
+            type=str(body.get("type")),
+            target=dumps(body.get("id")),
+            meta=dumps(body.get("meta") or {}),
+            created_at=timestamp(),
         )
-        return {"id": id_, **record}
+        return next(each for each in self.nodes(task_id) if each["id"] == id_)
 
     def nodes(self, task_id: int) -> list[Json]:
         """Return all workflow inputs and outputs of a task, oldest first."""
-        return [
-            {
-                **{"id": row["id"], "taskId": row["task_id"], "direction": row["direction"]},
-                **{"type": row["type"], "target": json.loads(row["target"])},
-                **{"meta": json.loads(row["meta"]), "createdAt": row["created_at"]},
-            }
-            for row in self._database.rows(
-                "SELECT * FROM workflow WHERE task_id = ? ORDER BY id", (task_id,)
-            )
-        ]
+        sql = "SELECT * FROM workflow WHERE task_id = ? ORDER BY id"
+        return [super(Tasks, self)._record(row) for row in self._database.rows(sql, (task_id,))]
 
     def _record(self, row: sqlite3.Row) -> Json:
-        return {
-            "id": row["id"],
-            "taskId": row["id"],
-            "teamId": row["team_id"],
-            "workspaceId": row["workspace_id"],
-            "type": row["type"],
-            "status": row["status"],
-            "description": row["description"],
-            "meta": json.loads(row["meta"]),
-            "settings": json.loads(row["settings"]),
-            "error": row["error"],
-            "agentId": None,
-            "agentName": "local",
-            "userId": 1,
-            "createdBy": 1,
-            "createdAt": row["created_at"],
-            "updatedAt": row["updated_at"],
-            "startedAt": row["started_at"],
-            "finishedAt": row["finished_at"],
-        }
+        agent = {"agentId": None, "agentName": "local", "userId": 1, "createdBy": 1}
+        return {**super()._record(row), **agent, "taskId": row["id"]}
 
 
 def _lookup(content: Any, path: str) -> Any:

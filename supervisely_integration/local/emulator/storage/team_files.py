@@ -5,12 +5,14 @@ import posixpath
 import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from .blobs import Blobs, Incoming, Source
-from .database import Database, timestamp
+from .blobs import Incoming, Source
+from .database import timestamp
 from .errors import InvalidRequestError, NotFoundError
-from .teams import Teams
+
+if TYPE_CHECKING:
+    from ..store import Store
 
 _MAX_PATH = 4096
 
@@ -38,15 +40,13 @@ class TeamFiles:
     """Files of the teams.
 
     Args:
-        database: of the instance.
-        teams: of the instance.
-        blobs: of the instance.
+        store: of the instance.
     """
 
-    def __init__(self, database: Database, teams: Teams, blobs: Blobs) -> None:
-        self._database = database
-        self._teams = teams
-        self._blobs = blobs
+    def __init__(self, store: "Store") -> None:
+        self._database = store.database
+        self._teams = store.teams
+        self._blobs = store.blobs
 
     def put(self, team_id: int, path: str, incoming: Incoming) -> dict[str, Any]:
         """Store a written blob under a path, replacing an existing file; return its record.

@@ -2,7 +2,6 @@
 
 import sqlite3
 
-from .database import Database
 from .listing import Table
 from .resource import Json, Resource
 
@@ -23,16 +22,8 @@ class Teams(Resource):
             return self._insert(name=name, description="")
 
     def _record(self, row: sqlite3.Row) -> Json:
-        return {
-            "id": row["id"],
-            "name": row["name"],
-            "description": row["description"],
-            "role": "admin",
-            "roleId": 1,
-            "createdAt": row["created_at"],
-            "updatedAt": row["updated_at"],
-            "usage": {"plan": "local"},
-        }
+        usage = {"plan": "local"}
+        return {**super()._record(row), "role": "admin", "roleId": 1, "usage": usage}
 
 
 class Workspaces(Resource):
@@ -42,10 +33,7 @@ class Workspaces(Resource):
     table = "workspaces"
     query = Table("*", "workspaces", {"id": "id", "name": "name", "teamId": "team_id"})
     scope = ("team_id",)
-
-    def __init__(self, database: Database, teams: Teams) -> None:
-        super().__init__(database)
-        self._teams = teams
+    hidden = Resource.hidden | {"is_hidden"}
 
     def ensure_first(self) -> None:
         """Create team 1 and workspace 1 in a new instance."""
@@ -53,7 +41,7 @@ class Workspaces(Resource):
             with self._database.transaction() as connection:
                 # Another process may have been faster.
                 if connection.execute("SELECT 1 FROM teams").fetchone() is None:
-                    self.create(self._teams.create("My team"), "My workspace")
+                    self.create(self._store.teams.create("My team"), "My workspace")
 
     def create(self, team_id: int, name: str, description: str = "") -> int:
         """Add a workspace; return its id.
@@ -63,7 +51,7 @@ class Workspaces(Resource):
             ConflictError: if the name is taken in this team.
         """
         with self._database.transaction():
-            self._teams.require(team_id)
+            self._store.teams.require(team_id)
             return self._insert(team_id=team_id, name=name, description=description)
 
     def set_hidden(self, id_: int, is_hidden: bool) -> None:
@@ -73,12 +61,4 @@ class Workspaces(Resource):
             self._database.update(self.table, id_, is_hidden=is_hidden)
 
     def _record(self, row: sqlite3.Row) -> Json:
-        return {
-            "id": row["id"],
-            "name": row["name"],
-            "description": row["description"],
-            "teamId": row["team_id"],
-            "hidden": bool(row["is_hidden"]),
-            "createdAt": row["created_at"],
-            "updatedAt": row["updated_at"],
-        }
+        return {**super()._record(row), "hidden": bool(row["is_hidden"])}

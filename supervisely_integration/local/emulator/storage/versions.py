@@ -6,10 +6,9 @@ from collections.abc import Mapping
 from datetime import timedelta
 from typing import Any
 
-from .database import Database, timestamp, timestamp_in
+from .database import timestamp, timestamp_in
 from .errors import ConflictError, InvalidRequestError
 from .listing import Condition, Table
-from .projects import Projects
 from .resource import Json, Resource
 
 _RESERVATION = timedelta(minutes=10)  # after that, a killed client no longer blocks the others
@@ -18,12 +17,7 @@ COMMITTED = Condition("v.status = 'committed'")
 
 
 class Versions(Resource):
-    """Versions of the projects.
-
-    Args:
-        database: of the instance.
-        projects: of the instance.
-    """
+    """Versions of the projects."""
 
     kind = "version"
     table = "versions"
@@ -37,11 +31,8 @@ class Versions(Resource):
         },
         dates="v.",
     )
+    hidden = Resource.hidden | {"commit_token", "title"}
     present = None
-
-    def __init__(self, database: Database, projects: Projects) -> None:
-        super().__init__(database)
-        self._projects = projects
 
     def reserve(self, project_id: int) -> Json:
         """Begin a version; return its `id` and `commitToken`.
@@ -52,7 +43,7 @@ class Versions(Resource):
                 version is being written.
         """
         with self._database.transaction() as connection:
-            project = self._projects.require(project_id)
+            project = self._store.projects.require(project_id)
             connection.execute(
                 "DELETE FROM versions WHERE project_id = ? AND status = 'reserved'"
                 " AND created_at < ?",
@@ -116,21 +107,8 @@ class Versions(Resource):
             raise InvalidRequestError(f"version {id_!r} is not reserved with this token")
 
     def _record(self, row: sqlite3.Row) -> Json:
-        return {
-            "id": row["id"],
-            "projectId": row["project_id"],
-            "teamId": row["team_id"],
-            "version": row["version"],
-            "status": row["status"],
-            "name": row["title"] or "",
-            "description": row["description"] or "",
-            "teamFileId": row["team_file_id"],
-            "projectUpdatedAt": row["project_updated_at"],
-            "createdBy": 1,
-            "createdAt": row["created_at"],
-            "updatedAt": row["updated_at"],
-            "previewProjectId": row["preview_project_id"],
-        }
+        texts = {"name": row["title"] or "", "description": row["description"] or ""}
+        return {**super()._record(row), **texts, "createdBy": 1}
 
 
 def _check_reservable(last: sqlite3.Row, project: sqlite3.Row) -> None:
