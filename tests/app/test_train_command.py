@@ -9,7 +9,6 @@ from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
-from supervisely_integration.train.task_status import TaskStatus
 
 from rtdetrv2_pytorch.src.core.yaml_files import merge
 from rtdetrv2_pytorch.src.data.digits import make_digits_dataset
@@ -36,6 +35,7 @@ from supervisely_integration.local.launcher.train_session import follow
 from supervisely_integration.models import find_base_config
 from supervisely_integration.paths import ROOT
 from supervisely_integration.train.run_config import check_hyperparameters
+from supervisely_integration.train.task_status import TaskStatus
 from tests.app.running import MODEL, TINY, make_project, state_of
 from tests.ranks import free_port
 from tests.terminal import in_terminal, noise

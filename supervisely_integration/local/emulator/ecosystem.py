@@ -95,7 +95,7 @@ def search_modules(request: Mapping[str, Any]) -> list[Module]:
 
 
 def app_record(id_: int) -> Module:
-    """Return the training app as it is added to a team; the id is that of its module.
+    """Return the training app as an app of the team; it has the id of its module.
 
     Raises:
         NotFoundError: for another id.

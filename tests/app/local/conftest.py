@@ -27,7 +27,7 @@ def api(instance):
 
 @pytest.fixture
 def project(api):
-    """An empty project with a name of its own."""
+    """An empty project with a unique name."""
     return api.project.create(1, f"project {next(_numbers)}")
 
 

@@ -103,7 +103,7 @@ class Projects(Resource):
             return int(connection.execute("INSERT INTO meta_ids DEFAULT VALUES").lastrowid or 0)
 
     def edit(self, id_: int, changes: Mapping[str, Any]) -> None:
-        """Change fields; unknown fields are stored as they are.
+        """Change fields; unknown fields are stored unchanged.
 
         Args:
             id_: of the project.
