@@ -44,7 +44,7 @@ def test_help_and_invalid_options_do_not_import_torch():
     launcher = "supervisely_integration.local.launcher"
     modules.append(f"{launcher}.cli")
     for name in ("up", "import", "train", "serve", "ls", "get", "rm"):
-        modules.append(f"{launcher}.{name}_command")
+        modules.append(f"{launcher}.commands.{name}_command")
     slow = "[name for name in ('torch', 'supervisely') if name in sys.modules]"
     script = f"import sys, {', '.join(modules)}; print({slow})"
     result = subprocess.run(

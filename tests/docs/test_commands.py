@@ -80,7 +80,7 @@ def check_make(words):
 
 def check_module(name, words):
     if name == "supervisely_integration.local":
-        command = cli.commands.get_command(click.Context(cli.commands), words[0])
+        command = cli.group.get_command(click.Context(cli.group), words[0])
         assert command.make_context(words[0], list(words[1:]))
     elif name == "supervisely_integration.serve.main":
         check_serving(words)

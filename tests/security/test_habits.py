@@ -6,7 +6,7 @@ import re
 import pytest
 
 from supervisely_integration.local.instance import LOOPBACK, LocalInstance
-from supervisely_integration.local.launcher.up_command import DEFAULT_PORT
+from supervisely_integration.local.launcher.commands.up_command import DEFAULT_PORT
 from tests.conftest import ROOT
 from tests.security.peak import at_most
 

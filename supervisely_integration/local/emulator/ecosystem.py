@@ -11,7 +11,7 @@ from typing import Any
 
 from ...paths import TRAIN_MANIFEST
 from .storage.errors import InvalidRequestError, NotFoundError
-from .storage.listing import DEFAULT_PER_PAGE
+from .storage.sql.listing import DEFAULT_PER_PAGE
 
 Module = dict[str, Any]
 

@@ -3,14 +3,14 @@
 from contextlib import AbstractContextManager
 from pathlib import Path
 
-from .storage.annotations import Annotations
+from .storage.annotations import ImageAnnotations
 from .storage.blobs import Blobs
 from .storage.collections import Collections
-from .storage.database import Database
 from .storage.datasets import Datasets
 from .storage.errors import ConflictError, InvalidRequestError, NotFoundError, StoreError
 from .storage.images import Images
 from .storage.projects import Projects
+from .storage.sql.database import Database
 from .storage.tasks import Tasks
 from .storage.team_files import TeamFiles
 from .storage.teams import TEAM_ID, WORKSPACE_ID, Teams, Workspaces
@@ -50,7 +50,7 @@ class Store:
         self.projects = Projects(self)
         self.datasets = Datasets(self)
         self.images = Images(self)
-        self.annotations = Annotations(self)
+        self.annotations = ImageAnnotations(self)
         self.collections = Collections(self)
         self.versions = Versions(self)
         self.files = TeamFiles(self)

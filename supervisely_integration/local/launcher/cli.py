@@ -16,7 +16,7 @@ from rtdetrv2_pytorch.tools.console import open_console, print_error
 from ..emulator.storage.errors import StoreError
 from .app_log import AppError
 
-_PACKAGE = "supervisely_integration.local.launcher"
+_PACKAGE = "supervisely_integration.local.launcher.commands"
 
 
 @click.group(
@@ -32,7 +32,7 @@ _PACKAGE = "supervisely_integration.local.launcher"
         "rm": f"{_PACKAGE}.rm_command:main",
     },
 )
-def commands() -> None:
+def group() -> None:
     """A Supervisely instance for one machine: no account, no network."""
 
 
@@ -42,7 +42,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     level = logging.getLevelNamesMapping().get(wanted, logging.WARNING)
     with CommandLog(open_console(), level=level) as log:
         try:
-            code = commands(arguments, prog_name=commands.name, obj=log)
+            code = group(arguments, prog_name=group.name, obj=log)
             sys.stdout.flush()  # here, where a closed pipe is handled
             return code
         except AppError as error:

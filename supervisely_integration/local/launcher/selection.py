@@ -9,7 +9,7 @@ from typing import Any
 
 from rtdetrv2_pytorch.src.misc.errors import ConfigError, DatasetError
 
-from ..emulator.storage.listing import MAX_PER_PAGE, Listing
+from ..emulator.storage.sql.listing import MAX_PER_PAGE, Listing
 from ..emulator.store import Store
 from .train_options import EXPORTS
 

@@ -7,7 +7,7 @@ EXPORTS = {"onnx": "ONNXRuntime", "tensorrt": "TensorRT"}  # on the command line
 
 
 @dataclass(frozen=True)
-class TrainOptions:
+class TrainArguments:
     """The options of `train`; the command's --help describes them."""
 
     root: Path

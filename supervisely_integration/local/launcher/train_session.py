@@ -26,7 +26,7 @@ from ..instance import LocalInstance
 from .app_log import Bar, GrowingFile
 from .app_process import STOP_SIGNAL, AppProcess, check_port
 from .choices import hyperparameters_for, model_names, pick_model, sample_choices
-from .import_command import import_folder
+from .commands.import_command import import_folder
 from .results import finish_task, show_experiment
 from .selection import (
     Project,
@@ -39,7 +39,7 @@ from .selection import (
     note_import,
     read_project,
 )
-from .train_options import TrainOptions
+from .train_options import TrainArguments
 
 Json = dict[str, Any]
 
@@ -60,7 +60,7 @@ _UNUSED = {  # options that replace all choices, and the options that are then u
 }
 
 
-def run(options: TrainOptions, console: Console, log: CommandLog) -> int:
+def run(options: TrainArguments, console: Console, log: CommandLog) -> int:
     """Train; return the exit status, which is 0 only for a complete experiment.
 
     Raises:
@@ -96,7 +96,7 @@ def run(options: TrainOptions, console: Console, log: CommandLog) -> int:
         return 0
 
 
-def _unused(options: TrainOptions) -> str:
+def _unused(options: TrainArguments) -> str:
     """A notice about given options that have no effect."""
     for option, others in _UNUSED.items():
         given = [_flag(name) for name in others if getattr(options, name)]
@@ -110,7 +110,7 @@ def _flag(name: str) -> str:
 
 
 def _start(
-    options: TrainOptions,
+    options: TrainArguments,
     instance: LocalInstance,
     project: Project,
     state: Mapping[str, Any] | None,
@@ -163,7 +163,7 @@ def _keep_serving(instance: LocalInstance, console: Console) -> None:
         threading.Event().wait()
 
 
-def _project(options: TrainOptions, store: Store, console: Console, line: LiveLine) -> Project:
+def _project(options: TrainArguments, store: Store, console: Console, line: LiveLine) -> Project:
     if options.task is not None:
         return read_project(store, _initial_state(store, options.task)["slyProjectId"])
     if options.project is not None:
@@ -198,7 +198,7 @@ def _initial_state(store: Store, task_id: int) -> Json:
 
 
 def _state(
-    options: TrainOptions, project: Project, store: Store, console: Console, line: LiveLine
+    options: TrainArguments, project: Project, store: Store, console: Console, line: LiveLine
 ) -> Json | None:
     """The settings for the app."""
     if options.task is not None:

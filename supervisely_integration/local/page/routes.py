@@ -11,11 +11,11 @@ from fastapi.responses import Response
 
 from ..emulator.routes.contents import StoreOf
 from ..emulator.storage.errors import NotFoundError
-from ..emulator.storage.listing import MAX_PER_PAGE, Listing
 from ..emulator.storage.resource import Json
+from ..emulator.storage.sql.listing import MAX_PER_PAGE, Listing
 from ..emulator.store import TEAM_ID, Store
 from .experiments import ROOT, experiment, experiments
-from .tasks import recent_tasks
+from .task_list import recent_tasks
 from .thumbnails import colors_of, drawing_of, thumbnail
 
 router = APIRouter()

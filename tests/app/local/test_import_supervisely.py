@@ -8,7 +8,7 @@ import supervisely as sly
 
 from rtdetrv2_pytorch.src.data.readers import detect_format
 from rtdetrv2_pytorch.src.misc.errors import DatasetError
-from supervisely_integration.local.emulator.storage.listing import Listing
+from supervisely_integration.local.emulator.storage.sql.listing import Listing
 from supervisely_integration.local.emulator.store import Store
 from supervisely_integration.local.importers import import_folder, read_items
 from tests.app.local.folders import messages, picture, taken, write

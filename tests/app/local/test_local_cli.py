@@ -8,7 +8,8 @@ from rich.console import Console
 
 from supervisely_integration.local.emulator.store import Store
 from supervisely_integration.local.instance import LocalInstance
-from supervisely_integration.local.launcher import cli, get_command
+from supervisely_integration.local.launcher import cli
+from supervisely_integration.local.launcher.commands import get_command
 from supervisely_integration.paths import ROOT
 
 

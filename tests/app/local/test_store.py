@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from supervisely_integration.local.emulator.storage import blobs as blobs_module
-from supervisely_integration.local.emulator.storage.database import timestamp
-from supervisely_integration.local.emulator.storage.listing import Listing
+from supervisely_integration.local.emulator.storage.sql.database import timestamp
+from supervisely_integration.local.emulator.storage.sql.listing import Listing
 from supervisely_integration.local.emulator.store import ConflictError, NotFoundError, Store
 
 ROOT = Path(__file__).parents[3]

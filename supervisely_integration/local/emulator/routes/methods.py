@@ -7,14 +7,14 @@ from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
 from ..public_api import API
-from . import annotations, files, platform, projects
+from . import annotation_methods, file_methods, platform_methods, project_methods
 from .fields import Fields, Methods
 
 METHODS: Methods = {
-    **platform.METHODS,
-    **projects.METHODS,
-    **annotations.METHODS,
-    **files.METHODS,
+    **platform_methods.METHODS,
+    **project_methods.METHODS,
+    **annotation_methods.METHODS,
+    **file_methods.METHODS,
 }
 _URLS = ("fullStorageUrl", "pathOriginal", "referenceImageUrl")
 

@@ -5,11 +5,11 @@ import sqlite3
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from .database import Database, dumps, timestamp
 from .errors import InvalidRequestError
-from .listing import Condition, Table
 from .meta import class_ids, tag_ids
 from .resource import Json, Resource
+from .sql.database import Database, dumps, timestamp
+from .sql.listing import Condition, Table
 
 # Fields of an object that are not its geometry. The geometry is stored unchanged, so that every
 # shape of the SDK survives a round trip.
@@ -30,7 +30,7 @@ _TAG_COLUMNS = frozenset(
 )
 
 
-class Annotations(Resource):
+class ImageAnnotations(Resource):
     """Annotations of the images; the records of this resource are figures."""
 
     kind = "figure"

@@ -16,8 +16,8 @@ from typing import BinaryIO
 
 from PIL import Image, UnidentifiedImageError
 
-from .database import Database, dumps, timestamp, timestamp_in
 from .errors import InvalidRequestError
+from .sql.database import Database, dumps, timestamp, timestamp_in
 
 Source = Path | bytes | BinaryIO  # a local file, its contents, or an open file
 

@@ -3,9 +3,9 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from .database import dumps, timestamp
-from .listing import Table
 from .resource import Json, Resource
+from .sql.database import dumps, timestamp
+from .sql.listing import Table
 
 
 class Collections(Resource):

@@ -4,10 +4,10 @@ import sqlite3
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from .database import dumps, timestamp
 from .errors import InvalidRequestError
-from .listing import Condition, Table
 from .resource import Json, Resource
+from .sql.database import dumps, timestamp
+from .sql.listing import Condition, Table
 
 _SUBTREE = """WITH RECURSIVE tree (id) AS (
     SELECT value FROM json_each(?)

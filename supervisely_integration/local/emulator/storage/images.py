@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from .blobs import Source
-from .database import dumps, timestamp
 from .errors import InvalidRequestError
-from .image_filters import image_condition
-from .listing import Condition, Listing, Table, is_in
 from .resource import Json, Resource
+from .sql.database import dumps, timestamp
+from .sql.image_filters import image_condition
+from .sql.listing import Condition, Listing, Table, is_in
 
 
 @dataclass(frozen=True)

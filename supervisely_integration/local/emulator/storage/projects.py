@@ -5,11 +5,11 @@ import sqlite3
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from .database import dumps, timestamp
 from .errors import NotFoundError
-from .listing import Condition, Table
 from .meta import EMPTY, Meta, class_ids, tag_ids, with_ids
 from .resource import Json, Resource, decode
+from .sql.database import dumps, timestamp
+from .sql.listing import Condition, Table
 from .statistics import project_extent, project_statistics
 from .teams import WORKSPACE_ID
 

@@ -5,9 +5,9 @@ import sqlite3
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from .database import dumps, timestamp
 from .errors import ConflictError, InvalidRequestError, NotFoundError
-from .listing import Condition, Listing, Table, is_in
+from .sql.database import dumps, timestamp
+from .sql.listing import Condition, Listing, Table, is_in
 
 if TYPE_CHECKING:
     from ..store import Store

@@ -4,8 +4,8 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from .database import Database
 from .meta import Meta
+from .sql.database import Database
 
 Counts = dict[int, dict[int, int]]  # class or tag -> dataset -> count
 

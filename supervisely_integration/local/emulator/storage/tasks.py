@@ -9,10 +9,10 @@ from typing import Any, Literal
 import jsonpatch
 import jsonpointer
 
-from .database import dumps, timestamp
 from .errors import InvalidRequestError
-from .listing import Table
 from .resource import Json, Resource
+from .sql.database import dumps, timestamp
+from .sql.listing import Table
 from .teams import WORKSPACE_ID
 
 STATUSES = (

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .blobs import Incoming, Source
-from .database import timestamp
 from .errors import InvalidRequestError, NotFoundError
+from .sql.database import timestamp
 
 if TYPE_CHECKING:
     from ..store import Store

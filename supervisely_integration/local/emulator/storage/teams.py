@@ -2,8 +2,8 @@
 
 import sqlite3
 
-from .listing import Table
 from .resource import Json, Resource
+from .sql.listing import Table
 
 TEAM_ID = 1
 WORKSPACE_ID = 1

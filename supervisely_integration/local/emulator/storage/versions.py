@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from datetime import timedelta
 from typing import Any
 
-from .database import timestamp, timestamp_in
 from .errors import ConflictError, InvalidRequestError
-from .listing import Condition, Table
 from .resource import Json, Resource
+from .sql.database import timestamp, timestamp_in
+from .sql.listing import Condition, Table
 
 _RESERVATION = timedelta(minutes=10)  # after that, a killed client no longer blocks the others
 

@@ -8,8 +8,8 @@ from rtdetrv2_pytorch.tools.command import PATH, Command, update_option
 from rtdetrv2_pytorch.tools.command_log import CommandLog
 from rtdetrv2_pytorch.tools.console import open_console, starting
 
+from ..train_options import EXPORTS, TrainArguments
 from .options import APP_PORT, ROOT
-from .train_options import EXPORTS, TrainOptions
 
 
 def _check_name(context: click.Context, parameter: click.Parameter, name: str | None) -> str | None:
@@ -60,5 +60,5 @@ def main(log: CommandLog, /, **values: Any) -> int:
     Without --project, --data or --sample, train on generated digits.
     """
     with starting():
-        from .train_session import run
-    return run(TrainOptions(**values), open_console(), log)
+        from ..train_session import run
+    return run(TrainArguments(**values), open_console(), log)

@@ -1,7 +1,7 @@
 """Teams, workspaces, tasks, apps and the instance itself."""
 
 from ..ecosystem import app_record, apps, find_module, search_modules, whole_list
-from ..storage.listing import Listing
+from ..storage.sql.listing import Listing
 from .fields import Methods
 
 # The newest version that this SDK asks for (`versions.json`); it warns about older ones.

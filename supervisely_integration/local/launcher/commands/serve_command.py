@@ -26,5 +26,5 @@ from .options import APP_PORT, ROOT
 def main(log: CommandLog, /, **options: Any) -> int:
     """Serve a checkpoint in the app until it is stopped."""
     with starting():
-        from .serve_session import run
+        from ..serve_session import run
     return run(open_console(), log, **options)

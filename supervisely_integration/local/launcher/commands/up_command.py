@@ -26,7 +26,7 @@ _LOG_FILE = "instance.log"
 @click.pass_obj
 def main(log: CommandLog, *, host: str, port: int, root: Path) -> int:
     """Start the instance; print its address, token and page."""
-    from ..instance import LocalInstance
+    from ...instance import LocalInstance
 
     instance = LocalInstance(root, host, port)
     try:

@@ -2,8 +2,8 @@
 
 from typing import Any
 
-from ..storage.listing import Listing
 from ..storage.resource import Json
+from ..storage.sql.listing import Listing
 from ..store import Store
 from .fields import Fields, Methods
 

@@ -8,7 +8,7 @@ from rtdetrv2_pytorch.src.misc.text import counted
 from rtdetrv2_pytorch.tools.command import Command
 from rtdetrv2_pytorch.tools.command_log import CommandLog
 
-from ..emulator.store import TEAM_ID, InvalidRequestError, Store
+from ...emulator.store import TEAM_ID, InvalidRequestError, Store
 from .options import ROOT
 
 

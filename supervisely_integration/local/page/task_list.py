@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 from urllib.parse import urlsplit
 
-from ..emulator.storage.listing import Listing
+from ..emulator.storage.sql.listing import Listing
 from ..emulator.store import Store
 
 _SHOWN = 20

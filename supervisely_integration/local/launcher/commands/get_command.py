@@ -11,9 +11,9 @@ from rtdetrv2_pytorch.tools.command import PATH, Command
 from rtdetrv2_pytorch.tools.command_log import CommandLog
 from rtdetrv2_pytorch.tools.console import LiveLine, open_console, print_path
 
-from ..emulator.storage.team_files import normalize
-from ..emulator.store import TEAM_ID, InvalidRequestError, NotFoundError, Store
-from ..emulator.streaming import read_chunks
+from ...emulator.storage.team_files import normalize
+from ...emulator.store import TEAM_ID, InvalidRequestError, NotFoundError, Store
+from ...emulator.streaming import read_chunks
 from .options import ROOT
 
 _PROGRESS_FROM_BYTES = 8 << 20

@@ -7,7 +7,7 @@ from ..ecosystem import whole_list
 from ..storage.datasets import TOP_LEVEL
 from ..storage.errors import InvalidRequestError
 from ..storage.images import NewImage
-from ..storage.listing import Condition, Listing
+from ..storage.sql.listing import Condition, Listing
 from ..storage.versions import COMMITTED
 from ..store import Store
 from .fields import Fields, Method, Methods

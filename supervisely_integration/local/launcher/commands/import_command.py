@@ -16,7 +16,7 @@ from rtdetrv2_pytorch.tools.console import (
     starting,
 )
 
-from ..emulator.store import Store
+from ...emulator.store import Store
 from .options import ROOT
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ def main(log: CommandLog, *, folder: Path, name: str | None, format_: str, root:
     """Create a project from FOLDER, in Supervisely, COCO, YOLO or Pascal VOC format."""
     console = open_console()
     with starting():
-        from .. import importers  # noqa: F401 - imports torch
+        from ... import importers  # noqa: F401 - imports torch
     with LiveLine(console) as line:
         wanted: FormatName | None = None if format_ == "auto" else format_  # type: ignore[assignment]
         import_folder(Store(root), folder, console, line, name=name, format_=wanted)
@@ -62,7 +62,7 @@ def import_folder(
         DatasetError: if no image of the folder can be used.
         StoreError: if the name is taken.
     """
-    from .. import importers
+    from ... import importers
 
     print_headline(console, "Importing", str(folder))
     line.show("reading annotations")

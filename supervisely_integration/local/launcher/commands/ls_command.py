@@ -7,7 +7,7 @@ import click
 from rtdetrv2_pytorch.tools.command import Command
 from rtdetrv2_pytorch.tools.command_log import CommandLog
 
-from ..emulator.store import TEAM_ID, InvalidRequestError, Store
+from ...emulator.store import TEAM_ID, InvalidRequestError, Store
 from .options import ROOT
 
 

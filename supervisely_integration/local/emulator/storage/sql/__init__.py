@@ -1,0 +1,1 @@
+"""SQLite: connections, tables, and lists with filters and pages."""

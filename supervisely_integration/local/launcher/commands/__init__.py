@@ -1,0 +1,1 @@
+"""The commands: click declarations that import nothing slow."""
