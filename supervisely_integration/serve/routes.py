@@ -21,7 +21,7 @@ from supervisely.nn.inference.inference import Inference
 from rtdetrv2_pytorch.src.data.images.decoding import read_rgb
 from rtdetrv2_pytorch.src.misc.errors import DatasetError, RTDETRError
 
-from ..gui.page import serve_own_page
+from ..gui.app_page import serve_own_page
 from ..sdk.websockets import drop_closed_connections
 
 Message = MutableMapping[str, Any]

@@ -28,8 +28,8 @@ from ..models import find_base_config
 from ..paths import INFERENCE_SETTINGS, MODELS, SERVE_OPTIONS
 from ..sdk.deployment import RUNTIMES, add_openvino, complete_deploy_params, parse_command_line
 from ..sdk.inference import replace_shared_parts
+from .prediction_settings import PredictionSettings
 from .routes import prepare_server
-from .settings import PredictionSettings
 
 
 class RTDETRv2(ObjectDetection):  # type: ignore[misc]
@@ -165,7 +165,7 @@ class RTDETRv2(ObjectDetection):  # type: ignore[misc]
         return str(self._export(Path(files["checkpoint"]), suffix, config))
 
     def _export(self, path: Path, suffix: str, config: Path | None) -> Path:
-        from ..export import export_checkpoint  # its libraries take seconds to load
+        from ..checkpoint_export import export_checkpoint  # its libraries take seconds to load
 
         output = Path(self.model_dir) / f"{path.stem}{suffix}"
         try:

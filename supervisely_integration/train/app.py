@@ -20,28 +20,28 @@ from rtdetrv2_pytorch.src.data.readers.supervisely import dataset_folders
 from rtdetrv2_pytorch.src.misc.errors import ConfigError
 from rtdetrv2_pytorch.src.misc.weights import is_url, locate
 
-from ..gui.page import serve_own_page
+from ..gui.app_page import serve_own_page
 from ..models import find_base_config
 from ..sdk import logs
+from ..sdk.api_calls import create_collection, find_datasets_with, retry_multipart_uploads
 from ..sdk.benchmark import model_benchmark
 from ..sdk.tensorboard import add_executables_to_path
 from ..sdk.training_gui import training_gui
-from ..sdk.transfers import create_collection, find_datasets_with, retry_multipart_uploads
 from ..sdk.websockets import drop_closed_connections
+from ..task_status import EVALUATION_REPORT, StatusReporter, describe_error
 from .exports import COCO_FOLDER, Exporter
-from .lifecycle import Lifecycle, Stage, TrainingStopped
+from .lifecycle import Lifecycle, TrainingStage, TrainingStopped
 from .project_data import ProjectData
 from .run_config import check_hyperparameters
 from .run_folder import RunFolder, SavedRun, fingerprint
-from .task_status import EVALUATION_REPORT, StatusReporter, describe_error
 from .workflow import TrainingRequest
 
 logger = logging.getLogger(__name__)
 
 _ANY_CONFIG = "rtdetrv2_r18vd_120e_coco.yml"  # to check hyperparameters before a model is known
 _STOPPING = {
-    Stage.TRAINING: "Stopping after this batch; what was trained will be uploaded...",
-    Stage.FINALIZATION: "Stopping after the upload...",
+    TrainingStage.TRAINING: "Stopping after this batch; what was trained will be uploaded...",
+    TrainingStage.FINALIZATION: "Stopping after the upload...",
 }
 # Environment variables of the platform that say what to train.
 _GUI_STATE = "modal.state.guiState"
@@ -124,7 +124,7 @@ class TrainApp(sdk.TrainApp):  # type: ignore[misc]
         try:
             if not self._is_resume_upload:
                 self._check_settings()
-            self.lifecycle.stage = Stage.PREPARATION
+            self.lifecycle.stage = TrainingStage.PREPARATION
             button.enable()
             button.show()
             super()._wrapped_start_training()
@@ -132,15 +132,15 @@ class TrainApp(sdk.TrainApp):  # type: ignore[misc]
             self._end_without_result()
             self.app.shutdown()
         except Exception as error:
-            self.lifecycle.stage = Stage.OVER
+            self.lifecycle.stage = TrainingStage.OVER
             if self.auto_start:
                 self._exit_with_error(error)
                 self.app.shutdown()
             raise
         finally:
             button.hide()
-            if self.lifecycle.stage is not Stage.OVER:
-                self.lifecycle.stage = Stage.IDLE
+            if self.lifecycle.stage is not TrainingStage.OVER:
+                self.lifecycle.stage = TrainingStage.IDLE
 
     def _check_settings(self) -> None:
         """Check name and hyperparameters; the SDK ends the app for the one, and not the other."""
@@ -178,7 +178,7 @@ class TrainApp(sdk.TrainApp):  # type: ignore[misc]
 
     def _end_without_result(self) -> None:
         self._show_status("Stopped: nothing to save")
-        self.lifecycle.stage = Stage.OVER
+        self.lifecycle.stage = TrainingStage.OVER
         self.run_folder.remove(keep_checkpoint=True)
         self.status.stop()
 
@@ -233,7 +233,7 @@ class TrainApp(sdk.TrainApp):  # type: ignore[misc]
         Raises:
             TrainingStopped: if a stop was requested in preparation.
         """
-        self.lifecycle.stage = Stage.TRAINING
+        self.lifecycle.stage = TrainingStage.TRAINING
         self.lifecycle.check()
         resume = self._begin_run()
         if resume is not None:
@@ -297,7 +297,7 @@ class TrainApp(sdk.TrainApp):  # type: ignore[misc]
     # --- finalization -----------------------------------------------------------------------
 
     def _finalize(self, experiment_info: dict[str, Any], resume: bool = False) -> None:
-        self.lifecycle.stage = Stage.FINALIZATION
+        self.lifecycle.stage = TrainingStage.FINALIZATION
         self.gui.need_convert_shapes = False  # `_run_model_benchmark` converts
         if self.lifecycle.is_stopping:
             self._skip_optional_steps()
@@ -307,7 +307,7 @@ class TrainApp(sdk.TrainApp):  # type: ignore[misc]
             self._exit_with_error(error)
             raise
         finally:
-            self.lifecycle.stage = Stage.OVER  # the SDK ends the process next
+            self.lifecycle.stage = TrainingStage.OVER  # the SDK ends the process next
         self.status.finish()
         self.run_folder.remove()
 

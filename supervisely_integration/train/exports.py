@@ -10,9 +10,9 @@ from supervisely.nn.training.train_app import TrainApp
 from rtdetrv2_pytorch.src.deploy.parity import PARITY_FILE
 from rtdetrv2_pytorch.src.deploy.tensorrt import card_file
 
-from ..export import export_checkpoint, split_images
+from ..checkpoint_export import export_checkpoint, split_images
+from ..task_status import StatusReporter, describe_error
 from .project_splits import annotation_file
-from .task_status import StatusReporter, describe_error
 
 logger = logging.getLogger(__name__)
 

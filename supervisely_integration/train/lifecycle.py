@@ -20,7 +20,7 @@ class TrainingStopped(Exception):  # noqa: N818 (not an error)
     """A training ended on request before there was anything to save."""
 
 
-class Stage(enum.Enum):
+class TrainingStage(enum.Enum):
     """Stages of a training."""
 
     IDLE = "idle"
@@ -42,7 +42,7 @@ class Lifecycle:
 
     def __init__(self, leave: Callable[[], None]) -> None:
         self.stop_flag = StopFlag()
-        self.stage = Stage.IDLE
+        self.stage = TrainingStage.IDLE
         self._leave = leave
         self._previous: dict[int, Any] = {}
 
@@ -55,7 +55,7 @@ class Lifecycle:
         """Request a stop; from any thread."""
         logger.warning("%s: stopping in %s", reason, self.stage.value)
         self.stop_flag.request(reason)
-        if self.stage is Stage.PREPARATION:
+        if self.stage is TrainingStage.PREPARATION:
             threading.Thread(target=self._leave_preparation, daemon=True).start()
 
     def check(self) -> None:
@@ -72,7 +72,7 @@ class Lifecycle:
             self._previous[number] = signal.signal(number, self._on_signal)
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
-        if self.stage not in (Stage.IDLE, Stage.OVER):
+        if self.stage not in (TrainingStage.IDLE, TrainingStage.OVER):
             self.stop(signal.Signals(number).name)
             return
         previous = self._previous[number]
@@ -82,5 +82,5 @@ class Lifecycle:
     def _leave_preparation(self) -> None:
         """Exit without waiting for the download, which cannot be interrupted."""
         time.sleep(_GRACE_S)
-        if self.stage is Stage.PREPARATION:
+        if self.stage is TrainingStage.PREPARATION:
             self._leave()

@@ -10,7 +10,7 @@ from supervisely_integration.paths import (
 )
 from supervisely_integration.serve.rtdetrv2 import RTDETRv2
 from supervisely_integration.train.app import TrainApp
-from supervisely_integration.train.progress import AppProgress
+from supervisely_integration.train.progress_bars import AppProgress
 from supervisely_integration.train.workflow import LOGS, REPORTS, run_training
 
 train = TrainApp(

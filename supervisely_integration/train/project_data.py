@@ -10,7 +10,7 @@ from supervisely.app.widgets import SplitMethod
 from supervisely.nn.training.train_app import TrainApp
 from supervisely.project.project import ItemInfo
 
-from ..sdk.transfers import refetch_damaged_images
+from ..sdk.api_calls import refetch_damaged_images
 from .data_check import Origins
 from .project_splits import box_objects, check_complete, images_on_disk
 from .run_folder import Items, SavedRun

@@ -13,7 +13,7 @@ import pytest
 from rtdetrv2_pytorch.src.data.readers.supervisely import dataset_folders
 from rtdetrv2_pytorch.src.misc.errors import ConfigError
 from supervisely_integration.sdk.training_gui import AllShapesClassesSelector, CpuTrainingProcess
-from supervisely_integration.train.task_status import describe_error
+from supervisely_integration.task_status import describe_error
 from tests.app.running import make_project
 from tests.sdk import import_sdk
 

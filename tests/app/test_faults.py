@@ -12,12 +12,12 @@ import torch
 
 from rtdetrv2_pytorch.src.misc.errors import DatasetError
 from rtdetrv2_pytorch.src.misc.weights import load_checkpoint
-from supervisely_integration.sdk.transfers import (
+from supervisely_integration.sdk.api_calls import (
     create_collection,
     refetch_damaged_images,
     retry_multipart_uploads,
 )
-from supervisely_integration.train.task_status import TaskStatus
+from supervisely_integration.task_status import TaskStatus
 from tests.app.processes import command_lines, listening_addresses
 from tests.app.running import TAGS, files_below, make_project, read_json, state_of
 from tests.faulty_instance import Fault, FaultyInstance

@@ -12,8 +12,8 @@ from rtdetrv2_pytorch.src.misc.errors import RankError
 from rtdetrv2_pytorch.src.solver.events import TrainingEvents
 from rtdetrv2_pytorch.src.solver.stopping import StopFlag
 from supervisely_integration.models import published_models
+from supervisely_integration.task_status import TaskStatus
 from supervisely_integration.train.ranks import train_on_devices
-from supervisely_integration.train.task_status import TaskStatus
 from tests.app.running import MODEL, TAGS, files_below, make_project, read_json, state_of
 from tests.ranks import environment
 from tests.tiny import CONFIGS, NETWORK, tiny_values

@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from supervisely_integration.paths import DEMO, MODELS
-from supervisely_integration.train.task_status import TaskStatus
+from supervisely_integration.task_status import TaskStatus
 from tests.app.experiment import QUICK
 from tests.app.running import (
     CLASSES,

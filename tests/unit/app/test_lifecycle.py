@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from supervisely_integration.train.lifecycle import Lifecycle, Stage, TrainingStopped
+from supervisely_integration.train.lifecycle import Lifecycle, TrainingStage, TrainingStopped
 
 
 class Left(list):
@@ -43,7 +43,7 @@ def lifecycle(left):
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-@pytest.mark.parametrize("stage", [Stage.TRAINING, Stage.FINALIZATION])
+@pytest.mark.parametrize("stage", [TrainingStage.TRAINING, TrainingStage.FINALIZATION])
 def test_signal_is_a_stop_request_during_training_and_upload(lifecycle, left, stage, number):
     lifecycle.stage = stage
     os.kill(os.getpid(), number)
@@ -53,7 +53,7 @@ def test_signal_is_a_stop_request_during_training_and_upload(lifecycle, left, st
     assert left == []
 
 
-@pytest.mark.parametrize("stage", [Stage.IDLE, Stage.OVER])
+@pytest.mark.parametrize("stage", [TrainingStage.IDLE, TrainingStage.OVER])
 def test_signals_reach_the_server_at_other_times(lifecycle, stage):
     lifecycle.stage = stage
     os.kill(os.getpid(), signal.SIGTERM)
@@ -62,7 +62,7 @@ def test_signals_reach_the_server_at_other_times(lifecycle, stage):
 
 
 def test_stop_in_preparation_exits(lifecycle, left):
-    lifecycle.stage = Stage.PREPARATION
+    lifecycle.stage = TrainingStage.PREPARATION
     lifecycle.stop("Stop button")
     assert left.happened.wait(5)
     assert left == [True]
@@ -70,15 +70,15 @@ def test_stop_in_preparation_exits(lifecycle, left):
 
 
 def test_stop_at_the_end_of_preparation_does_not_exit(lifecycle, left):
-    lifecycle.stage = Stage.PREPARATION
+    lifecycle.stage = TrainingStage.PREPARATION
     lifecycle.stop("Stop button")
-    lifecycle.stage = Stage.TRAINING  # which checks the flag before its first step
+    lifecycle.stage = TrainingStage.TRAINING  # which checks the flag before its first step
     time.sleep(0.8)
     assert left == []
 
 
 def test_first_reason_is_kept(lifecycle):
-    lifecycle.stage = Stage.TRAINING
+    lifecycle.stage = TrainingStage.TRAINING
     lifecycle.stop("Stop button")
     lifecycle.stop("SIGTERM")
     assert lifecycle.stop_flag.reason == "Stop button"

@@ -11,7 +11,7 @@ import torch
 
 from rtdetrv2_pytorch.src.misc.errors import ConfigError
 from supervisely_integration.paths import INFERENCE_SETTINGS
-from supervisely_integration.serve.settings import PredictionSettings
+from supervisely_integration.serve.prediction_settings import PredictionSettings
 from tests.sdk import import_sdk
 
 import_sdk()

@@ -3,7 +3,7 @@
 import json
 
 from rtdetrv2_pytorch.src.misc.errors import ConfigError
-from supervisely_integration.train.task_status import (
+from supervisely_integration.task_status import (
     EVALUATION_REPORT,
     STATUS_FILE,
     StatusReporter,

@@ -9,8 +9,8 @@ from rtdetrv2_pytorch.src.data.metrics.evaluator import STAT_NAMES, Evaluation
 from rtdetrv2_pytorch.src.data.metrics.operating_point import OperatingPoint
 from rtdetrv2_pytorch.src.solver import DetSolver
 from rtdetrv2_pytorch.src.solver.events import EpochReport, FitResult, StepReport, TrainingPlan
-from supervisely_integration.train import progress
-from supervisely_integration.train.progress import AppProgress
+from supervisely_integration.train import progress_bars
+from supervisely_integration.train.progress_bars import AppProgress
 from tests.tiny import tiny_config
 
 
@@ -255,4 +255,4 @@ def test_epoch_summary(bars, lines):
     [(0, "0 s"), (29, "29 s"), (90, "2 min"), (3540, "59 min"), (7300, "2 h 2 min")],
 )
 def test_durations(seconds, text):
-    assert progress._duration(seconds) == text
+    assert progress_bars._duration(seconds) == text

@@ -16,7 +16,7 @@ from supervisely.app.widgets_context import JinjaWidgets
 from .choice import is_local, needs_own_page
 from .libraries import PACKAGES, SCRIPTS, STYLES, WEB, missing_libraries
 from .log_window import LogWindow
-from .routes import page_routes
+from .page_routes import page_routes
 
 logger = logging.getLogger(__name__)
 

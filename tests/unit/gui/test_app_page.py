@@ -3,7 +3,7 @@ import supervisely as sly
 from fastapi import FastAPI
 from starlette.testclient import TestClient
 
-from supervisely_integration.gui import libraries, page
+from supervisely_integration.gui import app_page, libraries
 
 SECRET = "token-of-a-test"
 
@@ -29,14 +29,14 @@ def server(monkeypatch):
 def built(monkeypatch, tmp_path):
     """Installed libraries, as empty files."""
     monkeypatch.setattr(libraries, "PACKAGES", tmp_path)
-    monkeypatch.setattr(page, "PACKAGES", tmp_path)
+    monkeypatch.setattr(app_page, "PACKAGES", tmp_path)
     for name in (*libraries.SCRIPTS, *libraries.STYLES):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text("/* library */")
 
 
 def test_page_loads_only_files_of_the_app(server, built):
-    assert page.serve_own_page(server)
+    assert app_page.serve_own_page(server)
     client = TestClient(server)
     answer = client.get("/")
     assert "Train &lt;me&gt;" in answer.text
@@ -45,7 +45,7 @@ def test_page_loads_only_files_of_the_app(server, built):
     assert len(addresses) == len(libraries.SCRIPTS) + len(libraries.STYLES) + 2
     assert all(address.startswith("./gui/") for address in addresses)
     assert {client.get(address[1:]).status_code for address in addresses} == {200}
-    assert client.get("/gui/web/../page.py").status_code == 404
+    assert client.get("/gui/web/../app_page.py").status_code == 404
     assert client.get("/", params={"ping": "1"}).json() == {"message": "App is running"}
 
 
@@ -57,7 +57,7 @@ def page_addresses(html: str) -> list[str]:
 
 def test_page_without_libraries_shows_instructions(server, monkeypatch, tmp_path):
     monkeypatch.setattr(libraries, "PACKAGES", tmp_path)
-    assert page.serve_own_page(server)
+    assert app_page.serve_own_page(server)
     answer = TestClient(server).get("/")
     assert "make page" in answer.text
     assert "npm" in answer.text
@@ -66,14 +66,14 @@ def test_page_without_libraries_shows_instructions(server, monkeypatch, tmp_path
 def test_platform_keeps_its_page(server, built, monkeypatch):
     monkeypatch.setenv("SERVER_ADDRESS", "https://platform.example")
     monkeypatch.setattr("supervisely_integration.gui.choice.is_reachable", lambda address: True)
-    assert not page.serve_own_page(server)
+    assert not app_page.serve_own_page(server)
     assert TestClient(server).get("/").json() == "platform"
 
 
 def test_own_page_on_a_platform_contains_no_token(server, built, monkeypatch):
     monkeypatch.setenv("SERVER_ADDRESS", "https://platform.example")
     monkeypatch.setattr("supervisely_integration.gui.choice.is_reachable", lambda address: False)
-    assert page.serve_own_page(server)
+    assert app_page.serve_own_page(server)
     text = TestClient(server).get("/").text
     assert 'data-instance=""' in text
     assert SECRET not in text
@@ -83,7 +83,7 @@ def test_platform_keeps_its_page_without_libraries(server, monkeypatch, tmp_path
     monkeypatch.setenv("SERVER_ADDRESS", "https://platform.example")
     monkeypatch.setattr(libraries, "PACKAGES", tmp_path)
     monkeypatch.setattr("supervisely_integration.gui.choice.is_reachable", lambda address: False)
-    assert not page.serve_own_page(server)
+    assert not app_page.serve_own_page(server)
     assert TestClient(server).get("/").json() == "platform"
 
 
@@ -92,7 +92,7 @@ def test_address_without_a_scheme(server, built, web, tmp_path, monkeypatch):
     picture = tmp_path / "page" / "thumbnails" / "7"
     picture.parent.mkdir(parents=True)
     picture.write_bytes(b"picture")
-    assert page.serve_own_page(server)
+    assert app_page.serve_own_page(server)
     client = TestClient(server)
     text = client.get("/").text
     assert f'data-instance="{web}"' in text
@@ -101,7 +101,7 @@ def test_address_without_a_scheme(server, built, web, tmp_path, monkeypatch):
 
 
 def test_log_lines_and_an_unreachable_instance(server, built):
-    assert page.serve_own_page(server)
+    assert app_page.serve_own_page(server)
     sly.logger.info("a line for the window")
     client = TestClient(server)
     lines = client.get("/gui/logs").json()
