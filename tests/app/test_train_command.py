@@ -34,8 +34,8 @@ from supervisely_integration.local.launcher.selection import (
 from supervisely_integration.local.launcher.train_session import follow
 from supervisely_integration.models import find_base_config
 from supervisely_integration.paths import ROOT
+from supervisely_integration.task_status import TaskStatus
 from supervisely_integration.train.run_config import check_hyperparameters
-from supervisely_integration.train.task_status import TaskStatus
 from tests.app.running import MODEL, TINY, make_project, state_of
 from tests.ranks import free_port
 from tests.terminal import in_terminal, noise

@@ -9,7 +9,7 @@ from typing import Any
 
 from rtdetrv2_pytorch.src.misc.errors import RTDETRError
 
-from ...train.task_status import TaskStatus
+from ...task_status import TaskStatus
 
 _EVENT = re.compile(r'\{"message": .*\}$')  # may follow a tqdm bar on the same line
 _PROGRESS = "EventType.PROGRESS"

@@ -17,7 +17,7 @@ import httpx
 from rtdetrv2_pytorch.src.misc.errors import ConfigError
 
 from ...paths import DEMO, ROOT, TRAIN
-from ...train.task_status import STATUS_FILE
+from ...task_status import STATUS_FILE
 from ..emulator.ecosystem import training_app
 from .app_log import AppError, AppLog
 

@@ -11,7 +11,7 @@ from rtdetrv2_pytorch.src.misc.errors import ConfigError
 from rtdetrv2_pytorch.src.report.training_report import REPORT
 from rtdetrv2_pytorch.tools.console import print_detail, print_headline, print_notice, print_path
 
-from ...train.task_status import EVALUATION_REPORT
+from ...task_status import EVALUATION_REPORT
 from ..emulator.store import TEAM_ID, Store, StoreError
 from .app_log import AppError
 from .app_process import AppProcess

@@ -3,7 +3,7 @@
 import pytest
 
 from supervisely_integration.local.launcher.app_log import AppLog, Bar
-from supervisely_integration.train.task_status import TaskStatus
+from supervisely_integration.task_status import TaskStatus
 
 PROGRESS = (
     "Downloading dataset: 'train':   0%|          | 0/6 [00:00<?, ?it/s]"

@@ -25,7 +25,7 @@ def test_every_path_exists():
 
 
 @pytest.mark.parametrize(
-    "module", ["coco", "experiment", "hyperparameters", "progress_bars", "run_config"]
+    "module", ["project_splits", "experiment", "hyperparameters", "progress_bars", "run_config"]
 )
 def test_modules_import_without_the_sdk(module):
     """Loading it takes seconds; only the body of a function may."""
