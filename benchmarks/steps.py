@@ -90,7 +90,7 @@ def our_training(
         **overrides,
     )
     cfg.train_dataset = NO_DATA
-    cfg.train_dataloader = SimpleNamespace(collate=BatchImageCollateFunction())  # type: ignore[assignment]
+    cfg.train_dataloader = SimpleNamespace(collate_fn=BatchImageCollateFunction())  # type: ignore[assignment]
 
     run = TrainingRun.create(cfg)
     run.model.train()

@@ -140,11 +140,8 @@ def test_openvino_in_bfloat16(trained, exported, monkeypatch):
         open_runtime(output, "openvino", bfloat16=True)
 
 
-@pytest.mark.parametrize("exporter", ["torchscript", "dynamo"])
-def test_half_precision_keeps_the_ap(trained, exporter, tmp_path):
-    report = export_onnx(
-        trained.source, tmp_path / "half.onnx", precision="fp16", exporter=exporter, nms_iou=0.7
-    )
+def test_half_precision_keeps_the_ap(trained, tmp_path):
+    report = export_onnx(trained.source, tmp_path / "half.onnx", precision="fp16", nms_iou=0.7)
     assert report.failures == []
     assert report.max_score_difference > 1e-5  # it computed in float16
     assert report.ap_exported >= report.ap_pytorch - 0.005

@@ -162,14 +162,15 @@ def test_discrete_sampling_avoids_grid_sample(tiny, tmp_path, exporter):
     assert_nearly_same(run_openvino(path, *inputs), expected, share=0.9)
 
 
-def test_half_precision_nearly_agrees(tiny, tmp_path):
+@pytest.mark.parametrize("exporter", EXPORTERS)
+def test_half_precision_nearly_agrees(tiny, tmp_path, exporter):
     # With one query per cell, rounding does not affect query selection.
     content = torch.load(tiny.path, weights_only=True)
     content["config"]["RTDETRTransformerv2"]["num_queries"] = 12 * 20 + 6 * 10 + 3 * 5
     torch.save(content, tmp_path / "best.pth")
     detector, card = load_detector(tmp_path / "best.pth")
     path = tmp_path / "x.onnx"
-    card = write_onnx(detector, card, path, precision="fp16", slim=False)
+    card = write_onnx(detector, card, path, exporter=exporter, precision="fp16", slim=False)
     assert card.precision == read_card(path).precision == "fp16"
     labels, boxes, scores = run(path, tiny.images, tiny.sizes_wh)
     assert (labels.dtype, boxes.dtype, scores.dtype) == (torch.int64, *2 * [torch.float32])
