@@ -251,6 +251,6 @@ def test_collection_is_created_although_the_answer_is_lost(platform, api):
     with pytest.raises(requests.HTTPError):  # else `create_collection` is not needed
         create("bare_001")
     platform.instance.faults.replace([Fault("lost", "entities-collections.add")])
-    created = create_collection(api, project_id, "train_001", lambda: create("train_001"))
-    found = [each for each in collections.get_list(project_id) if each.name == "train_001"]
+    created = create_collection(api, project_id, "lost_001", lambda: create("lost_001"))
+    found = [each for each in collections.get_list(project_id) if each.name == "lost_001"]
     assert [each.id for each in found] == [created]
