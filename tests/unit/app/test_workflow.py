@@ -1,4 +1,4 @@
-"""A training of the app without the platform: from a split project to files of an experiment."""
+"""The training of the app without the SDK: from a split project to the files of an experiment."""
 
 import json
 
@@ -21,7 +21,7 @@ CLASSES = list("0123456789")
 
 @pytest.fixture(scope="module")
 def project(tmp_path_factory):
-    """The digits in Supervisely format, split as the SDK leaves it."""
+    """Digits in Supervisely format, split as by the SDK."""
     folder = tmp_path_factory.mktemp("project")
     data = make_digits_dataset(folder / "coco", num_train=4, num_val=2)
     for split in ("train", "val"):
@@ -53,104 +53,108 @@ def project(tmp_path_factory):
     return folder
 
 
-@pytest.fixture
-def request_of(project, tmp_path):
-    def make(**changes):
-        values = {
-            "model_name": "RT-DETRv2-S",
-            "base_config": find_base_config("rtdetrv2_r18vd_120e_coco.yml"),
-            "checkpoint": None,
-            "resume": None,
-            "classes": CLASSES,
-            "convert_shapes": False,
-            "hyperparameters": {
-                **{k: v for k, v in NETWORK.items() if k != "PResNet"},
-                "epoches": 2,
-                "batch_size": 2,
-                "eval_spatial_size": [64, 64],
-                "checkpoint_freq": 1,
-                "use_amp": False,
-                "num_workers": 0,
-                "report": False,
-                "pictures": False,
-            },
-            "train_dir": project / "train",
-            "val_dir": project / "val",
-            "coco_dir": tmp_path / "coco",
-            "run_dir": tmp_path / "run",
-            "result_dir": tmp_path / "result",
-            "devices": ("cpu",),
-        }
-        return TrainingRequest(**{**values, **changes})
-
-    return make
+def request_in(folder, project, **changes):
+    """A tiny training of two epochs that writes below a folder."""
+    hyperparameters = {
+        **{k: v for k, v in NETWORK.items() if k != "PResNet"},
+        "epoches": 2,
+        "batch_size": 2,
+        "eval_spatial_size": [64, 64],
+        "checkpoint_freq": 1,
+        "use_amp": False,
+        "num_workers": 0,
+        "report": False,
+        "pictures": False,
+    }
+    values = {
+        "model_name": "RT-DETRv2-S",
+        "base_config": find_base_config("rtdetrv2_r18vd_120e_coco.yml"),
+        "checkpoint": None,
+        "resume": None,
+        "classes": CLASSES,
+        "convert_shapes": False,
+        "hyperparameters": hyperparameters,
+        "train_dir": project / "train",
+        "val_dir": project / "val",
+        "coco_dir": folder / "coco",
+        "run_dir": folder / "run",
+        "result_dir": folder / "result",
+        "devices": ("cpu",),
+    }
+    return TrainingRequest(**{**values, **changes})
 
 
-def test_a_training_leaves_copies_for_the_upload_and_its_own_folder(request_of, tmp_path):
-    info = run_training(request_of(), TrainingEvents(), StopFlag()).as_dict()
+@pytest.fixture(scope="module")
+def finished(project, tmp_path_factory):
+    """A finished training with a report: its folder and the experiment."""
+    folder = tmp_path_factory.mktemp("finished")
+    origins = Origins({"val_img_1": "set/a <b>.jpg", "val_img_2": "set/c.jpg"})
+    request = request_in(folder, project, name="7 digits RT-DETRv2-S", origins=origins)
+    request.hyperparameters.update(report=True)
+    return folder, run_training(request, TrainingEvents(), StopFlag())
+
+
+def test_checkpoints_are_copied_for_the_upload(finished):
+    folder, experiment = finished
+    info = experiment.as_dict()
     assert info["model_name"] == "RT-DETRv2-S"
     assert info["task_type"] == "object detection"
     assert info["best_checkpoint"] == "best.pth"
     names = {"best.pth", "last.pth", "checkpoint0000.pth", "checkpoint0001.pth"}
     assert {path.rsplit("/", 1)[1] for path in info["checkpoints"]} == names
-    assert {path.name for path in (tmp_path / "run").glob("*.pth")} == names
-    assert load_checkpoint(tmp_path / "result" / "best.pth")["class_names"] == CLASSES
+    assert {path.name for path in (folder / "run").glob("*.pth")} == names
+    assert load_checkpoint(folder / "result" / "best.pth")["class_names"] == CLASSES
 
 
-def test_the_report_comes_along_with_what_the_data_doctor_said(request_of, tmp_path):
-    origins = Origins({"val_img_1": "set/a <b>.jpg", "val_img_2": "set/c.jpg"})
-    request = request_of(name="7 digits RT-DETRv2-S", origins=origins)
-    request.hyperparameters.update(epoches=1, report=True)
-    run_training(request, TrainingEvents(), StopFlag())
-    page = (tmp_path / "result" / "report.html").read_text()
-    assert "Finished: 1 of 1 epochs" in page
+def test_report_shows_original_image_names_and_the_data_check(finished):
+    folder, _ = finished
+    page = (folder / "result" / "report.html").read_text()
+    assert "Finished: 2 of 2 epochs" in page
     assert "<h1>7 digits RT-DETRv2-S</h1>" in page
     assert "set/a &lt;b&gt;.jpg" in page
     assert "set/c.jpg" in page
     assert "val_img_" not in page
-    assert "run_name" not in (tmp_path / "result" / "model_config.yml").read_text()
+    assert "run_name" not in (folder / "result" / "model_config.yml").read_text()
     assert "The data was not examined" not in page
-    assert str(tmp_path) not in page
+    assert str(folder) not in page
 
 
-def test_the_uploaded_configuration_is_whole_and_of_no_machine(request_of, tmp_path):
-    run_training(request_of(), TrainingEvents(), StopFlag())
-    path = tmp_path / "result" / "model_config.yml"
+def test_uploaded_configuration_is_complete_and_has_no_local_paths(finished):
+    folder, _ = finished
+    path = folder / "result" / "model_config.yml"
     text = path.read_text()
-    assert str(tmp_path) not in text
+    assert str(folder) not in text
     assert "__include__" not in yaml.safe_load(text)
     cfg = YAMLConfig(path)
     assert cfg.yaml_cfg["num_classes"] == 10
     assert cfg.yaml_cfg["eval_spatial_size"] == [64, 64]
-    state = model_state(load_checkpoint(tmp_path / "result" / "best.pth"))
+    state = model_state(load_checkpoint(folder / "result" / "best.pth"))
     assert list(cfg.model.state_dict()) == list(state)
 
 
-def test_a_training_that_goes_on_ends_as_one_that_never_stopped(request_of, tmp_path):
-    whole = run_training(request_of(), TrainingEvents(), StopFlag())
-
+def test_resumed_training_equals_an_uninterrupted_one(finished, project, tmp_path):
     class StopAfterOne(TrainingEvents):
         def epoch_finished(self, report):
             stop.request("test")
 
     stop = StopFlag()
-    folders = {"run_dir": tmp_path / "b", "result_dir": tmp_path / "c"}
-    stopped = run_training(request_of(**folders), StopAfterOne(), stop)
+    stopped = run_training(request_in(tmp_path, project), StopAfterOne(), stop)
     assert {path.name for path in stopped.checkpoints} >= {"best.pth", "last.pth"}
-    resume = tmp_path / "b" / "last.pth"
+    resume = tmp_path / "run" / "last.pth"
     assert load_checkpoint(resume)["progress"]["epoch"] == 1
-    gone_on = run_training(request_of(**folders, resume=resume), TrainingEvents(), StopFlag())
+    request = request_in(tmp_path, project, resume=resume)
+    resumed = run_training(request, TrainingEvents(), StopFlag())
     ours, theirs = (
         load_checkpoint(next(p for p in info.checkpoints if p.name == "last.pth"))["model"]
-        for info in (gone_on, whole)
+        for info in (resumed, finished[1])
     )
     for key, value in ours.items():
         assert value.equal(theirs[key]), key
 
 
-def test_stopped_before_the_first_step_there_is_nothing_to_save(request_of, tmp_path):
+def test_stop_before_the_first_step_saves_nothing(project, tmp_path):
     stop = StopFlag()
     stop.request("Stop button")
     with pytest.raises(TrainingStopped, match="Stop button"):
-        run_training(request_of(), TrainingEvents(), stop)
+        run_training(request_in(tmp_path, project), TrainingEvents(), stop)
     assert not (tmp_path / "result").exists()
