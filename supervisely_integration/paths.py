@@ -1,4 +1,4 @@
-"""Where the files of the apps are, whatever the current directory is."""
+"""Paths of the apps' files, independent of the current directory."""
 
 from pathlib import Path
 
@@ -13,7 +13,7 @@ TRAIN = PACKAGE / "train"
 HYPERPARAMETERS = TRAIN / "hyperparameters.yaml"
 TRAIN_OPTIONS = TRAIN / "app_options.yaml"
 TRAIN_MANIFEST = TRAIN / "config.json"
-ROOT_MANIFEST = ROOT / "config.json"  # the same content, where the ecosystem looks for it
+ROOT_MANIFEST = ROOT / "config.json"  # the same content, where the ecosystem expects it
 
 SERVE = PACKAGE / "serve"
 INFERENCE_SETTINGS = SERVE / "inference_settings.yaml"

@@ -1,15 +1,15 @@
-"""How tests find their way on the pages of the apps, and where their screenshots are kept."""
+"""Page objects for the apps' pages, and their screenshots."""
 
 import json
 from pathlib import Path
 from typing import Any
 
 SCREENSHOTS = Path(__file__).parents[2] / ".test-output" / "pages"
-LONG_MS = 240_000  # for what computes
+LONG_MS = 240_000  # for trainings
 
 
 class AppPage:
-    """A page of an app, by what a screen reader would say."""
+    """A page of an app, addressed by accessible names."""
 
     def __init__(self, page: Any, address: str) -> None:
         self.page = page
@@ -17,7 +17,7 @@ class AppPage:
         page.get_by_role("heading", level=1).wait_for()
 
     def card(self, title: str) -> Any:
-        """A card, by its title."""
+        """Return a card by its title."""
         return self.page.get_by_role("region", name=title, exact=True)
 
     def press(self, card: str, button: str) -> None:
@@ -25,11 +25,11 @@ class AppPage:
         self.card(card).get_by_role("button", name=button, exact=True).click()
 
     def locked(self, card: str) -> bool:
-        """Whether a card waits for an earlier step."""
+        """Return whether a card is locked by an earlier step."""
         return self.card(card).get_attribute("aria-disabled") == "true"
 
     def step(self) -> str:
-        """The title of the card of the current step."""
+        """Return the title of the current step."""
         return self.page.locator("[aria-current=step] h2").inner_text()
 
     def write_hyperparameters(self, values: dict[str, Any]) -> None:
@@ -40,7 +40,7 @@ class AppPage:
         self.page.keyboard.insert_text("\n".join(lines))
 
     def note_bars(self) -> None:
-        """Note from now on what progress bars say, however quickly it changes."""
+        """Record every value of the progress bars from now on."""
         self.page.evaluate(
             """() => {
               window.seen = {};
@@ -52,11 +52,11 @@ class AppPage:
         )
 
     def seen_percents(self, bar: str) -> set[int]:
-        """What a bar has said."""
+        """Return the recorded values of a bar."""
         return set(self.page.evaluate("(bar) => [...(window.seen[bar] ?? [])]", bar))
 
     def picture(self, name: str) -> None:
-        """Keep a screenshot of the whole page, and check that nothing hangs over its edges."""
+        """Save a screenshot of the whole page, and check that nothing overflows."""
         SCREENSHOTS.mkdir(parents=True, exist_ok=True)
         self.page.screenshot(path=SCREENSHOTS / f"{name}.png", full_page=True)
         assert self.page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
@@ -68,7 +68,7 @@ class AppPage:
 
 
 def unnamed_controls(page: Any) -> list[str]:
-    """Buttons and inputs that can be seen and of which a screen reader would say nothing."""
+    """Return visible buttons and inputs without an accessible name."""
     return page.evaluate(
         """() => [...document.querySelectorAll('button, input, textarea, select, [role=textbox]')]
         .filter((e) => e.checkVisibility())

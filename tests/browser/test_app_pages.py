@@ -21,7 +21,7 @@ pytestmark = [
 ]
 DONE = re.compile("Training completed")
 STATUS = "Status: Training is in progress..."
-# An epoch. Bars are drawn once a second at most: steps of smaller images are over before that.
+# Per epoch. Bars are updated once a second: steps of smaller images would take less.
 SIX_STEPS = {**TINY, "batch_size": 1, "eval_spatial_size": [320, 320], "report": True}
 
 
@@ -58,11 +58,11 @@ def serving_app(place):
 
 
 def choose_everything(page):
-    """Pass all steps, with a model, classes and a split that are not those offered first."""
+    """Complete the first steps with a model and classes that are not the defaults."""
     assert page.step() == "Input project"
     assert page.locked("Select Model")
     expect(page.card("Input project").get_by_role("link", name="digits")).to_be_visible()
-    # With the keyboard alone: the first card has a link, a checkbox and a button.
+    # With the keyboard only: the first card has a link, a checkbox and a button.
     button = page.card("Input project").get_by_role("button", name="Select")
     page.card("Input project").get_by_role("link").focus()
     page.page.keyboard.press("Tab")
@@ -91,7 +91,7 @@ def choose_everything(page):
 
 
 def choose_a_split(page):
-    """Look at all ways to split; leave it at the tags, which are those of the data sets."""
+    """Visit every split method and select the tags."""
     splits = page.card("Train / Val Splits")
     expect(splits.get_by_role("radio", name="Based on datasets")).to_be_checked()
     boxes = splits.get_by_role("checkbox", name="train")
@@ -111,19 +111,19 @@ def choose_a_split(page):
 
 
 def start_with_mistakes_then_without(page):
-    """A key that does not exist is told beside the editor, a name that cannot be by a dialog."""
+    """An unknown key is reported beside the editor, an invalid name in a dialog."""
     page.card("Hyperparameters").get_by_role(
         "checkbox", name="Run Model Benchmark evaluation"
     ).click()
     page.picture("hyperparameters")
     page.write_hyperparameters({**TINY, "batch_siz": 2})
     page.press("Hyperparameters", "Select")
-    told = page.card("Hyperparameters").get_by_text("did you mean 'batch_size'?")
-    expect(told).to_be_visible()
+    message = page.card("Hyperparameters").get_by_text("did you mean 'batch_size'?")
+    expect(message).to_be_visible()
     assert page.locked("Training Process")
     page.write_hyperparameters(SIX_STEPS)
     page.press("Hyperparameters", "Select")
-    expect(told).to_be_hidden()
+    expect(message).to_be_hidden()
 
     name = page.card("Training Process").get_by_role("textbox", name="Experiment name")
     given = name.input_value()
@@ -143,7 +143,7 @@ def start_with_mistakes_then_without(page):
 
 
 def watch_to_the_end(page):
-    """The bars move by themselves, the log fills, and the result is linked."""
+    """The bars move, the log fills, and the result is linked."""
     expect(page.card("Training Process")).to_contain_text(STATUS, timeout=LONG_MS)
     page.press("Training Logs", "Show logs")
     log = page.card("Training Logs").get_by_role("log")
@@ -151,7 +151,7 @@ def watch_to_the_end(page):
     page.picture("training")
     artifacts = page.card("Training Artifacts")
     expect(artifacts.get_by_text(DONE)).to_be_visible(timeout=LONG_MS)
-    done = {100 * step // 6 for step in range(1, 7)}  # whole percents, as the SDK cuts them
+    done = {100 * step // 6 for step in range(1, 7)}  # the SDK truncates to whole percents
     assert page.seen_percents("Steps") <= {0, *done}
     assert len(page.seen_percents("Steps") & done) >= 2
     assert 50 in page.seen_percents("Epochs")
@@ -162,7 +162,7 @@ def watch_to_the_end(page):
 
 @pytest.fixture
 def quiet(complaints):
-    """A page whose app has ended asks in vain, which Chromium reports as errors."""
+    """Accept the connection errors of a page whose app has ended."""
     for text in ("ERR_CONNECTION", "status of 500", "WebSocket"):
         complaints.expect(text)
 
@@ -223,7 +223,7 @@ def serve_it(place, new_page):
         expect(serve.get_by_role("button", name="SERVE")).to_be_visible()
 
 
-def test_stop_saves_what_was_trained(place, new_page, quiet):
+def test_stop_button_saves_the_training(place, new_page, quiet):
     split = {"method": "datasets", "train_datasets": [1], "val_datasets": [2]}
     state = state_of(split, start_training=False, hyperparameters={"epoches": 500})
     state["options"]["model_benchmark"]["enable"] = True
