@@ -1,4 +1,4 @@
-"""Folders to import, and what was read from them, in a form that a test can compare."""
+"""Folders to import, and the imported data in a comparable form."""
 
 import json
 

@@ -2,6 +2,7 @@
 
 import errno
 import logging
+import re
 import sqlite3
 import stat
 
@@ -10,8 +11,10 @@ import pytest
 import requests
 
 from supervisely_integration.local.emulator.authorization import COOKIE, instance_token
+from supervisely_integration.local.emulator.server import create_app
 from supervisely_integration.local.emulator.storage.blobs import Incoming
 from supervisely_integration.local.instance import LocalInstance
+from supervisely_integration.local.page.routes import router as page_router
 
 METHOD = "/public/api/v3/teams.list"
 
@@ -33,6 +36,16 @@ def test_requests_without_the_token_get_401(instance, headers, verb, path):
     assert response.status_code == 401
     assert response.json()["error"].startswith("the token is missing or wrong")
     assert response.json()["details"]["message"] == response.json()["error"]
+
+
+def test_every_route_needs_the_token(instance):
+    routes = create_app(instance.store, instance.token, [page_router]).routes
+    assert len(routes) > 20
+    with httpx.Client(base_url=instance.address) as client:
+        for route in routes:
+            path = re.sub(r"{\w+}", "1", route.path)
+            for verb in route.methods:
+                assert client.request(verb, path).status_code == 401, path
 
 
 @pytest.mark.parametrize("headers", [{}, {"x-api-key": "wrong"}])

@@ -15,6 +15,7 @@ import pytest
 import supervisely as sly
 
 from supervisely_integration.local.emulator.store import Store
+from supervisely_integration.local.instance import LocalInstance
 
 ROOT = Path(__file__).parents[3]
 MIB = 1 << 20
@@ -30,32 +31,42 @@ def client(instance):
         yield client
 
 
-@pytest.fixture
-def server(tmp_path):
-    """Start servers as processes; return (process, api)."""
-    processes = []
+class Server:
+    """A server process on a data folder."""
 
-    def start(root=tmp_path / "root"):
-        process = subprocess.Popen(
-            [
-                *(sys.executable, "-m", "supervisely_integration.local", "up"),
-                *("--root", str(root), "--port", "0"),
-            ],
+    def __init__(self, root):
+        self.root = root
+        command = [sys.executable, "-m", "supervisely_integration.local", "up"]
+        self.process = subprocess.Popen(
+            [*command, "--root", str(root), "--port", "0"],
             cwd=ROOT,
             stdout=subprocess.PIPE,
             text=True,
         )
-        processes.append(process)
-        lines = [process.stdout.readline() for _ in range(3)]
-        address, token = (line.split()[1] for line in lines[:2])
-        assert lines[2].split() == ["page", f"{address}/?token={token}"]
-        return process, sly.Api(address, token)
 
-    yield start
-    for process in processes:
-        process.kill()
-        process.wait()
-        process.stdout.close()
+    def connect(self):
+        lines = [self.process.stdout.readline() for _ in range(3)]
+        self.address, self.token = (line.split()[1] for line in lines[:2])
+        assert lines[2].split() == ["page", f"{self.address}/?token={self.token}"]
+
+    @property
+    def api(self):
+        """A client with the settings of the test, which disable retries."""
+        return sly.Api(self.address, self.token)
+
+
+@pytest.fixture(scope="module")
+def servers(tmp_path_factory):
+    """Two server processes on one data folder; the last test kills the first one."""
+    root = tmp_path_factory.mktemp("servers") / "root"
+    started = [Server(root) for _ in range(2)]
+    for server in started:
+        server.connect()
+    yield started
+    for server in started:
+        server.process.kill()
+        server.process.wait()
+        server.process.stdout.close()
 
 
 DATA = bytes(range(256)) * 10
@@ -133,8 +144,8 @@ def chunks(mib):
 
 
 @pytest.mark.slow
-def test_large_bodies_need_little_memory(server, tmp_path):
-    process, api = server()
+def test_large_bodies_need_little_memory(servers, tmp_path):
+    process, api = servers[1].process, servers[1].api
     headers = {"x-api-key": api.token}
     base = f"{api.server_address}/public/api/v3"
     api.team.get_list()
@@ -194,9 +205,8 @@ def test_concurrent_clients(instance, tmp_path, png):
             assert boss.image.download_bytes(dataset_id, [image.id]) == [png(round_)]
 
 
-def test_two_servers_share_a_root(server, tmp_path):
-    (first, one), (second, two) = server(), server()
-    processes = (first, second)
+def test_two_servers_share_a_root(servers):
+    one, two = (server.api for server in servers)
     assert one.token == two.token
     project = one.project.create(1, "from one")
     assert two.project.get_info_by_name(1, "from one").id == project.id
@@ -204,13 +214,10 @@ def test_two_servers_share_a_root(server, tmp_path):
     with ThreadPoolExecutor(4) as pool:
         list(pool.map(lambda name: (one, two)[int(name[1]) % 2].project.create(1, name), names))
     assert {each.name for each in one.project.get_list(1)} == {"from one", *names}
-    for process in processes:
-        process.send_signal(signal.SIGTERM)
-    assert {process.wait(10) for process in processes} <= {0, -signal.SIGTERM}
 
 
-def test_killed_server_keeps_acknowledged_changes(server, tmp_path, png):
-    process, api = server()
+def test_killed_server_keeps_acknowledged_changes(servers, tmp_path, png):
+    process, api = servers[0].process, servers[0].api
     project = api.project.create(1, "kept")
     meta = api.project.update_meta(project.id, sly.ProjectMeta([sly.ObjClass("c", sly.Rectangle)]))
     dataset = api.dataset.create(project.id, "ds")
@@ -240,7 +247,7 @@ def test_killed_server_keeps_acknowledged_changes(server, tmp_path, png):
     process.wait()
     assert done.wait(240)
 
-    store = Store(tmp_path / "root")
+    store = Store(servers[0].root)
     for number, image_id in uploaded:
         contents, info = store.images.contents(image_id)
         assert (info["name"], contents.read_bytes()) == (f"{number}.png", png(5))
@@ -248,6 +255,10 @@ def test_killed_server_keeps_acknowledged_changes(server, tmp_path, png):
         record = store.files.info_by_path(1, f"/kept/{number}.txt")
         assert store.files.contents(record).read_text() == f"text {number}"
     store.close()
-    _, again = server()
-    assert again.token == api.token
-    assert again.project.get_info_by_id(project.id).items_count >= len(uploaded)
+    other = servers[1]
+    assert other.api.project.get_info_by_id(project.id).items_count >= len(uploaded)
+    other.process.send_signal(signal.SIGTERM)
+    assert other.process.wait(10) in (0, -signal.SIGTERM)
+    with LocalInstance(servers[0].root) as restarted:  # also after the kill
+        assert restarted.token == api.token
+        assert restarted.api().project.get_info_by_id(project.id).items_count >= len(uploaded)
