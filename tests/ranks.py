@@ -1,13 +1,17 @@
-"""Run Python code in several processes with a process group over the loopback interface."""
+"""Runs Python code in processes that form a process group over loopback."""
 
 import json
+import multiprocessing
 import os
 import socket
-import subprocess
-import sys
+import tempfile
+from multiprocessing.process import BaseProcess
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).parents[1]
+_TIMEOUT_S = 240
+_PRELOADED = ["rtdetrv2_pytorch.tools.training_view", "tests.integration.killed_training"]
 
 
 def free_port() -> int:
@@ -17,8 +21,17 @@ def free_port() -> int:
         return probe.getsockname()[1]
 
 
+def fork(function: Any, *args: Any) -> BaseProcess:
+    """Start a function in a process forked from one that has imported torch and the engine."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(_PRELOADED)
+    process = context.Process(target=function, args=args)
+    process.start()
+    return process
+
+
 def run_ranks(script: str, count: int = 2) -> list:
-    """Run a script that prints a JSON value as its last line; return the values in rank order."""
+    """Run a script that prints a JSON value as its last line; returns the values by rank."""
     results = end_ranks(script, count)
     for code, _, errors in results:
         assert code == 0, errors
@@ -26,33 +39,44 @@ def run_ranks(script: str, count: int = 2) -> list:
 
 
 def end_ranks(script: str, count: int = 2) -> list[tuple[int, str, str]]:
-    """Run a script and return exit status, stdout and stderr of each rank."""
+    """Run a script; returns exit status, output and errors by rank."""
     common = {
         **environment(),
         "WORLD_SIZE": str(count),
         "MASTER_ADDR": "127.0.0.1",
         "MASTER_PORT": str(free_port()),
     }
-    processes = [
-        subprocess.Popen(
-            [sys.executable, "-c", script],
-            env={**common, "RANK": str(rank), "LOCAL_RANK": str(rank)},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for rank in range(count)
-    ]
-    try:
-        results = [process.communicate(timeout=240) for process in processes]
-    finally:
-        for process in processes:
-            process.kill()
-    return [(p.returncode, *texts) for p, texts in zip(processes, results, strict=True)]
+    with tempfile.TemporaryDirectory() as name:
+        folders = [Path(name, str(rank)) for rank in range(count)]
+        for folder in folders:
+            folder.mkdir()
+        processes = [
+            fork(_run, script, {**common, "RANK": str(rank), "LOCAL_RANK": str(rank)}, str(folder))
+            for rank, folder in enumerate(folders)
+        ]
+        try:
+            for process in processes:
+                process.join(_TIMEOUT_S)
+                assert process.exitcode is not None, "a rank did not end"
+        finally:
+            for process in processes:
+                process.kill()
+        return [
+            (process.exitcode, (folder / "out").read_text(), (folder / "err").read_text())
+            for process, folder in zip(processes, folders, strict=True)
+        ]
+
+
+def _run(script: str, variables: dict[str, str], folder: str) -> None:
+    os.environ.update(variables)
+    for descriptor, name in ((1, "out"), (2, "err")):
+        file = os.open(Path(folder, name), os.O_WRONLY | os.O_CREAT)
+        os.dup2(file, descriptor)
+    exec(compile(script, "rank.py", "exec"), {"__name__": "__main__"})
 
 
 def environment() -> dict[str, str]:
-    """Return the environment of a rank without GPU and with one thread."""
+    """Return the environment of a rank without GPU, with one thread."""
     return {
         **os.environ,
         "PYTHONPATH": str(ROOT),

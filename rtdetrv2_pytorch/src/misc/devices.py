@@ -1,4 +1,4 @@
-"""Devices by their names, with one error for those that are not here."""
+"""Devices by name, with an error for unavailable ones."""
 
 import torch
 from torch import Tensor
@@ -8,10 +8,10 @@ from .text import first_line
 
 
 def named_device(name: str | torch.device) -> torch.device:
-    """The device of a name, whether it is here or not.
+    """Return the device of a name, available or not.
 
     Raises:
-        ConfigError: if there are no such devices.
+        ConfigError: if the name is invalid.
     """
     try:
         return torch.device(name)
@@ -20,10 +20,10 @@ def named_device(name: str | torch.device) -> torch.device:
 
 
 def checked_device(name: str | torch.device) -> torch.device:
-    """The device of a name, which is here.
+    """Return the device of a name if it is available.
 
     Raises:
-        ConfigError: if it is not, or is neither a CPU nor a GPU of CUDA.
+        ConfigError: if it is unavailable, or neither a CPU nor a CUDA device.
     """
     device = named_device(name)
     if device.type not in ("cpu", "cuda"):
@@ -38,10 +38,10 @@ def checked_device(name: str | torch.device) -> torch.device:
 
 
 def check_compiler(device: torch.device) -> None:
-    """See whether `torch.compile` can make a kernel for a device: what it needs differs widely.
+    """Compile a small kernel for a device: `torch.compile` depends on installed compilers.
 
     Raises:
-        ConfigError: if it cannot.
+        ConfigError: if the compilation fails.
     """
 
     def kernel(value: Tensor) -> Tensor:
@@ -51,6 +51,6 @@ def check_compiler(device: torch.device) -> None:
         torch.compile(kernel)(torch.zeros(8, device=device))
     except (RuntimeError, ImportError, OSError) as error:
         raise ConfigError(
-            f"compile = true: torch.compile makes no kernels here ({first_line(error)}); "
-            "install a C++ compiler (g++), or leave compile out"
+            f"compile = true: torch.compile failed ({first_line(error)}); install a C++ compiler "
+            "(g++), or remove compile"
         ) from error

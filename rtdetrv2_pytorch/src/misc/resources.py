@@ -1,17 +1,17 @@
-"""What the machine, or the container that this runs in, has left; where caches are."""
+"""Free memory of the machine or container, and the cache directory."""
 
 import contextlib
 import ctypes
 import os
 from pathlib import Path
 
-# Of mallopt(3).
+# Parameters of mallopt(3).
 _M_TRIM_THRESHOLD = -1
 _M_MMAP_THRESHOLD = -3
 _LARGEST_MMAP_THRESHOLD = 32 * 2**20
 _MEMINFO = Path("/proc/meminfo")
-# Of a container, in the second and in the first version of control groups: where its files are,
-# those of its limit and its use, and what its statistics call files that are kept but not in use.
+# Control groups of a container, versions 2 and 1: folder, files of limit and usage, and the name of
+# the inactive file cache in memory.stat.
 _CGROUPS = (
     (Path("/sys/fs/cgroup"), "memory.max", "memory.current", "inactive_file"),
     (
@@ -24,18 +24,17 @@ _CGROUPS = (
 
 
 def available_memory() -> int | None:
-    """Bytes that can be taken without swapping; None where the system does not tell."""
+    """Return the bytes available without swapping; None if unknown."""
     found = [_meminfo_available(), *(_left_in_group(*names) for names in _CGROUPS)]
     known = [size for size in found if size is not None]
     return max(0, min(known)) if known else None
 
 
 def keep_freed_memory() -> None:
-    """Let this process keep memory that it frees, up to 1 GiB, for what it asks for next.
+    """Keep up to 1 GiB of freed memory in this process for later allocations.
 
-    Every step of a training on a CPU asks for the same tensors. Handed back and asked for anew,
-    each of their pages is cleared by the system again, which takes up to a tenth of a step.
-    Without glibc nothing changes.
+    Every training step on a CPU allocates the same tensors. Returning their memory to the system,
+    which clears each page again, takes up to a tenth of a step. Does nothing without glibc.
     """
     with contextlib.suppress(AttributeError, OSError):
         mallopt = ctypes.CDLL(None).mallopt
@@ -44,11 +43,7 @@ def keep_freed_memory() -> None:
 
 
 def cache_folder(name: str) -> Path:
-    """The folder for caches of this user.
-
-    Args:
-        name: of what is cached.
-    """
+    """Return the user's cache directory for `name`."""
     base = os.environ.get("XDG_CACHE_HOME")
     return (Path(base) if base else Path("~/.cache").expanduser()) / "rtdetrv2" / name
 
@@ -63,9 +58,9 @@ def _meminfo_available() -> int | None:
 
 
 def _left_in_group(folder: Path, limit: str, used: str, inactive: str) -> int | None:
-    """Bytes until the limit; what only keeps files that were read is given up where it is needed.
+    """Return the bytes below the limit of a control group, with its inactive file cache.
 
-    Groups count it as used: after a look at all images of a data set nothing would be left.
+    The group counts the file cache as used, but the system frees it on demand.
     """
     try:
         left = int((folder / limit).read_text()) - int((folder / used).read_text())

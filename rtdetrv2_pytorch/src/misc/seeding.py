@@ -1,8 +1,8 @@
-"""Randomness as a function of place, not of history.
+"""Random numbers as a function of the position in a run.
 
-Every random decision of a training run is drawn from a generator seeded with where it stands:
-(seed, rank, epoch, step) for the network, (seed, epoch, image) for augmentation. Nothing depends
-on what was drawn before, so a resumed run, or one with another number of workers, draws the same.
+Generators are seeded with (seed, epoch, step) for the network and (seed, epoch, image) for the
+augmentation. Nothing depends on earlier random numbers, so a resumed run, or one with another
+number of workers or ranks, samples the same numbers (decision 0006).
 """
 
 import hashlib
@@ -13,13 +13,13 @@ import torch
 
 
 def derive_seed(*place: int) -> int:
-    """Mix integers into one 63-bit seed; neighbouring places give unrelated seeds."""
+    """Hash integers to a 63-bit seed; similar places have unrelated seeds."""
     digest = hashlib.blake2b(repr(place).encode(), digest_size=8).digest()
     return int.from_bytes(digest, "little") >> 1
 
 
 def seed_everything(*place: int) -> None:
-    """Seed Python, NumPy and torch (CPU and all CUDA devices) for this place."""
+    """Seed Python, NumPy and torch on CPU and all CUDA devices for a place."""
     seed = derive_seed(*place)
     random.seed(seed)
     np.random.seed(seed % 2**32)

@@ -1,22 +1,21 @@
-"""The one way in which the host waits for a device inside a training step."""
+"""The only device synchronization of a training step."""
 
 import torch
 from torch import Tensor
 
 
 def wait_for(tensor: Tensor) -> Tensor:
-    """Bring a tensor to the host, and wait until it is there.
+    """Copy a tensor to the host and wait for it.
 
-    Everything else in a step is only queued. A GPU runs dry while the host waits, so whatever the
-    host has to know comes in one tensor. The copy goes through page-locked memory and its end is an
-    event: `torch.cuda.set_sync_debug_mode("error")` raises at every other way of waiting, which
-    are those that happen by accident.
+    All other operations of a step are queued. A GPU idles while the host waits, so one tensor
+    holds all values that the host needs. The copy uses page-locked memory and an event:
+    `torch.cuda.set_sync_debug_mode("error")` raises at every other, accidental synchronization.
 
     Args:
-        tensor: on any device.
+        tensor: a tensor on any device.
 
     Returns:
-        The same values on the host; the tensor itself if it is there.
+        The values on the host; the tensor itself if it is already there.
     """
     if tensor.device.type != "cuda":
         return tensor.cpu()
