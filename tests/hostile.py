@@ -365,7 +365,7 @@ CASES: dict[str, list[tuple[str, Case, str, str]]] = {
             "cropped",
             _file("cropped.png", encoded("PNG", 82), width=128, height=96),
             "cropped.png",
-            "the image is 64x48, its annotations say 128x96",
+            "the image is 64x48, but 128x96 in the annotations",
         )
     ],
     "size_missing": [

@@ -9,7 +9,7 @@ from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from rtdetrv2_pytorch.src.data.findings import Finding, finding
+from rtdetrv2_pytorch.src.data.findings import Finding
 from rtdetrv2_pytorch.src.doctor import names
 from rtdetrv2_pytorch.src.doctor.data_page import write_page
 from rtdetrv2_pytorch.src.doctor.data_report import Counts, DataReport, SplitSummary
@@ -112,7 +112,7 @@ def _of_names(origins: Origins) -> Iterator[Finding]:
         for split in ("train", "val")
     }
     for name in sorted(by_split["train"] & by_split["val"]):
-        yield finding("split_overlap", name)
+        yield Finding("split_overlap", name)
     everything = sorted(by_split["train"] | by_split["val"])
     yield from names.file_names("", everything)
     yield from names.same_names([Path(name) for name in everything])
@@ -122,4 +122,4 @@ def _left_out(origins: Origins) -> Iterator[Finding]:
     used = set(origins.names.values())
     for dataset, images in sorted(origins.project.items()):
         missing = sorted(name for name in images if f"{dataset}/{name}" not in used)
-        yield from (finding("left_out", f"{dataset}/{name}") for name in missing)
+        yield from (Finding("left_out", f"{dataset}/{name}") for name in missing)

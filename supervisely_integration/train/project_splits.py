@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from rtdetrv2_pytorch.src.data.conversion import Split, write_split
-from rtdetrv2_pytorch.src.data.findings import Findings, UnusableError
+from rtdetrv2_pytorch.src.data.findings import Finding, Findings, UnusableError
 from rtdetrv2_pytorch.src.data.readers.geometry import clip_box
 from rtdetrv2_pytorch.src.data.readers.source import (
     RECTANGLE,
@@ -224,7 +224,7 @@ def _images(
             findings.skip_image(error, name, item.image, split=findings.split)
             continue
         if _has_bom(item.annotation):
-            findings.add("byte_order_mark", item.annotation.name)
+            findings.add(Finding("byte_order_mark", item.annotation.name))
         objects = list(converter.objects(content, size_wh))
         yield SourceImage(findings.split, name, item.image, objects, len(objects), size_wh)
 
@@ -288,9 +288,9 @@ class _FigureConverter:
     def report(self, findings: Findings) -> None:
         """Add the objects that have been skipped."""
         for (title, shape), count in self._unsupported.items():
-            findings.add("unknown_geometry", title, shape, count=count, lost_objects=count)
+            findings.add(Finding("unknown_geometry", title, shape, count=count, lost_objects=count))
         for title, count in self._not_selected.items():
-            findings.add("class_not_selected", title, count=count, lost_objects=count)
+            findings.add(Finding("class_not_selected", title, count=count, lost_objects=count))
 
     def hint(self) -> str:
         """Return the skipped shapes and the remedy, for a split without boxes."""

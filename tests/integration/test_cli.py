@@ -15,6 +15,7 @@ from types import SimpleNamespace
 
 import pytest
 import yaml
+from PIL import Image
 from rich.console import Console
 
 from rtdetrv2_pytorch.src.core.yaml_files import merge
@@ -24,7 +25,7 @@ from rtdetrv2_pytorch.src.misc.weights import load_checkpoint
 from rtdetrv2_pytorch.tools import auto_config, train
 from rtdetrv2_pytorch.tools.console import LiveLine
 from tests.terminal import noise
-from tests.tiny import NETWORK, tiny_file
+from tests.tiny import CONFIGS, NETWORK, tiny_file
 
 ROOT = Path(__file__).parents[2]
 
@@ -256,6 +257,24 @@ def test_options_win_over_the_file():
         "epoches": 4,
         "ema": {"decay": 0.9},
     }
+
+
+def test_a_yolo_folder_is_trained_on_by_its_converted_annotations(tmp_path):
+    folder, output = tmp_path / "pets", tmp_path / "out"
+    for split in ("train", "val"):
+        for part in ("images", "labels"):
+            (folder / part / split).mkdir(parents=True)
+        Image.new("RGB", (40, 30)).save(folder / "images" / split / "a.png")
+        (folder / "labels" / split / "a.txt").write_text("1 0.5 0.5 0.5 0.2")
+    (folder / "data.yaml").write_text("names: [cat, dog]\ntrain: images/train\nval: images/val")
+    config = CONFIGS / "rtdetrv2" / "rtdetrv2_r18vd_120e_coco.yml"
+    options = train.TrainOptions(config=config, data=folder, output_dir=str(output), device="cpu")
+    cfg, splits = train.configure(options, Console(quiet=True), LiveLine(Console(quiet=True)))
+    ann_file = output / "converted_annotations" / "instances_train.json"
+    assert splits.train.ann_file == ann_file
+    assert cfg.yaml_cfg["train_dataloader"]["dataset"]["ann_file"] == str(ann_file)
+    assert cfg.class_names == ["cat", "dog"]
+    assert cfg.train_dataset.annotations.boxes_xyxy.tolist() == [[10, 12, 30, 18]]
 
 
 def test_the_sample_is_made_where_the_command_is_called(tmp_path, monkeypatch):

@@ -164,7 +164,7 @@ def test_nested_references_are_not_expanded(tmp_path):
         laughs = [laughs, laughs]
     path = tmp_path / "laughs.pth"
     torch.save({"model": {"a": torch.ones(1)}, "class_names": laughs}, path)
-    with at_most(16 * MB), pytest.raises(CheckpointError, match="written out, it would have"):
+    with at_most(16 * MB), pytest.raises(CheckpointError, match="expanded, it would have"):
         load_checkpoint(path)
 
 
@@ -189,7 +189,7 @@ def test_recursive_and_deeply_nested_values_are_rejected(tmp_path):
 def test_sparse_and_meta_tensors_are_rejected(tmp_path, tensor):
     path = tmp_path / "odd.pth"
     torch.save({"model": {"a": tensor}}, path)
-    with pytest.raises(CheckpointError, match=r"model\.a is no ordinary tensor|damaged"):
+    with pytest.raises(CheckpointError, match=r"model\.a is not a dense CPU tensor|damaged"):
         load_checkpoint(path)
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from .categories import CategoryTable
-from .findings import Box, Findings
+from .findings import Box, Finding, Findings
 from .readers.source import SourceImage
 
 # File names may be invalid Unicode, both on disk and in JSON.
@@ -136,7 +136,7 @@ def make_records(
             if not problem and _is_outside(each.box, image.size_wh):
                 problem = "box_outside"
             if problem:
-                findings.add(problem, image.name, each.description, lost_objects=1)
+                findings.add(Finding(problem, image.name, each.description, lost_objects=1))
                 continue
             x1, y1, x2, y2 = each.box
             area = (x2 - x1) * (y2 - y1) if each.area is None else each.area

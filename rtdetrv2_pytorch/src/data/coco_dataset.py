@@ -9,7 +9,7 @@ from .annotations import Annotations, make_records
 from .augment import Compose
 from .categories import CategoryTable
 from .dataset import DetectionDataset, files_exist
-from .findings import Findings
+from .findings import Finding, Findings
 from .images.image_cache import CacheKind
 from .readers.coco_json import (
     group_annotations,
@@ -106,7 +106,7 @@ def parse_coco(
         if not exists:
             lost = len(annotations.pop(id_, ()))
             name = entry["file_name"]
-            findings.add("missing_image", name, lost_images=1, lost_objects=lost)
+            findings.add(Finding("missing_image", name, lost_images=1, lost_objects=lost))
             del entries[id_]
     if not entries:
         raise DatasetError(

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from .findings import Box, Findings, Illustration, UnusableError
+from .findings import Box, Finding, Findings, Illustration, UnusableError
 from .images.orientation import read_oriented
 from .readers.geometry import clip_box
 from .readers.source import SourceImage, SourceObject
@@ -115,12 +115,14 @@ def _usable_box(
     )
     if kind or is_clipped:
         findings.add(
-            kind or "box_out_of_bounds",
-            image.name,
-            each.description,
-            picture=Illustration(image.path, size_wh),
-            boxes=[drawn] if drawn is not None else [],
-            lost_objects=int(box is None),
+            Finding(
+                kind or "box_out_of_bounds",
+                image.name,
+                each.description,
+                picture=Illustration(image.path, size_wh),
+                boxes=[drawn] if drawn is not None else [],
+                lost_objects=int(box is None),
+            )
         )
     return box
 

@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass, replace
 from pathlib import Path
 
 from ..misc.errors import DatasetError
@@ -28,9 +28,10 @@ class Illustration:
 class Finding:
     """One problem of one file, image, object or class."""
 
-    kind: Kind
+    kind_name: str
     where: str  # file, image or class
     detail: str = ""
+    _: KW_ONLY
     split: str = ""  # empty: of no split, or of several
     picture: Illustration | None = None
     boxes: Sequence[Box] = ()  # to draw on it: xyxy in pixels of the image as the trainer reads it
@@ -38,27 +39,14 @@ class Finding:
     lost_images: int = 0
     lost_objects: int = 0
 
+    @property
+    def kind(self) -> Kind:
+        """Title, severity, effect and remedy."""
+        return KINDS[self.kind_name]
+
     def __str__(self) -> str:
         split = f"{self.split}: " if self.split else ""
         return f"{split}{self.where}{f' ({self.detail})' if self.detail else ''}"
-
-
-def finding(
-    kind: str,
-    where: str,
-    detail: str = "",
-    *,
-    split: str = "",
-    picture: Illustration | None = None,
-    boxes: Sequence[Box] = (),
-    count: int = 1,
-    lost_images: int = 0,
-    lost_objects: int = 0,
-) -> Finding:
-    """Make a finding of a kind by the kind's name."""
-    return Finding(
-        KINDS[kind], where, detail, split, picture, boxes, count, lost_images, lost_objects
-    )
 
 
 class UnusableError(DatasetError):
@@ -107,7 +95,7 @@ def grouped(findings: Iterable[Finding]) -> list[Group]:
     """Group findings by kind, in the order in which the kinds occur."""
     by_kind: dict[str, list[Finding]] = {}
     for found in findings:
-        by_kind.setdefault(found.kind.name, []).append(found)
+        by_kind.setdefault(found.kind_name, []).append(found)
     return [Group(KINDS[name], group) for name, group in by_kind.items()]
 
 
@@ -115,7 +103,7 @@ class Findings:
     """Collects findings, and counts images and objects.
 
     Args:
-        split: of the findings that name no other.
+        split: of findings without a split.
     """
 
     def __init__(self, split: str = "") -> None:
@@ -124,33 +112,9 @@ class Findings:
         self.given_images = 0
         self.given_objects = 0
 
-    def add(
-        self,
-        kind: str,
-        where: str,
-        detail: str = "",
-        *,
-        split: str | None = None,
-        picture: Illustration | None = None,
-        boxes: Sequence[Box] = (),
-        count: int = 1,
-        lost_images: int = 0,
-        lost_objects: int = 0,
-    ) -> None:
-        """Add a finding of a kind by the kind's name."""
-        self.items.append(
-            finding(
-                kind,
-                where,
-                detail,
-                split=self.split if split is None else split,
-                picture=picture,
-                boxes=boxes,
-                count=count,
-                lost_images=lost_images,
-                lost_objects=lost_objects,
-            )
-        )
+    def add(self, finding: Finding) -> None:
+        """Add a finding; it gets the split of the collection if it has none."""
+        self.items.append(finding if finding.split else replace(finding, split=self.split))
 
     def skip_image(
         self, error: UnusableError, where: str, path: Path | None, *, split: str, objects: int = 0
@@ -165,13 +129,15 @@ class Findings:
             objects: number of objects that are lost with it.
         """
         self.add(
-            error.kind,
-            where,
-            error.detail,
-            split=split,
-            picture=None if path is None else Illustration(path),
-            lost_images=1,
-            lost_objects=objects,
+            Finding(
+                error.kind,
+                where,
+                error.detail,
+                split=split,
+                picture=None if path is None else Illustration(path),
+                lost_images=1,
+                lost_objects=objects,
+            )
         )
 
     def __iter__(self) -> Iterator[Finding]:

@@ -8,7 +8,7 @@ from .annotations import Annotations, make_records
 from .augment import Compose
 from .categories import CategoryTable
 from .dataset import DetectionDataset, files_exist
-from .findings import Findings, UnusableError
+from .findings import Finding, Findings, UnusableError
 from .images.image_cache import CacheKind
 from .readers.source import SourceImage
 from .readers.voc import read_annotation
@@ -94,13 +94,13 @@ def _read_voc(root: Path, ann_file: Path, table: CategoryTable, findings: Findin
     images = {}
     for number, ((image, annotation), exists) in enumerate(zip(pairs, exist, strict=True)):
         if not exists:
-            findings.add("missing_image", image, lost_images=1)
+            findings.add(Finding("missing_image", image, lost_images=1))
             continue
         try:
             # Coordinates as written, though VOC counts pixels from 1: half a pixel at most.
             objects, size_wh = read_annotation(root / annotation, origin=0)
         except UnusableError as error:
-            findings.add(error.kind, image, error.detail, lost_images=1)
+            findings.add(Finding(error.kind, image, error.detail, lost_images=1))
             continue
         images[number] = SourceImage("", image, root / image, objects, len(objects), size_wh)
     if not images:

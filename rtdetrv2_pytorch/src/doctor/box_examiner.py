@@ -9,7 +9,7 @@ import numpy as np
 
 from ..data.annotations import ImageRecord
 from ..data.dataset import boxes_inside
-from ..data.findings import Box, Finding, Illustration, finding
+from ..data.findings import Box, Finding, Illustration
 
 _NOISE = 0.01  # pixels: rounding errors
 _TINY = 4.0  # pixels at the training size: half a cell of the finest level
@@ -86,11 +86,11 @@ class BoxExaminer:
                 yield self._finding(kind, record, which, picture)
         if is_used.sum() > self.num_queries:
             detail = f"{is_used.sum()} objects, {self.num_queries} queries"
-            yield finding(
+            yield Finding(
                 "too_many_objects", record.file_name, detail, split=self.split, picture=picture
             )
         if not is_used.any():
-            yield finding("image_without_objects", record.file_name, split=self.split)
+            yield Finding("image_without_objects", record.file_name, split=self.split)
 
     def _finding(
         self, kind: str, record: ImageRecord, which: np.ndarray, picture: Illustration | None
@@ -99,7 +99,7 @@ class BoxExaminer:
         title = self.class_names[record.labels[which][0]]
         corners = ", ".join(f"{value:.10g}" for value in boxes[0])
         more = f" and {len(boxes) - 1} more" if len(boxes) > 1 else ""
-        return finding(
+        return Finding(
             kind,
             record.file_name,
             f"{title!r} at ({corners}){more}",

@@ -14,7 +14,7 @@ from ..data.annotations import Annotations, ImageRecord
 from ..data.categories import CategoryTable, normalize_id
 from ..data.coco_dataset import parse_coco
 from ..data.conversion import Split
-from ..data.findings import Finding, Findings, Illustration, finding
+from ..data.findings import Finding, Findings, Illustration
 from ..data.readers.coco_json import read_categories, read_coco_json
 from ..misc.errors import DatasetError
 from . import leakage, names
@@ -151,7 +151,7 @@ def _read(source: Split, reference: CategoryTable | None) -> _SplitState:
         if kind == "split_refused" and not _has_repeated_ids(split.content):
             kind = "empty_split"
         reason = str(error).removeprefix(f"{source.ann_file}: ")
-        split.refusals.append(finding(kind, source.ann_file.name, reason, split=source.name))
+        split.refusals.append(Finding(kind, source.ann_file.name, reason, split=source.name))
     return split
 
 
@@ -205,7 +205,7 @@ def _of_split(split: _SplitState, boxes: BoxExaminer) -> Iterator[Finding]:
         shown = found.picture and split.illustration(found.picture.path) and found.picture
         yield dataclasses.replace(found, picture=shown)
     if _begins_with(source.ann_file, _BOM):
-        yield finding("byte_order_mark", source.ann_file.name, split=split.name)
+        yield Finding("byte_order_mark", source.ann_file.name, split=split.name)
     listings: names.Listings = {}
     for found in split.findings:
         if found.kind.name == "missing_image":
@@ -217,16 +217,16 @@ def _of_split(split: _SplitState, boxes: BoxExaminer) -> Iterator[Finding]:
     folder = _real(source.img_folder)
     for record, facts, path in split.examined():
         if not _real(path).is_relative_to(folder):
-            yield finding("outside_folder", record.file_name, str(_real(path)), split=split.name)
+            yield Finding("outside_folder", record.file_name, str(_real(path)), split=split.name)
         picture = split.illustration(path, facts)
         for kind, detail in facts.problems:
-            yield finding(kind, record.file_name, detail, split=split.name, picture=picture)
+            yield Finding(kind, record.file_name, detail, split=split.name, picture=picture)
         yield from boxes.examine(record, facts.size_wh, picture)
     yield from leakage.duplicates(split.name, split.used_images())
     effect = "cannot be learned" if split.name == "train" else "cannot be measured"
     for label, name in enumerate(boxes.class_names):
         if not boxes.objects[label]:
-            yield finding("class_without_objects", name, effect, split=split.name)
+            yield Finding("class_without_objects", name, effect, split=split.name)
 
 
 def _begins_with(path: Path, mark: bytes) -> bool:
@@ -276,10 +276,10 @@ def _refusals(split: _SplitState, summary: SplitSummary) -> Iterator[Finding]:
     where = split.source.ann_file.name
     if not split.refusals and not summary.images.used:
         detail = f"none of {summary.images.given} images can be used"
-        yield finding("empty_split", where, detail, split=split.name)
+        yield Finding("empty_split", where, detail, split=split.name)
     elif not split.refusals and not summary.boxes.used:
         detail = f"none of {summary.boxes.given} boxes can be used"
-        yield finding("no_boxes", where, detail, split=split.name)
+        yield Finding("no_boxes", where, detail, split=split.name)
 
 
 def _across(splits: Sequence[_SplitState]) -> Iterator[Finding]:
@@ -290,7 +290,7 @@ def _across(splits: Sequence[_SplitState]) -> Iterator[Finding]:
         {_real(split.path(r.file_name)): r.file_name for r in split.records()} for split in splits
     )
     for path in sorted(train.keys() & val.keys()):
-        yield finding("split_overlap", val[path], picture=splits[1].illustration(path))
+        yield Finding("split_overlap", val[path], picture=splits[1].illustration(path))
     yield from leakage.leaks(splits[0].used_images(), splits[1].used_images())
     named = {
         _real(split.path(record.file_name)): Path(split.name, record.file_name)
@@ -314,5 +314,5 @@ def _unlisted(splits: Sequence[_SplitState]) -> Iterator[Finding]:
                 is_new = path.suffix.lower() in readable and path not in seen
                 if is_new and _real(path) not in listed:
                     where = str(path.relative_to(split.source.img_folder.parent))
-                    yield finding("unlisted_image", where, picture=split.illustration(path))
+                    yield Finding("unlisted_image", where, picture=split.illustration(path))
                 seen.add(path)

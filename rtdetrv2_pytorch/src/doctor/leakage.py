@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..data.findings import Finding, Illustration, finding
+from ..data.findings import Finding, Illustration
 from .image_files import ImageFacts, directions
 
 # An image and its compressed, scaled or brightened copy correlate by 0.987 or more; different
@@ -29,7 +29,7 @@ def duplicates(split: str, images: Sequence[UsedImage]) -> Iterator[Finding]:
     for image in images:
         known = first.setdefault(image.facts.digest, image)
         if known.path != image.path:
-            yield finding(
+            yield Finding(
                 "duplicate_image",
                 image.name,
                 f"identical to {known.name}",
@@ -73,4 +73,4 @@ def _near(train: Sequence[UsedImage], val: Sequence[UsedImage]) -> Iterator[Find
 
 
 def _leak(kind: str, image: UsedImage, detail: str) -> Finding:
-    return finding(kind, image.name, detail, split="val", picture=image.picture)
+    return Finding(kind, image.name, detail, split="val", picture=image.picture)

@@ -5,7 +5,7 @@ import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
-from ..data.findings import Finding, finding
+from ..data.findings import Finding
 
 _PLAIN = re.compile(r"[A-Za-z0-9_.+()-]+( [A-Za-z0-9_.+()-]+)*")
 _EXTENSION = re.compile(r"\.[^./]*$")
@@ -18,9 +18,9 @@ def class_names(names: Sequence[str]) -> Iterator[Finding]:
     """Yield unusual class names, and names that people would treat as one."""
     for name in names:
         if not _PLAIN.fullmatch(name):
-            yield finding("class_name_odd", repr(name), _what_is_unusual(name))
+            yield Finding("class_name_odd", repr(name), _what_is_unusual(name))
     for group in _groups(names, lambda name: " ".join(_folded(name).split())):
-        yield finding("class_names_similar", ", ".join(map(repr, group)))
+        yield Finding("class_names_similar", ", ".join(map(repr, group)))
 
 
 def _what_is_unusual(name: str) -> str:
@@ -53,10 +53,10 @@ def file_names(split: str, names: Sequence[str]) -> Iterator[Finding]:
     seen: set[str] = set()
     for name in names:
         if name in seen:
-            yield finding("listed_twice", name, split=split)
+            yield Finding("listed_twice", name, split=split)
         seen.add(name)
     for group in _groups(names, lambda name: _folded(_EXTENSION.sub("", name))):
-        yield finding("similar_names", group[0], f"and {', '.join(group[1:])}", split=split)
+        yield Finding("similar_names", group[0], f"and {', '.join(group[1:])}", split=split)
 
 
 def same_names(paths: Sequence[Path]) -> Iterator[Finding]:
@@ -70,7 +70,7 @@ def same_names(paths: Sequence[Path]) -> Iterator[Finding]:
         by_name.setdefault(path.name, []).append(path)
     for name, group in by_name.items():
         if len(group) > 1:
-            yield finding("same_name", name, f"in {_listed([str(p.parent) for p in group])}")
+            yield Finding("same_name", name, f"in {_listed([str(p.parent) for p in group])}")
 
 
 def _listed(folders: Sequence[str]) -> str:

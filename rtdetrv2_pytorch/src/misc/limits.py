@@ -1,7 +1,7 @@
-"""How much a file from elsewhere may ask for.
+"""Limits for untrusted files.
 
-A few hundred bytes can stand for terabytes: names that refer to one another, sizes that are only
-declared, networks of a billion layers. Each is measured here before anything is made of it.
+A few hundred bytes can expand to terabytes: YAML aliases, declared tensor sizes, networks of a
+billion layers. These functions check the size before anything is allocated.
 """
 
 import math
@@ -15,17 +15,17 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 MAX_YAML_CHARS = 1 << 20  # a hundred times the longest configuration
-MAX_VALUES = 5_000_000  # in one file, every one counted as often as it would be written out
+MAX_VALUES = 5_000_000  # in one file, with aliases expanded
 MAX_SIDE_PX = 8192  # of an input: 800 MB as float32
-# Everything that a network makes while it is built; the largest published one makes a tenth of it.
+# All tensors created while a network is built; the largest published one needs a tenth.
 MAX_NETWORK_ELEMENTS = 4_000_000_000
 
 
 def read_yaml(text: str) -> Any:
-    """Parse YAML as `yaml.safe_load` does, but what was meant to explode is refused.
+    """Parse YAML like `yaml.safe_load`, and reject aliases that expand too far.
 
     Raises:
-        yaml.YAMLError: for everything that is wrong with the text.
+        yaml.YAMLError: if the text is invalid or too large.
     """
     if len(text) > MAX_YAML_CHARS:
         raise yaml.YAMLError(f"{len(text)} characters; configurations have {MAX_YAML_CHARS:,}")
@@ -35,22 +35,22 @@ def read_yaml(text: str) -> Any:
             node = loader.get_single_node()
             if node is None:
                 return None
-            # Before construction: merge keys explode in the constructor itself.
+            # Before construction, because the constructor itself expands merge keys.
             _check_size(node)
             return loader.construct_document(node)
         finally:
             loader.dispose()
     except RecursionError as error:
         raise yaml.YAMLError("it is nested too deeply") from error
-    except (ValueError, TypeError, OverflowError) as error:  # dates and numbers that are none
+    except (ValueError, TypeError, OverflowError) as error:  # invalid dates and numbers
         raise yaml.YAMLError(str(error)) from error
 
 
 def check_values(content: Any) -> None:
-    """Refuse values that would not fit into memory if something walked through them.
+    """Reject values whose expansion would not fit into memory.
 
     Raises:
-        ValueError: if there are too many, or they contain themselves.
+        ValueError: if there are too many values, or they contain themselves.
     """
     try:
         _check_size(content)
@@ -61,11 +61,11 @@ def check_values(content: Any) -> None:
 def _check_size(root: Any) -> None:
     count = _size(root, {}, set())
     if count > MAX_VALUES:
-        raise ValueError(f"written out, it would have {count:.3g} values")
+        raise ValueError(f"expanded, it would have {count:.3g} values")
 
 
 def _size(value: Any, known: dict[int, int], above: set[int]) -> int:
-    """Values in this one, those that are referred to several times counted as often."""
+    """Count the values in a value, with references expanded."""
     parts = _parts(value)
     if not parts:
         return 1 + len(value) // 64 if isinstance(value, str) else 1
@@ -90,7 +90,7 @@ def _parts(value: Any) -> list[Any]:
 
 
 def check_tensors(content: Any, num_bytes: int) -> None:
-    """Refuse tensors that say they are larger than the file that they came from.
+    """Reject tensors that declare to be larger than their file.
 
     Args:
         content: of the file; passed `check_values`.
@@ -105,7 +105,9 @@ def check_tensors(content: Any, num_bytes: int) -> None:
         name, value = waiting.pop()
         if isinstance(value, Tensor):
             if value.layout is not torch.strided or value.is_nested or value.device.type != "cpu":
-                raise ValueError(f"{name} is no ordinary tensor ({value.layout}, {value.device})")
+                raise ValueError(
+                    f"{name} is not a dense CPU tensor ({value.layout}, {value.device})"
+                )
             if value.numel() * value.element_size() > num_bytes:
                 raise ValueError(f"{name} of shape {list(value.shape)} does not fit into it")
         elif id(value) not in seen:
@@ -143,10 +145,10 @@ class LimitedMetaDevice(TorchDispatchMode):
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
     ) -> Any:
-        """Run an operation, and count what it made."""
+        """Run an operation and count the elements of its results."""
         result = func(*args, **(kwargs or {}))
         self._left -= sum(
-            math.prod(made.shape) for made in tree_leaves(result) if isinstance(made, Tensor)
+            math.prod(each.shape) for each in tree_leaves(result) if isinstance(each, Tensor)
         )
         if self._left < 0:
             raise ValueError(f"it describes a network of more than {self._max:.2g} numbers")

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rtdetrv2_pytorch.src.data.findings import Findings, UnusableError
+from rtdetrv2_pytorch.src.data.findings import Finding, Findings, UnusableError
 from rtdetrv2_pytorch.src.data.images.orientation import OrientedImage, read_oriented
 from rtdetrv2_pytorch.src.data.readers import (
     DataSource,
@@ -117,7 +117,7 @@ def _objects(
             yield _make_object(each, image, oriented, is_turned=is_turned)
         except UnusableError as error:
             detail = f"{each.description}: {error.detail}" if error.detail else each.description
-            findings.add(error.kind, image.name, detail, split=image.split, lost_objects=1)
+            findings.add(Finding(error.kind, image.name, detail, split=image.split, lost_objects=1))
 
 
 def _make_object(

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from rtdetrv2_pytorch.src.data.findings import Findings, UnusableError
+from rtdetrv2_pytorch.src.data.findings import Finding, Findings, UnusableError
 from rtdetrv2_pytorch.src.data.images.orientation import OrientedImage
 from rtdetrv2_pytorch.src.data.readers import SourceImage
 from rtdetrv2_pytorch.src.data.readers.source import ANY_SHAPE, shorten
@@ -61,7 +61,7 @@ def stored_annotation(
             checked = _object(figure, names, oriented, is_turned=is_turned)
         except UnusableError as error:
             detail = f"{label}: {error}" if error.detail else label
-            findings.add(error.kind, image.name, detail, split=image.split, lost_objects=1)
+            findings.add(Finding(error.kind, image.name, detail, split=image.split, lost_objects=1))
             continue
         tags = _tags(checked.get("tags"), image, f"{label}: ", names, findings)
         objects.append({**_without_ids(checked), "tags": tags})
@@ -101,7 +101,9 @@ def _tags(
     for tag in tags if isinstance(tags, list) else []:
         name = tag.get("name") if isinstance(tag, dict) else tag
         if not isinstance(name, str) or name not in names.tags:
-            findings.add("unknown_tag", image.name, prefix + shorten(name), split=image.split)
+            findings.add(
+                Finding("unknown_tag", image.name, prefix + shorten(name), split=image.split)
+            )
         elif name not in found:
             found[name] = _without_ids(tag) if isinstance(tag, dict) else {"name": name}
     return list(found.values())

@@ -83,13 +83,13 @@ def test_geometries_are_stored_as_the_sdk_uploads_them(project, geometry):
     assert stored == expected["objects"][0]
 
 
-def test_rectangle_by_hand(project):
+def test_rectangle_edges(project):
     """Pixels 10..30 and 20..40 on disk, edges in the instance."""
     item(project / "ds", "a.png", annotation(figure()))
     assert taken(project)[0]["ds/a.png"] == [(CAT, "rectangle", [[10, 20], [31, 41]])]
 
 
-def test_what_the_importer_stores_comes_back_through_the_sdk_as_it_was(project, tmp_path):
+def test_import_round_trips_through_the_sdk(project, tmp_path):
     """Meta, tags and boxes of a whole way round, without a server in between."""
     tags = [{"name": TAG, "value": "yes", "id": 99, "labelerLogin": "me"}]
     content = annotation(figure(tags=tags, id=4, classId=5), tags=tags)
@@ -112,7 +112,7 @@ def test_what_the_importer_stores_comes_back_through_the_sdk_as_it_was(project, 
     store.close()
 
 
-def test_nested_data_sets_and_names_that_the_sdk_stumbles_over(project, tmp_path):
+def test_nested_datasets_and_names_that_the_sdk_mishandles(project, tmp_path):
     names = ["top", "top/datasets/child", "top/datasets/child/datasets/deep", "img", "my_ann"]
     names += ["meta", "only/datasets/inner", "datasets"]
     for name in names:
@@ -135,13 +135,13 @@ def test_nested_data_sets_and_names_that_the_sdk_stumbles_over(project, tmp_path
     store.close()
 
 
-def test_old_names_of_annotation_files(project):
+def test_old_style_annotation_names(project):
     picture(project / "ds" / "img" / "a.png")
     write(project / "ds" / "ann" / "a.json", annotation(figure()))
     assert list(taken(project)[0]) == ["ds/a.png"]
 
 
-def test_what_is_wrong_in_a_project_is_skipped_one_by_one(project):
+def test_invalid_parts_of_a_project_are_skipped(project):
     write(
         project / "meta.json",
         {
@@ -206,7 +206,7 @@ def test_what_is_wrong_in_a_project_is_skipped_one_by_one(project):
             f"{at}6: damaged rectangle: 'x' is not a numb",
             f"{at}7: damaged rectangle: not enough values",
             f"{at}8: damaged rectangle: 'NoneType' object",
-            f"{at}11: damaged bitmap: mask that is no pic",
+            f"{at}11: damaged bitmap: mask is not an ima",
             f"{at}12: damaged bitmap: mask of 9x51 pixels",
             f"{at}13: polygon with too few points)",
             "ds: bad json.png (cannot be read (Expecting value: line 1",
@@ -218,13 +218,13 @@ def test_what_is_wrong_in_a_project_is_skipped_one_by_one(project):
         "unknown_tag": [f"{at}14: gone)", f"{at}14: 7)", "ds: a.png (gone)"],
         "unreadable_image": ["ds: broken.png (cannot identify image file broken.png)"],
         "unlisted_image": ["ds: no annotation.png (no annotation.png.json is missing)"],
-        "size_disagrees": ["ds: other size.png (the image is 100x50, its annotations say 7x7)"],
+        "size_disagrees": ["ds: other size.png (the image is 100x50, but 7x7 in the annotations)"],
         "missing_image": ["ds: no image.png"],
     }
     assert (source.findings.given_images, source.findings.given_objects) == (10, 19)
 
 
-def test_an_object_of_no_shape_or_many_layers_does_not_end_the_import(project):
+def test_objects_without_shape_or_with_deep_nesting(project):
     layers = None
     for _ in range(600):
         layers = [layers]
@@ -241,14 +241,14 @@ def test_an_object_of_no_shape_or_many_layers_does_not_end_the_import(project):
     ("meta", "problem"),
     [("{", "meta.json: cannot be read"), ([], "has no list 'classes'"), ({}, "has no list")],
 )
-def test_a_meta_that_cannot_be_used(project, meta, problem):
+def test_invalid_meta_raises(project, meta, problem):
     write(project / "meta.json", meta)
     assert detect_format(project) == "supervisely"
     with pytest.raises(DatasetError, match=problem):
         read_items(project)
 
 
-def test_a_project_without_data_sets(project):
+def test_project_without_datasets_raises(project):
     with pytest.raises(DatasetError, match="no dataset found; a project has folders with img"):
         read_items(project)
 
@@ -267,7 +267,7 @@ def boxes_of(source):
     }
 
 
-def test_bccd_has_the_boxes_that_it_should_have(bccd):
+def test_bccd_boxes(bccd):
     """The SDK writes COCO boxes without the last column and row of pixels: one less each way."""
     counts = json.loads((bccd / "counts.json").read_text())
     of_project = read_items(bccd / "supervisely")
@@ -292,7 +292,7 @@ def test_bccd_has_the_boxes_that_it_should_have(bccd):
     }
 
 
-def test_bccd_arrives_in_the_instance(bccd, tmp_path):
+def test_import_bccd(bccd, tmp_path):
     counts = json.loads((bccd / "counts.json").read_text())
     store = Store(tmp_path / "instance")
     report = import_folder(store, bccd / "supervisely", name="bccd")

@@ -61,7 +61,7 @@ def coco_folder(folder):
     return folder
 
 
-def test_coco_by_hand(tmp_path):
+def test_coco_boxes(tmp_path):
     found, source = taken(coco_folder(tmp_path))
     assert source.format == "coco"
     assert found == {
@@ -76,7 +76,7 @@ def test_coco_by_hand(tmp_path):
     assert messages(source) == {}
 
 
-def test_what_is_wrong_in_a_coco_file_is_skipped_one_by_one(tmp_path):
+def test_invalid_coco_entries_are_skipped(tmp_path):
     picture(tmp_path / "images" / "good.png")
     (tmp_path / "images" / "broken.jpg").write_bytes(b"\xff\xd8\xff")
     picture(tmp_path / "images" / "cut.jpg", (400, 300))
@@ -125,11 +125,11 @@ def test_what_is_wrong_in_a_coco_file_is_skipped_one_by_one(tmp_path):
         "truncated_image": ["labels: cut.jpg (image file is truncated (3 bytes not processed))"],
         "missing_image": ["labels: gone.png"],
         "path_outside_folder": ["labels: ../../outside.png"],
-        "size_disagrees": ["labels: other.png (the image is 30x30, its annotations say 100x50)"],
+        "size_disagrees": ["labels: other.png (the image is 30x30, but 100x50 in the annotations)"],
     }
 
 
-def test_a_broken_coco_file_does_not_take_the_other_split_with_it(tmp_path):
+def test_damaged_coco_file_does_not_affect_other_splits(tmp_path):
     coco_folder(tmp_path)
     (tmp_path / "annotations" / "instances_val2017.json").write_text('{"images": [')
     found, source = taken(tmp_path)
@@ -140,7 +140,7 @@ def test_a_broken_coco_file_does_not_take_the_other_split_with_it(tmp_path):
     )
 
 
-def test_categories_that_are_none_and_a_file_of_endless_layers(tmp_path):
+def test_invalid_categories_and_too_deep_json(tmp_path):
     coco_folder(tmp_path)
     train = tmp_path / "annotations" / "instances_train2017.json"
     content = json.loads(train.read_text())
@@ -156,7 +156,7 @@ def test_categories_that_are_none_and_a_file_of_endless_layers(tmp_path):
     assert message.startswith("annotations/instances_val2017.json (cannot be parsed as JSON")
 
 
-def test_roboflow_folders_with_files_of_one_name(tmp_path):
+def test_roboflow_folders_with_equal_file_names(tmp_path):
     """Also: a parent category without boxes is no class, and images of one name get two."""
     categories = [{"id": 0, "name": "animals"}, {"id": 1, "name": CAT, "supercategory": "animals"}]
     for split in ("train", "valid"):
@@ -168,7 +168,7 @@ def test_roboflow_folders_with_files_of_one_name(tmp_path):
     assert list(shapes(source)) == [CAT]
 
 
-def test_coco_images_in_folders_of_their_own(tmp_path):
+def test_coco_file_names_with_folders(tmp_path):
     picture(tmp_path / "x" / "1" / "a.png")
     picture(tmp_path / "x" / "2" / "a.png")
     entries = [{"id": 1, "file_name": "1/a.png"}, {"id": 2, "file_name": "2\\a.png"}]
@@ -189,7 +189,7 @@ def yolo_folder(folder, names, **more):
 
 
 @pytest.mark.parametrize("names", [[CAT, DOG], {0: CAT, 1: DOG}])
-def test_yolo_by_hand(tmp_path, names):
+def test_yolo_boxes_and_polygons(tmp_path, names):
     found, source = taken(yolo_folder(tmp_path, names))
     assert source.format == "yolo"
     assert found == {
@@ -202,7 +202,7 @@ def test_yolo_by_hand(tmp_path, names):
     assert shapes(source) == {CAT: "rectangle", DOG: "polygon"}
 
 
-def test_a_class_of_boxes_and_polygons_has_any_shape(tmp_path):
+def test_class_with_boxes_and_polygons_has_shape_any(tmp_path):
     yolo_folder(tmp_path, [CAT, DOG])
     write(tmp_path / "labels" / "val" / "b.txt", "1 0.5 0.5 1 1")
     found, source = taken(tmp_path)
@@ -210,7 +210,7 @@ def test_a_class_of_boxes_and_polygons_has_any_shape(tmp_path):
     assert shapes(source) == {CAT: "rectangle", DOG: "any"}
 
 
-def test_yolo_with_a_list_of_classes_and_no_splits(tmp_path):
+def test_yolo_with_class_list_and_without_splits(tmp_path):
     picture(tmp_path / "images" / "a.png")
     write(tmp_path / "labels" / "a.txt", "1 0.5 0.5 0.2 0.4")
     write(tmp_path / "classes.txt", f"{CAT}\n{DOG}\n", "utf-8-sig")
@@ -218,7 +218,7 @@ def test_yolo_with_a_list_of_classes_and_no_splits(tmp_path):
     assert found == {"ds0/a.png": [(DOG, "rectangle", [[40, 15], [60, 35]])]}
 
 
-def test_yolo_as_roboflow_writes_it_and_as_a_list_of_images(tmp_path):
+def test_yolo_roboflow_paths_and_image_lists(tmp_path):
     picture(tmp_path / "train" / "images" / "a.png")
     write(tmp_path / "train" / "labels" / "a.txt", "0 0.5 0.5 0.2 0.4")
     picture(tmp_path / "images" / "b.png")
@@ -239,13 +239,13 @@ def test_yolo_as_roboflow_writes_it_and_as_a_list_of_images(tmp_path):
     }
 
 
-def test_keypoints_of_yolo_are_left_away(tmp_path):
+def test_yolo_keypoints_are_ignored(tmp_path):
     yolo_folder(tmp_path, [CAT, DOG], kpt_shape=[1, 3])
     write(tmp_path / "labels" / "train" / "a.txt", "0 0.5 0.5 0.2 0.4 0.5 0.5 2")
     assert taken(tmp_path)[0]["train/a.png"] == [(CAT, "rectangle", [[40, 15], [60, 35]])]
 
 
-def test_what_is_wrong_in_yolo_files_is_skipped_line_by_line(tmp_path):
+def test_invalid_yolo_lines_are_skipped(tmp_path):
     yolo_folder(tmp_path, [CAT, DOG])
     lines = ["0 0.5 0.5 0.2 0.4", "5 0.5 0.5 1 1", "x 1 2", "0 0.5 0.5 0 1", "0 nan 0.5 1 1"]
     lines += ["0 9 9 1 1", "0 0.5 0.5 1 1 0.9", "-1 0.5 0.5 1 1", "inf 0.5 0.5 1 1"]
@@ -278,7 +278,7 @@ def test_what_is_wrong_in_yolo_files_is_skipped_line_by_line(tmp_path):
         (["a", "a"], "class 'a' occurs more than once"),
     ],
 )
-def test_yolo_classes_that_cannot_be_used(tmp_path, names, problem):
+def test_invalid_yolo_classes_raise(tmp_path, names, problem):
     yolo_folder(tmp_path, names)
     with pytest.raises(DatasetError, match=problem):
         read_items(tmp_path)
@@ -314,7 +314,7 @@ def voc_folder(folder):
     return folder
 
 
-def test_voc_by_hand(tmp_path):
+def test_voc_boxes(tmp_path):
     found, source = taken(voc_folder(tmp_path))
     assert source.format == "voc"
     assert found == {
@@ -334,7 +334,7 @@ def test_voc_by_hand(tmp_path):
     }
 
 
-def test_two_years_of_voc_keep_their_splits_apart(tmp_path):
+def test_several_voc_years_are_separate_datasets(tmp_path):
     for year in ("VOC2007", "VOC2012"):
         picture(tmp_path / year / "JPEGImages" / "a.jpg")
         write(tmp_path / year / "Annotations" / "a.xml", voc_xml((CAT, 1, 1, 10, 10)))
@@ -361,7 +361,9 @@ def test_voc_with_two_column_lists(tmp_path):
         "box_zero_area": [f"{at}3 ('cat'): ['5', '5', '5', '9'])"],
         "box_malformed": [f"{at}4 ('cat'): ['x', '1', '2', '3'])"],
         "box_outside": [f"{at}5 ('cat'): ['500', '5', '600', '9'])"],
-        "size_disagrees": ["train: pictures/a.png (the image is 100x50, its annotations say 7x7)"],
+        "size_disagrees": [
+            "train: pictures/a.png (the image is 100x50, but 7x7 in the annotations)"
+        ],
         "image_entry_malformed": [
             "train: one two three (train.txt: expected 'image path annotation path')"
         ],
@@ -372,7 +374,7 @@ def test_voc_with_two_column_lists(tmp_path):
 # Which format, and what else may be given
 
 
-def test_no_format_says_what_was_looked_for(tmp_path):
+def test_unknown_format_raises_with_the_known_ones(tmp_path):
     (tmp_path / "a.txt").write_text("hello")
     (tmp_path / "b.json").write_text("[1]")
     with pytest.raises(DatasetError) as caught:
@@ -382,7 +384,7 @@ def test_no_format_says_what_was_looked_for(tmp_path):
     assert all(word in message for word in ("data.yaml", "JPEGImages", "categories"))
 
 
-def test_no_folder(tmp_path):
+def test_missing_folder_raises(tmp_path):
     with pytest.raises(DatasetError, match="nowhere: no such folder"):
         read_items(tmp_path / "nowhere")
     write(tmp_path / "a.zip", "")
@@ -390,7 +392,7 @@ def test_no_folder(tmp_path):
         detect_format(tmp_path / "a.zip")
 
 
-def test_a_folder_around_the_data_set_is_no_obstacle(tmp_path):
+def test_wrapping_folders_are_skipped(tmp_path):
     yolo_folder(tmp_path / "unpacked" / "archive", [CAT, DOG])
     assert detect_format(tmp_path) == "yolo"
     assert len(taken(tmp_path)[0]) == 2
@@ -412,7 +414,7 @@ CORNERS = {
 
 
 @pytest.mark.parametrize("orientation", [5, 6, 7, 8])
-def test_boxes_drawn_before_the_exif_rotation_turn_with_it(tmp_path, store, orientation):
+def test_boxes_drawn_before_exif_rotation_are_turned(tmp_path, store, orientation):
     """Sideways, the declared size tells which picture they were drawn on."""
     picture(tmp_path / "d" / "a.jpg", (100, 50), orientation)
     image = {"id": 1, "file_name": "a.jpg"}
@@ -430,7 +432,7 @@ def test_boxes_drawn_before_the_exif_rotation_turn_with_it(tmp_path, store, orie
         assert stored.getexif().get(0x0112, 1) == 1
 
 
-def test_turning_agrees_with_what_pillow_does(tmp_path):
+def test_turning_agrees_with_pillow(tmp_path):
     for orientation, ((x1, y1), (x2, y2)) in CORNERS.items():
         path = tmp_path / f"{orientation}.png"
         image = Image.new("L", (100, 50))
@@ -447,7 +449,7 @@ def test_turning_agrees_with_what_pillow_does(tmp_path):
 # Into the instance
 
 
-def test_a_folder_becomes_a_project(tmp_path, store):
+def test_import_folder(tmp_path, store):
     progress = []
     folder = yolo_folder(tmp_path / "pets", [CAT, DOG])
     report = import_folder(store, folder, on_progress=lambda *step: progress.append(step))
@@ -471,7 +473,7 @@ def test_a_folder_becomes_a_project(tmp_path, store):
         import_folder(store, folder, name="pets")
 
 
-def test_names_in_another_encoding_and_cut_characters_are_mended(tmp_path, store):
+def test_invalid_unicode_in_names_is_replaced(tmp_path, store):
     """Old archives have names that are not UTF-8; what cut a text may have cut a character."""
     odd, other = (os.fsdecode(name) for name in (b"caf\xe9.png", b"caf\xe8.png"))
     folder = tmp_path / os.fsdecode(b"caf\xe9")
@@ -498,7 +500,7 @@ def test_names_in_another_encoding_and_cut_characters_are_mended(tmp_path, store
     assert "a: broken\\udcff.png" in report.lines()[-1]
 
 
-def test_the_report_adds_up_and_names_what_was_skipped(tmp_path, store):
+def test_report_lines(tmp_path, store):
     report = import_folder(store, voc_folder(tmp_path / "devkit"), name="voc")
     assert {name: vars(count) for name, count in report.datasets.items()} == {
         "train": {"images": 1, "objects": 2},
@@ -517,7 +519,7 @@ def test_the_report_adds_up_and_names_what_was_skipped(tmp_path, store):
     ]
 
 
-def test_nothing_stays_of_an_import_without_usable_images_or_that_is_interrupted(tmp_path, store):
+def test_failed_import_leaves_no_project(tmp_path, store):
     yolo_folder(tmp_path / "y", [CAT, DOG])
 
     def interrupt(done, total):

@@ -60,7 +60,7 @@ def told(report):
     return [(f.kind.name, f.split, f.where, f.count) for f in report.findings]
 
 
-def test_a_project_in_order(project, caplog):
+def test_valid_project_has_no_findings(project, caplog):
     with caplog.at_level(logging.INFO, "supervisely_integration"):
         report = examined(project)
     assert report.findings == []
@@ -71,7 +71,7 @@ def test_a_project_in_order(project, caplog):
     }
 
 
-def test_counts_add_up_over_conversion_and_reading(project):
+def test_counts_include_conversion(project):
     objects = [
         rectangle(),
         rectangle("dog"),
@@ -100,7 +100,7 @@ def test_counts_add_up_over_conversion_and_reading(project):
     )
 
 
-def test_images_have_their_own_names_back(project):
+def test_original_image_names_are_restored(project):
     names = {"train_img_1": "night/a.png", "train_img_2": "day/b.png", "val_img_1": "day/c.png"}
     copy = (project / "train" / "img" / "train_img_1.png").read_bytes()
     (project / "val" / "img" / "val_img_1.png").write_bytes(copy)
@@ -111,7 +111,7 @@ def test_images_have_their_own_names_back(project):
     assert found.detail == "identical to night/a.png of the training split"
 
 
-def test_splits_that_overlap_or_leave_images_out(project):
+def test_overlapping_splits_and_images_in_no_split(project):
     names = {"train_img_1": "ds/a.png", "train_img_2": "ds/b.png", "val_img_1": "ds/b.png"}
     on_disk = {"ds": {"a.png", "b.png", "c.png"}, "my_img": {"x.png", "y.png"}}
     report = examined(project, Origins(names, on_disk))
@@ -124,12 +124,12 @@ def test_splits_that_overlap_or_leave_images_out(project):
     assert (report.images.given, report.images.used, report.images.skipped) == (6, 3, 3)
 
 
-def test_one_name_in_several_data_sets(project):
+def test_equal_names_in_several_datasets(project):
     names = {"train_img_1": "a/x.png", "train_img_2": "b/c/x.png", "val_img_1": "a/y.png"}
     assert told(examined(project, Origins(names))) == [("same_name", "", "x.png", 1)]
 
 
-def test_unreadable_images_alone_refuse_only_if_none_is_left(project):
+def test_split_is_refused_if_no_image_is_readable(project):
     (project / "train" / "img" / "train_img_1.png").write_bytes(b"")
     assert not examined(project).refusals
     (project / "val" / "img" / "val_img_1.png").write_bytes(b"")
@@ -139,7 +139,7 @@ def test_unreadable_images_alone_refuse_only_if_none_is_left(project):
     assert content["verdict"] == "refuses"
 
 
-def test_a_stop_ends_the_pass(project):
+def test_stop_ends_the_examination(project):
     stop = StopFlag()
     stop.request("Stop button")
     with pytest.raises(TrainingStopped, match="Stop button"):
@@ -147,7 +147,7 @@ def test_a_stop_ends_the_pass(project):
     assert not (project / "result").exists()
 
 
-def test_a_picture_that_differs_from_its_annotation_is_in_the_page(project):
+def test_clipped_box_is_shown_in_the_page(project):
     add(project, "train", "train_img_3", [rectangle(box=(50, 40, 80, 80))], seed=30)
     examined(project)
     page = (project / "result" / "data_report.html").read_text()

@@ -88,7 +88,7 @@ def skipped(split):
 # Boxes
 
 
-def test_a_rectangle_includes_its_last_pixel(project):
+def test_rectangle_includes_its_last_pixel(project):
     data = convert(project)
     coco = content(data.train)
     assert coco["categories"] == [{"id": 1, "name": "cat"}]
@@ -130,12 +130,12 @@ def test_a_rectangle_includes_its_last_pixel(project):
         ),
     ],
 )
-def test_every_shape_becomes_its_box(project, figure, box):
+def test_shapes_are_converted_to_boxes(project, figure, box):
     add_image(project / "train", "train.png", figure)
     assert boxes(convert(project).train) == [box]
 
 
-def test_a_mask_of_the_sdk_itself(project):
+def test_mask_written_by_the_sdk(project):
     """The same bytes that the SDK writes, so that the test's own encoding proves nothing."""
     import supervisely as sly
 
@@ -147,7 +147,7 @@ def test_a_mask_of_the_sdk_itself(project):
     assert boxes(convert(project).train) == [[32, 9, 2, 2]]
 
 
-def test_a_shape_is_the_objects_own_not_the_classes(project):
+def test_shape_of_the_object_counts_not_of_the_class(project):
     """A class of any shape has objects of several."""
     add_image(
         project / "train",
@@ -184,7 +184,7 @@ def test_categories_follow_the_order_of_the_classes(project):
     assert skipped(data.train) == [("class_not_selected", "not selected", "", 1)]
 
 
-def test_no_class_at_all(project):
+def test_no_class_raises(project):
     with pytest.raises(DatasetError, match="select at least one"):
         convert(project, classes=())
 
@@ -192,7 +192,7 @@ def test_no_class_at_all(project):
 # Images
 
 
-def test_images_without_objects_stay(project):
+def test_images_without_objects_are_kept(project):
     add_image(project / "train", "empty.png")
     report = convert(project).train
     assert report.num_images == 2
@@ -202,7 +202,7 @@ def test_images_without_objects_stay(project):
     ]
 
 
-def test_nested_data_sets_and_equal_names_are_kept_apart(project):
+def test_equal_names_in_nested_datasets(project):
     nested = project / "train" / "parent"
     for folder in (nested, nested / "datasets" / "child", project / "train" / "other"):
         add_image(folder, "same.png", points("cat", (1, 1), (2, 2)))
@@ -221,13 +221,13 @@ def test_nested_data_sets_and_equal_names_are_kept_apart(project):
     assert [a["image_id"] for a in content(report)["annotations"]] == [1, 2, 3]
 
 
-def test_old_style_names_of_annotations(project):
+def test_old_style_annotation_names(project):
     ann = project / "train" / "ann"
     (ann / "train.png.json").rename(ann / "train.json")
     assert boxes(convert(project).train) == [[10, 5, 10, 20]]
 
 
-def test_other_files_of_the_sdk_are_no_images(project):
+def test_other_files_of_the_sdk_are_ignored(project):
     info = project / "train" / "img_info"
     info.mkdir()
     (info / "train.png.json").write_text("{}")
@@ -235,7 +235,7 @@ def test_other_files_of_the_sdk_are_no_images(project):
     assert convert(project).train.num_images == 1
 
 
-def test_the_images_are_where_the_engine_looks(project):
+def test_engine_reads_the_written_file(project):
     add_image(project / "train", "zwei Äpfel.png", points("cat", (0, 0), (9, 9)))
     report = convert(project).train
     findings = Findings()
@@ -250,7 +250,7 @@ def test_the_images_are_where_the_engine_looks(project):
 # What is left out
 
 
-def test_shapes_are_left_out_and_counted_when_not_converted(project):
+def test_shapes_are_skipped_and_counted_without_conversion(project):
     add_image(
         project / "train",
         "more.png",
@@ -264,7 +264,7 @@ def test_shapes_are_left_out_and_counted_when_not_converted(project):
     ]
 
 
-def test_points_are_left_out_always(project):
+def test_points_are_always_skipped(project):
     add_image(
         project / "train",
         "train.png",
@@ -291,7 +291,7 @@ def test_points_are_left_out_always(project):
         mask("cat", (0, 0), np.ones((500, 500))),  # larger than the image
     ],
 )
-def test_damaged_objects_are_named_and_left_out(project, damaged):
+def test_damaged_objects_are_skipped(project, damaged):
     add_image(project / "train", "bad.png", damaged)
     data = convert(project)
     assert data.train.boxes == {"cat": 1}
@@ -305,34 +305,34 @@ def test_damaged_objects_are_named_and_left_out(project, damaged):
 # What ends a start
 
 
-def test_an_empty_split_is_named(project):
+def test_empty_split_raises(project):
     for file in (project / "val").rglob("*.*"):
         file.unlink()
     with pytest.raises(DatasetError, match=r"the val split has no images; choose another split"):
         convert(project)
 
 
-def test_a_missing_folder_is_an_empty_split(project):
+def test_missing_folder_raises(project):
     with pytest.raises(DatasetError, match="the train split has no images"):
         write_coco(
             project / "nowhere", project / "val", project / "coco", ["cat"], convert_shapes=True
         )
 
 
-def test_a_split_without_boxes_is_named(project):
+def test_split_without_boxes_raises(project):
     add_image(project / "val", "val.png")
     with pytest.raises(DatasetError, match=r"the val split has 1 images but no box.*label the"):
         convert(project)
 
 
-def test_a_split_of_other_shapes_points_at_the_conversion(project):
+def test_split_of_other_shapes_suggests_conversion(project):
     triangle = points("cat", (1, 1), (9, 9), (1, 9), shape="polygon")
     add_image(project / "train", "train.png", triangle)
     with pytest.raises(DatasetError, match=r"there are 1 of shape polygon; enable the conv"):
         convert(project, convert_shapes=False)
 
 
-def test_a_split_of_points_does_not(project):
+def test_split_of_points_does_not_suggest_conversion(project):
     add_image(project / "train", "train.png", points("cat", (1, 1), shape="point"))
     with pytest.raises(DatasetError, match=r"1 of shape point; choose another split"):
         convert(project, convert_shapes=False)
@@ -345,7 +345,7 @@ def test_a_split_of_points_does_not(project):
         ("annotation", "unlisted_image", "gone00.png.json is missing"),
     ],
 )
-def test_half_of_a_pair_costs_that_image_only(project, what, kind, reason):
+def test_missing_image_or_annotation_skips_one_image(project, what, kind, reason):
     for i in range(12):
         add_image(project / "train", f"gone{i:02}.png", **{what: False})
     data = convert(project)
@@ -356,7 +356,7 @@ def test_half_of_a_pair_costs_that_image_only(project, what, kind, reason):
     assert str(data.train.findings.items[0]) == f"train: img/gone00.png ({reason})"
 
 
-def test_a_data_set_without_its_annotations_is_not_overlooked(project):
+def test_dataset_without_annotations_is_reported(project):
     lonely = project / "train" / "datasets" / "lonely" / "img"
     lonely.mkdir(parents=True)
     Image.new("RGB", (4, 4)).save(lonely / "a.png")
@@ -379,7 +379,7 @@ BROKEN = [
 
 
 @pytest.mark.parametrize(("content", "complaint"), BROKEN)
-def test_a_broken_annotation_costs_its_own_image_only(project, content, complaint):
+def test_damaged_annotation_skips_one_image(project, content, complaint):
     add_image(project / "train", "bad.png")
     (project / "train" / "ann" / "bad.png.json").write_bytes(content)
     data = convert(project)
@@ -389,7 +389,7 @@ def test_a_broken_annotation_costs_its_own_image_only(project, content, complain
     assert complaint in found.detail
 
 
-def test_a_split_of_nothing_but_broken_annotations_is_refused(project):
+def test_split_with_only_damaged_annotations_raises(project):
     (project / "train" / "ann" / "train.png.json").write_text("{")
     message = (
         r"train split has 1 images and none can be used.*img/train.png.*repair the annotations"
@@ -398,7 +398,7 @@ def test_a_split_of_nothing_but_broken_annotations_is_refused(project):
         convert(project)
 
 
-def test_a_byte_order_mark_is_read_over_and_noted(project):
+def test_byte_order_mark_is_reported(project):
     path = project / "train" / "ann" / "train.png.json"
     path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())
     report = convert(project).train
@@ -406,7 +406,7 @@ def test_a_byte_order_mark_is_read_over_and_noted(project):
     assert [f.kind.name for f in report.findings] == ["byte_order_mark"]
 
 
-def test_what_is_clipped_is_noted(project):
+def test_clipped_boxes_are_reported(project):
     add_image(project / "train", "out.png", points("cat", (-5, 5), (9, 9)))
     report = convert(project).train
     assert boxes(report)[0] == [0, 5, 10, 5]
@@ -426,21 +426,21 @@ def download(tmp_path):
     return tmp_path
 
 
-def test_images_on_disk_by_the_path_of_their_data_set(download):
+def test_images_on_disk_by_dataset_path(download):
     assert images_on_disk(download) == {"a": {"1.png", "2.png"}, "a/b/c": {"1.png"}}
 
 
-def test_a_child_named_datasets(tmp_path):
+def test_dataset_named_datasets(tmp_path):
     add_image(tmp_path / "datasets" / "datasets" / "datasets", "1.png")
     assert images_on_disk(tmp_path) == {"datasets/datasets": {"1.png"}}
 
 
-def test_a_complete_download_passes(download):
+def test_check_complete_accepts_a_complete_download(download):
     check_complete(download, {"a": ["1.png", "2.png"], "a/b/c": ["1.png"]})
     check_complete(download, {})
 
 
-def test_missing_images_are_listed(download):
+def test_check_complete_lists_missing_images(download):
     with pytest.raises(DatasetError) as caught:
         check_complete(download, {"a": ["1.png", "2.png", "3.png"], "gone": ["x.png"]})
     assert str(caught.value).startswith(

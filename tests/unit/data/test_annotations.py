@@ -44,7 +44,7 @@ def same(one, other):
 
 
 @pytest.mark.parametrize("order", [[0, 1, 2, 3], [2, 0, 3, 1], [1], [0], [0, 3]])
-def test_every_record_comes_back(order):
+def test_records_round_trip(order):
     records = [RECORDS[i] for i in order]
     annotations = Annotations(records, TABLE)
     assert len(annotations) == len(records)
@@ -52,19 +52,19 @@ def test_every_record_comes_back(order):
         same(annotations[i], wanted)
 
 
-def test_boxes_are_counted_per_image():
+def test_boxes_per_image():
     annotations = Annotations(RECORDS, TABLE)
     assert annotations.boxes_per_image().tolist() == [0, 1, 2, 0]
     assert annotations.image_ids.tolist() == [9, 4, 17, 1]
 
 
-def test_nothing_is_kept_per_image_that_workers_would_copy():
+def test_no_python_objects_are_kept_per_image():
     parts = dict(vars(Annotations(RECORDS, TABLE)))
     assert parts.pop("categories") is TABLE
     assert all(isinstance(v, np.ndarray) and v.dtype != object for v in parts.values())
 
 
-def test_the_coco_dict_has_the_ids_of_the_file_and_xywh_boxes():
+def test_to_coco_has_ids_of_the_file_and_xywh_boxes():
     assert Annotations(RECORDS[1:3], TABLE).to_coco() == {
         "info": {},
         "images": [{"id": 4, "width": 40, "height": 30}, {"id": 17, "width": 0, "height": 0}],
@@ -98,14 +98,14 @@ def test_the_coco_dict_has_the_ids_of_the_file_and_xywh_boxes():
     }
 
 
-def test_categories_that_are_words_get_numbers_in_the_coco_dict():
+def test_to_coco_numbers_string_categories():
     words = CategoryTable(("cat", "dog"), ("cat", "dog"))
     coco = Annotations(RECORDS, words).to_coco()
     assert coco["categories"] == [{"id": 1, "name": "cat"}, {"id": 2, "name": "dog"}]
     assert [a["category_id"] for a in coco["annotations"]] == [2, 1, 2]
 
 
-def test_a_split_without_any_box_has_an_empty_list():
+def test_to_coco_without_boxes():
     coco = Annotations([RECORDS[0]], TABLE).to_coco()
     assert coco["annotations"] == []
     assert coco["images"] == [{"id": 9, "width": 0, "height": 0}]

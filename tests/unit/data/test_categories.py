@@ -61,7 +61,7 @@ def test_labels_follow_the_ids(pairs, ids, names, evaluation_ids):
         ([7], "[7]"),
     ],
 )
-def test_ids_are_numbers_where_they_can_be(id_, expected):
+def test_normalize_id(id_, expected):
     result = normalize_id(id_)
     assert result == expected
     assert type(result) is type(expected)
@@ -74,11 +74,11 @@ def child(id_, name):
     return {"id": id_, "name": name, "supercategory": "cells"}
 
 
-def test_the_unused_parent_of_roboflow_is_no_class():
+def test_unused_parent_category_of_roboflow_is_ignored():
     assert read([PARENT, child(1, "rbc"), child(2, "wbc")], used={1}).ids == (1, 2)
 
 
-def test_a_parent_with_the_name_of_its_only_class_is_no_duplicate():
+def test_parent_category_may_share_the_name_of_its_class():
     parent = {"id": 0, "name": "rbc", "supercategory": "none"}
     only = {"id": 1, "name": "rbc", "supercategory": "rbc"}
     assert read([parent, only], used={1}) == CategoryTable((1,), ("rbc",))
@@ -92,7 +92,7 @@ def test_a_parent_with_the_name_of_its_only_class_is_no_duplicate():
         pytest.param([PARENT], set(), id="alone"),
     ],
 )
-def test_other_categories_without_boxes_stay(categories, used):
+def test_categories_without_boxes_are_kept(categories, used):
     assert read(categories, used).ids == tuple(c["id"] for c in categories)
 
 
@@ -105,24 +105,24 @@ def test_other_categories_without_boxes_stay(categories, used):
         ([], r"train.json: no categories; a detector needs at least one class"),
     ],
 )
-def test_ambiguous_or_missing_categories_are_refused(pairs, message):
+def test_ambiguous_or_missing_categories_raise(pairs, message):
     with pytest.raises(DatasetError, match=message):
         table(*pairs)
 
 
 @pytest.mark.parametrize("entry", [{"id": 1}, {"name": "a"}])
-def test_a_category_needs_id_and_name(entry):
+def test_category_without_id_or_name_raises(entry):
     with pytest.raises(DatasetError, match=r"train.json: category .* lacks an id or a name"):
         read([entry])
 
 
 @pytest.mark.parametrize("entry", [None, "cat", 3, ["id", "name"]])
-def test_a_category_that_is_no_object_is_refused_like_one_without_id(entry):
+def test_category_that_is_not_an_object_raises(entry):
     with pytest.raises(DatasetError, match=r"train.json: category .* lacks an id or a name"):
         read([{"id": 1, "name": "a"}, entry])
 
 
-def test_the_categories_of_coco_are_recognised_in_any_order():
+def test_coco_categories_are_recognized_in_any_order():
     entries = [{"id": id_, "name": name} for id_, name in COCO_CATEGORIES.items()]
     random.Random(0).shuffle(entries)
     coco = read(entries)
@@ -134,20 +134,20 @@ def test_the_categories_of_coco_are_recognised_in_any_order():
     assert sum(range(1, 91)) - sum(coco.evaluation_ids) == 499
 
 
-def test_eighty_other_categories_are_not_coco():
+def test_other_eighty_categories_are_not_mscoco():
     names = list(COCO_CATEGORIES.values())
     assert not table(*enumerate(names)).is_mscoco
     assert not table(*zip(COCO_CATEGORIES, [*names[:-1], "comb"], strict=True)).is_mscoco
     assert not table(*list(COCO_CATEGORIES.items())[:-1]).is_mscoco
 
 
-def test_another_file_is_mapped_by_the_names_of_its_classes():
+def test_labels_of_maps_by_class_name():
     training = table((1, "cat"), (2, "dog"), (3, "cow"))
     other = table((70, "cow"), (5, "dog"))
     assert training.labels_of(other, source="val.json") == {5: 1, 70: 2}
 
 
-def test_a_class_that_training_does_not_know_is_refused():
+def test_labels_of_unknown_class_raises():
     training = table((1, "cat"), (2, "dog"))
     message = (
         r"val.json: classes \['cow'\] do not occur in the training split, whose classes are "

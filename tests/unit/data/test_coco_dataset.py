@@ -15,7 +15,7 @@ from rtdetrv2_pytorch.src.misc.coco import COCO_CATEGORIES
 from rtdetrv2_pytorch.src.misc.errors import DatasetError
 
 
-def test_boxes_become_corners_inside_the_image(write_coco):
+def test_boxes_are_converted_to_clipped_corners(write_coco):
     data = CocoDetection(
         **write_coco(
             [
@@ -40,14 +40,14 @@ def test_boxes_become_corners_inside_the_image(write_coco):
     assert data.findings.counts() == {}
 
 
-def test_pixels_are_those_of_the_file(write_coco):
+def test_pixels_equal_the_file(write_coco):
     arguments = write_coco()
     image, _ = CocoDetection(**arguments)[1]
     stored = np.array(Image.open(Path(arguments["img_folder"], "b.png")))
     np.testing.assert_array_equal(image.permute(1, 2, 0).numpy(), stored)
 
 
-def test_crowds_are_evaluated_but_not_learned(write_coco):
+def test_crowd_regions_are_excluded_from_targets(write_coco):
     data = CocoDetection(**write_coco([{}, {"iscrowd": 1, "bbox": [1, 1, 5, 5]}]))
     _, target = data[0]
     assert target["boxes"].tolist() == [[4, 3, 14, 11]]
@@ -58,12 +58,12 @@ def test_crowds_are_evaluated_but_not_learned(write_coco):
 @pytest.mark.parametrize(
     ("value", "is_crowd"), [(0, False), (1, True), (None, False), ("0", False), ("1", True)]
 )
-def test_crowds_are_recognised_however_they_are_written(write_coco, value, is_crowd):
+def test_iscrowd_values(write_coco, value, is_crowd):
     data = CocoDetection(**write_coco([{"iscrowd": value}]))
     assert data.annotations.iscrowd.tolist() == [int(is_crowd)]
 
 
-def test_images_without_objects_stay(write_coco):
+def test_images_without_objects_are_kept(write_coco):
     data = CocoDetection(**write_coco([{"image_id": 2}]))
     assert len(data) == 2
     _, target = data[0]
@@ -107,7 +107,7 @@ def test_box_around_polygons_replaces_a_missing_box(write_coco):
     assert data.annotations.boxes_xyxy.tolist() == [[1, 1, 5, 9]]
 
 
-def test_numbers_written_as_strings_are_numbers(write_coco):
+def test_numbers_written_as_strings_are_read(write_coco):
     entry = {"image_id": "1", "category_id": "2", "bbox": ["4", "3.5", "10", "8"]}
     data = CocoDetection(**write_coco([entry]))
     assert data.annotations.boxes_xyxy.tolist() == [[4, 3.5, 14, 11.5]]
@@ -119,12 +119,12 @@ def test_numbers_written_as_strings_are_numbers(write_coco):
     [(None, 80), (-1, 80), ("12", 80), (float("nan"), 80), (float("inf"), 80), (10**400, 80)]
     + [(12, 12), (0, 0)],
 )
-def test_an_area_that_is_none_is_that_of_the_box(write_coco, area, expected):
+def test_invalid_area_is_replaced_by_box_area(write_coco, area, expected):
     data = CocoDetection(**write_coco([{"area": area}]))
     assert data.annotations.area.tolist() == [expected]
 
 
-def test_annotations_without_partner_are_skipped_and_counted(write_coco):
+def test_annotations_without_image_or_class_are_skipped(write_coco):
     annotations = [{}, {"category_id": 99}, {"category_id": None}, {"image_id": 3}, "text", None]
     data = CocoDetection(**write_coco(annotations))
     assert len(data.annotations.labels) == 1
@@ -135,7 +135,7 @@ def test_annotations_without_partner_are_skipped_and_counted(write_coco):
     }
 
 
-def test_missing_images_are_named(write_coco, caplog):
+def test_missing_images_are_logged(write_coco, caplog):
     names = [f"{i}.png" for i in range(9)]
     images = [{"id": i, "file_name": name} for i, name in enumerate(names)]
     arguments = write_coco([{"image_id": 8}, {"image_id": 2}], images, files=names[:2] + names[8:])
@@ -151,7 +151,7 @@ def test_missing_images_are_named(write_coco, caplog):
     assert f"{arguments['ann_file']}: {warning}" in caplog.messages
 
 
-def test_images_are_found_in_folders(write_coco):
+def test_file_names_with_folders(write_coco):
     images = [{"id": 1, "file_name": "x/a.png"}, {"id": 2, "file_name": "x/y/a.png"}]
     data = CocoDetection(**write_coco(images=images))
     assert [data.annotations[i].file_name for i in (0, 1)] == ["x/a.png", "x/y/a.png"]
@@ -168,7 +168,7 @@ def test_image_entries_without_id_or_name_are_skipped(write_coco, entry):
     assert data.findings.counts() == {"image_entry_malformed": 1}
 
 
-def test_a_file_name_that_is_no_text_does_not_stop_the_others(write_coco):
+def test_file_name_that_is_not_a_string_is_skipped(write_coco):
     images = [{"id": 1, "file_name": 17}, {"id": 2, "file_name": "b.png"}]
     data = CocoDetection(**write_coco(images=images, files=["b.png"]))
     assert data.annotations.image_ids.tolist() == [2]
@@ -176,7 +176,7 @@ def test_a_file_name_that_is_no_text_does_not_stop_the_others(write_coco):
 
 
 @pytest.mark.parametrize("second", [1, "1", 1.0])
-def test_repeated_image_ids_are_refused(write_coco, second):
+def test_repeated_image_ids_raise(write_coco, second):
     images = [{"id": 1, "file_name": "a.png"}, {"id": second, "file_name": "b.png"}]
     message = (
         r"instances\.json: image id 1 occurs more than once \(a\.png, b\.png\).*"
@@ -186,7 +186,7 @@ def test_repeated_image_ids_are_refused(write_coco, second):
         CocoDetection(**write_coco(images=images))
 
 
-def test_image_ids_that_are_words_are_numbered(write_coco):
+def test_string_image_ids_are_numbered(write_coco):
     images = [{"id": "b7", "file_name": "a.png"}, {"id": 12, "file_name": "b.png"}]
     data = CocoDetection(**write_coco([{"image_id": 12}, {"image_id": "b7"}], images))
     assert data.annotations.image_ids.tolist() == [1, 2]
@@ -221,7 +221,7 @@ def test_very_long_image_ids_can_be_evaluated(write_coco, first):
         ({}, True),
     ],
 )
-def test_images_of_another_size_than_declared_are_not_used(write_coco, size, is_usable, caplog):
+def test_images_with_wrong_declared_size_are_skipped(write_coco, size, is_usable, caplog):
     images = [{"id": 1, "file_name": "a.png", **size}]
     item = CocoDetection(**write_coco(images=images))[0]
     assert (item is not None) == is_usable
@@ -232,7 +232,7 @@ def coco_entries():
     return [{"id": id_, "name": name} for id_, name in COCO_CATEGORIES.items()]
 
 
-def test_coco_itself_keeps_its_labels(write_coco):
+def test_coco_labels(write_coco):
     annotations = [{"category_id": 1}, {"category_id": 90}, {"category_id": 12}]
     arguments = write_coco(annotations, categories=coco_entries())
     for remap in (True, False):
@@ -241,20 +241,20 @@ def test_coco_itself_keeps_its_labels(write_coco):
         assert data.categories.is_mscoco
 
 
-def test_a_subset_of_coco_can_be_evaluated_with_all_its_labels(write_coco):
+def test_remap_mscoco_category_accepts_a_subset(write_coco):
     arguments = write_coco([{"category_id": 90}], categories=coco_entries()[-3:])
     data = CocoDetection(**arguments, remap_mscoco_category=True)
     assert data.annotations.labels.tolist() == [79]
     assert len(data.categories) == 80
 
 
-def test_insisting_on_coco_refuses_other_classes(write_coco):
+def test_remap_mscoco_category_rejects_other_classes(write_coco):
     categories = [{"id": 1, "name": "rbc"}]
     with pytest.raises(DatasetError, match=r"classes \['rbc'\] .* use one list of classes"):
         CocoDetection(**write_coco(categories=categories), remap_mscoco_category=True)
 
 
-def test_a_validation_file_takes_the_labels_of_training(write_coco):
+def test_validation_file_uses_labels_of_training(write_coco):
     training = CategoryTable((1, 2, 3), ("cat", "dog", "cow"))
     categories = [{"id": 5, "name": "cow"}, {"id": 6, "name": "cat"}]
     annotations = [{"category_id": 5}, {"category_id": 6}]
@@ -265,7 +265,7 @@ def test_a_validation_file_takes_the_labels_of_training(write_coco):
     assert [c["category_id"] for c in data.annotations.to_coco()["annotations"]] == [3, 1]
 
 
-def test_a_validation_file_with_a_class_of_its_own_is_refused(write_coco):
+def test_validation_file_with_unknown_class_raises(write_coco):
     training = CategoryTable((1,), ("cat",))
     with pytest.raises(DatasetError, match=r"instances\.json: classes \['dog'\] do not occur"):
         CocoDetection(**write_coco(), categories=training)
@@ -277,14 +277,14 @@ def write_text(write_coco, content: bytes):
     return arguments
 
 
-def test_a_byte_order_mark_is_ignored(write_coco):
+def test_byte_order_mark_is_ignored(write_coco):
     arguments = write_coco([{}])
     content = Path(arguments["ann_file"]).read_bytes()
     Path(arguments["ann_file"]).write_bytes(b"\xef\xbb\xbf" + content)
     assert CocoDetection(**arguments).annotations.boxes_per_image().tolist() == [1, 0]
 
 
-def test_names_are_read_as_utf_8(write_coco):
+def test_class_names_are_read_as_utf_8(write_coco):
     categories = [{"id": 1, "name": "k\u00e4tzchen"}, {"id": 2, "name": "\u72d7"}]
     arguments = write_coco(categories=categories)
     path = Path(arguments["ann_file"])
@@ -309,12 +309,12 @@ def test_names_are_read_as_utf_8(write_coco):
         pytest.param(b'{"images": [], "annotations": []}', r"no list 'categories'", id="no names"),
     ],
 )  # fmt: skip
-def test_files_that_are_not_coco_are_refused(write_coco, content, message):
+def test_files_that_are_not_coco_raise(write_coco, content, message):
     with pytest.raises(DatasetError, match=rf"instances\.json: .*{message}"):
         CocoDetection(**write_text(write_coco, content))
 
 
-def test_a_missing_file_is_named(write_coco):
+def test_missing_annotation_file_raises(write_coco):
     arguments = write_coco() | {"ann_file": "/nowhere/instances.json"}
     with pytest.raises(
         DatasetError, match=r"/nowhere/instances\.json: cannot be read \(No such file"
@@ -323,7 +323,7 @@ def test_a_missing_file_is_named(write_coco):
 
 
 @pytest.mark.parametrize("img_folder", ["/nowhere", None])
-def test_a_split_without_images_is_refused(write_coco, tmp_path, img_folder):
+def test_split_without_images_raises(write_coco, tmp_path, img_folder):
     folder = img_folder or str(tmp_path)
     arguments = write_coco() | {"img_folder": folder}
     message = rf"none of its 2 images is in {folder}; check the image folder of this split"
@@ -342,7 +342,7 @@ def test_a_split_without_images_is_refused(write_coco, tmp_path, img_folder):
         ([-9, -7, 10, 8], True),
     ],
 )
-def test_boxes_outside_a_declared_image_are_skipped(write_coco, bbox, is_used):
+def test_boxes_outside_the_declared_size_are_skipped(write_coco, bbox, is_used):
     images = [{"id": 1, "file_name": "a.png", "width": 40, "height": 30}]
     data = CocoDetection(**write_coco([{"bbox": bbox}], images))
     assert len(data.annotations.labels) == is_used
@@ -365,7 +365,7 @@ def test_declared_sizes(write_coco, width, height, expected):
     assert CocoDetection(**write_coco(images=images)).annotations[0].size_wh == expected
 
 
-def test_names_that_are_no_text_and_names_longer_than_any(write_coco, tmp_path):
+def test_invalid_unicode_and_too_long_file_names(write_coco, tmp_path):
     names = ["a.png", "odd\udcff.png", "\ud800.png", "x" * 300 + "/b.png", "nul\0/c.png"]
     images = [{"id": i, "file_name": name} for i, name in enumerate(names)]
     arguments = write_coco(images=images, files=["a.png"])
@@ -379,12 +379,12 @@ def test_names_that_are_no_text_and_names_longer_than_any(write_coco, tmp_path):
 @pytest.mark.parametrize(
     "text", ["[" * 100_000, '{"images": ' + "9" * 5000 + "}"], ids=["nesting", "number"]
 )
-def test_json_that_exhausts_the_reader_is_refused(write_coco, text):
+def test_too_deep_json_and_too_long_numbers_raise(write_coco, text):
     with pytest.raises(DatasetError, match=r"instances\.json: cannot be parsed as JSON"):
         CocoDetection(**write_text(write_coco, text.encode()))
 
 
-def test_a_split_without_boxes_is_refused_when_asked(write_coco):
+def test_check_boxes_raises_without_boxes(write_coco):
     CocoDetection(**write_coco([{}])).check_boxes()
     crowd = CocoDetection(**write_coco([{"iscrowd": 1}]))
     with pytest.raises(DatasetError, match="none of 2 images has a usable box; label them"):

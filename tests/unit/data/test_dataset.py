@@ -37,7 +37,7 @@ def augmented(digits, training_pipeline):
     return make
 
 
-def test_the_target_says_all_about_an_image(write_coco):
+def test_target_fields(write_coco):
     annotations = [{"image_id": 22, "bbox": [4, 3, 10, 8], "area": 70}]
     images = [{"id": 5, "file_name": "a.png"}, {"id": 22, "file_name": "b.png"}]
     transforms = Compose(ops=[Resize(size=[15, 10])])
@@ -57,12 +57,12 @@ def test_the_target_says_all_about_an_image(write_coco):
         torch.testing.assert_close(target[key], value)
 
 
-def test_a_box_beyond_the_image_is_left_out_of_training(write_coco):
+def test_box_outside_the_image_is_excluded_from_targets(write_coco):
     data = CocoDetection(**write_coco([{"bbox": [40, 3, 10, 8]}, {"bbox": [-9, 0, 9, 8]}, {}]))
     assert data[0][1]["boxes"].tolist() == [[4, 3, 14, 11]]
 
 
-def test_without_shared_memory_it_still_reads(augmented, monkeypatch):
+def test_works_without_shared_memory(augmented, monkeypatch):
     def refuse(tensor):
         raise RuntimeError("unable to open shared memory object: Read-only file system (30)")
 
@@ -75,7 +75,7 @@ def test_without_shared_memory_it_still_reads(augmented, monkeypatch):
     assert same(data[2], expected[2])
 
 
-def test_an_item_depends_on_seed_epoch_and_index_only(augmented):
+def test_item_depends_only_on_seed_epoch_and_index(augmented):
     data = augmented(seed=3)
     first = [data[i] for i in range(6)]
     assert all(same(data[i], first[i]) for i in (5, 0, 3, 3))
@@ -89,7 +89,7 @@ def test_an_item_depends_on_seed_epoch_and_index_only(augmented):
     assert sum(same(other_seed[i], first[i]) for i in range(6)) == 0
 
 
-def test_operations_stop_in_the_epoch_of_their_policy(write_coco):
+def test_operations_stop_at_their_epoch(write_coco):
     policy = {"name": "stop_epoch", "epoch": 3, "ops": ["RandomZoomOut"]}
     transforms = Compose(ops=[RandomZoomOut(p=1, side_range=(2, 2))], policy=policy)
     data = CocoDetection(**write_coco() | {"transforms": transforms})
@@ -98,7 +98,7 @@ def test_operations_stop_in_the_epoch_of_their_policy(write_coco):
         assert data[0][0].shape[1:] == size_hw
 
 
-def test_the_state_of_global_generators_does_not_matter(augmented):
+def test_global_generators_have_no_effect(augmented):
     data = augmented()
     torch.manual_seed(1)
     np.random.seed(1)
@@ -109,7 +109,7 @@ def test_the_state_of_global_generators_does_not_matter(augmented):
 
 
 @pytest.mark.parametrize("num_workers", [0, 2])
-def test_workers_draw_the_same_as_the_main_process(augmented, num_workers):
+def test_workers_sample_the_same_as_the_main_process(augmented, num_workers):
     data = augmented(seed=3)
     data.set_epoch(4)
     expected = [data[i] for i in range(6)]
@@ -133,7 +133,7 @@ def four_images(write_coco):
     return spoil(write_coco(boxes, images), "b.png", "c.png")
 
 
-def test_unreadable_images_are_left_out_and_reported_once(four_images, caplog):
+def test_unreadable_images_are_skipped_and_reported_once(four_images, caplog):
     data = CocoDetection(**four_images)
     assert data.new_unreadable() == []
     items = [data[i] for i in range(4)]
@@ -154,18 +154,18 @@ def test_unreadable_images_are_replaced_by_the_next(four_images):
     assert data.new_unreadable() == ["b.png", "c.png"]
 
 
-def test_the_search_for_a_replacement_goes_round(four_images):
+def test_search_for_a_replacement_wraps_around(four_images):
     data = CocoDetection(**spoil(four_images, "d.png"), unreadable="replace")
     assert [int(data[i][1]["image_id"]) for i in range(4)] == [0, 0, 0, 0]
 
 
-def test_a_set_without_any_readable_image_is_refused(four_images):
+def test_no_readable_image_raises(four_images):
     data = CocoDetection(**spoil(four_images, "a.png", "d.png"), unreadable="replace")
     with pytest.raises(DatasetError, match=r"images: none of 4 images can be read"):
         data[0]
 
 
-def test_what_workers_cannot_read_is_known_to_the_main_process(four_images):
+def test_main_process_knows_images_unreadable_in_workers(four_images):
     data = CocoDetection(**four_images)
     loader = DataLoader(dataset=data, batch_size=2, num_workers=2)
     ids = [int(target["image_id"]) for _, targets in loader for target in targets]
@@ -173,7 +173,7 @@ def test_what_workers_cannot_read_is_known_to_the_main_process(four_images):
     assert data.new_unreadable() == ["b.png", "c.png"]
 
 
-def test_a_broken_image_in_a_mosaic_is_the_one_that_is_blamed(write_coco):
+def test_damaged_image_of_a_mosaic_is_reported(write_coco):
     arguments = spoil(write_coco(), "b.png")
     mosaic = Compose(ops=[Mosaic(size=32)])
     data = CocoDetection(**arguments | {"transforms": mosaic})
@@ -183,14 +183,14 @@ def test_a_broken_image_in_a_mosaic_is_the_one_that_is_blamed(write_coco):
     assert data.new_unreadable() == ["b.png"]
 
 
-def test_the_set_has_an_end(write_coco):
+def test_iteration_ends(write_coco):
     data = CocoDetection(**write_coco())
     assert len(list(islice(data, 5))) == len(data) == 2
     with pytest.raises(IndexError):
         data[2]
 
 
-def test_existing_files_are_told_from_missing_ones(tmp_path):
+def test_files_exist(tmp_path):
     (tmp_path / "sub").mkdir()
     for name in ("a.png", "sub/b.png"):
         (tmp_path / name).touch()

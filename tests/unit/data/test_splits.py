@@ -246,7 +246,7 @@ SKIPPED = {
 
 
 @pytest.mark.parametrize("make", [yolo, voc, supervisely])
-def test_other_formats_are_converted_with_the_boxes_of_their_importer(tmp_path, make):
+def test_other_formats_are_converted(tmp_path, make):
     expected = make(tmp_path / "data")
     splits = find_splits(tmp_path / "data", tmp_path / "out")
     for name in ("train", "val"):
@@ -274,7 +274,7 @@ def test_doctor_counts_what_the_conversion_skips(tmp_path):
     }
 
 
-def test_a_format_without_splits_names_them(tmp_path):
+def test_format_without_splits_raises(tmp_path):
     picture(tmp_path / "images" / "a.png")
     write(tmp_path / "classes.txt", "cat")
     write(tmp_path / "labels" / "a.txt", "0 0.5 0.5 1 1")

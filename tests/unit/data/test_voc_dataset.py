@@ -42,7 +42,7 @@ def write_voc(tmp_path):
     return write
 
 
-def test_objects_become_boxes_and_labels(write_voc):
+def test_boxes_and_labels(write_voc):
     data = VOCDetection(
         **write_voc(
             [
@@ -64,7 +64,7 @@ def test_objects_become_boxes_and_labels(write_voc):
     assert [int(data[i][1]["image_id"]) for i in range(3)] == [0, 1, 2]
 
 
-def test_pixels_are_those_of_the_file(write_voc, tmp_path):
+def test_pixels_equal_the_file(write_voc, tmp_path):
     data = VOCDetection(**write_voc(["", ""]))
     stored = np.array(Image.open(tmp_path / "JPEGImages/1.png"))
     np.testing.assert_array_equal(data[1][0].permute(1, 2, 0).numpy(), stored)
@@ -92,7 +92,7 @@ def test_unusable_objects_are_skipped_and_counted(write_voc, content, kind):
     assert data.findings.counts() == {kind: 1}
 
 
-def test_parts_of_an_object_are_not_objects(write_voc):
+def test_parts_of_an_object_are_ignored(write_voc):
     part = "<part><name>cat</name><bndbox><xmin>1</xmin><ymin>1</ymin></bndbox></part>"
     content = thing("dog", (4, 3, 14, 11)).replace("</object>", f"{part}</object>")
     data = VOCDetection(**write_voc([content]))
@@ -100,7 +100,7 @@ def test_parts_of_an_object_are_not_objects(write_voc):
     assert data.findings.counts() == {}
 
 
-def test_missing_and_broken_files_are_skipped_and_named(write_voc, tmp_path, caplog):
+def test_missing_and_damaged_files_are_skipped_and_logged(write_voc, tmp_path, caplog):
     arguments = write_voc([thing("dog", (4, 3, 14, 11))] * 4)
     (tmp_path / "JPEGImages/0.png").unlink()
     (tmp_path / "Annotations/1.xml").unlink()
@@ -117,9 +117,7 @@ def test_missing_and_broken_files_are_skipped_and_named(write_voc, tmp_path, cap
         assert name in caplog.text
 
 
-def test_a_path_that_is_none_and_an_unknown_encoding_cost_their_own_image(
-    write_voc, tmp_path, caplog
-):
+def test_invalid_path_and_unknown_encoding_skip_one_image(write_voc, tmp_path, caplog):
     lines = [
         "JPEGImages/0.png Annotations/0.xml",
         "JPEGImages/1.png Annotations/1\0.xml",
@@ -142,32 +140,32 @@ def test_a_path_that_is_none_and_an_unknown_encoding_cost_their_own_image(
         ("<width>0</width><height>0</height>", None),
     ],
 )
-def test_the_declared_size_is_read(write_voc, size, size_wh):
+def test_declared_size(write_voc, size, size_wh):
     data = VOCDetection(**write_voc([""], size=size))
     assert data.annotations[0].size_wh == size_wh
     assert data[0] is not None
 
 
 @pytest.mark.parametrize("width", ["40.0", "unknown"])
-def test_a_size_that_is_no_whole_number_stops_nothing(write_voc, width):
+def test_invalid_declared_size_is_ignored(write_voc, width):
     size = f"<width>{width}</width><height>30</height>"
     data = VOCDetection(**write_voc([thing("dog", (4, 3, 14, 11))], size=size))
     assert data[0][1]["boxes"].tolist() == [[4, 3, 14, 11]]
 
 
-def test_a_size_that_no_image_has_costs_its_own_image(write_voc):
+def test_impossible_declared_size_skips_the_image(write_voc):
     size = f"<width>{10**30}</width><height>30</height>"
     data = VOCDetection(**write_voc([thing("dog", (4, 3, 14, 11))], size=size))
     assert data.annotations[0].size_wh == (2**31 - 1, 30)
     assert data[0] is None
 
 
-def test_images_of_another_size_than_declared_are_not_used(write_voc):
+def test_images_with_wrong_declared_size_are_skipped(write_voc):
     data = VOCDetection(**write_voc([""], size="<width>30</width><height>40</height>"))
     assert data[0] is None
 
 
-def test_given_categories_replace_the_label_list(write_voc):
+def test_categories_argument_replaces_the_label_list(write_voc):
     training = CategoryTable((8, 9), ("dog", "cat"))
     arguments = write_voc([thing("dog", (4, 3, 14, 11))], labels="")
     data = VOCDetection(**arguments, categories=training)
@@ -175,24 +173,24 @@ def test_given_categories_replace_the_label_list(write_voc):
     assert data.categories is training
 
 
-def test_blank_lines_and_a_byte_order_mark_are_ignored(tmp_path):
+def test_blank_lines_and_byte_order_mark_are_ignored(tmp_path):
     (tmp_path / "labels.txt").write_bytes(b"\xef\xbb\xbfcat\r\n\r\n dining table \r\n")
     table = read_labels(tmp_path / "labels.txt")
     assert table == CategoryTable((0, 1), ("cat", "dining table"))
 
 
-def test_an_empty_label_list_is_refused(write_voc):
+def test_empty_label_list_raises(write_voc):
     with pytest.raises(DatasetError, match=r"label_list\.txt: is empty; write one class name per"):
         VOCDetection(**write_voc([""], labels="\n \n"))
 
 
-def test_a_repeated_label_is_refused(write_voc):
+def test_repeated_label_raises(write_voc):
     with pytest.raises(DatasetError, match=r"label_list\.txt: .*'cat' occurs more than once"):
         VOCDetection(**write_voc([""], labels="cat\ndog\ncat\n"))
 
 
 @pytest.mark.parametrize("name", ["trainval.txt", "label_list.txt"])
-def test_a_missing_list_is_named(write_voc, tmp_path, name):
+def test_missing_list_raises(write_voc, tmp_path, name):
     arguments = write_voc([""])
     (tmp_path / name).unlink()
     with pytest.raises(DatasetError, match=rf"{name}: cannot be read"):
@@ -200,13 +198,13 @@ def test_a_missing_list_is_named(write_voc, tmp_path, name):
 
 
 @pytest.mark.parametrize("line", ["JPEGImages/0.png", "my photo.png Annotations/0.xml"])
-def test_a_line_that_is_no_pair_is_refused(write_voc, line):
+def test_line_that_is_not_a_pair_raises(write_voc, line):
     message = rf"trainval\.txt: line '{line}' is not 'image path annotation path'"
     with pytest.raises(DatasetError, match=message):
         VOCDetection(**write_voc([""], lines=[line]))
 
 
-def test_a_split_without_images_is_refused(write_voc):
+def test_split_without_images_raises(write_voc):
     lines = ["JPEGImages/7.png Annotations/0.xml", "JPEGImages/0.png Annotations/7.xml"]
     with pytest.raises(DatasetError, match=r"trainval\.txt: none of its 2 images can be used"):
         VOCDetection(**write_voc([""], lines=lines))

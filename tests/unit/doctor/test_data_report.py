@@ -7,7 +7,7 @@ import pytest
 
 from rtdetrv2_pytorch.src.data.conversion import Split
 from rtdetrv2_pytorch.src.data.finding_kinds import KINDS
-from rtdetrv2_pytorch.src.data.findings import finding
+from rtdetrv2_pytorch.src.data.findings import Finding
 from rtdetrv2_pytorch.src.doctor import examination
 from rtdetrv2_pytorch.src.doctor.cache import FactsCache
 from rtdetrv2_pytorch.src.doctor.data_page import write_page
@@ -40,7 +40,7 @@ def command(data, tmp_path, *options):
     return doctor.main(["--data", str(data.root), "-o", str(tmp_path / "out"), *options])
 
 
-def test_the_command_says_it_and_writes_both_files(data, tmp_path, capsys):
+def test_command_prints_findings_and_writes_both_files(data, tmp_path, capsys):
     data.add("train", "zero.png", b"")
     assert command(data, tmp_path) == 0
     printed = capsys.readouterr().out
@@ -56,24 +56,24 @@ def test_the_command_says_it_and_writes_both_files(data, tmp_path, capsys):
     assert "zero.png" in (tmp_path / "out" / "data_report.html").read_text()
 
 
-def test_the_exit_status_says_whether_the_trainer_would_refuse(data, tmp_path, capsys):
+def test_exit_status_is_1_if_the_trainer_refuses(data, tmp_path, capsys):
     data.content["val"]["annotations"].clear()
     assert command(data, tmp_path) == 1
     assert "The trainer refuses this data" in capsys.readouterr().out
 
 
-def test_a_folder_without_splits_is_an_error_with_the_remedy(tmp_path, capsys):
+def test_folder_without_splits_is_an_error(tmp_path, capsys):
     assert doctor.main(["--data", str(tmp_path)]) == 1
     assert "no training annotations found" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("options", [["--size", "640"], ["--size", "0x5"], ["--queries", "-1"]])
-def test_options_that_make_no_sense(options, capsys):
+def test_invalid_options(options, capsys):
     assert doctor.main(["--data", "x", *options]) == 2
     assert options[1] in capsys.readouterr().err
 
 
-def test_hundreds_of_offenders_are_one_line(data, tmp_path, capsys):
+def test_many_findings_of_one_kind_are_one_line(data, tmp_path, capsys):
     for i in range(300):
         data.add("train", f"zero{i:03}.png", b"")
     assert command(data, tmp_path) == 0
@@ -84,7 +84,7 @@ def test_hundreds_of_offenders_are_one_line(data, tmp_path, capsys):
     assert len(content["findings"][0]["offenders"]) == 300
 
 
-def test_names_do_nothing_to_a_terminal_and_to_markup(data, tmp_path, capsys):
+def test_names_are_escaped_in_the_terminal(data, tmp_path, capsys):
     data.add("train", f"[red]{EVIL.replace('/', '')}.png", b"")
     assert command(data, tmp_path) == 0
     printed = capsys.readouterr().out
@@ -92,10 +92,10 @@ def test_names_do_nothing_to_a_terminal_and_to_markup(data, tmp_path, capsys):
     assert "[red]<img" in printed.replace("\n", "")
 
 
-def test_lines_of_a_log_are_few_and_the_worst_comes_first():
+def test_log_lines_are_limited_and_sorted_by_severity():
     report = report_of(
-        *(finding(kind, "a.png") for kind in KINDS if KINDS[kind].severity == "note"),
-        *(finding("empty_file", f"{i}.png", split="train") for i in range(5)),
+        *(Finding(kind, "a.png") for kind in KINDS if KINDS[kind].severity == "note"),
+        *(Finding("empty_file", f"{i}.png", split="train") for i in range(5)),
     )
     lines = list(report.lines(most=3))
     assert lines[0].startswith("The trainer uses this data. 10 images: 7 used, 3 skipped")
@@ -106,8 +106,8 @@ def test_lines_of_a_log_are_few_and_the_worst_comes_first():
     assert lines[4].endswith("more kinds are in data_report.html")
 
 
-def test_no_name_is_markup_in_the_page(tmp_path):
-    report = report_of(finding("class_name_odd", EVIL, EVIL), finding("empty_split", EVIL, EVIL))
+def test_names_are_escaped_in_the_page(tmp_path):
+    report = report_of(Finding("class_name_odd", EVIL, EVIL), Finding("empty_split", EVIL, EVIL))
     report.splits[0].classes[EVIL] = 1
     page = write_page(report, tmp_path).read_text()
     assert "<img" not in page
@@ -116,7 +116,7 @@ def test_no_name_is_markup_in_the_page(tmp_path):
     assert "http" not in page.replace("http-equiv", "")  # nothing is loaded from elsewhere
 
 
-def test_pictures_in_the_page_are_few_and_small(data, tmp_path):
+def test_number_and_size_of_pictures_in_the_page_are_limited(data, tmp_path):
     for i in range(20):
         data.add("train", f"{i}.jpg", encoded("PNG", 100 + i), bbox=(40, 30, 90, 90))
     command(data, tmp_path)
@@ -128,8 +128,8 @@ def test_pictures_in_the_page_are_few_and_small(data, tmp_path):
     assert len(page) < 300_000
 
 
-def test_a_name_that_is_no_text_is_no_obstacle(tmp_path):
-    report = report_of(finding("missing_image", "odd\udcff.png"))
+def test_invalid_unicode_in_names(tmp_path):
+    report = report_of(Finding("missing_image", "odd\udcff.png"))
     assert "odd\\udcff.png" in write_page(report, tmp_path).read_text()
     content = json.loads(report.write_json(tmp_path).read_text())
     assert content["findings"][0]["offenders"][0]["where"] == "odd\udcff.png"
@@ -143,7 +143,7 @@ def run(data, cache):
     return examine("test", *splits, Options(cache=cache))
 
 
-def test_files_that_have_not_changed_are_not_decoded_again(data, tmp_path, monkeypatch):
+def test_unchanged_files_are_not_decoded_again(data, tmp_path, monkeypatch):
     data.add("train", "zero.png", b"")
     data.write()
     decoded = []
@@ -169,7 +169,7 @@ def test_files_that_have_not_changed_are_not_decoded_again(data, tmp_path, monke
 
 
 @pytest.mark.parametrize("text", ["", "{", "[1, 2, 3]", '["other version", {}]', "null"])
-def test_a_cache_that_cannot_be_used_is_an_empty_one(data, tmp_path, text):
+def test_invalid_cache_counts_as_empty(data, tmp_path, text):
     data.write()
     run(data, tmp_path / "c")
     for path in (tmp_path / "c").iterdir():
@@ -177,14 +177,14 @@ def test_a_cache_that_cannot_be_used_is_an_empty_one(data, tmp_path, text):
     assert run(data, tmp_path / "c").images == Counts(5, 0)
 
 
-def test_a_cache_that_cannot_be_written_is_said(data, tmp_path, caplog):
+def test_failed_cache_write_is_logged(data, tmp_path, caplog):
     data.write()
     (tmp_path / "file").touch()
     assert run(data, tmp_path / "file" / "c").images == Counts(5, 0)
     assert "cannot be written" in caplog.text
 
 
-def test_an_interrupted_pass_keeps_what_was_known(tmp_path):
+def test_interrupted_pass_keeps_the_cache(tmp_path):
     path = tmp_path / "a.png"
     path.write_bytes(b"x")
     folder = tmp_path / "c"

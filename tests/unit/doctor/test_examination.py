@@ -73,7 +73,7 @@ def low_limit(monkeypatch):
         monkeypatch.setattr(module, "MAX_PIXELS", 15_000)
 
 
-def test_data_in_order_has_nothing_to_say(data):
+def test_valid_data_has_no_findings(data):
     report = examined(data)
     assert report.findings == []
     assert report.verdict() == (
@@ -93,7 +93,7 @@ def test_every_kind_has_a_case():
 @pytest.mark.parametrize(("kind", "spoil", "where", "detail"), ALL)
 @pytest.mark.usefixtures("low_limit")
 @pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
-def test_a_case_is_found_and_the_trainer_does_what_is_said(data, kind, spoil, where, detail):
+def test_case_is_found_and_trainer_agrees(data, kind, spoil, where, detail):
     spoil(data)
     report = examined(data)
     offenders = found(report, kind)
@@ -130,7 +130,7 @@ def listed(data, split):
 
 
 @pytest.mark.parametrize("kind", [k for k in CASES if KINDS[k].action is Action.REFUSES])
-def test_what_refuses_is_refused_by_the_trainer(data, kind):
+def test_trainer_refuses_what_the_doctor_refuses(data, kind):
     for _, spoil, _, _ in CASES[kind][:1]:
         spoil(data)
     data.write()
@@ -141,7 +141,7 @@ def test_what_refuses_is_refused_by_the_trainer(data, kind):
 
 
 @pytest.mark.parametrize("kind", [k for k in CASES if KINDS[k].action is Action.SKIPS])
-def test_what_is_skipped_takes_no_neighbour_with_it(data, kind):
+def test_skipped_data_does_not_affect_other_data(data, kind):
     CASES[kind][0][1](data)
     report = examined(data)
     assert not report.refusals
@@ -150,7 +150,7 @@ def test_what_is_skipped_takes_no_neighbour_with_it(data, kind):
     assert report.images.skipped + report.boxes.skipped > 0
 
 
-def test_all_at_once(data, low_limit):
+def test_all_cases_at_once(data, low_limit):
     """What does not refuse, in one data set: each is found, and the sums are right."""
     together = [
         kind
@@ -175,7 +175,7 @@ def test_all_at_once(data, low_limit):
     assert unlisted.images.skipped == len(found(report, "unlisted_image"))
 
 
-def test_a_clipped_box_is_drawn_as_annotated_and_used_as_clipped(data):
+def test_clipped_box_is_drawn_as_annotated(data):
     data.box("train", (50, 40, 30, 30))
     report = examined(data)
     assert found(report, "box_out_of_bounds")[0].boxes == [(50, 40, 80, 70)]
@@ -184,7 +184,7 @@ def test_a_clipped_box_is_drawn_as_annotated_and_used_as_clipped(data):
     assert target["boxes"].tolist() == [[8, 8, 40, 40], [50, 40, 64, 48]]
 
 
-def test_both_ways_round_of_a_rotated_image_are_seen_as_the_trainer_sees_them(data):
+def test_rotated_images_have_the_size_that_the_trainer_uses(data):
     exif = Image.Exif()
     exif[0x0112] = 6
     stored = Image.fromarray(np.zeros((48, 64, 3), np.uint8))
@@ -198,14 +198,14 @@ def test_both_ways_round_of_a_rotated_image_are_seen_as_the_trainer_sees_them(da
     assert [dataset[i][1]["orig_size"].tolist() for i in (3, 4)] == [[48, 64], [64, 48]]
 
 
-def test_the_size_of_the_training_decides_what_is_tiny(data):
+def test_tiny_objects_depend_on_the_training_size(data):
     data.box("train", (1, 1, 1, 9))  # of 64 pixels across
     assert not found(examined(data), "object_tiny")  # 10 pixels
     assert found(examined(data, size_hw=(640, 192)), "object_tiny")  # 3
     assert found(examined(data, size_hw=(640, 32)), "object_vanishing")  # one half
 
 
-def test_progress_counts_every_image_and_may_end_the_pass(data):
+def test_progress_callback_counts_images_and_may_raise(data):
     data.write()
     seen = []
     arguments = ("test", files(data, "train"), files(data, "val"), Options())
@@ -219,7 +219,7 @@ def test_progress_counts_every_image_and_may_end_the_pass(data):
         examine(*arguments, on_progress=stop)
 
 
-def test_pictures_from_elsewhere_are_not_shown(data):
+def test_images_outside_the_folder_are_not_shown(data):
     CASES["outside_folder"][0][1](data)
     away = data.content["train"]["images"][-1]
     away.update(width=1)  # something to show

@@ -41,8 +41,8 @@ class OrientedImage:
             return True
         raise UnusableError(
             "size_disagrees",
-            f"the image is {self.size_wh[0]}x{self.size_wh[1]}, its annotations say "
-            f"{declared_wh[0]}x{declared_wh[1]}",
+            f"the image is {self.size_wh[0]}x{self.size_wh[1]}, but {declared_wh[0]}x"
+            f"{declared_wh[1]} in the annotations",
         )
 
     def turn(self, points: Sequence[Point]) -> list[Point]:

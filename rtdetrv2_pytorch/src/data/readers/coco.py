@@ -10,7 +10,7 @@ from typing import Any
 
 from ...misc.errors import DatasetError
 from ..categories import CategoryTable
-from ..findings import Findings
+from ..findings import Finding, Findings
 from .coco_json import (
     LISTS,
     group_annotations,
@@ -106,11 +106,13 @@ def _files(folder: Path, findings: Findings) -> Iterator[_File]:
             content = read_coco_json(path)
             for category in content["categories"]:
                 if not _is_category(category):
-                    findings.add("class_entry_malformed", where, shorten(category))
+                    findings.add(Finding("class_entry_malformed", where, shorten(category)))
             content["categories"] = list(filter(_is_category, content["categories"]))
             table = read_categories(content, where)
         except DatasetError as error:
-            findings.add("annotation_malformed", where, str(error).removeprefix(f"{path}: "))
+            findings.add(
+                Finding("annotation_malformed", where, str(error).removeprefix(f"{path}: "))
+            )
         else:
             yield _File(path, split, table, len(content["images"]))
 

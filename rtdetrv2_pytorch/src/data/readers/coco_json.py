@@ -8,7 +8,7 @@ from typing import Any
 
 from ...misc.errors import DatasetError
 from ..categories import CategoryId, CategoryTable, normalize_id
-from ..findings import Findings
+from ..findings import Finding, Findings
 from .source import Point, SourceImage, SourceObject, declared_size, rectangle_problem, shorten
 
 LISTS = ("images", "annotations", "categories")
@@ -78,7 +78,9 @@ def image_entries(
         findings.given_images += 1
         name = entry.get("file_name") if isinstance(entry, dict) else None
         if not name or not isinstance(name, str) or "id" not in entry:
-            findings.add("image_entry_malformed", shorten(entry), split=split, lost_images=1)
+            findings.add(
+                Finding("image_entry_malformed", shorten(entry), split=split, lost_images=1)
+            )
             continue
         image_id = normalize_id(entry["id"])
         if image_id not in entries:
@@ -91,7 +93,7 @@ def image_entries(
             )
         else:
             detail = f"has id {image_id!r}, as {entries[image_id]['file_name']}"
-            findings.add("image_entry_malformed", name, detail, split=split, lost_images=1)
+            findings.add(Finding("image_entry_malformed", name, detail, split=split, lost_images=1))
     return entries
 
 
@@ -107,14 +109,18 @@ def group_annotations(
     for entry in content["annotations"]:
         findings.given_objects += 1
         if not isinstance(entry, dict):
-            findings.add("annotation_malformed", shorten(entry), split=split, lost_objects=1)
+            findings.add(
+                Finding("annotation_malformed", shorten(entry), split=split, lost_objects=1)
+            )
             continue
         image_id = normalize_id(entry.get("image_id"))
         if image_id in images:
             grouped.setdefault(image_id, []).append(entry)
         else:
             where, detail = f"image {image_id}", f"annotation {shorten(entry.get('id'))}"
-            findings.add("annotation_without_image", where, detail, split=split, lost_objects=1)
+            findings.add(
+                Finding("annotation_without_image", where, detail, split=split, lost_objects=1)
+            )
     return grouped
 
 
@@ -143,7 +149,7 @@ def make_images(
         for each, parsed in zip(annotations.pop(image_id, ()), objects, strict=True):
             bbox = each.get("bbox")
             if not parsed.problem and bbox and any(isinstance(value, str) for value in bbox):
-                findings.add("box_as_text", name, shorten(bbox), split=split)
+                findings.add(Finding("box_as_text", name, shorten(bbox), split=split))
         yield SourceImage(
             split,
             name,

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ...misc.errors import DatasetError
-from ..findings import Findings, UnusableError
+from ..findings import Finding, Findings, UnusableError
 from .folders import is_image
 from .source import (
     DataSource,
@@ -58,7 +58,7 @@ def read(folder: Path) -> DataSource:
         name = dataset_path(path, folder)
         for item in image_files(path):
             if item.image.exists() and not is_image(item.image):
-                findings.add("not_a_file", item.image.name, "not an image", split=name)
+                findings.add(Finding("not_a_file", item.image.name, "not an image", split=name))
             else:
                 files.append((name, item))
     if not files:
@@ -102,10 +102,10 @@ def _valid(
         )
         if not is_complete:
             detail = f"{kind} without {' or '.join(keys)}: {shorten(entry)}"
-            findings.add("class_entry_malformed", "meta.json", detail)
+            findings.add(Finding("class_entry_malformed", "meta.json", detail))
         elif entry[keys[0]] in found:
             detail = f"{kind} {entry[keys[0]]!r} occurs more than once"
-            findings.add("class_entry_malformed", "meta.json", detail)
+            findings.add(Finding("class_entry_malformed", "meta.json", detail))
         else:
             found[entry[keys[0]]] = entry
     return list(found.values())

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ...misc.errors import DatasetError
-from ..findings import Findings, UnusableError
+from ..findings import Finding, Findings, UnusableError
 from .folders import inside, is_image, list_files, read_lines, split_of
 from .source import (
     DEFAULT_SPLIT,
@@ -104,7 +104,9 @@ def _devkit_entries(root: Path, parent: str, findings: Findings) -> Iterator[_En
             yield _Entry(dataset, name, path, inside(root / "Annotations", f"{name}.xml"))
     for name in sorted(images.keys() - listed):
         findings.given_images += 1
-        findings.add("left_out", images[name].name, "in no list of ImageSets/Main", lost_images=1)
+        findings.add(
+            Finding("left_out", images[name].name, "in no list of ImageSets/Main", lost_images=1)
+        )
 
 
 def _two_column_lists(folder: Path) -> list[Path]:

@@ -11,7 +11,7 @@ import yaml
 
 from ...misc.errors import DatasetError
 from ...misc.limits import read_yaml
-from ..findings import Findings, UnusableError
+from ..findings import Finding, Findings, UnusableError
 from .folders import inside, is_image, list_files, read_lines, relative, split_of
 from .source import (
     ANY_SHAPE,
@@ -148,7 +148,7 @@ def _images(folder: Path, layout: _Layout, findings: Findings) -> Iterator[_Imag
         for entry in entries:
             files = _resolve(entry, split, layout.base, folder, findings)
             if not files:
-                findings.add("split_without_images", entry, split=split)
+                findings.add(Finding("split_without_images", entry, split=split))
             for path in files:
                 if path not in seen:
                     seen.add(path)
@@ -186,7 +186,7 @@ def _listed_images(file: Path, split: str, folder: Path, findings: Findings) -> 
         else:
             findings.given_images += 1
             where = f"{relative(file, folder)}: {line}"
-            findings.add("path_outside_folder", where, split=split, lost_images=1)
+            findings.add(Finding("path_outside_folder", where, split=split, lost_images=1))
 
 
 def _labels_of(image: Path) -> Path:
