@@ -247,7 +247,7 @@ def test_divergence_error_names_step_and_images(make_targets, where, part):
     with pytest.raises(
         TrainingDiverged,
         match=r"^epoch 3, step 70: the network's outputs are not finite for images with ids "
-        r"\[101\]; look at these images and their boxes, lower the learning rate",
+        r"\[101\]; inspect these images and their boxes, lower the learning rate",
     ):
         make_criterion()(outputs, targets, epoch=3, step=5, global_step=70)
     with pytest.raises(TrainingDiverged, match=r"^epoch 3, step 5: "):

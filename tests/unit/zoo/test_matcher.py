@@ -149,7 +149,7 @@ def test_error_names_images_with_non_finite_predictions(make_targets, key, value
     layer[key][1, 3, 0] = value  # an image without boxes has no costs
     with pytest.raises(
         TrainingDiverged,
-        match=r"not finite for images with ids \[101\]; look at these images and their boxes, "
+        match=r"not finite for images with ids \[101\]; inspect these images and their boxes, "
         "lower the learning rate, or train without mixed precision",
     ):
         make_matcher()(layer, targets)

@@ -163,6 +163,6 @@ class HungarianMatcher:
         if len(bad):
             ids = [int(truth.image_ids[i]) for i in bad] if truth.image_ids else bad.tolist()
             raise TrainingDiverged(
-                f"the network's outputs are not finite for images with ids {ids}; look at these "
+                f"the network's outputs are not finite for images with ids {ids}; inspect these "
                 "images and their boxes, lower the learning rate, or train without mixed precision"
             )
