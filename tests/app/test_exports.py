@@ -35,7 +35,7 @@ def test_failed_export_is_logged_as_an_error(experiment):
     events = [json.loads(line) for line in experiment.log.splitlines() if line.startswith("{")]
     errors = [event["message"] for event in events if event["level"] == "error"]
     assert any(
-        message.startswith("The experiment has no TensorRT export: TensorRT cannot be used here")
+        message.startswith("The experiment has no TensorRT export: TensorRT is not available")
         for message in errors
     )
 

@@ -132,7 +132,7 @@ def test_status_file_reports_the_end_and_what_is_missing(experiment):
     status = TaskStatus.load(experiment.folder)
     assert (status.state, status.error) == ("finished", None)
     assert list(status.missing) == ["TensorRT"]
-    assert status.missing["TensorRT"].startswith("TensorRT cannot be used here")
+    assert status.missing["TensorRT"].startswith("TensorRT is not available")
 
 
 def test_attributes_that_training_code_uses(experiment):
