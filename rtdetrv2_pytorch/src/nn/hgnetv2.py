@@ -33,34 +33,18 @@ class _Spec:
     stages: tuple[_StageSpec, ...]
 
 
+def _spec(stem: tuple[int, int], *, mid: int, out: int, blocks: Sequence[int]) -> _Spec:
+    """Build a specification: widths double per stage, and the last two stages are light."""
+    outs = (out, 512, 1024, 2048)
+    return _Spec(
+        stem, tuple(_StageSpec(mid * 2**i, outs[i], n, i >= 2) for i, n in enumerate(blocks))
+    )
+
+
 _SPECS = {
-    "L": _Spec(
-        (32, 48),
-        (
-            _StageSpec(48, 128, 1, False),
-            _StageSpec(96, 512, 1, False),
-            _StageSpec(192, 1024, 3, True),
-            _StageSpec(384, 2048, 1, True),
-        ),
-    ),
-    "X": _Spec(
-        (32, 64),
-        (
-            _StageSpec(64, 128, 1, False),
-            _StageSpec(128, 512, 2, False),
-            _StageSpec(256, 1024, 5, True),
-            _StageSpec(512, 2048, 2, True),
-        ),
-    ),
-    "H": _Spec(
-        (48, 96),
-        (
-            _StageSpec(96, 192, 2, False),
-            _StageSpec(192, 512, 3, False),
-            _StageSpec(384, 1024, 6, True),
-            _StageSpec(768, 2048, 3, True),
-        ),
-    ),
+    "L": _spec((32, 48), mid=48, out=128, blocks=(1, 1, 3, 1)),
+    "X": _spec((32, 64), mid=64, out=128, blocks=(1, 2, 5, 2)),
+    "H": _spec((48, 96), mid=96, out=192, blocks=(2, 3, 6, 3)),
 }
 _STORAGE = "https://github.com/lyuwenyu/storage/releases/download/v0.1/"
 IMAGENET_WEIGHTS = {

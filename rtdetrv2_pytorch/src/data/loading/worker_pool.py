@@ -28,13 +28,14 @@ StartMethod = Literal["fork", "spawn", "forkserver"]
 
 _MAX_WORKER_RESTARTS = 3  # after more crashes the main process loads
 _POLL_SECONDS = 1.0  # between checks whether the other process is alive
-_MAX_MESSAGE_BYTES = 1 << 20
+_MAX_REQUEST_BYTES = 1 << 20
+_MAX_ANSWER_BYTES = 1 << 14
 _MAX_QUEUED = 64  # batches per worker, so that answers always fit into the socket's buffer
 _STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class WorkersUnavailableError(Exception):
-    """Workers cannot load the rest; the message names the reason and the remedy."""
+    """Workers cannot load any more batches; the message names the reason and the remedy."""
 
 
 def load_batch(
@@ -46,20 +47,20 @@ def load_batch(
 
 @dataclass
 class _Worker:
-    """A process, the socket to it, and the batches that it has been asked for."""
+    """A process, the socket connected to it, and its unanswered requests."""
 
     process: BaseProcess
     channel: socket.socket
-    tasks: dict[int, bytes] = field(default_factory=dict)  # number of the batch -> request
+    requests: dict[int, list[int]] = field(default_factory=dict)  # batch number -> image indices
 
-    def request(self, number: int, request: bytes) -> None:
-        """Ask for a batch. A crash is noticed later, by `WorkerPool._receive`."""
-        self.tasks[number] = request
+    def request(self, number: int, indices: list[int]) -> None:
+        """Request a batch; `WorkerPool._receive` detects crashes."""
+        self.requests[number] = indices
         with contextlib.suppress(ConnectionError):
-            self.channel.send(request)
+            self.channel.send(json.dumps([number, indices]).encode())
 
     def stop(self) -> None:
-        """Kill the process: workers hold no state, and ignore the signals that ask to stop."""
+        """Kill the process, which ignores other signals and holds no state."""
         self.process.kill()
         self.process.join()
         self.channel.close()
@@ -68,10 +69,10 @@ class _Worker:
 class WorkerPool:
     """Loads the batches of an epoch in worker processes.
 
-    Each worker has a socket of its own that keeps messages whole, so a worker that is killed at
-    any point cannot damage or block the messages of others. A request is the number and the indices
-    of a batch; the answer is a file descriptor (see `packed_batch`). If loading fails in a worker,
-    the main process loads the batch again and raises the original exception.
+    Each worker has its own socket with atomic messages, so a worker that is killed at any point
+    cannot damage or block messages of others. A request is the number of a batch and the indices of
+    its images, the answer a file descriptor (see `packed_batch`). If loading fails in a worker, the
+    main process loads the batch again, which raises the original exception.
 
     Args:
         dataset: what to load.
@@ -126,17 +127,14 @@ class WorkerPool:
         """
         self._iteration += 1
         iteration = self._iteration
-        while any(
-            worker.tasks for worker in self._workers
-        ):  # left by an iteration that ended early
+        while any(worker.requests for worker in self._workers):  # the last iteration ended early
             self._receive()
         num_requested = 0
         received: dict[int, Batch | None] = {}
         for num_yielded in range(len(batches)):
             while num_requested < min(len(batches), num_yielded + self._max_ahead):
-                worker = min(self._workers, key=lambda w: len(w.tasks))
-                request = json.dumps([num_requested, batches[num_requested]]).encode()
-                worker.request(num_requested, request)
+                worker = min(self._workers, key=lambda w: len(w.requests))
+                worker.request(num_requested, batches[num_requested])
                 num_requested += 1
             while not (num_yielded in received if self.in_order else received):
                 received |= self._receive()
@@ -161,7 +159,6 @@ class WorkerPool:
             if crashed := [w for w in self._workers if not w.process.is_alive()]:
                 self._replace(crashed)
             elif time.monotonic() >= deadline:
-                self.close()
                 raise DatasetError(
                     f"workers loaded no batch within timeout = {self.timeout:g} seconds; check "
                     "the storage of the images, increase timeout, or set it to 0 for no limit"
@@ -172,14 +169,14 @@ class WorkerPool:
             if worker.channel not in ready:
                 continue
             try:
-                message, fds, _, _ = socket.recv_fds(worker.channel, _MAX_MESSAGE_BYTES, 1)
+                message, fds, _, _ = socket.recv_fds(worker.channel, _MAX_ANSWER_BYTES, 1)
             except ConnectionResetError:  # reported once, before answers that are still queued
                 continue
             if not message:
                 crashed.append(worker)
                 continue
             number, status, reason = json.loads(message)
-            del worker.tasks[number]
+            del worker.requests[number]
             received[number] = self._open(status, reason, fds)
         if crashed:
             self._replace(crashed)
@@ -203,7 +200,7 @@ class WorkerPool:
         )
 
     def _replace(self, crashed: Sequence[_Worker]) -> None:
-        """Start new workers for the tasks of crashed ones. Simultaneous crashes count once."""
+        """Start new workers for the requests of crashed ones; simultaneous crashes count once."""
         time.sleep(0.1)
         crashed = [w for w in self._workers if w in crashed or not w.process.is_alive()]
         crashed[0].process.join(_POLL_SECONDS)
@@ -219,8 +216,8 @@ class WorkerPool:
             worker.stop()
             new = self._start_worker()
             self._workers[self._workers.index(worker)] = new
-            for number, request in worker.tasks.items():
-                new.request(number, request)
+            for number, indices in worker.requests.items():
+                new.request(number, indices)
 
     def _start_worker(self) -> _Worker:
         try:
@@ -254,22 +251,24 @@ def _run_worker(
 ) -> None:
     """Answer requests until the main process is gone.
 
-    Ctrl-C and a stop of the process group are left to the main process, which finishes its step and
-    needs batches until then.
+    SIGINT and SIGTERM are ignored: the main process needs batches until it has handled them.
     """
     for number in _STOP_SIGNALS:
         signal.signal(number, signal.SIG_IGN)
     torch.set_num_threads(1)
     parent = os.getppid()
     channel.settimeout(_POLL_SECONDS)
+    request = bytearray(_MAX_REQUEST_BYTES)
     with contextlib.suppress(ConnectionError):
         while os.getppid() == parent:
-            with contextlib.suppress(TimeoutError):
-                request = channel.recv(_MAX_MESSAGE_BYTES)
-                if not request:
-                    return
-                number, indices = json.loads(request)
-                _answer(channel, number, dataset, collate_fn, indices)
+            try:
+                size = channel.recv_into(request)
+            except TimeoutError:
+                continue
+            if not size:
+                return
+            number, indices = json.loads(request[:size])
+            _answer(channel, number, dataset, collate_fn, indices)
 
 
 def _answer(

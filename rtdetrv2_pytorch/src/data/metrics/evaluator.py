@@ -19,18 +19,8 @@ from .operating_point import OperatingPoint, best_operating_point, match_boxes
 logger = logging.getLogger(__name__)
 
 STAT_NAMES = (
-    "AP",
-    "AP50",
-    "AP75",
-    "AP_small",
-    "AP_medium",
-    "AP_large",
-    "AR_1",
-    "AR_10",
-    "AR_100",
-    "AR_small",
-    "AR_medium",
-    "AR_large",
+    *("AP", "AP50", "AP75", "AP_small", "AP_medium", "AP_large"),
+    *("AR_1", "AR_10", "AR_100", "AR_small", "AR_medium", "AR_large"),
 )
 _COLUMNS = 7  # image id, x, y, width, height, score, category id
 

@@ -424,12 +424,16 @@ def test_a_batch_that_only_a_worker_cannot_load_is_loaded_by_the_main_process(di
     assert loader.num_workers == 1
 
 
-def test_a_timeout_names_the_setting_and_ends_the_workers(digits):
-    data = Digits(digits, in_worker=lambda index: time.sleep(20))
-    loader = DataLoader(dataset=data, batch_size=1, num_workers=1, timeout=0.5)
+def test_a_timeout_names_the_setting(digits):
+    data = Digits(digits, in_worker=lambda index: time.sleep(0.3))
+    loader = DataLoader(dataset=data, batch_size=6, num_workers=1, timeout=0.5)
     message = r"no batch within timeout = 0\.5 seconds.* set it to 0 for no limit"
     with pytest.raises(DatasetError, match=message):
         list(loader)
+    loader.timeout = loader._workers.timeout = 60
+    (worker,) = workers_of(loader)
+    assert [ids for ids, _, _ in contents(loader)] == [list(range(6))]
+    assert workers_of(loader) == [worker]
 
 
 # --- settings -------------------------------------------------------------------------------------
