@@ -51,14 +51,6 @@ _TIME_NAMES = {
 
 
 @dataclass(frozen=True)
-class ClassRow:
-    """Metrics of a class."""
-
-    metrics: ClassMetrics
-    train_boxes: int | None
-
-
-@dataclass(frozen=True)
 class SizeRow:
     """Metrics of a range of object sizes."""
 
@@ -243,14 +235,14 @@ class TrainingReport:
             return None
         return render_plot(calibration_chart(self.calibration))
 
-    def classes(self) -> list[ClassRow]:
-        """Return all classes, lowest AP first, classes without boxes last."""
+    def classes(self) -> list[tuple[ClassMetrics, int | None]]:
+        """Return (metrics, training boxes), lowest AP first, classes without boxes last."""
         if self.evaluation is None:
             return []
         unknown: list[int | None] = [None] * len(self.evaluation.classes)
         boxes = self.source.train_boxes or unknown
-        rows = [ClassRow(c, n) for c, n in zip(self.evaluation.classes, boxes, strict=True)]
-        return sorted(rows, key=lambda r: (math.isnan(r.metrics.ap), r.metrics.ap))
+        rows = list(zip(self.evaluation.classes, boxes, strict=True))
+        return sorted(rows, key=lambda row: (math.isnan(row[0].ap), row[0].ap))
 
     def sizes(self) -> list[SizeRow]:
         """Return metrics of small, medium and large objects, as COCO defines them."""
