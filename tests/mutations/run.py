@@ -5,7 +5,8 @@
     python -m tests.mutations.run --only "EMA" --out /tmp/ema.json
 
 The working tree stays untouched: faults are planted in a temporary copy, which is removed at the
-end, also after an interruption. Targets must pass without a fault; otherwise the run stops.
+end, also after an interruption. At the end all targets run without a fault: a fault whose target
+fails then, too, proves nothing and is marked as "target fails".
 """
 
 import argparse
@@ -64,16 +65,26 @@ def problems(tree: Path, faults: Iterable[Fault]) -> list[str]:
     return found
 
 
-def run_tests(tree: Path, targets: Sequence[str]) -> tuple[int, str]:
-    """Run pytest in a tree; return its exit code and its last line."""
-    command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", *targets]
+def run_tests(tree: Path, targets: Sequence[str]) -> tuple[int, list[str]]:
+    """Run pytest in a tree; return its exit code and its output."""
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *targets]
     try:
         done = subprocess.run(
             command, cwd=tree, capture_output=True, text=True, timeout=_TIMEOUT_S, check=False
         )
     except subprocess.TimeoutExpired:
-        return -1, f"no result within {_TIMEOUT_S} s"
-    return done.returncode, (done.stdout.strip().splitlines() or [""])[-1]
+        return -1, [f"no result within {_TIMEOUT_S} s"]
+    return done.returncode, done.stdout.strip().splitlines() or [""]
+
+
+def mark_failing_targets(tree: Path, results: Sequence[dict[str, str | float]]) -> None:
+    """Run all targets without a fault; mark the faults whose targets fail."""
+    _, output = run_tests(tree, sorted({t for r in results for t in str(r["tests"]).split()}))
+    print(f"without a fault: {output[-1]}", flush=True)
+    failed = [line.split()[1] for line in output if line.startswith(("FAILED", "ERROR"))]
+    for result in results:
+        if any(name.startswith(t) for name in failed for t in str(result["tests"]).split()):
+            result["outcome"] = "target fails"
 
 
 def outcome_of(fault: Fault, tree: Path) -> dict[str, str | float]:
@@ -83,19 +94,19 @@ def outcome_of(fault: Fault, tree: Path) -> dict[str, str | float]:
     begin = time.monotonic()
     try:
         path.write_text(planted(original, fault), encoding="utf-8")
-        code, line = run_tests(tree, fault.tests.split())
+        code, output = run_tests(tree, ["-x", *fault.tests.split()])
     finally:
         path.write_text(original, encoding="utf-8")
     return {
         **fault._asdict(),
         "outcome": "survived" if code == 0 else "caught",
-        "summary": line,
+        "summary": output[-1],
         "seconds": round(time.monotonic() - begin, 1),
     }
 
 
 def main() -> int:
-    """Run; return the number of faults that survive."""
+    """Run; return the number of faults that are not caught."""
     parser = argparse.ArgumentParser(description="Run the tests against planted faults.")
     parser.add_argument("--tree", type=Path, default=ROOT, help="tree to copy; default: this one")
     parser.add_argument("--only", default="", help="faults whose names contain this text")
@@ -112,18 +123,20 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as folder:
         tree = Path(folder)
         copy_tree(args.tree, tree)
-        targets = sorted({target for fault in faults for target in fault.tests.split()})
-        code, line = run_tests(tree, targets)
-        print(f"without a fault: {line}", flush=True)
-        if code != 0:
-            return 1
         for fault in faults:
             results.append(outcome_of(fault, tree))
             print(f"{results[-1]['outcome']:<8} {fault.name}: {results[-1]['summary']}", flush=True)
-            args.out.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
-    survived = [result for result in results if result["outcome"] == "survived"]
-    print(f"{len(results) - len(survived)} of {len(results)} faults caught")
-    return len(survived)
+            write_results(args.out, results)
+        mark_failing_targets(tree, results)
+        write_results(args.out, results)
+    caught = sum(result["outcome"] == "caught" for result in results)
+    print(f"{caught} of {len(results)} faults caught")
+    return len(results) - caught
+
+
+def write_results(path: Path, results: Sequence[dict[str, str | float]]) -> None:
+    """Write the results as JSON."""
+    path.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":
