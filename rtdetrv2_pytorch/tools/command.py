@@ -97,7 +97,7 @@ class LazyGroup(_Runnable, click.Group):
         return [*self._lazy]
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """Import and return a command; None if there is no such command."""
+        """Import and return a command; None if the name is unknown."""
         if cmd_name not in self._lazy:
             return None
         module, _, attribute = self._lazy[cmd_name].partition(":")

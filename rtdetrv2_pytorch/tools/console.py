@@ -1,7 +1,6 @@
-"""How every command speaks to people: headlines, details, one live line, tables, paths, errors.
+"""Console output of all commands: headlines, details, a progress line, tables, paths, errors.
 
-In a terminal there are colours, and a line that moves while something takes its time. Elsewhere
-there is neither: what is printed are short plain lines, as a log wants them.
+A terminal shows colors and a live progress line; other outputs get short plain lines.
 """
 
 import os
@@ -27,24 +26,24 @@ from rich.text import Text
 
 from ..src.misc.text import printable
 
-INTERRUPTED = 130  # exit status: what shells say of Ctrl-C
+INTERRUPTED = 130  # exit status after Ctrl-C, as in shells
 _BAR_WIDTH = 20
 
 
 def open_console(*, stderr: bool = False) -> Console:
-    """Where a command prints; sentences are broken between words by a terminal only."""
+    """Return the console of a command; only a terminal wraps lines."""
     console = Console(stderr=stderr, highlight=False)
     console.soft_wrap = not console.is_terminal
     return console
 
 
-def print_headline(console: Console, what: str, about: str = "") -> None:
-    """Say what is done next, and on what."""
-    console.print(f"[bold]{escape(what)}[/] {escape(printable(about))}".rstrip())
+def print_headline(console: Console, title: str, subject: str = "") -> None:
+    """Print the next step in bold, and its subject."""
+    console.print(f"[bold]{escape(title)}[/] {escape(printable(subject))}".rstrip())
 
 
 def print_detail(console: Console, line: str) -> None:
-    """A line that belongs to the headline above it."""
+    """Print an indented line below a headline."""
     text = escape(printable(line))
     if console.is_terminal:
         console.print(Padding(f"[dim]{text}[/]", (0, 0, 0, 2), expand=False))
@@ -53,36 +52,36 @@ def print_detail(console: Console, line: str) -> None:
 
 
 def print_notice(console: Console, line: str) -> None:
-    """Something that people may want to act on."""
+    """Print a line that the user may want to act on."""
     console.print(escape(printable(line)), style="yellow")
 
 
 def print_path(console: Console, path: Path | str) -> None:
-    """Say where something is: alone on its line, whole, to be copied or clicked."""
+    """Print a path on its own line without wrapping, to be copied or clicked."""
     console.print(escape(printable(str(path))), soft_wrap=True)
 
 
 def print_error(
-    name: str, message: str, *, log: Path | None = None, go_on: str | None = None
+    name: str, message: str, *, log: Path | None = None, resume_command: str | None = None
 ) -> None:
-    """The one form of errors.
+    """Print an error to stderr.
 
     Args:
-        name: kind of the error.
+        name: type of the error.
         message: one sentence, with the remedy.
-        log: file that knows more.
-        go_on: command that goes on from here.
+        log: log file with details.
+        resume_command: command that resumes the work.
     """
     console = open_console(stderr=True)
     console.print(f"[bold red]{escape(name)}[/]: {escape(printable(message))}")
-    for title, line in (("The log:", log), ("Go on with:", go_on)):
+    for title, line in (("Log:", log), ("Resume with:", resume_command)):
         if line is not None:
             console.print(title)
             print_path(console, str(line))
 
 
 def result_table(console: Console, title: str) -> Table:
-    """A table without columns yet: lines across in a terminal, elsewhere only what is in it."""
+    """Return a table without columns; only a terminal shows its rules."""
     return Table(
         title=title,
         title_justify="left",
@@ -93,12 +92,12 @@ def result_table(console: Console, title: str) -> Table:
 
 
 class LiveLine:
-    """A line that says what is going on and how far it is; nothing where there is no terminal.
+    """A progress line in a terminal; no output elsewhere.
 
-    As a context manager it is gone at the end. Lines printed meanwhile appear above it.
+    As a context manager, removes the line at the end. Other output appears above it.
 
     Args:
-        console: that prints in the meantime.
+        console: of the command.
     """
 
     def __init__(self, console: Console) -> None:
@@ -109,12 +108,12 @@ class LiveLine:
             ),
             BarColumn(bar_width=_BAR_WIDTH, table_column=Column(no_wrap=True)),
             _Amount(table_column=Column(no_wrap=True)),
-            _Details(),  # the one that is cut where a terminal is narrow
+            _Details(),  # truncated if the terminal is narrow
             console=console,
             transient=True,
             disable=not (console.is_interactive and is_first),
         )
-        self._what: tuple[str, int | None] | None = None
+        self._shown: tuple[str, int | None] | None = None
 
     def __enter__(self) -> "LiveLine":
         self._progress.start()
@@ -125,32 +124,32 @@ class LiveLine:
 
     def show(
         self,
-        what: str,
+        activity: str,
         done: int = 0,
         total: int | None = None,
         *,
         details: str = "",
         in_bytes: bool = False,
     ) -> None:
-        """Say what is done.
+        """Show an activity and its progress.
 
         Args:
-            what: is done; another one begins a new bar.
-            done: how much of it, in things or bytes.
-            total: how much there is; None if nobody knows: then its time is shown.
-            details: for the end of the line; default: the time that is left.
+            activity: another one starts a new bar.
+            done: finished items or bytes.
+            total: number of items or bytes; None shows the elapsed time instead.
+            details: end of the line; default: the remaining time.
             in_bytes: whether `done` and `total` are bytes.
         """
         details = printable(details)
-        if self._what == (what, total):
+        if self._shown == (activity, total):
             (task,) = self._progress.task_ids
             self._progress.update(task, completed=done, details=details)
             return
-        self._what = (what, total)
+        self._shown = (activity, total)
         for task in self._progress.task_ids:
             self._progress.remove_task(task)
         self._progress.add_task(
-            printable(what), total=total, completed=done, in_bytes=in_bytes, details=details
+            printable(activity), total=total, completed=done, in_bytes=in_bytes, details=details
         )
         self._progress.start()
 
@@ -161,7 +160,7 @@ class LiveLine:
 
 @contextmanager
 def starting() -> Iterator[None]:
-    """Around the imports of the engine, which take seconds; help and wrong options do without."""
+    """Show progress while the body of a command imports the engine, which takes seconds."""
     try:
         with LiveLine(open_console()) as line:
             line.show("starting")
@@ -172,28 +171,28 @@ def starting() -> Iterator[None]:
 
 
 class _Amount(ProgressColumn):
-    """How much is done, or how long it has been going on."""
+    """The finished and total amount, or the elapsed time."""
 
     def render(self, task: Task) -> Text:
         if task.total is None:
-            return Text(clock(task.elapsed or 0.0))
+            return Text(format_duration(task.elapsed or 0.0))
         if task.fields["in_bytes"]:
             return DownloadColumn().render(task)
         return MofNCompleteColumn().render(task)
 
 
 class _Details(ProgressColumn):
-    """What the command says of it, or how long it will go on."""
+    """The details, or the remaining time."""
 
     def render(self, task: Task) -> Text:
         text = task.fields["details"]
         if not text and task.time_remaining is not None:
-            text = f"{clock(task.time_remaining)} left"
+            text = f"{format_duration(task.time_remaining)} left"
         return Text(text, no_wrap=True, overflow="ellipsis")
 
 
-def clock(seconds: float) -> str:
-    """A time as people read it: 1:05, 2:00:10."""
+def format_duration(seconds: float) -> str:
+    """Format seconds as 1:05 or 2:00:10."""
     minutes, seconds = divmod(int(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02d}:{seconds:02d}" if hours else f"{minutes}:{seconds:02d}"

@@ -125,7 +125,7 @@ def _train(
     solver = DetSolver(cfg, events=followers)
     if options.test_only:
         if distributed.is_main():
-            print_headline(console, "Evaluating", str(options.resume or options.tuning))
+            print_headline(console, "Evaluating", options.resume or options.tuning or "")
         evaluation = solver.val()
         if distributed.is_main():
             print_metrics(console, evaluation.as_dict(), "Validation")
@@ -142,7 +142,7 @@ def configure(
 ) -> "tuple[YAMLConfig, Splits | None]":
     """Turn the options into a checked configuration, and the splits of the dataset if it is given.
 
-    A configuration file is used as it is; a resumed run uses the one in its folder. Without
+    A configuration file is used unchanged; a resumed run uses the one in its folder. Without
     either, choose initial weights and, on a CPU, a short schedule.
     """
     import torch

@@ -1,6 +1,6 @@
-"""A training as people see it: a live line while it works, a line per epoch, a table at the end.
+"""Console view of a training: a progress line, a line per epoch, a table at the end.
 
-Everything is told from the lines of log.jsonl, so a training of another process looks the same.
+It shows lines of log.jsonl, so that a training in another process looks the same.
 """
 
 import math
@@ -14,7 +14,7 @@ from ..src.misc.text import counted, printable
 from ..src.solver.events import EpochReport, FitResult, StepReport, TrainingEvents, TrainingPlan
 from .console import (
     LiveLine,
-    clock,
+    format_duration,
     print_detail,
     print_headline,
     print_notice,
@@ -27,11 +27,11 @@ Event = Mapping[str, Any]  # a line of log.jsonl
 
 
 class TrainingView:
-    """Shows the events of a training.
+    """Prints the events of a training.
 
     Args:
-        console: where to print.
-        line: says what is going on.
+        console: to print on.
+        line: shows the progress.
     """
 
     def __init__(self, console: Console, line: LiveLine) -> None:
@@ -40,13 +40,13 @@ class TrainingView:
         self._epochs = 0
 
     def show(self, event: Event) -> None:
-        """Show a line of log.jsonl; kinds that are not known are passed over."""
+        """Show a line of log.jsonl; unknown events are ignored."""
         shows = {"plan": self.plan, "step": self.step, "epoch": self.epoch, "end": self.end}
         if event["event"] in shows:
             shows[event["event"]](event)
 
     def plan(self, plan: Event) -> None:
-        """Say what will be trained."""
+        """Print the plan of the training."""
         self._epochs = plan["epochs"]
         names = plan["class_names"]
         more = ", ..." if len(names) > _CLASSES_SHOWN else ""
@@ -56,7 +56,7 @@ class TrainingView:
             f"on {plan['num_train_images']} images, evaluating on {plan['num_val_images']}; "
             f"{counted(len(names), 'class')}: {', '.join(names[:_CLASSES_SHOWN])}{more}",
         )
-        if not self._console.is_terminal:  # the log has it
+        if not self._console.is_terminal:  # the log contains the rest
             return
         size = "x".join(map(str, plan["image_size_hw"] or "?"))
         epochs, steps = counted(self._epochs, "epoch"), counted(plan["steps_per_epoch"], "step")
@@ -68,44 +68,45 @@ class TrainingView:
         for line in plan["schedule"]:
             print_detail(self._console, line)
         if plan["changes"]:
-            print_detail(self._console, "changed to fit this run:")
+            print_detail(self._console, "adjusted values:")
         for line in plan["changes"]:
             print_detail(self._console, f"- {line}")
 
     def step(self, step: Event) -> None:
-        """Move the line."""
+        """Update the progress line."""
         share = 100 * step["data_s"] / step["step_s"] if step["step_s"] else 0.0
         self._line.show(
             f"epoch {step['epoch'] + 1}/{self._epochs}",
             step["step"] + 1,
             step["num_steps"],
             details=(
-                f"{clock(step['eta_s'])} left  loss {step['loss']:.3f}  "
+                f"{format_duration(step['eta_s'])} left  loss {step['loss']:.3f}  "
                 f"{step['images_per_s']:.1f} img/s  {share:.0f} % waiting for data  "
                 f"lr {step['lr']:.1e}"
             ),
         )
 
     def epoch(self, epoch: Event) -> None:
-        """Print the epoch's result, on one line of 80 letters."""
+        """Print the results of an epoch on one line of 80 characters."""
+        duration = format_duration(epoch["train_s"] + epoch["eval_s"])
         self._console.print(
             f"epoch {epoch['epoch'] + 1:>3}/{self._epochs}  AP {epoch['AP']:.3f}  "
             f"AP50 {epoch['AP50']:.3f}  loss {epoch['train_loss']:.3f}  "
-            f"val loss {epoch['val_loss']:.3f}  {clock(epoch['train_s'] + epoch['eval_s'])}"
+            f"val loss {epoch['val_loss']:.3f}  {duration}"
             + ("  [green]best[/]" if epoch["is_best"] else "")
         )
         if self._console.is_terminal:
             speed = f"{epoch['images_per_s']:.1f} img/s"
             print_detail(self._console, f"{speed}, {epoch['verdict']}")
         for name in epoch["skipped_images"]:
-            print_notice(self._console, f"  image not used: {name}")
+            print_notice(self._console, f"  skipped image: {name}")
         if epoch["skipped_steps"]:
             print_notice(self._console, f"  {epoch['skipped_steps']} steps skipped")
         if epoch["epoch"] + 1 >= self._epochs:
-            self._line.show("checking the best weights")
+            self._line.show("verifying the best weights")
 
     def end(self, end: Event) -> None:
-        """Print what came out."""
+        """Print the results of the training."""
         if end["stopped"]:
             complete = end["last_epoch"] + 1
             where = f"after epoch {complete}" if complete else "in the first epoch"
@@ -113,12 +114,12 @@ class TrainingView:
         if end["best"]:
             print_metrics(self._console, end["best"], f"Best: epoch {end['best_epoch'] + 1}")
         if end["confirmed"]:
-            print_detail(self._console, f"best.pth loaded again: AP {end['confirmed']['AP']:.4f}")
+            print_detail(self._console, f"Verified best.pth: AP {end['confirmed']['AP']:.4f}")
         self._line.show("writing the report")
 
 
 class TrainingFollower(TrainingEvents):
-    """Shows a training of this process."""
+    """Prints the events of a training in this process."""
 
     def __init__(self, console: Console, line: LiveLine) -> None:
         self._console = console
@@ -126,23 +127,23 @@ class TrainingFollower(TrainingEvents):
         self._view = TrainingView(console, line)
 
     def train_started(self, plan: TrainingPlan) -> None:
-        """Say what will be trained."""
+        """Print the plan of the training."""
         self._view.plan(vars(plan))
 
     def step_finished(self, report: StepReport) -> None:
-        """Move the line."""
+        """Update the progress line."""
         self._view.step(vars(report))
 
     def evaluation_step_finished(self, step: int, num_steps: int) -> None:
-        """Show the evaluation as a bar of its own."""
+        """Show the progress of the evaluation."""
         self._line.show("evaluating", step, num_steps)
 
     def epoch_finished(self, report: EpochReport) -> None:
-        """Print the epoch's result."""
+        """Print the results of an epoch."""
         self._view.epoch({**vars(report), **report.evaluation.as_dict()})
 
     def train_finished(self, result: FitResult) -> None:
-        """Print what came out, and where it is."""
+        """Print the results of the training and the checkpoints."""
         found = (("best", result.best), ("confirmed", result.confirmed))
         measured = {name: e.as_dict() if e is not None else None for name, e in found}
         self._view.end({**vars(result), **measured})
@@ -151,16 +152,16 @@ class TrainingFollower(TrainingEvents):
 
 
 def print_metrics(console: Console, measured: Event, title: str) -> None:
-    """Print metrics of all classes as a table.
+    """Print the metrics of all classes as a table.
 
     Args:
-        console: where to print.
-        measured: what `Evaluation.as_dict` gives, or log.jsonl has of it.
+        console: to print on.
+        measured: `Evaluation.as_dict()`, or the same values from log.jsonl.
         title: of the table.
     """
     table = result_table(console, title)
     table.add_column("class")
-    for name in ("boxes", "AP", "AP50", "best threshold", "F1 there"):
+    for name in ("boxes", "AP", "AP50", "best threshold", "best F1"):
         table.add_column(name, justify="right")
     classes = measured["per_class"]
     for name, found in classes.items():

@@ -1,6 +1,6 @@
-"""From hyperparameters and files to the configuration of a run.
+"""Translate hyperparameters and files to the configuration of a run.
 
-Nothing is built here and nothing is downloaded; the engine's own checks are part of it.
+Nothing is built or downloaded. The checks include those of the engine.
 """
 
 from collections.abc import Mapping
@@ -26,7 +26,7 @@ from .hyperparameters import (
 
 _BACKBONES = ("PResNet", "HGNetv2")
 _LOADERS = ("train_dataloader", "val_dataloader")
-# Translated below; all other hyperparameters are keys of the engine.
+# Hyperparameters translated below; all others are keys of the engine.
 _TRANSLATED = ("batch_size", "val_batch_size", "optimizer", "lr_scheduler")
 _DATA_PATHS = ("img_folder", "ann_file", "root", "label_file")
 _OF_THE_RUN = (
@@ -37,28 +37,28 @@ _OF_THE_RUN = (
 
 @dataclass(frozen=True, kw_only=True)
 class RunFiles:
-    """What a run reads and where it writes."""
+    """Input and output files of a run."""
 
-    base_config: Path  # recipe of the model
+    base_config: Path  # configuration of the model
     train_images: Path
     train_annotations: Path
     val_images: Path
     val_annotations: Path
     output_dir: Path
-    log_dir: Path | None = None  # of TensorBoard; None: below output_dir
-    tuning: Path | str | None = None  # weights to start from; None: random ones
-    resume: Path | str | None = None  # checkpoint to go on from, exactly
+    log_dir: Path | None = None  # of TensorBoard; default: below output_dir
+    tuning: Path | str | None = None  # checkpoint to fine-tune; None: random weights
+    resume: Path | str | None = None  # checkpoint of the run to resume
 
     def __post_init__(self) -> None:
         if self.tuning and self.resume:
             raise ConfigError(
-                f"{self.resume} is to be resumed, so {self.tuning} cannot be its start; give one"
+                f"resume = {self.resume} and tuning = {self.tuning}: give one of them"
             )
 
 
 @dataclass(frozen=True)
 class RunConfig:
-    """Overrides for `YAMLConfig`, and what people should know about them."""
+    """Overrides for `YAMLConfig`, and notes for the user about changed values."""
 
     overrides: dict[str, Any]
     notes: list[str]
@@ -69,19 +69,19 @@ def check_hyperparameters(
 ) -> dict[str, Any]:
     """Check hyperparameters for a model, before anything is downloaded.
 
-    Beside every key and value, the schedule is rehearsed: whether it lasts as long as the run.
+    Also steps the learning rate schedule through the whole run.
 
     Args:
-        hyperparameters: YAML text of the editor or of an app state, or what it says.
-        base_config: recipe of the model.
+        hyperparameters: YAML text of the editor or of an app state, or the parsed mapping.
+        base_config: configuration of the model.
 
     Returns:
-        The hyperparameters with the default of every key that was missing.
+        The hyperparameters with defaults for missing keys.
 
     Raises:
-        ConfigError: one sentence that names the first thing that is wrong, and the remedy.
+        ConfigError: one sentence that names the first invalid key or value.
     """
-    YAMLConfig(base_config)  # what is wrong with the recipe is not the hyperparameters' fault
+    YAMLConfig(base_config)  # errors in the base configuration are reported as such
     nowhere = Path()
     files = RunFiles(
         base_config=base_config,
@@ -94,17 +94,17 @@ def check_hyperparameters(
     try:
         completed = complete_hyperparameters(read_hyperparameters(hyperparameters))
         run = run_config(completed, files, num_classes=1)
-        _rehearse(YAMLConfig(base_config, **run.overrides))
+        _step_schedule(YAMLConfig(base_config, **run.overrides))
     except ConfigError as error:
         sentence = " ".join(str(error).split())
         raise ConfigError(f"hyperparameters: {sentence}") from error
     return completed
 
 
-def _rehearse(cfg: YAMLConfig) -> None:
-    """Step the schedule through the whole run, on an optimizer of two numbers."""
+def _step_schedule(cfg: YAMLConfig) -> None:
+    """Step the schedule through the whole run with a tiny model."""
     cfg.model = nn.Linear(1, 1)
-    cfg.yaml_cfg["optimizer"]["params"] = None  # groups of the real network
+    cfg.yaml_cfg["optimizer"]["params"] = None  # they match names of the real network
     _ = cfg.lr_scheduler, cfg.lr_warmup_scheduler, cfg.ema
     try:
         for _ in range(cfg.epoches):
@@ -126,21 +126,21 @@ def run_config(
     device: str | None = None,
     num_train_images: int | None = None,
 ) -> RunConfig:
-    """Translate hyperparameters into overrides of a model's recipe.
+    """Translate hyperparameters to overrides of a model's configuration.
 
     Args:
-        hyperparameters: YAML, or what it says; missing keys have their defaults.
+        hyperparameters: YAML text or mapping; missing keys take their defaults.
         files: of the run.
-        num_classes: how many classes were selected.
-        name: of the run, for people.
-        device: where to train; None: a GPU if there is one.
-        num_train_images: of the training split, if known; a batch is not larger than that.
+        num_classes: number of selected classes.
+        name: of the run, in its report.
+        device: to train on; default: a GPU if available.
+        num_train_images: size of the training split, the upper limit of the batch size.
 
     Returns:
         `YAMLConfig(files.base_config, **result.overrides)` is the configuration of the run.
 
     Raises:
-        ConfigError: if a hyperparameter is wrong.
+        ConfigError: if a hyperparameter is invalid.
     """
     values = complete_hyperparameters(read_hyperparameters(hyperparameters))
     check_values(values)
@@ -152,20 +152,20 @@ def run_config(
     translated = {
         "num_classes": num_classes,
         "run_name": name,
-        "remap_mscoco_category": False,  # ids of our annotation files are 1..K
+        "remap_mscoco_category": False,  # our annotation files have ids 1..K
         "optimizer": _optimizer(values["optimizer"], get(base, ("optimizer",)) or {}),
         "lr_scheduler": _lr_scheduler(values, get(base, ("lr_scheduler",)) or {}, notes),
         "train_dataloader": _loader(files.train_images, files.train_annotations, batch_size),
         "val_dataloader": _loader(files.val_images, files.val_annotations, val_batch_size),
         "output_dir": files.output_dir,
         "summary_dir": files.log_dir,
-        # "" is none: a recipe may have a start of its own, which None would leave in place.
+        # "" means none: None would keep the checkpoint of the base configuration.
         "tuning": files.tuning or (None if files.resume else ""),
         "resume": files.resume or "",
         "device": device,
     }
     if "batch_size" in base:
-        translated["batch_size"] = None  # would win over the loaders' own
+        translated["batch_size"] = None  # would override those of the dataloaders
     backbones = {name: {"pretrained": False} for name in _BACKBONES if base.get(name)}
     return RunConfig(plain(merge(merge(backbones, overrides), translated)), notes)
 
@@ -180,16 +180,16 @@ def _batch_size(values: Mapping[str, Any], num_images: int | None, notes: list[s
     if not num_images or chosen <= num_images:
         return chosen
     notes.append(
-        f"batch_size: {chosen} -> {num_images}, there are no more images in the training split"
+        f"batch_size: {chosen} -> {num_images}, the number of images in the training split"
     )
     return num_images
 
 
 def _optimizer(section: Mapping[str, Any], base: Mapping[str, Any]) -> dict[str, Any]:
-    """The section with the recipe's groups of parameters, at their ratio to the chosen rate.
+    """Add the parameter groups of the base configuration, with learning rates scaled to `lr`.
 
-    Published recipes train the backbone 2 to 100 times slower than the rest. A chosen rate is
-    that of the rest; the ratio belongs to the model. Decay of groups (0 for norms) stays.
+    Published configurations train the backbone with a 2 to 100 times lower learning rate. The
+    ratio is kept. Weight decay of groups (0 for norms) is not changed.
     """
     own = dict(section)
     rules = base.get("params")
@@ -219,11 +219,11 @@ def _lr_scheduler(
         own.setdefault("max_lr", values["optimizer"]["lr"])
     if own["type"] == "MultiStepLR":
         own["milestones"] = _milestones(own["milestones"], values["epoches"], notes)
-    return {**_recipe_leftovers(own, base), **own}
+    return {**_reset_inherited(own, base), **own}
 
 
-def _recipe_leftovers(own: Mapping[str, Any], base: Mapping[str, Any]) -> dict[str, Any]:
-    """Defaults for what the recipe set and nobody chose: a length of the recipe's own run, say."""
+def _reset_inherited(own: Mapping[str, Any], base: Mapping[str, Any]) -> dict[str, Any]:
+    """Return defaults for the keys of the base configuration, such as the length of its run."""
     parameters = parameters_of(COMPONENTS[own["type"]])
     return {
         key: parameters[key].default
@@ -233,7 +233,7 @@ def _recipe_leftovers(own: Mapping[str, Any], base: Mapping[str, Any]) -> dict[s
 
 
 def _milestones(milestones: Any, epochs: Any, notes: list[str]) -> Any:
-    """Move the default milestones with the length of the run; chosen ones stay."""
+    """Scale the default milestones to the number of epochs; keep other milestones."""
     defaults = default_hyperparameters()
     default, length = defaults["lr_scheduler"]["milestones"], defaults["epoches"]
     if milestones != default or type(epochs) is not int or epochs == length or epochs < 1:
@@ -244,10 +244,9 @@ def _milestones(milestones: Any, epochs: Any, notes: list[str]) -> Any:
 
 
 def portable_config(values: Mapping[str, Any]) -> dict[str, Any]:
-    """A configuration without anything of the run and the machine that it comes from.
+    """Remove the paths and settings of the run and its machine from a configuration.
 
-    It can be opened by `YAMLConfig` for serving, and as the recipe of another training, which
-    sets paths of its own.
+    `YAMLConfig` can open the result for serving, and as base configuration of another training.
 
     Args:
         values: `yaml_cfg` of the run.
@@ -260,16 +259,12 @@ def portable_config(values: Mapping[str, Any]) -> dict[str, Any]:
                 dataset[key] = ""
     for name in _BACKBONES:
         if isinstance(portable.get(name), dict):
-            portable[name]["pretrained"] = False  # a checkpoint comes with the configuration
+            portable[name]["pretrained"] = False  # the configuration comes with a checkpoint
     return portable
 
 
 def write_config(values: Mapping[str, Any], path: Path) -> Path:
-    """Write a self-contained configuration; folders are made.
-
-    Returns:
-        The path.
-    """
+    """Write a self-contained configuration, create its folder, and return the path."""
     path.parent.mkdir(parents=True, exist_ok=True)
     text = yaml.safe_dump(plain(values), sort_keys=False, allow_unicode=True)
     path.write_text(text, encoding="utf-8")

@@ -273,7 +273,7 @@ def test_failed_training_reports_the_error(tmp_path, capsys):
     assert noise(shown.text) == []
     assert "Starting the app as task 1, on project digits" in shown.lines
     assert f"\x1b[1;31mConfigError\x1b[0m: {sentence}" in shown.raw
-    assert shown.lines[-2:] == ["The log:", str(log)]
+    assert shown.lines[-2:] == ["Log:", str(log)]
     assert "Traceback" in log.read_text()
     assert '"level": "error"' in log.read_text()
     task = Store(root).tasks.info(1)
@@ -298,7 +298,7 @@ def test_resumed_task_that_fails_again(tmp_path, capsys, monkeypatch):
     assert shown.out.splitlines() == ["Starting the app as task 1, on project digits"]
     assert shown.err.splitlines() == [
         "ConfigError: hyperparameters: unknown key 'optimizr'; did you mean 'optimizer'?",
-        *("The log:", str(log)),
+        *("Log:", str(log)),
     ]
 
 

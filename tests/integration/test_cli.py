@@ -1,6 +1,7 @@
-"""The command line, as people call it."""
+"""tools.train on a tiny network."""
 
 import contextlib
+import functools
 import io
 import json
 import os
@@ -19,6 +20,7 @@ from PIL import Image
 from rich.console import Console
 
 from rtdetrv2_pytorch.src.core.yaml_files import merge
+from rtdetrv2_pytorch.src.data import digits as digits_module
 from rtdetrv2_pytorch.src.data.splits import Split
 from rtdetrv2_pytorch.src.misc.errors import ConfigError
 from rtdetrv2_pytorch.src.misc.weights import load_checkpoint
@@ -43,18 +45,18 @@ def call(*arguments, cwd):
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory, digits):
-    """A finished training of the tiny network, and what it printed."""
+    """A finished training of the tiny network and its output."""
     folder = tmp_path_factory.mktemp("cli")
     path = tiny_file(folder / "tiny.yml", folder / "out", digits)
     return folder, path, call("-c", path, "-u", "epochs=1", "--seed", 3, cwd=folder)
 
 
-def test_training_prints_log_lines_and_a_table_and_exits_with_zero(run):
+def test_training_prints_log_and_table(run):
     folder, _, result = run
     assert result.returncode == 0, result.stderr
     assert "epoch=0 step=3/3 loss=" in result.stderr
     assert "best threshold" in result.stdout
-    assert "\x1b" not in result.stdout + result.stderr  # no colours where there is no terminal
+    assert "\x1b" not in result.stdout + result.stderr  # no colors without a terminal
     assert "│" not in result.stdout
     assert len(result.stdout.splitlines()) <= 20  # 11 of them are the classes
     assert len(result.stderr.splitlines()) <= 30  # the log
@@ -65,7 +67,7 @@ def test_training_prints_log_lines_and_a_table_and_exits_with_zero(run):
     assert "epoch=0 train_loss=" in (folder / "out" / "train.log").read_text()
 
 
-def test_resuming_needs_the_checkpoint_only(run):
+def test_resume_needs_only_the_checkpoint(run):
     folder, _, _ = run
     result = call("-r", folder / "out" / "last.pth", "-u", "epoches=2", cwd=folder)
     assert result.returncode == 0, result.stderr
@@ -73,7 +75,7 @@ def test_resuming_needs_the_checkpoint_only(run):
     assert load_checkpoint(folder / "out" / "last.pth")["progress"]["epoch"] == 2
 
 
-def test_test_only_measures_a_checkpoint(run):
+def test_test_only_evaluates_a_checkpoint(run):
     folder, path, _ = run
     result = call("-c", path, "-r", folder / "out" / "best.pth", "--test-only", cwd=folder)
     assert result.returncode == 0, result.stderr
@@ -91,10 +93,10 @@ def test_test_only_measures_a_checkpoint(run):
         (["--data", "nowhere"], "DatasetError: nowhere: no such folder"),
         (["-u", "num_classes=4"], "num_classes = 4, but"),
         (["--output-dir", "tiny.yml/x"], "output_dir = 'tiny.yml/x': not writable"),
-        (["--test-only"], "CheckpointError: tiny.yml: there are no weights to evaluate"),
+        (["--test-only"], "CheckpointError: tiny.yml: no weights to evaluate"),
     ],
 )
-def test_mistakes_are_one_line_without_traceback(run, arguments, message):
+def test_errors_are_one_line_without_traceback(run, arguments, message):
     folder, path, _ = run
     result = call("-c", path, *arguments, cwd=folder)
     assert result.returncode == 1
@@ -103,12 +105,12 @@ def test_mistakes_are_one_line_without_traceback(run, arguments, message):
     error, *rest = [line for line in result.stderr.splitlines() if not line.startswith("20")]
     assert re.match(r"[A-Z]\w+Error: ", error)
     log = folder / "out" / "train.log"
-    assert rest in ([], ["The log:", str(log)])
-    if rest:  # a run that has a folder
+    assert rest in ([], ["Log:", str(log)])
+    if rest:  # the output folder was known
         assert message.split(": ")[0] in log.read_text()
 
 
-def test_a_machine_without_a_compiler_is_said(run, tmp_path, monkeypatch):
+def test_missing_compiler_is_reported(run, tmp_path, monkeypatch):
     folder, path, _ = run
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.setenv("CXX", "none")
@@ -121,13 +123,13 @@ def test_a_machine_without_a_compiler_is_said(run, tmp_path, monkeypatch):
     assert "Traceback" not in message
 
 
-def test_without_anything_to_train_on_usage_is_printed(tmp_path):
+def test_usage_error_without_data(tmp_path):
     result = call(cwd=tmp_path)
     assert result.returncode == 2
     assert "give a configuration (-c), a dataset (--data or --sample), or a check" in result.stderr
 
 
-def test_a_folder_is_enough_to_name_the_data(run, digits):
+def test_data_folder_sets_both_datasets(run, digits):
     folder, path, _ = run
     values = yaml.safe_load(path.read_text())
     for split in ("train", "val"):
@@ -143,7 +145,7 @@ def test_a_folder_is_enough_to_name_the_data(run, digits):
     assert (out / "data_report.html").is_file()
 
 
-def test_data_that_cannot_be_trained_on_is_refused_before_the_first_step(run, digits, tmp_path):
+def test_unusable_data_is_rejected_before_training(run, digits, tmp_path):
     folder, path, _ = run
     data = tmp_path / "data"
     shutil.copytree(digits, data)
@@ -156,8 +158,7 @@ def test_data_that_cannot_be_trained_on_is_refused_before_the_first_step(run, di
     assert not list((tmp_path / "out").glob("*.pth"))
 
 
-def test_a_data_report_that_cannot_be_written_is_named_by_its_folder(run, digits, tmp_path):
-    """Training has no option --output, which the message once said to change."""
+def test_unwritable_data_report_names_its_folder(run, digits, tmp_path):
     _, path, _ = run
     (tmp_path / "data_report.json").mkdir()
     options = ["--data", digits, "--output-dir", tmp_path]
@@ -168,8 +169,8 @@ def test_a_data_report_that_cannot_be_written_is_named_by_its_folder(run, digits
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_to_all_processes_ends_cleanly_with_last_written(tmp_path, digits, number):
-    """Ctrl-C reaches the loading workers too; they must leave the ending to the main process."""
+def test_signal_to_all_processes_saves_last(tmp_path, digits, number):
+    """Ctrl-C also reaches the workers, which must leave the shutdown to the main process."""
     path = tiny_file(
         tmp_path / "tiny.yml",
         tmp_path / "out",
@@ -188,7 +189,7 @@ def test_a_signal_to_all_processes_ends_cleanly_with_last_written(tmp_path, digi
     )
     log = tmp_path / "out" / "log.jsonl"
     deadline = time.monotonic() + 240
-    while time.monotonic() < deadline and not (log.is_file() and '"epoch"' in log.read_text()):
+    while time.monotonic() < deadline and not (log.is_file() and '"step"' in log.read_text()):
         assert process.poll() is None, process.communicate()
         time.sleep(0.2)
     os.killpg(process.pid, number)
@@ -203,7 +204,7 @@ def test_a_signal_to_all_processes_ends_cleanly_with_last_written(tmp_path, digi
     assert done == last_step["global_step"]
 
 
-def test_what_fits_a_cpu_is_timed_and_told(tmp_path, digits, monkeypatch):
+def test_fit_to_cpu_times_steps_and_chooses_epochs(tmp_path, digits, monkeypatch):
     monkeypatch.setattr(auto_config, "_CPU_BUDGET_S", 0.5)
     overrides = merge(
         merge(NETWORK, {"PResNet": {"pretrained": False}}),
@@ -215,30 +216,30 @@ def test_what_fits_a_cpu_is_timed_and_told(tmp_path, digits, monkeypatch):
         ),
     )
     overrides["output_dir"] = str(tmp_path)
-    chosen, told = auto_config.fit_to_cpu(auto_config.SAMPLE_CONFIG, overrides)
+    chosen, message = auto_config.fit_to_cpu(auto_config.SAMPLE_CONFIG, overrides)
     assert chosen["eval_spatial_size"] == [256, 256]  # the images are 320 wide
     assert chosen["epoches"] >= 1
-    assert re.search(rf"\b{chosen['epoches']} epochs? of 1 step at \d", told)
-    assert chosen["RTDETRTransformerv2"]["num_queries"] == 12  # chosen before, so it stays
+    assert re.search(rf"\b{chosen['epoches']} epochs? of 1 step at \d", message)
+    assert chosen["RTDETRTransformerv2"]["num_queries"] == 12  # the given value is kept
     assert not any(tmp_path.iterdir())
 
 
-def test_ranks_on_cpus_do_not_choose_each_for_itself(digits, monkeypatch):
+def test_fit_to_cpu_rejects_several_ranks(digits, monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "2")
     options = train.TrainOptions(data=digits, device="cpu")
     with pytest.raises(ConfigError, match=r"for one process; .* a configuration with -c"):
         train.configure(options, Console(quiet=True), LiveLine(Console(quiet=True)))
 
 
-def test_weights_are_random_with_a_warning_where_none_can_be_had(monkeypatch):
+def test_initial_weights_without_network_are_random(monkeypatch):
     monkeypatch.setattr(auto_config, "COCO_WEIGHTS", "http://127.0.0.1:9/none.pth")
-    chosen, told = auto_config.initial_weights()
+    chosen, message = auto_config.initial_weights()
     assert chosen == {"PResNet": {"pretrained": False}}
-    assert "Training from random weights" in told
-    assert "put that file at" in told
+    assert "Training from random weights" in message
+    assert "put the file at" in message
 
 
-def test_weights_in_a_cache_are_used(tmp_path, monkeypatch):
+def test_initial_weights_from_cache(tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
     cache = tmp_path / ".cache" / "supervisely" / "checkpoints"
     cache.mkdir(parents=True)
@@ -247,7 +248,7 @@ def test_weights_in_a_cache_are_used(tmp_path, monkeypatch):
     assert chosen == {"tuning": str(cache / Path(auto_config.COCO_WEIGHTS).name)}
 
 
-def test_options_win_over_the_file():
+def test_options_become_overrides():
     words = ["-c", "x.yml", "--no-amp", "--device", "cpu", "-u", "epochs=4", "-u", "ema.decay=0.9"]
     params = train.main.make_context("train", words).params
     params.pop("no_doctor")
@@ -259,7 +260,7 @@ def test_options_win_over_the_file():
     }
 
 
-def test_a_yolo_folder_is_trained_on_by_its_converted_annotations(tmp_path):
+def test_yolo_folder_is_converted(tmp_path):
     folder, output = tmp_path / "pets", tmp_path / "out"
     for split in ("train", "val"):
         for part in ("images", "labels"):
@@ -277,14 +278,16 @@ def test_a_yolo_folder_is_trained_on_by_its_converted_annotations(tmp_path):
     assert cfg.train_dataset.annotations.boxes_xyxy.tolist() == [[10, 12, 30, 18]]
 
 
-def test_the_sample_is_made_where_the_command_is_called(tmp_path, monkeypatch):
+def test_sample_is_generated_in_current_folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(
         auto_config, "initial_weights", lambda: ({"PResNet": {"pretrained": False}}, "")
     )
+    few = functools.partial(digits_module.make_digits_dataset, num_train=6, num_val=4)
+    monkeypatch.setattr(digits_module, "make_digits_dataset", few)
     options = train.TrainOptions(sample=True, test_only=True, device="cpu")
     console = Console(quiet=True)
     cfg, _ = train.configure(options, console, LiveLine(console))
-    assert len(cfg.val_dataset) == 120
+    assert len(cfg.val_dataset) == 4
     assert cfg.class_names == list("0123456789")
     assert cfg.output_dir == Path("output/sample_digits")

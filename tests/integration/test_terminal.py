@@ -1,4 +1,4 @@
-"""The engine's commands in a real terminal: stages, live lines, nothing of libraries."""
+"""Commands in a real terminal: headlines, progress lines, no output of libraries."""
 
 import os
 import subprocess
@@ -11,7 +11,7 @@ from tests.terminal import in_terminal, noise
 from tests.tiny import tiny_file
 
 ROOT = Path(__file__).parents[2]
-# All in one process, which imports torch once; every library says something that nobody wants.
+# One process imports torch once; libraries log and warn during the report.
 SCRIPT = """
 import logging, sys, warnings
 from rtdetrv2_pytorch.src.report import training_report
@@ -40,7 +40,7 @@ def folder(tmp_path_factory, digits):
     return folder
 
 
-def test_every_command_in_a_terminal_and_in_a_pipe(folder, digits):
+def test_commands_in_terminal_and_pipe(folder, digits):
     command = [sys.executable, "-c", SCRIPT, str(digits)]
     environment = {"PYTHONPATH": str(ROOT)}
     shown = in_terminal(command, folder, environment)
@@ -83,7 +83,7 @@ def test_every_command_in_a_terminal_and_in_a_pipe(folder, digits):
     assert lines(reported)[-2:] == ["out/report.html", "out/train.log"]
 
     error = "CheckpointError: out/none.pth: no such file; give the path or URL of a checkpoint"
-    assert lines(failed)[-3:] == [error, "The log:", "out/export.log"]
+    assert lines(failed)[-3:] == [error, "Log:", "out/export.log"]
     assert "\x1b[1;31mCheckpointError\x1b[0m: " in shown.raw
     assert "Traceback" in (folder / "out" / "export.log").read_text()
 
@@ -103,7 +103,7 @@ def test_every_command_in_a_terminal_and_in_a_pipe(folder, digits):
     counts = [len(part.splitlines()) for part in piped.stdout.split("exit ")]
     assert all(a <= b for a, b in zip(counts, (25, 20, 8, 20, 3, 1), strict=True)), counts
     assert [line for line in piped.stderr.splitlines() if not line.startswith("20")] == [
-        *(error, "The log:", "out/export.log")
+        *(error, "Log:", "out/export.log")
     ]
 
 

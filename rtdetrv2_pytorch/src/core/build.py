@@ -134,7 +134,7 @@ class _Described:
         name: of the component.
         section: keys and values for its constructor.
         at: place of the description.
-        inline: keys that stand there; the others stand in the top-level section of the name.
+        inline: keys of the description; the others are from the top-level section.
     """
 
     name: str
@@ -143,7 +143,7 @@ class _Described:
     inline: Collection[str] = ()
 
     def place(self, key: str = "") -> str:
-        """Where a key stands in the configuration."""
+        """Return the place of a key in the configuration."""
         if not key:
             return self.at if self.inline else self.name
         return f"{self.at if key in self.inline else self.name}.{key}"

@@ -151,5 +151,5 @@ class LimitedMetaDevice(TorchDispatchMode):
             math.prod(each.shape) for each in tree_leaves(result) if isinstance(each, Tensor)
         )
         if self._left < 0:
-            raise ValueError(f"it describes a network of more than {self._max:.2g} numbers")
+            raise ValueError(f"the network has more than {self._max:.2g} elements")
         return result

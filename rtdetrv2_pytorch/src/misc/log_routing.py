@@ -3,7 +3,7 @@
 import logging
 
 _MARK = "file_only"
-FILE_ONLY = {_MARK: True}  # `extra` of a record that the command prints in a form of its own
+FILE_ONLY = {_MARK: True}  # `extra` of a record that the command also prints in another form
 
 
 def is_file_only(record: logging.LogRecord) -> bool:

@@ -46,7 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             sys.stdout.flush()  # here, where a closed pipe is handled
             return code
         except AppError as error:
-            print_error(error.name, str(error), log=error.log, go_on=error.resume_command)
+            print_error(error.name, str(error), log=error.log, resume_command=error.resume_command)
         except (StoreError, RTDETRError, RuntimeError) as error:
             print_error(type(error).__name__, str(error))
         except BrokenPipeError:  # the reader has closed the pipe, as in `ls | head`

@@ -1,4 +1,4 @@
-"""Hyperparameters and files -> the configuration of a run, for every model of the table."""
+"""Translation of hyperparameters for every model of the app."""
 
 import json
 import logging
@@ -26,7 +26,7 @@ S, L, X = (
     find_base_config(f"rtdetrv2_{name}_coco.yml")
     for name in ("r18vd_120e", "r50vd_6x", "r101vd_6x")
 )
-DISCRETE = "rtdetrv2_r18vd_dsp_3x_coco.yml"  # a recipe that starts from weights of its own
+DISCRETE = "rtdetrv2_r18vd_dsp_3x_coco.yml"  # its configuration has a checkpoint to fine-tune
 TRAIN_OPS = ("train_dataloader", "dataset", "transforms", "ops")
 VAL_OPS = ("val_dataloader", "dataset", "transforms", "ops")
 POLICY = ("train_dataloader", "dataset", "transforms", "policy", "epoch")
@@ -61,7 +61,7 @@ def resize_of(cfg, path):
 
 
 @pytest.mark.parametrize("name", CONFIGS)
-def test_the_defaults_make_a_configuration_for_every_model(name):
+def test_defaults_configure_every_model(name):
     base = find_base_config(name)
     check_hyperparameters(None, base)
     cfg, run = configure(base, tuning="/cache/weights.pth", device="cpu")
@@ -81,14 +81,14 @@ def test_the_defaults_make_a_configuration_for_every_model(name):
     assert cfg.yaml_cfg["train_dataloader"]["total_batch_size"] == 16
     assert cfg.yaml_cfg["val_dataloader"]["total_batch_size"] == 32
     assert run.notes == []
-    # Strong augmentation ends within the run, whatever the recipe's length was.
+    # Strong augmentation ends within the run for every base configuration.
     assert 0 < get(cfg.yaml_cfg, POLICY) < 50
 
 
 @pytest.mark.parametrize("name", CONFIGS)
-def test_random_weights_need_no_file_and_no_network(name):
+def test_random_weights_need_no_checkpoint(name):
     cfg, _ = configure(find_base_config(name))
-    assert not cfg.settings.tuning  # a discrete recipe names a start of its own
+    assert not cfg.settings.tuning  # the base configuration may have one
     assert not cfg.settings.resume
     assert cfg.yaml_cfg["PResNet"]["pretrained"] is False
 
@@ -96,7 +96,7 @@ def test_random_weights_need_no_file_and_no_network(name):
 # Translation
 
 
-def test_paths_go_to_their_places():
+def test_paths():
     cfg, _ = configure(log_dir=Path("/machine/logs"))
     train, val = (cfg.yaml_cfg[f"{split}_dataloader"]["dataset"] for split in ("train", "val"))
     assert train["img_folder"] == "/machine/data/train"
@@ -107,7 +107,7 @@ def test_paths_go_to_their_places():
     assert cfg.settings.summary_dir == "/machine/logs"
 
 
-def test_every_setting_arrives():
+def test_settings_are_passed_on():
     chosen = {
         "epoches": 7,
         "checkpoint_freq": 2,
@@ -129,13 +129,13 @@ def test_every_setting_arrives():
     assert {key: getattr(settings, key) for key in chosen} == chosen
 
 
-def test_the_image_size_is_one_everywhere():
+def test_image_size_is_the_same_everywhere():
     cfg, _ = configure(L, {"eval_spatial_size": [320, 480]})
     assert cfg.yaml_cfg["eval_spatial_size"] == [320, 480]
     assert resize_of(cfg, TRAIN_OPS) == resize_of(cfg, VAL_OPS) == [320, 480]
 
 
-def test_batches():
+def test_batch_sizes():
     cfg, run = configure(hyperparameters={"batch_size": 6})
     assert cfg.yaml_cfg["train_dataloader"]["total_batch_size"] == 6
     assert cfg.yaml_cfg["val_dataloader"]["total_batch_size"] == 12
@@ -144,16 +144,16 @@ def test_batches():
     assert run.notes == []
 
 
-def test_a_batch_is_not_larger_than_the_training_split():
+def test_batch_size_is_limited_by_training_split():
     cfg, run = configure(num_train_images=5)
     assert cfg.yaml_cfg["train_dataloader"]["total_batch_size"] == 5
     assert run.notes == [
-        "batch_size: 16 -> 5, there are no more images in the training split",
+        "batch_size: 16 -> 5, the number of images in the training split",
     ]
     assert configure(num_train_images=16)[1].notes == []
 
 
-def test_slow_groups_keep_their_ratio_to_the_rate():
+def test_parameter_groups_keep_learning_rate_ratio():
     base_rules = YAMLConfig(L).yaml_cfg["optimizer"]["params"]
     assert base_rules[0]["lr"] == 0.00001  # at a rate of 0.0001
     optimizer = configure(L, {"optimizer": {"lr": 2e-4}})[0].yaml_cfg["optimizer"]
@@ -161,25 +161,25 @@ def test_slow_groups_keep_their_ratio_to_the_rate():
     assert optimizer["params"] == [{**base_rules[0], "lr": 2e-5}, base_rules[1]]
 
 
-def test_groups_as_they_are_at_the_recipes_own_rate():
+def test_parameter_groups_at_base_learning_rate():
     expected = YAMLConfig(X).yaml_cfg["optimizer"]["params"]
     assert configure(X)[0].yaml_cfg["optimizer"]["params"] == expected
 
 
-def test_groups_of_ones_own_replace_the_recipes():
+def test_given_parameter_groups_replace_base():
     own = [{"params": "^backbone", "lr": 0.5}]
     cfg, _ = configure(X, {"optimizer": {"lr": 0.1, "params": own}})
     assert cfg.yaml_cfg["optimizer"]["params"] == own
 
 
-def test_groups_survive_another_type_of_optimizer():
+def test_parameter_groups_with_other_optimizer():
     cfg, _ = configure(L, {"optimizer": {"type": "SGD", "lr": 0.01, "momentum": 0.9}})
     optimizer = cfg.yaml_cfg["optimizer"]
     assert "betas" not in optimizer
     assert [rule.get("lr") for rule in optimizer["params"]] == [0.001, None]
 
 
-def test_one_cycle_peaks_at_the_optimizers_rate():
+def test_one_cycle_default_max_lr():
     chosen = {"lr_scheduler": "OneCycleLR", "optimizer": {"lr": 3e-4}}
     assert configure(hyperparameters=chosen)[0].yaml_cfg["lr_scheduler"] == {
         "type": "OneCycleLR",
@@ -187,7 +187,7 @@ def test_one_cycle_peaks_at_the_optimizers_rate():
     }
 
 
-def test_no_schedule_and_no_warm_up():
+def test_no_schedule_and_no_warmup():
     cfg, _ = configure(hyperparameters={"lr_scheduler": None, "lr_warmup_scheduler": None})
     assert cfg.yaml_cfg["lr_scheduler"]["milestones"] == []
     assert cfg.lr_warmup_scheduler is None
@@ -196,7 +196,7 @@ def test_no_schedule_and_no_warm_up():
 @pytest.mark.parametrize(
     ("epochs", "milestones"), [(100, [70, 90]), (10, [7, 9]), (2, [1]), (1, [])]
 )
-def test_default_milestones_move_with_the_length(epochs, milestones):
+def test_default_milestones_are_scaled(epochs, milestones):
     cfg, run = configure(hyperparameters={"epoches": epochs})
     assert cfg.yaml_cfg["lr_scheduler"]["milestones"] == milestones
     assert run.notes == [
@@ -204,7 +204,7 @@ def test_default_milestones_move_with_the_length(epochs, milestones):
     ]
 
 
-def test_chosen_milestones_stay():
+def test_given_milestones_are_kept():
     cfg, run = configure(
         hyperparameters={"epoches": 10, "lr_scheduler": {"milestones": [4, 20], "gamma": 0.5}}
     )
@@ -213,7 +213,7 @@ def test_chosen_milestones_stay():
     assert run.notes == []
 
 
-def test_a_schedule_of_the_recipe_does_not_leak_into_a_chosen_one(tmp_path):
+def test_base_schedule_does_not_leak_into_given_one(tmp_path):
     values = portable_config(YAMLConfig(S).yaml_cfg)
     values["lr_scheduler"] = {"type": "CosineAnnealingLR", "T_max": 5, "eta_min": 0.01}
     recipe = write_config(values, tmp_path / "model_config.yml")
@@ -223,20 +223,20 @@ def test_a_schedule_of_the_recipe_does_not_leak_into_a_chosen_one(tmp_path):
     assert scheduler["eta_min"] == 0.0
 
 
-def test_a_section_of_the_engine_passes_through():
+def test_engine_section_is_passed_on():
     cfg, _ = configure(hyperparameters={"RTDETRTransformerv2": {"num_queries": 50}})
     assert cfg.yaml_cfg["RTDETRTransformerv2"]["num_queries"] == 50
     assert cfg.yaml_cfg["RTDETRTransformerv2"]["num_layers"] == 3
 
 
-def test_resume_and_tuning_exclude_each_other():
+def test_resume_and_tuning_are_mutually_exclusive():
     settings = configure(find_base_config(DISCRETE), resume="/run/last.pth")[0].settings
     assert (settings.resume, settings.tuning) == ("/run/last.pth", None)
     with pytest.raises(ConfigError, match="give one"):
         files(S, tuning="a.pth", resume="b.pth")
 
 
-def test_the_rehearsal_does_not_touch_the_real_data_or_network(monkeypatch):
+def test_schedule_check_does_not_build_the_network(monkeypatch):
     def build(*_, **__):
         raise AssertionError("a network was built")
 
@@ -244,10 +244,10 @@ def test_the_rehearsal_does_not_touch_the_real_data_or_network(monkeypatch):
     check_hyperparameters(None, S)
 
 
-# Recipes
+# Base configurations
 
 
-def test_recipes_are_found_by_name_and_by_path(tmp_path):
+def test_find_base_config_by_name_and_path(tmp_path):
     assert find_base_config("rtdetrv2_r18vd_120e_coco.yml") == S
     assert find_base_config(S) == S
     own = tmp_path / "model_config.yml"
@@ -272,7 +272,7 @@ def strings(value):
 
 
 @pytest.mark.parametrize("name", CONFIGS)
-def test_a_portable_configuration_names_nothing_of_the_machine(name, tmp_path):
+def test_portable_config_contains_no_local_paths(name, tmp_path):
     cfg, _ = configure(
         find_base_config(name), resume="/machine/last.pth", log_dir=Path("/machine/l"), device="cpu"
     )
@@ -287,21 +287,21 @@ def test_a_portable_configuration_names_nothing_of_the_machine(name, tmp_path):
     assert again.yaml_cfg["PResNet"]["pretrained"] is False
 
 
-def test_making_it_portable_leaves_the_original_alone():
+def test_portable_config_does_not_modify_the_original():
     cfg, _ = configure()
     before = yaml.safe_dump(cfg.yaml_cfg)
     portable_config(cfg.yaml_cfg)
     assert yaml.safe_dump(cfg.yaml_cfg) == before
 
 
-def test_a_portable_configuration_builds_its_network_without_data(tmp_path):
+def test_portable_config_builds_network_without_data(tmp_path):
     cfg, _ = configure(S, {**NETWORK, "eval_spatial_size": [64, 96]}, num_classes=5)
     path = write_config(portable_config(cfg.yaml_cfg), tmp_path / "model_config.yml")
     model = YAMLConfig(path).model
     assert model.decoder.dec_score_head[-1].out_features == 5
 
 
-def test_a_portable_configuration_is_a_recipe_for_the_next_training(tmp_path, caplog):
+def test_portable_config_is_a_base_for_training(tmp_path, caplog):
     first, _ = configure(L, {"optimizer": {"lr": 2e-4}, "epoches": 20})
     path = write_config(portable_config(first.yaml_cfg), tmp_path / "model_config.yml")
     with caplog.at_level(logging.WARNING):
@@ -309,14 +309,14 @@ def test_a_portable_configuration_is_a_recipe_for_the_next_training(tmp_path, ca
         second, _ = configure(path, num_classes=7, tuning="/cache/best.pth")
     assert caplog.text == ""
     expected, _ = configure(L, num_classes=7, tuning="/cache/best.pth")
-    # The same run as from the published recipe; the end of augmentation moved on and back again.
+    # Same run as from the published configuration; only the augmentation epoch was scaled twice.
     assert second.yaml_cfg["optimizer"] == expected.yaml_cfg["optimizer"]
     assert second.yaml_cfg["lr_scheduler"] == expected.yaml_cfg["lr_scheduler"]
     assert second.yaml_cfg["num_classes"] == 7
     assert get(second.yaml_cfg, POLICY) < 50
 
 
-def test_a_recipe_with_a_batch_size_of_its_own_gives_way(tmp_path):
+def test_batch_size_of_base_config_is_reset(tmp_path):
     recipe = write_config(
         {**portable_config(YAMLConfig(S).yaml_cfg), "batch_size": 64}, tmp_path / "own.yml"
     )

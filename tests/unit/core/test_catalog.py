@@ -1,4 +1,4 @@
-"""The YAML format that users' files have: names, keys and defaults."""
+"""Names, keys and defaults of the YAML format."""
 
 import inspect
 import json
@@ -12,11 +12,11 @@ from rtdetrv2_pytorch.src.core.settings import SETTING_NAMES
 FORMAT = json.loads((Path(__file__).parents[2] / "golden" / "yaml_format.json").read_text())
 REQUIRED = "<required>"
 
-# Defaults of ours that differ, each for a reason.
+# Defaults that differ from the published ones.
 OTHER_DEFAULTS = {
     ("DataLoader", "pin_memory"),  # follows the device
     ("DataLoader", "persistent_workers"),  # workers are kept
-    ("CocoEvaluator", "ranges"),  # the same numbers, from faster-coco-eval
+    ("CocoEvaluator", "ranges"),  # same results with faster-coco-eval
     ("CosineAnnealingLR", "T_max"),  # the whole run
 }
 
@@ -25,7 +25,7 @@ OTHER_DEFAULTS = {
 def test_section_keys_are_parameters_with_published_defaults(name):
     parameters = inspect.signature(COMPONENTS[name]).parameters
     for key, default in FORMAT["sections"][name].items():
-        assert key in parameters, f"{name} does not take {key}"
+        assert key in parameters, f"{name} does not accept {key}"
         ours = parameters[key].default
         if (name, key) in OTHER_DEFAULTS:
             continue

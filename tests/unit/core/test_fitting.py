@@ -1,4 +1,4 @@
-"""Values that have to agree, and what follows from whom."""
+"""Adjustment of dependent values."""
 
 import pytest
 
@@ -15,7 +15,7 @@ POLICY = ("train_dataloader", "dataset", "transforms", "policy", "epoch")
 
 
 def stack(*values):
-    """Layers of (values, epochs of the recipe), and the merged configuration."""
+    """Return layers of values and the merged configuration."""
     layers = [Layer(f"layer{i}", v, v.get("epoches", 72)) for i, v in enumerate(values)]
     return layers, merge_layers(layers)
 

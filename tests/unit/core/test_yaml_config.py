@@ -212,7 +212,7 @@ def test_oversized_network_is_rejected(section, values):
         CONFIGS / "rtdetrv2" / "rtdetrv2_r18vd_120e_coco.yml",
         **{section: values, "PResNet": {"pretrained": False}},
     )
-    with pytest.raises(ConfigError, match=r"describes a network of more than 4e\+09 numbers"):
+    with pytest.raises(ConfigError, match=r"the network has more than 4e\+09 elements"):
         _ = cfg.model
 
 

@@ -1,4 +1,4 @@
-"""Files that include one another, and who set a value last."""
+"""Reading and merging of YAML files with includes."""
 
 import pytest
 
@@ -111,7 +111,7 @@ def test_last_setter_ignores_null(tmp_path):
     layers = read_layers(tmp_path / "top.yml")
     assert last_setter(layers, ("x", "y")) == 0
     assert last_setter(layers, ("z",)) == 2
-    assert last_setter(layers, ("nobody",)) == -1
+    assert last_setter(layers, ("unset",)) == -1
 
 
 def test_get_and_put_by_path():

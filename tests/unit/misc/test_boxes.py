@@ -17,7 +17,7 @@ def random_xyxy(*shape):
     return torch.cat((top_left, top_left + 0.05 + torch.rand(*shape, 2)), dim=-1)
 
 
-def test_formats_by_hand():
+def test_formats():
     torch.testing.assert_close(
         cxcywh_to_xyxy(torch.tensor([[10.0, 20.0, 4.0, 6.0]])),
         torch.tensor([[8.0, 17.0, 12.0, 23.0]]),
@@ -28,7 +28,7 @@ def test_formats_by_hand():
     )
 
 
-def test_formats_agree_with_torchvision_and_round_trip():
+def test_formats_match_torchvision_and_round_trip():
     boxes = random_xyxy(3, 5)
     centred = xyxy_to_cxcywh(boxes)
     torch.testing.assert_close(centred, box_convert(boxes, "xyxy", "cxcywh"))
@@ -40,25 +40,25 @@ def test_formats_agree_with_torchvision_and_round_trip():
     ("one", "other", "iou", "giou"),
     [
         ([0, 0, 2, 2], [1, 1, 3, 3], 1 / 7, 1 / 7 - 2 / 9),  # 1 of 7 covered, 2 of 9 empty
-        ([0, 0, 1, 1], [2, 0, 3, 1], 0.0, -1 / 3),  # apart: one of three cells is empty
-        ([0, 0, 1, 1], [1, 0, 2, 1], 0.0, 0.0),  # touching: nothing shared, nothing empty
+        ([0, 0, 1, 1], [2, 0, 3, 1], 0.0, -1 / 3),  # disjoint: one of three cells is empty
+        ([0, 0, 1, 1], [1, 0, 2, 1], 0.0, 0.0),  # touching
         ([0, 0, 4, 4], [1, 1, 2, 2], 1 / 16, 1 / 16),  # inside
-        ([3, 5, 7, 9], [3, 5, 7, 9], 1.0, 1.0),  # the same
+        ([3, 5, 7, 9], [3, 5, 7, 9], 1.0, 1.0),  # equal
     ],
 )
-def test_overlaps_by_hand(one, other, iou, giou):
+def test_overlaps(one, other, iou, giou):
     found = iou_and_giou(torch.tensor(one).float(), torch.tensor(other).float())
     torch.testing.assert_close(torch.stack(found), torch.tensor([iou, giou]))
 
 
-def test_overlaps_of_counterparts_are_the_diagonals_of_torchvision():
+def test_elementwise_overlaps_match_torchvision():
     boxes, others = random_xyxy(40), random_xyxy(40)
     iou, giou = iou_and_giou(boxes, others)
     torch.testing.assert_close(iou, box_iou(boxes, others).diagonal())
     torch.testing.assert_close(giou, generalized_box_iou(boxes, others).diagonal())
 
 
-def test_shapes_broadcast_to_all_pairs_of_all_layers():
+def test_shapes_broadcast():
     predictions, truths = random_xyxy(2, 7), random_xyxy(3)
     iou, giou = iou_and_giou(predictions[:, None], truths[:, None])
     assert iou.shape == giou.shape == (2, 3, 7)
@@ -67,7 +67,7 @@ def test_shapes_broadcast_to_all_pairs_of_all_layers():
         torch.testing.assert_close(giou[layer], generalized_box_iou(truths, predictions[layer]))
 
 
-def test_overlaps_do_not_depend_on_order_position_or_scale():
+def test_overlaps_are_invariant_to_order_position_and_scale():
     boxes, others = random_xyxy(20), random_xyxy(20)
     expected = torch.stack(iou_and_giou(boxes, others))
     torch.testing.assert_close(torch.stack(iou_and_giou(others, boxes)), expected)
@@ -77,7 +77,7 @@ def test_overlaps_do_not_depend_on_order_position_or_scale():
     assert (expected[1] > -1).all()
 
 
-def test_gradients_are_those_of_torchvisions_loss():
+def test_gradients_match_torchvision():
     boxes, others = random_xyxy(30).requires_grad_(), random_xyxy(30)
     (1 - iou_and_giou(boxes, others)[1]).sum().backward()
     found, boxes.grad = boxes.grad, None
@@ -88,13 +88,13 @@ def test_gradients_are_those_of_torchvisions_loss():
 @pytest.mark.parametrize(
     ("one", "other", "iou", "giou"),
     [
-        ([0.5, 0.5, 0.5, 0.5], [0.5, 0.5, 0.5, 0.5], 0.0, 0.0),  # the same point
+        ([0.5, 0.5, 0.5, 0.5], [0.5, 0.5, 0.5, 0.5], 0.0, 0.0),  # equal points
         ([0.2, 0.2, 0.2, 0.2], [0.6, 0.7, 0.6, 0.7], 0.0, -1.0),  # two points
-        ([0.2, 0.2, 0.2, 0.6], [0.2, 0.2, 0.2, 0.6], 0.0, 0.0),  # the same line
+        ([0.2, 0.2, 0.2, 0.6], [0.2, 0.2, 0.2, 0.6], 0.0, 0.0),  # equal lines
         ([0.5, 0.5, 0.5, 0.5], [0.0, 0.0, 1.0, 1.0], 0.0, 0.0),  # a point in a box
     ],
 )
-def test_boxes_without_area_give_zero_and_finite_gradients(one, other, iou, giou):
+def test_boxes_without_area(one, other, iou, giou):
     boxes, others = torch.tensor(one).requires_grad_(), torch.tensor(other).requires_grad_()
     found = iou_and_giou(boxes, others)
     torch.testing.assert_close(torch.stack(found), torch.tensor([iou, giou]))

@@ -1,4 +1,4 @@
-"""The errors a user can meet: one root, and the built-in kinds that callers may catch."""
+"""Errors have one base class and the built-in base classes that callers may catch."""
 
 import pytest
 
@@ -17,14 +17,14 @@ from rtdetrv2_pytorch.src.misc import errors
         ("RankError", Exception),
     ],
 )
-def test_every_error_is_caught_as_ours_and_as_the_builtin_it_is(name, builtin):
+def test_errors_have_base_classes(name, builtin):
     kind = getattr(errors, name)
     for caught in (errors.RTDETRError, builtin):
         with pytest.raises(caught, match="^image 17 has a box of width 0; remove it$"):
             raise kind("image 17 has a box of width 0; remove it")
 
 
-def test_a_user_error_is_not_mistaken_for_a_bug():
+def test_errors_are_not_builtin_bug_types():
     bugs = (TypeError, KeyError, AttributeError, RuntimeError, OSError)
     kinds = [kind for kind in vars(errors).values() if isinstance(kind, type)]
     assert len(kinds) == 8

@@ -1,4 +1,4 @@
-"""What a process keeps of the memory that it frees: by the C library's own books."""
+"""Memory that a process keeps after freeing it, measured with mallinfo2."""
 
 import ctypes
 import platform
@@ -10,19 +10,19 @@ import pytest
 
 from tests.conftest import ROOT
 
-# Six tensors of 20 MiB are made and freed. Without being told so, glibc keeps 64 MiB at most.
+# Allocates and frees six tensors of 20 MiB. By default, glibc keeps at most 64 MiB.
 PROGRAM = """
     import ctypes, torch
     from rtdetrv2_pytorch.src.misc.resources import keep_freed_memory
 
-    class Books(ctypes.Structure):  # struct mallinfo2, see mallinfo(3)
+    class MallInfo(ctypes.Structure):  # struct mallinfo2, see mallinfo(3)
         _fields_ = [(name, ctypes.c_size_t) for name in (
             "arena", "ordblks", "smblks", "hblks", "hblkhd",
             "usmblks", "fsmblks", "uordblks", "fordblks", "keepcost",
         )]
 
     mallinfo2 = ctypes.CDLL(None).mallinfo2
-    mallinfo2.restype = Books
+    mallinfo2.restype = MallInfo
 
     def held():
         books = mallinfo2()
@@ -48,7 +48,7 @@ def held(call):
     platform.libc_ver()[0] != "glibc" or not hasattr(ctypes.CDLL(None), "mallinfo2"),
     reason="no glibc of 2.33 or newer",
 )
-def test_freed_memory_is_kept_for_what_comes_next():
+def test_freed_memory_is_kept():
     full, freed = held("pass")
     assert full - freed > 40 * 2**20
     full, freed = held("keep_freed_memory()")

@@ -1,4 +1,4 @@
-"""Randomness as a function of place."""
+"""Random seeds derived from the position in a run."""
 
 import random
 from itertools import product
@@ -22,13 +22,13 @@ def draws():
     return random.random(), float(np.random.rand()), torch.rand(()).item()
 
 
-def test_seeds_are_pinned_because_a_resumed_run_must_draw_the_same():
+def test_derived_seeds_are_stable():
     # blake2b with 8 bytes of b"(0,)" and b"(7, 1, 2)", little endian, halved.
     assert derive_seed(0) == 2631537505891389924
     assert derive_seed(7, 1, 2) == 8222420622990672231
 
 
-def test_every_place_has_a_seed_of_its_own_that_fits_63_bits():
+def test_derived_seeds_are_unique_and_fit_63_bits():
     grid = list(product(range(12), repeat=3))
     seeds = [derive_seed(*place) for place in grid] + [derive_seed(*p[:2]) for p in grid[::12]]
     assert len(set(seeds)) == len(seeds)
@@ -38,12 +38,12 @@ def test_every_place_has_a_seed_of_its_own_that_fits_63_bits():
     assert derive_seed(-1) != derive_seed(1)
 
 
-def test_neighbours_share_half_of_their_bits_as_unrelated_numbers_do():
+def test_seeds_of_adjacent_positions_are_unrelated():
     shared = [(derive_seed(0, i) ^ derive_seed(0, i + 1)).bit_count() for i in range(400)]
     assert np.mean(shared) == pytest.approx(31.5, abs=1)
 
 
-def test_a_place_gives_the_same_numbers_whatever_was_drawn_before():
+def test_seeding_does_not_depend_on_earlier_random_numbers():
     seed_everything(7, 0, 3)
     expected = draws()
     draws()
@@ -54,7 +54,7 @@ def test_a_place_gives_the_same_numbers_whatever_was_drawn_before():
 
 
 @pytest.mark.parametrize("place", [(5, 6), (0,), (1, 2, 3), (2,), (3,)])
-def test_all_three_sources_start_from_the_derived_seed(place):
+def test_seed_everything_seeds_python_numpy_and_torch(place):
     seed_everything(*place)
     seed = derive_seed(*place)
     assert draws() == (

@@ -1,4 +1,4 @@
-"""Names of files and classes, as people are shown them."""
+"""Formatting of text for users."""
 
 import pytest
 
@@ -15,7 +15,7 @@ from rtdetrv2_pytorch.src.misc.text import counted, first_line, printable, whole
         ("<b>&", "<b>&"),
     ],
 )
-def test_what_cannot_be_seen_is_written_out(text, expected):
+def test_printable_escapes_invisible_characters(text, expected):
     assert printable(text) == expected
 
 
@@ -29,15 +29,15 @@ def test_what_cannot_be_seen_is_written_out(text, expected):
         ("", ""),
     ],
 )
-def test_halves_of_characters_are_replaced(text, expected):
+def test_lone_surrogates_are_replaced(text, expected):
     assert whole_characters(text) == expected
 
 
-def test_things_are_counted_as_people_do():
+def test_counted():
     assert [counted(n, "epoch") for n in (0, 1, 2)] == ["0 epochs", "1 epoch", "2 epochs"]
     assert [counted(n, "class") for n in (1, 2)] == ["1 class", "2 classes"]
 
 
-def test_an_error_without_a_text_is_told_by_its_kind():
+def test_first_line_of_error():
     assert first_line(ValueError("\n")) == "ValueError"
     assert first_line(RuntimeError(" no good \nand more")) == "no good "

@@ -1,4 +1,4 @@
-"""Which lines people see, and that a file has all of them."""
+"""CommandLog: records for the console and for the file."""
 
 import io
 import logging
@@ -28,10 +28,10 @@ def log_everything():
     warnings.warn("this is deprecated", FutureWarning, stacklevel=1)
 
 
-def test_libraries_are_heard_in_the_file_only(console, tmp_path, capsys):
+def test_library_records_go_to_the_file_only(console, tmp_path, capsys):
     path = tmp_path / "new" / "train.log"
     with CommandLog(console) as log:
-        log_everything()  # before there is a folder
+        log_everything()  # before the file is open
         log.open(path)
         OURS.info("epoch=1")
     said = path.read_text()
@@ -52,7 +52,7 @@ def test_libraries_are_heard_in_the_file_only(console, tmp_path, capsys):
     assert ("epoch=0" in seen) is (not console.is_terminal)
 
 
-def test_tracebacks_are_for_the_file(console, tmp_path, capsys):
+def test_tracebacks_go_to_the_file_only(console, tmp_path, capsys):
     with CommandLog(console) as log:
         log.open(tmp_path / "train.log")
         try:
@@ -65,14 +65,14 @@ def test_tracebacks_are_for_the_file(console, tmp_path, capsys):
     assert "ValueError: deep inside" in (tmp_path / "train.log").read_text()
 
 
-def test_what_was_there_before_is_there_again(console):
+def test_root_logger_is_restored(console):
     before = (list(logging.root.handlers), logging.root.level)
     with CommandLog(console):
         assert logging.root.handlers != before[0]
     assert (logging.root.handlers, logging.root.level) == before
 
 
-def test_a_folder_that_cannot_be_written_is_named_with_its_option(console, tmp_path):
+def test_unwritable_folder_is_named_with_its_option(console, tmp_path):
     (tmp_path / "file").touch()
     with (
         CommandLog(console) as log,
@@ -81,28 +81,28 @@ def test_a_folder_that_cannot_be_written_is_named_with_its_option(console, tmp_p
         log.open_in(tmp_path / "file", "x.log", option="--output")
 
 
-def test_every_end_of_a_command_has_its_form(tmp_path, capsys):
+def test_run_logged_reports_errors_and_exit_status(tmp_path, capsys):
     path = tmp_path / "run.log"
 
     def ends_with(error, *, has_log):
         def body(console, log):
             if has_log:
                 log.open(path)
-            THEIRS.warning("what led to it")
+            THEIRS.warning("an earlier warning")
             raise error
 
         return run_logged(body)
 
-    assert ends_with(ConfigError("x: is wrong; mend it"), has_log=False) == 1
-    assert capsys.readouterr().err == "ConfigError: x: is wrong; mend it\n"
-    assert ends_with(ConfigError("x: is wrong; mend it"), has_log=True) == 1
-    assert capsys.readouterr().err == f"ConfigError: x: is wrong; mend it\nThe log:\n{path}\n"
-    assert "what led to it" in path.read_text()
+    assert ends_with(ConfigError("x: invalid; fix it"), has_log=False) == 1
+    assert capsys.readouterr().err == "ConfigError: x: invalid; fix it\n"
+    assert ends_with(ConfigError("x: invalid; fix it"), has_log=True) == 1
+    assert capsys.readouterr().err == f"ConfigError: x: invalid; fix it\nLog:\n{path}\n"
+    assert "an earlier warning" in path.read_text()
     assert "Traceback" in path.read_text()
     assert ends_with(ZeroDivisionError("oh\nno"), has_log=True) == 1
     assert (
         capsys.readouterr().err
-        == f"ZeroDivisionError: oh; the traceback is in the log\nThe log:\n{path}\n"
+        == f"ZeroDivisionError: oh; the traceback is in the log\nLog:\n{path}\n"
     )
     with pytest.raises(ZeroDivisionError):
         ends_with(ZeroDivisionError("oh"), has_log=False)

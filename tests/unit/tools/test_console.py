@@ -1,4 +1,4 @@
-"""One language for all commands: what it looks like in a terminal, and in a pipe."""
+"""Console output in a terminal and in a pipe."""
 
 import io
 
@@ -8,7 +8,7 @@ from rich.console import Console
 from rtdetrv2_pytorch.tools import console as language
 from rtdetrv2_pytorch.tools.console import (
     LiveLine,
-    clock,
+    format_duration,
     print_detail,
     print_error,
     print_headline,
@@ -32,7 +32,7 @@ def terminal():
     )
 
 
-def say_everything(console):
+def print_all(console):
     print_headline(console, "Training", "on [3] images")
     print_detail(console, "a detail that is longer than the terminal is wide")
     print_notice(console, "look\x1b[2J here")
@@ -47,8 +47,8 @@ def say_everything(console):
     return console.file.getvalue()
 
 
-def test_a_pipe_gets_plain_lines(pipe):
-    said = say_everything(pipe)
+def test_pipe_gets_plain_lines(pipe):
+    said = print_all(pipe)
     assert [line.rstrip() for line in said.splitlines()] == [
         "Training on [3] images",
         "  a detail that is longer than the terminal is wide",
@@ -60,11 +60,11 @@ def test_a_pipe_gets_plain_lines(pipe):
     ]
 
 
-def test_a_terminal_gets_colours_and_words_that_are_not_cut(terminal):
-    said = say_everything(terminal)
+def test_terminal_gets_colors_and_wraps_between_words(terminal):
+    said = print_all(terminal)
     assert "\x1b[1mTraining\x1b[0m on [3] images" in said
     assert "\x1b[33mlook\\x1b[2J here" in said
-    assert LONG in said  # on one line, for whoever copies it
+    assert LONG in said  # on one line, to be copied
     detail = [line for line in said.splitlines() if "terminal" in line or "detail" in line]
     assert len(detail) == 2
     assert all("  " in line for line in detail)
@@ -72,7 +72,7 @@ def test_a_terminal_gets_colours_and_words_that_are_not_cut(terminal):
     assert "│" not in said
 
 
-def test_the_live_line_counts_things_bytes_or_seconds(terminal):
+def test_live_line_shows_items_bytes_or_seconds(terminal):
     terminal.width = 100
     with LiveLine(terminal) as line:
         line.show("downloading", 500_000, 2_000_000, in_bytes=True)
@@ -85,10 +85,10 @@ def test_the_live_line_counts_things_bytes_or_seconds(terminal):
     assert "3/7" in said
     assert "soon" in said
     assert "0:00" in said
-    assert said.rstrip().endswith("\x1b[2K")  # nothing of it stays
+    assert said.rstrip().endswith("\x1b[2K")  # the line is removed
 
 
-def test_a_narrow_terminal_cuts_the_end_of_the_live_line(terminal):
+def test_narrow_terminal_truncates_details(terminal):
     with LiveLine(terminal) as line:
         line.show("epoch 1/3", 3, 7, details="0:05 left, and more that has no room")
     said = terminal.file.getvalue()
@@ -98,25 +98,25 @@ def test_a_narrow_terminal_cuts_the_end_of_the_live_line(terminal):
 
 
 @pytest.mark.parametrize(("seconds", "text"), [(5.9, "0:05"), (65, "1:05"), (7210, "2:00:10")])
-def test_times(seconds, text):
-    assert clock(seconds) == text
+def test_format_duration(seconds, text):
+    assert format_duration(seconds) == text
 
 
-def test_an_error_names_itself_the_log_and_how_to_go_on(capsys, tmp_path):
+def test_error_with_log_and_resume_command(capsys, tmp_path):
     log = tmp_path / "app.log"
-    print_error("ConfigError", "a.yml: is [wrong]; mend it", log=log, go_on="do this")
+    print_error("ConfigError", "a.yml: is [invalid]; fix it", log=log, resume_command="do this")
     assert capsys.readouterr().err.splitlines() == [
-        "ConfigError: a.yml: is [wrong]; mend it",
-        "The log:",
+        "ConfigError: a.yml: is [invalid]; fix it",
+        "Log:",
         str(log),
-        "Go on with:",
+        "Resume with:",
         "do this",
     ]
     print_error("ConfigError", "short")
     assert capsys.readouterr() == ("", "ConfigError: short\n")
 
 
-def test_sentences_are_not_cut_where_nobody_reads_a_terminal(capsys):
+def test_pipe_does_not_wrap_lines(capsys):
     console = language.open_console()
     print_notice(console, "word " * 100)
     assert len(capsys.readouterr().out.splitlines()) == 1
