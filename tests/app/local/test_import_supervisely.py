@@ -206,7 +206,7 @@ def test_invalid_parts_of_a_project_are_skipped(project):
             f"{at}6: damaged rectangle: 'x' is not a numb",
             f"{at}7: damaged rectangle: not enough values",
             f"{at}8: damaged rectangle: 'NoneType' object",
-            f"{at}11: damaged bitmap: mask is not an ima",
+            f"{at}11: damaged bitmap: mask is not an imag",
             f"{at}12: damaged bitmap: mask of 9x51 pixels",
             f"{at}13: polygon with too few points)",
             "ds: bad json.png (cannot be read (Expecting value: line 1",
