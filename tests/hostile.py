@@ -1,4 +1,4 @@
-"""Data sets with everything in them that real data has: one function per kind of finding."""
+"""Data sets with the problems of real data: cases for each kind of finding."""
 
 import io
 import json
@@ -17,20 +17,20 @@ NFC, NFD = "\u00e4.png", "a\u0308.png"  # one name in two Unicode forms
 
 
 def pixels(seed: int, width: int = WIDTH, height: int = HEIGHT) -> np.ndarray:
-    """A picture like no other: large soft shapes, [height, width, 3] uint8."""
+    """Return a unique image of large soft shapes: [height, width, 3] uint8."""
     small = np.random.default_rng(seed).integers(0, 256, (6, 8, 3), dtype=np.uint8)
     return np.array(Image.fromarray(small).resize((width, height), Image.Resampling.BICUBIC))
 
 
 def encoded(kind: str, seed: int = 0, image: Image.Image | None = None, **options: Any) -> bytes:
-    """A file's content."""
+    """Return the content of an image file."""
     buffer = io.BytesIO()
     (image or Image.fromarray(pixels(seed))).save(buffer, kind, **options)
     return buffer.getvalue()
 
 
 def png_header(width: int, height: int) -> bytes:
-    """A PNG that promises many pixels and holds none."""
+    """Return a PNG that declares many pixels and contains none."""
 
     def chunk(body: bytes) -> bytes:
         return struct.pack(">I", len(body) - 4) + body + struct.pack(">I", zlib.crc32(body))
@@ -40,7 +40,7 @@ def png_header(width: int, height: int) -> bytes:
 
 
 class CocoFolder:
-    """A data set that is in order, until a case spoils it.
+    """A valid data set, until a case modifies it.
 
     Three training and two validation images, 64 wide and 48 high, with a box each: image 1 holds
     a cat, image 2 a dog, and so on in turns.
@@ -68,7 +68,7 @@ class CocoFolder:
         bbox: Any = (8, 8, 32, 32),
         **image: Any,
     ) -> dict[str, Any]:
-        """Add an image with a box; returns its entry."""
+        """Add an image with a box; return its entry."""
         self._seed += 1
         path = self.root / split / name
         if content is None:
@@ -89,7 +89,7 @@ class CocoFolder:
         return images[-1]
 
     def box(self, split: str, bbox: Any, **changes: Any) -> dict[str, Any]:
-        """Add a box to the last image; returns its entry."""
+        """Add a box to the last image; return its entry."""
         entries = self.content[split]["annotations"]
         entries.append(
             {
@@ -104,17 +104,17 @@ class CocoFolder:
         return entries[-1]
 
     def add_class(self, split: str, name: str) -> int:
-        """Add a class; returns its id."""
+        """Add a class; return its id."""
         categories = self.content[split]["categories"]
         categories.append({"id": len(categories) + 1, "name": name})
         return len(categories)
 
     def ann_file(self, split: str) -> Path:
-        """Where the annotations of a split are."""
+        """Return the annotation file of a split."""
         return self.root / f"instances_{split}.json"
 
     def write(self) -> None:
-        """Write the annotation files that a case has not written itself."""
+        """Write the annotation files that the case has not written."""
         for split, content in self.content.items():
             if not self.ann_file(split).exists():
                 self.ann_file(split).write_text(json.dumps(content), encoding="utf-8")
@@ -181,7 +181,7 @@ def _link_outside(data: CocoFolder) -> None:
 
 
 def _text_file(content: Callable[[str], bytes]) -> Case:
-    """The training annotations, in another form."""
+    """Write the training annotations with another encoding or content."""
 
     def make(data: CocoFolder) -> None:
         data.content["train"]["categories"][0]["name"] = "k\u00e4tzchen"
@@ -197,7 +197,7 @@ def _entry(split: str, key: str, entry: Any) -> Case:
 
 
 def _classes(*names: str) -> Case:
-    """More classes, with an object each in both splits."""
+    """Add classes with one object each in both splits."""
 
     def make(data: CocoFolder) -> None:
         for split in ("train", "val"):
@@ -294,7 +294,7 @@ def _huge(data: CocoFolder) -> None:
 _JPEG = encoded("JPEG", 76, quality=95)
 _GIF = encoded("GIF", image=Image.fromarray(pixels(77)).convert("P"))
 
-# kind -> cases: what is made, and what the first finding of the kind says: (where, detail).
+# kind -> cases: name, change of the data, and `where` and `detail` of the first finding.
 CASES: dict[str, list[tuple[str, Case, str, str]]] = {
     "annotations_unreadable": [
         ("malformed", _text_file(lambda t: t[:-9].encode()), "instances_train.json", "valid JSON"),

@@ -67,7 +67,7 @@ def test_coco_boxes(tmp_path):
     assert found == {
         "train/a.png": [
             (CAT, "rectangle", [[10, 20], [40, 40.5]]),
-            (DOG, "rectangle", [[90, 0], [100, 10]]),  # what is on the image
+            (DOG, "rectangle", [[90, 0], [100, 10]]),  # clipped to the image
             (DOG, "rectangle", [[1, 1], [5, 9]]),  # around its polygons
         ],
         "val/a.png": [],
@@ -157,7 +157,7 @@ def test_invalid_categories_and_too_deep_json(tmp_path):
 
 
 def test_roboflow_folders_with_equal_file_names(tmp_path):
-    """Also: a parent category without boxes is no class, and images of one name get two."""
+    """Also: a parent category without boxes is ignored, and equal image names stay apart."""
     categories = [{"id": 0, "name": "animals"}, {"id": 1, "name": CAT, "supercategory": "animals"}]
     for split in ("train", "valid"):
         picture(tmp_path / split / "a.jpg")

@@ -1,4 +1,4 @@
-"""What only a project of the platform can have: lost data sets, overlapping splits, names."""
+"""Checks of a project of the platform: lost datasets, overlapping splits, original names."""
 
 import json
 import logging
@@ -56,7 +56,7 @@ def examined(project, origins=None, stop=None, *, convert_shapes=False):
     )
 
 
-def told(report):
+def summary(report):
     return [(f.kind.name, f.split, f.where, f.count) for f in report.findings]
 
 
@@ -88,7 +88,7 @@ def test_counts_include_conversion(project):
     assert (train.images.given, train.images.used, train.images.skipped) == (5, 3, 2)
     # 3 used: of images 1 and 2, and the whole one of image 3; the clipped one, too.
     assert (train.boxes.used, train.clipped, train.boxes.skipped) == (4, 1, 4)
-    assert sorted(told(report)) == sorted(
+    assert sorted(summary(report)) == sorted(
         [
             ("size_disagrees", "train", "img/train_img_4.png", 1),
             ("unlisted_image", "train", "img/train_img_5.png", 1),
@@ -115,7 +115,7 @@ def test_overlapping_splits_and_images_in_no_split(project):
     names = {"train_img_1": "ds/a.png", "train_img_2": "ds/b.png", "val_img_1": "ds/b.png"}
     on_disk = {"ds": {"a.png", "b.png", "c.png"}, "my_img": {"x.png", "y.png"}}
     report = examined(project, Origins(names, on_disk))
-    assert told(report) == [
+    assert summary(report) == [
         ("split_overlap", "", "ds/b.png", 1),
         ("left_out", "", "ds/c.png", 1),
         ("left_out", "", "my_img/x.png", 1),
@@ -126,7 +126,7 @@ def test_overlapping_splits_and_images_in_no_split(project):
 
 def test_equal_names_in_several_datasets(project):
     names = {"train_img_1": "a/x.png", "train_img_2": "b/c/x.png", "val_img_1": "a/y.png"}
-    assert told(examined(project, Origins(names))) == [("same_name", "", "x.png", 1)]
+    assert summary(examined(project, Origins(names))) == [("same_name", "", "x.png", 1)]
 
 
 def test_split_is_refused_if_no_image_is_readable(project):

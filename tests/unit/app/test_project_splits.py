@@ -1,4 +1,4 @@
-"""A Supervisely project on disk -> COCO files: boxes by hand, and what is missing is said."""
+"""Supervisely projects on disk -> COCO files: boxes, skipped data and errors."""
 
 import base64
 import io
@@ -247,7 +247,7 @@ def test_engine_reads_the_written_file(project):
     assert annotations.categories.names == ("cat",)
 
 
-# What is left out
+# Skipped data
 
 
 def test_shapes_are_skipped_and_counted_without_conversion(project):

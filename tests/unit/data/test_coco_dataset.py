@@ -1,4 +1,4 @@
-"""COCO files: what is used, what is skipped and counted, what is refused."""
+"""COCO files: used, skipped and rejected content."""
 
 import json
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Index -> augmented image and target, the same wherever and whenever it is asked for."""
+"""Index -> augmented image and target, deterministic in all processes."""
 
 from itertools import islice
 from pathlib import Path
@@ -23,7 +23,7 @@ def same(one, other):
 
 @pytest.fixture
 def augmented(digits, training_pipeline):
-    """The digits with the published augmentation, in small."""
+    """Digits with the published augmentation at a small size."""
 
     def make(**other) -> CocoDetection:
         training_pipeline.ops[5] = Resize(size=[64, 64])
@@ -127,7 +127,7 @@ def spoil(arguments, *names):
 
 @pytest.fixture
 def four_images(write_coco):
-    """Four images of which b and c are broken; a box in each, at an x of ten times its id."""
+    """Four images, b and c damaged; each has a box at x = 10 * id."""
     images = [{"id": i, "file_name": f"{name}.png"} for i, name in enumerate("abcd")]
     boxes = [{"image_id": i, "bbox": [10 * i, 3, 5, 8]} for i in range(4)]
     return spoil(write_coco(boxes, images), "b.png", "c.png")

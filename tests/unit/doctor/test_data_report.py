@@ -1,4 +1,4 @@
-"""What people get: the table in a terminal, the JSON file, the page, and a fast second pass."""
+"""The data report: terminal output, JSON file, page, and the cache of the second pass."""
 
 import json
 import os
@@ -196,5 +196,5 @@ def test_interrupted_pass_keeps_the_cache(tmp_path):
     assert FactsCache(folder, tmp_path).get(key) == ImageFacts(
         (1, 2), (("huge_image", "1x2"),), "d", "l"
     )
-    FactsCache(folder, tmp_path).save(is_complete=True)  # nobody asked for it
+    FactsCache(folder, tmp_path).save(is_complete=True)  # the file was not examined
     assert FactsCache(folder, tmp_path).get(key) is None

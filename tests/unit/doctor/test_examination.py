@@ -1,4 +1,4 @@
-"""Every case: what the report says, and that the trainer does what it says."""
+"""All kinds of findings, compared with the behavior of the trainer."""
 
 import json
 
@@ -68,7 +68,7 @@ def data(tmp_path):
 
 @pytest.fixture
 def low_limit(monkeypatch):
-    """A picture of 200 x 100 is very large."""
+    """Lower the limit, so that an image of 200 x 100 is very large."""
     for module in (decoding, image_files):
         monkeypatch.setattr(module, "MAX_PIXELS", 15_000)
 
@@ -121,7 +121,7 @@ def test_case_is_found_and_trainer_agrees(data, kind, spoil, where, detail):
 
 
 def listed(data, split):
-    """Images and boxes of a file, counted without the trainer."""
+    """Count images and boxes of a file without the trainer."""
     try:
         content = json.loads(data.ann_file(split).read_text(encoding="utf-8-sig"))
         return len(content["images"]), len(content["annotations"])
@@ -151,7 +151,7 @@ def test_skipped_data_does_not_affect_other_data(data, kind):
 
 
 def test_all_cases_at_once(data, low_limit):
-    """What does not refuse, in one data set: each is found, and the sums are right."""
+    """All cases that are not refused, in one data set: each is found, and the counts add up."""
     together = [
         kind
         for kind in CASES
