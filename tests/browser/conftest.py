@@ -15,9 +15,13 @@ _LOCAL_SCHEMES = ("data", "blob", "about")
 TIMEOUT_MS = 15_000
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def chromium():
-    """The browser."""
+    """The browser.
+
+    Not for the session: while Playwright runs, this thread has a running event loop, and the SDK's
+    `run_coroutine` in a later test of the same process would wait for itself.
+    """
     executable = next(filter(None, map(shutil.which, _NAMES)), None)
     if executable is None:
         pytest.skip("no Chromium: install Debian's package chromium")
