@@ -25,6 +25,14 @@ NETWORK: dict[str, Any] = {
     "RTDETRPostProcessor": {"num_top_queries": 20},
 }
 
+# Backbone without its last stage, which has three quarters of the weights: for trainings that write
+# many checkpoints.
+SMALL_BACKBONE: dict[str, Any] = {
+    "PResNet": {"num_stages": 3, "return_idx": [0, 1, 2]},
+    "HybridEncoder": {"in_channels": [64, 128, 256], "feat_strides": [4, 8, 16]},
+    "RTDETRTransformerv2": {"feat_strides": [4, 8, 16]},
+}
+
 # Small, but able to overfit a few images.
 SMALL_HEAD: dict[str, Any] = {
     "HybridEncoder": {"hidden_dim": 64, "nhead": 2, "dim_feedforward": 32, "expansion": 0.5},

@@ -1,7 +1,6 @@
-"""Trains a YAML file in a process that kills itself with SIGKILL in the middle of something."""
+"""A training in a separate process that kills itself with SIGKILL at a chosen moment."""
 
 import io
-import multiprocessing
 import os
 import random
 import signal
@@ -16,69 +15,58 @@ from rtdetrv2_pytorch.src.solver.events import TrainingEvents
 KINDS = ("step", "write", "evaluation", "anytime")
 
 
-def die():
+def kill_process():
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-class Clock(TrainingEvents):
-    """Knows the epoch; starts the timer of a death at any time."""
+class KillTimer(TrainingEvents):
+    """Tracks the epoch, and kills the process during an evaluation or after a random delay."""
 
     def __init__(self, kind, epoch, rng):
         self.kind, self.fatal_epoch = kind, epoch
-        self.delay = rng.uniform(0.02, 0.6)  # an epoch with its evaluation takes about as long
+        self.delay = rng.uniform(0.02, 0.4)  # about the duration of an epoch
         self.fatal_batch = rng.randrange(2)
         self.is_fatal = False
 
     def epoch_started(self, epoch, num_steps):
         self.is_fatal = epoch == self.fatal_epoch
         if self.is_fatal and self.kind == "anytime":
-            threading.Timer(self.delay, die).start()
+            threading.Timer(self.delay, kill_process).start()
 
     def evaluation_step_finished(self, step, num_steps):
         if self.is_fatal and self.kind == "evaluation" and step == self.fatal_batch + 1:
-            die()
+            kill_process()
 
 
 def train(path, resume, kind, epoch, seed):
-    """Go on with a run; die in the given epoch while doing what `kind` says, or never."""
+    """Train or resume a run; kill the process in the given epoch at the given kind of moment."""
     torch.set_num_threads(1)
     rng = random.Random(seed)
-    clock = Clock(kind, epoch, rng)
+    timer = KillTimer(kind, epoch, rng)
     save, step = torch.save, torch.optim.AdamW.step
     fatal_file = rng.choice(["best.pth", "last.pth", "checkpoint"])
-    share = rng.random()
+    fraction = rng.random()
     steps_left = [rng.randrange(3)]
 
-    def part_of_it(content, file):
-        # Not every epoch is the best; there the last file takes its place.
-        fatal = (".last.pth",) if fatal_file == "best.pth" else ()
-        is_the_one = clock.is_fatal and kind == "write"
-        is_the_one &= file.name.rpartition("/")[2].startswith((f".{fatal_file}", *fatal))
-        if is_the_one:
-            whole = io.BytesIO()
-            save(content, whole)
-            file.write(whole.getvalue()[: int(share * whole.tell())])
+    def save_partially(content, file):
+        # An epoch without best.pth is killed at last.pth.
+        names = (".last.pth",) if fatal_file == "best.pth" else ()
+        is_fatal = timer.is_fatal and kind == "write"
+        if is_fatal and file.name.rpartition("/")[2].startswith((f".{fatal_file}", *names)):
+            complete = io.BytesIO()
+            save(content, complete)
+            file.write(complete.getvalue()[: int(fraction * complete.tell())])
             file.flush()
-            die()
+            kill_process()
         save(content, file)
 
-    def half_a_step(self, *args, **options):
+    def step_partially(self, *args, **options):
         result = step(self, *args, **options)
-        if clock.is_fatal and kind == "step":
+        if timer.is_fatal and kind == "step":
             if not steps_left[0]:
-                die()  # weights have moved; average and schedule have not
+                kill_process()  # after the weights, before EMA and schedule
             steps_left[0] -= 1
         return result
 
-    torch.save, torch.optim.AdamW.step = part_of_it, half_a_step
-    DetSolver(YAMLConfig(path, resume=resume), events=clock).fit()
-
-
-def launch(*args):
-    """Exit code of `train` in a process of its own, forked where all modules are loaded."""
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload([__name__])
-    process = context.Process(target=train, args=args)
-    process.start()
-    process.join()
-    return process.exitcode
+    torch.save, torch.optim.AdamW.step = save_partially, step_partially
+    DetSolver(YAMLConfig(path, resume=resume), events=timer).fit()

@@ -1,28 +1,32 @@
-"""Resume of stopped and killed runs, equal to an uninterrupted one."""
+"""Resume of stopped runs, equal to an uninterrupted one; see also test_killed_at_random."""
 
 import json
 import shutil
-import signal
 import threading
 
 import pytest
 import torch
 
+from rtdetrv2_pytorch.src.core.yaml_files import merge
 from rtdetrv2_pytorch.src.misc.errors import CheckpointError
 from rtdetrv2_pytorch.src.misc.weights import load_checkpoint
 from rtdetrv2_pytorch.src.solver import DetSolver
 from rtdetrv2_pytorch.src.solver.events import TrainingEvents
 from rtdetrv2_pytorch.src.solver.run import TrainingRun
-from tests.integration.killed_training import launch
-from tests.tiny import tiny_config, tiny_file
+from tests.tiny import SMALL_BACKBONE, tiny_config
 
 EPOCHS = 3
 RUN = {
+    **SMALL_BACKBONE,
     "epoches": EPOCHS,
     "lr_scheduler": {"milestones": [2]},
     "lr_warmup_scheduler": {"warmup_duration": 3},
     "ema": {"warmups": 3},
 }
+
+
+def small_config(folder, data, **overrides):
+    return tiny_config(folder, data, **merge(SMALL_BACKBONE, overrides))
 
 
 def log_of(folder):
@@ -45,7 +49,7 @@ def curve(folder):
 def whole(tmp_path_factory, digits):
     """Folder and result of the uninterrupted run."""
     folder = tmp_path_factory.mktemp("whole")
-    result = DetSolver(tiny_config(folder, digits, **RUN)).fit()
+    result = DetSolver(small_config(folder, digits, **RUN)).fit()
     return folder, result
 
 
@@ -53,7 +57,7 @@ def whole(tmp_path_factory, digits):
 def one_epoch(tmp_path_factory, digits):
     """Folder of a finished run of one epoch."""
     folder = tmp_path_factory.mktemp("one_epoch")
-    DetSolver(tiny_config(folder, digits, epoches=1)).fit()
+    DetSolver(small_config(folder, digits, epoches=1)).fit()
     return folder
 
 
@@ -91,14 +95,14 @@ class StopAt(TrainingEvents):
 @pytest.mark.parametrize("moment", ["step", "evaluation", "epoch"])
 def test_resume_of_a_stopped_run_equals_the_uninterrupted_run(whole, tmp_path, digits, moment):
     events = StopAt(moment)
-    events.solver = DetSolver(tiny_config(tmp_path, digits, **RUN), events=events)
+    events.solver = DetSolver(small_config(tmp_path, digits, **RUN), events=events)
     stopped = events.solver.fit()
     assert stopped.stopped == "test"
     assert stopped.last_epoch == (1 if moment == "epoch" else 0)
     assert len(curve(tmp_path)[1]) == stopped.last_epoch + 1
 
     last = str(tmp_path / "last.pth")
-    resumed = DetSolver(tiny_config(tmp_path, digits, resume=last, **RUN)).fit()
+    resumed = DetSolver(small_config(tmp_path, digits, resume=last, **RUN)).fit()
     assert resumed.stopped is None
     assert resumed.last_epoch == EPOCHS - 1
     steps, epochs = curve(tmp_path)
@@ -115,22 +119,6 @@ def test_resume_of_a_stopped_run_equals_the_uninterrupted_run(whole, tmp_path, d
     assert ours["progress"] == theirs["progress"]
 
 
-@pytest.mark.parametrize("moment", ["step", "evaluation", "write"])
-def test_resume_of_a_killed_run_repeats_the_incomplete_epoch(whole, tmp_path, digits, moment):
-    path = str(tiny_file(tmp_path / "run.yml", tmp_path / "out", digits, **RUN))
-    assert launch(path, None, moment, 1, 0) == -signal.SIGKILL
-    last = tmp_path / "out" / "last.pth"
-    assert load_checkpoint(last)["progress"]["epoch"] == 1  # a complete file, of the first epoch
-
-    resumed = DetSolver(tiny_config(tmp_path / "out", digits, resume=str(last), **RUN)).fit()
-    assert resumed.last_epoch == EPOCHS - 1
-    steps, epochs = curve(tmp_path / "out")
-    expected_steps, expected_epochs = curve(whole[0])
-    assert steps == pytest.approx(expected_steps, rel=1e-4)  # another process
-    assert {e: v[2] for e, v in epochs.items()} == {e: v[2] for e, v in expected_epochs.items()}
-    assert load_checkpoint(last)["progress"]["epoch"] == EPOCHS
-
-
 def test_resume_keeps_the_best_epoch(finished, tmp_path, digits):
     checkpoint = load_checkpoint(tmp_path / "last.pth")
     checkpoint["progress"]["best"] = {"ap": 0.99, "epoch": 0, "stale_epochs": 0}
@@ -140,7 +128,7 @@ def test_resume_keeps_the_best_epoch(finished, tmp_path, digits):
     torch.save(best, tmp_path / "best.pth")
     before = (tmp_path / "best.pth").read_bytes()
     last = str(tmp_path / "last.pth")
-    result = DetSolver(tiny_config(tmp_path, digits, epoches=2, resume=last)).fit()
+    result = DetSolver(small_config(tmp_path, digits, epoches=2, resume=last)).fit()
     assert result.best_epoch == 0
     assert (tmp_path / "best.pth").read_bytes() == before
 
@@ -149,7 +137,7 @@ def test_resume_without_ema_weights_starts_from_the_raw_weights(finished, tmp_pa
     checkpoint = load_checkpoint(tmp_path / "last.pth")
     checkpoint["ema"] = None
     torch.save(checkpoint, tmp_path / "last.pth")
-    cfg = tiny_config(tmp_path, digits, resume=str(tmp_path / "last.pth"))
+    cfg = small_config(tmp_path, digits, resume=str(tmp_path / "last.pth"))
     run = TrainingRun.create(cfg)
     assert "has no EMA weights; the EMA starts from the raw weights" in caplog.text
     key = "decoder.enc_score_head.weight"
@@ -163,7 +151,7 @@ def test_resume_of_a_checkpoint_of_the_public_trainer(finished, tmp_path, digits
         checkpoint.pop(key)
     torch.save(checkpoint, tmp_path / "last.pth")
     last = str(tmp_path / "last.pth")
-    result = DetSolver(tiny_config(tmp_path, digits, epoches=2, resume=last)).fit()
+    result = DetSolver(small_config(tmp_path, digits, epoches=2, resume=last)).fit()
     assert result.last_epoch == 1
     assert [key for key in curve(tmp_path)[0] if key[0] == 1] == [(1, 0), (1, 1), (1, 2)]
 
@@ -171,18 +159,18 @@ def test_resume_of_a_checkpoint_of_the_public_trainer(finished, tmp_path, digits
 def test_resume_without_optimizer_state_names_the_remedy(finished, tmp_path, digits):
     best = str(tmp_path / "best.pth")
     with pytest.raises(CheckpointError, match="no optimizer.*resume from last.pth, or start a new"):
-        DetSolver(tiny_config(tmp_path, digits, resume=best)).fit()
+        DetSolver(small_config(tmp_path, digits, resume=best)).fit()
 
 
 def test_resume_with_another_model_raises(finished, tmp_path, digits):
     last = str(tmp_path / "last.pth")
-    cfg = tiny_config(tmp_path, digits, resume=last, RTDETRTransformerv2={"num_layers": 1})
+    cfg = small_config(tmp_path, digits, resume=last, RTDETRTransformerv2={"num_layers": 1})
     with pytest.raises(CheckpointError, match="contains another model: .*unknown"):
         DetSolver(cfg).fit()
 
 
 def test_stop_from_another_thread(tmp_path, digits):
-    solver = DetSolver(tiny_config(tmp_path, digits, epoches=500, checkpoint_freq=0))
+    solver = DetSolver(small_config(tmp_path, digits, epoches=500, checkpoint_freq=0))
     timer = threading.Timer(1.5, solver.stop, args=["thread"])
     timer.start()
     result = solver.fit()
@@ -192,7 +180,7 @@ def test_stop_from_another_thread(tmp_path, digits):
 
 def test_resume_in_another_folder_copies_the_best_weights(whole, tmp_path, digits):
     last = str(whole[0] / "last.pth")
-    DetSolver(tiny_config(tmp_path, digits, resume=last, **RUN)).fit()
+    DetSolver(small_config(tmp_path, digits, resume=last, **RUN)).fit()
     ours, theirs = (load_checkpoint(folder / "best.pth") for folder in (tmp_path, whole[0]))
     assert ours["metrics"]["AP"] == theirs["metrics"]["AP"]
     assert ours["last_epoch"] == theirs["last_epoch"]
@@ -203,7 +191,7 @@ def test_resume_replaces_the_best_weights_of_another_run(whole, tmp_path, digits
     other = {**best, "metrics": {**best["metrics"], "AP": 0.5}}
     torch.save(other, tmp_path / "best.pth")
     last = str(whole[0] / "last.pth")
-    DetSolver(tiny_config(tmp_path, digits, resume=last, **RUN)).fit()
+    DetSolver(small_config(tmp_path, digits, resume=last, **RUN)).fit()
     assert load_checkpoint(tmp_path / "best.pth")["metrics"]["AP"] == best["metrics"]["AP"]
 
 
@@ -213,7 +201,7 @@ def test_resume_without_best_weights_keeps_the_best_remaining_epoch(
     alone = tmp_path / "alone.pth"
     alone.write_bytes((whole[0] / "last.pth").read_bytes())
     more = {**RUN, "epoches": EPOCHS + 1}
-    result = DetSolver(tiny_config(tmp_path / "out", digits, resume=str(alone), **more)).fit()
+    result = DetSolver(small_config(tmp_path / "out", digits, resume=str(alone), **more)).fit()
     assert result.best_epoch == EPOCHS
     assert "keeping the best of the remaining epochs" in caplog.text
 
@@ -221,7 +209,7 @@ def test_resume_without_best_weights_keeps_the_best_remaining_epoch(
 def test_resume_with_another_optimizer_raises(whole, tmp_path, digits):
     last = str(whole[0] / "last.pth")
     for optimizer in ({"type": "SGD"}, {"params": []}):
-        cfg = tiny_config(tmp_path, digits, resume=last, optimizer=optimizer)
+        cfg = small_config(tmp_path, digits, resume=last, optimizer=optimizer)
         with pytest.raises(CheckpointError, match=r"its optimizer has another type.*tuning"):
             DetSolver(cfg).fit()
 
@@ -230,7 +218,7 @@ def test_damaged_checkpoint_is_an_error_after_a_restart_only(tmp_path, digits, m
     (tmp_path / "last.pth").write_bytes(b"partial")
     monkeypatch.setenv("TORCHELASTIC_RUN_ID", "a-run")
     monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", "1")
-    solver = DetSolver(tiny_config(tmp_path, digits))
+    solver = DetSolver(small_config(tmp_path, digits))
     solver.stop("after a step")
     with pytest.raises(CheckpointError, match="damaged"):  # it may belong to this run
         solver.fit()
@@ -243,6 +231,6 @@ def test_damaged_checkpoint_is_an_error_after_a_restart_only(tmp_path, digits, m
 def test_resume_of_a_finished_run_evaluates_the_best_weights(finished, tmp_path, digits, caplog):
     before = curve(tmp_path)
     last = str(tmp_path / "last.pth")
-    result = DetSolver(tiny_config(tmp_path, digits, epoches=1, resume=last)).fit()
+    result = DetSolver(small_config(tmp_path, digits, epoches=1, resume=last)).fit()
     assert "all 1 epochs of this run are finished" in caplog.text
     assert (result.last_epoch, curve(tmp_path)) == (0, before)

@@ -1,4 +1,4 @@
-"""Several processes train one network: on CPUs, through gloo."""
+"""Training with several ranks on CPUs, with gloo."""
 
 import json
 import subprocess
@@ -16,7 +16,7 @@ from rtdetrv2_pytorch.src.solver import DetSolver
 from rtdetrv2_pytorch.src.solver.events import TrainingEvents
 from rtdetrv2_pytorch.tools.train import main
 from tests.ranks import end_ranks, environment, run_ranks
-from tests.tiny import tiny_config, tiny_file
+from tests.tiny import SMALL_BACKBONE, tiny_config, tiny_file
 
 SCRIPT = """
 from rtdetrv2_pytorch.tools.train import main
@@ -26,19 +26,20 @@ print(main(["-c", {path!r}]))
 
 @pytest.fixture(scope="module")
 def sparse(tmp_path_factory):
-    """Twelve images to train on, of which seven have no boxes, and five to evaluate on."""
+    """Twelve training images, seven of them without boxes, and five validation images."""
     data = make_digits_dataset(tmp_path_factory.mktemp("sparse"), num_train=12, num_val=5)
     path = data / "annotations" / "instances_train.json"
     content = json.loads(path.read_text())
-    labelled = {image["id"] for image in content["images"][:5]}
-    content["annotations"] = [a for a in content["annotations"] if a["image_id"] in labelled]
+    labeled = {image["id"] for image in content["images"][:5]}
+    content["annotations"] = [a for a in content["annotations"] if a["image_id"] in labeled]
     path.write_text(json.dumps(content))
     return data
 
 
-# Steps as large as the gradients: Adam's own would turn a difference in the last digit of a small
-# gradient into one of a whole step.
+# A large eps makes the steps proportional to the gradients. With the default, Adam turns a rounding
+# difference of a small gradient into a whole step.
 SHARED_RUN = {
+    **SMALL_BACKBONE,
     "train_dataloader": {"total_batch_size": 4, "collate_fn": {"scales": [64, 96, 128]}},
     "val_dataloader": {"total_batch_size": 4},
     "optimizer": {"lr": 0.01, "eps": 1.0},
@@ -49,7 +50,7 @@ SHARED_RUN = {
 
 
 def run_of(folder, data, count, **overrides):
-    """Log and checkpoint of a run on so many ranks."""
+    """Train with `count` ranks; returns log and checkpoint."""
     path = run_file(folder, data, **overrides)
     if count == 1:
         assert main(["-c", str(path)]) == 0
@@ -70,26 +71,26 @@ def outcome(folder):
 
 @pytest.fixture(scope="module")
 def one_process(tmp_path_factory, sparse):
-    """Folder of a run of two epochs in one process."""
-    folder = tmp_path_factory.mktemp("alone") / "1"
+    """Folder of a run of two epochs with one rank."""
+    folder = tmp_path_factory.mktemp("one") / "1"
     run_of(folder, sparse, 1)
     return folder
 
 
 def assert_same_run(run, expected, start, *, epochs):
-    """Losses of every step, measurements, and weights of a run are those of another.
+    """Assert that losses, metrics and weights of two runs are equal.
 
     Args:
         run: log and checkpoint.
-        expected: the same of the run in one process.
-        start: weights that both began with, as a scale.
-        epochs: to compare.
+        expected: those of the run with one rank.
+        start: initial weights of both; the distance from them is the scale of the tolerance.
+        epochs: epochs to compare.
     """
-    (events, checkpoint), (alone, wanted) = run, expected
+    (events, checkpoint), (single, wanted) = run, expected
     for kind, count in (("step", 3 * len(epochs)), ("epoch", len(epochs))):
         mine, theirs = (
             [e for e in log if e["event"] == kind and e["epoch"] in epochs]
-            for log in (events, alone)
+            for log in (events, single)
         )
         assert len(mine) == len(theirs) == count
         for one, other in zip(mine, theirs, strict=True):
@@ -109,13 +110,13 @@ def assert_same_run(run, expected, start, *, epochs):
         assert distance(mine, theirs) < 0.01 * distance(theirs, start)
 
 
-def test_two_ranks_train_the_network_that_one_process_trains(tmp_path, sparse, one_process):
+def test_two_ranks_train_the_same_model_as_one(tmp_path, sparse, one_process):
     run = run_of(tmp_path / "run", sparse, 2, report=True, pictures=True)
     start = run_start(sparse, tmp_path)
     assert_same_run(run, outcome(one_process), start, epochs=[0, 1])
     end = run[0][-1]
     assert end["confirmed"]["val_loss"] == pytest.approx(end["best"]["val_loss"], rel=1e-6)
-    # The main rank alone looks at all images for the report.
+    # The main rank reads all images for the report.
     page = (tmp_path / "run/out/report.html").read_text()
     assert f"<b>{end['confirmed']['AP']:.3f}</b>" in page
     assert sorted(path.name for path in (tmp_path / "run/out/pictures").iterdir()) == [
@@ -124,15 +125,15 @@ def test_two_ranks_train_the_network_that_one_process_trains(tmp_path, sparse, o
     ]
 
 
-def test_three_ranks_go_on_with_the_run_of_one_process(tmp_path, sparse, one_process):
-    """A batch of 4 is 1 + 1 + 2 images for them, and often one of them has no boxes."""
+def test_three_ranks_resume_the_run_of_one(tmp_path, sparse, one_process):
+    """A batch of 4 is divided into 1 + 1 + 2 images, often without boxes on one rank."""
     middle = one_process / "out" / "checkpoint0000.pth"
     run = run_of(tmp_path / "run", sparse, 3, resume=str(middle))
     start = load_checkpoint(middle)["model"]
     assert_same_run(run, outcome(one_process), start, epochs=[1])
 
 
-def test_two_ranks_evaluate_and_the_main_one_says_what_came_out(one_process):
+def test_two_ranks_evaluate_and_the_main_rank_prints_the_metrics(one_process):
     best = one_process / "out" / "best.pth"
     arguments = ["-c", str(one_process / "tiny.yml"), "-r", str(best), "--test-only"]
     results = end_ranks(f"from rtdetrv2_pytorch.tools.train import main\nmain({arguments!r})")
@@ -143,14 +144,14 @@ def test_two_ranks_evaluate_and_the_main_one_says_what_came_out(one_process):
 
 
 def run_start(data, folder):
-    """The weights that the runs began with."""
-    cfg = tiny_config(folder, data)
+    """Return the initial weights of the runs."""
+    cfg = tiny_config(folder, data, **SMALL_BACKBONE)
     seed_everything(cfg.settings.seed)
     return cfg.model.state_dict()
 
 
 def distance(one, other):
-    """Root of the summed squares of all differences, statistics of batch norm included."""
+    """Return the L2 distance of two models, with the batch norm statistics."""
     names = [key for key in one if key.endswith((".weight", ".bias", "_mean", "_var"))]
     squares = [(one[name].double() - other[name].double()).square().sum() for name in names]
     return float(torch.stack(squares).sum().sqrt())
@@ -168,11 +169,11 @@ import time
 class Stop(TrainingEvents):
     def step_finished(self, report):
         if report.global_step == {stop_at}:
-            solver.stop("by hand")
+            solver.stop("test")
 
 write = CheckpointWriter.save_best
 def slow(self, state):
-    time.sleep(0.5)  # the other rank must not look for the file before it is there
+    time.sleep(0.5)  # the other rank must wait for the file
     write(self, state)
 CheckpointWriter.save_best = slow
 
@@ -184,13 +185,13 @@ print(json.dumps([result.last_epoch, result.stopped, result.confirmed is not Non
 """
 
 
-def test_all_ranks_confirm_the_best_weights_once_they_are_written(tmp_path, digits):
+def test_all_ranks_wait_for_best_pth_before_its_verification(tmp_path, digits):
     path = tiny_file(tmp_path / "tiny.yml", tmp_path / "out", digits, epoches=1)
     assert run_ranks(ONE_EPOCH.format(path=str(path), stop_at=0)) == [[0, None, True]] * 2
 
 
 class StopAt(TrainingEvents):
-    """Asks its solver to stop after a step."""
+    """Requests a stop after a step."""
 
     def __init__(self, global_step):
         self.global_step = global_step
@@ -198,21 +199,21 @@ class StopAt(TrainingEvents):
 
     def step_finished(self, report):
         if report.global_step == self.global_step:
-            self.solver.stop("by hand")
+            self.solver.stop("test")
 
 
-def test_other_numbers_of_ranks_go_on_in_the_middle_of_an_epoch(tmp_path, sparse, one_process):
-    """One process, from the second batch on two ranks, and for the last two batches one again."""
+def test_resume_in_an_epoch_with_another_number_of_ranks(tmp_path, sparse, one_process):
+    """One rank for a batch, then two ranks, and one rank for the last two batches."""
     path = run_file(tmp_path / "run", sparse)
     last = path.parent / "out" / "last.pth"
     events = StopAt(1)
     events.solver = DetSolver(YAMLConfig(path), events=events)
-    assert events.solver.fit().stopped == "by hand"
+    assert events.solver.fit().stopped == "test"
     assert place(last) == (0, 1)
 
     tiny_file(path, last.parent, sparse, **SHARED_RUN, resume=str(last))
     results = run_ranks(ONE_EPOCH.format(path=str(path), stop_at=4))
-    assert results == [[0, "by hand", False], [0, "requested on another rank", False]]
+    assert results == [[0, "test", False], [0, "requested on another rank", False]]
     assert place(last) == (1, 1)
 
     assert main(["-c", str(path)]) == 0
@@ -225,10 +226,10 @@ def place(checkpoint):
     return progress["epoch"], progress["step"]
 
 
-def test_one_rank_that_is_asked_to_stop_stops_all(tmp_path, digits):
+def test_stop_request_on_one_rank_stops_all(tmp_path, digits):
     path = tiny_file(tmp_path / "tiny.yml", tmp_path / "out", digits)
     results = run_ranks(ONE_EPOCH.format(path=str(path), stop_at=2))
-    assert results == [[-1, "by hand", False], [-1, "requested on another rank", False]]
+    assert results == [[-1, "test", False], [-1, "requested on another rank", False]]
     assert load_checkpoint(tmp_path / "out" / "last.pth")["progress"]["step"] == 2
 
 
@@ -239,16 +240,16 @@ from rtdetrv2_pytorch.tools.train import main
 
 if os.environ["RANK"] == "1" and os.environ["TORCHELASTIC_RESTART_COUNT"] == "0":
     report = det_solver.StepReporter.__call__
-    def die(self, progress):
+    def kill_in_second_epoch(self, progress):
         report(self, progress)
         if (progress.epoch, progress.step) == (1, 1):
             os.kill(os.getpid(), signal.SIGKILL)
-    det_solver.StepReporter.__call__ = die
+    det_solver.StepReporter.__call__ = kill_in_second_epoch
 sys.exit(main(["-c", sys.argv[1]]))
 """
 
 
-def test_a_killed_rank_is_started_again_and_the_run_goes_on(tmp_path, sparse, one_process):
+def test_run_resumes_after_torchrun_restarts_a_killed_rank(tmp_path, sparse, one_process):
     path = run_file(tmp_path / "run", sparse)
     (tmp_path / "killed.py").write_text(KILLED)
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
@@ -263,7 +264,7 @@ def test_a_killed_rank_is_started_again_and_the_run_goes_on(tmp_path, sparse, on
     assert "restarted by torchrun: resuming" in done.stderr
     run = outcome(tmp_path / "run")
     epochs = [e["epoch"] for e in run[0] if e["event"] == "epoch"]
-    assert epochs == [0, 1]  # the first one was not trained again
+    assert epochs == [0, 1]  # the first epoch was not repeated
     events = [e for e in run[0] if e["event"] != "step" or e["epoch"] == 0]
     steps = [e for e in run[0] if e["event"] == "step" and e["epoch"] == 1]
     assert [e["step"] for e in steps[-3:]] == [0, 1, 2]

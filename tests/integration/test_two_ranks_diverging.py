@@ -1,4 +1,4 @@
-"""Numbers of one rank that are not finite: no rank waits for another, all skip the step."""
+"""A non-finite loss on one rank: all ranks skip the step, and none waits for another."""
 
 import pytest
 
@@ -6,7 +6,7 @@ from rtdetrv2_pytorch.src.data.digits import make_digits_dataset
 from tests.ranks import run_ranks
 from tests.tiny import tiny_file
 
-SPOILED = """
+SCRIPT = """
 import json
 import torch
 from rtdetrv2_pytorch.src.core import YAMLConfig
@@ -19,19 +19,19 @@ cfg = YAMLConfig({path!r}, epoches=1, micro_batch_size={micro})
 distributed.init_from_environment(cfg.device)
 forward = cfg.criterion.forward
 calls = []
-def spoiled(outputs, targets, **place):
+def non_finite(outputs, targets, **place):
     if cfg.criterion.training:
         calls.append(len(targets))
         if distributed.rank() == 1 and place["global_step"] == 1:
             outputs["pred_logits"] = outputs["pred_logits"] * torch.nan
     return forward(outputs, targets, **place)
-cfg.criterion.forward = spoiled
+cfg.criterion.forward = non_finite
 sums = []
 after = det_solver.StepReporter.__call__
-def look(self, progress):
+def record(self, progress):
     after(self, progress)
     sums.append(sum(float(p.detach().double().sum()) for p in cfg.model.parameters()))
-det_solver.StepReporter.__call__ = look
+det_solver.StepReporter.__call__ = record
 result = DetSolver(cfg).fit()
 distributed.barrier()
 distributed.shutdown()
@@ -40,12 +40,12 @@ print(json.dumps([result.last_epoch, calls, sums]))
 
 
 @pytest.mark.parametrize(("micro", "parts"), [(2, [2] * 3), (1, [1, 1] * 3)])
-def test_a_bad_step_of_one_rank_is_skipped_on_all(tmp_path, micro, parts):
-    """With whole batches, and with batches in parts."""
+def test_non_finite_loss_on_one_rank_skips_the_step_on_all(tmp_path, micro, parts):
+    """With whole batches and with micro-batches."""
     data = make_digits_dataset(tmp_path / "data", num_train=12, num_val=4)
     out = tmp_path / "out"
     path = tiny_file(tmp_path / "tiny.yml", out, data, train_dataloader={"total_batch_size": 4})
-    first, second = run_ranks(SPOILED.format(path=str(path), micro=micro))
+    first, second = run_ranks(SCRIPT.format(path=str(path), micro=micro))
     assert first == second
     last_epoch, calls, sums = first
     assert (last_epoch, calls) == (0, parts)

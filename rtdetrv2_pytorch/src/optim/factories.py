@@ -35,19 +35,7 @@ def adamw(
     fused: bool | None = None,
 ) -> Optimizer:
     """AdamW, arXiv:1711.05101; fused by default."""
-    return torch.optim.AdamW(
-        params,
-        lr=lr,
-        betas=betas,
-        eps=eps,
-        weight_decay=weight_decay,
-        amsgrad=amsgrad,
-        maximize=maximize,
-        foreach=foreach,
-        capturable=capturable,
-        differentiable=differentiable,
-        fused=_prefer_fused(fused, foreach, differentiable),
-    )
+    return torch.optim.AdamW(**_prefer_fused(locals()))
 
 
 def adam(
@@ -66,20 +54,7 @@ def adam(
     decoupled_weight_decay: bool = False,
 ) -> Optimizer:
     """Adam, arXiv:1412.6980."""
-    return torch.optim.Adam(
-        params,
-        lr=lr,
-        betas=betas,
-        eps=eps,
-        weight_decay=weight_decay,
-        amsgrad=amsgrad,
-        foreach=foreach,
-        maximize=maximize,
-        capturable=capturable,
-        differentiable=differentiable,
-        fused=_prefer_fused(fused, foreach, differentiable),
-        decoupled_weight_decay=decoupled_weight_decay,
-    )
+    return torch.optim.Adam(**_prefer_fused(locals()))
 
 
 def sgd(
@@ -96,25 +71,13 @@ def sgd(
     fused: bool | None = None,
 ) -> Optimizer:
     """Stochastic gradient descent with momentum."""
-    return torch.optim.SGD(
-        params,
-        lr=lr,
-        momentum=momentum,
-        dampening=dampening,
-        weight_decay=weight_decay,
-        nesterov=nesterov,
-        maximize=maximize,
-        foreach=foreach,
-        differentiable=differentiable,
-        fused=_prefer_fused(fused, foreach, differentiable),
-    )
+    return torch.optim.SGD(**_prefer_fused(locals()))
 
 
-def _prefer_fused(fused: bool | None, foreach: bool | None, differentiable: bool) -> bool | None:
-    """Use the fused implementation unless an option excludes it."""
-    if fused is None and not foreach and not differentiable:
-        return True
-    return fused
+def _prefer_fused(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Select the fused implementation unless an option excludes it."""
+    is_free = options["fused"] is None and not options["foreach"] and not options["differentiable"]
+    return {**options, "fused": True} if is_free else dict(options)
 
 
 def multi_step_lr(

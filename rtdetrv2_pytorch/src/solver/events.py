@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -115,31 +116,9 @@ class EventRelay(TrainingEvents):
     """
 
     def __init__(self, send: Callable[..., None]) -> None:
-        self._send = send
-
-    def train_started(self, plan: TrainingPlan) -> None:
-        """Relay."""
-        self._send("train_started", plan)
-
-    def epoch_started(self, epoch: int, num_steps: int) -> None:
-        """Relay."""
-        self._send("epoch_started", epoch, num_steps)
-
-    def step_finished(self, report: StepReport) -> None:
-        """Relay."""
-        self._send("step_finished", report)
-
-    def evaluation_step_finished(self, step: int, num_steps: int) -> None:
-        """Relay."""
-        self._send("evaluation_step_finished", step, num_steps)
-
-    def epoch_finished(self, report: EpochReport) -> None:
-        """Relay."""
-        self._send("epoch_finished", report)
-
-    def train_finished(self, result: FitResult) -> None:
-        """Relay."""
-        self._send("train_finished", result)
+        for name in vars(TrainingEvents):
+            if not name.startswith("_"):
+                setattr(self, name, partial(send, name))
 
 
 class FanOut(EventRelay):
