@@ -119,7 +119,7 @@ def test_missing_compiler_is_reported(run, tmp_path, monkeypatch):
     assert result.returncode == 1
     message = " ".join(result.stderr.split())
     assert "ConfigError: compile = true: torch.compile failed" in message
-    assert "install a C++ compiler (g++), or leave compile out" in message
+    assert "install a C++ compiler (g++), or remove compile" in message
     assert "Traceback" not in message
 
 
@@ -195,7 +195,7 @@ def test_signal_to_all_processes_saves_last(tmp_path, digits, number):
     os.killpg(process.pid, number)
     _, errors = process.communicate(timeout=240)
     assert process.returncode == 0, errors
-    assert "stopping at the next batch and saving" in errors
+    assert "stopping after the current batch and saving" in errors
     assert "Traceback" not in errors
     epochs = [json.loads(line) for line in log.read_text().splitlines()]
     progress = load_checkpoint(tmp_path / "out" / "last.pth")["progress"]
