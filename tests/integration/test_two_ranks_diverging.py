@@ -11,12 +11,13 @@ import json
 import torch
 from rtdetrv2_pytorch.src.core import YAMLConfig
 from rtdetrv2_pytorch.src.misc import distributed
+from rtdetrv2_pytorch.src.robustness.rank_watch import watch_ranks
 from rtdetrv2_pytorch.src.solver import DetSolver
 from rtdetrv2_pytorch.src.solver.events import TrainingEvents
 from rtdetrv2_pytorch.src.solver import solver as det_solver
 
 cfg = YAMLConfig({path!r}, epoches=1, micro_batch_size={micro})
-distributed.init_from_environment(cfg.device)
+distributed.init_from_environment(cfg.device, watch=watch_ranks)
 forward = cfg.criterion.forward
 calls = []
 def non_finite(outputs, targets, **place):
