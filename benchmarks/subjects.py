@@ -29,7 +29,7 @@ from benchmarks.steps import (
 )
 from benchmarks.timing import every_turn, ratio, summary, take_turns
 from rtdetrv2_pytorch.src.data.annotations import Annotations, ImageRecord
-from rtdetrv2_pytorch.src.data.augment import Sample
+from rtdetrv2_pytorch.src.data.augment.sample import Sample
 from rtdetrv2_pytorch.src.data.categories import CategoryTable
 from rtdetrv2_pytorch.src.data.images.decoding import read_rgb
 from rtdetrv2_pytorch.src.data.metrics.evaluator import CocoEvaluator

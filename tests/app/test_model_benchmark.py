@@ -43,7 +43,7 @@ def detections(run, folder):
     for image in truth["images"]:
         pixels = np.array(Image.open(work_dir / "sly_project" / "val" / image["file_name"]))
         with torch.no_grad():
-            batch = preprocess(pixels, tuple(SIZE))[None] / 255
+            batch = preprocess([pixels], tuple(SIZE), torch.device("cpu")) / 255
             sizes_wh = torch.tensor([[image["width"], image["height"]]])
             results = postprocessor(model(batch), sizes_wh)
         for label, box, score in zip(*(r[0].tolist() for r in results), strict=True):

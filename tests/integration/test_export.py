@@ -68,8 +68,8 @@ def batch_of_images(data, count):
     for place in range(count):
         with Image.open(files[place % len(files)]) as file:
             picture = np.asarray(file).astype(np.float64) * (1 - 0.08 * place)
-        prepared = preprocess(picture.astype(np.uint8), tuple(SIZE_HW))
-        pixels.append(prepared.numpy().astype(np.float32) / 255)
+        prepared = preprocess([picture.astype(np.uint8)], tuple(SIZE_HW), torch.device("cpu"))
+        pixels.append(prepared[0].numpy().astype(np.float32) / 255)
         sizes_wh.append((320 + 40 * place, 256 - 10 * place))
     return np.stack(pixels), np.array(sizes_wh, np.int64)
 

@@ -8,17 +8,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torchvision.ops import box_iou, generalized_box_iou
 
-from rtdetrv2_pytorch.src.data.augment import (
-    ConvertBoxes,
+from rtdetrv2_pytorch.src.data.augment.box_transforms import ConvertBoxes, SanitizeBoundingBoxes
+from rtdetrv2_pytorch.src.data.augment.cropping import RandomCrop, RandomIoUCrop
+from rtdetrv2_pytorch.src.data.augment.geometric import (
     PadToSize,
-    RandomCrop,
     RandomHorizontalFlip,
-    RandomIoUCrop,
     RandomZoomOut,
     Resize,
-    Sample,
-    SanitizeBoundingBoxes,
 )
+from rtdetrv2_pytorch.src.data.augment.sample import Sample
 from rtdetrv2_pytorch.src.data.images.orientation import OrientedImage
 from rtdetrv2_pytorch.src.data.readers.geometry import clip_box
 from rtdetrv2_pytorch.src.misc.boxes import cxcywh_to_xyxy, iou_and_giou, xyxy_to_cxcywh

@@ -3,22 +3,9 @@
 from collections.abc import Callable
 from typing import Any
 
-from ..data.augment import (
-    Compose,
-    ConvertBoxes,
-    ConvertPILImage,
-    EmptyTransform,
-    Mosaic,
-    Normalize,
-    PadToSize,
-    RandomCrop,
-    RandomHorizontalFlip,
-    RandomIoUCrop,
-    RandomPhotometricDistort,
-    RandomZoomOut,
-    Resize,
-    SanitizeBoundingBoxes,
-)
+from ..data.augment import box_transforms, cropping, geometric, photometric, transform
+from ..data.augment.compose import Compose
+from ..data.augment.mosaic import Mosaic
 from ..data.coco_dataset import CocoDetection
 from ..data.loading.collate import BatchImageCollateFunction
 from ..data.loading.loader import DataLoader
@@ -30,14 +17,12 @@ from ..nn.presnet import PResNet
 from ..optim import factories
 from ..optim.ema import ModelEMA
 from ..optim.warmup import LinearWarmup
-from ..zoo.rtdetr import (
-    RTDETR,
-    HungarianMatcher,
-    HybridEncoder,
-    RTDETRCriterionv2,
-    RTDETRPostProcessor,
-    RTDETRTransformerv2,
-)
+from ..zoo.rtdetr.criterion import RTDETRCriterionv2
+from ..zoo.rtdetr.decoder import RTDETRTransformerv2
+from ..zoo.rtdetr.hybrid_encoder import HybridEncoder
+from ..zoo.rtdetr.matcher import HungarianMatcher
+from ..zoo.rtdetr.postprocessor import RTDETRPostProcessor
+from ..zoo.rtdetr.rtdetr import RTDETR
 
 # Name in YAML -> constructor; its signature is the schema of the section.
 COMPONENTS: dict[str, Callable[..., Any]] = {
@@ -59,26 +44,26 @@ COMPONENTS: dict[str, Callable[..., Any]] = {
     "LambdaLR": factories.lambda_lr,
     "LinearWarmup": LinearWarmup,
     "ModelEMA": ModelEMA,
-    "GradScaler": factories.grad_scaler,
+    "GradScaler": factories.LossScaler,
     "DataLoader": DataLoader,
     "CocoDetection": CocoDetection,
     "VOCDetection": VOCDetection,
     "BatchImageCollateFunction": BatchImageCollateFunction,
     "CocoEvaluator": CocoEvaluator,
     "Compose": Compose,
-    "EmptyTransform": EmptyTransform,
-    "RandomPhotometricDistort": RandomPhotometricDistort,
-    "RandomZoomOut": RandomZoomOut,
-    "RandomIoUCrop": RandomIoUCrop,
-    "SanitizeBoundingBoxes": SanitizeBoundingBoxes,
-    "RandomHorizontalFlip": RandomHorizontalFlip,
-    "RandomCrop": RandomCrop,
-    "Resize": Resize,
-    "PadToSize": PadToSize,
+    "EmptyTransform": transform.EmptyTransform,
+    "RandomPhotometricDistort": photometric.RandomPhotometricDistort,
+    "RandomZoomOut": geometric.RandomZoomOut,
+    "RandomIoUCrop": cropping.RandomIoUCrop,
+    "SanitizeBoundingBoxes": box_transforms.SanitizeBoundingBoxes,
+    "RandomHorizontalFlip": geometric.RandomHorizontalFlip,
+    "RandomCrop": cropping.RandomCrop,
+    "Resize": geometric.Resize,
+    "PadToSize": geometric.PadToSize,
     "Mosaic": Mosaic,
-    "Normalize": Normalize,
-    "ConvertPILImage": ConvertPILImage,
-    "ConvertBoxes": ConvertBoxes,
+    "Normalize": photometric.Normalize,
+    "ConvertPILImage": transform.ConvertPILImage,
+    "ConvertBoxes": box_transforms.ConvertBoxes,
 }
 
 # Alternative names in users' files.

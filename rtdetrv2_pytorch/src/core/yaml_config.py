@@ -308,7 +308,7 @@ class YAMLConfig:
         """The loss scaler; None without mixed precision or if not configured."""
         if not self.settings.use_amp or self.yaml_cfg.get("scaler") is None:
             return None
-        return self._build("scaler", device_type=self.device.type)
+        return self._build("scaler", device=self.device.type)
 
     # Data
 

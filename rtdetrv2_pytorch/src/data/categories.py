@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from ..misc.coco import COCO_CATEGORIES
+from ..misc.coco_categories import COCO_CATEGORIES
 from ..misc.errors import DatasetError
 
 CategoryId = int | str

@@ -16,7 +16,8 @@ from ..misc.seeding import derive_seed
 from ..misc.text import printable
 from ..structures import Target
 from .annotations import Annotations, ImageRecord
-from .augment import Compose, Sample
+from .augment.compose import Compose
+from .augment.sample import Sample
 from .categories import CategoryTable
 from .images.decoding import read_rgb
 from .images.image_cache import CacheKind, make_cache

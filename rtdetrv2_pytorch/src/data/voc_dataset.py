@@ -5,7 +5,7 @@ from typing import Literal
 
 from ..misc.errors import DatasetError
 from .annotations import Annotations, make_records
-from .augment import Compose
+from .augment.compose import Compose
 from .categories import CategoryTable
 from .dataset import DetectionDataset, files_exist
 from .findings import Finding, Findings, UnusableError

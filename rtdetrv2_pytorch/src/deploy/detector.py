@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from ..core.yaml_config import YAMLConfig
 from ..core.yaml_files import get, merge, merge_layers, read_layers
-from ..misc.coco import COCO_CATEGORIES
+from ..misc.coco_categories import COCO_CATEGORIES
 from ..misc.errors import CheckpointError, ConfigError
 from ..misc.limits import read_yaml
 from ..misc.weights import check_fits, load_checkpoint, load_strict, locate, model_state

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..data.images.preprocess import preprocess_batch
+from ..data.images.preprocess import preprocess
 from ..misc.errors import ConfigError
 from ..structures import Detections
 from .runtimes import Runtime
@@ -102,7 +102,7 @@ class Predictor:
     ) -> tuple[list[Detections], Timing]:
         device = self.runtime.device
         begin = time.perf_counter()
-        batch = preprocess_batch(images, self.runtime.card.input_size_hw, device)
+        batch = preprocess(images, self.runtime.card.input_size_hw, device)
         sizes_wh = torch.tensor([(image.shape[1], image.shape[0]) for image in images])
         _synchronize(device)
         ready = time.perf_counter()

@@ -212,21 +212,5 @@ def resume_schedule(
     return None if is_same else rates
 
 
-def grad_scaler(
-    *,
-    device_type: str = "cuda",
-    init_scale: float = 65536.0,
-    growth_factor: float = 2.0,
-    backoff_factor: float = 0.5,
-    growth_interval: int = 2000,
-    enabled: bool = True,
-) -> GradScaler:
+class LossScaler(GradScaler):
     """Scale the loss so that float16 gradients neither vanish nor overflow."""
-    return GradScaler(
-        device_type,
-        init_scale=init_scale,
-        growth_factor=growth_factor,
-        backoff_factor=backoff_factor,
-        growth_interval=growth_interval,
-        enabled=enabled,
-    )

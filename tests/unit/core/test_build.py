@@ -6,7 +6,8 @@ import pytest
 
 from rtdetrv2_pytorch.src.core import ConfigError, build
 from rtdetrv2_pytorch.src.core.build import Sections, convert, suggest
-from rtdetrv2_pytorch.src.data.augment import Compose, Policy, RandomZoomOut, Resize
+from rtdetrv2_pytorch.src.data.augment.compose import Compose, Policy
+from rtdetrv2_pytorch.src.data.augment.geometric import RandomZoomOut, Resize
 from rtdetrv2_pytorch.src.misc.ranges import Decay, PositiveFloat, PositiveInt
 
 

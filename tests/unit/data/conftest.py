@@ -12,7 +12,8 @@ from PIL import Image
 from torch import Tensor
 
 from rtdetrv2_pytorch.src.core.build import Sections
-from rtdetrv2_pytorch.src.data.augment import Compose, Sample
+from rtdetrv2_pytorch.src.data.augment.compose import Compose
+from rtdetrv2_pytorch.src.data.augment.sample import Sample
 
 RECIPE = Path(__file__).parents[3] / "rtdetrv2_pytorch/configs/rtdetrv2/include/dataloader.yml"
 

@@ -5,7 +5,7 @@ import random
 import pytest
 
 from rtdetrv2_pytorch.src.data.categories import CategoryTable, normalize_id
-from rtdetrv2_pytorch.src.misc.coco import COCO_CATEGORIES
+from rtdetrv2_pytorch.src.misc.coco_categories import COCO_CATEGORIES
 from rtdetrv2_pytorch.src.misc.errors import DatasetError
 
 

@@ -11,7 +11,7 @@ from rtdetrv2_pytorch.src.data.categories import CategoryTable
 from rtdetrv2_pytorch.src.data.coco_dataset import CocoDetection
 from rtdetrv2_pytorch.src.data.finding_kinds import KINDS
 from rtdetrv2_pytorch.src.data.metrics.evaluator import CocoEvaluator
-from rtdetrv2_pytorch.src.misc.coco import COCO_CATEGORIES
+from rtdetrv2_pytorch.src.misc.coco_categories import COCO_CATEGORIES
 from rtdetrv2_pytorch.src.misc.errors import DatasetError
 
 

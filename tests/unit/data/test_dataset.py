@@ -7,7 +7,9 @@ import numpy as np
 import pytest
 import torch
 
-from rtdetrv2_pytorch.src.data.augment import Compose, Mosaic, RandomZoomOut, Resize
+from rtdetrv2_pytorch.src.data.augment.compose import Compose
+from rtdetrv2_pytorch.src.data.augment.geometric import RandomZoomOut, Resize
+from rtdetrv2_pytorch.src.data.augment.mosaic import Mosaic
 from rtdetrv2_pytorch.src.data.coco_dataset import CocoDetection
 from rtdetrv2_pytorch.src.data.dataset import files_exist
 from rtdetrv2_pytorch.src.data.loading.loader import DataLoader

@@ -10,7 +10,7 @@ import yaml
 from rtdetrv2_pytorch.src.core import YAMLConfig
 from rtdetrv2_pytorch.src.core.yaml_files import merge
 from rtdetrv2_pytorch.src.deploy.detector import example_inputs, load_detector
-from rtdetrv2_pytorch.src.misc.coco import COCO_CATEGORIES, COCO_CATEGORY_IDS
+from rtdetrv2_pytorch.src.misc.coco_categories import COCO_CATEGORIES, COCO_CATEGORY_IDS
 from rtdetrv2_pytorch.src.misc.errors import CheckpointError, ConfigError
 from tests.tiny import CONFIGS, NETWORK
 

@@ -125,7 +125,7 @@ def test_preprocessing_is_that_of_validation():
     assert batch.dtype == torch.uint8
     assert batch.shape == (2, 3, 32, 64)
     for place, pixels in enumerate(images):
-        assert torch.equal(batch[place], preprocess(pixels, (32, 64)))
+        assert torch.equal(batch[place], preprocess([pixels], (32, 64), torch.device("cpu"))[0])
 
 
 @pytest.mark.parametrize(

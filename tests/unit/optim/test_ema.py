@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from rtdetrv2_pytorch.src.optim.ema import ModelEMA, unwrap
-from rtdetrv2_pytorch.src.zoo.rtdetr import RTDETRTransformerv2
+from rtdetrv2_pytorch.src.zoo.rtdetr.decoder import RTDETRTransformerv2
 
 
 class Toy(nn.Module):

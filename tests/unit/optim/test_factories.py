@@ -211,8 +211,8 @@ def test_lambda_lr():
 
 
 def test_loss_scale_growth_and_backoff():
-    scaler = factories.grad_scaler(
-        device_type="cpu", init_scale=8.0, growth_factor=4.0, backoff_factor=0.25, growth_interval=1
+    scaler = factories.LossScaler(
+        "cpu", init_scale=8.0, growth_factor=4.0, backoff_factor=0.25, growth_interval=1
     )
     p = parameter()
     optimizer = factories.sgd([p], lr=0.1)
@@ -229,8 +229,8 @@ def test_loss_scale_growth_and_backoff():
 
 
 def test_loss_scale_defaults_match_torch_and_can_be_disabled():
-    assert factories.grad_scaler(device_type="cpu").get_scale() == 65536
-    off = factories.grad_scaler(device_type="cpu", enabled=False)
+    assert factories.LossScaler("cpu").get_scale() == 65536
+    off = factories.LossScaler("cpu", enabled=False)
     assert off.scale(torch.tensor(3.0)).item() == 3.0
 
 

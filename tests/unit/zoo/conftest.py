@@ -7,7 +7,9 @@ import torch
 from torch import nn
 
 from rtdetrv2_pytorch.src.nn.presnet import PResNet
-from rtdetrv2_pytorch.src.zoo.rtdetr import RTDETR, HybridEncoder, RTDETRTransformerv2
+from rtdetrv2_pytorch.src.zoo.rtdetr.decoder import RTDETRTransformerv2
+from rtdetrv2_pytorch.src.zoo.rtdetr.hybrid_encoder import HybridEncoder
+from rtdetrv2_pytorch.src.zoo.rtdetr.rtdetr import RTDETR
 
 _FIXED = r"anchors$|num_points_scale$|pos_embed\d$"  # what follows from sizes
 

@@ -5,7 +5,8 @@ import torch
 
 from rtdetrv2_pytorch.src.misc import distributed
 from rtdetrv2_pytorch.src.misc.errors import TrainingDiverged
-from rtdetrv2_pytorch.src.zoo.rtdetr import HungarianMatcher, RTDETRCriterionv2
+from rtdetrv2_pytorch.src.zoo.rtdetr.criterion import RTDETRCriterionv2
+from rtdetrv2_pytorch.src.zoo.rtdetr.matcher import HungarianMatcher
 from tests.reference_losses import WEIGHTS, plain_losses
 
 VFL = ["loss_vfl", "loss_bbox", "loss_giou"]

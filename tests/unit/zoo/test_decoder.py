@@ -7,8 +7,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import nn
 
-from rtdetrv2_pytorch.src.zoo.rtdetr import RTDETRTransformerv2
-from rtdetrv2_pytorch.src.zoo.rtdetr.decoder import TransformerDecoderLayer
+from rtdetrv2_pytorch.src.zoo.rtdetr.decoder import RTDETRTransformerv2, TransformerDecoderLayer
 
 # Reference implementation
 

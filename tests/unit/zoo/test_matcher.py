@@ -7,7 +7,7 @@ import torch
 
 from rtdetrv2_pytorch.src.misc.errors import TrainingDiverged
 from rtdetrv2_pytorch.src.structures import GroundTruth
-from rtdetrv2_pytorch.src.zoo.rtdetr import HungarianMatcher
+from rtdetrv2_pytorch.src.zoo.rtdetr.matcher import HungarianMatcher
 from tests.reference_losses import plain_cost, plain_matching
 
 WEIGHTS = {"cost_class": 2, "cost_bbox": 5, "cost_giou": 2}

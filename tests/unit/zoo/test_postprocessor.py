@@ -5,8 +5,8 @@ import math
 import pytest
 import torch
 
-from rtdetrv2_pytorch.src.misc.coco import COCO_CATEGORY_IDS
-from rtdetrv2_pytorch.src.zoo.rtdetr import RTDETRPostProcessor
+from rtdetrv2_pytorch.src.misc.coco_categories import COCO_CATEGORY_IDS
+from rtdetrv2_pytorch.src.zoo.rtdetr.postprocessor import RTDETRPostProcessor
 
 
 def logit(p):

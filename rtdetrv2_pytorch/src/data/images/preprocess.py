@@ -8,31 +8,20 @@ from torch import Tensor
 from torchvision.transforms.v2.functional import resize
 
 
-def preprocess(image: np.ndarray, size_hw: tuple[int, int]) -> Tensor:
-    """Resize one RGB image as validation does, without keeping its aspect ratio.
-
-    Args:
-        image: [H, W, 3] uint8 RGB.
-        size_hw: (height, width) of the network's input, from its configuration.
-
-    Returns:
-        [3, height, width] uint8; the model scales it to 0..1.
-    """
-    return preprocess_batch([image], size_hw, torch.device("cpu"))[0]
-
-
-def preprocess_batch(
+def preprocess(
     images: Sequence[np.ndarray], size_hw: tuple[int, int], device: torch.device
 ) -> Tensor:
-    """Resize images on a device; images of equal size in one call.
+    """Resize images as validation does, without keeping their aspect ratio.
+
+    Images of equal size are resized in one call.
 
     Args:
         images: [H, W, 3] uint8 RGB each.
-        size_hw: (height, width) of the network's input.
+        size_hw: (height, width) of the network's input, from its configuration.
         device: of the computation and the result.
 
     Returns:
-        [B, 3, height, width] uint8 on the device.
+        [B, 3, height, width] uint8 on the device; the model scales it to 0..1.
     """
     batch = torch.empty((len(images), 3, *size_hw), dtype=torch.uint8, device=device)
     places: dict[tuple[int, ...], list[int]] = {}

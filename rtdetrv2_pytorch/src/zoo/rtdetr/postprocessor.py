@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from ...misc.boxes import cxcywh_to_xyxy
-from ...misc.coco import COCO_CATEGORY_IDS
+from ...misc.coco_categories import COCO_CATEGORY_IDS
 from ...misc.ranges import PositiveInt
 from ...structures import Detections, LayerOutput
 

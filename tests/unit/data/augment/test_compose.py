@@ -4,14 +4,10 @@ import random
 
 import pytest
 
-from rtdetrv2_pytorch.src.data.augment import (
-    Compose,
-    EmptyTransform,
-    Mosaic,
-    RandomHorizontalFlip,
-    RandomZoomOut,
-    Resize,
-)
+from rtdetrv2_pytorch.src.data.augment.compose import Compose
+from rtdetrv2_pytorch.src.data.augment.geometric import RandomHorizontalFlip, RandomZoomOut, Resize
+from rtdetrv2_pytorch.src.data.augment.mosaic import Mosaic
+from rtdetrv2_pytorch.src.data.augment.transform import EmptyTransform
 
 
 def flip_and_zoom(policy=None):

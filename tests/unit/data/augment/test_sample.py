@@ -9,8 +9,8 @@ from PIL import Image
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms.v2 import functional
 
-from rtdetrv2_pytorch.src.data.augment import Sample
 from rtdetrv2_pytorch.src.data.augment.color import PhotometricChange
+from rtdetrv2_pytorch.src.data.augment.sample import Sample
 
 
 class Eager:

@@ -12,25 +12,21 @@ from torchvision.ops import box_iou
 from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional
 
-from rtdetrv2_pytorch.src.data.augment import (
-    Compose,
-    ConvertBoxes,
-    ConvertPILImage,
-    EmptyTransform,
-    Mosaic,
-    Normalize,
+from rtdetrv2_pytorch.src.data.augment.box_transforms import ConvertBoxes, SanitizeBoundingBoxes
+from rtdetrv2_pytorch.src.data.augment.color import gray
+from rtdetrv2_pytorch.src.data.augment.compose import Compose
+from rtdetrv2_pytorch.src.data.augment.cropping import RandomCrop, RandomIoUCrop
+from rtdetrv2_pytorch.src.data.augment.geometric import (
     PadToSize,
-    RandomCrop,
     RandomHorizontalFlip,
-    RandomIoUCrop,
-    RandomPhotometricDistort,
     RandomZoomOut,
     Resize,
-    Sample,
-    SanitizeBoundingBoxes,
+    as_hw,
 )
-from rtdetrv2_pytorch.src.data.augment.color import gray
-from rtdetrv2_pytorch.src.data.augment.geometric import as_hw
+from rtdetrv2_pytorch.src.data.augment.mosaic import Mosaic
+from rtdetrv2_pytorch.src.data.augment.photometric import Normalize, RandomPhotometricDistort
+from rtdetrv2_pytorch.src.data.augment.sample import Sample
+from rtdetrv2_pytorch.src.data.augment.transform import ConvertPILImage, EmptyTransform
 
 
 def apply(op, sample, seed=0):

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from rtdetrv2_pytorch.src.data import dataset as dataset_module
-from rtdetrv2_pytorch.src.data.augment import Resize
+from rtdetrv2_pytorch.src.data.augment.geometric import Resize
 from rtdetrv2_pytorch.src.data.coco_dataset import CocoDetection
 from rtdetrv2_pytorch.src.data.images import image_cache
 from rtdetrv2_pytorch.src.data.images.image_cache import DiskCache, RamCache

@@ -14,7 +14,8 @@ import numpy as np
 import pytest
 import torch
 
-from rtdetrv2_pytorch.src.data.augment import Compose, RandomHorizontalFlip, RandomZoomOut, Resize
+from rtdetrv2_pytorch.src.data.augment.compose import Compose
+from rtdetrv2_pytorch.src.data.augment.geometric import RandomHorizontalFlip, RandomZoomOut, Resize
 from rtdetrv2_pytorch.src.data.coco_dataset import CocoDetection
 from rtdetrv2_pytorch.src.data.loading import worker_pool
 from rtdetrv2_pytorch.src.data.loading.collate import BatchImageCollateFunction

@@ -20,7 +20,7 @@ from rtdetrv2_pytorch.src.data.metrics.evaluator import (
 )
 from rtdetrv2_pytorch.src.data.metrics.operating_point import OperatingPoint, best_operating_point
 from rtdetrv2_pytorch.src.misc import distributed
-from rtdetrv2_pytorch.src.misc.coco import COCO_CATEGORIES
+from rtdetrv2_pytorch.src.misc.coco_categories import COCO_CATEGORIES
 
 TABLE = CategoryTable((3, 17, 95), ("cat", "dog", "cow"))
 NOWHERE = OperatingPoint(1.0, 0.0, 0.0, 0.0)

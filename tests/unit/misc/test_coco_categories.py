@@ -2,7 +2,7 @@
 
 from torchvision.models.detection import FasterRCNN_ResNet50_FPN_Weights
 
-from rtdetrv2_pytorch.src.misc.coco import COCO_CATEGORIES, COCO_CATEGORY_IDS
+from rtdetrv2_pytorch.src.misc.coco_categories import COCO_CATEGORIES, COCO_CATEGORY_IDS
 
 
 def test_names_and_ids_match_torchvision():
