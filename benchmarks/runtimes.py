@@ -148,7 +148,7 @@ def _ways(
         "ONNX Runtime": lambda: OnnxRuntime(files["fp32"], device, threads),
     }
     if device.type == "cpu":
-        ways["OpenVINO"] = lambda: OpenVINORuntime(files["fp32"], threads)
+        ways["OpenVINO"] = lambda: OpenVINORuntime(files["fp32"], device, threads)
     else:
         ways["ONNX Runtime fp16"] = lambda: OnnxRuntime(files["fp16"], device, threads)
         ways["TensorRT"] = lambda: tensorrt("fp32")

@@ -260,10 +260,10 @@ def _exported(size: int, batch: int) -> dict[str, Callable[[], Any]]:
         checkpoint = random_checkpoint(Path(folder, "model.pth"), MODELS["r18"][0], size)
         file = Path(folder, "model.onnx")
         write_onnx(*load_detector(checkpoint), file)
-        threads = torch.get_num_threads()
-        opened = {"float32": OpenVINORuntime(file, threads)}
+        cpu, threads = torch.device("cpu"), torch.get_num_threads()
+        opened = {"float32": OpenVINORuntime(file, cpu, threads)}
         with contextlib.suppress(ConfigError):  # not supported by all CPUs
-            opened["bfloat16"] = OpenVINORuntime(file, threads, bfloat16=True)
+            opened["bfloat16"] = OpenVINORuntime(file, cpu, threads, bfloat16=True)
     return {
         f"ours OpenVINO {precision}": partial(runtime, pixels, sizes_wh)
         for precision, runtime in opened.items()

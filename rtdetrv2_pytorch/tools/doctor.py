@@ -96,15 +96,9 @@ def examine_folder(
     options: "Options",
     output: Path,
 ) -> "tuple[DataReport, list[Path]]":
-    """Examine a dataset and write data_report.json and data_report.html.
+    """Examine a dataset, and write data_report.json and data_report.html to the output folder.
 
-    Args:
-        console: to print the headline on; the caller prints the tables.
-        line: shows the progress.
-        name: of the dataset.
-        splits: its files.
-        options: of the examination.
-        output: folder for the reports; created if missing.
+    The caller prints the tables of the report.
 
     Returns:
         The report and the paths of its files.
@@ -112,7 +106,9 @@ def examine_folder(
     Raises:
         ConfigError: if the folder is not writable.
     """
+    from ..src.doctor.data_page import write_page
     from ..src.doctor.examination import examine
+    from ..src.misc.errors import ConfigError
 
     print_headline(console, "Examining", name)
     report = examine(
@@ -123,19 +119,12 @@ def examine_folder(
         on_progress=lambda done, total: line.show("examining images", done, total),
     )
     line.show("writing the data report")
-    return report, _write(report, output)
-
-
-def _write(report: "DataReport", folder: Path) -> list[Path]:
-    from ..src.doctor.data_page import write_page
-    from ..src.misc.errors import ConfigError
-
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        return [report.write_json(folder), write_page(report, folder)]
+        output.mkdir(parents=True, exist_ok=True)
+        return report, [report.write_json(output), write_page(report, output)]
     except OSError as error:
         raise ConfigError(
-            f"{folder}: could not write the data report ({error.strerror}); choose another folder"
+            f"{output}: could not write the data report ({error.strerror}); choose another folder"
         ) from error
 
 

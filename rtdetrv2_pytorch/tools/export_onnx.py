@@ -8,7 +8,7 @@ import click
 
 from .command import Command
 from .console import starting
-from .export_options import EXCLUSIVE, export_options, run_export
+from .export_options import EXCLUSIVE, OPTIONS, run_export
 
 _EXAMPLES = """
 examples:
@@ -18,8 +18,7 @@ examples:
 """
 
 
-@click.command(cls=Command, epilog=_EXAMPLES, exclusive=EXCLUSIVE)
-@export_options
+@click.command(cls=Command, epilog=_EXAMPLES, params=[*OPTIONS], exclusive=EXCLUSIVE)
 @click.option("--opset", type=int, help="ONNX opset.  [default: the lowest that works]")
 @click.option(
     "--exporter",

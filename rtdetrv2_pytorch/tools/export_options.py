@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING
 
 import click
 from rich.console import Console
@@ -18,38 +18,32 @@ if TYPE_CHECKING:
 LOG_FILE = "export.log"
 EXCLUSIVE = (("data", "images"),)
 _FORMATS = {".onnx": "ONNX", ".engine": "TensorRT"}
-_Function = TypeVar("_Function", bound=Callable[..., Any])
 
-_OPTIONS = (
-    click.option("-r", "--resume", required=True, metavar="CHECKPOINT", help="Path or URL."),
-    click.option("-o", "--output", type=PATH, help="[default: next to the checkpoint]"),
-    click.option(
-        "-c", "--config", type=PATH, help="YAML file, for a checkpoint that does not contain one."
+OPTIONS = (
+    click.Option(("-r", "--resume"), required=True, metavar="CHECKPOINT", help="Path or URL."),
+    click.Option(("-o", "--output"), type=PATH, help="[default: next to the checkpoint]"),
+    click.Option(
+        ("-c", "--config"), type=PATH, help="YAML file, for a checkpoint that does not contain one."
     ),
-    click.option(
-        "--classes", help="Names a,b,c in label order, for a checkpoint that does not contain them."
+    click.Option(
+        ("--classes",),
+        help="Names a,b,c in label order, for a checkpoint that does not contain them.",
     ),
-    click.option(
-        "--data",
+    click.Option(
+        ("--data",),
         type=PATH,
         help="Dataset folder; compare outputs and AP on its validation split.",
     ),
-    click.option(
-        "--images",
+    ListOption(
+        ("--images",),
         type=PATH,
-        cls=ListOption,
         metavar="PATH...",
         help="Image files or folders; compare outputs on them.",
     ),
-    click.option("--nms-iou", type=float, help="Suppress boxes of the same class above this IoU."),
+    click.Option(
+        ("--nms-iou",), type=float, help="Suppress boxes of the same class above this IoU."
+    ),
 )
-
-
-def export_options(function: _Function) -> _Function:
-    """Declare the options of every export command."""
-    for option in reversed(_OPTIONS):
-        function = option(function)
-    return function
 
 
 def run_export(
@@ -67,17 +61,8 @@ def run_export(
 ) -> int:
     """Export a checkpoint and print how the result compares; return the exit status.
 
-    Args:
-        suffix: of the exported file.
-        export: `export_onnx` or `export_tensorrt` with the options of its format.
-        resume: path or URL of the checkpoint.
-        output: file to write.
-        config: configuration of the checkpoint.
-        classes: class names, separated by commas.
-        data: dataset folder to compare on.
-        images: files and folders to compare on.
-        nms_iou: threshold of non-maximum suppression.
-        discrete: whether to sample features without GridSample.
+    The keywords are those of `OPTIONS`; `export` is `export_onnx` or `export_tensorrt` with the
+    options of its format.
     """
     from ..src.deploy.export import Source
 

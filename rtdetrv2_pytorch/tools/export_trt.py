@@ -9,7 +9,7 @@ import click
 
 from .command import PATH, Command
 from .console import starting
-from .export_options import EXCLUSIVE, export_options, run_export
+from .export_options import EXCLUSIVE, OPTIONS, run_export
 
 _EXAMPLES = """
 An engine runs only on the GPU model and TensorRT version that it was built with.
@@ -20,8 +20,7 @@ examples:
 """
 
 
-@click.command(cls=Command, epilog=_EXAMPLES, exclusive=EXCLUSIVE)
-@export_options
+@click.command(cls=Command, epilog=_EXAMPLES, params=[*OPTIONS], exclusive=EXCLUSIVE)
 @click.option("--fp32", is_flag=True, help="Use float32 for all layers.")
 @click.option(
     "--batch-sizes",

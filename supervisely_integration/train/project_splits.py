@@ -226,7 +226,7 @@ def _images(
         if _has_bom(item.annotation):
             findings.add(Finding("byte_order_mark", item.annotation.name))
         objects = list(converter.objects(content, size_wh))
-        yield SourceImage(findings.split, name, item.image, objects, len(objects), size_wh)
+        yield SourceImage(findings.split, name, item.image, objects, size_wh)
 
 
 def _has_bom(path: Path) -> bool:

@@ -53,7 +53,7 @@ def write_split(
         try:
             size_wh = _size_of(image)
         except UnusableError as error:
-            lost = image.num_objects
+            lost = len(image.objects)
             findings.skip_image(error, image.name, image.path, split=findings.split, objects=lost)
             continue
         sides = {} if size_wh is None else {"width": size_wh[0], "height": size_wh[1]}

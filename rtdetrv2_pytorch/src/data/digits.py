@@ -7,7 +7,6 @@ scans.
 
 import contextlib
 import json
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +28,6 @@ def make_digits_dataset(
     num_train: int = 480,
     num_val: int = 120,
     seed: int = 0,
-    on_image: Callable[[int, int], None] | None = None,
 ) -> Path:
     """Write the set in COCO format unless it exists. Concurrent processes write it once.
 
@@ -38,7 +36,6 @@ def make_digits_dataset(
         num_train: number of training images.
         num_val: number of validation images.
         seed: of the random numbers.
-        on_image: called with (images written, total images).
 
     Returns:
         The folder.
@@ -50,11 +47,8 @@ def make_digits_dataset(
         with FileLock(f"{folder}.lock"):
             if not _is_complete(marker, settings):
                 marker.unlink(missing_ok=True)
-                total = num_train + num_val
-                for split, count, done in (("train", num_train, 0), ("val", num_val, num_train)):
-                    for number in _write_split(folder, split, count, seed):
-                        if on_image is not None:
-                            on_image(done + number, total)
+                _write_split(folder, "train", num_train, seed)
+                _write_split(folder, "val", num_val, seed)
                 marker.write_text(json.dumps(settings))
     return folder
 
@@ -65,8 +59,7 @@ def _is_complete(marker: Path, settings: dict[str, int]) -> bool:
     return False
 
 
-def _write_split(folder: Path, split: str, count: int, seed: int) -> Iterator[int]:
-    """Write a split and yield the number of images written."""
+def _write_split(folder: Path, split: str, count: int, seed: int) -> None:
     digits = load_digits()
     scan = np.arange(len(digits.images))
     is_validation = scan % _VALIDATION_STEP == 0
@@ -85,7 +78,6 @@ def _write_split(folder: Path, split: str, count: int, seed: int) -> Iterator[in
             size = {"bbox": box, "area": box[2] * box[3], "iscrowd": 0}
             ids = {"id": len(annotations) + 1, "image_id": image_id, "category_id": digit}
             annotations.append(ids | size)
-        yield image_id
     categories = [{"id": digit, "name": str(digit)} for digit in range(10)]
     content = {"images": images, "annotations": annotations, "categories": categories}
     target = folder / "annotations" / f"instances_{split}.json"

@@ -102,7 +102,7 @@ def _read_voc(root: Path, ann_file: Path, table: CategoryTable, findings: Findin
         except UnusableError as error:
             findings.add(Finding(error.kind, image, error.detail, lost_images=1))
             continue
-        images[number] = SourceImage("", image, root / image, objects, len(objects), size_wh)
+        images[number] = SourceImage("", image, root / image, objects, size_wh)
     if not images:
         raise DatasetError(f"{ann_file}: none of its {len(pairs)} images can be used")
     label_of = {name: label for label, name in enumerate(table.names)}

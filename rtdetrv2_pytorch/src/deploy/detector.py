@@ -96,7 +96,9 @@ def load_detector(
         values = merge(values, {"RTDETRTransformerv2": {"cross_attn_method": sampling}})
     names = class_names or class_names_of(content)
     state = model_state(content)
-    cfg = _open_config(values, names, path)
+    cfg = YAMLConfig.from_values(values, name=f"configuration of {path.name}")
+    if names is not None:
+        cfg.yaml_cfg["num_classes"] = len(names)
     _check_network(cfg, state, path)
     load_strict(cfg.model, state, source=str(path))
     if names is None:
@@ -117,13 +119,6 @@ def load_detector(
     except ValueError as error:
         raise CheckpointError(f"{path}: {error}") from error
     return detector, card
-
-
-def _open_config(values: Mapping[str, Any], names: Sequence[str] | None, path: Path) -> YAMLConfig:
-    cfg = YAMLConfig.from_values(values, name=f"configuration of {path.name}")
-    if names is not None:
-        cfg.yaml_cfg["num_classes"] = len(names)
-    return cfg
 
 
 def _check_network(cfg: YAMLConfig, state: Mapping[str, Tensor], path: Path) -> None:
@@ -150,9 +145,8 @@ def _network_config(content: Mapping[str, Any], config: Path | None, path: Path)
     values = {key: value for key, value in values.items() if key not in _IGNORED_KEYS}
     for backbone in ("PResNet", "HGNetv2"):
         if isinstance(values.get(backbone), Mapping):
-            values = merge(
-                values, {backbone: {"pretrained": False}}
-            )  # the checkpoint has the weights
+            # The checkpoint has the weights.
+            values = merge(values, {backbone: {"pretrained": False}})
     return values
 
 

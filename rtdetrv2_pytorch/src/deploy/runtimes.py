@@ -1,6 +1,6 @@
 """PyTorch, ONNX Runtime, OpenVINO and TensorRT behind one protocol."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -13,7 +13,7 @@ from ..misc.devices import checked_device
 from ..misc.errors import CheckpointError, ConfigError, ExportError
 from ..misc.text import first_line
 from .cuda_graphs import GraphedDetector
-from .detector import RawDetections, Sampling, load_detector
+from .detector import RawDetections, load_detector
 from .model_card import ModelCard
 from .onnx import INPUTS, OUTPUTS, read_card
 from .tensorrt import TensorRTRuntime
@@ -139,24 +139,29 @@ class OpenVINORuntime:
 
     Args:
         path: ONNX file.
+        device: the CPU.
         num_threads: threads per call; 0: one per core.
         bfloat16: compute in bfloat16 instead of the precision of the file, which is about twice
             as fast on CPUs that support it. Scores change by hundredths and boxes by a pixel;
             the export verification does not cover this, so check your AP.
 
     Raises:
-        ConfigError: if the CPU does not support bfloat16.
+        ConfigError: if the device is not the CPU, or does not support bfloat16.
         ExportError: if OpenVINO rejects the file.
     """
 
     kind = "openvino"
     max_batch_size: int | None = None
 
-    def __init__(self, path: Path, num_threads: int = 0, *, bfloat16: bool = False) -> None:
+    def __init__(
+        self, path: Path, device: torch.device, num_threads: int = 0, *, bfloat16: bool = False
+    ) -> None:
+        if device.type != "cpu":
+            raise ConfigError(f"device = {str(device)!r}: OpenVINO runs on the CPU; use cpu")
         import openvino as ov  # the import starts a thread
 
         self.card = read_card(path)
-        self.device = torch.device("cpu")
+        self.device = device
         core = ov.Core()
         if bfloat16 and "BF16" not in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
             raise ConfigError("bfloat16 = True: this CPU does not support bfloat16; disable it")
@@ -173,9 +178,8 @@ class OpenVINORuntime:
 
     def __call__(self, images: Tensor, sizes_wh: Tensor) -> RawDetections:
         """See `Runtime`."""
-        request = (
-            self._model.create_infer_request()
-        )  # one per call, so that threads can share a model
+        # One request per call, so that threads can share a model.
+        request = self._model.create_infer_request()
         try:
             results = request.infer(_numpy_inputs(images, sizes_wh))
         except RuntimeError as error:
@@ -193,27 +197,19 @@ def _open_pytorch(
     path: Path,
     device: torch.device,
     *,
-    config: Path | None = None,
-    class_names: Sequence[str] | None = None,
-    sampling: Sampling | None = None,
     compiled: bool = False,
     cuda_graphs: bool = False,
+    **source: Any,
 ) -> Runtime:
-    detector, card = load_detector(path, config=config, class_names=class_names, sampling=sampling)
+    detector, card = load_detector(path, **source)
     return PyTorchRuntime(detector, card, device, compiled=compiled, cuda_graphs=cuda_graphs)
-
-
-def _open_openvino(path: Path, device: torch.device, *, bfloat16: bool = False) -> Runtime:
-    if device.type != "cpu":
-        raise ConfigError(f"device = {str(device)!r}: OpenVINO runs on the CPU; use cpu")
-    return OpenVINORuntime(path, bfloat16=bfloat16)
 
 
 # Kind -> (function that opens it, suffixes); the first kind with a suffix is its default.
 _KINDS: dict[str, tuple[Callable[..., Runtime], tuple[str, ...]]] = {
     "pytorch": (_open_pytorch, (".pth", ".pt")),
     "onnxruntime": (OnnxRuntime, (".onnx",)),
-    "openvino": (_open_openvino, (".onnx",)),
+    "openvino": (OpenVINORuntime, (".onnx",)),
     "tensorrt": (TensorRTRuntime, (".engine",)),
 }
 

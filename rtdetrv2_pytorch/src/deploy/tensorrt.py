@@ -181,9 +181,7 @@ class TensorRTRuntime:
             raise ConfigError(f"device = {str(device)!r}: TensorRT needs a GPU; use cuda")
         trt = load_tensorrt()
         self.device = device
-        metadata = _read_metadata(path)
-        self.card = ModelCard.from_metadata(metadata, source=str(card_file(path)))
-        self.max_batch_size = _max_batch_size(metadata, card_file(path))
+        self.card, self.max_batch_size, metadata = _read_card_file(path)
         messages: list[str] = []
         with torch.cuda.device(device):
             runtime = trt.Runtime(_make_logger(trt, messages))
@@ -229,25 +227,20 @@ class TensorRTRuntime:
         return result
 
 
-def _read_metadata(engine: Path) -> dict[str, str]:
+def _read_card_file(engine: Path) -> tuple[ModelCard, int, dict[str, str]]:
+    """Return the model card of an engine, its maximum batch size, and all metadata."""
     path = card_file(engine)
     try:
         metadata = json.loads(path.read_text(encoding="utf-8"))
+        if not all(isinstance(fact, str) for fact in metadata.values()):
+            raise TypeError("not a mapping of strings")
+        card = ModelCard.from_metadata(metadata, source=str(path))
+        return card, int(json.loads(metadata["batch_sizes"])[2]), metadata
     except OSError as error:
         raise CheckpointError(
             f"{path}: file is missing; it contains the classes and input size of {engine.name}"
         ) from error
-    except (ValueError, RecursionError) as error:
-        raise CheckpointError(f"{path}: file is damaged; build the engine again") from error
-    if not isinstance(metadata, dict) or not all(
-        isinstance(fact, str) for fact in metadata.values()
-    ):
-        raise CheckpointError(f"{path}: file is damaged; build the engine again")
-    return metadata
-
-
-def _max_batch_size(metadata: dict[str, str], path: Path) -> int:
-    try:
-        return int(json.loads(metadata["batch_sizes"])[2])
-    except (LookupError, ValueError, TypeError, RecursionError, OverflowError) as error:
+    except CheckpointError:
+        raise
+    except Exception as error:  # noqa: BLE001 (any content)
         raise CheckpointError(f"{path}: file is damaged; build the engine again") from error

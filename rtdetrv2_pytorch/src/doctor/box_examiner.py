@@ -3,7 +3,6 @@
 import math
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 
@@ -15,17 +14,8 @@ _NOISE = 0.01  # pixels: rounding errors
 _TINY = 4.0  # pixels at the training size: half a cell of the finest level
 
 
-@dataclass
-class BoxCounts:
-    """Number of boxes of a split by what the trainer does."""
-
-    used: int = 0
-    clipped: int = 0  # included in used
-    skipped: int = 0
-
-
 class BoxExaminer:
-    """Examines the boxes of one split.
+    """Examines the boxes of one split, and counts them by what the trainer does.
 
     Args:
         split: name of the split.
@@ -46,7 +36,9 @@ class BoxExaminer:
         self.class_names = class_names
         self.size_hw = size_hw
         self.num_queries = num_queries
-        self.counts = BoxCounts()
+        self.used = 0
+        self.clipped = 0  # included in used
+        self.skipped = 0
         self.objects: Counter[int] = Counter()  # used boxes by label
 
     def examine(
@@ -60,15 +52,15 @@ class BoxExaminer:
             picture: the file, if the report may show it.
         """
         if size_wh is None:
-            self.counts.skipped += len(record.labels)
+            self.skipped += len(record.labels)
             return
         boxes, has_area = boxes_inside(record.boxes_xyxy, size_wh)
         is_crowd = record.iscrowd != 0
         is_used = has_area & ~is_crowd
         is_clipped = is_used & (np.abs(boxes - record.boxes_xyxy).max(axis=1, initial=0) > _NOISE)
-        self.counts.used += int(is_used.sum())
-        self.counts.clipped += int(is_clipped.sum())
-        self.counts.skipped += int((~is_used).sum())
+        self.used += int(is_used.sum())
+        self.clipped += int(is_clipped.sum())
+        self.skipped += int((~is_used).sum())
         self.objects.update(record.labels[is_used].tolist())
 
         sides = (boxes[:, 2:] - boxes[:, :2]) * self.size_hw[::-1] / size_wh

@@ -259,13 +259,12 @@ def _summary(split: _SplitState, boxes: BoxExaminer) -> SplitSummary:
     if split.annotations is None:
         return SplitSummary(split.name, Counts(0, listed) + lost[0], Counts(0, written) + lost[1])
     used = sum(facts.is_used for facts in split.facts)
-    counts = boxes.counts
     clipped = sum(found.kind.name == "box_out_of_bounds" for found in converted)
     return SplitSummary(
         split.name,
         Counts(used, listed - used) + lost[0],
-        Counts(counts.used, counts.skipped + split.findings.lost_objects) + lost[1],
-        clipped=counts.clipped + clipped,
+        Counts(boxes.used, boxes.skipped + split.findings.lost_objects) + lost[1],
+        clipped=boxes.clipped + clipped,
         classes={name: boxes.objects[label] for label, name in enumerate(boxes.class_names)},
     )
 

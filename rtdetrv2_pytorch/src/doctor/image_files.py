@@ -63,7 +63,10 @@ def examine_image(path: Path, declared_wh: tuple[int, int] | None) -> ImageFacts
     try:
         pixels = read_rgb(path, declared_wh)
     except DatasetError as error:
-        return ImageFacts(None, (*problems, (_kind(error), _without_path(error, path))))
+        cause = error.__cause__
+        kind = "size_disagrees" if cause is None else kind_of_damage(cause)
+        reason = str(error).removeprefix(f"{path}: ").replace(repr(str(path)), path.name)
+        return ImageFacts(None, (*problems, (kind, reason)))
     height, width = pixels.shape[:2]
     if declared_wh is None:
         problems.append(("size_missing", f"the image is {width}x{height}"))
@@ -84,15 +87,6 @@ def _not_a_file(path: Path) -> Problem | None:
     if status.st_size == 0:
         return "empty_file", ""
     return None
-
-
-def _kind(error: DatasetError) -> str:
-    cause = error.__cause__
-    return "size_disagrees" if cause is None else kind_of_damage(cause)
-
-
-def _without_path(error: DatasetError, path: Path) -> str:
-    return str(error).removeprefix(f"{path}: ").replace(repr(str(path)), path.name)
 
 
 def _header_problems(file: Image.Image, suffix: str) -> Iterator[Problem]:

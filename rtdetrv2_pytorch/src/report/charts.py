@@ -1,6 +1,7 @@
 """Charts of the report."""
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -133,36 +134,31 @@ def threshold_charts(outcomes: Outcomes, names: Sequence[str], best: OperatingPo
         Series(name="F1", xs=overall.thresholds, ys=overall.f1, color=0),
     ]
     f1_text = f"F1 {best.f1:.2f} at {best.threshold:.2f}"
+    unit_plot = partial(Plot, x_range=_UNIT, y_range=_UNIT)
     return [
-        Plot(
+        unit_plot(
             title="Precision and recall",
             description="Precision by recall at IoU 0.5, for all classes and per class",
             x_label="recall",
             y_label="precision",
             series=_class_series(curves, overall, "recall", "precision"),
             marks=[(best.recall, best.precision, f"at {best.threshold:.2f}")] if has_best else (),
-            x_range=_UNIT,
-            y_range=_UNIT,
         ),
-        Plot(
+        unit_plot(
             title="Precision, recall and F1 by threshold",
             description="Precision, recall and F1 at IoU 0.5 by score threshold, all classes",
             x_label="score threshold",
             y_label="",
             series=sides,
             marks=[(best.threshold, best.f1, f1_text)] if has_best else (),
-            x_range=_UNIT,
-            y_range=_UNIT,
         ),
-        Plot(
+        unit_plot(
             title="F1 per class",
             description="F1 at IoU 0.5 by score threshold, for all classes and per class",
             x_label="score threshold",
             y_label="F1",
             series=_class_series(curves, overall, "thresholds", "f1"),
             marks=[(best.threshold, best.f1, f"{best.threshold:.2f}")] if has_best else (),
-            x_range=_UNIT,
-            y_range=_UNIT,
         ),
     ]
 

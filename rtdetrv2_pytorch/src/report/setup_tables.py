@@ -3,7 +3,7 @@
 import platform
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import version
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
@@ -33,19 +33,12 @@ _DRIVE = re.compile(r"^[A-Za-z]:[\\/]")
 def versions() -> list[Row]:
     """Return versions of Python, its packages and CUDA."""
     rows = [("Python", f"{platform.python_version()} on {platform.system()} {platform.machine()}")]
-    rows += [(name, found) for name in _PACKAGES if (found := _version(name))]
+    rows += [(name, version(name)) for name in _PACKAGES]
     if torch.version.cuda:
         rows.append(("CUDA (torch)", str(torch.version.cuda)))
     if torch.cuda.is_available():
         rows.append(("GPU", torch.cuda.get_device_name()))
     return rows
-
-
-def _version(name: str) -> str:
-    try:
-        return version(name)
-    except PackageNotFoundError:
-        return ""
 
 
 def settings(config: Mapping[str, Any], plan: Mapping[str, Any]) -> list[Row]:

@@ -87,7 +87,7 @@ def _items(folder: Path, source: DataSource, meta: Mapping[str, Any]) -> Iterato
             oriented = read_oriented(image.path)
             is_turned = oriented.is_annotated_as_stored(image.size_wh)
         except UnusableError as error:
-            lost = image.num_objects
+            lost = len(image.objects)
             findings.skip_image(error, image.name, image.path, split=image.split, objects=lost)
             continue
         if image.annotation is None:

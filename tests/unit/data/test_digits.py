@@ -8,6 +8,7 @@ import pytest
 from PIL import Image
 from sklearn.datasets import load_digits
 
+from rtdetrv2_pytorch.src.data import digits
 from rtdetrv2_pytorch.src.data.coco_dataset import CocoDetection
 from rtdetrv2_pytorch.src.data.digits import IMAGE_WH, _render, make_digits_dataset
 
@@ -150,15 +151,18 @@ def test_incomplete_set_is_rewritten(small):
     assert {name: path.read_bytes() for name, path in files_of(small).items()} == expected
 
 
-def test_interrupted_rewrite_is_incomplete(small):
+def test_interrupted_rewrite_is_incomplete(small, monkeypatch):
     expected = {name: path.read_bytes() for name, path in files_of(small).items()}
+    write = digits._write_split
 
-    def interrupt(done, count):
-        if done == 6:  # the training split is written
+    def interrupted(folder, split, count, seed):
+        write(folder, split, count, seed)
+        if split == "train":
             raise KeyboardInterrupt
 
-    with pytest.raises(KeyboardInterrupt):
-        make_digits_dataset(small, num_train=5, num_val=2, on_image=interrupt)
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(digits, "_write_split", interrupted)
+        make_digits_dataset(small, num_train=5, num_val=2)
     make_digits_dataset(small, num_train=3, num_val=2)
     assert {name: small.joinpath(name).read_bytes() for name in expected} == expected
 
@@ -181,23 +185,17 @@ def test_other_settings_rewrite_the_set(small, wanted):
     assert times(small) == before
 
 
-def test_concurrent_callers_write_once(tmp_path):
+def test_concurrent_callers_write_once(tmp_path, monkeypatch):
     written = []
+    write = digits._write_split
+    monkeypatch.setattr(
+        digits, "_write_split", lambda *args: (written.append(args[1]), write(*args))
+    )
 
     def make(_):
-        folder = make_digits_dataset(
-            tmp_path / "set", num_train=2, num_val=1, on_image=lambda *count: written.append(count)
-        )
+        folder = make_digits_dataset(tmp_path / "set", num_train=2, num_val=1)
         return (folder / "complete.json").is_file()
 
     with ThreadPoolExecutor(4) as pool:  # each has its own handle of the lock, like processes
         assert list(pool.map(make, range(4))) == [True] * 4
-    assert written == [(1, 3), (2, 3), (3, 3)]
-
-
-def test_progress_callback_per_image(tmp_path):
-    calls = []
-    make_digits_dataset(tmp_path, num_train=2, num_val=1, on_image=lambda *c: calls.append(c))
-    assert calls == [(1, 3), (2, 3), (3, 3)]
-    make_digits_dataset(tmp_path, num_train=2, num_val=1, on_image=lambda *c: calls.append(c))
-    assert len(calls) == 3
+    assert written == ["train", "val"]

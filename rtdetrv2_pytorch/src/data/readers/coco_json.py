@@ -155,7 +155,6 @@ def make_images(
             name,
             folder / name,
             objects,
-            len(objects),
             declared_size(entry.get("width"), entry.get("height")),
             image_id=image_id,
         )

@@ -1,7 +1,7 @@
 """The result of reading a data set: images with annotated objects, classes and findings."""
 
 import math
-from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -59,8 +59,7 @@ class SourceImage:
     split: str  # path of its dataset: "train" or "VOC2012/val"
     name: str  # for messages
     path: Path
-    objects: Iterable[SourceObject]
-    num_objects: int
+    objects: Sequence[SourceObject]
     size_wh: tuple[int, int] | None = None  # as declared
     is_relative: bool = False  # whether points are fractions of the image size
     image_id: CategoryId = 0

@@ -210,8 +210,7 @@ def _images(files: list[tuple[str, ImageFiles]], findings: Findings) -> Iterator
             dataset,
             item.image.name,
             item.image,
-            (_object(number, figure) for number, figure in enumerate(objects, start=1)),
-            len(objects),
+            [_object(number, figure) for number, figure in enumerate(objects, start=1)],
             declared_size(size.get("width"), size.get("height")),
             annotation=content,
         )

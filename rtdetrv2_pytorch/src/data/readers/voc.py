@@ -152,14 +152,7 @@ def _images(entries: Sequence[_Entry], findings: Findings) -> Iterator[SourceIma
         if entry.image is None or entry.problem is not None:
             findings.skip_image(problem, entry.name, entry.image, split=entry.split)
             continue
-        yield SourceImage(
-            entry.split,
-            entry.name,
-            entry.image,
-            entry.objects,
-            len(entry.objects),
-            entry.size_wh,
-        )
+        yield SourceImage(entry.split, entry.name, entry.image, entry.objects, entry.size_wh)
 
 
 # Annotations

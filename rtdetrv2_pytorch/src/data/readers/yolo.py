@@ -41,13 +41,6 @@ class _Layout:
     has_keypoints: bool = False
 
 
-@dataclass(frozen=True)
-class _Image:
-    split: str
-    path: Path
-    labels: Path
-
-
 def recognize(folder: Path) -> bool:
     """Return whether a folder looks like a data set in this format."""
     if _yaml_file(folder) is not None:
@@ -142,7 +135,8 @@ def _checked(names: dict[int, str], file: Path) -> dict[int, str]:
 # Images
 
 
-def _images(folder: Path, layout: _Layout, findings: Findings) -> Iterator[_Image]:
+def _images(folder: Path, layout: _Layout, findings: Findings) -> Iterator[tuple[str, Path]]:
+    """Yield (split, path) of every image."""
     seen: set[Path] = set()
     for split, entries in layout.listed.items():
         for entry in entries:
@@ -152,13 +146,12 @@ def _images(folder: Path, layout: _Layout, findings: Findings) -> Iterator[_Imag
             for path in files:
                 if path not in seen:
                     seen.add(path)
-                    yield _Image(split, path, _labels_of(path))
+                    yield split, path
     if seen:
         return
     for path in list_files(folder):
         if is_image(path):
-            split = split_of(*reversed(path.relative_to(folder).parts[:-1])) or DEFAULT_SPLIT
-            yield _Image(split, path, _labels_of(path))
+            yield split_of(*reversed(path.relative_to(folder).parts[:-1])) or DEFAULT_SPLIT, path
 
 
 def _resolve(entry: str, split: str, base: Path, folder: Path, findings: Findings) -> list[Path]:
@@ -204,11 +197,11 @@ def _labels_of(image: Path) -> Path:
 # Objects
 
 
-def _shapes(images: list[_Image], layout: _Layout) -> dict[str, str]:
+def _shapes(images: list[tuple[str, Path]], layout: _Layout) -> dict[str, str]:
     """Return the shape of each class: that of all its objects, or any."""
     used: dict[str, set[str]] = {name: set() for name in layout.names.values()}
-    for image in images:
-        for number, line in enumerate(read_lines(image.labels), start=1):
+    for _, path in images:
+        for number, line in enumerate(read_lines(_labels_of(path)), start=1):
             found = _object(number, line, layout)
             if found.class_name:
                 used[found.class_name].add(found.shape)
@@ -219,19 +212,19 @@ def _shapes(images: list[_Image], layout: _Layout) -> dict[str, str]:
 
 
 def _parsed(
-    folder: Path, images: list[_Image], layout: _Layout, findings: Findings
+    folder: Path, images: list[tuple[str, Path]], layout: _Layout, findings: Findings
 ) -> Iterator[SourceImage]:
-    for image in images:
-        lines = read_lines(image.labels)
+    for split, path in images:
+        labels, name = _labels_of(path), relative(path, folder)
+        lines = read_lines(labels)
         findings.given_images += 1
         findings.given_objects += len(lines)
-        name = relative(image.path, folder)
-        if not _is_readable(image.labels):  # without its objects the image would be background
-            error = UnusableError("annotation_malformed", f"{image.labels.name} cannot be read")
-            findings.skip_image(error, name, image.path, split=image.split)
+        if not _is_readable(labels):  # without its objects the image would be background
+            error = UnusableError("annotation_malformed", f"{labels.name} cannot be read")
+            findings.skip_image(error, name, path, split=split)
             continue
         objects = [_object(number, line, layout) for number, line in enumerate(lines, start=1)]
-        yield SourceImage(image.split, name, image.path, objects, len(objects), is_relative=True)
+        yield SourceImage(split, name, path, objects, is_relative=True)
 
 
 def _is_readable(path: Path) -> bool:
