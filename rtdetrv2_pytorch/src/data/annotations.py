@@ -4,7 +4,7 @@ Worker processes share the arrays without copying them. Python objects per image
 copied: their reference counts change on each access, and so do their memory pages.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -115,7 +115,7 @@ class Annotations:
 
 def make_records(
     images: Iterable[SourceImage],
-    label_of: Mapping[str, int],
+    categories: CategoryTable,
     findings: Findings,
     *,
     image_ids: Iterable[int],
@@ -124,7 +124,7 @@ def make_records(
 
     Args:
         images: with points in pixels; boxes that extend beyond the image stay as annotated.
-        label_of: label by class name.
+        categories: classes in the order of the labels.
         findings: collects objects that cannot be used.
         image_ids: one per image.
     """
@@ -132,7 +132,7 @@ def make_records(
     for image, image_id in zip(images, image_ids, strict=False):
         rows: list[tuple[float, ...]] = []
         for each in image.objects:
-            problem = each.problem_among(label_of)
+            problem = each.problem_among(categories.label_of)
             if not problem and _is_outside(each.box, image.size_wh):
                 problem = "box_outside"
             if problem:
@@ -140,7 +140,7 @@ def make_records(
                 continue
             x1, y1, x2, y2 = each.box
             area = (x2 - x1) * (y2 - y1) if each.area is None else each.area
-            label = label_of[each.class_name]
+            label = categories.label_of[each.class_name]
             rows.append((x1, y1, x2, y2, label, area, each.is_crowd))
         table = np.array(rows, dtype=np.float64).reshape(-1, 7)
         records.append(

@@ -2,7 +2,8 @@
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from ..misc.coco_categories import COCO_CATEGORIES
@@ -20,10 +21,11 @@ class CategoryTable:
 
     ids: tuple[CategoryId, ...]
     names: tuple[str, ...]
-    label_of: Mapping[CategoryId, int] = field(init=False, repr=False, compare=False)
 
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "label_of", {id_: i for i, id_ in enumerate(self.ids)})
+    @cached_property
+    def label_of(self) -> dict[str, int]:
+        """Label by class name."""
+        return {name: label for label, name in enumerate(self.names)}
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -84,21 +86,18 @@ class CategoryTable:
             classes.sort(key=lambda c: int(c[0]))
         return cls(tuple(id_ for id_, _ in classes), tuple(name for _, name in classes))
 
-    def labels_of(self, other: "CategoryTable", *, source: str) -> dict[CategoryId, int]:
-        """Map the ids of another file to the labels of this table, by class name.
+    def check_known(self, other: "CategoryTable", *, source: str) -> None:
+        """Check that this table has all classes of another file.
 
         Raises:
-            DatasetError: if the other file has a class that this table lacks.
+            DatasetError: if it lacks one.
         """
-        unknown = [name for name in other.names if name not in self.names]
+        unknown = [name for name in other.names if name not in self.label_of]
         if unknown:
             raise DatasetError(
                 f"{source}: classes {unknown} do not occur in the training split, whose classes "
                 f"are {list(self.names)}; use one list of classes for both"
             )
-        return {
-            id_: self.names.index(name) for id_, name in zip(other.ids, other.names, strict=True)
-        }
 
 
 def _is_unused_parent(

@@ -105,6 +105,5 @@ def _read_voc(root: Path, ann_file: Path, table: CategoryTable, findings: Findin
         images[number] = SourceImage("", image, root / image, objects, size_wh)
     if not images:
         raise DatasetError(f"{ann_file}: none of its {len(pairs)} images can be used")
-    label_of = {name: label for label, name in enumerate(table.names)}
-    records = make_records(images.values(), label_of, findings, image_ids=images)
+    records = make_records(images.values(), table, findings, image_ids=images)
     return Annotations(records, table)

@@ -23,19 +23,12 @@ _GENERATED_HW = ((480, 640), (640, 480), (333, 500), (720, 1280), (97, 211), (51
 
 @dataclass(frozen=True)
 class ComparisonImages:
-    """Images of several sizes, with annotations if available.
+    """Images of several sizes, with annotations if available."""
 
-    Attributes:
-        images: [H, W, 3] uint8 RGB each.
-        origin: description for the report.
-        annotations: of the first `len(image_ids)` images, or None.
-        image_ids: ids of the annotated images, in the order of `images`.
-    """
-
-    images: Sequence[np.ndarray]
-    origin: str
-    annotations: Annotations | None = None
-    image_ids: tuple[int, ...] = ()
+    images: Sequence[np.ndarray]  # [H, W, 3] uint8 RGB each
+    origin: str  # description for the report
+    annotations: Annotations | None = None  # of the first `len(image_ids)` images
+    image_ids: tuple[int, ...] = ()  # of the annotated images, in the order of `images`
 
     @property
     def sizes_wh(self) -> list[tuple[int, int]]:

@@ -35,12 +35,7 @@ _SERVED_TRANSFORMS = ("Resize", "ConvertPILImage", "ConvertBoxes", "SanitizeBoun
 
 
 class Detector(nn.Module):
-    """Network and postprocessor, for inference.
-
-    Args:
-        model: the network.
-        postprocessor: converts predictions to detections.
-    """
+    """Network and postprocessor, for inference."""
 
     def __init__(self, model: nn.Module, postprocessor: nn.Module) -> None:
         super().__init__()

@@ -34,21 +34,13 @@ _Build = Callable[[Detector, ModelCard, Path, OnProgress], Runtime]
 
 @dataclass(frozen=True, kw_only=True)
 class Source:
-    """What to export.
+    """What to export."""
 
-    Attributes:
-        checkpoint: path or URL.
-        config: YAML file of the network, for a checkpoint without a configuration.
-        class_names: in label order, for a checkpoint without class names.
-        sampling: sampling method to use instead of the trained one; None keeps it.
-        find_images: returns the images to compare on; None: generated images.
-    """
-
-    checkpoint: str | Path
-    config: Path | None = None
-    class_names: Sequence[str] | None = None
-    sampling: Sampling | None = None
-    find_images: FindImages | None = None
+    checkpoint: str | Path  # or URL
+    config: Path | None = None  # YAML file, for a checkpoint without a configuration
+    class_names: Sequence[str] | None = None  # in label order, for a checkpoint without them
+    sampling: Sampling | None = None  # to use instead of the trained method
+    find_images: FindImages | None = None  # to compare on; None: generated images
 
     def load(self, sampling: Sampling | None = None) -> tuple[Detector, ModelCard]:
         """Load the detector with this sampling method; None: the trained one."""

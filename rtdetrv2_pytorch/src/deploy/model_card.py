@@ -31,34 +31,21 @@ _DOCUMENTATION = {
 class ModelCard:
     """Metadata that is needed to run a detector.
 
-    Attributes:
-        class_names: in label order.
-        input_size_hw: (height, width) of the network's input.
-        model_name: name in the model table, if known.
-        num_detections: detections per image before thresholds.
-        threshold: score threshold with the best F1 over all classes, if measured.
-        class_thresholds: score threshold with the best F1, by class name.
-        precision: "fp16" if most of the network uses half precision.
-        sampling: sampling method of the deformable attention; "discrete" avoids GridSample.
-        nms_iou: IoU threshold of the NMS inside the file, if any.
-        source_sha256: hash of the checkpoint.
-        versions: package versions at export.
-
     Raises:
         ValueError: if a value is out of range.
     """
 
-    class_names: tuple[str, ...]
-    input_size_hw: tuple[int, int]
-    model_name: str = ""
-    num_detections: int = 300
-    threshold: float | None = None
-    class_thresholds: Mapping[str, float] = field(default_factory=dict)
-    precision: ExportPrecision = "fp32"
-    sampling: Literal["default", "discrete"] = "default"
-    nms_iou: float | None = None
-    source_sha256: str = ""
-    versions: Mapping[str, str] = field(default_factory=dict)
+    class_names: tuple[str, ...]  # in label order
+    input_size_hw: tuple[int, int]  # (height, width) of the network's input
+    model_name: str = ""  # in the model table, if known
+    num_detections: int = 300  # per image, before thresholds
+    threshold: float | None = None  # score with the best F1 over all classes, if measured
+    class_thresholds: Mapping[str, float] = field(default_factory=dict)  # the same by class name
+    precision: ExportPrecision = "fp32"  # "fp16" if most of the network uses half precision
+    sampling: Literal["default", "discrete"] = "default"  # "discrete" avoids GridSample
+    nms_iou: float | None = None  # IoU threshold of the NMS inside the file, if any
+    source_sha256: str = ""  # of the checkpoint
+    versions: Mapping[str, str] = field(default_factory=dict)  # of packages, at export
 
     def __post_init__(self) -> None:
         if not all(1 <= side <= MAX_SIDE_PX for side in self.input_size_hw):

@@ -45,41 +45,23 @@ OnProgress = Callable[[str, int, int], None]  # activity, images done, images in
 
 @dataclass(frozen=True)
 class ParityReport:
-    """Result of a comparison; `failures` is empty if the export passed.
+    """Result of a comparison; `failures` is empty if the export passed."""
 
-    Attributes:
-        file: name of the exported file.
-        runtime: runtime that ran the file.
-        precision: precision of the file.
-        images: description of the images.
-        sizes_wh: distinct sizes of the images.
-        batch_sizes: batch sizes that were run.
-        compared: how the detections were selected.
-        num_detections: compared detections of both runtimes.
-        max_score_difference: maximum over pairs of counterparts.
-        max_box_difference_px: maximum difference of a box edge.
-        matched_share: fraction of detections with a counterpart within the half-precision limits.
-        ap_pytorch: AP of PyTorch on the annotated images, or None.
-        ap_exported: AP of the export.
-        ap_trained: AP of PyTorch with the trained sampling, if the export uses another one.
-        failures: one sentence per exceeded limit.
-    """
-
-    file: str
-    runtime: str
-    precision: str
-    images: str
-    sizes_wh: Sequence[tuple[int, int]]
-    batch_sizes: Sequence[int]
-    compared: str
-    num_detections: int
-    max_score_difference: float
-    max_box_difference_px: float
-    matched_share: float
-    ap_pytorch: float | None
+    file: str  # name of the exported file
+    runtime: str  # that ran the file
+    precision: str  # of the file
+    images: str  # description
+    sizes_wh: Sequence[tuple[int, int]]  # distinct ones of the images
+    batch_sizes: Sequence[int]  # that were run
+    compared: str  # how the detections were selected
+    num_detections: int  # of both runtimes
+    max_score_difference: float  # of a detection and its counterpart
+    max_box_difference_px: float  # of a box edge
+    matched_share: float  # fraction with a counterpart within the half-precision limits
+    ap_pytorch: float | None  # on the annotated images
     ap_exported: float | None
-    ap_trained: float | None
-    failures: Sequence[str]
+    ap_trained: float | None  # of PyTorch with the trained sampling, if the export uses another
+    failures: Sequence[str]  # one sentence per exceeded limit
 
     def __str__(self) -> str:
         """One line for the log."""

@@ -32,21 +32,13 @@ _MAX_THREADS = 8  # more of them wait for each other
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
-    """Options of an examination.
+    """Options of an examination."""
 
-    Args:
-        size_hw: (height, width) of the images in training.
-        num_queries: of the model.
-        workers: number of threads; decoding releases the GIL.
-        cache: folder of the cache for unchanged files; None disables it.
-        only_these_files: whether to ignore images that no split lists.
-    """
-
-    size_hw: tuple[int, int] = (640, 640)
-    num_queries: int = 300
-    workers: int = min(os.cpu_count() or 1, _MAX_THREADS)
-    cache: Path | None = None
-    only_these_files: bool = False
+    size_hw: tuple[int, int] = (640, 640)  # (height, width) of the images in training
+    num_queries: int = 300  # of the model
+    workers: int = min(os.cpu_count() or 1, _MAX_THREADS)  # threads; decoding releases the GIL
+    cache: Path | None = None  # folder of the cache for unchanged files; None disables it
+    only_these_files: bool = False  # whether to ignore images that no split lists
 
 
 @dataclass
@@ -142,7 +134,7 @@ def _read(source: Split, reference: CategoryTable | None) -> _SplitState:
         kind = "classes_unusable"
         own = read_categories(split.content, str(source.ann_file))
         if reference is not None:
-            reference.labels_of(own, source=str(source.ann_file))
+            reference.check_known(own, source=str(source.ann_file))
         kind = "split_refused"
         split.annotations = parse_coco(
             split.content, source.ann_file, source.img_folder, split.findings, reference

@@ -86,12 +86,7 @@ class Calibration:
 
 
 class Outcomes:
-    """All evaluated images of a split.
-
-    Args:
-        annotations: annotations of the split.
-        found: detections in the split.
-    """
+    """All evaluated images of a split."""
 
     def __init__(self, annotations: Annotations, found: DetectionTable) -> None:
         self.annotations = annotations

@@ -72,34 +72,19 @@ class Series:
 
 @dataclass(frozen=True, kw_only=True)
 class Plot:
-    """Content of one pair of axes.
-
-    Args:
-        title: heading.
-        description: text for screen readers.
-        x_label: label of the x axis.
-        y_label: label of the y axis.
-        series: curves in drawing order.
-        marks: annotated points: (x, y, text).
-        bars: (left edges, width, heights), behind the curves.
-        x_range: limits of the x axis; None: fit the data.
-        y_range: limits of the y axis; None: fit the data.
-        diagonal: whether to draw y = x.
-        whole_x: whether x ticks are integers.
-        legend: whether to show a legend.
-    """
+    """Content of one pair of axes."""
 
     title: str
-    description: str
+    description: str  # text for screen readers
     x_label: str
     y_label: str
-    series: Sequence[Series] = ()
-    marks: Sequence[tuple[float, float, str]] = ()
-    bars: tuple[np.ndarray, float, np.ndarray] | None = None
-    x_range: tuple[float, float] | None = None
+    series: Sequence[Series] = ()  # in drawing order
+    marks: Sequence[tuple[float, float, str]] = ()  # annotated points: (x, y, text)
+    bars: tuple[np.ndarray, float, np.ndarray] | None = None  # left edges, width, heights
+    x_range: tuple[float, float] | None = None  # None: fit the data
     y_range: tuple[float, float] | None = None
-    diagonal: bool = False
-    whole_x: bool = False
+    diagonal: bool = False  # whether to draw y = x
+    whole_x: bool = False  # whether x ticks are integers
     legend: bool = True
 
 

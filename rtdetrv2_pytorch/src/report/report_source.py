@@ -25,13 +25,7 @@ class ReportSource:
 
 
 def report_source(cfg: YAMLConfig, folder: Path, evaluation: Evaluation | None) -> ReportSource:
-    """Collect the input of a report.
-
-    Args:
-        cfg: configuration of the run.
-        folder: output directory of the run.
-        evaluation: metrics of the best weights, or None.
-    """
+    """Collect the input of a report; `folder` is the output directory of the run."""
     train, val = cfg.train_dataset.annotations, cfg.val_dataset
     boxes = np.bincount(train.labels[train.iscrowd == 0], minlength=len(train.categories))
     return ReportSource(

@@ -42,12 +42,7 @@ def snapshots(folder: Path) -> list[Snapshot]:
 
 
 def remove_snapshots(folder: Path, first_epoch: int) -> None:
-    """Remove images of the epochs from `first_epoch` on, left by an earlier run.
-
-    Args:
-        folder: directory of the images.
-        first_epoch: first epoch of the new run.
-    """
+    """Remove images of the epochs from `first_epoch` on, left by an earlier run."""
     for path in list(folder.iterdir()):
         match = _TRAIN.match(path.name) or _VAL.match(path.name)
         if match and int(match[1]) >= first_epoch:

@@ -36,7 +36,12 @@ _TEMPLATE = Path(__file__).with_name("page.html")
 _MAX_IMAGES = 4  # per group
 _DEFAULT_THRESHOLD = 0.5  # while F1 is 0
 _MAX_MATRIX_CLASSES = 20
-_SIZES = {"small": (0, 32**2), "medium": (32**2, 96**2), "large": (96**2, 1e10)}  # COCO's
+# Object sizes as COCO defines them: limits in words and in square pixels.
+_SIZES = {
+    "small": ("below 32x32 pixels", 0, 32**2),
+    "medium": ("32x32 to 96x96 pixels", 32**2, 96**2),
+    "large": ("96x96 pixels and more", 96**2, 1e10),
+}
 
 _TIME_NAMES = {
     "data": "data loading",
@@ -101,10 +106,6 @@ def write_report_of(cfg: YAMLConfig, result: FitResult) -> Path | None:
 
     A failure is logged, because the checkpoints are complete without a report.
 
-    Args:
-        cfg: configuration of the run.
-        result: what `DetSolver.fit` returned.
-
     Returns:
         The file, or None if reports are off or the report could not be written.
     """
@@ -119,11 +120,7 @@ def write_report_of(cfg: YAMLConfig, result: FitResult) -> Path | None:
 
 
 class TrainingReport:
-    """Content of the page, section by section.
-
-    Args:
-        source: input of the report.
-    """
+    """Content of the page, section by section."""
 
     def __init__(self, source: ReportSource) -> None:
         self.source = source
@@ -252,12 +249,12 @@ class TrainingReport:
         return [
             SizeRow(
                 name,
-                _limits(low, high),
+                limits,
                 int(((areas >= low) & (areas < high)).sum()),
                 stats[f"AP_{name}"],
                 stats[f"AR_{name}"],
             )
-            for name, (low, high) in _SIZES.items()
+            for name, (limits, low, high) in _SIZES.items()
             if f"AP_{name}" in stats  # the evaluator may have other ranges
         ]
 
@@ -366,12 +363,3 @@ class TrainingReport:
 
 def _seconds(epoch: Event) -> float:
     return float(epoch.get("train_s") or 0) + float(epoch.get("eval_s") or 0)
-
-
-def _limits(low: float, high: float) -> str:
-    low_side, high_side = round(math.sqrt(low)), round(math.sqrt(high))
-    if not low:
-        return f"below {high_side}x{high_side} pixels"
-    if high >= 1e9:
-        return f"{low_side}x{low_side} pixels and more"
-    return f"{low_side}x{low_side} to {high_side}x{high_side} pixels"
