@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from PIL import Image, ImageDraw
 
-from rtdetrv2_pytorch.src.data.annotations import Annotations, ImageRecord
+from rtdetrv2_pytorch.src.data.annotation_arrays import Annotations, ImageRecord
 from rtdetrv2_pytorch.src.data.categories import CategoryTable
 from rtdetrv2_pytorch.src.data.metrics.evaluator import CocoEvaluator
 from rtdetrv2_pytorch.src.report.report_source import ReportSource

@@ -113,11 +113,7 @@ class ListOption(click.Option):
 
 
 def update_option(subject: str) -> Callable[[_Function], _Function]:
-    """Declare `-u KEY=VALUE`; `core.yaml_files.parse_overrides` reads the values.
-
-    Args:
-        subject: what the option changes, for the help.
-    """
+    """Declare `-u KEY=VALUE`; `core.yaml_files.parse_overrides` reads the values."""
     return click.option(
         "-u",
         "--update",

@@ -90,12 +90,7 @@ class CommandLog:
         self._file, self.path = handler, path
 
     def open_in(self, folder: Path, name: str, *, option: str) -> None:
-        """Open the log file in a folder that the user chose.
-
-        Args:
-            folder: output folder of the run; created if missing.
-            name: of the file.
-            option: that sets the folder, for the error message.
+        """Open the log file in a folder that the user chose by an option; create the folder.
 
         Raises:
             ConfigError: if the folder is not writable.

@@ -64,14 +64,7 @@ def print_path(console: Console, path: Path | str) -> None:
 def print_error(
     name: str, message: str, *, log: Path | None = None, resume_command: str | None = None
 ) -> None:
-    """Print an error to stderr.
-
-    Args:
-        name: type of the error.
-        message: one sentence, with the remedy.
-        log: log file with details.
-        resume_command: command that resumes the work.
-    """
+    """Print an error to stderr, with its log file and the command that resumes the work."""
     console = open_console(stderr=True)
     console.print(f"[bold red]{escape(name)}[/]: {escape(printable(message))}")
     for title, line in (("Log:", log), ("Resume with:", resume_command)):
@@ -95,9 +88,6 @@ class LiveLine:
     """A progress line in a terminal; no output elsewhere.
 
     As a context manager, removes the line at the end. Other output appears above it.
-
-    Args:
-        console: of the command.
     """
 
     def __init__(self, console: Console) -> None:
@@ -120,7 +110,7 @@ class LiveLine:
         return self
 
     def __exit__(self, *error: object) -> None:
-        self.close()
+        self._progress.stop()
 
     def show(
         self,
@@ -152,10 +142,6 @@ class LiveLine:
             printable(activity), total=total, completed=done, in_bytes=in_bytes, details=details
         )
         self._progress.start()
-
-    def close(self) -> None:
-        """Remove the line; safe to call twice."""
-        self._progress.stop()
 
 
 @contextmanager

@@ -27,12 +27,7 @@ Event = Mapping[str, Any]  # a line of log.jsonl
 
 
 class TrainingView:
-    """Prints the events of a training.
-
-    Args:
-        console: to print on.
-        line: shows the progress.
-    """
+    """Prints the events of a training."""
 
     def __init__(self, console: Console, line: LiveLine) -> None:
         self._console = console
@@ -152,13 +147,7 @@ class TrainingFollower(TrainingEvents):
 
 
 def print_metrics(console: Console, measured: Event, title: str) -> None:
-    """Print the metrics of all classes as a table.
-
-    Args:
-        console: to print on.
-        measured: `Evaluation.as_dict()`, or the same values from log.jsonl.
-        title: of the table.
-    """
+    """Print the metrics of all classes (`Evaluation.as_dict()`, or log.jsonl) as a table."""
     table = result_table(console, title)
     table.add_column("class")
     for name in ("boxes", "AP", "AP50", "best threshold", "best F1"):

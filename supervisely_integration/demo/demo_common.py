@@ -16,28 +16,16 @@ _FONTS = ("DejaVuSans.ttf", "arial.ttf", "Arial.ttf")  # with more than Latin le
 
 
 class Detection(NamedTuple):
-    """A detected object.
+    """A detected object."""
 
-    Attributes:
-        label: index of the class.
-        name: class name.
-        score: 0..1.
-        box: x1, y1, x2, y2 in pixels of the image.
-    """
-
-    label: int
-    name: str
-    score: float
-    box: tuple[float, float, float, float]
+    label: int  # index of the class
+    name: str  # of the class
+    score: float  # 0..1
+    box: tuple[float, float, float, float]  # x1, y1, x2, y2 in pixels of the image
 
 
 def parse_arguments(description: str, models: str, device: str = "cpu") -> argparse.Namespace:
-    """Parse the command line of the demos.
-
-    Args:
-        description: what the demo does.
-        models: glob pattern of the model files, relative to the experiment.
-        device: default device.
+    """Parse the command line of the demos; `models` is a glob pattern within the experiment.
 
     Returns:
         images, model, threshold ("auto" or a number), device, output.

@@ -7,8 +7,8 @@ Classes, input size and the best thresholds are metadata of the file.
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import onnxruntime as ort
@@ -17,19 +17,12 @@ from PIL import Image
 from demo_common import Detection, parse_arguments, show
 
 
-@dataclass(frozen=True)
-class Metadata:
-    """Metadata of a model.
+class Metadata(NamedTuple):
+    """Metadata of a model."""
 
-    Attributes:
-        class_names: in label order.
-        input_size_hw: (height, width) of the input.
-        thresholds: [K] best threshold per class; None if not measured.
-    """
-
-    class_names: Sequence[str]
+    class_names: Sequence[str]  # in label order
     input_size_hw: tuple[int, int]
-    thresholds: Sequence[float] | None
+    thresholds: Sequence[float] | None  # [K] best per class; None if not measured
 
 
 def open_session(path: Path, device: str) -> ort.InferenceSession:
@@ -63,11 +56,7 @@ def _first(error: Exception) -> str:
 
 
 def read_metadata(texts: Mapping[str, str], path: Path) -> Metadata:
-    """Parse the metadata of an ONNX file.
-
-    Args:
-        texts: metadata of the file.
-        path: file name for the error.
+    """Parse the metadata of an ONNX file; `path` is for the error.
 
     Raises:
         SystemExit: if it is missing or damaged.
@@ -86,15 +75,7 @@ def read_metadata(texts: Mapping[str, str], path: Path) -> Metadata:
 
 
 def choose_thresholds(metadata: Metadata, wanted: float | str, path: Path) -> np.ndarray:
-    """Return the minimum score per class.
-
-    Args:
-        metadata: of the model.
-        wanted: one threshold for all classes, or "auto".
-        path: file name for the error.
-
-    Returns:
-        [K] float32.
+    """Return the minimum score per class: [K] float32.
 
     Raises:
         SystemExit: for "auto" with a model without thresholds.

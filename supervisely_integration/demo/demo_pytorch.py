@@ -37,11 +37,7 @@ def find_engine() -> None:
 
 
 def run(arguments: argparse.Namespace, kind: str) -> None:
-    """Run on the images of the command line.
-
-    Args:
-        arguments: result of `parse_arguments`.
-        kind: runtime, see `open_runtime`.
+    """Run on the images of the command line; `kind` is a runtime of `open_runtime`.
 
     Raises:
         SystemExit: if the model cannot be run.

@@ -125,7 +125,7 @@ FAULTS = [
     ),
     Fault(
         "VOC area is that of a square",
-        f"{_SRC}/data/annotations.py",
+        f"{_SRC}/data/annotation_arrays.py",
         "area = (x2 - x1) * (y2 - y1)",
         "area = (x2 - x1) * (x2 - x1)",
         "tests/unit/data/test_voc_dataset.py",

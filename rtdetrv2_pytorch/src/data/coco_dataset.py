@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from ..misc.errors import DatasetError
-from .annotations import Annotations, make_records
+from .annotation_arrays import Annotations, make_records
 from .augment.compose import Compose
 from .categories import CategoryTable
 from .dataset import DetectionDataset, files_exist

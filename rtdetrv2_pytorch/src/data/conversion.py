@@ -37,14 +37,8 @@ def write_split(
 ) -> Split:
     """Write the annotation file of a split; images stay where they are.
 
-    Boxes are clipped to their image, and crowd regions are kept.
-
-    Args:
-        images: of the split.
-        class_names: in label order; their categories are 1..K.
-        ann_file: to write; its folder is created.
-        img_folder: file names are relative to it.
-        findings: collects unusable images and objects; its `split` names the split.
+    Boxes are clipped to their image, and crowd regions are kept. The categories of `class_names`
+    are 1..K; file names are relative to `img_folder`; `findings.split` names the split.
     """
     category_of = {name: number for number, name in enumerate(class_names, start=1)}
     entries: list[dict[str, Any]] = []

@@ -15,7 +15,7 @@ from ..misc.errors import DatasetError
 from ..misc.seeding import derive_seed
 from ..misc.text import printable
 from ..structures import Target
-from .annotations import Annotations, ImageRecord
+from .annotation_arrays import Annotations, ImageRecord
 from .augment.compose import Compose
 from .augment.sample import Sample
 from .categories import CategoryTable

@@ -119,15 +119,7 @@ class Findings:
     def skip_image(
         self, error: UnusableError, where: str, path: Path | None, *, split: str, objects: int = 0
     ) -> None:
-        """Add an image that cannot be used.
-
-        Args:
-            error: the reason.
-            where: name of the image.
-            path: of the image file, if known.
-            split: of the image.
-            objects: number of objects that are lost with it.
-        """
+        """Add an image that cannot be used, with the number of objects that are lost with it."""
         self.add(
             Finding(
                 error.kind,
@@ -161,11 +153,7 @@ class Findings:
         return {group.kind.name: len(group.findings) for group in grouped(self.items)}
 
     def log(self, source: str) -> None:
-        """Warn once per kind of skipped data, with the first names.
-
-        Args:
-            source: the file that was read.
-        """
+        """Warn once per kind of skipped data in a file, with the first names."""
         for group in grouped(self.items):
             if group.kind.action is Action.SKIPS:
                 logger.warning("%s: %s", source, group)

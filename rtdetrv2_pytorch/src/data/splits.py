@@ -61,11 +61,7 @@ def find_splits(folder: Path, work_dir: Path) -> Splits:
 
 
 class _CocoFinder:
-    """Chooses annotation files by the name of their split.
-
-    Args:
-        folder: the data set.
-    """
+    """Chooses annotation files by the name of their split."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ..data.annotations import Annotations
+from ..data.annotation_arrays import Annotations
 from ..data.categories import CategoryTable
 from ..data.coco_dataset import read_coco
 from ..data.findings import Findings

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from ..data.annotations import ImageRecord
+from ..data.annotation_arrays import ImageRecord
 from ..data.dataset import boxes_inside
 from ..data.findings import Box, Finding, Illustration
 

@@ -31,12 +31,7 @@ class _Figure:
 
 
 def write_page(report: DataReport, folder: Path) -> Path:
-    """Write `data_report.html`.
-
-    Args:
-        report: the findings.
-        folder: existing folder.
-    """
+    """Write `data_report.html` to an existing folder."""
     groups = report.groups()
     room = [_MAX_BYTES]
     page = render(

@@ -10,7 +10,7 @@ from typing import Any
 
 from PIL import Image
 
-from ..data.annotations import Annotations, ImageRecord
+from ..data.annotation_arrays import Annotations, ImageRecord
 from ..data.categories import CategoryTable, normalize_id
 from ..data.coco_dataset import parse_coco
 from ..data.conversion import Split

@@ -60,11 +60,7 @@ def file_names(split: str, names: Sequence[str]) -> Iterator[Finding]:
 
 
 def same_names(paths: Sequence[Path]) -> Iterator[Finding]:
-    """Yield different files with the same name, across folders and splits.
-
-    Args:
-        paths: of all images of all splits.
-    """
+    """Yield different files with the same name among those of all folders and splits."""
     by_name: dict[str, list[Path]] = {}
     for path in dict.fromkeys(paths):
         by_name.setdefault(path.name, []).append(path)
@@ -79,13 +75,7 @@ def _listed(folders: Sequence[str]) -> str:
 
 
 def similar_file(name: str, folder: Path, listings: Listings) -> str:
-    """Return an existing file whose name differs only in form; empty if there is none.
-
-    Args:
-        name: of the missing file, relative to the folder.
-        folder: of the images.
-        listings: cache of folder contents.
-    """
+    """Return an existing file whose name differs only in form; empty if there is none."""
     wanted = folder / name
     if wanted.parent not in listings:
         try:

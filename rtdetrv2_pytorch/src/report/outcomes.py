@@ -10,7 +10,7 @@ from functools import cached_property
 
 import numpy as np
 
-from ..data.annotations import Annotations, ImageRecord
+from ..data.annotation_arrays import Annotations, ImageRecord
 from ..data.metrics.evaluator import DetectionTable
 from ..data.metrics.operating_point import (
     MATCH_IOU,

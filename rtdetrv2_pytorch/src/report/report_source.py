@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from ..core.yaml_config import YAMLConfig
-from ..data.annotations import Annotations
+from ..data.annotation_arrays import Annotations
 from ..data.metrics.evaluator import Evaluation
 
 

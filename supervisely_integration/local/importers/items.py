@@ -60,11 +60,7 @@ class ImportSource:
 
 
 def read_items(folder: Path, format: FormatName | None = None) -> ImportSource:
-    """Read a data set, item by item.
-
-    Args:
-        folder: of the data set.
-        format: of the data set; default: detected.
+    """Read a data set, item by item; its format is detected by default.
 
     Raises:
         DatasetError: if nothing of it can be read, or it contains links out of the folder.

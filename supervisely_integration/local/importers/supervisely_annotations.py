@@ -44,14 +44,9 @@ def stored_annotation(
     *,
     is_turned: bool,
 ) -> dict[str, Any]:
-    """Return description, tags and objects of an annotation.
+    """Return description, tags and objects of an annotation; `findings` collects the unusable.
 
-    Args:
-        image: with its annotation.
-        names: that objects and tags may have.
-        oriented: the image file.
-        findings: collects unusable objects and unknown tags.
-        is_turned: whether the annotation refers to the image before its EXIF rotation.
+    `is_turned`: whether the annotation refers to the image before its EXIF rotation.
     """
     content = image.annotation or {}
     objects = []

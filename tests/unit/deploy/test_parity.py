@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from rtdetrv2_pytorch.src.data.annotations import Annotations, ImageRecord
+from rtdetrv2_pytorch.src.data.annotation_arrays import Annotations, ImageRecord
 from rtdetrv2_pytorch.src.data.categories import CategoryTable
 from rtdetrv2_pytorch.src.deploy import parity
 from rtdetrv2_pytorch.src.deploy.comparison_images import ComparisonImages

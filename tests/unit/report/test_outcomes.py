@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import precision_recall_curve
 
-from rtdetrv2_pytorch.src.data.annotations import Annotations, ImageRecord
+from rtdetrv2_pytorch.src.data.annotation_arrays import Annotations, ImageRecord
 from rtdetrv2_pytorch.src.data.categories import CategoryTable
 from rtdetrv2_pytorch.src.data.metrics.evaluator import DetectionTable
 from rtdetrv2_pytorch.src.data.metrics.operating_point import best_operating_point

@@ -78,8 +78,6 @@ def test_live_line_shows_items_bytes_or_seconds(terminal):
         line.show("downloading", 500_000, 2_000_000, in_bytes=True)
         line.show("examining", 3, 7, details="soon")
         line.show("waiting")
-        line.close()
-        line.close()
     said = terminal.file.getvalue()
     assert "examining" in said
     assert "3/7" in said

@@ -20,7 +20,7 @@ import numpy as np
 import PIL
 
 from ...misc.resources import available_memory, cache_folder
-from ..annotations import Annotations
+from ..annotation_arrays import Annotations
 from .decoding import MAX_PIXELS
 
 logger = logging.getLogger(__name__)

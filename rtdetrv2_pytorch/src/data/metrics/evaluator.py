@@ -13,7 +13,7 @@ from faster_coco_eval.core.faster_eval_api import COCOeval_faster
 
 from ...misc import distributed
 from ...structures import Detections
-from ..annotations import Annotations
+from ..annotation_arrays import Annotations
 from .operating_point import OperatingPoint, best_operating_point, match_boxes
 
 logger = logging.getLogger(__name__)

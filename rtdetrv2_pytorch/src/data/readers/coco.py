@@ -142,11 +142,7 @@ def _stem(path: Path) -> str:
 
 
 class ImageIndex:
-    """Locates the images of annotation files.
-
-    Args:
-        folder: the data set.
-    """
+    """Locates the images of annotation files in a data set."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder

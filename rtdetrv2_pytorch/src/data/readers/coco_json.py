@@ -44,11 +44,7 @@ def read_coco_json(path: Path) -> dict[str, Any]:
 
 
 def read_categories(content: Mapping[str, Any], source: str) -> CategoryTable:
-    """Read the classes of a COCO file.
-
-    Args:
-        content: of the file.
-        source: the file, for messages.
+    """Read the classes of a COCO file; `source` is for messages.
 
     Raises:
         DatasetError: if there are none, or ids or names repeat.
@@ -62,13 +58,9 @@ def read_categories(content: Mapping[str, Any], source: str) -> CategoryTable:
 def image_entries(
     content: Mapping[str, Any], findings: Findings, *, split: str = "", strict: str = ""
 ) -> dict[CategoryId, Entry]:
-    """Return the usable image entries of a file by id.
+    """Return the usable image entries of a file by id; `findings` collects the others.
 
-    Args:
-        content: of the file.
-        findings: collects the others.
-        split: for the findings.
-        strict: name of the file, if a repeated id is an error and not a finding.
+    With `strict`, the name of the file, a repeated id is an error and not a finding.
 
     Raises:
         DatasetError: if an id is repeated.
@@ -133,15 +125,9 @@ def make_images(
     *,
     split: str = "",
 ) -> Iterator[SourceImage]:
-    """Yield images with their objects.
+    """Yield images with their objects; their annotations are removed, to free memory.
 
-    Args:
-        entries: of images, by id.
-        annotations: by image id; they are removed, to free memory.
-        class_of: class name by category id.
-        folder: of the images.
-        findings: gets boxes with numbers written as strings.
-        split: name of the split.
+    Boxes with numbers written as strings are used, and added to the findings.
     """
     for image_id, entry in entries.items():
         name = entry["file_name"]

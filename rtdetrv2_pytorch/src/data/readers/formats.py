@@ -20,11 +20,7 @@ FORMATS: Mapping[FormatName, ModuleType] = {
 
 
 def detect_format(folder: Path, among: Sequence[FormatName] = tuple(FORMATS)) -> FormatName:
-    """Detect the format of a data set.
-
-    Args:
-        folder: of the data set.
-        among: formats to try, in this order.
+    """Detect the format of a data set, trying the given formats in their order.
 
     Raises:
         DatasetError: if it has none of them; the message says what is needed.
@@ -38,11 +34,7 @@ def detect_format(folder: Path, among: Sequence[FormatName] = tuple(FORMATS)) ->
 
 
 def read(folder: Path, format: FormatName | None = None) -> DataSource:
-    """Read a data set.
-
-    Args:
-        folder: of the data set.
-        format: of the data set; default: detected.
+    """Read a data set; its format is detected by default.
 
     Raises:
         DatasetError: if nothing of it can be read.

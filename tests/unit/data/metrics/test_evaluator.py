@@ -11,7 +11,7 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 from torchvision.ops import box_iou
 
-from rtdetrv2_pytorch.src.data.annotations import Annotations, ImageRecord
+from rtdetrv2_pytorch.src.data.annotation_arrays import Annotations, ImageRecord
 from rtdetrv2_pytorch.src.data.categories import CategoryTable
 from rtdetrv2_pytorch.src.data.metrics.evaluator import (
     STAT_NAMES,

@@ -33,12 +33,7 @@ class ImageRecord:
 
 
 class Annotations:
-    """Images and boxes of one split.
-
-    Args:
-        records: one per image.
-        categories: classes in the order of the labels.
-    """
+    """Images and boxes of one split; labels follow the order of `categories`."""
 
     def __init__(self, records: Sequence[ImageRecord], categories: CategoryTable) -> None:
         self.categories = categories

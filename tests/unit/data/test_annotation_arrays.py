@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from rtdetrv2_pytorch.src.data.annotations import Annotations, ImageRecord
+from rtdetrv2_pytorch.src.data.annotation_arrays import Annotations, ImageRecord
 from rtdetrv2_pytorch.src.data.categories import CategoryTable
 
 TABLE = CategoryTable((3, 7), ("cat", "dog"))
