@@ -212,7 +212,7 @@ def _pipelines(paths: list[Path]) -> dict[str, Callable[[], None]]:
 def inference(device: torch.device, size: int = 640, batch: int = 1) -> Result:
     """Evaluation forward pass of r18: ours as trained, deployed and exported, and transformers'.
 
-    What is exported runs from pixels to boxes, the others from floats to logits.
+    Exported models run from pixels to boxes, the others from floats to logits.
     """
     images = torch.rand(batch, 3, size, size, device=device)
     model = config(eval_spatial_size=[size, size]).model.eval().to(device)

@@ -23,7 +23,7 @@ def export_checkpoint(
 
     Args:
         checkpoint: file to export.
-        output: file to write, ending in .onnx or .engine; `parity.json` is written beside it.
+        output: file to write, ending in .onnx or .engine; `parity.json` is written next to it.
         config: YAML file of the network, for a checkpoint without one.
         find_images: images to compare on; default: generated images.
         on_progress: called with the progress of each stage.

@@ -106,7 +106,7 @@ def describe_error(error: Exception, context: str = "") -> str:
     """Describe an error in one sentence.
 
     Args:
-        error: an `RTDETRError` is a sentence by itself; of others the type and first line are used.
+        error: the text of an `RTDETRError`; for other errors, the type and the first line.
         context: what failed; precedes errors of other libraries.
     """
     if isinstance(error, RTDETRError):

@@ -1,4 +1,4 @@
-"""An instance with injected faults: errors, lost answers, outages."""
+"""An instance with injected faults: errors, lost responses, outages."""
 
 import asyncio
 import threading
@@ -21,9 +21,9 @@ class Fault:
     """One kind of fault, for some requests.
 
     Attributes:
-        kind: "error": rejected with `status`; "lost": processed, but answered with `status`;
-            "cut": the connection ends in the middle of the answer; "slow": the answer is delayed
-            by `seconds`; "damage": one byte of the answer is changed; "gone": the server does not
+        kind: "error": rejected with `status`; "lost": processed, but answered with `status`; "cut":
+            the connection ends in the middle of the response; "slow": the response is delayed by
+            `seconds`; "damage": one byte of the response is changed; "gone": the server does not
             listen for `seconds`.
         method: of the API, with wildcards.
         times: number of requests.
@@ -39,7 +39,7 @@ class Fault:
 
 
 class Faults:
-    """The pending faults, and a count of the injected ones; thread-safe.
+    """Pending faults and the counts of injected faults; thread-safe.
 
     Args:
         faults: to begin with.
@@ -72,14 +72,14 @@ class FaultInjection:
 
     Args:
         app: the application behind it.
-        faults: to inject.
-        go: called with the seconds for which the server is not to listen.
+        faults: the faults to inject.
+        go_offline: called with the duration of an outage in seconds.
     """
 
-    def __init__(self, app: ASGIApp, faults: Faults, go: Callable[[float], None]) -> None:
+    def __init__(self, app: ASGIApp, faults: Faults, go_offline: Callable[[float], None]) -> None:
         self._app = app
         self._faults = faults
-        self._go = go
+        self._go_offline = go_offline
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         method = method_of(scope["path"])
@@ -88,10 +88,10 @@ class FaultInjection:
             await self._app(scope, receive, send)
         elif fault.kind == "error":
             await _read_all(receive)
-            await _refusal(fault, method)(scope, receive, send)
+            await _error(fault, method)(scope, receive, send)
         elif fault.kind == "lost":
-            await self._app(scope, receive, _nowhere)
-            await _refusal(fault, method)(scope, receive, send)
+            await self._app(scope, receive, _discard)
+            await _error(fault, method)(scope, receive, send)
         elif fault.kind == "slow":
             await asyncio.sleep(fault.seconds)
             await self._app(scope, receive, send)
@@ -100,20 +100,20 @@ class FaultInjection:
         elif fault.kind == "cut":
             await self._app(scope, receive, _Cutting(send))
         else:
-            self._go(fault.seconds)
+            self._go_offline(fault.seconds)
 
 
 async def _read_all(receive: Receive) -> None:
-    """A client that is still sending would see a broken connection instead of the answer."""
+    """Read the whole body: a sending client would get a broken connection instead of a response."""
     while (await receive()).get("more_body"):
         pass
 
 
-async def _nowhere(message: Message) -> None:
+async def _discard(message: Message) -> None:
     pass
 
 
-def _refusal(fault: Fault, method: str) -> Response:
+def _error(fault: Fault, method: str) -> Response:
     return error_response(fault.status, f"{method}: injected fault")
 
 
@@ -135,7 +135,7 @@ class _Damaging:
 
 
 class _Cutting:
-    """Sends half of the first chunk; uvicorn closes the connection of an incomplete answer."""
+    """Sends half of the first chunk; uvicorn closes the connection of an incomplete response."""
 
     def __init__(self, send: Send) -> None:
         self._send = send
@@ -151,7 +151,7 @@ class _Cutting:
 
 
 class FaultyInstance(LocalInstance):
-    """An instance whose requests meet `faults`.
+    """An instance that injects `faults` into its responses.
 
     Args:
         root: data folder.
@@ -165,7 +165,7 @@ class FaultyInstance(LocalInstance):
         self._is_stopping = threading.Event()
 
     def create_app(self) -> ASGIApp:
-        return FaultInjection(super().create_app(), self.faults, self._go)
+        return FaultInjection(super().create_app(), self.faults, self._go_offline)
 
     def serve(self) -> None:
         while True:
@@ -180,8 +180,8 @@ class FaultyInstance(LocalInstance):
                 return
             self._socket = None
 
-    def _go(self, seconds: float) -> None:
-        """Drop all connections and stop listening, in the thread that serves."""
+    def _go_offline(self, seconds: float) -> None:
+        """Drop all connections and stop listening; runs in the server's thread."""
         assert self._server is not None
         self._gone_s = seconds
         self._server.should_exit = self._server.force_exit = True

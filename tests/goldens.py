@@ -15,9 +15,9 @@ def load_golden(name: str) -> Any:
 
 
 def load_models() -> dict[str, dict[str, Any]]:
-    """Facts of every published configuration.
+    """Return values of every published configuration.
 
-    The file holds what all models have in common, then families, then models.
+    The file has values of all models, then of families, then of single models.
     """
     content = load_golden("models.json")
     models = {}

@@ -1,4 +1,4 @@
-"""Runs Python code in processes that form a process group over loopback."""
+"""Run Python code in processes that form a process group over loopback."""
 
 import json
 import multiprocessing

@@ -1,4 +1,4 @@
-"""The training loss written plainly, one layer and one image at a time, for comparison."""
+"""Reference implementation of the training loss: one layer and one image at a time."""
 
 import torch
 import torch.nn.functional as F  # noqa: N812
@@ -28,7 +28,7 @@ def plain_cost(logits, boxes, target, *, focal=True):
 
 
 def plain_matching(layer, targets, *, focal=True):
-    """Pairs of every image: (queries, boxes), queries ascending."""
+    """Return the pairs (query, box) of every image, by query."""
     pairs = []
     for logits, boxes, target in zip(
         layer["pred_logits"].float(), layer["pred_boxes"].float(), targets, strict=True
@@ -42,7 +42,7 @@ def plain_matching(layer, targets, *, focal=True):
 
 
 def plain_layer(layer, targets, pairs, divisor, *, alpha, gamma, overlap_format=None):
-    """All terms of one layer, unweighted."""
+    """Return all terms of one layer, unweighted."""
     terms = dict.fromkeys(WEIGHTS, torch.zeros(()))
     for image, target in enumerate(targets):
         logits = layer["pred_logits"][image].float()
@@ -71,7 +71,7 @@ def plain_layer(layer, targets, pairs, divisor, *, alpha, gamma, overlap_format=
 
 
 def plain_losses(outputs, targets, *, names, share=False, focal_matching=True, **options):
-    """All weighted terms of a training step, by the names that the criterion gives them."""
+    """Return all weighted terms of a training step, by the criterion's names."""
     num_boxes = max(1, sum(len(target["labels"]) for target in targets))
     parts = {"": outputs}
     parts |= {f"_aux_{i}": layer for i, layer in enumerate(outputs.get("aux_outputs", []))}

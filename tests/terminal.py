@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 _ESCAPE = re.compile(r"\x1b\[[0-9;?]*[a-zA-Z]")
-# Must not appear in the output: the SDK's JSON, bars of tqdm, tracebacks, servers, warnings.
+# Not allowed in the output: the SDK's JSON, tqdm bars, tracebacks, server logs, warnings.
 _NOISE = re.compile(r'"message":|it/s\]|Traceback|uvicorn|\w+Warning:|^INFO|^20\d\d-', re.MULTILINE)
 
 

@@ -1,7 +1,7 @@
 """Mapping of our weights to RT-DETRv2 of `transformers`, and matching networks.
 
 The mapping from our names to theirs and their configurations are written by hand instead of being
-derived from ours, so that wrong values of ours are detected.
+derived from ours, so that wrong values are detected.
 """
 
 import re

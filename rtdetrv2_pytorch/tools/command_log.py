@@ -139,7 +139,7 @@ def run_logged(body: Callable[[Console, CommandLog], int]) -> int:
 
 
 def _is_for_console(record: logging.LogRecord) -> bool:
-    """Whether a record is ours and not printed in another form."""
+    """Return whether a record is from this project and not printed in another form."""
     return record.name.startswith(OUR_PACKAGES) and not is_file_only(record)
 
 

@@ -29,7 +29,7 @@ line overrides everything. Dicts are merged, all other values are replaced. Ever
 checked against the signatures below before anything is built.
 
 A part of a run (`model`, `optimizer`, ...) is the name of a component or `{type: Name, ...}`. The
-keys of a component stand in a top-level section with its name, or next to `type`. Parts: %s.
+keys of a component are in a top-level section with its name, or next to `type`. Parts: %s.
 
 `optimizer.params` is a list of `{params: regular expression, lr: ..., weight_decay: ...}`.
 Parameters whose names match use these values, all others use those of the optimizer. Dataloaders

@@ -203,7 +203,7 @@ def _output_dir(config: Path | None, overrides: Mapping[str, Any]) -> Path:
 def _examine(
     options: TrainOptions, splits: "Splits", cfg: "YAMLConfig", console: Console, line: LiveLine
 ) -> None:
-    """Examine the dataset and print what is wrong with it.
+    """Examine the dataset and print its findings.
 
     Raises:
         DatasetError: if it cannot be used for training.

@@ -3,7 +3,7 @@
     python demo/demo_tensorrt.py image.jpg folder_of_images --threshold 0.4
 
 An engine runs on the GPU model and TensorRT version that built it. Its model card is the file
-`<engine>.json` beside it.
+`<engine>.json` next to it.
 """
 
 from demo_common import parse_arguments

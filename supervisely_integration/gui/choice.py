@@ -1,4 +1,4 @@
-"""Which page an app shows: the platform's, whose scripts come from its CDN, or the app's own."""
+"""Choose the page of an app: the platform's, whose scripts come from a CDN, or the app's own."""
 
 import ipaddress
 from urllib.parse import urlsplit

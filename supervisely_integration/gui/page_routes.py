@@ -1,4 +1,4 @@
-"""Routes of the own page, for what the platform's page requests from the platform."""
+"""Routes of the app's own page that replace requests to the platform."""
 
 import os
 

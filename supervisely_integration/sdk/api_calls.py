@@ -88,8 +88,8 @@ def refetch_damaged_images(api: sly.Api, folder: Path, images: Iterable[Any]) ->
     """Download images again whose content does not match their hash.
 
     `download_fast` (supervisely/project/download.py) downloads in bulk and compares no hashes. An
-    image that arrives identical twice is kept: that is what the platform stores, whatever hash it
-    reports.
+    image with the same content in two downloads is kept: the platform stores that content, even if
+    its record has another hash.
 
     Args:
         api: of the SDK.

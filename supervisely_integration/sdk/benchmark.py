@@ -106,7 +106,7 @@ class DetectionBenchmark(sdk_benchmark.ObjectDetectionBenchmark):  # type: ignor
 def model_benchmark(before_request: Callable[[], None]) -> Iterator[None]:
     """Adapt `TrainApp._run_model_benchmark` (supervisely/nn/training/train_app.py).
 
-    It takes no benchmark class, and connects to port 8000 whatever port the app listens on.
+    It takes no benchmark class, and connects to port 8000, even if the app listens on another port.
 
     Args:
         before_request: called before every request to the served model; may raise to stop.

@@ -46,7 +46,7 @@ class AllShapesClassesSelector(ClassesSelector):  # type: ignore[misc]
         self.model_selector = model_selector
 
     def validate_step(self) -> bool:
-        """Accept mixed shapes while conversion is off, and name what will be left out."""
+        """Accept mixed shapes while conversion is off, and list the skipped objects."""
         left_out = {} if self.is_convert_class_shapes_enabled() else self._other_shapes()
         selected = self.get_selected_classes()
         if not left_out or len(left_out) == len(selected):
@@ -116,10 +116,10 @@ def training_gui(
     """
 
     class CheckedHyperparametersSelector(HyperparametersSelector):  # type: ignore[misc]
-        """Checks what was typed when its step is completed; the SDK accepts anything."""
+        """Validates the editor's text when its step is completed; the SDK accepts any text."""
 
         def validate_step(self) -> bool:
-            """Show what is wrong beside the editor."""
+            """Show an error next to the editor."""
             try:
                 check_hyperparameters(self.get_hyperparameters())
             except ConfigError as error:

@@ -26,7 +26,7 @@ _OFF = ("", "none", "null", "off", "false")
 
 @dataclass(frozen=True)
 class PredictionSettings:
-    """What a request may choose.
+    """Prediction settings of a request.
 
     Attributes:
         confidence_threshold: lowest score to keep; "auto" uses the threshold of each class.

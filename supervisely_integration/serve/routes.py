@@ -88,7 +88,7 @@ class BodyCheck:
 
 
 def body_problem(body: bytes) -> str | None:
-    """Return what is wrong with the JSON body of a request, or None."""
+    """Validate the JSON body of a request; returns an error message or None."""
     try:
         content = json.loads(body)
     except ValueError as error:

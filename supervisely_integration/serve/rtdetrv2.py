@@ -141,7 +141,7 @@ class RTDETRv2(ObjectDetection):  # type: ignore[misc]
         return [row for row in rows if row["meta"]["model_files"].get("checkpoint")]
 
     def _fallback_download_custom_model_pt(self, deploy_params: dict[str, Any]) -> str:
-        """Report why an engine does not load, if there is no experiment to build it from again."""
+        """Raise the load error of an engine, if no experiment exists to rebuild it from."""
         if not deploy_params.get("model_info", {}).get("artifacts_dir"):
             raise  # noqa: PLE0704 (called in an except block)
         return str(super()._fallback_download_custom_model_pt(deploy_params))

@@ -40,7 +40,7 @@ logger = logging.getLogger(__name__)
 
 _ANY_CONFIG = "rtdetrv2_r18vd_120e_coco.yml"  # to check hyperparameters before a model is known
 _STOPPING = {
-    TrainingStage.TRAINING: "Stopping after this batch; what was trained will be uploaded...",
+    TrainingStage.TRAINING: "Stopping after this batch. The latest checkpoints will be uploaded...",
     TrainingStage.FINALIZATION: "Stopping after the upload...",
 }
 # Environment variables of the platform that say what to train.
@@ -167,7 +167,7 @@ class TrainApp(sdk.TrainApp):  # type: ignore[misc]
         self.gui.training_logs.card.unlock()
 
     def _stop_from_button(self) -> None:
-        """Confirm at once: the next batch may be seconds away."""
+        """Confirm immediately: the current batch may take seconds."""
         self.gui.training_process.stop_button.disable()
         self._show_status(f"Status: {_STOPPING.get(self.lifecycle.stage, 'Stopping...')}")
         self.lifecycle.stop("Stop button")
@@ -228,7 +228,7 @@ class TrainApp(sdk.TrainApp):  # type: ignore[misc]
     # --- training ---------------------------------------------------------------------------
 
     def training_request(self) -> TrainingRequest:
-        """Return what was selected, once everything is downloaded and split.
+        """Return the selected settings after data and model are downloaded and split.
 
         Raises:
             TrainingStopped: if a stop was requested in preparation.

@@ -93,7 +93,7 @@ def examine_splits(
 
 
 def _with_origins(report: DataReport, origins: Origins) -> DataReport:
-    """Restore the names of images, and add what only the whole project shows."""
+    """Restore the names of images, and add findings of the whole project."""
     findings = [
         dataclasses.replace(f, where=origins.restore(f.where), detail=origins.restore(f.detail))
         for f in report.findings

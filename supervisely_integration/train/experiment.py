@@ -71,7 +71,7 @@ class ExperimentInfo:
         )
 
     def as_dict(self) -> dict[str, Any]:
-        """Return what `TrainApp` expects from the training function."""
+        """Return the result that `TrainApp` expects from the training function."""
         return {
             "model_name": self.model_name,
             "task_type": self.task_type,

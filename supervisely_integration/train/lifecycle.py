@@ -34,7 +34,8 @@ class Lifecycle:
     """Tracks the stage of a training and applies stop requests to it.
 
     In preparation there is nothing to save, so the process exits. In training, the solver stops at
-    its next batch and the app uploads what was trained. In finalization, the upload is completed.
+    its next batch and the app uploads the latest checkpoints. In finalization, the upload is
+    completed.
 
     Args:
         leave: exits the process; called when a stop is requested in preparation.

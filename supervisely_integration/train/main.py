@@ -1,4 +1,4 @@
-"""The training app: its page, and what the Start button does."""
+"""The training app: its page, and the function of the Start button."""
 
 from typing import Any
 
@@ -24,7 +24,7 @@ train.register_inference_class(RTDETRv2, str(INFERENCE_SETTINGS))
 
 @train.start
 def start_training() -> dict[str, Any]:
-    """Train what was selected; returns the files that the app uploads."""
+    """Train with the selected settings; returns the files that the app uploads."""
     request = train.training_request()
     train.show_tensorboard(request.run_dir / LOGS)
     progress = AppProgress(train.progress_bar_main, train.progress_bar_secondary)

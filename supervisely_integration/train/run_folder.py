@@ -24,7 +24,7 @@ Items = list[tuple[str, str]]
 
 @dataclass(frozen=True)
 class SavedRun:
-    """What a training was started with."""
+    """Settings that a training was started with."""
 
     fingerprint: str
     app_state: dict[str, Any]  # settings of the GUI, in the SDK's format

@@ -31,7 +31,7 @@ LOGS = "summary"  # TensorBoard event files, in the run folder
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingRequest:
-    """What to train, on which data, and where to write."""
+    """The model, data, settings and output folder of a training."""
 
     model_name: str
     base_config: Path  # configuration of the model

@@ -1,4 +1,4 @@
-"""A platform for the tests, and a finished experiment on it."""
+"""A local instance for the tests, and a finished experiment on it."""
 
 import os
 
@@ -37,7 +37,7 @@ def launch(tmp_path):
     A second launch with the same `task_id` is a relaunch of the task.
     """
     from supervisely_integration.train.run_folder import RunFolder
-    from tests.app.running import RunningApp, create_training_task
+    from tests.app.real_app import RunningApp, create_training_task
 
     launched = []
 

@@ -17,12 +17,19 @@ from filelock import FileLock
 from rtdetrv2_pytorch.src.data.digits import make_digits_dataset
 from supervisely_integration.local.emulator.store import Store
 from supervisely_integration.local.instance import LocalInstance
-from tests.app.running import add_image, digits_meta, files_below, read_json, state_of, train_to_end
+from tests.app.real_app import (
+    add_image,
+    digits_meta,
+    files_below,
+    read_json,
+    state_of,
+    train_to_end,
+)
 from tests.tiny import SMALL_HEAD
 
 NAME = "four digits [v1] é"
 SIZE = [96, 96]
-# Without augmentation, the network learns four images by heart within 75 steps.
+# Without augmentation, the network overfits four images within 75 steps.
 QUICK: dict[str, Any] = {
     **SMALL_HEAD,
     "epoches": 3,
@@ -99,7 +106,7 @@ class Experiment:
 def make_repeated_project(
     store: Store, folder: Path, *, name: str, polygons: Collection[str] = ()
 ) -> tuple[int, dict[str, int]]:
-    """Make a project of four images: one copy for validation, 25 for training; returns ids."""
+    """Create a project of four images: one copy for validation, 25 for training; returns ids."""
     data = make_digits_dataset(folder, num_train=4, num_val=1)
     content = json.loads((data / "annotations" / "instances_train.json").read_text())
     project_id = store.projects.create(name, digits_meta(polygons))
@@ -173,7 +180,7 @@ def train_experiment(
 def shared_experiment(shared: Path, own: Path) -> Iterator[Experiment]:
     """Yield the session's experiment on an instance of this worker.
 
-    The first worker trains it. Every worker copies the instance's folder, so none disturbs another.
+    The first worker trains it. Every worker uses a copy of the instance's folder.
 
     Args:
         shared: folder of all workers of the session.

@@ -1,4 +1,4 @@
-"""What the SDK does without the work-arounds: a test that fails here says that one can be deleted.
+"""Behavior of the SDK without work-arounds. If a test fails, its work-around may be obsolete.
 
 `docs/sdk.md` names the test of every work-around.
 """
@@ -14,7 +14,7 @@ from rtdetrv2_pytorch.src.data.readers.supervisely import dataset_folders
 from rtdetrv2_pytorch.src.misc.errors import ConfigError
 from supervisely_integration.sdk.training_gui import AllShapesClassesSelector, CpuTrainingProcess
 from supervisely_integration.task_status import describe_error
-from tests.app.running import make_project
+from tests.app.real_app import make_project
 from tests.sdk import import_sdk
 
 import_sdk()
@@ -49,7 +49,7 @@ class Recorder:
 
 
 def bare_app(**attributes):
-    """The SDK's `TrainApp` without its constructor: only what a test needs."""
+    """The SDK's `TrainApp` without its constructor, with the attributes that a test needs."""
     app = object.__new__(BARE)
     quiet = ("_set_text_status", "_set_ws_progress_status", "_show_error", "_init_logger")
     quiet += ("_prepare_working_dir", "_set_train_widgets_state_on_start")

@@ -15,7 +15,7 @@ def test_files_have_the_names_of_the_sdk():
 
 
 def test_page_links_the_demos(instance, monkeypatch, tmp_path):
-    """The SDK looks in the current directory: the repository, and that of a local app."""
+    """The SDK searches the current directory: the repository, or the folder of a local app."""
     from supervisely_integration.local.launcher.app_process import AppProcess
 
     monkeypatch.setenv("ENV", "development")

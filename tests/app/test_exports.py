@@ -1,4 +1,4 @@
-"""What a training saves in `export/`, and what it reports when an export fails."""
+"""Files that a training saves in `export/`, and reports of failed exports."""
 
 import json
 
@@ -6,7 +6,7 @@ import pytest
 
 from rtdetrv2_pytorch.src.deploy.runtimes import open_runtime
 from tests.app.experiment import SIZE
-from tests.app.running import CLASSES, read_json
+from tests.app.real_app import CLASSES, read_json
 
 pytestmark = pytest.mark.slow
 

@@ -1,4 +1,4 @@
-"""Trainings while the platform fails: temporary failures are survived, others can be resumed."""
+"""Training while the platform fails: temporary failures are retried, other runs can be resumed."""
 
 import contextlib
 import hashlib
@@ -18,8 +18,8 @@ from supervisely_integration.sdk.api_calls import (
     retry_multipart_uploads,
 )
 from supervisely_integration.task_status import TaskStatus
-from tests.app.processes import command_lines, listening_addresses
-from tests.app.running import TAGS, files_below, make_project, read_json, state_of
+from tests.app.process_listing import command_lines, listening_addresses
+from tests.app.real_app import TAGS, files_below, make_project, read_json, state_of
 from tests.faulty_instance import Fault, FaultyInstance
 
 WHOLE = {
@@ -58,7 +58,7 @@ def platform(tmp_path_factory):
     """An instance with a project."""
     with FaultyInstance(tmp_path_factory.mktemp("instance")) as instance:
         folder = tmp_path_factory.mktemp("digits")
-        # The bare SDK would lose both datasets, because of their names.
+        # The unmodified SDK would skip both datasets because of their names.
         project_id = make_project(
             instance.store, folder, name="digits", datasets=("my_img", "my_meta")
         )
@@ -151,7 +151,7 @@ def test_failed_upload_is_completed_by_the_resume_button(platform, launch):
     assert again.wait(240) == 0, again.log_tail(60)
     assert "epoch=" not in again.log().split("Resume upload mode is enabled")[1]  # not trained
     files = check_whole(platform, app.task_id)
-    for name, weights in trained.items():  # the training is not lost, and not another one
+    for name, weights in trained.items():  # the same training, not repeated
         arrived = load_checkpoint(platform.store.files.contents(files[f"checkpoints/{name}"]))
         assert all(torch.equal(arrived["model"][key], value) for key, value in weights.items())
     assert not again.runs.path.exists()
@@ -168,7 +168,7 @@ def api(platform, monkeypatch):
     return api
 
 
-def test_sdk_has_read_a_multipart_body_after_its_first_try(tmp_path):
+def test_sdk_consumes_a_multipart_body_in_the_first_attempt(tmp_path):
     """See `retry_multipart_uploads`."""
     from requests_toolbelt import MultipartEncoder
 
@@ -200,7 +200,7 @@ def test_multipart_uploads_are_retried_with_the_whole_body(platform, api, tmp_pa
             )
             done.set()
 
-        thread = threading.Thread(target=upload, daemon=True)  # the bare SDK hangs
+        thread = threading.Thread(target=upload, daemon=True)  # the unmodified SDK hangs
         thread.start()
         assert done.wait(60)
     finally:
@@ -232,7 +232,7 @@ def test_damaged_images_are_downloaded_again(platform, api, tmp_path):
     with pytest.raises(DatasetError, match="arrives damaged every time; check the network"):
         refetch_damaged_images(api, tmp_path, images)
 
-    # The platform stores other bytes than their hash says: identical twice, so they are kept.
+    # The stored bytes do not match the stored hash: two equal downloads are kept.
     api.image.download_path(images[0].id, str(victim))
     claimed = [images[0]._replace(hash=images[1].hash)]
     assert refetch_damaged_images(api, tmp_path, claimed) == 1

@@ -12,7 +12,7 @@ import httpx
 import pytest
 
 from supervisely_integration.paths import ROOT
-from tests.app.running import make_project
+from tests.app.real_app import make_project
 from tests.ranks import free_port
 
 LAUNCH = {
@@ -59,7 +59,7 @@ def end():
         process.wait()
 
 
-def test_uvicorn_train(instance, tmp_path, end):
+def test_launch_configuration_starts_the_training_app(instance, tmp_path, end):
     project_id = make_project(instance.store, tmp_path / "digits", name="launched")
     port, log = free_port(), tmp_path / "log"
     environment = {
@@ -97,7 +97,7 @@ def test_command_line_training(tmp_path, end):
     assert (tmp_path / "output" / "sample_digits" / "last.pth").is_file()
 
 
-def test_tests(tmp_path, end):
+def test_launch_configuration_collects_tests(tmp_path, end):
     log = tmp_path / "log"
     process = start("Tests", ROOT, log, "--collect-only", replace={"tests/unit": "tests/unit/misc"})
     end(process)

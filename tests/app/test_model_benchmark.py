@@ -15,7 +15,7 @@ from rtdetrv2_pytorch.src.core import YAMLConfig
 from rtdetrv2_pytorch.src.data.images.preprocess import preprocess
 from rtdetrv2_pytorch.src.misc.weights import load_checkpoint, load_strict, model_state
 from tests.app.experiment import SIZE, train_experiment
-from tests.app.running import CLASSES, TAGS, read_json
+from tests.app.real_app import CLASSES, TAGS, read_json
 
 pytestmark = pytest.mark.slow
 

@@ -1,4 +1,4 @@
-"""The work-arounds for the model benchmark, each alone and against the bare SDK."""
+"""Each work-around for the model benchmark, compared with the unmodified SDK."""
 
 import sys
 
@@ -71,7 +71,7 @@ def test_fractions_of_pixels_are_kept_within_the_block_only():
         up = sly.Annotation._to_subpixel_coordinate_system_json(annotation)
         down = sly.Annotation._to_pixel_coordinate_system_json(up)
         assert down["objects"][0]["points"]["exterior"] == CORNERS
-    # The bare SDK, in both places:
+    # The unmodified SDK, in both places:
     assert sly.Rectangle(*BOX).to_json()["points"]["exterior"] == [[2, 1], [40, 30]]
     assert sly.Rectangle._round_subpixel_coordinates(*BOX) != BOX
 

@@ -14,7 +14,7 @@ PAGE = (ROOT / "docs" / "sdk.md").read_text(encoding="utf-8")
 
 
 def private_overrides():
-    """Private methods of the SDK that a class of ours overrides."""
+    """Return private methods of the SDK that the project overrides."""
     classes = [RTDETRv2, TrainApp, *(c for _, c in inspect.getmembers(inference, inspect.isclass))]
     for cls in classes:
         bases = [base for base in cls.__mro__[1:] if base.__module__.startswith("supervisely.")]
@@ -36,7 +36,7 @@ def replaced_names():
 
 def test_page_lists_every_override_and_replaced_name():
     overrides, replaced = set(private_overrides()), set(replaced_names())
-    assert len(overrides) == 16  # and one of a session, which is defined in a function
+    assert len(overrides) == 16  # and a session's method, which is defined in a function
     assert len(replaced) == 9
     assert [name for name in sorted(overrides) if f"`{name}`" not in PAGE] == []
     # The three classes of the page appear as the names of their subclasses.

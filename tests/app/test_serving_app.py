@@ -26,7 +26,7 @@ from supervisely_integration.local.emulator.store import TEAM_ID
 from supervisely_integration.paths import ROOT, SERVE
 from supervisely_integration.sdk.inference import ImageCache
 from supervisely_integration.serve.rtdetrv2 import to_predictions, whole_pixels
-from tests.app.running import RunningApp, make_project
+from tests.app.real_app import RunningApp, make_project
 from tests.ranks import free_port
 from tests.tiny import tiny_config
 
@@ -38,7 +38,7 @@ EVERYTHING = {"confidence_threshold": 0.0}
 
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory):
-    """A tiny network that has begun to learn digits; its input is not square."""
+    """A tiny network, trained briefly on digits; its input is not square."""
     folder = tmp_path_factory.mktemp("serving")
     data = make_digits_dataset(folder / "data", num_train=8, num_val=4)
     config = tiny_config(
@@ -134,7 +134,7 @@ def found(prediction):
 
 
 def expected(checkpoint, path, **settings):
-    """The same by the engine alone."""
+    """Detections of the engine without the app."""
     image = read_rgb(path)
     detections, _ = Predictor(open_runtime(checkpoint)).predict([image], **settings)
     predictions = to_predictions(detections[0], [str(i) for i in range(10)], image.shape[:2])
@@ -209,7 +209,7 @@ def test_settings_of_a_request(deployed, checkpoint):
 
 def test_batches_keep_the_order_of_images(deployed, checkpoint):
     wanted = [expected(checkpoint, p, confidence_threshold=0.0) for p in deployed.pictures.values()]
-    assert len({str(each) for each in wanted}) == len(wanted) == 6  # no two are alike
+    assert len({str(each) for each in wanted}) == len(wanted) == 6  # all different
     ids = list(deployed.pictures)
     state = {"batch_ids": ids, "settings": EVERYTHING, "batch_size": 4}
     by_id = ok(ask(deployed, "inference_batch_ids", **state))
@@ -217,7 +217,7 @@ def test_batches_keep_the_order_of_images(deployed, checkpoint):
     assert [found(each) for each in by_id] == wanted
     contents = [path.read_bytes() for path in deployed.pictures.values()]
     uploaded = ok(upload(deployed, *contents, route="inference_batch"))
-    assert [found(each) for each in uploaded] == wanted  # all of one name
+    assert [found(each) for each in uploaded] == wanted  # all with the same name
 
 
 def test_project_is_predicted_in_the_background(deployed, checkpoint):
@@ -294,7 +294,7 @@ def test_invalid_uploads_and_bodies(deployed):
 
 
 def test_concurrent_clients_get_their_own_results(deployed):
-    """Valid requests among invalid ones: every response equals that of a request alone."""
+    """Valid requests among invalid ones: every response equals that of a single request."""
     ids, paths = list(deployed.pictures), list(deployed.pictures.values())
     contents = [path.read_bytes() for path in paths]
 
@@ -413,4 +413,4 @@ def test_local_command_serves_the_latest_experiment(checkpoint, tmp_path):
             process.send_signal(signal.SIGINT)
             assert process.wait(60) == 0
         finally:
-            process.kill()  # leaving the block waits for its end
+            process.kill()  # the end of the block waits for it

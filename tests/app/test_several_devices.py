@@ -14,7 +14,7 @@ from rtdetrv2_pytorch.src.solver.stopping import StopFlag
 from supervisely_integration.models import published_models
 from supervisely_integration.task_status import TaskStatus
 from supervisely_integration.train.ranks import train_on_devices
-from tests.app.running import MODEL, TAGS, files_below, make_project, read_json, state_of
+from tests.app.real_app import MODEL, TAGS, files_below, make_project, read_json, state_of
 from tests.ranks import environment
 from tests.tiny import CONFIGS, NETWORK, tiny_values
 
@@ -22,7 +22,7 @@ RECIPE = CONFIGS / "rtdetrv2" / "rtdetrv2_r18vd_120e_coco.yml"
 
 
 def test_app_trains_on_two_devices_from_cached_weights(instance, launch, tmp_path):
-    """Weights in the cache need no network; a network that learned nothing gets no evaluation."""
+    """Cached weights need no internet access; a model without detections is not evaluated."""
     name = MODEL.partition(" (")[0]
     row = next(row for row in published_models() if row["Model"] == name)
     cache = tmp_path / "home" / ".cache" / "supervisely" / "checkpoints"
@@ -43,7 +43,7 @@ def test_app_trains_on_two_devices_from_cached_weights(instance, launch, tmp_pat
     assert app.wait(400) == 0, app.log_tail(60)
     log = app.log()
     assert "Training on 2 devices: cpu, cpu" in log
-    # The app's lines follow the events of the main rank; each epoch is there once.
+    # The app's lines follow the events of the main rank; each epoch is logged once.
     assert len(re.findall(r"Epoch 1/2: loss \d", log)) == 1
     assert "Training finished: 2 of 2 epochs" in log
     # Three batches of two, one image for each rank: not six for each.

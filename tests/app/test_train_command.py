@@ -1,4 +1,4 @@
-"""The `train` command: settings from options, and whole trainings in a terminal."""
+"""The `train` command: settings from options, and complete trainings in a terminal."""
 
 import json
 import os
@@ -36,7 +36,7 @@ from supervisely_integration.models import find_base_config
 from supervisely_integration.paths import ROOT
 from supervisely_integration.task_status import TaskStatus
 from supervisely_integration.train.run_config import check_hyperparameters
-from tests.app.running import MODEL, TINY, make_project, state_of
+from tests.app.real_app import MODEL, TINY, make_project, state_of
 from tests.ranks import free_port
 from tests.terminal import in_terminal, noise
 
@@ -240,7 +240,7 @@ def test_invalid_options_are_rejected_at_once(digits_root, capsys, options, sent
     assert cli.main(["train", "--root", str(root), *arguments]) == 1
     shown = capsys.readouterr()
     assert shown.err.startswith(f"ConfigError: {sentence}")
-    assert shown.out == ""  # neither steps were timed nor an app started
+    assert shown.out == ""  # no steps were timed and no app was started
     assert not (root / "tasks").exists()
 
 

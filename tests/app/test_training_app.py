@@ -12,7 +12,7 @@ import yaml
 from supervisely_integration.paths import DEMO, MODELS
 from supervisely_integration.task_status import TaskStatus
 from tests.app.experiment import QUICK
-from tests.app.running import (
+from tests.app.real_app import (
     CLASSES,
     MODEL,
     TAGS,
@@ -156,10 +156,10 @@ def test_attributes_that_training_code_uses(experiment):
     assert found["app_state"]["model"]["model_name"] == MODEL
 
 
-# The experiment as a start
+# Continuing from the experiment
 
 
-def test_experiment_is_continued_from_its_page(experiment, launch):
+def test_experiment_page_continues_training(experiment, launch):
     parameters = {
         "modal.state.trainTaskId": str(experiment.task_id),
         "modal.state.trainMode": "continue",

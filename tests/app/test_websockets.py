@@ -1,4 +1,4 @@
-"""Pages that close while the app sends to them."""
+"""Pages that are closed while the app sends to them."""
 
 import asyncio
 import inspect
@@ -36,9 +36,9 @@ class Page:
 
 @pytest.fixture
 def manager(monkeypatch):
-    # Another test of this process may have patched it.
+    # Another test in this process may have patched it.
     monkeypatch.setattr(WebsocketManager, "connect", inspect.unwrap(WebsocketManager.connect))
-    manager = object.__new__(WebsocketManager)  # not the one of the process
+    manager = object.__new__(WebsocketManager)  # not the shared instance
     WebsocketManager.__init__(manager)
     return manager
 

@@ -40,7 +40,7 @@ class AppPage:
         self.page.keyboard.insert_text("\n".join(lines))
 
     def note_bars(self) -> None:
-        """Record every value of the progress bars from now on."""
+        """Start to record every value of the progress bars."""
         self.page.evaluate(
             """() => {
               window.seen = {};
@@ -56,7 +56,7 @@ class AppPage:
         return set(self.page.evaluate("(bar) => [...(window.seen[bar] ?? [])]", bar))
 
     def picture(self, name: str) -> None:
-        """Save a screenshot of the whole page, and check that nothing overflows."""
+        """Save a screenshot of the whole page, and assert that no element overflows."""
         SCREENSHOTS.mkdir(parents=True, exist_ok=True)
         self.page.screenshot(path=SCREENSHOTS / f"{name}.png", full_page=True)
         assert self.page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")

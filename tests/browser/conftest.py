@@ -20,7 +20,7 @@ def chromium():
     """The browser.
 
     Not for the session: while Playwright runs, this thread has a running event loop, and the SDK's
-    `run_coroutine` in a later test of the same process would wait for itself.
+    `run_coroutine` in a later test of the same process would deadlock.
     """
     executable = next(filter(None, map(shutil.which, _NAMES)), None)
     if executable is None:

@@ -1,4 +1,4 @@
-"""The pages of both apps in a real Chromium: from a project to a model that serves."""
+"""The pages of both apps in a real Chromium: from a project to a served model."""
 
 import re
 from types import SimpleNamespace
@@ -9,7 +9,7 @@ from supervisely_integration.gui.libraries import missing_libraries
 from supervisely_integration.local.instance import LocalInstance
 from supervisely_integration.local.launcher.results import find_experiment
 from supervisely_integration.paths import SERVE
-from tests.app.running import CLASSES, MODEL, TINY, RunningApp, make_project, read_json, state_of
+from tests.app.real_app import CLASSES, MODEL, TINY, RunningApp, make_project, read_json, state_of
 from tests.browser.app_pages import LONG_MS, AppPage, unnamed_controls
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="no Chromium driver: playwright")
@@ -111,7 +111,7 @@ def choose_a_split(page):
 
 
 def start_with_mistakes_then_without(page):
-    """An unknown key is reported beside the editor, an invalid name in a dialog."""
+    """An unknown key is reported next to the editor, an invalid name in a dialog."""
     page.card("Hyperparameters").get_by_role(
         "checkbox", name="Run Model Benchmark evaluation"
     ).click()
@@ -143,7 +143,7 @@ def start_with_mistakes_then_without(page):
 
 
 def watch_to_the_end(page):
-    """The bars move, the log fills, and the result is linked."""
+    """The page updates bars and log, and links the result."""
     expect(page.card("Training Process")).to_contain_text(STATUS, timeout=LONG_MS)
     page.press("Training Logs", "Show logs")
     log = page.card("Training Logs").get_by_role("log")

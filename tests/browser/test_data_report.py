@@ -6,14 +6,14 @@ import pytest
 
 from rtdetrv2_pytorch.tools import doctor
 from tests.browser.instance_data import EVIL
-from tests.hostile import CocoFolder, encoded
+from tests.damaged_datasets import CocoFolder, encoded
 
 pytestmark = pytest.mark.browser
 
 
 @pytest.fixture(scope="module")
 def page_file(tmp_path_factory):
-    """The report of a data set with odd names, and many offenders."""
+    """The report of a data set with unusual names and many findings."""
     folder = tmp_path_factory.mktemp("report")
     data = CocoFolder(folder / "data")
     for split in ("train", "val"):
@@ -31,7 +31,7 @@ def page_file(tmp_path_factory):
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", [360, 1280])
-def test_the_page_fits_shows_its_pictures_and_runs_nothing(page_file, new_page, width, scheme):
+def test_page_fits_shows_its_images_and_executes_no_input(page_file, new_page, width, scheme):
     page = new_page(viewport={"width": width, "height": 740}, color_scheme=scheme)
     page.set_content(page_file.read_text())
     assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")

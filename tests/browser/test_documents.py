@@ -63,7 +63,7 @@ class ChangingApp:
                 {"op": "add", "path": "/rows/1", "value": "second"},
                 {"op": "replace", "path": "/status", "value": "done"},
             )
-            await asyncio.sleep(0.2)  # the change arrives before the answer
+            await asyncio.sleep(0.2)  # the change arrives before the response
         return answer
 
 

@@ -35,7 +35,7 @@ def instance(tmp_path):
 
 @pytest.fixture
 def open_page(instance, new_page):
-    """Open a view with the data that the instance has now."""
+    """Open a view with the current data of the instance."""
 
     def open_view(path="#/", **options):
         page = new_page(**options)
@@ -48,18 +48,18 @@ def open_page(instance, new_page):
 
 
 def fits(page) -> bool:
-    """Whether the page does not scroll horizontally."""
+    """Return whether the page does not scroll horizontally."""
     return page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
 
 
 def has_no_js_values(page) -> bool:
-    """Whether the text contains no JavaScript value by mistake, such as undefined."""
+    """Return whether the text contains no JavaScript value such as undefined."""
     words = re.findall(r"\w+|\[object \w+\]", page.locator("body").inner_text())
     return not {"false", "true", "undefined", "null", "NaN"} & set(words)
 
 
 def loaded(page, selector: str) -> bool:
-    """Whether all images that match are loaded."""
+    """Return whether all images that match are loaded."""
     page.wait_for_function(
         "s => { const all = [...document.querySelectorAll(s)];"
         " return all.length && all.every(i => i.complete) }",
@@ -160,7 +160,9 @@ def test_changes_while_the_page_loads_are_shown(instance, new_page):
 
     def answer_too_early(route):
         answer = route.fetch()
-        put_experiment(instance.store)  # before the page has this answer, which lacks it
+        put_experiment(
+            instance.store
+        )  # before the page receives this response, which does not include the change
         route.fulfill(response=answer)
 
     page.route(re.compile("/page/api/experiments"), answer_too_early, times=1)

@@ -9,7 +9,7 @@ from supervisely_integration.local.emulator.store import TEAM_ID
 from supervisely_integration.local.instance import LocalInstance
 from tests.browser.instance_data import EVIL, put_experiment
 from tests.conftest import ROOT
-from tests.runs import make_run
+from tests.synthetic_runs import make_run
 
 pytestmark = pytest.mark.browser
 
@@ -18,7 +18,7 @@ SHOTS = ROOT / ".test-output" / "report"
 
 @pytest.fixture(scope="module")
 def page_file(tmp_path_factory):
-    """A run with a hostile and a very long class name."""
+    """A run with HTML in one class name, and a very long class name."""
     folder = tmp_path_factory.mktemp("run") / "cells"
     return write_report(make_run(folder, names=("cell", EVIL, "long_" * 30), images=14))
 

@@ -63,7 +63,7 @@ def copied_from_context(stage: Stage) -> list[str]:
 
 
 def is_ignored(path: str) -> bool:
-    """Whether .dockerignore keeps a file out of the context: the last line that fits decides."""
+    """Return whether .dockerignore excludes a file: the last matching line applies."""
     ignored = False
     for line in (ROOT / ".dockerignore").read_text().splitlines():
         if not line or line.startswith("#"):

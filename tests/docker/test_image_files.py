@@ -1,4 +1,4 @@
-"""What the image is made from: pins, stages, users, and the files that a build needs."""
+"""Dockerfiles: pinned versions, stages, users, and the files that a build needs."""
 
 import json
 import re
@@ -96,7 +96,7 @@ def test_user_is_numeric_and_health_check_calls_livez():
     assert f"'127.0.0.1', {MANIFESTS[0]['port']}" in check
     assert "'/livez'" in check
     assert FINAL.all("EXPOSE") == [str(MANIFESTS[0]["port"])]
-    assert not DEPLOY_STAGES[-1].all("USER")  # stays that of the image below
+    assert not DEPLOY_STAGES[-1].all("USER")  # inherited from the base image
 
 
 def test_weights_are_in_cache_of_sdk_and_trainer():

@@ -1,4 +1,4 @@
-"""What runs in the image, or makes it: the entry point, the baking of weights, the lists."""
+"""Scripts of the image: entry point, included weights, package lists."""
 
 import http.server
 import importlib.util
@@ -33,7 +33,7 @@ list_packages = load("list_packages")
 
 @pytest.fixture
 def app_folder():
-    """A folder that any user may enter, with an app whose command is to print."""
+    """A folder that all users can enter, with an app that prints its command."""
     folder = Path(tempfile.mkdtemp())
     folder.chmod(0o755)
     for app in ("train", "serve"):
@@ -150,13 +150,13 @@ def test_npm_packages_are_listed_with_licenses(tmp_path):
 
 def test_python_packages_are_listed_with_licenses():
     rows = {
-        name: (kind, number, licence)
-        for kind, name, number, licence in list_packages.python_packages()
+        name: (kind, number, license_name)
+        for kind, name, number, license_name in list_packages.python_packages()
     }
     assert rows["numpy"][:2] == ("python", version("numpy"))
     assert "BSD-3-Clause" in rows["numpy"][2]
     assert rows["supervisely"][2] == "see LICENSE"  # it declares none
-    assert all(licence for _, _, licence in rows.values())
+    assert all(license_name for _, _, license_name in rows.values())
 
 
 def test_system_licenses_come_from_copyright_files(tmp_path):

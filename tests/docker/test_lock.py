@@ -1,4 +1,4 @@
-"""docker/requirements.lock is what requirements.txt asks for, whole, with hashes."""
+"""docker/requirements.lock pins all of requirements.txt, with hashes."""
 
 import re
 from importlib.metadata import requires, version
@@ -33,7 +33,7 @@ def test_gpu_bundle_versions_match_requirements():
         pins[canonicalize_name(name)] = pin
     for line in requirement_lines(ROOT / "benchmarks" / "gpu-requirements.txt"):
         name, pin = line.split("==")
-        if name != "tokenizers":  # of transformers, which the lock does not have
+        if name != "tokenizers":  # required by transformers, which is not locked
             assert pins[canonicalize_name(name)] == pin, line
 
 

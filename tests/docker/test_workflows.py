@@ -68,5 +68,5 @@ def test_pre_releases_and_bot_branches_are_excluded():
     assert FILES["release.yml"]["jobs"]["release"]["if"] == (
         "${{ !github.event.release.prerelease }}"
     )
-    on = FILES["release_branch.yml"][True]  # what YAML makes of `on`
+    on = FILES["release_branch.yml"][True]  # YAML reads `on` as True
     assert on["push"]["branches-ignore"] == ["main", "master", "sly-version-update-v-*"]

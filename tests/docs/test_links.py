@@ -1,4 +1,4 @@
-"""Links, test names and pictures of all pages."""
+"""Links, test names and images of all pages."""
 
 import re
 import subprocess

@@ -106,7 +106,7 @@ def test_errors_are_one_line_without_traceback(run, arguments, message):
     assert re.match(r"[A-Z]\w+Error: ", error)
     log = folder / "out" / "train.log"
     assert rest in ([], ["Log:", str(log)])
-    if rest:  # the output folder was known
+    if rest:  # the output folder was already set
         assert message.split(": ")[0] in log.read_text()
 
 

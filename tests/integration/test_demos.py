@@ -26,7 +26,7 @@ from rtdetrv2_pytorch.src.deploy.detector import load_detector
 from rtdetrv2_pytorch.src.deploy.onnx import write_onnx
 from rtdetrv2_pytorch.src.deploy.predictor import Predictor
 from rtdetrv2_pytorch.src.deploy.runtimes import PyTorchRuntime
-from tests.lively import enliven
+from tests.random_detectors import randomize_weights
 from tests.tiny import CONFIGS, NETWORK
 
 pytestmark = pytest.mark.slow
@@ -69,7 +69,7 @@ def experiment(tmp_path_factory) -> SimpleNamespace:
     )
     checkpoint = folder / "checkpoints" / "best.pth"
     content = {
-        "model": enliven(cfg.model, SIZE_HW).state_dict(),
+        "model": randomize_weights(cfg.model, SIZE_HW).state_dict(),
         "config": cfg.yaml_cfg,
         "class_names": NAMES,
         "eval_spatial_size": list(SIZE_HW),
@@ -211,7 +211,7 @@ def assert_same(rows, expected, *, score, pixels):
 
 
 def assert_drawn(drawing, photo, rows):
-    """Check that the image changed along the boxes and hardly anywhere else."""
+    """Assert that the image changed along the boxes and hardly elsewhere."""
     before = np.asarray(Image.open(photo).convert("RGB")).astype(int)
     after = np.asarray(Image.open(drawing).convert("RGB")).astype(int)
     assert after.shape == before.shape
@@ -356,7 +356,7 @@ def test_exif_rotation_and_transparency(common, tmp_path):
     assert (clear.mode, clear.getpixel((0, 0))) == ("RGB", (10, 20, 30))
 
 
-# The drawing
+# Drawing
 
 
 def test_box_and_name_are_drawn(common):

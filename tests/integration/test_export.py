@@ -26,7 +26,7 @@ from rtdetrv2_pytorch.src.deploy.parity import check_parity
 from rtdetrv2_pytorch.src.deploy.runtimes import open_runtime
 from rtdetrv2_pytorch.src.misc.errors import ConfigError
 from rtdetrv2_pytorch.tools import export_onnx as tool
-from tests.integration.trained import SIZE_HW, overfitted_checkpoint
+from tests.integration.overfitted_checkpoint import SIZE_HW, overfitted_checkpoint
 
 pytestmark = pytest.mark.slow
 

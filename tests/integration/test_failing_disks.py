@@ -11,7 +11,7 @@ from rtdetrv2_pytorch.src.report.training_report import write_report
 from rtdetrv2_pytorch.src.solver import DetSolver
 from rtdetrv2_pytorch.src.solver.events import TrainingEvents
 from tests.integration.test_resume import RUN, curve, small_config
-from tests.runs import make_run
+from tests.synthetic_runs import make_run
 
 MIB = 2**20
 

@@ -42,7 +42,7 @@ def float64() -> Iterator[None]:
     """Compute in float64, random initial weights included."""
     to_float32, from_targets = torch.Tensor.float, GroundTruth.from_targets
 
-    def widen(tensor):  # scalars stay: the loss scaler requires float32
+    def widen(tensor):  # scalars are not converted: the loss scaler requires float32
         return tensor.double() if tensor.dim() else to_float32(tensor)
 
     def wide_targets(targets, device):

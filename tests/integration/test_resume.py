@@ -1,4 +1,4 @@
-"""Resume of stopped runs, equal to an uninterrupted one; see also test_killed_at_random."""
+"""Resume of stopped runs, equal to an uninterrupted one; see also test_random_kills."""
 
 import json
 import shutil
@@ -145,7 +145,7 @@ def test_resume_without_ema_weights_starts_from_the_raw_weights(finished, tmp_pa
 
 
 def test_resume_of_a_checkpoint_of_the_public_trainer(finished, tmp_path, digits):
-    """It has `last_epoch` instead of `progress`."""
+    """Such a checkpoint has `last_epoch` instead of `progress`."""
     checkpoint = load_checkpoint(tmp_path / "last.pth")
     for key in ("progress", "format_version", "config", "class_names", "thresholds"):
         checkpoint.pop(key)

@@ -97,7 +97,7 @@ def randomize(model: nn.Module, images: Tensor) -> None:
 
 @contextmanager
 def shared_decisions(pair: Pair, *, sampling: bool = False) -> Iterator[None]:
-    """Give both networks our inputs of decisions if they agree; run `ours` first.
+    """Use our inputs for the decisions of both networks if they agree; run `ours` first.
 
     Gradients are unchanged.
 

@@ -1,4 +1,4 @@
-"""Training with several ranks on CPUs, with gloo."""
+"""Training with multiple ranks on CPUs, with gloo."""
 
 import json
 import subprocess

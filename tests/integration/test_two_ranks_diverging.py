@@ -1,4 +1,4 @@
-"""A non-finite loss on one rank: all ranks skip the step, and none waits for another."""
+"""A non-finite loss on one rank: all ranks skip the step without a deadlock."""
 
 import pytest
 
@@ -42,7 +42,7 @@ print(json.dumps([result.last_epoch, calls, sums]))
 
 @pytest.mark.parametrize(("micro", "parts"), [(2, [2] * 3), (1, [1, 1] * 3)])
 def test_non_finite_loss_on_one_rank_skips_the_step_on_all(tmp_path, micro, parts):
-    """With whole batches and with micro-batches."""
+    """Test full batches and micro-batches."""
     data = make_digits_dataset(tmp_path / "data", num_train=12, num_val=4)
     out = tmp_path / "out"
     path = tiny_file(tmp_path / "tiny.yml", out, data, train_dataloader={"total_batch_size": 4})

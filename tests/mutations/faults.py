@@ -1,4 +1,4 @@
-"""Faults to plant: one line each, across all packages."""
+"""Faults to inject: one line each, across all packages."""
 
 from typing import NamedTuple
 

@@ -1,4 +1,4 @@
-"""Plant each fault in a copy of the tree, run the tests concerned and report which are caught.
+"""Inject each fault into a copy of the tree, run its tests and report which faults are caught.
 
     python -m tests.mutations.run                       # all faults, result to after.json
     python -m tests.mutations.run --check               # only check that every fault applies
@@ -52,7 +52,7 @@ def planted(text: str, fault: Fault) -> str:
 
 
 def problems(tree: Path, faults: Iterable[Fault]) -> list[str]:
-    """Return why faults do not apply to a tree."""
+    """Return the reasons why faults do not apply to a tree."""
     found = []
     for fault in faults:
         try:
@@ -88,7 +88,7 @@ def mark_failing_targets(tree: Path, results: Sequence[dict[str, str | float]]) 
 
 
 def outcome_of(fault: Fault, tree: Path) -> dict[str, str | float]:
-    """Plant a fault, run its tests and take it back."""
+    """Inject a fault, run its tests and restore the file."""
     path = tree / fault.file
     original = path.read_text(encoding="utf-8")
     begin = time.monotonic()

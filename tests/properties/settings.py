@@ -1,4 +1,4 @@
-"""Hypothesis settings: deterministic examples that take a second or two."""
+"""Hypothesis settings: deterministic examples, one to two seconds per test."""
 
 from hypothesis import HealthCheck, settings
 

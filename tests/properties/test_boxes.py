@@ -90,7 +90,7 @@ def test_augmented_boxes_lie_inside_canvas(sample, seed, height, width):
     given_areas = dict(zip(sample.labels.tolist(), sample.area.tolist(), strict=True))
     for op in (RandomZoomOut(p=0.5), RandomIoUCrop(), RandomHorizontalFlip()):
         sample = op(sample, rng)
-    # None of the three resizes: a crop can only shrink boxes.
+    # No operation resizes: a crop can only shrink boxes.
     for label, area in zip(sample.labels.tolist(), areas(sample.boxes).tolist(), strict=True):
         assert area <= given_areas[label] + 1e-6
     for op in (SanitizeBoundingBoxes(), Resize(size=[height, width]), SanitizeBoundingBoxes()):

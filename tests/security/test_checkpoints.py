@@ -17,7 +17,7 @@ from rtdetrv2_pytorch.src.misc.errors import CheckpointError, RTDETRError
 from rtdetrv2_pytorch.src.misc.weights import load_checkpoint, locate
 from rtdetrv2_pytorch.src.nn.presnet import PResNet
 from rtdetrv2_pytorch.src.solver import DetSolver
-from tests.security.peak import at_most
+from tests.security.peak_memory import at_most
 from tests.tiny import CONFIGS, NETWORK, tiny_config
 
 MB = 1 << 20

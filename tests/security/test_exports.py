@@ -12,7 +12,7 @@ from rtdetrv2_pytorch.src.deploy.onnx import read_card
 from rtdetrv2_pytorch.src.deploy.runtimes import open_runtime
 from rtdetrv2_pytorch.src.deploy.tensorrt import card_file
 from rtdetrv2_pytorch.src.misc.errors import CheckpointError, ExportError, RTDETRError
-from tests.security.peak import at_most
+from tests.security.peak_memory import at_most
 
 MB = 1 << 20
 CARD = ModelCard(class_names=("cat", "dog"), input_size_hw=(64, 64))

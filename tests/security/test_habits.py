@@ -8,7 +8,7 @@ import pytest
 from supervisely_integration.local.instance import LOOPBACK, LocalInstance
 from supervisely_integration.local.launcher.commands.up_command import DEFAULT_PORT
 from tests.conftest import ROOT
-from tests.security.peak import at_most
+from tests.security.peak_memory import at_most
 
 REQUIREMENTS = sorted(ROOT.glob("*requirements*.txt"))
 OURS = [

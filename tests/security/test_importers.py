@@ -10,7 +10,7 @@ from PIL import Image
 from rtdetrv2_pytorch.src.misc.errors import DatasetError
 from supervisely_integration.local.emulator.store import Store, StoreError
 from supervisely_integration.local.importers import import_folder, read_items
-from tests.security.peak import at_most
+from tests.security.peak_memory import at_most
 
 MB = 1 << 20
 

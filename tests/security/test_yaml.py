@@ -9,7 +9,7 @@ from rtdetrv2_pytorch.src.core import YAMLConfig
 from rtdetrv2_pytorch.src.core.yaml_files import parse_overrides, read_layers
 from rtdetrv2_pytorch.src.misc.errors import ConfigError
 from rtdetrv2_pytorch.src.misc.limits import MAX_YAML_CHARS, read_yaml
-from tests.security.peak import at_most
+from tests.security.peak_memory import at_most
 
 MB = 1 << 20
 LAUGHS = "a0: &a0 [ha]\n" + "".join(

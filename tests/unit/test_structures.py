@@ -26,7 +26,7 @@ def test_three_images_with_two_no_and_one_box_by_hand():
     assert truth.image_index.tolist() == [0, 0, 2]
     assert truth.counts == (2, 0, 1)
     assert [int(i) for i in truth.image_ids] == [11, 22, 33]
-    # Boxes become float32, whatever they were.
+    # Boxes of any type become float32.
     torch.testing.assert_close(truth.boxes, torch.tensor(first + last, dtype=torch.float32))
 
 

@@ -111,14 +111,14 @@ def _typed_keys(hint: Any) -> Iterable[str]:
 
 
 def _is_description(value: Any) -> bool:
-    """Whether a value describes a component: its name, or {type: name, ...}."""
+    """Return whether a value describes a component: its name, or {type: name, ...}."""
     if isinstance(value, Mapping):
         return "type" in value
     return isinstance(value, str) and ALIASES.get(value, value) in COMPONENTS
 
 
 def _is_description_list(value: Any) -> bool:
-    """Whether a value is a non-empty list of {type: name, ...}."""
+    """Return whether a value is a non-empty list of {type: name, ...}."""
     return (
         isinstance(value, list)
         and len(value) > 0

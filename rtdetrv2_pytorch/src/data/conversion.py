@@ -89,7 +89,7 @@ def _usable_box(
     category_of: Mapping[str, int],
     findings: Findings,
 ) -> Box | None:
-    """Return the part of a box inside its image, or None; add what is wrong to the findings."""
+    """Return the part of a box inside its image, or None; add problems to the findings."""
     kind, drawn, box = each.problem_among(category_of), None, None
     if not kind:
         drawn = box = each.box
@@ -122,7 +122,7 @@ def _usable_box(
 
 
 def _write(path: Path, text: str) -> None:
-    """Write a file at once: ranks of one run write the same file."""
+    """Write a file atomically: the ranks of a run write the same file."""
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_suffix(f".{os.getpid()}.partial")
     partial.write_text(text, encoding="utf-8")

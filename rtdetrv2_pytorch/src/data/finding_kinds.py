@@ -1,4 +1,4 @@
-"""All kinds of findings: severity, what the trainer does, and the remedy.
+"""All kinds of findings: severity, effect on training, and remedy.
 
 The kinds describe the rules of the data layer; `docs/data_doctor.md` shows this table.
 """
@@ -8,7 +8,7 @@ from enum import StrEnum
 
 
 class Action(StrEnum):
-    """What the trainer does about a finding."""
+    """How the trainer handles a finding."""
 
     USES = "uses"
     CLIPS = "clips"
@@ -17,7 +17,7 @@ class Action(StrEnum):
 
 
 class Severity(StrEnum):
-    """How much a finding matters."""
+    """Severity of a finding."""
 
     ERROR = "error"  # training cannot start
     WARNING = "warning"  # data are lost, or metrics are misleading
@@ -32,7 +32,7 @@ class Kind:
     title: str
     severity: Severity
     action: Action
-    effect: str  # what the trainer does, in words
+    effect: str  # description of the effect on training
     remedy: str
 
 
@@ -302,7 +302,7 @@ KINDS: dict[str, Kind] = {
             ),
             "exif_rotated": (
                 "images with an EXIF rotation",
-                "they are turned upright, unless the declared size is the stored one",
+                "they are rotated upright, unless the declared size is the stored one",
                 "check that the boxes fit, as drawn here",
             ),
             "deep_image": (

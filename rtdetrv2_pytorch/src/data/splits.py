@@ -37,7 +37,7 @@ def find_splits(folder: Path, work_dir: Path) -> Splits:
     """Find the splits of a data set in COCO, YOLO, Pascal VOC or Supervisely format.
 
     COCO files are used as they are: those of COCO itself (`annotations/instances_train2017.json`
-    and `train2017/`), exports of Roboflow (`train/_annotations.coco.json` beside the images) and
+    and `train2017/`), exports of Roboflow (`train/_annotations.coco.json` next to the images) and
     most others. Other formats are converted to COCO files. A folder without validation split uses
     its test split.
 

@@ -1,1 +1,1 @@
-"""What becomes of a trained checkpoint: exports, the runtimes that run them, and their proof."""
+"""Exports of checkpoints, their verification, and the runtimes that run them."""

@@ -1,8 +1,8 @@
 """CUDA graphs: one launch per batch instead of hundreds.
 
 At batch size 1 the host needs longer to launch the kernels than the GPU to run them. A CUDA graph
-launches them all at once. It works on the memory it was captured with, so inputs are copied into
-that memory and outputs out of it.
+launches them all in one call. It works on the memory it was captured with, so inputs are copied
+into that memory and outputs out of it.
 """
 
 import threading

@@ -34,7 +34,7 @@ _Build = Callable[[Detector, ModelCard, Path, OnProgress], Runtime]
 
 @dataclass(frozen=True, kw_only=True)
 class Source:
-    """What to export."""
+    """A checkpoint to export and its options."""
 
     checkpoint: str | Path  # or URL
     config: Path | None = None  # YAML file, for a checkpoint without a configuration
@@ -65,7 +65,7 @@ def export_onnx(
         **options: see `onnx.write_onnx`.
 
     Returns:
-        The comparison, which is also saved in `parity.json` beside the file.
+        The comparison, which is also saved in `parity.json` next to the file.
 
     Raises:
         ExportError: if the export fails or its results differ; no file remains.
@@ -97,7 +97,7 @@ def export_tensorrt(
 
     Args:
         source: what to export.
-        output: file to write; its model card is written beside it.
+        output: file to write; its model card is written next to it.
         precision: "fp16" or "fp32".
         nms_iou: adds NMS within classes at this IoU.
         batch_sizes: minimum, optimum and maximum batch size.
@@ -106,7 +106,7 @@ def export_tensorrt(
         on_progress: called with (activity, images done, images in total).
 
     Returns:
-        The comparison, which is also saved in `parity.json` beside the file.
+        The comparison, which is also saved in `parity.json` next to the file.
 
     Raises:
         ConfigError: if TensorRT or the GPU is not available.

@@ -18,7 +18,7 @@ _TEXT_FIELDS = ("model_name", "precision", "sampling", "source_sha256")  # all o
 # Documentation of inputs and outputs for users of other code.
 _DOCUMENTATION = {
     "images": "[N, 3, height, width] float32 RGB; pixel / 255, no mean, no standard deviation",
-    "preprocessing": "resize to input_size_hw whatever the shape, bilinear with antialiasing",
+    "preprocessing": "resize to input_size_hw for any aspect ratio, bilinear with antialiasing",
     "orig_target_sizes": "[N, 2] int64 (width, height) of the original images",
     "labels": "[N, num_detections] int64, places in class_names",
     "boxes": "[N, num_detections, 4] float32 x1 y1 x2 y2 in pixels of the original images",

@@ -124,7 +124,7 @@ def _trace(detector: Detector, card: ModelCard, path: Path, opset: int, exporter
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Silence the exporters; the result is checked afterwards."""
+    """Silence the exporters; the result is checked later."""
     names = ("torch.onnx", "onnxscript", "onnx_ir")
     levels = {name: logging.getLogger(name).level for name in names}
     for name in names:

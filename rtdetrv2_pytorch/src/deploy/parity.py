@@ -105,7 +105,7 @@ def check_parity(
     trained: Runtime | None = None,
     on_progress: OnProgress | None = None,
 ) -> ParityReport:
-    """Compare an exported detector with the one it was exported from.
+    """Compare an exported detector with its source detector.
 
     Args:
         exported: the exported file, opened.

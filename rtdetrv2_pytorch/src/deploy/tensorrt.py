@@ -78,7 +78,7 @@ def build_engine(
 
     Args:
         onnx_file: float32 or mixed precision, which the engine adopts.
-        engine_file: file to write; its model card is written beside it.
+        engine_file: file to write; its model card is written next to it.
         batch_sizes: minimum, optimum and maximum batch size.
         timing_cache: file with measurements of earlier builds, updated here. None: no cache.
 
@@ -165,7 +165,7 @@ class TensorRTRuntime:
     """A TensorRT engine; one call at a time, because calls share its buffers.
 
     Args:
-        path: engine file; its model card lies beside it.
+        path: engine file; its model card is next to it.
         device: GPU to run on.
 
     Raises:

@@ -1,1 +1,1 @@
-"""What is wrong with the data, and what the trainer does about it."""
+"""The data doctor: find problems in a data set and report how the trainer handles them."""

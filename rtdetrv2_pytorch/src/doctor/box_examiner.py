@@ -15,7 +15,7 @@ _TINY = 4.0  # pixels at the training size: half a cell of the finest level
 
 
 class BoxExaminer:
-    """Examines the boxes of one split, and counts them by what the trainer does.
+    """Examines the boxes of one split and counts used, modified and skipped boxes.
 
     Args:
         split: name of the split.

@@ -1,1 +1,1 @@
-"""What every layer may use: errors, boxes, ranks, seeds, meters, weights."""
+"""Utilities for all layers: errors, boxes, ranks, seeds, meters, weights."""

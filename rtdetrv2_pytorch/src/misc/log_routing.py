@@ -7,5 +7,5 @@ FILE_ONLY = {_MARK: True}  # `extra` of a record that the command also prints in
 
 
 def is_file_only(record: logging.LogRecord) -> bool:
-    """Whether a record goes to the log file only."""
+    """Return whether a record goes to the log file only."""
     return bool(getattr(record, _MARK, False))

@@ -34,7 +34,7 @@ _SIZE_DEPENDENT = re.compile(r"(^|\.)(anchors|valid_mask)$")
 
 
 def is_url(source: str | Path) -> bool:
-    """Whether a source of weights is a URL."""
+    """Return whether a source of weights is a URL."""
     return urlparse(str(source)).scheme in ("http", "https")
 
 
@@ -42,8 +42,8 @@ def locate(source: str | Path, on_progress: Callable[[int, int], None] | None = 
     """Return the local file of a path or URL; download it if no cache contains it.
 
     A lock lets all ranks of a machine share one download. The file appears under its name when it
-    is complete and readable. Its URL is written next to it, so that files with the same name from
-    other URLs are told apart; a file without a URL was put there manually and matches by name.
+    is complete and readable. Its URL is written next to it, so that files of the same name from
+    other URLs are distinguished; a file without a URL was put there manually and matches by name.
 
     Args:
         source: path, or http(s) URL.

@@ -110,7 +110,7 @@ class PResNet(nn.Module):
 
     Args:
         depth: 18, 34, 50 or 101.
-        variant: "d" is the one that all published models use.
+        variant: all published models use "d".
         num_stages: how many of the four stages to build.
         return_idx: stages to return; [1, 2, 3] are strides 8, 16, 32.
         act: activation.

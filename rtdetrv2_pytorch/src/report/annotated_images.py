@@ -35,7 +35,7 @@ class ImageBox:
     y: float
     width: float
     height: float
-    label: str  # short text beside the box
+    label: str  # short text next to the box
     title: str  # tooltip
 
 

@@ -186,7 +186,7 @@ def _thinned(series: Series) -> tuple[np.ndarray, np.ndarray, Sequence[str]]:
 
 
 def _annotate(axes: Any, x: float, y: float, text: str, plot: Plot) -> None:
-    """Write text beside a point, toward the center of the plot."""
+    """Write text next to a point, toward the center of the plot."""
     low, high = plot.x_range or axes.get_xlim()
     bottom, top = plot.y_range or axes.get_ylim()
     is_right, is_upper = x > (low + high) / 2, y > (bottom + top) / 2

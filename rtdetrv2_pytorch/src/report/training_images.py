@@ -188,7 +188,7 @@ def _cell(pixels: np.ndarray, shapes: Sequence[Shape]) -> Image.Image:
 
 
 def _mosaic(cells: Sequence[Image.Image], columns: int) -> Image.Image:
-    """Arrange cells in rows on gray, because images may have black borders of their own."""
+    """Arrange cells in rows on gray, because images may have black borders."""
     columns = min(columns, len(cells))
     rows = [cells[i : i + columns] for i in range(0, len(cells), columns)]
     width = columns * (_CELL_PX + _GAP_PX) - _GAP_PX

@@ -66,7 +66,7 @@ def find_micro_batch(
 
     recovery.guard.save_buffers()
     try:
-        # Each rank probes alone. A non-finite loss does not matter: the memory was allocated.
+        # Each rank probes independently. A non-finite loss is ignored: the memory was allocated.
         with distributed.alone(), contextlib.suppress(TrainingDiverged):
             found.retry(compute, num_images, undo=recovery.discard_gradients)
     finally:

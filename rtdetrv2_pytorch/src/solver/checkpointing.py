@@ -94,7 +94,9 @@ class CheckpointWriter:
         numbered = epochs // self.checkpoint_freq if self.checkpoint_freq else 0
         if self.keep_last:
             numbered = min(numbered, self.keep_last + 1)
-        needed = 2 * full + (2 + numbered) * kept  # a new file is written beside the old one
+        needed = (
+            2 * full + (2 + numbered) * kept
+        )  # a new file is written before the old one is replaced
         free = shutil.disk_usage(self.folder).free
         if free < needed:
             raise CheckpointError(

@@ -316,7 +316,7 @@ class TrainingRun:
             self.warmup.follow(rates)
 
     def _resumed_step(self, progress: Mapping[str, Any]) -> int:
-        """Return the next batch; with another batch size, the one after as many images."""
+        """Return the next step; a step after as many images for another batch size."""
         step = int(progress.get("step", 0))
         size = self.train_loader.epoch_sampler.total_batch_size
         saved_size = int(progress.get("batch_size") or size)
@@ -346,7 +346,7 @@ class TrainingRun:
         if not distributed.all_gather_objects(is_found)[0]:
             logger.warning(
                 "the best weights of the resumed run (epoch %d, AP %.4f) are neither in %s nor "
-                "beside the checkpoint; keeping the best of the remaining epochs",
+                "next to the checkpoint; keeping the best of the remaining epochs",
                 best.epoch,
                 best.ap,
                 self.checkpoints.folder / BEST,

@@ -30,8 +30,8 @@ __all__ = [
 class Store:
     """The data of an instance, one attribute per resource.
 
-    Threads and processes may use the same root at once, with one `Store` each or a shared one. A
-    change is on disk when its method returns.
+    Threads and processes may use the same root concurrently, with one `Store` each or a shared
+    one. A change is on disk when its method returns.
 
     Args:
         root: folder; created if it does not exist.

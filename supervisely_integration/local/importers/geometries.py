@@ -38,7 +38,7 @@ def to_stored(figure: Figure, image: OrientedImage, *, is_turned: bool) -> JsonO
         detail = f"{shape} drawn before the EXIF rotation of its image"
         raise UnusableError("annotation_malformed", detail)
     convert = _CONVERTERS.get(shape)
-    if convert is None:  # three-dimensional and other rare shapes stay as they are
+    if convert is None:  # three-dimensional and other rare shapes are not changed
         return dict(figure)
     try:
         return {**figure, **convert(figure, image, is_turned)}

@@ -159,7 +159,7 @@ def _add(store: Store, dataset_id: int, item: ImportItem, findings: Findings) ->
 
 
 def _upright_contents(path: Path) -> bytes | None:
-    """Return the file with its pixels turned upright, if EXIF data swap its width and height.
+    """Return the file with its pixels rotated upright, if EXIF data swap its width and height.
 
     Programs disagree whether the size of such a file is that before or after turning. Returns
     None for all other files, which are stored unchanged.

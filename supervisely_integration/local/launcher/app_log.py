@@ -68,7 +68,7 @@ class GrowingFile:
 
 
 class AppLog:
-    """The log of an app, beside its task status.
+    """The log file of an app, next to its task status.
 
     Args:
         path: of the log.

@@ -201,7 +201,7 @@ def test_classes_are_matched_by_name(api, image, meta):
     assert object_["classId"] == meta.get_obj_class("line").sly_id
 
 
-def test_figures(api, dataset, image, meta, tags):
+def test_figures_are_listed_and_updated(api, dataset, image, meta, tags):
     labels = [
         sly.Label(SHAPES["rectangle"], meta.get_obj_class("rectangle"), tags[:1]),
         sly.Label(SHAPES["polygon"], meta.get_obj_class("polygon")),

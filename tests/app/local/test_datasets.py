@@ -69,7 +69,7 @@ def test_counts(api, project, tree, array):
     assert api.project.get_info_by_id(project.id).items_count == 3
 
 
-def test_move(api, project, tree):
+def test_move_dataset(api, project, tree):
     a, b, c, d = tree
     api.dataset.move_to_dataset(b.id, d.id)
     assert names(api.dataset.get_nested(project.id, d.id)) == ["b", "c"]
@@ -88,7 +88,7 @@ def test_archive_includes_nested_datasets(api, project, tree, array):
     assert api.dataset.create(project.id, "a").id not in (a.id, b.id, c.id, d.id)
 
 
-def test_copy(api, project, tree, array):
+def test_copy_dataset(api, project, tree, array):
     a, *_ = tree
     api.image.upload_nps(a.id, ["1.png", "2.png"], [array(1), array(2)])
     other = api.project.create(1, "copies", change_name_if_conflict=True)

@@ -1,4 +1,4 @@
-"""The injected faults reach clients as they should; the SDK retries."""
+"""Injected faults reach clients; the SDK retries failed requests."""
 
 import hashlib
 import time
@@ -30,7 +30,7 @@ def call(running):
 DOWNLOAD = {"teamId": 1, "path": "/a.bin"}
 
 
-def test_error_is_repeated(running, call):
+def test_error_fault_is_repeated(running, call):
     running.faults.replace([Fault("error", "users.*", times=2, status=502)])
     assert [call("users.me").status_code for _ in range(3)] == [502, 502, 200]
     assert call("teams.list").status_code == 200
@@ -44,14 +44,14 @@ def test_lost_request_is_processed(running, call):
     assert "new" in names
 
 
-def test_cut_answer_is_incomplete(running, call):
+def test_cut_response_is_incomplete(running, call):
     running.faults.replace([Fault("cut", "file-storage.download")])
     with pytest.raises(httpx.RemoteProtocolError, match="incomplete|without"):
         call("file-storage.download", **DOWNLOAD)
     assert call("file-storage.download", **DOWNLOAD).content == TEXT
 
 
-def test_damaged_answer_differs_from_its_hash(running, call):
+def test_damaged_response_does_not_match_its_hash(running, call):
     running.faults.replace([Fault("damage", "file-storage.download")])
     damaged = call("file-storage.download", **DOWNLOAD)
     good = call("file-storage.download", **DOWNLOAD)
@@ -62,14 +62,14 @@ def test_damaged_answer_differs_from_its_hash(running, call):
     assert hashlib.sha256(damaged.content).digest() != hashlib.sha256(TEXT).digest()
 
 
-def test_slow_answer(running, call):
+def test_slow_fault_delays_the_response(running, call):
     running.faults.replace([Fault("slow", "users.me", seconds=0.4)])
     started = time.monotonic()
     assert call("users.me").json()["login"] == "local"
     assert time.monotonic() - started >= 0.4
 
 
-def test_gone_server_comes_back(running, call):
+def test_server_returns_after_an_outage(running, call):
     address = running.address
     running.faults.replace([Fault("gone", "users.me", seconds=1.5)])
     with pytest.raises(httpx.TransportError):
@@ -89,7 +89,7 @@ def test_gone_server_comes_back(running, call):
     assert running.address == address
 
 
-def test_stop_while_gone(tmp_path):
+def test_server_stops_during_an_outage(tmp_path):
     with (
         FaultyInstance(tmp_path / "root", faults=[Fault("gone", seconds=500)]) as instance,
         pytest.raises(httpx.TransportError),
@@ -99,7 +99,7 @@ def test_stop_while_gone(tmp_path):
     assert instance._thread is None
 
 
-def test_sdk_retries(running, monkeypatch):
+def test_sdk_retries_failed_requests(running, monkeypatch):
     for name in ("SUPERVISELY_PUBLIC_API_RETRIES", "SUPERVISELY_PUBLIC_API_RETRY_SLEEP_SEC"):
         monkeypatch.delenv(name, raising=False)
     api = running.api()

@@ -195,8 +195,8 @@ def test_more_than_a_page(api, instance, dataset, png):
     infos = api.image.get_list(dataset.id)  # three pages of 500, by number
     assert [each.name for each in infos] == names
     assert len({each.id for each in infos}) == 1203
-    backwards = api.image.get_list(dataset.id, sort="name", sort_order="desc")
-    assert [each.name for each in backwards] == names[::-1]
+    descending = api.image.get_list(dataset.id, sort="name", sort_order="desc")
+    assert [each.name for each in descending] == names[::-1]
     assert len(api.image.get_list(dataset.id, limit=700)) == 700
     for sort, order in (("id", "asc"), ("name", "desc")):
         batches = list(

@@ -11,7 +11,7 @@ from rtdetrv2_pytorch.src.misc.errors import DatasetError
 from supervisely_integration.local.emulator.storage.sql.listing import Listing
 from supervisely_integration.local.emulator.store import Store
 from supervisely_integration.local.importers import import_folder, read_items
-from tests.app.local.folders import messages, picture, taken, write
+from tests.app.local.import_folders import messages, picture, taken, write
 
 CAT, TAG = "cat <&>", "night"
 META = {
@@ -90,7 +90,7 @@ def test_rectangle_edges(project):
 
 
 def test_import_round_trips_through_the_sdk(project, tmp_path):
-    """Meta, tags and boxes of a whole way round, without a server in between."""
+    """Meta, tags and boxes survive a round trip without a server."""
     tags = [{"name": TAG, "value": "yes", "id": 99, "labelerLogin": "me"}]
     content = annotation(figure(tags=tags, id=4, classId=5), tags=tags)
     item(project / "ds", "a.png", content)
@@ -268,7 +268,7 @@ def boxes_of(source):
 
 
 def test_bccd_boxes(bccd):
-    """The SDK writes COCO boxes without the last column and row of pixels: one less each way."""
+    """The SDK writes COCO boxes without the last pixel column and row: one pixel smaller."""
     counts = json.loads((bccd / "counts.json").read_text())
     of_project = read_items(bccd / "supervisely")
     of_coco = read_items(bccd, "coco")

@@ -1,4 +1,4 @@
-"""Folders in four formats become projects; every box is checked against values by hand.
+"""Folders in four formats become projects; every box is compared with values computed by hand.
 
 Boxes of a project are edges, as the platform stores them: 10..20 covers the pixels 10..19.
 """
@@ -15,7 +15,7 @@ from rtdetrv2_pytorch.src.misc.errors import DatasetError
 from supervisely_integration.local.emulator.storage.sql.listing import Listing
 from supervisely_integration.local.emulator.store import ConflictError, Store
 from supervisely_integration.local.importers import import_folder, read_items
-from tests.app.local.folders import messages, picture, shapes, taken, write
+from tests.app.local.import_folders import messages, picture, shapes, taken, write
 
 CAT, DOG = "cat", 'dog "big" <b>'
 
@@ -157,7 +157,7 @@ def test_invalid_categories_and_too_deep_json(tmp_path):
 
 
 def test_roboflow_folders_with_equal_file_names(tmp_path):
-    """Also: a parent category without boxes is ignored, and equal image names stay apart."""
+    """A parent category without boxes is ignored; images of the same name stay separate."""
     categories = [{"id": 0, "name": "animals"}, {"id": 1, "name": CAT, "supercategory": "animals"}]
     for split in ("train", "valid"):
         picture(tmp_path / split / "a.jpg")
@@ -371,7 +371,7 @@ def test_voc_with_two_column_lists(tmp_path):
     }
 
 
-# Which format, and what else may be given
+# Formats and options
 
 
 def test_unknown_format_raises_with_the_known_ones(tmp_path):
@@ -398,7 +398,7 @@ def test_wrapping_folders_are_skipped(tmp_path):
     assert len(taken(tmp_path)[0]) == 2
 
 
-# Pictures that lie on their side
+# Images with an EXIF rotation
 
 # A box at the left top corner of the stored picture of 100x50: (0, 0)-(20, 10).
 CORNERS = {
@@ -415,7 +415,7 @@ CORNERS = {
 
 @pytest.mark.parametrize("orientation", [5, 6, 7, 8])
 def test_boxes_drawn_before_exif_rotation_are_turned(tmp_path, store, orientation):
-    """Sideways, the declared size tells which picture they were drawn on."""
+    """For rotations by 90 degrees, the declared size tells which image the boxes refer to."""
     picture(tmp_path / "d" / "a.jpg", (100, 50), orientation)
     image = {"id": 1, "file_name": "a.jpg"}
     box = {"id": 1, "image_id": 1, "category_id": 3, "bbox": [0, 0, 20, 10]}
@@ -474,7 +474,7 @@ def test_import_folder(tmp_path, store):
 
 
 def test_invalid_unicode_in_names_is_replaced(tmp_path, store):
-    """Old archives have names that are not UTF-8; what cut a text may have cut a character."""
+    """Old archives have names that are not UTF-8; truncated names may end within a character."""
     odd, other = (os.fsdecode(name) for name in (b"caf\xe9.png", b"caf\xe8.png"))
     folder = tmp_path / os.fsdecode(b"caf\xe9")
     for name in (odd, other, "plain.png"):

@@ -46,7 +46,9 @@ def test_thumbnail_shows_the_current_annotation(instance):
         return Image.open(io.BytesIO(content)).convert("RGB")
 
     def is_red(pixel):
-        return pixel[0] > 130 and pixel[1] < 90 and pixel[2] < 90  # JPEG smears a little
+        return (
+            pixel[0] > 130 and pixel[1] < 90 and pixel[2] < 90
+        )  # JPEG changes pixel values slightly
 
     image = picture()
     assert image.size == SIZE
@@ -78,7 +80,7 @@ def test_projects_and_datasets_by_path(instance):
     ]
     assert [(c["title"], c["objects"], c["color"]) for c in found["classes"]] == [
         ("cell", 9, "#FF0000"),
-        ("unused", 0, "#888888"),  # an invalid color does not get into a style
+        ("unused", 0, "#888888"),  # an invalid color is not inserted into a style
     ]
     assert len(get(instance, "page/api/projects/1/images?dataset=2").json()["images"]) == 1
     assert get(instance, "page/api/projects?page=-4").json()["total"] == 1
@@ -200,7 +202,7 @@ def test_outlines(figure, expected):
 
 
 def test_page_shows_changes_of_other_processes(tmp_path):
-    """Nothing is cached in memory that would hide changes of other processes."""
+    """Changes of other processes are visible: nothing is cached in memory."""
     with LocalInstance(tmp_path / "instance") as instance:
         assert get(instance, "page/api/projects").json()["total"] == 0
         other = Store(tmp_path / "instance")

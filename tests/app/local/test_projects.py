@@ -69,7 +69,7 @@ def test_lists_and_names(api, project):
     assert [each.id for each in named] == [project.id]
 
 
-def test_edit(api, project):
+def test_update_project(api, project):
     assert api.project.edit_info(project.id, name="new name", readme="text").name == "new name"
     assert api.project.get_info_by_id(project.id).readme == "text"
     api.project.update_settings(project.id, {"x": 1})

@@ -287,7 +287,7 @@ def test_file_and_folder_conflict(api, upload):
         upload("/mix/file/inside")
 
 
-def test_a_file_that_does_not_exist(api, tmp_path):
+def test_missing_file_is_reported(api, tmp_path):
     with pytest.raises(requests.HTTPError, match="file '/absent' does not exist"):
         api.file.download(1, "/absent", str(tmp_path / "out"))
     assert api.file.get_info_by_path(1, "/absent") is None

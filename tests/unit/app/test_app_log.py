@@ -39,8 +39,8 @@ def test_mixed_lines_are_skipped(file):
     assert len(list(AppLog(file).new_bars())) == 3
 
 
-def test_used_port(file):
-    """Two trainings that start at once both find the port free, and one of them is too late."""
+def test_used_port_is_reported(file):
+    """Two trainings that start at the same time find the same free port; one fails to bind it."""
     FAILED.save(file.parent)
     file.write_text(
         "ERROR:    [Errno 98] error while attempting to bind on address ('127.0.0.1', 8000): "

@@ -11,7 +11,7 @@ from rtdetrv2_pytorch.src.solver.stopping import StopFlag
 from supervisely_integration.train.data_check import Origins, examine_splits
 from supervisely_integration.train.lifecycle import TrainingStopped
 from supervisely_integration.train.project_splits import write_coco
-from tests.hostile import encoded
+from tests.damaged_datasets import encoded
 
 SIZE = {"width": 64, "height": 48}
 
@@ -23,7 +23,7 @@ def rectangle(title="cat", box=(8, 8, 39, 39), shape="rectangle"):
 
 @pytest.fixture
 def project(tmp_path):
-    """Splits as the SDK leaves them: two images to train on, one to validate on."""
+    """Splits as the SDK writes them: two images to train on, one to validate on."""
     for split, number in (("train", 2), ("val", 1)):
         for i in range(1, number + 1):
             add(tmp_path, split, f"{split}_img_{i}", [rectangle()], seed=10 * number + i)
@@ -129,7 +129,7 @@ def test_equal_names_in_several_datasets(project):
     assert summary(examined(project, Origins(names))) == [("same_name", "", "x.png", 1)]
 
 
-def test_split_is_refused_if_no_image_is_readable(project):
+def test_split_without_readable_images_is_rejected(project):
     (project / "train" / "img" / "train_img_1.png").write_bytes(b"")
     assert not examined(project).refusals
     (project / "val" / "img" / "val_img_1.png").write_bytes(b"")

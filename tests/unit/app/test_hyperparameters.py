@@ -30,7 +30,7 @@ def error_of(text) -> str:
 # The file
 
 
-def test_defaults():
+def test_default_values():
     values = default_hyperparameters()
     promised = {
         "epoches": 50,

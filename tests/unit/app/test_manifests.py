@@ -28,7 +28,7 @@ def test_every_path_exists():
     "module", ["project_splits", "experiment", "hyperparameters", "progress_bars", "run_config"]
 )
 def test_modules_import_without_the_sdk(module):
-    """Loading it takes seconds; only the body of a function may."""
+    """The import takes seconds, so it must be inside a function."""
     source = (paths.TRAIN / f"{module}.py").read_text(encoding="utf-8")
     at_top = [n for n in ast.parse(source).body if isinstance(n, ast.Import | ast.ImportFrom)]
     names = [a.name for n in at_top if isinstance(n, ast.Import) for a in n.names]
@@ -119,7 +119,7 @@ def test_every_split_method_is_offered():
 
     methods = OPTIONS["train_val_splits_selector"]["methods"]
     assert SplitMethod.parse_list(methods) == list(SplitMethod.ALL)
-    assert methods == list(SplitMethod.ALL)  # by their present names
+    assert methods == list(SplitMethod.ALL)  # by their current names
 
 
 def test_default_model_is_in_the_table():
@@ -136,7 +136,7 @@ def test_unusable_options_are_off():
 
 def test_options_of_the_page():
     assert OPTIONS["show_logs_in_gui"] is True
-    assert OPTIONS["device_selector"] is True  # the SDK offers several only with it
+    assert OPTIONS["device_selector"] is True  # required by the SDK for a choice of devices
     assert OPTIONS["multi_gpu"] is True
     assert OPTIONS["auto_convert_classes"] is True
     assert OPTIONS["collapsable"] is False

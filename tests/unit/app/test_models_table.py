@@ -104,7 +104,7 @@ def test_readme_lists_the_published_rows():
 
 
 def test_sdk_accepts_the_table():
-    """Rows without weights included; nothing of the app object is needed for it."""
+    """Includes rows without weights; the app object is not used."""
     from supervisely.nn.training import train_app
 
     app = object.__new__(train_app.TrainApp)

@@ -15,7 +15,7 @@ from tests.tiny import tiny_config
 
 
 class Bar:
-    """Counts as tqdm does."""
+    """A counter with the interface of tqdm."""
 
     def __init__(self, message, total):
         self.message, self.total, self.n = message, total, 0
@@ -182,7 +182,7 @@ def test_bars_of_a_resumed_training_start_in_the_middle(bars, lines):
     assert bars.epochs == (3, 4)
     assert "Resuming after epoch 3 of 4" in lines()
     follower.epoch_started(3, 3)
-    follower.step_finished(step(1))  # two batches of this epoch were done before
+    follower.step_finished(step(1))  # two batches of this epoch were finished before
     assert bars.steps == (2, 3)
     follower.step_finished(step(2))
     assert bars.steps == (3, 3)

@@ -136,7 +136,7 @@ def test_shapes_are_converted_to_boxes(project, figure, box):
 
 
 def test_mask_written_by_the_sdk(project):
-    """The same bytes that the SDK writes, so that the test's own encoding proves nothing."""
+    """Masks are encoded by the SDK, not by the test."""
     import supervisely as sly
 
     pixels = np.zeros((5, 4), bool)
@@ -147,8 +147,8 @@ def test_mask_written_by_the_sdk(project):
     assert boxes(convert(project).train) == [[32, 9, 2, 2]]
 
 
-def test_shape_of_the_object_counts_not_of_the_class(project):
-    """A class of any shape has objects of several."""
+def test_conversion_uses_the_shape_of_each_object(project):
+    """A class of shape "any" has objects of different shapes."""
     add_image(
         project / "train",
         "train.png",
@@ -206,7 +206,7 @@ def test_equal_names_in_nested_datasets(project):
     nested = project / "train" / "parent"
     for folder in (nested, nested / "datasets" / "child", project / "train" / "other"):
         add_image(folder, "same.png", points("cat", (1, 1), (2, 2)))
-    for folder in ("img", "ann"):  # a folder of data sets now, no data set itself
+    for folder in ("img", "ann"):  # a folder of data sets, not a data set
         for file in (project / "train" / folder).iterdir():
             file.unlink()
         (project / "train" / folder).rmdir()
@@ -302,7 +302,7 @@ def test_damaged_objects_are_skipped(project, damaged):
     assert (where, detail) == ("img/bad.png", f"{shape} {damaged['id']} of 'cat'")
 
 
-# What ends a start
+# Errors
 
 
 def test_empty_split_raises(project):
@@ -414,7 +414,7 @@ def test_clipped_boxes_are_reported(project):
     assert (found.kind.name, found.boxes) == ("box_out_of_bounds", [(-5, 5, 10, 10)])
 
 
-# A download against what there was
+# Complete and incomplete downloads
 
 
 @pytest.fixture

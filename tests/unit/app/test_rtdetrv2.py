@@ -141,7 +141,7 @@ def test_unknown_runtimes_and_devices_are_rejected():
 
 
 def test_requests_have_unique_ids_and_no_limit_of_results(monkeypatch):
-    """The bare SDK makes ids of the time, and pauses at 500 results."""
+    """The unmodified SDK derives ids from the time, and pauses at 500 results."""
     from supervisely.nn.inference import inference_request as sdk
 
     from supervisely_integration.sdk.inference import RequestsManager
@@ -160,7 +160,7 @@ def test_requests_have_unique_ids_and_no_limit_of_results(monkeypatch):
 
 
 def test_end_of_a_request_is_noticed_at_once(monkeypatch):
-    """The threads of the bare SDK wait for a second for one more item."""
+    """The threads of the unmodified SDK wait a second for one more item."""
     from supervisely.nn.inference import uploader
 
     from supervisely_integration.sdk.inference import ShortWaitQueue
@@ -233,7 +233,7 @@ def test_command_line_prints_errors_in_one_line(
     assert "Traceback" not in printed
 
 
-def test_command_line_knows_every_runtime_device_and_name_of_the_threshold(monkeypatch):
+def test_command_line_accepts_all_runtimes_devices_and_threshold_names(monkeypatch):
     from supervisely_integration.sdk.deployment import parse_command_line
 
     parsed = []

@@ -155,7 +155,7 @@ def test_batch_size_is_limited_by_training_split():
 
 def test_parameter_groups_keep_learning_rate_ratio():
     base_rules = YAMLConfig(L).yaml_cfg["optimizer"]["params"]
-    assert base_rules[0]["lr"] == 0.00001  # at a rate of 0.0001
+    assert base_rules[0]["lr"] == 0.00001  # for a learning rate of 0.0001
     optimizer = configure(L, {"optimizer": {"lr": 2e-4}})[0].yaml_cfg["optimizer"]
     assert optimizer["lr"] == 2e-4
     assert optimizer["params"] == [{**base_rules[0], "lr": 2e-5}, base_rules[1]]
@@ -213,7 +213,7 @@ def test_given_milestones_are_kept():
     assert run.notes == []
 
 
-def test_base_schedule_does_not_leak_into_given_one(tmp_path):
+def test_user_schedule_replaces_the_base_schedule(tmp_path):
     values = portable_config(YAMLConfig(S).yaml_cfg)
     values["lr_scheduler"] = {"type": "CosineAnnealingLR", "T_max": 5, "eta_min": 0.01}
     recipe = write_config(values, tmp_path / "model_config.yml")

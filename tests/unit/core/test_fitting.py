@@ -163,7 +163,7 @@ def test_warmup_of_a_single_step_run():
     assert values["lr_warmup_scheduler"]["warmup_duration"] == 1
 
 
-# Leftovers of another type
+# Options of another type
 
 
 def test_keys_of_the_replaced_type_are_removed():

@@ -129,7 +129,7 @@ def test_overrides_are_parsed_as_yaml():
     assert parsed == {
         "epoches": 3,
         "a": {"b": {"c": [320, 640], "d": True}},
-        "lr": "1e-4",  # to YAML a string; the type of the parameter makes it a number
+        "lr": "1e-4",  # a string in YAML; converted by the type of the parameter
         "name": "x=y",
         "none": None,
     }

@@ -130,7 +130,7 @@ def test_coco_categories_are_recognized_in_any_order():
     assert coco == CategoryTable.mscoco()
     assert [coco.ids.index(id_) for id_ in (1, 13, 90)] == [0, 11, 79]
     assert coco.label_of["toothbrush"] == 79
-    # What the format skips: 12 26 29 30 45 66 68 69 71 83.
+    # Unused ids of the format: 12 26 29 30 45 66 68 69 71 83.
     assert sum(range(1, 91)) - sum(coco.evaluation_ids) == 499
 
 

@@ -31,7 +31,7 @@ def test_boxes_are_converted_to_clipped_corners(write_coco):
     assert target["labels"].tolist() == [1, 0, 1]
     # As annotated: the file's where it has one, else of the whole box.
     assert target["area"].tolist() == [33, 80, 10000]
-    # Evaluation compares with the boxes as they were drawn.
+    # Evaluation uses the annotated boxes without clipping.
     assert data.annotations.boxes_xyxy.tolist() == [
         [4, 3, 14, 11],
         [-5, -2.5, 5, 5.5],

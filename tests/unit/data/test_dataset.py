@@ -167,7 +167,7 @@ def test_no_readable_image_raises(four_images):
         data[0]
 
 
-def test_main_process_knows_images_unreadable_in_workers(four_images):
+def test_main_process_records_images_unreadable_in_workers(four_images):
     data = CocoDetection(**four_images)
     loader = DataLoader(dataset=data, batch_size=2, num_workers=2)
     ids = [int(target["image_id"]) for _, targets in loader for target in targets]

@@ -41,7 +41,7 @@ def test_groups_are_in_order_of_occurrence_and_sum_counts():
     assert (second.kind.name, second.count, second.examples) == ("left_out", 1, "val: a.png")
 
 
-def test_unusable_error_says_its_detail_or_its_kind_and_can_be_pickled():
+def test_unusable_error_has_a_message_and_can_be_pickled():
     assert str(UnusableError("bomb", "too large")) == "too large"
     assert str(UnusableError("bomb")) == KINDS["bomb"].title
     copy = pickle.loads(pickle.dumps(UnusableError("bomb", "too large")))

@@ -258,7 +258,7 @@ def test_other_formats_are_converted(tmp_path, make):
     assert bool(splits.note) == (make is voc)  # its test split is used for validation
 
 
-def test_doctor_counts_what_the_conversion_skips(tmp_path):
+def test_doctor_counts_objects_skipped_by_the_conversion(tmp_path):
     yolo(tmp_path / "data")
     picture(tmp_path / "data" / "images" / "train" / "bad.png")
     (tmp_path / "data" / "labels" / "train" / "bad.txt").write_bytes(b"\xff\xfe\x00")

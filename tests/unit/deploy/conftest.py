@@ -9,7 +9,7 @@ import torch
 from rtdetrv2_pytorch.src.core import YAMLConfig
 from rtdetrv2_pytorch.src.core.yaml_files import merge
 from rtdetrv2_pytorch.src.deploy.detector import load_detector
-from tests.lively import enliven, pictures
+from tests.random_detectors import random_images, randomize_weights
 from tests.tiny import CONFIGS, NETWORK
 
 SIZE_HW = (96, 160)
@@ -29,7 +29,7 @@ def _make_checkpoint(
     )
     cfg = YAMLConfig(CONFIGS / "rtdetrv2" / f"{config}.yml", **values)
     content = {
-        "model": enliven(cfg.model, size_hw).state_dict(),
+        "model": randomize_weights(cfg.model, size_hw).state_dict(),
         "config": cfg.yaml_cfg,
         "class_names": NAMES,
         "eval_spatial_size": list(size_hw),
@@ -50,7 +50,7 @@ def tiny(tmp_path_factory) -> SimpleNamespace:
     """A checkpoint, its detector and model card, seven images with sizes, and its detections."""
     path = _make_checkpoint(tmp_path_factory.mktemp("tiny") / "best.pth")
     detector, card = load_detector(path)
-    images = pictures(7, SIZE_HW)
+    images = random_images(7, SIZE_HW)
     sizes_wh = torch.tensor([[640 + 100 * i, 480 - 50 * i] for i in range(7)])
     with torch.inference_mode():
         found = detector(images, sizes_wh)

@@ -48,7 +48,7 @@ def test_each_batch_size_is_captured_once(tiny, pixels):
 
 @torch.inference_mode()
 def test_capture_uses_the_device_of_the_detector(tiny, pixels, monkeypatch):
-    """The current device may be another one."""
+    """The current device may differ."""
     present = ["cuda:0"]
 
     @contextlib.contextmanager

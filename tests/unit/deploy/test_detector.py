@@ -34,7 +34,7 @@ def test_model_card_of_our_checkpoint(tiny):
     assert card.class_names == ("cat", "dog", "owl")
     assert card.input_size_hw == (96, 160)
     assert card.num_detections == 20
-    assert card.thresholds() == [0.5, 0.3, 0.4]  # the owl was never detected
+    assert card.thresholds() == [0.5, 0.3, 0.4]  # no owl was detected
     assert (card.sampling, card.precision, card.nms_iou) == ("default", "fp32", None)
     assert card.source_sha256 == hashlib.sha256(tiny.path.read_bytes()).hexdigest()
     assert card.versions["torch"] == torch.__version__.split("+")[0]

@@ -13,7 +13,7 @@ from rtdetrv2_pytorch.src.deploy.comparison_images import given_images
 from rtdetrv2_pytorch.src.deploy.export import Source, export_onnx, export_tensorrt
 from rtdetrv2_pytorch.src.deploy.onnx import read_card
 from rtdetrv2_pytorch.src.misc.errors import CheckpointError, ConfigError, ExportError
-from tests.lively import pictures
+from tests.random_detectors import random_images
 
 
 @pytest.fixture(scope="module")
@@ -22,7 +22,7 @@ def files(tmp_path_factory):
     folder = tmp_path_factory.mktemp("pictures")
     paths = []
     for number, size_hw in enumerate([(96, 160)] * 6 + [(120, 90)] * 3):
-        picture = pictures(1, size_hw, seed=number)[0].permute(1, 2, 0)
+        picture = random_images(1, size_hw, seed=number)[0].permute(1, 2, 0)
         path = folder / f"{number}.png"
         Image.fromarray((255 * picture.numpy()).astype(np.uint8)).save(path)
         paths.append(path)

@@ -11,7 +11,7 @@ from rtdetrv2_pytorch.src.deploy.onnx import read_card, write_onnx
 from rtdetrv2_pytorch.src.deploy.suppression import suppress
 from rtdetrv2_pytorch.src.misc.errors import ExportError
 from rtdetrv2_pytorch.src.structures import Detections
-from tests.lively import assert_same_detections, pictures
+from tests.random_detectors import assert_same_detections, random_images
 
 EXPORTERS = ["torchscript", pytest.param("dynamo", marks=pytest.mark.slow)]
 
@@ -295,7 +295,7 @@ def test_full_size_hgnetv2(make_checkpoint, tmp_path, exporter):
     assert card.num_detections == 300
     write_onnx(detector, card, tmp_path / "x.onnx", exporter=exporter)
     for batch in (1, 2, 7):
-        images = pictures(batch, size_hw, seed=batch)
+        images = random_images(batch, size_hw, seed=batch)
         sizes_wh = torch.tensor([[500 + 10 * i, 400 - 20 * i] for i in range(batch)])
         expected = one_by_one(detector, images, sizes_wh)
         found = run(tmp_path / "x.onnx", images, sizes_wh)

@@ -224,7 +224,7 @@ def test_images_without_annotations_do_not_count_for_ap():
     assert report.sizes_wh == [(50, 40), (100, 80)]
 
 
-def test_progress():
+def test_progress_is_reported():
     seen = []
     check_parity(
         Scripted(),

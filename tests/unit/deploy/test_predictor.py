@@ -1,4 +1,4 @@
-"""The predictor, with a runtime of known detections."""
+"""The predictor, with a fake runtime that returns known detections."""
 
 import numpy as np
 import pytest
@@ -153,7 +153,7 @@ def test_invalid_batch_size_is_rejected(size):
         Predictor(Echo(), batch_size=size)
 
 
-def test_no_images():
+def test_predict_without_images():
     assert Predictor(Echo()).predict([]) == ([], Timing())
 
 

@@ -1,4 +1,4 @@
-"""Runtimes: which files they open, their results, and thread safety."""
+"""Runtimes: supported files, results and thread safety."""
 
 from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
@@ -11,7 +11,7 @@ from rtdetrv2_pytorch.src.deploy import runtimes
 from rtdetrv2_pytorch.src.deploy.onnx import write_onnx
 from rtdetrv2_pytorch.src.deploy.runtimes import open_runtime
 from rtdetrv2_pytorch.src.misc.errors import CheckpointError, ConfigError, ExportError
-from tests.lively import assert_same_detections
+from tests.random_detectors import assert_same_detections
 
 
 @pytest.fixture(scope="module")

@@ -25,7 +25,7 @@ def overlap(a, b):
 
 
 def greedy(labels, boxes, scores, iou):
-    """Places to keep, best first; of equal scores the first one."""
+    """Return the indices to keep, best first; for equal scores the first."""
     kept = []
     for place in sorted(range(len(scores)), key=lambda i: (-scores[i], i)):
         rivals = [k for k in kept if labels[k] == labels[place]]
@@ -35,7 +35,7 @@ def greedy(labels, boxes, scores, iou):
 
 
 def random_detections(batch, number, num_classes=3, seed=0):
-    """Crowded, some partly outside the image, best first as a detector gives them."""
+    """Return crowded boxes, some partly outside the image, by descending score."""
     rng = np.random.default_rng(seed)
     corners = rng.uniform(-20, 10, (batch, number, 2))
     boxes = np.concatenate([corners, corners + rng.uniform(30, 50, (batch, number, 2))], axis=-1)
@@ -53,7 +53,7 @@ def as_detections(labels, boxes, scores):
 
 
 def detector_graph(number, opset=17):
-    """Stands for an exported detector: passes on what it is given."""
+    """Replaces an exported detector: returns its inputs."""
     return parser.parse_model(
         f"""
         <ir_version: 8, opset_import: ["": {opset}], producer_name: "pytorch">
@@ -110,7 +110,7 @@ def test_graph_equals_a_greedy_loop_per_image(batch, opset, iou):
     assert max(counts) < number
 
 
-# Two classes at the same place; a weaker one of the first class beside it.
+# Two classes at the same place; a weaker detection of the first class next to it.
 SAME_PLACE = np.array([[[0, 0, 10, 10], [0, 0, 10, 10], [0, 0, 10, 6]]], np.float32)
 
 

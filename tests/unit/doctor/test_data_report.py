@@ -15,7 +15,7 @@ from rtdetrv2_pytorch.src.doctor.data_report import Counts, DataReport, SplitSum
 from rtdetrv2_pytorch.src.doctor.examination import Options, examine
 from rtdetrv2_pytorch.src.doctor.image_files import ImageFacts
 from rtdetrv2_pytorch.tools import doctor
-from tests.hostile import CocoFolder, encoded
+from tests.damaged_datasets import CocoFolder, encoded
 
 EVIL = "<img src=x onerror=window.hacked=1>\x1b[31m"
 
@@ -56,7 +56,7 @@ def test_command_prints_findings_and_writes_both_files(data, tmp_path, capsys):
     assert "zero.png" in (tmp_path / "out" / "data_report.html").read_text()
 
 
-def test_exit_status_is_1_if_the_trainer_refuses(data, tmp_path, capsys):
+def test_exit_status_is_1_if_the_trainer_rejects_the_data(data, tmp_path, capsys):
     data.content["val"]["annotations"].clear()
     assert command(data, tmp_path) == 1
     assert "The trainer refuses this data" in capsys.readouterr().out
@@ -113,7 +113,7 @@ def test_names_are_escaped_in_the_page(tmp_path):
     assert "<img" not in page
     assert "\x1b" not in page
     assert page.count("&lt;img src=x onerror=window.hacked=1&gt;\\x1b[31m") == 7
-    assert "http" not in page.replace("http-equiv", "")  # nothing is loaded from elsewhere
+    assert "http" not in page.replace("http-equiv", "")  # the page loads no external files
 
 
 def test_number_and_size_of_pictures_in_the_page_are_limited(data, tmp_path):

@@ -13,7 +13,7 @@ from rtdetrv2_pytorch.src.data.images import decoding
 from rtdetrv2_pytorch.src.doctor import image_files
 from rtdetrv2_pytorch.src.doctor.examination import Options, examine
 from rtdetrv2_pytorch.src.misc.errors import DatasetError
-from tests.hostile import CASES, CocoFolder
+from tests.damaged_datasets import CASES, CocoFolder
 
 # Only projects of the platform have these: tests/unit/app/test_data_check.py.
 OF_PROJECTS = {"unknown_geometry", "class_not_selected", "left_out"}
@@ -130,7 +130,7 @@ def listed(data, split):
 
 
 @pytest.mark.parametrize("kind", [k for k in CASES if KINDS[k].action is Action.REFUSES])
-def test_trainer_refuses_what_the_doctor_refuses(data, kind):
+def test_trainer_and_doctor_reject_the_same_data(data, kind):
     for _, spoil, _, _ in CASES[kind][:1]:
         spoil(data)
     data.write()
@@ -151,11 +151,11 @@ def test_skipped_data_does_not_affect_other_data(data, kind):
 
 
 def test_all_cases_at_once(data, low_limit):
-    """All cases that are not refused, in one data set: each is found, and the counts add up."""
+    """All accepted cases in one data set: each is found, and the counts add up."""
     together = [
         kind
         for kind in CASES
-        # A case that writes the file itself comes alone.
+        # Cases that write the file themselves cannot be combined.
         if KINDS[kind].action is not Action.REFUSES and kind != "byte_order_mark"
     ]
     # Boxes of other cases would go to the last image.

@@ -12,14 +12,14 @@ import_sdk()
 
 @pytest.fixture
 def web(tmp_path):
-    """A web server of the test's folder."""
+    """A web server for the test's folder."""
 
     class Quiet(http.server.SimpleHTTPRequestHandler):
         def __init__(self, *args):
             super().__init__(*args, directory=tmp_path)
 
         def log_message(self, *args):
-            """Say nothing."""
+            """Do not log requests."""
 
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Quiet) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()

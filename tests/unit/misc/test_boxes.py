@@ -17,7 +17,7 @@ def random_xyxy(*shape):
     return torch.cat((top_left, top_left + 0.05 + torch.rand(*shape, 2)), dim=-1)
 
 
-def test_formats():
+def test_box_formats_match_torchvision():
     torch.testing.assert_close(
         cxcywh_to_xyxy(torch.tensor([[10.0, 20.0, 4.0, 6.0]])),
         torch.tensor([[8.0, 17.0, 12.0, 23.0]]),
@@ -30,10 +30,10 @@ def test_formats():
 
 def test_formats_match_torchvision_and_round_trip():
     boxes = random_xyxy(3, 5)
-    centred = xyxy_to_cxcywh(boxes)
-    torch.testing.assert_close(centred, box_convert(boxes, "xyxy", "cxcywh"))
-    torch.testing.assert_close(cxcywh_to_xyxy(centred), box_convert(centred, "cxcywh", "xyxy"))
-    torch.testing.assert_close(cxcywh_to_xyxy(centred), boxes)
+    centered = xyxy_to_cxcywh(boxes)
+    torch.testing.assert_close(centered, box_convert(boxes, "xyxy", "cxcywh"))
+    torch.testing.assert_close(cxcywh_to_xyxy(centered), box_convert(centered, "cxcywh", "xyxy"))
+    torch.testing.assert_close(cxcywh_to_xyxy(centered), boxes)
 
 
 @pytest.mark.parametrize(
@@ -46,7 +46,7 @@ def test_formats_match_torchvision_and_round_trip():
         ([3, 5, 7, 9], [3, 5, 7, 9], 1.0, 1.0),  # equal
     ],
 )
-def test_overlaps(one, other, iou, giou):
+def test_overlaps_by_hand(one, other, iou, giou):
     found = iou_and_giou(torch.tensor(one).float(), torch.tensor(other).float())
     torch.testing.assert_close(torch.stack(found), torch.tensor([iou, giou]))
 

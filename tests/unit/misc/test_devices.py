@@ -1,4 +1,4 @@
-"""Devices: those that are here, and one error for the others."""
+"""Device names: available devices, and errors for all others."""
 
 import pytest
 import torch
@@ -7,7 +7,7 @@ from rtdetrv2_pytorch.src.misc.devices import check_compiler, checked_device, na
 from rtdetrv2_pytorch.src.misc.errors import ConfigError
 
 
-def test_a_device_is_checked(monkeypatch):
+def test_unavailable_device_is_rejected(monkeypatch):
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     assert checked_device("cpu") == torch.device("cpu")
     assert checked_device(torch.device("cuda", 1)) == torch.device("cuda:1")
@@ -19,19 +19,19 @@ def test_a_device_is_checked(monkeypatch):
 
 
 @pytest.mark.parametrize("name", ["gpu", "cuda:x", "", "mps"])
-def test_a_name_of_no_device_is_refused(name):
+def test_invalid_device_name_is_rejected(name):
     with pytest.raises(ConfigError, match=f"^device = '{name}': "):
         checked_device(name)
 
 
-def test_a_name_may_be_that_of_another_machine(monkeypatch):
+def test_named_device_need_not_exist_here(monkeypatch):
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
     assert named_device("cuda:3") == torch.device("cuda", 3)
     with pytest.raises(ConfigError, match="^device = 'gpu': "):
         named_device("gpu")
 
 
-def test_a_compiler_that_fails_without_a_word_is_told_by_the_kind_of_its_error(monkeypatch):
+def test_compiler_error_without_message_is_reported_by_type(monkeypatch):
     def fail(kernel):
         raise ImportError
 

@@ -1,4 +1,4 @@
-"""Ranks: alone, and as two real processes."""
+"""Ranks: one process, and two real processes."""
 
 import logging
 
@@ -14,12 +14,12 @@ import json, logging, torch
 from rtdetrv2_pytorch.src.misc import distributed as d
 
 device = d.init_from_environment(torch.device("cpu"))
-again = d.init_from_environment(torch.device("cpu"))  # a second call joins nothing
+again = d.init_from_environment(torch.device("cpu"))  # the second call has no effect
 mine = torch.tensor([1.0, 10.0]) * (d.rank() + 1)
 total = d.sum_over_ranks(mine)
 numbers = d.gather_numbers(d.rank(), 7)
 means = [d.mean_over_ranks(v) for v in ({"a": 1.0 + 2 * d.rank()}, {"b": 3.0} if d.rank() else {})]
-with d.alone():  # the other rank does not answer
+with d.alone():  # the other rank does not take part
     own = [d.rank(), d.world_size(), d.gather_numbers(5)] if d.rank() == 0 else None
 d.barrier()
 levels = [
@@ -42,10 +42,10 @@ print(json.dumps(result))
 """
 
 
-def test_without_a_group_there_is_one_process(monkeypatch):
+def test_world_size_is_1_without_a_process_group(monkeypatch):
     monkeypatch.delenv("WORLD_SIZE", raising=False)
     device = distributed.init_from_environment(torch.device("cuda"))
-    assert device == torch.device("cuda")  # as asked, and nothing was initialised
+    assert device == torch.device("cuda")  # no process group was initialized
     assert not distributed.is_distributed()
     assert (distributed.rank(), distributed.world_size(), distributed.is_main()) == (0, 1, True)
     value = torch.tensor([3.0])
@@ -58,7 +58,7 @@ def test_without_a_group_there_is_one_process(monkeypatch):
     assert not distributed.is_distributed()
 
 
-def test_more_ranks_than_gpus_are_refused_by_the_first_without_one(monkeypatch):
+def test_rank_without_gpu_is_rejected(monkeypatch):
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     monkeypatch.setenv("WORLD_SIZE", "4")
     monkeypatch.setenv("LOCAL_RANK", "2")
@@ -66,19 +66,19 @@ def test_more_ranks_than_gpus_are_refused_by_the_first_without_one(monkeypatch):
         distributed.init_from_environment(torch.device("cuda"))
 
 
-def test_a_world_of_one_needs_no_group(monkeypatch):
+def test_world_size_1_creates_no_process_group(monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "1")
     assert distributed.init_from_environment(torch.device("cpu")) == torch.device("cpu")
     assert not distributed.is_distributed()
 
 
 @pytest.mark.parametrize("level", [logging.DEBUG, logging.INFO, logging.ERROR])
-def test_the_main_rank_logs_everything(level):
+def test_main_rank_logs_all_levels(level):
     record = logging.makeLogRecord({"levelno": level})
     assert distributed.MainRankFilter().filter(record)
 
 
-def test_two_processes_know_their_ranks_add_up_and_gather():
+def test_collectives_of_two_ranks():
     first, second = run_ranks(SCRIPT)
     assert first["place"] == [0, 2, True, True, "cpu", "cpu"]
     assert second["place"] == [1, 2, False, True, "cpu", "cpu"]
@@ -86,7 +86,7 @@ def test_two_processes_know_their_ranks_add_up_and_gather():
         assert result["total"] == [3.0, 30.0]
         assert result["numbers"] == [[0, 7], [1, 7]]
         assert result["means"] == [{"a": 2.0}, {"b": 3.0}]
-        assert result["mine"] == [1.0 * (rank + 1), 10.0 * (rank + 1)]  # left alone
+        assert result["mine"] == [1.0 * (rank + 1), 10.0 * (rank + 1)]  # not modified
         assert result["gathered"] == [
             {"rank": 0, "files": []},
             {"rank": 1, "files": ["a"]},

@@ -1,4 +1,4 @@
-"""Errors have one base class and the built-in base classes that callers may catch."""
+"""Errors have one base class and the built-in base classes that callers catch."""
 
 import pytest
 

@@ -18,7 +18,7 @@ def _restored():
     np.random.set_state(numpy)
 
 
-def draws():
+def random_values():
     return random.random(), float(np.random.rand()), torch.rand(()).item()
 
 
@@ -45,19 +45,19 @@ def test_seeds_of_adjacent_positions_are_unrelated():
 
 def test_seeding_does_not_depend_on_earlier_random_numbers():
     seed_everything(7, 0, 3)
-    expected = draws()
-    draws()
+    expected = random_values()
+    random_values()
     seed_everything(7, 0, 3)
-    assert draws() == expected
+    assert random_values() == expected
     seed_everything(7, 0, 4)
-    assert not set(draws()) & set(expected)
+    assert not set(random_values()) & set(expected)
 
 
 @pytest.mark.parametrize("place", [(5, 6), (0,), (1, 2, 3), (2,), (3,)])
 def test_seed_everything_seeds_python_numpy_and_torch(place):
     seed_everything(*place)
     seed = derive_seed(*place)
-    assert draws() == (
+    assert random_values() == (
         random.Random(seed).random(),
         float(np.random.RandomState(seed % 2**32).rand()),
         torch.rand((), generator=torch.Generator().manual_seed(seed)).item(),

@@ -33,7 +33,7 @@ def test_lone_surrogates_are_replaced(text, expected):
     assert whole_characters(text) == expected
 
 
-def test_counted():
+def test_counted_uses_the_plural():
     assert [counted(n, "epoch") for n in (0, 1, 2)] == ["0 epochs", "1 epoch", "2 epochs"]
     assert [counted(n, "class") for n in (1, 2)] == ["1 class", "2 classes"]
 

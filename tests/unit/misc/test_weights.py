@@ -196,7 +196,7 @@ def test_concurrent_calls_share_one_download(server, hub):
     assert server.requests == ["/slow.pth"]
 
 
-def test_refused_connection_names_the_file_to_put(hub):
+def test_failed_download_names_the_expected_file(hub):
     url = f"http://127.0.0.1:{free_port()}/a.pth"
     with pytest.raises(
         CheckpointError,
@@ -382,7 +382,7 @@ def test_load_matching_reports_every_tensor():
     assert report.dropped == ["head.weight", "head.bias", "embed.weight", "neck.weight"]
     assert report.carried_classes == []
     taken = {key: state[key] for key in report.loaded}
-    assert_states_equal(copied(model), before | taken)  # anchors and the rest: its own
+    assert_states_equal(copied(model), before | taken)  # anchors and the rest are not copied
     assert str(report) == (
         "loaded=2 new=3 dropped=4 new: head.weight, head.bias, embed.weight "
         "dropped: head.weight, head.bias, embed.weight, neck.weight"

@@ -17,7 +17,7 @@ from rtdetrv2_pytorch.src.nn.layers import FrozenBatchNorm2d, freeze_batch_norms
 
 
 def conv_bn(state, key, x, stride=1, act=True):
-    """The unit at `key` from nothing but its weights; a 2x2 kernel looks right and down."""
+    """Compute the unit at `key` from its weights; a 2x2 kernel covers right and lower neighbors."""
     inner = f"{key}.conv.1.weight" if f"{key}.conv.1.weight" in state else f"{key}.conv.weight"
     weight = state[inner]
     size = weight.shape[-1]
@@ -66,7 +66,7 @@ def test_features_match_reference(models, freeze_norm, disturb_norms):
     stages = models["rtdetrv2_hgnetv2_l_6x_coco"]["backbone"]["stage_table"]
     model = HGNetv2(name="L", return_idx=[0, 1, 2, 3], freeze_norm=freeze_norm)
     disturb_norms(model)
-    model.train(freeze_norm)  # frozen norms do not care
+    model.train(freeze_norm)  # frozen norms are unaffected
     x = torch.rand(2, 3, 70, 45)
     with torch.no_grad():
         found, expected = model(x), plain_hgnet(model.state_dict(), stages, x)

@@ -67,7 +67,7 @@ def test_frozen_norm_by_formula():
     expected = torch.tensor([[[[0.5, 20.5]], [[-1.0, 5.0]]]])
     for module in (norm.train(), norm.eval()):
         torch.testing.assert_close(module(x), expected)
-    assert norm.running_mean.tolist() == [1, 4]  # unmoved by the training pass
+    assert norm.running_mean.tolist() == [1, 4]  # not changed by the training pass
 
 
 def test_frozen_norm_has_buffers_only():
@@ -131,7 +131,7 @@ def test_fused_convolution_equals_convolution_and_norm(options, frozen):
     weight, expected = conv.weight.clone(), norm(conv(x))
     fused = fuse_conv_and_norm(conv, norm)
     torch.testing.assert_close(fused(x), expected, rtol=1e-4, atol=1e-5)
-    torch.testing.assert_close(conv.weight, weight, rtol=0, atol=0)  # the original is left alone
+    torch.testing.assert_close(conv.weight, weight, rtol=0, atol=0)  # the original is not modified
     assert not any(p.requires_grad for p in fused.parameters())
 
 

@@ -15,7 +15,7 @@ BLOCKS = {18: [2, 2, 2, 2], 34: [3, 4, 6, 3], 50: [3, 4, 6, 3], 101: [3, 4, 23, 
 
 
 def conv_norm(state, key, x, stride=1):
-    """Convolution and norm of the unit at `key`, from nothing but its weights."""
+    """Compute convolution and norm of the unit at `key` from its weights."""
     weight = state[f"{key}.conv.weight"]
     x = F.conv2d(x, weight, stride=stride, padding=(weight.shape[-1] - 1) // 2)
     norm = {k: state[f"{key}.norm.{k}"] for k in ("running_mean", "running_var", "weight", "bias")}
@@ -23,7 +23,7 @@ def conv_norm(state, key, x, stride=1):
 
 
 def plain_resnet(state, depth, x):
-    """The maps of all stages."""
+    """Return the maps of all stages."""
     for name, stride in (("conv1_1", 2), ("conv1_2", 1), ("conv1_3", 1)):
         x = conv_norm(state, f"conv1.{name}", x, stride).relu()
     x = F.max_pool2d(x, 3, stride=2, padding=1)
@@ -133,7 +133,7 @@ def test_freeze_at_freezes_stem_and_first_stages(freeze_at, frozen):
         part = re.match(r"conv1|res_layers\.\d", name)[0]
         assert parameter.requires_grad == (part not in frozen), name
         parts.pop(part, None)
-    assert parts == {}  # every part has been seen
+    assert parts == {}  # every part was compared
 
 
 @pytest.mark.parametrize("freeze_norm", [True, False])

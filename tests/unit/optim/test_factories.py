@@ -32,7 +32,7 @@ def test_one_step_of_adam_by_hand():
     coupled, decoupled = parameter(grad=0.0), parameter(grad=0.0)
     factories.adam([coupled], lr=0.1, weight_decay=0.01).step()
     factories.adam([decoupled], lr=0.1, weight_decay=0.01, decoupled_weight_decay=True).step()
-    assert coupled.item() == pytest.approx(0.9, abs=1e-5)  # decay is a gradient like any other
+    assert coupled.item() == pytest.approx(0.9, abs=1e-5)  # decay is added to the gradient
     assert decoupled.item() == pytest.approx(0.999)
 
 
@@ -224,7 +224,7 @@ def test_loss_scale_growth_and_backoff():
         scaler.step(optimizer)
         scaler.update()
         seen.append((scaler.get_scale(), round(before - p.item(), 6)))
-    # A step of 0.1 with the gradient 8 / 8, then 8 * 4; an infinite gradient moves nothing.
+    # A step of 0.1 with the gradient 8 / 8, then 8 * 4; the step with inf is skipped.
     assert seen == [(32.0, 0.1), (8.0, 0.0)]
 
 

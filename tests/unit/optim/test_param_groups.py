@@ -22,7 +22,7 @@ class Toy(nn.Module):
 
 
 def named(model, groups):
-    """Names of the parameters of every group."""
+    """Return the names of the parameters of every group."""
     names = {p: name for name, p in model.named_parameters()}
     return [[names[p] for p in group["params"]] for group in groups]
 
@@ -41,7 +41,7 @@ def test_groups_in_rule_order_then_remaining_parameters():
     ]
     options = [{k: v for k, v in g.items() if k != "params"} for g in groups]
     assert options == [{"lr": 1e-5}, {"lr": 1e-5, "weight_decay": 0.0}, {}]
-    assert rules[0] == {"params": r"^backbone\.0", "lr": 1e-5}  # the rules are left alone
+    assert rules[0] == {"params": r"^backbone\.0", "lr": 1e-5}  # the rules are not modified
 
 
 def test_patterns_match_anywhere_in_name():

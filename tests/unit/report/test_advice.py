@@ -1,4 +1,4 @@
-"""What the numbers of a run suggest: each rule on numbers that call for it, and on others."""
+"""Advice of the report: each rule with numbers that trigger it, and with other numbers."""
 
 import numpy as np
 import pytest

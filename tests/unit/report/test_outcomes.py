@@ -154,7 +154,7 @@ def test_calibration_by_hand():
     assert calibration.error == pytest.approx((3 * (mean - 2 / 3) + 0.45) / 4)
 
 
-def test_no_detections():
+def test_outcomes_without_detections():
     outcomes = Outcomes(split(record(1, [A], [0])), found((1, [])))
     assert len(outcomes.curve().f1) == 0
     assert np.isnan(outcomes.calibration().error)

@@ -13,7 +13,7 @@ EVIL = "<script>$x^2$ _\x1b[2J"
 
 
 def plot(**values):
-    given = {"title": "t", "description": "what it shows", "x_label": "x", "y_label": "y"}
+    given = {"title": "t", "description": "a description", "x_label": "x", "y_label": "y"}
     return render_plot(Plot(**{**given, **values}))
 
 
@@ -47,7 +47,7 @@ def test_colors_are_css_variables_and_names_are_text():
     assert not re.search(r"#010[23]", drawing.svg)
     root = element(drawing)
     assert "AP" in [text.text for text in root.iter(f"{SVG}text")]
-    assert (root.get("role"), root.get("aria-label")) == ("img", "what it shows")
+    assert (root.get("role"), root.get("aria-label")) == ("img", "a description")
     assert root.get("viewBox") == "0 0 420 272"
     assert not list(root.iter(f"{SVG}style"))
 

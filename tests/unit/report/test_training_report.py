@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from rtdetrv2_pytorch.src.report.training_report import TrainingReport, write_report
-from tests.hostile import CocoFolder, encoded
-from tests.runs import make_run
+from tests.damaged_datasets import CocoFolder, encoded
+from tests.synthetic_runs import make_run
 
 EVIL = """<img src=x onerror="alert(1)">'"&</script>\x1b[31m"""
 

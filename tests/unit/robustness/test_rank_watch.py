@@ -46,7 +46,7 @@ print("finished")
         ),
     ],
 )
-def test_failure_of_one_rank_ends_the_others_with_its_message(trouble, message):
+def test_failure_of_one_rank_stops_all_ranks_with_its_message(trouble, message):
     results = end_ranks(SCRIPT.format(trouble=trouble))
     assert all(code != 0 for code, _, _ in results)
     assert not any("finished" in output for _, output, _ in results)

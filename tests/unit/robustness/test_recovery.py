@@ -12,7 +12,7 @@ from rtdetrv2_pytorch.src.solver.loop import evaluate, train_one_epoch
 from rtdetrv2_pytorch.src.solver.run import TrainingRun
 from rtdetrv2_pytorch.src.solver.solver import find_micro_batch_of
 from rtdetrv2_pytorch.src.solver.stopping import StopFlag
-from tests.faulty import NonFiniteCriterion, SmallMemory
+from tests.failing_models import NonFiniteCriterion, SmallMemory
 from tests.tiny import tiny_config
 
 
@@ -144,7 +144,7 @@ def test_probe_finds_the_micro_batch_and_changes_nothing(tmp_path, digits, limit
 
 
 def test_probe_ignores_non_finite_losses(tmp_path, digits):
-    """Training handles them."""
+    """The training loop handles them."""
     cfg = tiny_config(tmp_path, digits, train_dataloader={"total_batch_size": 6})
     run = TrainingRun.create(cfg)
     run.model = SmallMemory(run.model, 3)

@@ -110,7 +110,7 @@ def test_numbered_files_follow_checkpoint_freq_and_keep_last(tmp_path, freq, kee
 def test_insufficient_disk_space_names_remedies(tmp_path, monkeypatch):
     usage = SimpleNamespace(free=10 * 2**20)
     monkeypatch.setattr(checkpointing.shutil, "disk_usage", lambda folder: usage)
-    model = torch.nn.Linear(1000, 1000)  # 4 MB, so 2 * 16 MB for last.pth alone
+    model = torch.nn.Linear(1000, 1000)  # 4 MB, so 2 * 16 MB for last.pth
     with pytest.raises(CheckpointError, match=r"0.0 GiB are free.*keep fewer files \(checkpoint_"):
         writer(tmp_path, checkpoint_freq=1).check_space(model, epochs=100)
     usage.free = 2**30

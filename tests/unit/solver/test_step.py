@@ -75,7 +75,7 @@ def test_micro_batch_without_boxes_has_the_right_weight(tmp_path, digits):
 
 
 def test_micro_batches_are_weighted_by_the_boxes_of_all_ranks(monkeypatch):
-    """This rank has 3 and 0 boxes, the other 2 and 0: divided by 5, by 1 (not 0); whole: 5."""
+    """This rank has 3 and 0 boxes, the other 2 and 0; divisors: 5 and 1 (not 0), in total 5."""
     other = torch.tensor([2.0, 0.0, 2.0])
     monkeypatch.setattr(step.distributed, "sum_over_ranks", lambda mine: mine + other)
     targets = [{"labels": torch.zeros(n, dtype=torch.int64)} for n in (2, 1, 0)]

@@ -11,7 +11,7 @@ from rtdetrv2_pytorch.src.zoo.rtdetr.decoder import RTDETRTransformerv2
 from rtdetrv2_pytorch.src.zoo.rtdetr.hybrid_encoder import HybridEncoder
 from rtdetrv2_pytorch.src.zoo.rtdetr.rtdetr import RTDETR
 
-_FIXED = r"anchors$|num_points_scale$|pos_embed\d$"  # what follows from sizes
+_FIXED = r"anchors$|num_points_scale$|pos_embed\d$"  # depends on sizes only
 
 
 @torch.no_grad()

@@ -138,7 +138,7 @@ def test_evaluation_stops_at_eval_idx(make_decoder, make_features, eval_idx, lay
     decoder = make_decoder(eval_idx=eval_idx).eval()
     features = make_features()
     plain = plain_decoder(decoder, features)
-    for later in range(layer + 1, 3):  # what comes later is not run: it would spoil the output
+    for later in range(layer + 1, 3):  # later layers are not run: they would change the output
         for parameter in decoder.decoder.layers[later].parameters():
             parameter.fill_(torch.nan)
     assert_layer(decoder(features), plain[1 + layer])
@@ -179,7 +179,7 @@ def test_invalid_cells_are_masked_for_selection_only(make_decoder, make_features
     decoder.eval()
     before_eval = decoder(features)
     features[0] = features[0] + torch.randn_like(features[0])
-    # The encoder ranks and describes invalid cells as if nothing were there ...
+    # Query selection uses zeros for invalid cells ...
     chosen = plain_cells(decoder, plain_maps(decoder, features), 0.06)[2]
     first_level = chosen[:, : 4 * 6]
     assert torch.equal(first_level, first_level[:, :1].expand_as(first_level))
@@ -279,8 +279,8 @@ def test_denoising_outputs_of_all_layers(make_decoder, make_features, make_targe
     assert len(found["dn_aux_outputs"]) == 3
     for layer in found["dn_aux_outputs"]:
         assert layer["pred_logits"].shape == (2, 8, 5)
-        # Without noise the groups, and in them positives and negatives, start alike and see
-        # alike, so they end alike: box by box.
+        # Without noise the groups, and in them positives and negatives, have equal
+        # inputs and equal attention, so their outputs are equal: box by box.
         for key in ("pred_logits", "pred_boxes"):
             parts = layer[key].unflatten(1, (4, 2))
             torch.testing.assert_close(parts[:, 0], parts[:, 1], rtol=1e-3, atol=1e-4)
@@ -291,7 +291,7 @@ def test_denoising_outputs_of_all_layers(make_decoder, make_features, make_targe
 @torch.no_grad()
 def test_denoising_queries_start_at_boxes(make_decoder, make_features, make_targets):
     decoder = make_decoder(label_noise_ratio=0.0, box_noise_scale=0.0).train()
-    for head in decoder.dec_bbox_head:  # heads that change nothing
+    for head in decoder.dec_bbox_head:  # heads without effect
         nn.init.zeros_(head.layers[-1].weight)
         nn.init.zeros_(head.layers[-1].bias)
     targets = make_targets(2, 1)
@@ -345,14 +345,14 @@ def test_look_forward_twice(make_decoder, make_features):
     found = decoder(make_features())
     layers = [*found["aux_outputs"], found]
     for i, layer in enumerate(layers):
-        # A layer's boxes reach its own head and that of the layer before, and no other.
+        # A layer's boxes have gradients for its own head and that of the previous layer only.
         names = reached(decoder, (layer["pred_boxes"] * torch.rand(4)).sum())
         assert heads(names, "dec_bbox_head.") == {j for j in (i - 1, i) if j >= 0}
-        # Its logits reach no box head: the references are detached.
+        # Its logits have no gradient for box heads: the references are detached.
         names = reached(decoder, layer["pred_logits"].square().sum())
         assert heads(names, "dec_bbox_head.") == set()
         assert heads(names, "dec_score_head.") == {i}
-        # Both reach all layers up to this one, through the content.
+        # Both have gradients for all layers up to this one, through the content.
         assert {int(n.split(".")[2]) for n in names if n.startswith("decoder.layers.")} == set(
             range(i + 1)
         )

@@ -1,4 +1,4 @@
-"""Deformable attention against plain loops over points, with interpolation written by hand."""
+"""Deformable attention against loops over points with explicit interpolation."""
 
 import math
 
@@ -11,7 +11,7 @@ from rtdetrv2_pytorch.src.zoo.rtdetr.deformable_attention import (
     sample_nearest,
 )
 
-SIZES = [(3, 5), (2, 2)]  # not square, so that width and height cannot be mistaken
+SIZES = [(3, 5), (2, 2)]  # not square, so that swapped width and height are detected
 
 
 def bilinear(level, x, y):
@@ -97,7 +97,7 @@ def test_bilinear_by_hand():
         (1 / 6, 0.25),  # center of the first cell
         (1 / 3, 0.5),  # the corner between four cells
         (0.5, 0.25),  # center of the second cell
-        (0.0, 0.25),  # at the border: half of it lies outside, where all is zero
+        (0.0, 0.25),  # at the border: half of it is outside, where the map is zero
         (2.0, 0.5),  # far outside
     )
     torch.testing.assert_close(found, torch.tensor([1.0, 3.0, 2.0, 0.5, 0.0]))
@@ -110,7 +110,7 @@ def test_nearest_by_hand_with_clamping():
         (0.2, 0.1),  # trunc(0.6 + 0.5) = 1: already the second column
         (0.9, 0.2),  # trunc(2.7 + 0.5) = 3 -> 2, the last column though there are two rows
         (0.2, 0.8),  # row trunc(1.6 + 0.5) = 2 -> 1
-        (-0.4, -3.0),  # trunc towards zero, then clamped
+        (-0.4, -3.0),  # truncated toward zero, then clamped
         (9.0, 9.0),
     )
     assert found.tolist() == [1, 2, 3, 5, 1, 6]
@@ -133,7 +133,7 @@ def test_initial_weights_are_uniform_over_points():
     for linear in (module.value_proj, module.output_proj):
         assert 0.95 * bound < linear.weight.abs().max() <= bound
         assert linear.bias.abs().max() == 0
-    # All cells alike: whatever the places inside the map, their mean is the value itself.
+    # All cells are equal, so the mean of any samples inside the map is that value.
     memory = torch.randn(1, 1, 32).expand(1, 64 + 16 + 4, 32)
     boxes = torch.tensor([[[0.5, 0.5, 0.1, 0.1]]])
     found = module(torch.randn(1, 1, 32), boxes, memory, [(8, 8), (4, 4), (2, 2)])

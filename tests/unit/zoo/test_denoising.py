@@ -11,7 +11,7 @@ from rtdetrv2_pytorch.src.zoo.rtdetr.denoising import make_denoising_queries
 
 
 def coded_embedding(num_classes):
-    """Row k is k + 1 and padding is 0, so that labels can be read off the content."""
+    """Row k is k + 1 and padding is 0, so that the content identifies the label."""
     embedding = nn.Embedding(num_classes + 1, 1, padding_idx=num_classes)
     with torch.no_grad():
         embedding.weight[:, 0] = torch.tensor([*range(1, num_classes + 1), 0])
@@ -168,7 +168,7 @@ def test_corner_noise_of_positive_and_negative_queries():
     assert 0.4 - slack <= negative.abs().min()
     assert negative.abs().max() <= 0.8 + slack
     for shifts, low in ((positive, 0.0), (negative, 0.4)):
-        # Uniform, both signs alike, for each of the four coordinates on its own.
+        # Uniform with equally likely signs, for each of the four coordinates.
         for coordinate in range(4):
             column = shifts[..., coordinate].flatten()
             assert column.abs().mean().item() == pytest.approx(low + 0.2, abs=0.015)
@@ -234,6 +234,6 @@ def test_embedding_gradients_exclude_padding():
     embedding = nn.Embedding(6, 4, padding_idx=5)
     queries = make([ONE, TWO], embedding=embedding, num_denoising=4, label_noise_ratio=0.0)
     queries.content.sum().backward()
-    # Two groups of a positive and a negative: every box is there four times.
+    # Two groups of a positive and a negative: every box occurs four times.
     assert embedding.weight.grad[:, 0].tolist() == [4, 0, 0, 4, 4, 0]
     assert not queries.reference_logits.requires_grad

@@ -33,7 +33,7 @@ def test_position_embedding_of_2x3_map_by_hand():
 
 
 def test_position_embedding_of_square_map_matches_published():
-    # There token t has a = t // h and b = t mod h.
+    # Token t has a = t // h and b = t mod h.
     side, dim, temperature = 5, 16, 10000.0
     found = sincos_position_embedding(side, side, dim, temperature)[0]
     omega = [temperature ** (-i / 4) for i in range(4)]
@@ -73,7 +73,7 @@ def test_fused_block_matches_branches(disturb, frozen):
     torch.testing.assert_close(block(x), expected)
     if frozen:
         freeze_batch_norms(block)
-    for _ in range(2):  # the second time there is nothing left to do
+    for _ in range(2):  # the second call has no effect
         block.convert_to_deploy()
         torch.testing.assert_close(block(x), expected, rtol=1e-4, atol=1e-5)
     assert sorted(block.state_dict()) == ["conv.bias", "conv.weight"]

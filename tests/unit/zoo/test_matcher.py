@@ -1,4 +1,4 @@
-"""Matching by hand, against brute force, and at its limits."""
+"""Matching against hand-computed pairs and brute force, and edge cases."""
 
 from itertools import permutations
 

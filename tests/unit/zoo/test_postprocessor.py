@@ -29,7 +29,7 @@ def test_query_class_pairs_are_ranked_by_hand():
     (found,) = RTDETRPostProcessor(num_classes=3, num_top_queries=4)(OUTPUTS, SIZES)
     assert found["labels"].tolist() == [0, 1, 2, 2]
     torch.testing.assert_close(found["scores"], torch.tensor([0.9, 0.8, 0.6, 0.3]))
-    # The first query answers twice; width scales x, height scales y.
+    # The first query gives two detections; width scales x, height scales y.
     torch.testing.assert_close(found["boxes"], torch.tensor([FIRST, SECOND, FIRST, SECOND]))
 
 

@@ -82,7 +82,7 @@ def test_fused_network_has_same_output(make_detector, backbone):
     assert fused.deploy() is fused
     assert not fused.training
     assert_outputs(fused(images), expected, 1e-4)
-    # Another size than the evaluation's, and a second call, change nothing.
+    # Another image size and a second call do not change the result.
     images = torch.rand(1, 3, 96, 64)
     assert_outputs(fused.deploy()(images), model(images), 1e-4)
 

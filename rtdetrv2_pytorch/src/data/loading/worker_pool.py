@@ -27,7 +27,7 @@ logger = logging.getLogger(__name__)
 StartMethod = Literal["fork", "spawn", "forkserver"]
 
 _MAX_WORKER_RESTARTS = 3  # after more crashes the main process loads
-_POLL_SECONDS = 1.0  # between checks whether the other process is alive
+_POLL_SECONDS = 1.0  # interval of the checks that the other process is running
 _MAX_REQUEST_BYTES = 1 << 20
 _MAX_ANSWER_BYTES = 1 << 14
 _MAX_QUEUED = 64  # batches per worker, so that answers always fit into the socket's buffer

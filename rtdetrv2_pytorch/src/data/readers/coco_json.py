@@ -174,7 +174,7 @@ def _object(entry: Entry, class_of: Mapping[CategoryId, str]) -> SourceObject:
 
 
 def _corners(bbox: Any) -> tuple[tuple[Point, ...], str]:
-    """Return the corners of [x, y, width, height], and what makes them unusable."""
+    """Return the corners of [x, y, width, height], and the kind of finding if unusable."""
     if bbox is None or (isinstance(bbox, list) and None in bbox):
         return (), "box_null"
     if not isinstance(bbox, list) or len(bbox) != 4:
@@ -190,7 +190,7 @@ def _corners(bbox: Any) -> tuple[tuple[Point, ...], str]:
 
 
 def _around(polygons: Sequence[Any]) -> tuple[tuple[Point, ...], str]:
-    """Return the corners of the box around polygons, and what makes them unusable."""
+    """Return the corners of the box around polygons, and the kind of finding if unusable."""
     try:
         xs = [float(value) for polygon in polygons for value in polygon[::2]]
         ys = [float(value) for polygon in polygons for value in polygon[1::2]]

@@ -63,7 +63,7 @@ def is_image(path: Path) -> bool:
 
 
 def relative(path: Path, folder: Path) -> str:
-    """Return a path for messages: relative to the folder, or the name alone outside it."""
+    """Return a path for messages: relative to the folder, or only the file name outside it."""
     return path.relative_to(folder).as_posix() if folder in path.parents else path.name
 
 

@@ -23,7 +23,7 @@ def detect_format(folder: Path, among: Sequence[FormatName] = tuple(FORMATS)) ->
     """Detect the format of a data set, trying the given formats in their order.
 
     Raises:
-        DatasetError: if it has none of them; the message says what is needed.
+        DatasetError: if it has none of these formats; the message lists the required files.
     """
     root = unwrapped(folder)
     for name in among:

@@ -63,8 +63,8 @@ def read(folder: Path) -> DataSource:
                 files.append((name, item))
     if not files:
         raise DatasetError(
-            f"{folder}: no dataset found; a project has folders with {' and '.join(PARTS)} in "
-            "them beside its meta.json"
+            f"{folder}: no dataset found; a project has meta.json and folders that "
+            f"contain {' and '.join(PARTS)}"
         )
     classes = {entry["title"]: entry["shape"] for entry in meta["classes"]}
     return DataSource("supervisely", classes, _images(files, findings), len(files), findings, meta)

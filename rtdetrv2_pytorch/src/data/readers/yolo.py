@@ -25,7 +25,7 @@ from .source import (
     shorten,
 )
 
-LOOKED_FOR = "data.yaml with 'names', or classes.txt beside folders images and labels"
+LOOKED_FOR = "data.yaml with 'names', or classes.txt next to the folders images and labels"
 _CLASS_LISTS = ("classes.txt", "labels/classes.txt", "obj.names", "_darknet.labels")
 _SPLIT_KEYS = {"train": ("train",), "val": ("val", "valid"), "test": ("test",)}
 _BOX_NUMBERS = 4
@@ -156,9 +156,9 @@ def _images(folder: Path, layout: _Layout, findings: Findings) -> Iterator[tuple
 
 def _resolve(entry: str, split: str, base: Path, folder: Path, findings: Findings) -> list[Path]:
     """Return the images of an entry of the yaml file: of a folder, or of a file that lists them."""
-    # Exports of Roboflow write ../train/images for the folder beside the file.
+    # Exports of Roboflow write ../train/images for the folder next to the file.
     parts = [p for p in Path(entry.replace("\\", "/")).parts if p not in ("..", "/", ".")]
-    # The end of a path of another machine may exist here, but its last part alone is ambiguous.
+    # The end of a path of another machine may exist here; the last part by itself is ambiguous.
     tails = [Path(*parts[start:]) for start in range(max(1, len(parts) - 1))]
     usual = [Path("images", split), Path(split, "images")]
     for candidate in [root / tail for tail in [*tails, *usual] for root in (base, folder)]:
@@ -183,7 +183,7 @@ def _listed_images(file: Path, split: str, folder: Path, findings: Findings) -> 
 
 
 def _labels_of(image: Path) -> Path:
-    """Return the text file of an image: in `labels` for an image in `images`, else beside it."""
+    """Return the text file of an image: in `labels` for an image in `images`, else next to it."""
     parts = list(image.parts)
     if "images" in parts[:-1]:
         last = len(parts) - 2 - parts[:-1][::-1].index("images")

@@ -1,4 +1,4 @@
-/* A symbol or thumbnail beside a title. Images of other servers are not loaded. */
+/* A symbol or thumbnail next to a title. Images of other servers are not loaded. */
 
 import { imageAddress } from "../links.js";
 

@@ -49,7 +49,7 @@ def known_hashes(store: StoreOf, hashes: Annotated[list[str], Body()]) -> list[s
 
 @router.post(f"{API}/images.bulk.upload")
 async def upload_images(store: StoreOf, request: Request) -> list[Json]:
-    """Store contents for images that are added by hash afterwards."""
+    """Store contents for images that are added by hash later."""
     async with _form(request) as form:
         files = [value for _, value in form.multi_items() if isinstance(value, UploadFile)]
         if not files:

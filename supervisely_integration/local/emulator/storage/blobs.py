@@ -172,7 +172,7 @@ class Blobs:
     def sweep(self, hashes: Iterable[str]) -> None:
         """Remove those of the blobs that are unreferenced.
 
-        Call it after the transaction of the removal is committed: if the process dies here, an
+        Call it after the transaction of the removal is committed: if the process is killed here, an
         unused blob remains, but no blob is missing.
         """
         for hash_ in set(hashes):

@@ -1,4 +1,4 @@
-"""Lazily computed pixels equal pixels computed at every step."""
+"""Lazily computed pixels equal pixels computed after every operation."""
 
 import random
 
@@ -14,7 +14,7 @@ from rtdetrv2_pytorch.src.data.augment.sample import Sample
 
 
 class Eager:
-    """The same operations, each applied to all pixels and boxes at once."""
+    """Reference implementation: each operation is applied to all pixels immediately."""
 
     def __init__(self, sample):
         self.pixels, self.boxes = sample.image.clone(), sample.boxes.copy()

@@ -34,7 +34,7 @@ def apply(op, sample, seed=0):
 
 
 def spread(values, low, high):
-    """Whether values are uniform: mean within five standard errors, ends within 1/20."""
+    """Assert that values are uniform: mean within five standard errors, ends within 1/20."""
     width = high - low
     error = width / np.sqrt(12 * len(values))
     assert min(values) >= low
@@ -243,7 +243,7 @@ def test_iou_crop_reaches_minimum_iou(make_sample, min_iou):
             ious.append(float(box_iou(candidates, torch.tensor([window]).double()).max()))
     assert len(ious) > 40
     assert min(ious) >= min_iou
-    assert min(ious) < min_iou + 0.1  # and not much more
+    assert min(ious) < min_iou + 0.1  # and few other candidates
 
 
 def test_iou_crop_scale_and_aspect_ratio(make_sample):
@@ -499,7 +499,7 @@ def test_crop_keeps_fill_of_zoom(make_sample):
     ("size", "expected"),
     [(64, (64, 64)), ((64, 32), (64, 32)), ([64, 32], (64, 32)), ([8], (8, 8))],
 )
-def test_as_hw(size, expected):
+def test_as_hw_accepts_int_and_pair(size, expected):
     assert as_hw(size) == expected
 
 

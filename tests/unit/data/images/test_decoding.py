@@ -15,7 +15,7 @@ from rtdetrv2_pytorch.src.misc.errors import DatasetError
 
 STORED = np.random.default_rng(0).integers(0, 256, (3, 5, 3), dtype=np.uint8)  # 5 wide, 3 high
 
-# What has to be done to the stored picture, by the value of the EXIF tag.
+# Operations on the stored image, by the value of the EXIF tag.
 UPRIGHT = {
     1: lambda a: a,
     2: lambda a: a[:, ::-1],
@@ -104,7 +104,7 @@ def of(mode, *pixels):
     return image
 
 
-COLOURS = [[10, 20, 30], [40, 50, 60], [70, 80, 90]]
+COLORS = [[10, 20, 30], [40, 50, 60], [70, 80, 90]]
 GRAYS = [[0, 0, 0], [7, 7, 7], [255, 255, 255]]
 
 
@@ -114,12 +114,12 @@ GRAYS = [[0, 0, 0], [7, 7, 7], [255, 255, 255]]
         pytest.param(of("L", 0, 7, 255), "png", GRAYS, id="gray"),
         pytest.param(of("LA", (0, 255), (7, 0), (255, 9)), "png", GRAYS, id="gray and alpha"),
         pytest.param(of("1", 0, 255, 0), "png", [[0] * 3, [255] * 3, [0] * 3], id="one bit"),
-        pytest.param(palette(None), "png", COLOURS, id="palette"),
-        pytest.param(palette(1), "png", COLOURS, id="palette, one colour transparent"),
-        pytest.param(palette(bytes([0, 128, 255])), "png", COLOURS, id="palette and alphas"),
-        pytest.param(palette(1), "gif", COLOURS, id="GIF, one colour transparent"),
+        pytest.param(palette(None), "png", COLORS, id="palette"),
+        pytest.param(palette(1), "png", COLORS, id="palette, one color transparent"),
+        pytest.param(palette(bytes([0, 128, 255])), "png", COLORS, id="palette and alphas"),
+        pytest.param(palette(1), "gif", COLORS, id="GIF, one color transparent"),
         pytest.param(
-            of("RGBA", (10, 20, 30, 0), (40, 50, 60, 128), (70, 80, 90, 255)), "png", COLOURS,
+            of("RGBA", (10, 20, 30, 0), (40, 50, 60, 128), (70, 80, 90, 255)), "png", COLORS,
             id="alpha is left out, not blended",
         ),
         pytest.param(

@@ -55,8 +55,8 @@ def test_size_depends_on_seed_epoch_and_step_only():
         return [collate.size_for((640, 640), *place) for place in places]
 
     assert sizes(5) == sizes(5)
-    backwards = BatchImageCollateFunction(scales=SCALES, seed=5)
-    assert [backwards.size_for((640, 640), *p) for p in places[::-1]] == sizes(5)[::-1]
+    reverse = BatchImageCollateFunction(scales=SCALES, seed=5)
+    assert [reverse.size_for((640, 640), *p) for p in places[::-1]] == sizes(5)[::-1]
     assert sizes(5) != sizes(6)
     assert sizes(5)[:25] != sizes(5)[25:50]
 

@@ -1,4 +1,4 @@
-"""Batches depend only on seed, epoch and step, whichever process loads them."""
+"""Batches depend only on seed, epoch and step, not on the process that loads them."""
 
 import gc
 import multiprocessing
@@ -188,10 +188,10 @@ def test_a_second_iteration_ends_the_first_with_an_error(data):
         next(first)
 
 
-# --- the end of processes -------------------------------------------------------------------------
+# --- exit of processes ----------------------------------------------------------------------------
 
 
-def test_workers_ignore_signals_that_ask_the_main_process_to_stop(data):
+def test_workers_ignore_stop_signals(data):
     loader = DataLoader(dataset=data, batch_size=1, num_workers=2, prefetch_factor=1)
     iterator = iter(loader)
     next(iterator)
@@ -249,7 +249,7 @@ def test_workers_killed_between_batches_are_replaced(data, caplog):
         found.append(content(batch))
     assert same(found, expected)
     message = "(SIGKILL, often caused by insufficient memory); a new worker loads its batches again"
-    assert caplog.text.count(message) == 1  # both were killed at once
+    assert caplog.text.count(message) == 1  # both were killed together
     assert loader.num_workers == 2
     assert same(contents(loader, 2, 1), expected)
 
@@ -263,7 +263,7 @@ def test_a_worker_killed_between_epochs_is_replaced(data):
 
 
 def once(path):
-    """True in the first process that asks."""
+    """Return True in the first process that calls it."""
     try:
         path.touch(exist_ok=False)
     except FileExistsError:
@@ -379,7 +379,7 @@ def test_the_main_process_loads_if_it_cannot_open_more_files(data, caplog):
     taken = []
     resource.setrlimit(resource.RLIMIT_NOFILE, (limit, hard))
     try:
-        while True:  # use up the gaps, but for those that images need
+        while True:  # use all free descriptors except those for images
             taken.append(os.open("/dev/null", os.O_RDONLY))
     except OSError:
         os.close(taken.pop())

@@ -1,4 +1,4 @@
-"""Packed batches: unpacking returns what was packed, from memory that the caller owns."""
+"""Packed batches: unpacking restores all values, in memory that the caller owns."""
 
 import resource
 from pathlib import Path

@@ -243,7 +243,7 @@ def test_detections_of_all_ranks_are_gathered(monkeypatch):
     assert result.num_images == len(images)
 
 
-def test_no_detections():
+def test_metrics_without_detections():
     result = evaluate(ONE, {4: found()})
     assert result.stats["AP"] == result.stats["AR_100"] == 0
     assert result.stats["AP_small"] == -1  # without small boxes
@@ -260,7 +260,7 @@ def test_split_without_boxes():
     assert result.best == NOWHERE
 
 
-def test_no_images():
+def test_metrics_without_images():
     result = evaluate(ONE, {})
     assert set(result.stats.values()) == {-1}
     assert result.num_images == 0
@@ -371,7 +371,7 @@ def test_best_operating_point_against_all_thresholds():
 
 
 def matched_by_hand(record, one):
-    """Whether each detection matches a box at IoU 0.5, by descending score, each box once."""
+    """Return whether each detection matches a box at IoU 0.5: highest score first, a box once."""
     boxes = torch.tensor(record.boxes_xyxy)
     is_correct = np.zeros(len(one["scores"]), dtype=bool)
     free = torch.ones(len(boxes), dtype=torch.bool)

@@ -13,7 +13,7 @@ def picture(path, size_wh=(100, 50), orientation=None):
     exif = Image.Exif()
     if orientation is not None:
         exif[0x0112] = orientation
-    # Unlike each other, as the instance keeps equal contents once.
+    # All different, because the instance stores equal contents once.
     image = Image.new("RGB", size_wh, (sum(map(ord, path.name)) % 256, 10, 200))
     image.save(path, **({"exif": exif} if orientation else {}))
     return path

@@ -1,4 +1,4 @@
-"""What the processes of an app show to others on its machine."""
+"""Command lines and ports of an app's processes, as other users of the machine see them."""
 
 import ipaddress
 import os
@@ -9,7 +9,7 @@ _LISTENING = "0A"
 
 
 def processes_of(session: int) -> list[Path]:
-    """Folders in /proc of all processes of a session."""
+    """Return the /proc folders of all processes of a session."""
     found = []
     for folder in Path("/proc").iterdir():
         try:
@@ -22,17 +22,17 @@ def processes_of(session: int) -> list[Path]:
 
 
 def command_lines(session: int) -> list[str]:
-    """What process lists show."""
+    """Return the command lines of all processes of a session."""
     return [(folder / "cmdline").read_bytes().decode() for folder in processes_of(session)]
 
 
 def listening_addresses(session: int) -> set[str]:
-    """Addresses of this machine that processes of a session listen on."""
+    """Return the addresses that processes of a session listen on."""
     sockets = set()
     for folder in processes_of(session):
         for handle in (folder / "fd").iterdir():
             try:
-                sockets.add(os.readlink(handle))  # noqa: PTH115 (the link of a socket is no path)
+                sockets.add(os.readlink(handle))  # noqa: PTH115 (a socket link is not a path)
             except OSError:
                 continue
     found = set()

@@ -70,7 +70,7 @@ def test_recorder_finds_reads():
 @pytest.mark.gpu
 def test_step_on_a_gpu_synchronizes_once(tmp_path, digits, gpu):
     step = steps(tmp_path, digits, device="cuda", use_amp=True)
-    for _ in range(2):  # the first allocates, and asks for what is there
+    for _ in range(2):  # the first step allocates memory and queries the device
         step()
     torch.cuda.set_sync_debug_mode("error")
     try:

@@ -1,4 +1,4 @@
-"""Data sets with the problems of real data: cases for each kind of finding."""
+"""Damaged data sets: cases for each kind of finding."""
 
 import io
 import json
@@ -43,7 +43,7 @@ class CocoFolder:
     """A valid data set, until a case modifies it.
 
     Three training and two validation images, 64 wide and 48 high, with a box each: image 1 holds
-    a cat, image 2 a dog, and so on in turns.
+    a cat, image 2 a dog, and so on.
     """
 
     def __init__(self, root: Path) -> None:
@@ -114,7 +114,7 @@ class CocoFolder:
         return self.root / f"instances_{split}.json"
 
     def write(self) -> None:
-        """Write the annotation files that the case has not written."""
+        """Write the annotation files that the case has not written itself."""
         for split, content in self.content.items():
             if not self.ann_file(split).exists():
                 self.ann_file(split).write_text(json.dumps(content), encoding="utf-8")
@@ -286,7 +286,7 @@ def _repeated_id(data: CocoFolder) -> None:
 
 
 def _huge(data: CocoFolder) -> None:
-    # Smaller than in life: tests lower the limit.
+    # Smaller than real images: tests lower the limit.
     data.add("train", "huge.png", encoded("PNG", image=Image.new("L", (200, 100))))
     data.content["train"]["images"][-1].update(width=200, height=100)
 

@@ -1,4 +1,4 @@
-"""The real app, as a process, against a real instance: how tests start it and talk to it."""
+"""Start the app as a process, connected to a local instance, and send requests to it."""
 
 import json
 import time
@@ -40,7 +40,7 @@ def make_project(
     polygons: Collection[str] = (),
     datasets: tuple[str, str] = ("train", "val"),
 ) -> int:
-    """Digits as a project: a data set of 6 images tagged "train", one of 4 tagged "val".
+    """Create a project of digits: a data set of 6 images tagged "train", one of 4 tagged "val".
 
     Objects of the classes in `polygons` are polygons, all others rectangles.
     """
@@ -77,7 +77,7 @@ def add_image(
     tag: str,
     polygons: Collection[str],
 ) -> None:
-    """One image of a COCO file with its objects."""
+    """Add an image of a COCO file with its objects."""
     objects = [
         _object(annotation, _shape(str(annotation["category_id"]), polygons))
         for annotation in content["annotations"]
@@ -113,7 +113,7 @@ def _object(annotation: dict[str, Any], shape: str) -> dict[str, Any]:
 
 
 def state_of(split: dict[str, Any], **changes: Any) -> dict[str, Any]:
-    """Settings of the app for a tiny training."""
+    """Return settings of the app for a tiny training."""
     hyperparameters = {**TINY, **changes.pop("hyperparameters", {})}
     return {
         "model": {"source": "Pretrained models", "model_name": MODEL},
@@ -132,7 +132,7 @@ def state_of(split: dict[str, Any], **changes: Any) -> dict[str, Any]:
 
 
 class RunningApp(AppProcess):
-    """An app on a free port, with the requests that its page would send."""
+    """An app on a free port, with methods for the requests of its page."""
 
     def __init__(self, *, environment: dict[str, str] | None = None, **options: Any) -> None:
         environment = {"OMP_NUM_THREADS": "1", **(environment or {})}
@@ -140,13 +140,13 @@ class RunningApp(AppProcess):
         self.client = httpx.Client(base_url=self.address, timeout=300)
 
     def post(self, route: str, **body: Any) -> Any:
-        """POST JSON; returns what is answered, and raises for an error."""
+        """POST JSON; returns the decoded response, and raises for an error status."""
         answer = self.client.post(route, json=body)
         answer.raise_for_status()
         return answer.json() if answer.content else None
 
     def widgets(self, kind: str, text: str | None = None) -> list[str]:
-        """Ids of the widgets of a kind, as they were made; of buttons only those with a text."""
+        """Return the ids of all widgets of a kind, in order; for buttons, filter by text."""
         data = self.post("/sly/data")
         return [
             key
@@ -155,7 +155,7 @@ class RunningApp(AppProcess):
         ]
 
     def click(self, button: str, **state: Any) -> None:
-        """Press a button, with the values of other widgets that the page would send along."""
+        """Press a button; sends the values of other widgets as the page does."""
         current = self.post("/sly/state")
         for widget, values in state.items():
             current[widget] = {**current.get(widget, {}), **values}
@@ -170,18 +170,18 @@ class RunningApp(AppProcess):
             time.sleep(0.1)
 
     def log(self) -> str:
-        """All that the app wrote."""
+        """Return the output of the app."""
         return self.log_file.read_text(encoding="utf-8", errors="replace")
 
     def log_tail(self, lines: int = 30) -> str:
-        """The last lines that the app wrote."""
+        """Return the last lines of the app's output."""
         return "\n".join(self.log().splitlines()[-lines:])
 
 
 def train_to_end(
     instance: Any, folder: Path, project_id: int, state: dict[str, Any], **options: Any
 ) -> tuple[int, str]:
-    """Train in production, as a task of its own; returns the task and the log.
+    """Train in production mode as a new task; returns the task and the log.
 
     Args:
         instance: a running `LocalInstance`.
@@ -211,7 +211,7 @@ def create_training_task(store: Store) -> int:
 
 
 def files_below(store: Store, folder: str) -> dict[str, dict[str, Any]]:
-    """Team Files below a folder: relative path -> record."""
+    """Return the Team Files below a folder: relative path -> record."""
     prefix = folder.rstrip("/") + "/"
     return {
         record["path"].removeprefix(prefix): record
@@ -220,5 +220,5 @@ def files_below(store: Store, folder: str) -> dict[str, dict[str, Any]]:
 
 
 def read_json(store: Store, record: dict[str, Any]) -> Any:
-    """Content of a file of Team Files."""
+    """Return the content of a file in Team Files."""
     return json.loads(store.files.contents(record).read_text(encoding="utf-8"))

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 _FIXED = r"anchors$|num_points_scale$|pos_embed\d$|num_batches_tracked$"  # depends on sizes only
 
 
-def pictures(count: int, size_hw: tuple[int, int], seed: int = 0) -> Tensor:
+def random_images(count: int, size_hw: tuple[int, int], seed: int = 0) -> Tensor:
     """Return random smooth images: [count, 3, H, W] float 0..1."""
     generator = torch.Generator().manual_seed(seed)
     blots = torch.rand(count, 3, 4, 6, generator=generator)
@@ -23,7 +23,7 @@ def pictures(count: int, size_hw: tuple[int, int], seed: int = 0) -> Tensor:
 
 
 @torch.no_grad()
-def enliven(model: nn.Module, size_hw: tuple[int, int], seed: int = 0) -> nn.Module:
+def randomize_weights(model: nn.Module, size_hw: tuple[int, int], seed: int = 0) -> nn.Module:
     """Randomize weights, keep the scale of activations and recompute norm statistics."""
     generator = torch.Generator().manual_seed(seed)
     for name, value in [*model.named_parameters(), *model.named_buffers()]:
@@ -42,7 +42,7 @@ def enliven(model: nn.Module, size_hw: tuple[int, int], seed: int = 0) -> nn.Mod
         norm.train()
         norm.momentum = None  # average over the batch
         norm.reset_running_stats()
-    model(pictures(4, size_hw, seed=seed + 1))
+    model(random_images(4, size_hw, seed=seed + 1))
     return model.eval()
 
 
