@@ -29,18 +29,6 @@ def suggest(word: str, known: Iterable[str]) -> str:
     return f"; did you mean {close[0]!r}?" if close else f"; known are {', '.join(known)}"
 
 
-def component(name: str, at: str) -> Callable[..., Any]:
-    """Return the constructor of a component.
-
-    Raises:
-        ConfigError: if the name is unknown.
-    """
-    name = ALIASES.get(name, name)
-    if name not in COMPONENTS:
-        raise ConfigError(f"{at}: unknown component {name!r}{suggest(name, COMPONENTS)}")
-    return COMPONENTS[name]
-
-
 @cache
 def parameters_of(factory: Callable[..., Any]) -> dict[str, inspect.Parameter]:
     """Return the parameters of a constructor by name."""
@@ -88,7 +76,8 @@ def _message(error: ErrorDetails, value: Any, hint: Any, at: str) -> str:
     """Name the place, the value and the reason of a validation error."""
     if error["type"] == "extra_forbidden":
         key = str(error["loc"][-1])
-        known = [k for h in (hint, *typing.get_args(hint)) for k in _typed_keys(h)]
+        dicts = [h for h in (hint, *typing.get_args(hint)) if is_typeddict(h)]
+        known = [k for h in dicts for k in typing.get_type_hints(h)]
         return f"{at}: unknown key {key!r}{suggest(key, known)}"
     for part in error["loc"]:  # which also names the branches of unions
         if isinstance(value, Mapping) and part in value:
@@ -105,25 +94,13 @@ def _message(error: ErrorDetails, value: Any, hint: Any, at: str) -> str:
     return f"{at} = {value!r}: {reason}"
 
 
-def _typed_keys(hint: Any) -> Iterable[str]:
-    """Return the keys of a TypedDict, nothing for other types."""
-    return typing.get_type_hints(hint) if is_typeddict(hint) else ()
-
-
 def _is_description(value: Any) -> bool:
     """Return whether a value describes a component: its name, or {type: name, ...}."""
-    if isinstance(value, Mapping):
-        return "type" in value
-    return isinstance(value, str) and ALIASES.get(value, value) in COMPONENTS
+    return _has_type(value) or (isinstance(value, str) and ALIASES.get(value, value) in COMPONENTS)
 
 
-def _is_description_list(value: Any) -> bool:
-    """Return whether a value is a non-empty list of {type: name, ...}."""
-    return (
-        isinstance(value, list)
-        and len(value) > 0
-        and all(isinstance(item, Mapping) and "type" in item for item in value)
-    )
+def _has_type(value: Any) -> bool:
+    return isinstance(value, Mapping) and "type" in value
 
 
 @dataclass(frozen=True)
@@ -162,13 +139,7 @@ class Sections:
         self.shared = shared
 
     def _resolve(self, description: Any, at: str) -> _Described:
-        """Look up a described component.
-
-        Args:
-            description: a name, whose section is at the top level, or {type: name, ...}, whose
-                own keys override those of that section.
-            at: place of the description, for error messages.
-        """
+        """Look up a component; keys in its description override those of its top-level section."""
         if isinstance(description, str):
             name, inline = description, {}
         elif isinstance(description, Mapping) and isinstance(description.get("type"), str):
@@ -176,8 +147,9 @@ class Sections:
             inline = {k: v for k, v in description.items() if k != "type"}
         else:
             raise ConfigError(f"{at} = {description!r}: give a component's name, or {{type: name}}")
-        component(name, at)
         name = ALIASES.get(name, name)
+        if name not in COMPONENTS:
+            raise ConfigError(f"{at}: unknown component {name!r}{suggest(name, COMPONENTS)}")
         section = self.values.get(name) or {}
         if not isinstance(section, Mapping):
             raise ConfigError(f"{name} = {section!r}: give its keys with their values")
@@ -203,7 +175,7 @@ class Sections:
     def _check(
         self, described: _Described, *, given: Iterable[str] = (), is_complete: bool = True
     ) -> None:
-        factory = component(described.name, described.name)
+        factory = COMPONENTS[ALIASES.get(described.name, described.name)]
         parameters = parameters_of(factory)
         for key in described.section:
             if key not in parameters:
@@ -211,21 +183,22 @@ class Sections:
                 place = described.at if key in described.inline else described.name
                 raise ConfigError(f"{place}: unknown key {key!r}{suggest(key, known)}")
         for key, value in self._with_shared(parameters, described.section).items():
-            self._check_value(value, _hints(factory).get(key, Any), described.place(key))
+            hint = _hints(factory).get(key, Any)
+            self._convert(value, hint, described.place(key), self.check)
         if is_complete:
             present = {*described.section, *self.shared, *given, *FROM_THE_RUN}
             for key, parameter in parameters.items():
                 if parameter.default is inspect.Parameter.empty and key not in present:
                     raise ConfigError(f"{described.place()}: {key!r} is required")
 
-    def _check_value(self, value: Any, hint: Any, at: str) -> None:
+    @staticmethod
+    def _convert(value: Any, hint: Any, at: str, each: Callable[[Any, str], Any]) -> Any:
+        """Apply `each` to the components that a value describes; convert any other value."""
         if _is_description(value):
-            self.check(value, at)
-        elif _is_description_list(value):
-            for i, item in enumerate(value):
-                self.check(item, f"{at}[{i}]")
-        else:
-            convert(value, hint, at)
+            return each(value, at)
+        if isinstance(value, list) and value and all(_has_type(item) for item in value):
+            return [each(item, f"{at}[{i}]") for i, item in enumerate(value)]
+        return convert(value, hint, at)
 
     def parameter_rules(self, optimizer: Any, rules: Any) -> list[dict[str, Any]]:
         """Check the rules of `optimizer.params` and convert their values.
@@ -239,7 +212,7 @@ class Sections:
         """
         if rules is None or optimizer is None:
             return []
-        factory = component(self._resolve(optimizer, "optimizer").name, "optimizer")
+        factory = COMPONENTS[self._resolve(optimizer, "optimizer").name]
         hints = {key: _hints(factory)[key] for key in parameters_of(factory)}
         hints |= {"params": str, "lr": NonNegativeFloat}  # 0 freezes the matching parameters
         if not isinstance(rules, list):
@@ -259,26 +232,19 @@ class Sections:
             ConfigError: if the section is invalid, or its constructor raises a ValueError.
         """
         described = self._resolve(description, at)
-        factory = component(described.name, at)
+        factory = COMPONENTS[described.name]
         parameters = parameters_of(factory)
         self._check(described, given=given)
         arguments = {k: v for k, v in given.items() if k in parameters}
         for key, value in self._with_shared(parameters, described.section).items():
             hint = _hints(factory).get(key, Any)
-            arguments[key] = self._build_value(value, hint, described.place(key))
+            arguments[key] = self._convert(value, hint, described.place(key), self.construct)
         try:
             return factory(**arguments)
         except ConfigError:
             raise
         except ValueError as error:
             raise ConfigError(f"{described.name}: {error}") from error
-
-    def _build_value(self, value: Any, hint: Any, at: str) -> Any:
-        if _is_description(value):
-            return self.construct(value, at)
-        if _is_description_list(value):
-            return [self.construct(item, f"{at}[{i}]") for i, item in enumerate(value)]
-        return convert(value, hint, at)
 
     def _with_shared(self, parameters: Iterable[str], section: Mapping[str, Any]) -> dict[str, Any]:
         """Return the section with the shared values, which take precedence."""

@@ -1,6 +1,7 @@
 """Adjust values that depend on each other: later layers win, and dependent values follow.
 
-Every change is returned as a note for the user. Values without a conflict are kept.
+Each function changes the merged configuration `values` in place and returns a note for the user
+for every change. `layers` are those that it was merged from. Values without a conflict are kept.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -33,13 +34,6 @@ def drop_leftovers(values: dict[str, Any], layers: Sequence[Layer]) -> list[str]
 
     `lr_scheduler: {type: CosineAnnealingLR}` over a file with MultiStepLR inherits its milestones,
     which the new type does not accept. Keys that both types accept are kept.
-
-    Args:
-        values: the merged configuration; changed in place.
-        layers: the layers that it was merged from.
-
-    Returns:
-        A note for each removed key.
     """
     notes = []
     for path, section in list(_typed_sections(values)):
@@ -71,13 +65,6 @@ def fit_image_sizes(values: dict[str, Any], layers: Sequence[Layer]) -> list[str
 
     The size that was set last wins: `-u eval_spatial_size=[320,320]` over a file changes both
     Resize operations of the file.
-
-    Args:
-        values: the merged configuration; changed in place.
-        layers: the layers that it was merged from.
-
-    Returns:
-        A note for each change.
 
     Raises:
         ConfigError: if one layer sets different sizes.
@@ -134,13 +121,6 @@ def fit_epochs(values: dict[str, Any], layers: Sequence[Layer]) -> list[str]:
     A fine-tuning of 50 epochs that inherits 117 from a file for 120 epochs would never stop its
     strong augmentation. Epochs beyond the end of the inherited run itself are kept, such as a
     milestone of 1000 that disables decay.
-
-    Args:
-        values: the merged configuration; changed in place.
-        layers: the layers that it was merged from.
-
-    Returns:
-        A note for each change.
     """
     epochs = values.get("epoches")
     if type(epochs) is not int:
@@ -180,13 +160,6 @@ def fit_steps(values: dict[str, Any], optimizer_steps: int) -> list[str]:
     Warm-ups are counted in optimizer steps and tuned for COCO, where an epoch has thousands. The
     EMA decay is lowered with its warm-up: 0.9999 averages over 10,000 steps, so that the initial
     weights would dominate a short run.
-
-    Args:
-        values: the merged configuration; changed in place.
-        optimizer_steps: of the whole run.
-
-    Returns:
-        A note for each change.
     """
     notes = []
     short = max(1, round(optimizer_steps * _SHORT_WARMUP))
@@ -222,8 +195,8 @@ def fit_classes(
     Values that were set together with the data or after it must agree with the data.
 
     Args:
-        values: the merged configuration; changed in place.
-        layers: the layers that it was merged from.
+        values: the merged configuration.
+        layers: its layers.
         table: classes of the training data.
         annotations: file that they were read from, for error messages.
 

@@ -220,12 +220,7 @@ def gather_numbers(*numbers: int) -> list[list[int]]:
 
 def on_any_rank(condition: bool) -> bool:
     """Return whether a condition holds on at least one rank; equal on all ranks."""
-    if not is_distributed():
-        return condition
-    value = torch.tensor(int(condition))
-    with collective():
-        dist.all_reduce(value, op=dist.ReduceOp.MAX)
-    return bool(value)
+    return any(held for (held,) in gather_numbers(int(condition)))
 
 
 def all_gather_objects(value: Any) -> list[Any]:

@@ -14,12 +14,7 @@ _BASE = Path(__file__).parent  # folder of base.html, the layout of all pages
 
 
 def render(template: Path, **values: Any) -> str:
-    """Render a template, which may extend `base.html`.
-
-    Args:
-        template: the file.
-        **values: variables of the template.
-    """
+    """Render a template file, which may extend `base.html`, with the given variables."""
     environment = Environment(
         loader=FileSystemLoader([template.parent, _BASE]),
         autoescape=True,

@@ -280,8 +280,7 @@ def load_strict(model: nn.Module, state: Mapping[str, Tensor], *, source: str) -
         CheckpointError: naming `source` and the differences, if the weights do not match.
     """
     check_fits(model, state, source=source)
-    own = model.state_dict()
-    fitting = {k: state[k] for k in own if k in state and not _SIZE_DEPENDENT.search(k)}
+    fitting = {k: v for k, v in state.items() if not _SIZE_DEPENDENT.search(k)}
     model.load_state_dict(fitting, strict=False)
 
 

@@ -6,8 +6,7 @@ Source: PP-HGNetV2 of PaddleClas; weights converted from there.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Literal, cast
+from typing import Literal, NamedTuple, cast
 
 import torch
 import torch.nn.functional as F  # noqa: N812
@@ -19,32 +18,18 @@ from .layers import freeze_batch_norms, fuse_conv_and_norm
 _LAYERS_PER_BLOCK = 6
 
 
-@dataclass(frozen=True)
-class _StageSpec:
-    mid: int
+class _StageSpec(NamedTuple):
+    mid: int  # channels inside a block
     out: int
     num_blocks: int
     light: bool
 
 
-@dataclass(frozen=True)
-class _Spec:
-    stem: tuple[int, int]  # channels inside and after the stem
-    stages: tuple[_StageSpec, ...]
-
-
-def _spec(stem: tuple[int, int], *, mid: int, out: int, blocks: Sequence[int]) -> _Spec:
-    """Build a specification: widths double per stage, and the last two stages are light."""
-    outs = (out, 512, 1024, 2048)
-    return _Spec(
-        stem, tuple(_StageSpec(mid * 2**i, outs[i], n, i >= 2) for i, n in enumerate(blocks))
-    )
-
-
+# Channels inside and after the stem, then in and after the first stage; blocks of each stage.
 _SPECS = {
-    "L": _spec((32, 48), mid=48, out=128, blocks=(1, 1, 3, 1)),
-    "X": _spec((32, 64), mid=64, out=128, blocks=(1, 2, 5, 2)),
-    "H": _spec((48, 96), mid=96, out=192, blocks=(2, 3, 6, 3)),
+    "L": (32, 48, 48, 128, (1, 1, 3, 1)),
+    "X": (32, 64, 64, 128, (1, 2, 5, 2)),
+    "H": (48, 96, 96, 192, (2, 3, 6, 3)),
 }
 _STORAGE = "https://github.com/lyuwenyu/storage/releases/download/v0.1/"
 IMAGENET_WEIGHTS = {
@@ -66,16 +51,9 @@ class LearnableAffine(nn.Module):
 
 
 class ConvBnAct(nn.Module):
-    """Convolution without bias, batch norm, optional ReLU.
+    """Convolution without bias, batch norm, optional ReLU and learnable affine (`use_lab`).
 
-    Args:
-        in_channels: channels in.
-        out_channels: channels out.
-        kernel_size: side of the kernel. Even sizes pad zeros on the right and bottom only.
-        stride: step of the kernel.
-        groups: groups of the convolution; `in_channels` makes it depth-wise.
-        use_act: whether to apply a ReLU.
-        use_lab: whether to apply a learnable affine after the ReLU.
+    Padding keeps the size at stride 1; even kernels pad zeros on the right and bottom only.
     """
 
     def __init__(
@@ -122,16 +100,12 @@ class ConvBnAct(nn.Module):
 
 
 class LightConvBnAct(nn.Module):
-    """A 1x1 convolution followed by a depth-wise one: the cheap form of a k x k convolution."""
+    """A 1x1 convolution followed by a depth-wise one: the cheap form of a 5x5 convolution."""
 
-    def __init__(
-        self, in_channels: int, out_channels: int, kernel_size: int, use_lab: bool
-    ) -> None:
+    def __init__(self, in_channels: int, out_channels: int, use_lab: bool) -> None:
         super().__init__()
         self.conv1 = ConvBnAct(in_channels, out_channels, 1, use_act=False, use_lab=use_lab)
-        self.conv2 = ConvBnAct(
-            out_channels, out_channels, kernel_size, groups=out_channels, use_lab=use_lab
-        )
+        self.conv2 = ConvBnAct(out_channels, out_channels, 5, groups=out_channels, use_lab=use_lab)
 
     def forward(self, x: Tensor) -> Tensor:
         """[B, in, H, W] -> [B, out, H, W]."""
@@ -161,18 +135,16 @@ class StemBlock(nn.Module):
 class HGBlock(nn.Module):
     """A chain of convolutions with aggregation of all intermediate results."""
 
-    def __init__(
-        self, in_channels: int, spec: _StageSpec, kernel_size: int, shortcut: bool, use_lab: bool
-    ) -> None:
+    def __init__(self, in_channels: int, spec: _StageSpec, shortcut: bool, use_lab: bool) -> None:
         super().__init__()
         self.shortcut = shortcut
         self.layers = nn.ModuleList()
         channels = in_channels
         for _ in range(_LAYERS_PER_BLOCK):
             self.layers.append(
-                LightConvBnAct(channels, spec.mid, kernel_size, use_lab)
+                LightConvBnAct(channels, spec.mid, use_lab)
                 if spec.light
-                else ConvBnAct(channels, spec.mid, kernel_size, use_lab=use_lab)
+                else ConvBnAct(channels, spec.mid, 3, use_lab=use_lab)
             )
             channels = spec.mid
         total = in_channels + _LAYERS_PER_BLOCK * spec.mid
@@ -192,9 +164,7 @@ class HGBlock(nn.Module):
 class HGStage(nn.Module):
     """Blocks of one width after downsampling by 2, except in the first stage."""
 
-    def __init__(
-        self, in_channels: int, spec: _StageSpec, kernel_size: int, downsample: bool, use_lab: bool
-    ) -> None:
+    def __init__(self, in_channels: int, spec: _StageSpec, downsample: bool, use_lab: bool) -> None:
         super().__init__()
         self.downsample = (
             ConvBnAct(in_channels, in_channels, 3, 2, groups=in_channels, use_act=False)
@@ -202,7 +172,7 @@ class HGStage(nn.Module):
             else nn.Identity()
         )
         self.blocks = nn.ModuleList(
-            HGBlock(in_channels if i == 0 else spec.out, spec, kernel_size, i > 0, use_lab)
+            HGBlock(in_channels if i == 0 else spec.out, spec, i > 0, use_lab)
             for i in range(spec.num_blocks)
         )
 
@@ -237,17 +207,18 @@ class HGNetv2(nn.Module):
         pretrained: bool | str = False,
     ) -> None:
         super().__init__()
-        spec = _SPECS[name]
+        stem_mid, channels, mid, out, blocks = _SPECS[name]
+        # Widths double per stage, and the last two stages are light.
+        outs = (out, 512, 1024, 2048)
+        specs = [_StageSpec(mid * 2**i, outs[i], n, i >= 2) for i, n in enumerate(blocks)]
         self.return_idx = list(return_idx)
-        self.stem = StemBlock(*spec.stem, use_lab=use_lab)
+        self.stem = StemBlock(stem_mid, channels, use_lab)
         self.stages = nn.ModuleList()
-        channels = spec.stem[1]
-        for i, stage in enumerate(spec.stages):
-            kernel_size = 5 if stage.light else 3
-            self.stages.append(HGStage(channels, stage, kernel_size, i > 0, use_lab))
-            channels = stage.out
+        for i, spec in enumerate(specs):
+            self.stages.append(HGStage(channels, spec, i > 0, use_lab))
+            channels = spec.out
 
-        self.out_channels = [spec.stages[i].out for i in self.return_idx]
+        self.out_channels = [outs[i] for i in self.return_idx]
         self.out_strides = [4 * 2**i for i in self.return_idx]
 
         if freeze_at >= 0:

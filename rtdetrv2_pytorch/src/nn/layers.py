@@ -94,15 +94,7 @@ def _channels_last(gradient: Tensor) -> Tensor:
 
 
 class ConvNormLayer(nn.Module):
-    """Convolution without bias, batch norm, activation.
-
-    Args:
-        in_channels: channels in.
-        out_channels: channels out.
-        kernel_size: side of the kernel; padding keeps the size at stride 1.
-        stride: step of the kernel.
-        act: activation after the norm, or None.
-    """
+    """Convolution without bias, batch norm, activation; padding keeps the size at stride 1."""
 
     def __init__(
         self,
@@ -140,14 +132,7 @@ class ConvNormLayer(nn.Module):
 
 
 class MLP(nn.Module):
-    """Linear layers with ReLU between them.
-
-    Args:
-        input_dim: features in.
-        hidden_dim: features of every layer but the last.
-        output_dim: features out.
-        num_layers: number of linear layers.
-    """
+    """Linear layers with ReLU between them."""
 
     def __init__(self, input_dim: int, hidden_dim: int, output_dim: int, num_layers: int) -> None:
         super().__init__()

@@ -14,7 +14,7 @@ import struct
 import weakref
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 import numpy as np
 import PIL
@@ -36,10 +36,10 @@ _HEADER = struct.Struct("<qqII")  # modification time (ns), file size, height, w
 Decode = Callable[[], np.ndarray]
 
 
-class PixelCache(Protocol):
-    """Stores what `decode` returns. Errors of `decode` are raised."""
+class PixelCache:
+    """Decodes each time; subclasses store the pixels. Errors of `decode` are raised."""
 
-    kind: CacheKind
+    kind: CacheKind = "none"
 
     def get(self, index: int, path: Path, decode: Decode) -> np.ndarray:
         """Return the pixels of an image.
@@ -52,27 +52,14 @@ class PixelCache(Protocol):
         Returns:
             [H, W, 3] uint8, a copy that the caller may change.
         """
-
-
-class NoCache:
-    """Decodes every time."""
-
-    kind: CacheKind = "none"
-
-    def get(self, index: int, path: Path, decode: Decode) -> np.ndarray:
-        """See `PixelCache`."""
         return decode()
 
 
-class RamCache:
+class RamCache(PixelCache):
     """Stores pixels in memory that forked workers share.
 
     Address space is reserved for the images, by their size in the annotations, as long as memory
     suffices; memory is used when an image is first read. Changes of files during a run are ignored.
-
-    Args:
-        annotations: with the sizes of images.
-        img_folder: of their files, for messages.
     """
 
     kind: CacheKind = "ram"
@@ -144,17 +131,12 @@ class RamCache:
         return {**self.__dict__, "_memory": None}
 
 
-class DiskCache:
+class DiskCache(PixelCache):
     """Stores pixels in files in the user's cache directory, shared by all ranks and runs.
 
     A cache file is valid for one modification time and size of the image file and one version of
     the decoder. Files are never removed, because images of other data sets may only be on a disk
-    that is not mounted. Users may remove the folder.
-
-    Args:
-        annotations: with the sizes of images.
-        img_folder: of their files.
-        folder: of the cache; default: in the user's cache directory.
+    that is not mounted. Users may remove the folder, by default in their cache directory.
     """
 
     kind: CacheKind = "disk"
@@ -271,15 +253,9 @@ def _log_size(
 
 
 def make_cache(kind: CacheKind, annotations: Annotations, img_folder: Path) -> PixelCache:
-    """Build a cache.
-
-    Args:
-        kind: where pixels are stored.
-        annotations: with the sizes of images.
-        img_folder: of their files.
-    """
+    """Build a cache for the images of a data set."""
     if kind == "ram":
         return RamCache(annotations, img_folder)
     if kind == "disk":
         return DiskCache(annotations, img_folder)
-    return NoCache()
+    return PixelCache()

@@ -118,8 +118,15 @@ class DataLoader:
         remaining = dict(enumerate(batches))
         try:
             if self.num_workers:
-                if self._workers is None:
-                    self._workers = self._start_workers()
+                self._workers = self._workers or WorkerPool(
+                    self.dataset,
+                    self.collate_fn,
+                    num_workers=self.num_workers,
+                    prefetch_factor=self.prefetch_factor,
+                    timeout=self.timeout,
+                    in_order=self.in_order,
+                    start_method=self.multiprocessing_context,
+                )
                 for number, batch in self._workers.load(batches):
                     del remaining[number]
                     yield batch
@@ -132,14 +139,3 @@ class DataLoader:
                 self._workers = None
         for indices in remaining.values():
             yield load_batch(self.dataset, self.collate_fn, indices)
-
-    def _start_workers(self) -> WorkerPool:
-        return WorkerPool(
-            self.dataset,
-            self.collate_fn,
-            num_workers=self.num_workers,
-            prefetch_factor=self.prefetch_factor,
-            timeout=self.timeout,
-            in_order=self.in_order,
-            start_method=self.multiprocessing_context,
-        )

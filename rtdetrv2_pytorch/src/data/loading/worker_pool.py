@@ -74,14 +74,7 @@ class WorkerPool:
     its images, the answer a file descriptor (see `packed_batch`). If loading fails in a worker, the
     main process loads the batch again, which raises the original exception.
 
-    Args:
-        dataset: what to load.
-        collate_fn: items -> batch.
-        num_workers: number of processes.
-        prefetch_factor: batches that each worker prepares ahead.
-        timeout: seconds to wait for a batch; 0: unlimited.
-        in_order: keep the order of batches.
-        start_method: of the processes; None: the platform's default.
+    See `DataLoader` for the arguments.
 
     Raises:
         WorkersUnavailableError: if a process cannot be started.
@@ -93,10 +86,10 @@ class WorkerPool:
         collate_fn: BatchImageCollateFunction,
         *,
         num_workers: int,
-        prefetch_factor: int = 2,
-        timeout: float = 0,
-        in_order: bool = True,
-        start_method: StartMethod | None = None,
+        prefetch_factor: int,
+        timeout: float,
+        in_order: bool,
+        start_method: StartMethod | None,
     ) -> None:
         self.dataset = dataset
         self.collate_fn = collate_fn
@@ -278,16 +271,14 @@ def _answer(
     collate_fn: BatchImageCollateFunction,
     indices: list[int],
 ) -> None:
-    status, reason, fds = "packed", "", []
+    status, reason, fds = "load failed", "", []
     try:
         batch = load_batch(dataset, collate_fn, indices)
-    except Exception as error:  # noqa: BLE001 - the main process raises it when it loads the batch
-        status, reason = "load failed", f"{type(error).__name__}: {error}"
-    else:
-        try:
-            fds = [pack(batch)]
-        except Exception as error:  # noqa: BLE001 - the main process loads instead
-            status, reason = "pack failed", f"{type(error).__name__}: {error}"
+        status = "pack failed"
+        fds = [pack(batch)]
+        status = "packed"
+    except Exception as error:  # noqa: BLE001 - the main process loads the batch and raises it
+        reason = f"{type(error).__name__}: {error}"
     try:
         socket.send_fds(channel, [json.dumps([number, status, reason[:2000]]).encode()], fds)
     finally:

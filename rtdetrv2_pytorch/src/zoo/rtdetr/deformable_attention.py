@@ -22,12 +22,7 @@ _OFFSET_SCALE = 0.5
 def sample_bilinear(level: Tensor, locations: Tensor) -> Tensor:
     """Interpolate between the four cells around each point, with zeros outside the map.
 
-    Args:
-        level: [N, C, H, W].
-        locations: [N, P, Q, 2] (x, y), 0..1 across the map.
-
-    Returns:
-        [N, C, P, Q].
+    [N, C, H, W] and [N, P, Q, 2] (x, y), 0..1 across the map -> [N, C, P, Q].
     """
     return F.grid_sample(
         level, 2 * locations - 1, mode="bilinear", padding_mode="zeros", align_corners=False
@@ -38,14 +33,7 @@ def sample_nearest(level: Tensor, locations: Tensor) -> Tensor:
     """Take the cell at trunc(location * size + 0.5), clamped to the map.
 
     The published discrete weights were trained with the offset of 0.5: the index is that of the
-    nearest cell *corner*, not of the cell that contains the point.
-
-    Args:
-        level: [N, C, H, W].
-        locations: [N, P, Q, 2] (x, y), 0..1 across the map.
-
-    Returns:
-        [N, C, P, Q].
+    nearest cell *corner*, not of the cell that contains the point. Shapes as in `sample_bilinear`.
     """
     channels, height, width = level.shape[1:]
     x = (locations[..., 0] * width + 0.5).to(torch.int64).clamp(0, width - 1)

@@ -51,12 +51,7 @@ class RepVggBlock(nn.Module):
 class CSPRepLayer(nn.Module):
     """Fuse two concatenated maps with two paths, one of them with RepVGG blocks.
 
-    Args:
-        in_channels: channels of the concatenated maps.
-        out_channels: channels out.
-        num_blocks: RepVGG blocks.
-        expansion: inner width as a fraction of `out_channels`.
-        act: activation.
+    The inner width is the fraction `expansion` of `out_channels`.
     """
 
     def __init__(

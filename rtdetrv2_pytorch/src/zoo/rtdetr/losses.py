@@ -1,6 +1,7 @@
 """Loss functions for several sets of predictions.
 
-Each function returns one value per set: [S]. S sets, B images, Q queries, K classes, p pairs.
+Each function returns one sum per set: [S]. S sets, B images, Q queries, K classes, p pairs.
+`logits` are [S, B, Q, K], `labels` the classes of the pairs in `matches`: [p].
 """
 
 import torch
@@ -18,16 +19,8 @@ def varifocal_loss(
     Matched entries are weighted by their quality. Background entries have a focal weight, which
     reduces the loss of confident correct predictions.
 
-    Args:
-        logits: [S, B, Q, K].
-        matches: the pairs.
-        labels: [p] class of each pair.
-        quality: [p] overlap of each pair, the target score.
-        alpha: weight of the background.
-        gamma: focus of the background.
-
-    Returns:
-        [S], sums.
+    `quality` is the overlap of each pair, [p]; `alpha` and `gamma` are weight and focus of the
+    background.
 
     Source: VarifocalNet, arXiv:2008.13367.
     """
@@ -45,15 +38,7 @@ def sigmoid_focal_loss(
 ) -> Tensor:
     """Compute the focal loss with target 1 for matched entries.
 
-    Args:
-        logits: [S, B, Q, K].
-        matches: the pairs.
-        labels: [p] class of each pair.
-        alpha: weight of matched entries; the weight of others is 1 - alpha.
-        gamma: focus on hard entries.
-
-    Returns:
-        [S], sums.
+    `alpha` is the weight of matched entries, 1 - alpha that of others; `gamma` favors hard ones.
 
     Source: arXiv:1708.02002.
     """
