@@ -10,18 +10,19 @@ from typing import Any
 
 from rtdetrv2_pytorch.src.data.conversion import Split, write_split
 from rtdetrv2_pytorch.src.data.findings import Finding, Findings, UnusableError
+from rtdetrv2_pytorch.src.data.readers.folders import has_byte_order_mark
 from rtdetrv2_pytorch.src.data.readers.geometry import clip_box
 from rtdetrv2_pytorch.src.data.readers.source import (
     RECTANGLE,
     Point,
     SourceImage,
     SourceObject,
-    declared_size,
     rectangle_problem,
     shorten,
 )
 from rtdetrv2_pytorch.src.data.readers.supervisely import (
     ImageFiles,
+    annotated_size,
     dataset_folders,
     dataset_path,
     files_in,
@@ -119,7 +120,7 @@ def box_objects(
     Raises:
         DatasetError: if the annotation has no width and height.
     """
-    size_wh = _size_wh(content)
+    size_wh = annotated_size(content)
     if size_wh is None:
         raise DatasetError(f"{image}: has no width and height; start again")
     rectangles = []
@@ -217,26 +218,16 @@ def _images(
                 detail = f"only {item.annotation.name} exists"
                 raise UnusableError("annotation_without_image", detail)
             content = read_annotation(item.annotation)
-            size_wh = _size_wh(content)
+            size_wh = annotated_size(content)
             if size_wh is None:
                 raise UnusableError("annotation_malformed", "has no width and height")
         except UnusableError as error:
             findings.skip_image(error, name, item.image, split=findings.split)
             continue
-        if _has_bom(item.annotation):
+        if has_byte_order_mark(item.annotation):
             findings.add(Finding("byte_order_mark", item.annotation.name))
         objects = list(converter.objects(content, size_wh))
         yield SourceImage(findings.split, name, item.image, objects, size_wh)
-
-
-def _has_bom(path: Path) -> bool:
-    with path.open("rb") as file:
-        return file.read(3) == b"\xef\xbb\xbf"
-
-
-def _size_wh(content: Mapping[str, Any]) -> tuple[int, int] | None:
-    size = content.get("size")
-    return declared_size(size.get("width"), size.get("height")) if isinstance(size, dict) else None
 
 
 class _FigureConverter:

@@ -20,7 +20,7 @@ from rtdetrv2_pytorch.src.data.voc_dataset import VOCDetection
 from rtdetrv2_pytorch.src.deploy.detector import load_detector
 from rtdetrv2_pytorch.src.misc.errors import RTDETRError
 from rtdetrv2_pytorch.src.misc.weights import load_checkpoint, model_state
-from supervisely_integration.local.importers import read_items
+from supervisely_integration.local.importers.items import read_items
 from tests.properties.test_importers import WRITERS
 from tests.tiny import CONFIGS, NETWORK
 

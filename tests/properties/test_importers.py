@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from supervisely_integration.local.importers import read_items
+from supervisely_integration.local.importers.items import read_items
 from tests.properties.settings import examples
 
 CLASSES = ["cat", "big dog", "köter"]  # a space and a non-ASCII letter

@@ -9,7 +9,8 @@ from PIL import Image
 
 from rtdetrv2_pytorch.src.misc.errors import DatasetError
 from supervisely_integration.local.emulator.store import Store, StoreError
-from supervisely_integration.local.importers import import_folder, read_items
+from supervisely_integration.local.importers.into_store import import_folder
+from supervisely_integration.local.importers.items import read_items
 from tests.security.peak_memory import at_most
 
 MB = 1 << 20

@@ -115,13 +115,9 @@ def make_records(
     *,
     image_ids: Iterable[int],
 ) -> list[ImageRecord]:
-    """Turn images of a reader into records.
+    """Turn images of a reader, with points in pixels, into records.
 
-    Args:
-        images: with points in pixels; boxes that extend beyond the image stay as annotated.
-        categories: classes in the order of the labels.
-        findings: collects objects that cannot be used.
-        image_ids: one per image.
+    Boxes that extend beyond the image stay as annotated; `findings` collects unusable objects.
     """
     records = []
     for image, image_id in zip(images, image_ids, strict=False):

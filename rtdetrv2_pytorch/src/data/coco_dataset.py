@@ -71,13 +71,9 @@ class CocoDetection(DetectionDataset):
 def read_coco(
     ann_file: Path, img_folder: Path, findings: Findings, reference: CategoryTable | None
 ) -> Annotations:
-    """Read a COCO file into flat arrays.
+    """Read a COCO file into flat arrays; `findings` collects unusable images and boxes.
 
-    Args:
-        ann_file: the annotation file.
-        img_folder: folder of the images.
-        findings: collects unusable images and boxes.
-        reference: classes in the order of the labels; None for those of the file.
+    Labels follow the classes of `reference`, or else those of the file.
 
     Raises:
         DatasetError: if no usable image is left, or image ids repeat.

@@ -33,8 +33,8 @@ def make_digits_dataset(
 
     Args:
         folder: for `annotations/instances_{train,val}.json`, `train/` and `val/`.
-        num_train: number of training images.
-        num_val: number of validation images.
+        num_train: training images.
+        num_val: validation images.
         seed: of the random numbers.
 
     Returns:

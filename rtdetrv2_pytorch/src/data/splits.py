@@ -8,10 +8,11 @@ from pathlib import Path
 from ..misc.errors import DatasetError
 from .conversion import Split, write_split
 from .findings import Findings
-from .readers import FORMATS, DataSource, SourceImage, detect_format, read
 from .readers.coco import ImageIndex, annotation_files, split_of_file
 from .readers.coco_json import read_coco_json
 from .readers.folders import SPLITS, split_of
+from .readers.formats import FORMATS, detect_format, read
+from .readers.source import DataSource, SourceImage
 
 __all__ = ["CONVERTED", "Split", "Splits", "find_splits"]
 

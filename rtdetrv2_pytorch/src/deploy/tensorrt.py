@@ -164,10 +164,6 @@ def _save_cache(cache: Any, path: Path | None) -> None:
 class TensorRTRuntime:
     """A TensorRT engine; one call at a time, because calls share its buffers.
 
-    Args:
-        path: engine file; its model card is next to it.
-        device: GPU to run on.
-
     Raises:
         ConfigError: if TensorRT or the GPU is not available.
         CheckpointError: if the engine or its model card is not usable.

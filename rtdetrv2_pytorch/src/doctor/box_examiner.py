@@ -15,14 +15,7 @@ _TINY = 4.0  # pixels at the training size: half a cell of the finest level
 
 
 class BoxExaminer:
-    """Examines the boxes of one split and counts used, modified and skipped boxes.
-
-    Args:
-        split: name of the split.
-        class_names: in label order.
-        size_hw: (height, width) of the images in training.
-        num_queries: of the model.
-    """
+    """Examines the boxes of one split and counts used, modified and skipped boxes."""
 
     def __init__(
         self,
@@ -33,8 +26,8 @@ class BoxExaminer:
         num_queries: int,
     ) -> None:
         self.split = split
-        self.class_names = class_names
-        self.size_hw = size_hw
+        self.class_names = class_names  # in label order
+        self.size_hw = size_hw  # (height, width) of the images in training
         self.num_queries = num_queries
         self.used = 0
         self.clipped = 0  # included in used

@@ -27,11 +27,8 @@ def default_folder() -> Path:
 class FactsCache:
     """Facts about the images of one folder, by file, time, size and declared size.
 
-    An unreadable cache counts as empty; a failed write is logged.
-
-    Args:
-        folder: of all caches; None disables the cache.
-        img_folder: folder of the images.
+    An unreadable cache counts as empty; a failed write is logged. Without `folder`, the place of
+    all caches, nothing is cached.
     """
 
     def __init__(self, folder: Path | None, img_folder: Path) -> None:

@@ -16,6 +16,7 @@ from ..data.coco_dataset import parse_coco
 from ..data.conversion import Split
 from ..data.findings import Finding, Findings, Illustration
 from ..data.readers.coco_json import read_categories, read_coco_json
+from ..data.readers.folders import has_byte_order_mark
 from ..misc.errors import DatasetError
 from . import leakage, names
 from .box_examiner import BoxExaminer
@@ -26,7 +27,6 @@ from .leakage import UsedImage
 
 OnProgress = Callable[[int, int], None]  # images done, total images
 
-_BOM = b"\xef\xbb\xbf"
 _MAX_THREADS = 8  # more of them wait for each other
 
 
@@ -102,7 +102,7 @@ def examine(
         data: name of the data set, for the report.
         train: the training split.
         val: the validation split.
-        options: see `Options`.
+        options: of the examination.
         on_progress: called for each image, in this thread; its exceptions end the pass.
     """
     first = _read(train, None)
@@ -196,7 +196,7 @@ def _of_split(split: _SplitState, boxes: BoxExaminer) -> Iterator[Finding]:
     for found in source.findings:
         shown = found.picture and split.illustration(found.picture.path) and found.picture
         yield dataclasses.replace(found, picture=shown)
-    if _begins_with(source.ann_file, _BOM):
+    if has_byte_order_mark(source.ann_file):
         yield Finding("byte_order_mark", source.ann_file.name, split=split.name)
     listings: names.Listings = {}
     for found in split.findings:
@@ -219,14 +219,6 @@ def _of_split(split: _SplitState, boxes: BoxExaminer) -> Iterator[Finding]:
     for label, name in enumerate(boxes.class_names):
         if not boxes.objects[label]:
             yield Finding("class_without_objects", name, effect, split=split.name)
-
-
-def _begins_with(path: Path, mark: bytes) -> bool:
-    try:
-        with path.open("rb") as file:
-            return file.read(len(mark)) == mark
-    except OSError:
-        return False
 
 
 def _real(path: Path) -> Path:

@@ -64,13 +64,7 @@ class AnnotatedImage:
 def annotated_image(outcome: Outcome, folder: Path, names: Sequence[str]) -> AnnotatedImage | None:
     """Return an image with its hits, false positives and missed boxes.
 
-    Args:
-        outcome: detections and annotations of the image.
-        folder: directory that its file name is relative to.
-        names: class names.
-
-    Returns:
-        The image, or None if the file is not readable anymore.
+    None if the file, whose name is relative to `folder`, is not readable anymore.
     """
     record = outcome.record
     try:
@@ -160,12 +154,7 @@ def _caption(outcome: Outcome) -> str:
 
 
 def select_examples(outcomes: Sequence[Outcome], count: int) -> dict[str, list[Outcome]]:
-    """Select the best, median and worst images, each image at most once.
-
-    Args:
-        outcomes: of images with boxes.
-        count: maximum number of images per group.
-    """
+    """Select up to `count` worst, median and best images with boxes, each at most once."""
     ranked = sorted(outcomes, key=lambda o: o.quality)
     count = min(count, max(len(ranked) // 3, 1))
     middle = max((len(ranked) - count) // 2, 0)

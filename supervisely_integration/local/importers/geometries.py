@@ -23,12 +23,9 @@ _MIN_POINTS = {"polygon": 3, "line": 2, "point": 1}
 
 
 def to_stored(figure: Figure, image: OrientedImage, *, is_turned: bool) -> JsonObject:
-    """Return an object as the platform stores it.
+    """Return an object with a `geometryType` as the platform stores it.
 
-    Args:
-        figure: object of an annotation file, with its `geometryType`.
-        image: file of the image.
-        is_turned: whether it was drawn on the image before its EXIF rotation.
+    `is_turned`: whether it was drawn on the image before its EXIF rotation.
 
     Raises:
         UnusableError: if the object cannot be used.

@@ -13,7 +13,7 @@ from PIL import Image, ImageOps
 from rtdetrv2_pytorch.src.data.findings import Findings, UnusableError, grouped
 from rtdetrv2_pytorch.src.data.images.decoding import EXIF_ORIENTATION
 from rtdetrv2_pytorch.src.data.images.orientation import SIDEWAYS
-from rtdetrv2_pytorch.src.data.readers import FormatName
+from rtdetrv2_pytorch.src.data.readers.source import FormatName
 from rtdetrv2_pytorch.src.misc.errors import DatasetError
 from rtdetrv2_pytorch.src.misc.text import counted, whole_characters
 

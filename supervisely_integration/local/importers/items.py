@@ -13,16 +13,16 @@ from typing import Any
 
 from rtdetrv2_pytorch.src.data.findings import Finding, Findings, UnusableError
 from rtdetrv2_pytorch.src.data.images.orientation import OrientedImage, read_oriented
-from rtdetrv2_pytorch.src.data.readers import (
+from rtdetrv2_pytorch.src.data.readers.folders import check_contained, unwrapped
+from rtdetrv2_pytorch.src.data.readers.formats import read
+from rtdetrv2_pytorch.src.data.readers.geometry import clip_box, clip_polygon
+from rtdetrv2_pytorch.src.data.readers.source import (
+    POLYGON,
     DataSource,
     FormatName,
     SourceImage,
     SourceObject,
-    read,
 )
-from rtdetrv2_pytorch.src.data.readers.folders import check_contained, unwrapped
-from rtdetrv2_pytorch.src.data.readers.geometry import clip_box, clip_polygon
-from rtdetrv2_pytorch.src.data.readers.source import POLYGON
 from rtdetrv2_pytorch.src.misc.text import whole_characters
 
 from .supervisely_annotations import Names, stored_annotation, stored_meta

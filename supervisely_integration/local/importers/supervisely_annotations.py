@@ -6,8 +6,7 @@ from typing import Any
 
 from rtdetrv2_pytorch.src.data.findings import Finding, Findings, UnusableError
 from rtdetrv2_pytorch.src.data.images.orientation import OrientedImage
-from rtdetrv2_pytorch.src.data.readers import SourceImage
-from rtdetrv2_pytorch.src.data.readers.source import ANY_SHAPE, shorten
+from rtdetrv2_pytorch.src.data.readers.source import ANY_SHAPE, SourceImage, shorten
 
 from .geometries import to_stored
 

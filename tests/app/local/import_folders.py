@@ -5,7 +5,7 @@ import json
 from PIL import Image
 
 from rtdetrv2_pytorch.src.data.findings import grouped
-from supervisely_integration.local.importers import read_items
+from supervisely_integration.local.importers.items import read_items
 
 
 def picture(path, size_wh=(100, 50), orientation=None):

@@ -6,11 +6,12 @@ import numpy as np
 import pytest
 import supervisely as sly
 
-from rtdetrv2_pytorch.src.data.readers import detect_format
+from rtdetrv2_pytorch.src.data.readers.formats import detect_format
 from rtdetrv2_pytorch.src.misc.errors import DatasetError
 from supervisely_integration.local.emulator.storage.sql.listing import Listing
 from supervisely_integration.local.emulator.store import Store
-from supervisely_integration.local.importers import import_folder, read_items
+from supervisely_integration.local.importers.into_store import import_folder
+from supervisely_integration.local.importers.items import read_items
 from tests.app.local.import_folders import messages, picture, taken, write
 
 CAT, TAG = "cat <&>", "night"

@@ -10,11 +10,12 @@ import pytest
 from PIL import Image, ImageOps
 
 from rtdetrv2_pytorch.src.data.images.orientation import read_oriented
-from rtdetrv2_pytorch.src.data.readers import detect_format
+from rtdetrv2_pytorch.src.data.readers.formats import detect_format
 from rtdetrv2_pytorch.src.misc.errors import DatasetError
 from supervisely_integration.local.emulator.storage.sql.listing import Listing
 from supervisely_integration.local.emulator.store import ConflictError, Store
-from supervisely_integration.local.importers import import_folder, read_items
+from supervisely_integration.local.importers.into_store import import_folder
+from supervisely_integration.local.importers.items import read_items
 from tests.app.local.import_folders import messages, picture, shapes, taken, write
 
 CAT, DOG = "cat", 'dog "big" <b>'

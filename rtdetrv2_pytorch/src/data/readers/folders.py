@@ -76,6 +76,15 @@ def read_lines(path: Path) -> list[str]:
     return [line.strip() for line in text.splitlines() if line.strip()]
 
 
+def has_byte_order_mark(path: Path) -> bool:
+    """Return whether a text file begins with a UTF-8 byte order mark."""
+    try:
+        with path.open("rb") as file:
+            return file.read(3) == b"\xef\xbb\xbf"
+    except OSError:
+        return False
+
+
 def unwrapped(folder: Path) -> Path:
     """Return the folder, or its only sub-folder: archives often wrap their contents in one.
 

@@ -194,6 +194,12 @@ def read_annotation(path: Path) -> Mapping[str, Any]:
     return content
 
 
+def annotated_size(content: Mapping[str, Any]) -> tuple[int, int] | None:
+    """Return the (width, height) that an annotation declares, if it is valid."""
+    size = content.get("size")
+    return declared_size(size.get("width"), size.get("height")) if isinstance(size, dict) else None
+
+
 def _images(files: list[tuple[str, ImageFiles]], findings: Findings) -> Iterator[SourceImage]:
     for dataset, item in files:
         findings.given_images += 1
@@ -204,14 +210,12 @@ def _images(files: list[tuple[str, ImageFiles]], findings: Findings) -> Iterator
             continue
         objects = content["objects"]
         findings.given_objects += len(objects)
-        size = content.get("size")
-        size = size if isinstance(size, dict) else {}
         yield SourceImage(
             dataset,
             item.image.name,
             item.image,
             [_object(number, figure) for number, figure in enumerate(objects, start=1)],
-            declared_size(size.get("width"), size.get("height")),
+            annotated_size(content),
             annotation=content,
         )
 

@@ -20,7 +20,7 @@ from ...emulator.store import Store
 from .options import ROOT
 
 if TYPE_CHECKING:
-    from rtdetrv2_pytorch.src.data.readers import FormatName
+    from rtdetrv2_pytorch.src.data.readers.source import FormatName
 
 
 @click.command(cls=Command, short_help="Create a project from a folder.")
@@ -40,7 +40,7 @@ def main(log: CommandLog, *, folder: Path, name: str | None, format_: str, root:
     """Create a project from FOLDER, in Supervisely, COCO, YOLO or Pascal VOC format."""
     console = open_console()
     with starting():
-        from ... import importers  # noqa: F401 - imports torch
+        from ...importers import into_store  # noqa: F401 - imports torch
     with LiveLine(console) as line:
         wanted: FormatName | None = None if format_ == "auto" else format_  # type: ignore[assignment]
         import_folder(Store(root), folder, console, line, name=name, format_=wanted)
@@ -62,11 +62,11 @@ def import_folder(
         DatasetError: if no image of the folder can be used.
         StoreError: if the name is taken.
     """
-    from ... import importers
+    from ...importers import into_store
 
     print_headline(console, "Importing", str(folder))
     line.show("reading annotations")
-    report = importers.import_folder(
+    report = into_store.import_folder(
         store,
         folder,
         name=name,
