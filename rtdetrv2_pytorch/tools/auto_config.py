@@ -68,11 +68,7 @@ def initial_weights() -> tuple[dict[str, Any], str]:
 def fit_to_cpu(config: Path, overrides: dict[str, Any]) -> tuple[dict[str, Any], str]:
     """Choose image size, queries and epochs so that training takes about ten minutes on this CPU.
 
-    Trains a few steps on the user's images to measure the speed.
-
-    Args:
-        config: the configuration file.
-        overrides: values that are already chosen; they take precedence.
+    Trains a few steps on the user's images to measure the speed. `overrides` take precedence.
 
     Returns:
         Overrides of the configuration, and a message for the user.
@@ -104,13 +100,7 @@ def fit_to_cpu(config: Path, overrides: dict[str, Any]) -> tuple[dict[str, Any],
 
 
 def cpu_overrides(*, longest_side: int, max_boxes: int, is_from_scratch: bool) -> dict[str, Any]:
-    """Make the published recipe fast enough for a CPU.
-
-    Args:
-        longest_side: of an image, in pixels.
-        max_boxes: per image.
-        is_from_scratch: whether training starts from random weights.
-    """
+    """Make the published recipe fast enough for a CPU; `longest_side` is in pixels."""
     side = 256 if longest_side <= _SMALL_IMAGE else 320
     overrides: dict[str, Any] = {
         "eval_spatial_size": [side, side],

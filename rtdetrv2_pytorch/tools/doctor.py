@@ -67,8 +67,9 @@ def main(*, data: Path, output: Path, no_cache: bool, **options: Any) -> int:
     """Report problems of a dataset and how the trainer handles them."""
     with starting():
         from ..src.data.splits import CONVERTED, find_splits
-        from ..src.doctor.cache import default_folder
+        from ..src.doctor import cache
         from ..src.doctor.examination import Options
+        from ..src.misc.resources import cache_folder
 
     def examine(console: Console, log: CommandLog) -> int:
         splits = find_splits(data, output / CONVERTED)
@@ -76,7 +77,7 @@ def main(*, data: Path, output: Path, no_cache: bool, **options: Any) -> int:
         if splits.note:
             print_notice(console, splits.note)
         given = {name: value for name, value in options.items() if value is not None}
-        chosen = Options(**given, cache=None if no_cache else default_folder())
+        chosen = Options(**given, cache=None if no_cache else cache_folder(cache.FOLDER))
         name = data.name or str(data)
         with LiveLine(console) as line:
             report, paths = examine_folder(console, line, name, splits, chosen, output)

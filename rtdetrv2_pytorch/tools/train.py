@@ -212,6 +212,7 @@ def _examine(
     from ..src.data.finding_kinds import Severity
     from ..src.doctor import cache, examination
     from ..src.misc.errors import DatasetError
+    from ..src.misc.resources import cache_folder
     from .doctor import examine_folder, print_report
 
     defaults = examination.Options
@@ -219,7 +220,7 @@ def _examine(
         size_hw=tuple(cfg.yaml_cfg.get("eval_spatial_size") or defaults.size_hw),
         num_queries=get(cfg.yaml_cfg, ("RTDETRTransformerv2", "num_queries"))
         or defaults.num_queries,
-        cache=cache.default_folder(),
+        cache=cache_folder(cache.FOLDER),
     )
     name = (options.folder or Path()).resolve().name
     report, paths = examine_folder(console, line, name, splits, chosen, cfg.output_dir)

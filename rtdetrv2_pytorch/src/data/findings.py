@@ -50,12 +50,7 @@ class Finding:
 
 
 class UnusableError(DatasetError):
-    """An image or object that cannot be used.
-
-    Args:
-        kind: name of the kind of finding.
-        detail: the reason, for messages.
-    """
+    """An image or object that cannot be used, with the name of a kind of finding."""
 
     def __init__(self, kind: str, detail: str = "") -> None:
         super().__init__(kind, detail)  # both, so that the error can be pickled

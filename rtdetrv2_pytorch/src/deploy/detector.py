@@ -97,7 +97,13 @@ def load_detector(
     _check_network(cfg, state, path)
     load_strict(cfg.model, state, source=str(path))
     if names is None:
-        names = _published_names(int(cfg.yaml_cfg.get("num_classes", 80)), path)
+        num_classes = int(cfg.yaml_cfg.get("num_classes", 80))
+        if num_classes != len(COCO_CATEGORIES):
+            raise CheckpointError(
+                f"{path}: the checkpoint has {num_classes} classes without names; give class "
+                "names in label order"
+            )
+        names = list(COCO_CATEGORIES.values())
     detector = Detector(cfg.model, cfg.postprocessor)
     info = content.get("model_info")
     try:
@@ -173,15 +179,6 @@ def _check_preprocessing(values: Mapping[str, Any], path: Path) -> None:
             f"{path.name}: serving does not support the validation transforms "
             f"{', '.join(map(str, other))}, so results would differ; train without them"
         )
-
-
-def _published_names(num_classes: int, path: Path) -> list[str]:
-    if num_classes == len(COCO_CATEGORIES):
-        return list(COCO_CATEGORIES.values())
-    raise CheckpointError(
-        f"{path}: the checkpoint has {num_classes} classes without names; give class names in "
-        "label order"
-    )
 
 
 def _input_size(content: Mapping[str, Any], cfg: YAMLConfig, path: Path) -> tuple[int, int]:

@@ -10,6 +10,7 @@ two of them to float16; see docs/decisions/0011.
 """
 
 from collections.abc import Iterable
+from copy import deepcopy
 
 import numpy as np
 import onnx
@@ -36,8 +37,7 @@ def to_half(model: onnx.ModelProto) -> onnx.ModelProto:
     Returns:
         A new model.
     """
-    result = onnx.ModelProto()
-    result.CopyFrom(onnx.shape_inference.infer_shapes(model))
+    result = onnx.shape_inference.infer_shapes(model)  # a copy
     _Converter(result.graph).run()
     del result.graph.value_info[:]  # they contain the old types
     return result
@@ -67,7 +67,7 @@ class _Converter:
                 self._keep_constant(node)
                 continue
             wanted = self._precision(node, is_late)
-            node = _copy(node)
+            node = deepcopy(node)
             self._cast_inputs(node, wanted)
             self.nodes.append(node)
             self._note_outputs(node, wanted, outputs)
@@ -87,8 +87,7 @@ class _Converter:
         """Turn a Constant into an initializer, which can be converted without overflow."""
         name, value = node.output[0], helper.get_node_attr_value(node, node.attribute[0].name)
         if isinstance(value, onnx.TensorProto):
-            tensor = onnx.TensorProto()
-            tensor.CopyFrom(value)
+            tensor = deepcopy(value)
             tensor.name = name
         else:
             kind = np.float32 if node.attribute[0].name.startswith("value_float") else np.int64
@@ -131,12 +130,6 @@ class _Converter:
                 self.nodes.append(helper.make_node("Cast", [half], [name], to=_FLOAT))
             else:
                 self.types[name] = _HALF
-
-
-def _copy(node: onnx.NodeProto) -> onnx.NodeProto:
-    copy = onnx.NodeProto()
-    copy.CopyFrom(node)
-    return copy
 
 
 def _converted(tensor: onnx.TensorProto, name: str) -> onnx.TensorProto:

@@ -9,19 +9,14 @@ from typing import Any
 
 import PIL
 
-from ..misc.resources import cache_folder
 from .image_files import ImageFacts
 
 logger = logging.getLogger(__name__)
 
+FOLDER = "doctor"  # in the cache folder of the user
 _FORMAT = f"1, Pillow {PIL.__version__}"  # another version may decode other files
 
 Key = tuple[str, int, int, int, int]  # file, time in ns, size in bytes, declared width and height
-
-
-def default_folder() -> Path:
-    """Return the cache folder of this user."""
-    return cache_folder("doctor")
 
 
 class FactsCache:
