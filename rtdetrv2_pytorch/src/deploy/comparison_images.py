@@ -39,15 +39,10 @@ class ComparisonImages:
 def validation_images(
     ann_file: Path, img_folder: Path, class_names: Sequence[str], limit: int = MAX_IMAGES
 ) -> ComparisonImages:
-    """Load images of a COCO split, of as many sizes as possible.
+    """Load up to `limit` images of a COCO split, spread over it and of as many sizes as possible.
 
-    If all images have one size, crops without annotations are added.
-
-    Args:
-        ann_file: annotations in COCO format.
-        img_folder: directory that their file names are relative to.
-        class_names: class names of the model, in label order.
-        limit: maximum number of images, spread over the split.
+    If all images have one size, crops without annotations are added. `class_names` are those of
+    the model, in label order.
 
     Raises:
         DatasetError: if the split is not usable or has classes that are unknown to the model.

@@ -105,15 +105,10 @@ def check_parity(
     trained: Runtime | None = None,
     on_progress: OnProgress | None = None,
 ) -> ParityReport:
-    """Compare an exported detector with its source detector.
+    """Compare an exported detector with its source detector, in float32 PyTorch.
 
-    Args:
-        exported: the exported file, opened.
-        reference: PyTorch, in float32.
-        comparison: images to compare on.
-        file: name of the export, for the report.
-        trained: PyTorch with the trained sampling, if the export uses another one.
-        on_progress: called after each batch.
+    `trained` is PyTorch with the trained sampling, if the export uses another one. `on_progress`
+    is called after each batch.
     """
     card = exported.card
     batch = min(BATCH, exported.max_batch_size or BATCH)

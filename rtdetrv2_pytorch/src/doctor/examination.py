@@ -96,14 +96,9 @@ def examine(
     *,
     on_progress: OnProgress | None = None,
 ) -> DataReport:
-    """Examine a data set; problems of the data never raise.
+    """Examine a data set, named `data` in the report; problems of the data never raise.
 
-    Args:
-        data: name of the data set, for the report.
-        train: the training split.
-        val: the validation split.
-        options: of the examination.
-        on_progress: called for each image, in this thread; its exceptions end the pass.
+    `on_progress` is called for each image, in this thread; its exceptions end the pass.
     """
     first = _read(train, None)
     table = first.annotations.categories if first.annotations is not None else None

@@ -87,7 +87,7 @@ def import_folder(
         store: of the instance.
         folder: of the data set.
         name: of the project; default: a free name like that of the folder.
-        format: of the data set; default: detected.
+        format: default: detected.
         on_progress: called with (images done, total images).
 
     Raises:
