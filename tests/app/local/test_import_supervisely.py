@@ -250,7 +250,10 @@ def test_invalid_meta_raises(project, meta, problem):
 
 
 def test_project_without_datasets_raises(project):
-    with pytest.raises(DatasetError, match="no dataset found; a project has folders with img"):
+    with pytest.raises(
+        DatasetError,
+        match="no dataset found; a project has meta.json and folders that contain img and ann",
+    ):
         read_items(project)
 
 
