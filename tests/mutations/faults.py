@@ -191,7 +191,7 @@ FAULTS = [
         f"{_SRC}/solver/step.py",
         "run.amp.scaler.scale(loss / group_size).backward()",
         "run.amp.scaler.scale(loss).backward()",
-        "tests/unit/solver/test_step.py",
+        "tests/unit/solver/test_loop.py",
     ),
     Fault(
         "a checkpoint is written in place",

@@ -69,6 +69,25 @@ def test_free_names(store):
     assert store.projects.free_name("p") == "p_002"
 
 
+def test_contents_are_synced_before_the_rename_and_the_folder_after_it(store, monkeypatch):
+    calls = []
+    sync, replace = os.fsync, Path.replace
+
+    def recorded_sync(handle):
+        path = Path(f"/proc/self/fd/{handle}").readlink()
+        calls.append("sync folder" if path.is_dir() else f"sync {path.stat().st_size} bytes")
+        sync(handle)
+
+    def recorded_replace(path, target):
+        calls.append("rename")
+        return replace(path, target)
+
+    monkeypatch.setattr(os, "fsync", recorded_sync)
+    monkeypatch.setattr(Path, "replace", recorded_replace)
+    store.files.put_path(1, "/f", b"file")
+    assert calls == ["sync 4 bytes", "sync folder", "rename", "sync folder"]  # a new sub-folder
+
+
 def test_clean_keeps_used_and_reserved_blobs(store, png):
     project = store.projects.create("p")
     dataset = store.datasets.create(project, "ds")
