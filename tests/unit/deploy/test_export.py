@@ -2,13 +2,15 @@
 
 import json
 import logging
+import shutil
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
-from rtdetrv2_pytorch.src.deploy import export
+from rtdetrv2_pytorch.src.deploy import export, parity
 from rtdetrv2_pytorch.src.deploy.comparison_images import given_images
 from rtdetrv2_pytorch.src.deploy.export import Source, export_onnx, export_tensorrt
 from rtdetrv2_pytorch.src.deploy.onnx import read_card
@@ -29,16 +31,31 @@ def files(tmp_path_factory):
     return paths
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def source(tiny, files):
     return Source(checkpoint=tiny.path, find_images=lambda names: given_images(files))
 
 
-def test_export_is_verified_and_described(source, tiny, tmp_path, caplog):
-    output = tmp_path / "new" / "best.onnx"
-    seen = []
-    with caplog.at_level(logging.INFO):
+@pytest.fixture(scope="module")
+def exported(source, tmp_path_factory):
+    """An export: its file, report, progress and log lines."""
+    output = tmp_path_factory.mktemp("exported") / "new" / "best.onnx"
+    seen, log = [], []
+    handler = logging.Handler()
+    handler.emit = lambda record: log.append(record.getMessage())
+    level = parity.logger.level
+    parity.logger.setLevel(logging.INFO)
+    parity.logger.addHandler(handler)
+    try:
         report = export_onnx(source, output, on_progress=lambda *args: seen.append(args))
+    finally:
+        parity.logger.removeHandler(handler)
+        parity.logger.setLevel(level)
+    return SimpleNamespace(output=output, report=report, seen=seen, log="\n".join(log))
+
+
+def test_export_is_verified_and_described(exported, tiny):
+    output, report, seen = exported.output, exported.report, exported.seen
     assert sorted(p.name for p in output.parent.iterdir()) == ["best.onnx", "parity.json"]
     assert read_card(output) == tiny.card
     assert report.failures == []
@@ -47,14 +64,15 @@ def test_export_is_verified_and_described(source, tiny, tmp_path, caplog):
     written = json.loads((output.parent / "parity.json").read_text())["best.onnx"]
     assert written["max_score_difference"] == report.max_score_difference
     assert written["sizes_wh"] == [[90, 120], [160, 96]]
-    assert "best.onnx: onnxruntime against PyTorch on 9 given images" in caplog.text
+    assert "best.onnx: onnxruntime against PyTorch on 9 given images" in exported.log
     assert [what for what, *_ in seen[:2]] == ["loading", "exporting"]
     assert seen[-1] == ("comparing onnxruntime", 27, 27)
 
 
-def test_wrong_result_removes_all_files(source, tmp_path, monkeypatch, caplog):
+def test_wrong_result_removes_all_files(source, exported, tmp_path, monkeypatch, caplog):
     output = tmp_path / "best.onnx"
-    export_onnx(source, output, slim=False)
+    for path in exported.output.parent.iterdir():
+        shutil.copy(path, tmp_path)
     (tmp_path / "other.txt").write_text("mine")
     write = export.write_onnx
 
@@ -112,12 +130,11 @@ def test_generated_images_are_the_default(tiny, tmp_path):
     assert report.ap_exported is None
 
 
-def test_nms_in_the_graph_matches_pytorch(source, tmp_path):
-    plain = export_onnx(source, tmp_path / "a.onnx", slim=False)
+def test_nms_in_the_graph_matches_pytorch(source, exported, tmp_path):
     report = export_onnx(source, tmp_path / "b.onnx", slim=False, nms_iou=0.1)
     assert read_card(tmp_path / "b.onnx").nms_iou == 0.1
     assert report.failures == []
-    assert report.num_detections < plain.num_detections
+    assert report.num_detections < exported.report.num_detections
 
 
 def test_missing_tensorrt_fails_first(source, tmp_path, monkeypatch):
