@@ -1,14 +1,9 @@
 """Exports of a checkpoint, as both apps request them."""
 
-import logging
-from collections.abc import Sequence
 from pathlib import Path
 
 from rtdetrv2_pytorch.src.deploy import export
-from rtdetrv2_pytorch.src.deploy.comparison_images import ComparisonImages, validation_images
 from rtdetrv2_pytorch.src.deploy.parity import OnProgress
-
-logger = logging.getLogger(__name__)
 
 
 def export_checkpoint(
@@ -40,15 +35,3 @@ def export_checkpoint(
     else:
         export.export_tensorrt(source, output, precision="fp16", on_progress=on_progress)
     return output
-
-
-def split_images(ann_file: Path, img_folder: Path) -> export.FindImages | None:
-    """Return a function that loads images of a validation split; None if the split is missing."""
-    if not ann_file.is_file():
-        logger.warning("%s: not found; comparing the export on generated images", ann_file)
-        return None
-
-    def find(class_names: Sequence[str]) -> ComparisonImages:
-        return validation_images(ann_file, img_folder, class_names)
-
-    return find

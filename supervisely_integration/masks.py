@@ -28,15 +28,23 @@ def check_mask(figure: Mapping[str, Any], size_wh: tuple[int, int]) -> None:
         ValueError: if it is larger, or not an image.
     """
     width, height = size_wh
-    try:
-        data = base64.b64decode(figure["bitmap"]["data"])
-        content = _decompressed(data, _BYTES_PER_PIXEL * width * height + _PNG_OVERHEAD)
-        with strict_pil, Image.open(io.BytesIO(content)) as image:
-            size = image.size
-    except (*DECODE_ERRORS, Image.DecompressionBombError) as error:
-        raise ValueError(f"mask is not an image ({error!r})") from error
+    size = mask_size(figure, _BYTES_PER_PIXEL * width * height + _PNG_OVERHEAD)
     if size[0] > width or size[1] > height:
         raise ValueError(f"mask of {size[0]}x{size[1]} pixels on an image of {width}x{height}")
+
+
+def mask_size(figure: Mapping[str, Any], max_bytes: int) -> tuple[int, int]:
+    """Return (width, height) of a mask, from the header of its PNG.
+
+    Raises:
+        ValueError: if it is not an image, or its PNG is larger than `max_bytes`.
+    """
+    try:
+        content = _decompressed(base64.b64decode(figure["bitmap"]["data"]), max_bytes)
+        with strict_pil, Image.open(io.BytesIO(content)) as image:
+            return image.size
+    except (*DECODE_ERRORS, Image.DecompressionBombError) as error:
+        raise ValueError(f"mask is not an image ({error!r})") from error
 
 
 def _decompressed(data: bytes, limit: int) -> bytes:

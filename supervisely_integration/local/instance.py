@@ -42,21 +42,10 @@ class LocalInstance:
         self.host = host
         self.token = token or instance_token(self.store.root)
         self._wanted_port = port
-        self._port: int | None = None
+        self.port: int | None = None  # that it listens on; None if it is not started
         self._socket: socket.socket | None = None
         self._server: uvicorn.Server | None = None
         self._thread: threading.Thread | None = None
-
-    @property
-    def port(self) -> int:
-        """The port it listens on.
-
-        Raises:
-            RuntimeError: if the instance is not started.
-        """
-        if self._port is None:
-            raise RuntimeError("the instance is not started")
-        return self._port
 
     @property
     def address(self) -> str:
@@ -97,7 +86,7 @@ class LocalInstance:
             listener.close()
             raise
         self._socket = listener
-        self._port = int(listener.getsockname()[1])
+        self.port = int(listener.getsockname()[1])
         config = uvicorn.Config(
             self.create_app(),
             log_config=None,  # the command configures logging
@@ -133,7 +122,7 @@ class LocalInstance:
             self._thread.join(_STOP_TIMEOUT_S + 5)
         if self._socket is not None:
             self._socket.close()
-        self._socket = self._port = self._server = self._thread = None
+        self._socket = self.port = self._server = self._thread = None
 
     def __enter__(self) -> "LocalInstance":
         self.start()

@@ -8,14 +8,16 @@ truncated images in gray.
 
 import json
 import tempfile
-from collections.abc import Awaitable, Callable, MutableMapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import requests
 from fastapi import FastAPI, Form, HTTPException, Request, UploadFile
-from fastapi.responses import JSONResponse
+from fastapi.responses import JSONResponse, Response
+from starlette.middleware.base import BaseHTTPMiddleware, RequestResponseEndpoint
+from starlette.requests import ClientDisconnect
 from supervisely.nn.inference.inference import Inference
 
 from rtdetrv2_pytorch.src.data.images.decoding import read_rgb
@@ -23,10 +25,6 @@ from rtdetrv2_pytorch.src.misc.errors import DatasetError, RTDETRError
 
 from ..gui.app_page import serve_own_page
 from ..sdk.websockets import drop_closed_connections
-
-Message = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[Message]]
-Send = Callable[[Message], Awaitable[None]]
 
 _UPLOADS = ("/inference_image", "/inference_batch", "/inference_batch_async")
 
@@ -43,7 +41,7 @@ def prepare_server(model: Inference) -> None:
     drop_closed_connections()
     server = model.app.get_server()
     server.middleware_stack = None
-    server.add_middleware(BodyCheck)
+    server.add_middleware(BaseHTTPMiddleware, dispatch=_check_body)
     for kind in (RTDETRError, ValueError, FileNotFoundError, KeyError, RuntimeError):
         server.add_exception_handler(kind, _bad_request)
     server.add_exception_handler(requests.HTTPError, _platform_error)
@@ -52,39 +50,16 @@ def prepare_server(model: Inference) -> None:
         serve_own_page(server)
 
 
-class BodyCheck:
-    """Answers 400 to a body that is not valid JSON, before the SDK reads it."""
-
-    def __init__(self, app: Any) -> None:
-        self._app = app
-
-    async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
-        """Pass the request on, or answer 400."""
-        headers = dict(scope.get("headers") or ())
-        if b"application/json" not in headers.get(b"content-type", b""):
-            await self._app(scope, receive, send)
-            return
-        body, is_more = b"", True
-        while is_more:
-            message = await receive()
-            if message["type"] != "http.request":
-                return  # the client disconnected
-            body += message.get("body", b"")
-            is_more = message.get("more_body", False)
-        problem = body_problem(body)
+async def _check_body(request: Request, call_next: RequestResponseEndpoint) -> Response:
+    """Answer 400 to a body that is not valid JSON, before the SDK reads it."""
+    if "application/json" in request.headers.get("content-type", ""):
+        try:
+            problem = body_problem(await request.body())
+        except ClientDisconnect:
+            problem = "the client disconnected"
         if problem is not None:
-            await _answer(400, problem)(scope, receive, send)
-            return
-        is_read = False
-
-        async def replay() -> Message:
-            nonlocal is_read
-            if is_read:
-                return await receive()
-            is_read = True
-            return {"type": "http.request", "body": body, "more_body": False}
-
-        await self._app(scope, replay, send)
+            return _answer(400, problem)
+    return await call_next(request)
 
 
 def body_problem(body: bytes) -> str | None:

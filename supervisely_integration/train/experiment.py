@@ -8,40 +8,16 @@ from typing import Any
 from rtdetrv2_pytorch.src.misc.errors import CheckpointError
 
 BEST, LAST = "best", "last"
-_SUFFIXES = (".pth", ".pt")  # of checkpoints, as the SDK recognizes them
 
 
 @dataclass(frozen=True, kw_only=True)
 class ExperimentInfo:
-    """A finished or stopped training.
-
-    Raises:
-        CheckpointError: if a file does not exist, or the best checkpoint is not in the list.
-    """
+    """A finished or stopped training."""
 
     model_name: str  # in the model table
     config: Path  # self-contained, without local paths
     checkpoints: Sequence[Path]
     best_checkpoint: str  # name of one of them
-    task_type: str = "object detection"
-
-    def __post_init__(self) -> None:
-        for path in (self.config, *self.checkpoints):
-            if not path.is_file():
-                raise CheckpointError(f"{path}: not found; it may have been deleted, train again")
-        names = [path.name for path in self.checkpoints]
-        if len(set(names)) < len(names):
-            raise CheckpointError(
-                f"checkpoints {sorted(names)} share a name and would overwrite each other in Team "
-                "Files; rename one of them"
-            )
-        for name in names:
-            if not name.endswith(_SUFFIXES):
-                raise CheckpointError(f"{name}: not a checkpoint; give files that end in .pth")
-        if self.best_checkpoint not in names:
-            raise CheckpointError(
-                f"{self.best_checkpoint}: not one of the checkpoints {names}; give one of them"
-            )
 
     @classmethod
     def from_checkpoints(
@@ -58,7 +34,7 @@ class ExperimentInfo:
             checkpoints: files by name, as in `FitResult.checkpoints`.
 
         Raises:
-            CheckpointError: if there is no checkpoint, or a file does not exist.
+            CheckpointError: if there is no checkpoint.
         """
         best = checkpoints.get(BEST) or checkpoints.get(LAST)
         if best is None:
@@ -74,7 +50,7 @@ class ExperimentInfo:
         """Return the result that `TrainApp` expects from the training function."""
         return {
             "model_name": self.model_name,
-            "task_type": self.task_type,
+            "task_type": "object detection",
             # `TrainApp._preprocess_artifacts` treats other keys as paths: use add_output_files.
             "model_files": {"config": str(self.config)},
             "checkpoints": [str(path) for path in self.checkpoints],

@@ -2,15 +2,17 @@
 
 import logging
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from supervisely.nn.training.train_app import TrainApp
 
+from rtdetrv2_pytorch.src.deploy.comparison_images import validation_images
 from rtdetrv2_pytorch.src.deploy.parity import PARITY_FILE
 from rtdetrv2_pytorch.src.deploy.tensorrt import card_file
 
-from ..checkpoint_export import export_checkpoint, split_images
+from ..checkpoint_export import export_checkpoint
 from ..task_status import StatusReporter, describe_error
 from .project_splits import annotation_file
 
@@ -70,8 +72,12 @@ class Exporter:
         bar = StageBar(app.progress_bar_main)
         app.progress_bar_main.show()
         try:
-            find_images = split_images(ann_file, Path(app.val_dataset_dir))
-            export_checkpoint(checkpoint, output, find_images=find_images, on_progress=bar)
+            images = None
+            if ann_file.is_file():
+                images = partial(validation_images, ann_file, Path(app.val_dataset_dir))
+            else:
+                logger.warning("%s: not found; comparing the export on generated images", ann_file)
+            export_checkpoint(checkpoint, output, find_images=images, on_progress=bar)
             return str(output)
         except Exception as error:
             self._status.add_missing(runtime, describe_error(error))

@@ -3,11 +3,10 @@
 import os
 import secrets
 import tempfile
-from http.cookies import CookieError, SimpleCookie
 from pathlib import Path
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import urlsplit
 
-from starlette.datastructures import Headers
+from starlette.requests import HTTPConnection
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -65,10 +64,11 @@ class TokenCheck:
         if scope["type"] != "http":  # a WebSocket; the instance has none
             return
         answer: ASGIApp
-        given = parse_qs(scope["query_string"].decode("latin-1")).get("token", [""])[0]
+        connection = HTTPConnection(scope)
+        given = connection.query_params.get("token", "")
         if scope["path"] == "/" and scope["method"] == "GET" and self._matches(given):
             answer = _with_cookie(given)
-        elif self._is_allowed(Headers(scope=scope)):
+        elif self._is_allowed(connection):
             answer = self._app
         elif scope["path"] == "/":
             answer = HTMLResponse(_LOCKED_PAGE.read_bytes(), 401)
@@ -76,17 +76,14 @@ class TokenCheck:
             answer = error_response(401, _NO_TOKEN)
         await answer(scope, receive, send)
 
-    def _is_allowed(self, headers: Headers) -> bool:
+    def _is_allowed(self, connection: HTTPConnection) -> bool:
+        headers = connection.headers
         if self._matches(headers.get(_HEADER, "")):
             return True
         origin = headers.get("origin")
         if origin is not None and urlsplit(origin).netloc != headers.get("host"):
             return False
-        try:
-            cookies = SimpleCookie(headers.get("cookie", ""))
-        except CookieError:
-            return False
-        return COOKIE in cookies and self._matches(cookies[COOKIE].value)
+        return self._matches(connection.cookies.get(COOKIE, ""))
 
     def _matches(self, token: str) -> bool:
         return secrets.compare_digest(token.encode(), self._token)

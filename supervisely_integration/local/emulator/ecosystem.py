@@ -10,7 +10,7 @@ from functools import cache
 from typing import Any
 
 from ...paths import TRAIN_MANIFEST
-from .storage.errors import InvalidRequestError, NotFoundError
+from .storage.errors import NotFoundError
 from .storage.sql.listing import DEFAULT_PER_PAGE
 
 Module = dict[str, Any]
@@ -24,7 +24,6 @@ _LINKED = {
     "Apply NN to Images Project": "nn-image-labeling/project-dataset",
     "Apply NN to Videos Project": "apply-nn-to-videos-project",
 }
-_FILTER_FIELDS = ("id", "slug", "name", "type", "moduleId")
 _DATE = "2025-01-01T00:00:00.000Z"  # the manifests have no dates
 
 
@@ -74,23 +73,12 @@ def find_module(field: str, value: object) -> Module:
     raise NotFoundError("app", value)
 
 
-def search_modules(request: Mapping[str, Any]) -> list[Module]:
-    """Return the apps that meet all conditions of `ecosystem.list`.
-
-    Args:
-        request: `filter` (`{"field", "value"}` each), `search` (part of the name) and
-            `categories`, of which an app needs one, or all with `categoriesOperation` "and".
-
-    Raises:
-        InvalidRequestError: for a filter on a field that apps do not have.
-    """
-    categories, search = request.get("categories") or (), request.get("search") or ""
-    combine = all if request.get("categoriesOperation") == "and" else any
+def filter_modules(filters: Sequence[Mapping[str, Any]]) -> list[Module]:
+    """Return the apps that meet the filters `{"field", "value"}` of `ecosystem.list`."""
     return [
         module
-        for module in _filter(modules(), request.get("filter") or ())
-        if search.lower() in module["name"].lower()
-        and (not categories or combine(each in module["categories"] for each in categories))
+        for module in modules()
+        if all(module.get(str(each.get("field"))) == each.get("value") for each in filters)
     ]
 
 
@@ -113,20 +101,6 @@ def app_record(id_: int) -> Module:
         "isShared": False,
         "tasks": [],
     }
-
-
-def apps(filters: Sequence[Mapping[str, Any]]) -> list[Module]:
-    """Return the apps of the team that meet the filters; unknown fields are ignored."""
-    known = [each for each in filters if each.get("field") in _FILTER_FIELDS]
-    return _filter([app_record(TRAINING_APP_ID)], known)
-
-
-def _filter(records: Sequence[Module], filters: Sequence[Mapping[str, Any]]) -> list[Module]:
-    for each in filters:
-        if each.get("field") not in _FILTER_FIELDS:
-            raise InvalidRequestError(f"cannot filter apps by {each.get('field')!r}")
-        records = [r for r in records if r.get(each["field"]) == each.get("value")]
-    return list(records)
 
 
 def whole_list(entities: list[Module]) -> dict[str, Any]:

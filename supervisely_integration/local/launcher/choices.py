@@ -1,6 +1,5 @@
 """Default model and hyperparameters for `train`."""
 
-import json
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,8 +15,8 @@ from rtdetrv2_pytorch.src.data.digits import make_digits_dataset
 from rtdetrv2_pytorch.src.data.splits import find_splits
 from rtdetrv2_pytorch.tools import auto_config
 
-from ...models import find_base_config
-from ...paths import HYPERPARAMETERS, MODELS
+from ...models import find_base_config, published_models
+from ...train.hyperparameters import default_hyperparameters
 from ...train.run_config import check_hyperparameters
 from .selection import Project
 
@@ -38,18 +37,13 @@ def pick_model(wanted: str | None) -> tuple[str, str]:
 
 def model_names() -> list[str]:
     """Return the names in the app's table of models."""
-    return [row["Model"] for row in _models()]
+    return [row["Model"] for row in published_models()]
 
 
 def _recipe_of(model: str) -> Path:
     """The configuration file of a model in the app's table."""
-    (row,) = (row for row in _models() if row["Model"] == model)
+    (row,) = (row for row in published_models() if row["Model"] == model)
     return find_base_config(row["meta"]["model_files"]["config"])
-
-
-def _models() -> list[dict[str, Any]]:
-    rows: list[dict[str, Any]] = json.loads(MODELS.read_text(encoding="utf-8"))
-    return rows
 
 
 def sample_choices() -> dict[str, Any]:
@@ -77,10 +71,9 @@ def hyperparameters_for(
     Raises:
         ConfigError: if they are invalid; checked before steps are timed.
     """
-    values: dict[str, Any] = yaml.safe_load(HYPERPARAMETERS.read_text(encoding="utf-8"))
+    values = default_hyperparameters()
     if torch.cuda.is_available():
-        values = _chosen(values, given, model)
-        return values, ""
+        return _chosen(values, given, model), ""
     overrides = auto_config.cpu_overrides(
         longest_side=project.longest_side,
         max_boxes=project.most_objects,

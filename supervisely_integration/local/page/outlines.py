@@ -1,14 +1,9 @@
 """Outlines of annotated objects, in pixels of their image."""
 
-import base64
-import io
-import zlib
 from collections.abc import Mapping
 from typing import Any
 
-from PIL import Image
-
-from ...masks import MASKS
+from ...masks import MASKS, mask_size
 
 Outline = dict[str, Any]  # {"kind": "box" | "polygon" | "line" | "point", "points": [[x, y], ..]}
 
@@ -19,7 +14,7 @@ def outlines(figure: Mapping[str, Any]) -> list[Outline]:
     """Return the outlines of an object; none if its geometry is not 2D or is invalid."""
     try:
         return _outlines(figure)
-    except (LookupError, TypeError, ValueError, AttributeError, OSError, zlib.error):
+    except (LookupError, TypeError, ValueError, AttributeError):
         return []
 
 
@@ -34,7 +29,7 @@ def _outlines(figure: Mapping[str, Any]) -> list[Outline]:
         return [{"kind": "polygon", "points": _points(ring)} for ring in rings]
     if shape in MASKS:
         x, y = figure["bitmap"]["origin"]
-        width, height = _mask_size(figure["bitmap"]["data"])
+        width, height = mask_size(figure, _MAX_MASK_BYTES)
         return [_box([[x, y], [x + width, y + height]])]
     if shape == "graph":
         nodes = (node["loc"] for node in figure["nodes"].values())
@@ -52,11 +47,3 @@ def _box(corners: Any) -> Outline:
     points = _points(corners)
     xs, ys = [x for x, _ in points], [y for _, y in points]
     return {"kind": "box", "points": [[min(xs), min(ys)], [max(xs), max(ys)]]}
-
-
-def _mask_size(data: str) -> tuple[int, int]:
-    """Size of a mask, from the header of its PNG (zlib-compressed, base64)."""
-    packed = base64.b64decode(data)
-    png = zlib.decompressobj().decompress(packed, _MAX_MASK_BYTES)
-    with Image.open(io.BytesIO(png)) as image:
-        return image.size

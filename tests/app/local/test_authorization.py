@@ -150,7 +150,7 @@ def test_unknown_method_is_a_logged_404(instance, caplog):
         ("images.list", {}, "images.list needs projectId or datasetId"),
         ("images.list", [1], "images.list: body"),
         ("teams.list", {"filter": 5}, "teams.list: invalid value (TypeError: 'int'"),
-        ("teams.info", {"id": 10**30}, "(OverflowError: Python int too large"),
+        ("projects.meta", {"id": 10**30}, "(OverflowError: Python int too large"),
         ("projects.remove.permanently", {"projects": [5]}, "(TypeError: 'int' object"),
         ("workflow.node.add-input", {"node": {"type": "task"}}, "(KeyError: 'id')"),
         ("datasets.list", {"projectId": 1, "sort": [1]}, "(TypeError: unhashable type"),

@@ -69,14 +69,6 @@ def test_counts(api, project, tree, array):
     assert api.project.get_info_by_id(project.id).items_count == 3
 
 
-def test_move_dataset(api, project, tree):
-    a, b, c, d = tree
-    api.dataset.move_to_dataset(b.id, d.id)
-    assert names(api.dataset.get_nested(project.id, d.id)) == ["b", "c"]
-    with pytest.raises(requests.HTTPError, match="cannot be moved into itself"):
-        api.dataset.move_to_dataset(b.id, c.id)
-
-
 def test_archive_includes_nested_datasets(api, project, tree, array):
     a, b, c, d = tree
     image = api.image.upload_np(c.id, "1.png", array(1))

@@ -86,7 +86,7 @@ DATA = bytes(range(256)) * 10
         ("bytes=1-2,5-6", 200, DATA),
         ("lines=1-2", 200, DATA),
         ("bytes=2560-", 416, b""),
-        ("bytes=20-10", 416, b""),
+        ("bytes=20-10", 400, b"Range header: start must be less than end"),
     ],
 )
 def test_ranges(instance, client, wanted, status, expected):
@@ -97,8 +97,8 @@ def test_ranges(instance, client, wanted, status, expected):
         headers={"Range": wanted} if wanted else {},
     )
     assert (answer.status_code, answer.content) == (status, expected)
-    if status == 416:
-        assert answer.headers["content-range"] == "bytes */2560"
+    if status >= 400:
+        assert status == 400 or answer.headers["content-range"] == "bytes */2560"
         return
     assert answer.headers["content-length"] == str(len(expected))
     assert answer.headers["x-content-checksum-sha256"] == record["hash"]

@@ -69,7 +69,7 @@ def test_browser_download_has_the_file_name(instance, upload):
     headers = {"x-api-key": instance.token}
     answer = httpx.get(record.full_storage_url, params={"download": "1"}, headers=headers)
     assert answer.content == b"hello"
-    assert "filename*=UTF-8''Gr%C3%B6%C3%9Fe%20100%25" in answer.headers["content-disposition"]
+    assert "filename*=utf-8''Gr%C3%B6%C3%9Fe%20100%25" in answer.headers["content-disposition"]
     assert "content-disposition" not in httpx.get(record.full_storage_url, headers=headers).headers
 
 

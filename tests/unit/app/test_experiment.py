@@ -47,37 +47,3 @@ def test_last_checkpoint_replaces_a_missing_best(result):
 def test_training_without_a_checkpoint_is_rejected(result):
     with pytest.raises(CheckpointError, match="saved no checkpoint; train for longer"):
         ExperimentInfo.from_checkpoints("S", result[0], {})
-
-
-@pytest.mark.parametrize("gone", ["model_config.yml", "checkpoint0004.pth"])
-def test_missing_files_are_named(result, tmp_path, gone):
-    (tmp_path / gone).unlink()
-    with pytest.raises(CheckpointError, match=rf"{gone}: not found; .* train again"):
-        ExperimentInfo.from_checkpoints("S", *result)
-
-
-def test_best_has_to_be_one_of_the_checkpoints(result):
-    config, checkpoints = result
-    with pytest.raises(CheckpointError, match=r"other.pth: not one of .*; give one of them"):
-        ExperimentInfo(
-            model_name="S",
-            config=config,
-            checkpoints=list(checkpoints.values()),
-            best_checkpoint="other.pth",
-        )
-
-
-def test_equal_names_are_rejected(result, tmp_path):
-    config, checkpoints = result
-    twin = tmp_path / "sub" / "best.pth"
-    twin.parent.mkdir()
-    twin.touch()
-    with pytest.raises(CheckpointError, match="share a name.*rename one"):
-        ExperimentInfo.from_checkpoints("S", config, {**checkpoints, "twin": twin})
-
-
-def test_other_files_are_rejected(result, tmp_path):
-    log = tmp_path / "log.jsonl"
-    log.touch()
-    with pytest.raises(CheckpointError, match=r"log.jsonl: not a checkpoint; .*\.pth"):
-        ExperimentInfo.from_checkpoints("S", result[0], {"best": log})

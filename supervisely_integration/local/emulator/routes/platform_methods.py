@@ -1,6 +1,6 @@
 """Teams, workspaces, tasks, apps and the instance itself."""
 
-from ..ecosystem import app_record, apps, find_module, search_modules, whole_list
+from ..ecosystem import app_record, filter_modules, find_module, whole_list
 from ..storage.sql.listing import Listing
 from .fields import Methods
 
@@ -60,10 +60,9 @@ METHODS: Methods = {
     ),
     "workflow.node.add-input": lambda store, f: store.tasks.add_node("input", f),
     "workflow.node.add-output": lambda store, f: store.tasks.add_node("output", f),
-    "ecosystem.list": lambda store, f: whole_list(search_modules(f)),
+    "ecosystem.list": lambda store, f: whole_list(filter_modules(f.get("filter") or ())),
     "ecosystem.info": lambda store, f: (
         find_module("slug", f["slug"]) if f.get("slug") else find_module("id", f.integer("id"))
     ),
     "apps.info": lambda store, f: app_record(f.integer("id")),
-    "apps.list": lambda store, f: whole_list(apps(f.get("filter") or ())),
 }

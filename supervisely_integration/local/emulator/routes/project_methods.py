@@ -150,12 +150,6 @@ METHODS: Methods = {
     "tags.list": lambda store, f: whole_list(
         store.projects.meta_items(f.integer("projectId"), "tags", f.get("filter") or ())
     ),
-    "projects.classes.remove": lambda store, f: store.projects.remove_meta_item(
-        f.integer("projectId"), "classes", f.integer("id")
-    ),
-    "projects.tags.remove": lambda store, f: store.projects.remove_meta_item(
-        f.integer("projectId"), "tags", f.integer("id")
-    ),
     "projects.versions.reserve": lambda store, f: store.versions.reserve(f.integer("projectId")),
     "projects.versions.commit": lambda store, f: store.versions.commit(
         f.integer("id"), f.text("commitToken"), f
@@ -170,9 +164,6 @@ METHODS: Methods = {
     "datasets.list": _list_datasets,
     "datasets.add": _add_dataset,
     "datasets.editInfo": _edit("datasets"),
-    "datasets.move": lambda store, f: store.datasets.move(
-        f.integer("srcId"), f.optional_integer("destId")
-    ),
     "datasets.archive": lambda store, f: store.datasets.archive(f.integer("id")),
     "datasets.remove.permanently": lambda store, f: store.datasets.remove(
         [each.integer("id") for each in f.objects("datasets")]

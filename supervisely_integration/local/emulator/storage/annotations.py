@@ -2,7 +2,8 @@
 
 import json
 import sqlite3
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from .errors import InvalidRequestError
@@ -124,16 +125,13 @@ class ImageAnnotations(Resource):
 
         The geometry may come later, with `set_geometry`.
         """
-        with self._database.transaction():
-            writers = self._writers({figure["entityId"] for figure in figures})
-            ids = [
+        with self._writers([figure["entityId"] for figure in figures]) as writers:
+            return [
                 writers[figure["entityId"]].add_figure(
                     figure["entityId"], {**figure, **(figure.get("geometry") or {})}
                 )
                 for figure in figures
             ]
-            self._store.images.touch_projects(list(writers))
-        return ids
 
     def geometry(self, figure_id: int) -> Json:
         """Return the shape of a figure as `figures.bulk.upload.geometry` sent it."""
@@ -163,37 +161,33 @@ class ImageAnnotations(Resource):
             super().remove(ids)
             self._store.images.touch_projects([row["image_id"] for row in rows])
 
-    def tag_images(self, tags: Iterable[Mapping[str, Any]]) -> list[int]:
+    def tag_images(self, tags: Sequence[Mapping[str, Any]]) -> list[int]:
         """Add tags `{"tagId", "entityId", "value"}` to images; return the ids of the tags."""
-        with self._database.transaction():
-            tags = list(tags)
-            writers = self._writers({tag["entityId"] for tag in tags})
-            ids = [writers[tag["entityId"]].add_tag("image", tag["entityId"], tag) for tag in tags]
-            self._store.images.touch_projects(list(writers))
-        return ids
+        with self._writers([tag["entityId"] for tag in tags]) as writers:
+            return [writers[tag["entityId"]].add_tag("image", tag["entityId"], tag) for tag in tags]
 
-    def tag_figures(self, tags: Iterable[Mapping[str, Any]]) -> list[int]:
+    def tag_figures(self, tags: Sequence[Mapping[str, Any]]) -> list[int]:
         """Add tags `{"tagId", "figureId", "value"}` to figures; return the ids of the tags."""
-        with self._database.transaction():
-            tags = list(tags)
-            image_of = {
-                figure["id"]: figure["entityId"]
-                for figure in self.infos(list({tag["figureId"] for tag in tags}))
-            }
-            writers = self._writers(set(image_of.values()))
-            ids = [
+        figures = self.infos([tag["figureId"] for tag in tags])
+        image_of = {figure["id"]: figure["entityId"] for figure in figures}
+        with self._writers(image_of.values()) as writers:
+            return [
                 writers[image_of[tag["figureId"]]].add_tag("figure", tag["figureId"], tag)
                 for tag in tags
             ]
-            self._store.images.touch_projects(list(writers))
-        return ids
 
-    def _writers(self, image_ids: Iterable[int]) -> dict[int, "_Writer"]:
-        """A writer with the classes and tags of its project, by image."""
-        return {
-            info["id"]: _Writer(self._database, self._store.projects.meta(info["projectId"]))
-            for info in self._store.images.infos(list(image_ids))
-        }
+    @contextmanager
+    def _writers(self, image_ids: Iterable[int]) -> Iterator[dict[int, "_Writer"]]:
+        """Begin a transaction with a writer for each image."""
+        with self._database.transaction():
+            infos = self._store.images.infos(list(dict.fromkeys(image_ids)))
+            projects = {info["projectId"] for info in infos}
+            writers = {
+                id_: _Writer(self._database, self._store.projects.meta(id_)) for id_ in projects
+            }
+            yield {info["id"]: writers[info["projectId"]] for info in infos}
+            for id_ in projects:
+                self._store.projects.touch(id_)
 
     def _tags(self, owner: str, ids: Sequence[int]) -> dict[int, list[sqlite3.Row]]:
         found: dict[int, list[sqlite3.Row]] = {id_: [] for id_ in ids}

@@ -100,20 +100,6 @@ class Datasets(Resource):
 
         return {id_: path(row) for id_, row in by_id.items()}
 
-    def move(self, id_: int, parent_id: int | None) -> None:
-        """Move a dataset into another one of its project, or to the top level."""
-        with self._database.transaction():
-            row = self.require(id_)
-            scope = {"project_id": row["project_id"], "parent_id": parent_id}
-            if parent_id is not None:
-                if parent_id in self.subtree([id_]):
-                    raise InvalidRequestError(f"dataset {id_} cannot be moved into itself")
-                if self.require(parent_id)["project_id"] != row["project_id"]:
-                    raise InvalidRequestError("datasets cannot be moved between projects")
-            self._check_names([row["name"]], scope)
-            self._database.update("datasets", id_, parent_id=parent_id, updated_at=timestamp())
-            self._note_change(row)
-
     def archive(self, id_: int) -> None:
         """Hide a dataset with everything nested in it."""
         now = timestamp()

@@ -5,7 +5,6 @@ import sqlite3
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from .errors import NotFoundError
 from .meta import EMPTY, Meta, class_ids, tag_ids, with_ids
 from .resource import Json, Resource, decode
 from .sql.database import dumps, timestamp
@@ -188,15 +187,6 @@ class Projects(Resource):
         for each in filters:
             items = [item for item in items if item.get(each.get("field")) == each.get("value")]
         return items
-
-    def remove_meta_item(self, id_: int, kind: str, item_id: int) -> None:
-        """Remove one of the `classes` or `tags`, with its figures and tags."""
-        with self._database.transaction():
-            meta = self.meta(id_)
-            kept = [item for item in meta[kind] if item["id"] != item_id]
-            if len(kept) == len(meta[kind]):
-                raise NotFoundError(kind, item_id)
-            self.set_meta(id_, {**meta, kind: kept})
 
     def statistics(self, id_: int) -> Json:
         """Return counts by class, tag and dataset, as `projects.stats` answers them.

@@ -63,9 +63,6 @@ class Resource:
     def _records(self, rows: Sequence[sqlite3.Row]) -> list[Json]:
         return [self._record(row) for row in rows]
 
-    def _rows(self, condition: Condition) -> list[sqlite3.Row]:
-        return self.query.all(self._database, [*self._present(), condition])
-
     def _present(self) -> list[Condition]:
         return [] if self.present is None else [self.present]
 
@@ -91,10 +88,7 @@ class Resource:
         Raises:
             NotFoundError: if it does not exist.
         """
-        rows = self._rows(Condition(f"{self.query.columns['id']} = ?", (id_,)))
-        if not rows:
-            raise NotFoundError(self.kind, id_)
-        return self._select(self._records(rows), extra)[0]
+        return self._select(self.infos([id_]), extra)[0]
 
     def infos(self, ids: Sequence[int]) -> list[Json]:
         """Return several records in the order of the ids.
@@ -102,7 +96,8 @@ class Resource:
         Raises:
             NotFoundError: if one of them does not exist.
         """
-        records = self._records(self._rows(is_in(self.query.columns["id"], ids)))
+        conditions = [*self._present(), is_in(self.query.columns["id"], ids)]
+        records = self._records(self.query.all(self._database, conditions))
         found = {record["id"]: record for record in records}
         for id_ in ids:
             if id_ not in found:
@@ -131,8 +126,14 @@ class Resource:
             for field, value in equal.items()
             if value is not None
         ]
-        page = self.query.page(self._database, listing, where)
-        return page.as_json(self._select(self._records(page.rows), extra))
+        rows, total, after = self.query.page(self._database, listing, where)
+        return {
+            "total": total,
+            "perPage": listing.per_page,
+            "pagesCount": max(1, -(-total // listing.per_page)),
+            "entities": self._select(self._records(rows), extra),
+            "after": after,
+        }
 
     def _select(self, records: list[Json], extra: Collection[str] | None) -> list[Json]:
         left_out = () if extra is None else self.optional - set(extra)

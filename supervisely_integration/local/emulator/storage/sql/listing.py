@@ -69,26 +69,6 @@ class Listing:
 
 
 @dataclass(frozen=True)
-class Page:
-    """One page of rows, and the size of the whole list."""
-
-    rows: list[sqlite3.Row]
-    total: int
-    per_page: int
-    after: str | None
-
-    def as_json(self, entities: list[dict[str, Any]]) -> dict[str, Any]:
-        """Return the response body for the records made of `rows`."""
-        return {
-            "total": self.total,
-            "perPage": self.per_page,
-            "pagesCount": max(1, -(-self.total // self.per_page)),
-            "entities": entities,
-            "after": self.after,
-        }
-
-
-@dataclass(frozen=True)
 class Table:
     """A SELECT for lists.
 
@@ -120,13 +100,16 @@ class Table:
 
     def page(
         self, database: Database, listing: Listing, conditions: Sequence[Condition] = ()
-    ) -> Page:
+    ) -> tuple[list[sqlite3.Row], int, str | None]:
         """Run the query.
 
         Args:
             database: of the instance.
             listing: filters, order and page.
             conditions: that every row meets.
+
+        Returns:
+            Rows of the page, number of rows of all pages, and token of the next page.
 
         Raises:
             InvalidRequestError: for an unknown field or operator.
@@ -152,7 +135,7 @@ class Table:
         if len(rows) > listing.per_page:
             rows = rows[: listing.per_page]
             after = _write_token(rows[-1])
-        return Page(rows, total[0][0], listing.per_page, after)
+        return rows, total[0][0], after
 
     def all(self, database: Database, conditions: Sequence[Condition] = ()) -> list[sqlite3.Row]:
         """Return every row that meets the conditions, by id."""
