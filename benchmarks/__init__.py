@@ -1,1 +1,1 @@
-"""Measurements against public implementations, side by side in one run."""
+"""Benchmarks against public implementations, measured alternately in one run."""

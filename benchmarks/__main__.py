@@ -60,7 +60,7 @@ def main() -> None:
         with console.status(name):
             results[name] = {**SUBJECTS[name](device, **options.get(name, {})), "load": load}
         show(console, results[name])
-    # A run of some subjects does not overwrite the file of all.
+    # A run of selected subjects does not overwrite the file of all subjects.
     stem = "_".join([device.type, *args.subjects])
     output = args.output or Path(__file__).parent / "results" / f"{stem}.json"
     output.parent.mkdir(parents=True, exist_ok=True)

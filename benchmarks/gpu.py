@@ -70,7 +70,7 @@ class Plan:
 
 
 def rate(work: Callable[[], Any], plan: Plan, *, warmup: int = 3) -> dict[str, float]:
-    """Repeat for some seconds; return seconds per call and peak memory in GiB."""
+    """Repeat for a few seconds; return seconds per call and peak memory in GiB."""
     for _ in range(warmup):
         work()
     wait(plan.device)
@@ -80,7 +80,7 @@ def rate(work: Callable[[], Any], plan: Plan, *, warmup: int = 3) -> dict[str, f
     while time.perf_counter() - begin < plan.seconds:
         work()
         calls += 1
-        if calls % 8 == 0:  # otherwise the host queues far more than fits
+        if calls % 8 == 0:  # otherwise the host queues more work than fits in memory
             wait(plan.device)
     wait(plan.device)
     result = {"seconds": (time.perf_counter() - begin) / calls, "calls": calls}

@@ -1,4 +1,4 @@
-"""Measure memory and open files over many short epochs; neither may grow.
+"""Measure growth of memory and open files over many short epochs.
 
     python -m benchmarks.long_run --epochs 200
 

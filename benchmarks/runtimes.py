@@ -166,7 +166,7 @@ def _measure(
     rounds: int,
     others: OtherProcesses,
 ) -> None:
-    """Open all runtimes and time them in turn; record the reason of those that do not run."""
+    """Open all runtimes and time them alternately; record the reason for each that does not run."""
     ready: dict[str, Callable[[], Any]] = {}
     scores: dict[str, torch.Tensor] = {}
     generator = torch.Generator().manual_seed(0)

@@ -1,4 +1,4 @@
-"""Measure the serving app under load: requests per second of clients that wait for answers.
+"""Measure the serving app under load: requests per second of clients that wait for responses.
 
 The real app, with the real SDK, against an instance of this machine. Apps, instance and clients
 share its cores, as they would not in production.
@@ -37,7 +37,7 @@ from tests.ranks import free_port
 MODEL = "rtdetrv2_r18vd_120e_coco"
 YARDSTICK = "PyTorch"
 PICTURE_WH = (1280, 960)
-_OBJECTS = 15  # per answer, approximately
+_OBJECTS = 15  # per response, approximately
 # Number of concurrent clients -> requests per round.
 _REQUESTS = {1: 4, 4: 8, 16: 16}
 _SPEED_TEST = {"batch_size": 1, "num_iterations": 4, "num_warmup": 1}
@@ -189,10 +189,10 @@ class _Asked:
         return self._client.post(f"/{route}", json=body)
 
     def _check(self, response: httpx.Response) -> None:
-        """Check that the answer is not an error, which would be faster."""
+        """Assert that the response is not an error, which would be faster."""
         response.raise_for_status()
         if not response.json()["annotation"]["objects"]:
-            raise RuntimeError("the app found nothing, so its answer is no measurement")
+            raise RuntimeError("the app found nothing, so its response cannot be measured")
 
     def speed_test(self, project: dict[str, int]) -> list[dict[str, float]]:
         """Return the three times of the SDK's speed test and their total, in ms per image."""

@@ -1,4 +1,4 @@
-"""Time alternatives in turn, so that a change of machine load affects all of them."""
+"""Time alternatives alternately, so that machine load affects all of them equally."""
 
 import datetime
 import os

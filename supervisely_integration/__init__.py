@@ -1,1 +1,1 @@
-"""The Supervisely apps: everything that knows the platform."""
+"""The Supervisely apps: all code that depends on the platform."""

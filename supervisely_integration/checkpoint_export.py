@@ -1,4 +1,4 @@
-"""Exports of a checkpoint, as both apps request them."""
+"""Exports of a checkpoint for both apps."""
 
 from pathlib import Path
 

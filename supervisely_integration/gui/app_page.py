@@ -43,7 +43,7 @@ class Assets(StaticFiles):
 
 
 def serve_own_page(server: FastAPI) -> bool:
-    """Serve the own page at "/" if the platform's cannot work; returns whether it is served.
+    """Serve the app's own page at "/" if the platform's cannot work; returns whether it is served.
 
     On a platform, the platform's page stays if the libraries are not installed: a browser may reach
     scripts that the app cannot.

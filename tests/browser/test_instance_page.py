@@ -286,5 +286,5 @@ def test_stopped_server_keeps_the_content(open_page, instance, complaints):
     expect(page.get_by_text("cells, first try")).to_be_visible()
     complaints.expect("ERR_CONNECTION")
     instance.stop()
-    expect(page.get_by_text("no answer from the instance")).to_be_visible()
+    expect(page.get_by_text("the instance does not respond")).to_be_visible()
     expect(page.get_by_text("cells, first try")).to_be_visible()

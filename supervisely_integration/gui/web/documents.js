@@ -34,7 +34,7 @@ export class Documents {
     this.base = {}; // documents of the app
     this.pending = []; // patches until the next frame
     this.isFetching = true; // patches cannot be applied before both documents are loaded
-    this.isLate = false; // whether a patch arrived meanwhile
+    this.isLate = false; // whether a patch arrived during the request
     this.wait_ms = FIRST_WAIT_MS;
   }
 
@@ -60,7 +60,7 @@ export class Documents {
       this.isLate = false;
       const fetched = await Promise.all(KINDS.map(fetchDocument));
       const known = this.base.data;
-      // A restarted app has other widgets, and needs another page.
+      // A restarted app has other widgets, so the page must be reloaded.
       if (known && Object.keys(fetched[0]).some((key) => !(key in known))) return location.reload();
       KINDS.forEach((kind, i) => this.update(kind, fetched[i]));
       this.view.connection = "open";

@@ -30,7 +30,7 @@ def instance_token(root: Path) -> str:
     file = root / "token"
     if not file.exists():
         root.mkdir(parents=True, exist_ok=True)
-        # Hard-linked: of two concurrent first starts one wins, and both read a complete token.
+        # Hard-linked: after two concurrent first starts, both read the same complete token.
         handle, name = tempfile.mkstemp(dir=root)  # mode 0600
         with os.fdopen(handle, "w") as temporary:
             temporary.write(secrets.token_urlsafe(32))

@@ -77,7 +77,7 @@ async def _answer_invalid_body(request: Request, error: Exception) -> JSONRespon
 
 
 async def _answer_invalid_value(request: Request, error: Exception) -> JSONResponse:
-    # With a traceback, in case of a bug of the instance. Not 500: the SDK would retry for minutes.
+    # With a traceback: this may be a bug of the instance. Not 500: the SDK would retry for minutes.
     logger.error("method=%s failed", _method(request), exc_info=error)
     return error_response(
         400, f"{_method(request)}: invalid value ({type(error).__name__}: {error})"

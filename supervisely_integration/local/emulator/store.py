@@ -58,9 +58,9 @@ class Store:
         self.workspaces.ensure_first()
 
     def transaction(self) -> AbstractContextManager[object]:
-        """Commit everything inside, or nothing; much faster for many small writes.
+        """Commit all changes inside, or none; much faster for many small writes.
 
-        Other writers wait meanwhile: keep it to seconds.
+        Other writers wait: limit it to seconds.
         """
         return self.database.transaction()
 

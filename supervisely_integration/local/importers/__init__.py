@@ -1,1 +1,1 @@
-"""Imports folders in COCO, YOLO, Pascal VOC or Supervisely format as projects."""
+"""Import folders in COCO, YOLO, Pascal VOC or Supervisely format as projects."""

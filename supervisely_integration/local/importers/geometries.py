@@ -1,4 +1,4 @@
-"""Geometries of a Supervisely project on disk -> as the platform stores them.
+"""Convert geometries of a Supervisely project on disk to the platform's storage format.
 
 On disk, coordinates are those of pixels. The SDK moves them to edges and centers when it uploads a
 project; this module does the same, and rejects unusable objects.

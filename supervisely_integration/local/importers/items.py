@@ -1,7 +1,7 @@
-"""Images of a data set -> images with annotations as the platform stores them.
+"""Convert images of a data set to images with annotations in the platform's storage format.
 
 The platform stores edges, not pixels: a rectangle that covers the pixels 10..19 goes from 10 to
-20. The SDK adds the one on upload and subtracts it on download.
+20. The SDK adds 1 on upload and subtracts it on download.
 """
 
 import os
@@ -157,7 +157,7 @@ def _color_of(number: int) -> str:
 
 
 def _make_meta(shapes: Mapping[str, str]) -> dict[str, Any]:
-    """Make the meta of a project with these classes: shape by name."""
+    """Create the meta of a project with these classes: shape by name."""
     classes = [
         {
             "title": title,

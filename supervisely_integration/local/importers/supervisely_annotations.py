@@ -1,4 +1,4 @@
-"""Meta and annotations of a Supervisely project on disk -> as the platform stores them."""
+"""Convert meta and annotations of a Supervisely project to the platform's storage format."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""Reads an app's log and task status: progress bars, and why the app failed."""
+"""Read an app's log and task status: progress bars and the reason of a failure."""
 
 import json
 import re

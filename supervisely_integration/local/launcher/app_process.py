@@ -1,4 +1,4 @@
-"""Runs an app as a process, as an agent of the platform does."""
+"""Run an app as a process, as an agent of the platform does."""
 
 import json
 import os
@@ -48,7 +48,7 @@ def check_port(port: int) -> None:
 
 
 def _copy_demo(current_dir: Path) -> None:
-    """Copy the demos to where the SDK looks for them: on the platform, apps run in their repo."""
+    """Copy the demos to the folder that the SDK reads; on the platform, it is the repository."""
     shutil.copytree(
         DEMO,
         current_dir / DEMO.relative_to(ROOT),

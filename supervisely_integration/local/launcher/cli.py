@@ -43,7 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     with CommandLog(open_console(), level=level) as log:
         try:
             code = group(arguments, prog_name=group.name, obj=log)
-            sys.stdout.flush()  # here, where a closed pipe is handled
+            sys.stdout.flush()  # flush here, where a closed pipe is handled
             return code
         except AppError as error:
             print_error(error.name, str(error), log=error.log, resume_command=error.resume_command)

@@ -60,7 +60,7 @@ def finish_task(store: Store, task_id: int, code: int, app: AppProcess) -> Json:
     if code != 0:
         error = app.app_log.failure(code)
         store.tasks.set_status(task_id, "error", error=str(error))
-        if error.name != ConfigError.__name__:  # it would fail again
+        if error.name != ConfigError.__name__:  # another download would fail, too
             options = shlex.join(["--task", str(task_id), "--root", str(store.root)])
             error.resume_command = f"python -m supervisely_integration.local train {options}"
         raise error
@@ -105,7 +105,7 @@ def show_experiment(
 def _missing(
     options: Mapping[str, Any], info: Mapping[str, Any], reasons: Mapping[str, str]
 ) -> list[str]:
-    """The requested parts that the experiment lacks, with the app's reasons."""
+    """Return the requested parts that are missing in the experiment, with the reasons."""
     parts = {
         runtime: f"no export for {runtime}"
         for runtime in EXPORTS.values()

@@ -1,4 +1,4 @@
-"""Turns command-line options into the settings of the app, as its page would send them."""
+"""Convert command-line options to the settings that the app's page would send."""
 
 import hashlib
 import os

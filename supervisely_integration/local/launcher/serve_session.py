@@ -1,4 +1,4 @@
-"""Runs a serving app: instance, app and model in one command."""
+"""Run a serving app: instance, app and model in one command."""
 
 import contextlib
 import json

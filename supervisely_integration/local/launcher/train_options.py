@@ -1,9 +1,12 @@
-"""The options of `train`; imports nothing slow."""
+"""The options of `train`, without slow imports."""
 
 from dataclasses import dataclass
 from pathlib import Path
 
-EXPORTS = {"onnx": "ONNXRuntime", "tensorrt": "TensorRT"}  # on the command line -> in the SDK
+EXPORTS = {
+    "onnx": "ONNXRuntime",
+    "tensorrt": "TensorRT",
+}  # name on the command line -> name in the SDK
 
 
 @dataclass(frozen=True)

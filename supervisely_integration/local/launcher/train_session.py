@@ -1,4 +1,4 @@
-"""Runs a training: instance, app and terminal output in one process."""
+"""Run a training: instance, app and terminal output in one process."""
 
 import contextlib
 import json
@@ -97,7 +97,7 @@ def run(options: TrainArguments, console: Console, log: CommandLog) -> int:
 
 
 def _unused(options: TrainArguments) -> str:
-    """A notice about given options that have no effect."""
+    """Return a notice about options that have no effect."""
     for option, others in _UNUSED.items():
         given = [_flag(name) for name in others if getattr(options, name)]
         if getattr(options, option) and given:
@@ -141,7 +141,7 @@ def _start(
 
 
 def _show_page(store: Store, task_id: int, app: AppProcess, console: Console) -> None:
-    """Wait until the app's page answers, and print its address."""
+    """Wait until the app's page responds, and print its address."""
     try:
         with LiveLine(console) as line:
             line.show("waiting for the app")

@@ -65,7 +65,7 @@ export async function get(path, options = {}) {
   const answer = await fetch(path, { cache: "no-store", ...options });
   if (!answer.ok) {
     const content = await answer.json().catch(() => ({}));
-    const error = new Error(content.error || `the instance answered ${answer.status}`);
+    const error = new Error(content.error || `the instance responded with status ${answer.status}`);
     error.status = answer.status;
     throw error;
   }

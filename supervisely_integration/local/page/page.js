@@ -13,7 +13,7 @@ const connection = document.getElementById("connection");
 let current = { update: () => {}, stamps: [], seen: {} };
 let last = { tasks: [], stamps: {} };
 let refreshed = 0; // time of the last build of the view
-let shows = 0; // number of the current view: answers for earlier views are ignored
+let shows = 0; // number of the current view: responses for earlier views are ignored
 
 const VIEWS = [
   [/^\/?$/, "overview", overview],
@@ -63,7 +63,7 @@ async function poll() {
     else current.update(last);
     for (const element of document.querySelectorAll("[data-since]")) element.textContent = `running for ${duration(element.dataset.since)}`;
   } catch (error) {
-    connection.textContent = error.status === 401 ? "signed out: open the address with the token" : "no answer from the instance";
+    connection.textContent = error.status === 401 ? "signed out: open the address with the token" : "the instance does not respond";
   }
   setTimeout(poll, document.hidden ? 5 * POLL_MS : POLL_MS);
 }

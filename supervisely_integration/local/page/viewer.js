@@ -29,7 +29,7 @@ export async function showImage(images, index) {
     openViewer(image.name, h("p", { class: "problem" }, error.message), buttons);
     return;
   }
-  if (viewer.dataset.image !== String(image.id)) return; // another image was opened meanwhile
+  if (viewer.dataset.image !== String(image.id)) return; // another image was opened in the meantime
   const counts = new Map();
   for (const item of found.drawing) counts.set(item.title, { ...item, count: (counts.get(item.title)?.count || 0) + 1 });
   const shapes = found.drawing.flatMap((item) => item.outlines.map((outline) => shapeOf(item, outline)));

@@ -25,7 +25,7 @@ router = APIRouter()
 def call(
     request: Request, method: str, body: Annotated[dict[str, Any] | None, Body()] = None
 ) -> JSONResponse:
-    """Answer a method."""
+    """Call a method and return its response."""
     if method not in METHODS:
         raise HTTPException(404)
     result = METHODS[method](request.app.state.store, Fields(body or {}))
@@ -33,7 +33,7 @@ def call(
 
 
 def with_urls(result: Any, request: Request) -> Any:
-    """Put the address of this server in front of the paths in records."""
+    """Prepend the address of this server to the paths in records."""
     base = str(request.base_url).rstrip("/")
     records = result.get("entities", [result]) if isinstance(result, dict) else result
     for record in records if isinstance(records, list) else []:

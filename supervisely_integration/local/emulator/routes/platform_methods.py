@@ -4,7 +4,7 @@ from ..ecosystem import app_record, filter_modules, find_module, whole_list
 from ..storage.sql.listing import Listing
 from .fields import Methods
 
-# The newest version that this SDK asks for (`versions.json`); it warns about older ones.
+# The newest version in the SDK's `versions.json`; the SDK warns about older instances.
 INSTANCE_VERSION = "6.18.3"
 _USER = {
     "id": 1,

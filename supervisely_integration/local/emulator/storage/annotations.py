@@ -286,7 +286,7 @@ class _Writer:
 
 
 def _resolve(ids: Mapping[str, int], name: object, id_: object, kind: str) -> int:
-    # By name first: the ids in an annotation may be those of the project it was copied from.
+    # By name first: an annotation may have the ids of the project it was copied from.
     if isinstance(name, str) and name in ids:
         return ids[name]
     if name is None and isinstance(id_, int) and id_ in ids.values():

@@ -1,6 +1,6 @@
 """File contents, stored once under the hash of their bytes.
 
-A blob is written to a temporary file, synced and renamed, so every named file is complete, also
+A blob is written to a temporary file, synced and renamed, so every final file is complete, also
 after a crash.
 """
 
@@ -24,7 +24,7 @@ Source = Path | bytes | BinaryIO  # a local file, its contents, or an open file
 CHUNK_BYTES = 1 << 20
 _RESERVATION = timedelta(
     hours=1
-)  # longer than any pause between asking for known hashes and adding
+)  # longer than the time between a query for known hashes and the upload
 _UNUSED = """reserved_until <= ? AND NOT EXISTS (SELECT 1 FROM files f WHERE f.hash = blobs.hash)
     AND NOT EXISTS (SELECT 1 FROM images i WHERE i.hash = blobs.hash)"""
 _UNFINISHED_AFTER_S = 24 * 3600
@@ -68,7 +68,7 @@ class Incoming:
             shutil.copyfileobj(source, self, CHUNK_BYTES)
 
     def flush(self) -> None:
-        """Make the written bytes readable at `path`."""
+        """Flush the written bytes, so that they are readable at `path`."""
         self._file.flush()
 
     def finish(self) -> str:
@@ -161,7 +161,7 @@ class Blobs:
                 " AND hash IN (SELECT value FROM json_each(?))",
                 (dumps(list(hashes)),),
             )
-            # A crash in `sweep` may have removed the file and not the row.
+            # A crash in `sweep` may have removed the file, but not the row.
             known = {row["hash"] for row in rows if self.path(row["hash"]).exists()}
             connection.executemany(
                 "UPDATE blobs SET reserved_until = ? WHERE hash = ?",

@@ -23,7 +23,7 @@ class InvalidRequestError(StoreError):
 
 
 class ConflictError(StoreError):
-    """A name that is taken, or a state that does not allow the change."""
+    """A name that is not unique, or a state that does not allow the change."""
 
 
 class NotFoundError(StoreError):

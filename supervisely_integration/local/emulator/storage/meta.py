@@ -48,7 +48,7 @@ def _match(
             problem = "repeats" if name in names else "is not a name"
             raise InvalidRequestError(f"meta: {name_key} {name!r} {problem}; use unique names")
         names.add(name)
-        # The name decides first, so that swapped ids of another project do not matter.
+        # Names take precedence over ids, which may come from another project.
         id_ = by_name.get(name) or (item.get("id") if item.get("id") in ids else None)
         if id_ in {each["id"] for each in result}:
             id_ = None

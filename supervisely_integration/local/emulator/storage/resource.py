@@ -140,7 +140,7 @@ class Resource:
         return [{k: v for k, v in each.items() if k not in left_out} for each in records]
 
     def _insert(self, **values: Any) -> int:
-        """Add a row whose name is free in its scope; dicts are stored as JSON."""
+        """Add a row whose name is unique in its scope; dicts are stored as JSON."""
         if "name" in values:
             self._check_names([values["name"]], {column: values[column] for column in self.scope})
         now = timestamp()
@@ -148,7 +148,7 @@ class Resource:
         return self._database.insert(self.table, **stored, created_at=now, updated_at=now)
 
     def _check_names(self, names: Sequence[str], scope: Mapping[str, Any]) -> None:
-        """Reject empty and taken names."""
+        """Reject empty names and names that exist."""
         if not all(names):
             raise InvalidRequestError(f"the {self.kind} has no name")
         where = [Condition(f"{column} IS ?", (value,)) for column, value in scope.items()]

@@ -1,4 +1,4 @@
-"""Counts of objects and tags in a project, as `projects.stats` answers them."""
+"""Counts of objects and tags in a project, in the format of `projects.stats`."""
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence

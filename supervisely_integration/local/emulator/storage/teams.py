@@ -39,7 +39,7 @@ class Workspaces(Resource):
         """Create team 1 and workspace 1 in a new instance."""
         if self._database.row("SELECT 1 FROM teams") is None:
             with self._database.transaction() as connection:
-                # Another process may have been faster.
+                # Another process may have created it.
                 if connection.execute("SELECT 1 FROM teams").fetchone() is None:
                     self.create(self._store.teams.create("My team"), "My workspace")
 

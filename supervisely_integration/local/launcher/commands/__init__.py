@@ -1,1 +1,1 @@
-"""The commands: click declarations that import nothing slow."""
+"""The commands: click declarations without slow imports."""

@@ -41,7 +41,7 @@ class Database:
 
     def _create(self) -> None:
         with self.transaction() as connection:
-            version = self._version()  # another process may have been faster
+            version = self._version()  # another process may have created it
             if version > VERSION:
                 raise RuntimeError(
                     f"{self.file} has version {version}; this program supports up to {VERSION}. "
@@ -69,7 +69,7 @@ class Database:
 
     @contextmanager
     def transaction(self) -> Iterator[sqlite3.Connection]:
-        """Commit everything inside, or nothing; may be nested.
+        """Commit all changes inside, or none; can be nested.
 
         A nested transaction that fails rolls back its own changes; the outer one may continue.
         """
@@ -86,7 +86,7 @@ class Database:
             yield connection
             connection.execute(commit)
         except BaseException:
-            if connection.in_transaction:  # SQLite itself ends it in some errors
+            if connection.in_transaction:  # SQLite rolls back after some errors
                 connection.execute(undo)
             raise
         finally:

@@ -164,7 +164,7 @@ class Table:
 
 def is_in(column: str, values: Sequence[Any]) -> Condition:
     """Return the condition that the column has one of the values."""
-    # One JSON parameter: a list may be longer than SQLite's limit of parameters.
+    # One JSON parameter: a list may exceed SQLite's limit of parameters.
     return Condition(f"{column} IN (SELECT value FROM json_each(?))", (dumps(list(values)),))
 
 

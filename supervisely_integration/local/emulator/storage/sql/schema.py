@@ -28,7 +28,7 @@ SCHEMA = (
     """CREATE UNIQUE INDEX dataset_names ON datasets (project_id, ifnull(parent_id, 0), name)
         WHERE archived_at IS NULL""",
     # An unreferenced blob is removed, but not before `reserved_until`: a client that asked for
-    # known hashes is about to reference it.
+    # known hashes will reference it.
     """CREATE TABLE blobs (
         hash TEXT PRIMARY KEY, size INTEGER NOT NULL, mime TEXT, width INTEGER, height INTEGER,
         reserved_until TEXT NOT NULL) WITHOUT ROWID""",
@@ -40,7 +40,7 @@ SCHEMA = (
         meta TEXT NOT NULL, custom_data TEXT NOT NULL, description TEXT NOT NULL,
         created_at TEXT NOT NULL, updated_at TEXT NOT NULL, archived_at TEXT)""",
     """CREATE UNIQUE INDEX image_names ON images (dataset_id, name) WHERE archived_at IS NULL""",
-    # The unique indexes leave out archived rows, so removals need their own.
+    # The unique indexes exclude archived rows, so removals need separate indexes.
     """CREATE INDEX datasets_of_project ON datasets (project_id)""",
     """CREATE INDEX datasets_of_parent ON datasets (parent_id)""",
     """CREATE INDEX images_of_dataset ON images (dataset_id)""",
