@@ -91,7 +91,7 @@ def runtimes(
             files, facts = _export(detector, card, Path(folder))
             result["facts"][f"{_short(model)}, export"] = facts
             for batch in batches:
-                ways = _ways(detector, card, files, device, max(batches))
+                ways = _runtimes(detector, card, files, device, max(batches))
                 title = f"{_short(model)}, batch {batch}"
                 _measure(result, title, ways, card, device, batch, rounds, others)
     result["facts"]["other programs"] = {"cores": others.cores()}
@@ -119,7 +119,7 @@ def _export(
     return files, facts
 
 
-def _ways(
+def _runtimes(
     detector: Detector,
     card: ModelCard,
     files: dict[str, Path],

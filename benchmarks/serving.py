@@ -61,7 +61,7 @@ def serving(device: torch.device, size: int = 640, rounds: int = 3) -> dict[str,
             project, images = _fill(instance, jpeg, _ids_needed(rounds))
             with _apps(instance, folder, files, device) as apps:
                 asked = {
-                    runtime: _Asked(app, instance, jpeg, images, settings)
+                    runtime: _AppClient(app, instance, jpeg, images, settings)
                     for runtime, app in apps.items()
                 }
                 load, times = _take_turns(asked, project, rounds)
@@ -148,7 +148,7 @@ def _apps(
         yield apps
 
 
-class _Asked:
+class _AppClient:
     """Requests to one app; each image is requested once, so that it is not cached."""
 
     def __init__(
@@ -211,7 +211,7 @@ Load = dict[str, list[tuple[float, list[float]]]]
 
 
 def _take_turns(
-    asked: dict[str, _Asked], project: dict[str, int], rounds: int
+    asked: dict[str, _AppClient], project: dict[str, int], rounds: int
 ) -> tuple[Load, dict[str, list[dict[str, float]]]]:
     load: Load = {}
     times: dict[str, list[dict[str, float]]] = {runtime: [] for runtime in asked}
@@ -224,11 +224,13 @@ def _take_turns(
         for (clients, requests), name in itertools.product(_REQUESTS.items(), ("upload", "id")):
             for runtime, one in asked.items():
                 row = f"{name}, clients {clients}, {runtime}"
-                load.setdefault(row, []).append(_ask(one.ways[name], clients, requests))
+                load.setdefault(row, []).append(_send_requests(one.ways[name], clients, requests))
     return load, times
 
 
-def _ask(way: Callable[[], None], clients: int, requests: int) -> tuple[float, list[float]]:
+def _send_requests(
+    way: Callable[[], None], clients: int, requests: int
+) -> tuple[float, list[float]]:
     """Return the total seconds and those of each request."""
     together = threading.Barrier(clients + 1)
 

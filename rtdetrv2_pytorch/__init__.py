@@ -1,1 +1,1 @@
-"""RT-DETRv2 in PyTorch: models, data, training and export, with no platform in sight."""
+"""RT-DETRv2 in PyTorch: models, data, training and export, independent of any platform."""

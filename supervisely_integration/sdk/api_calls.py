@@ -49,14 +49,14 @@ def retry_multipart_uploads() -> None:
             # The SDK has already paused as after a first failure.
             pause_s = min(self.retry_sleep_sec * 2**number, _MAX_PAUSE_S)
             time.sleep(max(0, pause_s - self.retry_sleep_sec))
-            data = _rewound(data)
+            data = _rewind(data)
         raise AssertionError("there is at least one try")
 
     post.rewinds_bodies = True  # type: ignore[attr-defined]
     sly.Api.post = post
 
 
-def _rewound(data: Any) -> Any:
+def _rewind(data: Any) -> Any:
     encoder = data.encoder if isinstance(data, MultipartEncoderMonitor) else data
     for _, value in encoder.fields:
         if isinstance(value, tuple) and hasattr(value[1], "seek"):

@@ -12,8 +12,8 @@ from ..sdk.deployment import THRESHOLD_ALIASES
 
 logger = logging.getLogger(__name__)
 
-_OWN = ("confidence_threshold", "nms_iou")
-_OF_THE_SDK = (
+_ENGINE_SETTINGS = ("confidence_threshold", "nms_iou")
+_SDK_SETTINGS = (
     "classes",
     "rectangle",
     "inference_mode",
@@ -45,7 +45,7 @@ class PredictionSettings:
             ConfigError: if a value is invalid or a key is misspelled.
         """
         _check_keys(settings)
-        names = (*THRESHOLD_ALIASES, _OWN[0])
+        names = (*THRESHOLD_ALIASES, _ENGINE_SETTINGS[0])
         threshold = next((settings[key] for key in names if settings.get(key) is not None), 0.5)
         is_auto = isinstance(threshold, str) and threshold.strip().lower() == "auto"
         iou = settings.get("nms_iou")
@@ -57,11 +57,11 @@ class PredictionSettings:
 
 
 def _check_keys(settings: Mapping[str, Any]) -> None:
-    known = (*_OWN, *THRESHOLD_ALIASES, *_OF_THE_SDK)
+    known = (*_ENGINE_SETTINGS, *THRESHOLD_ALIASES, *_SDK_SETTINGS)
     for key in settings:
         if key in known:
             continue
-        close = difflib.get_close_matches(str(key), _OWN, n=1, cutoff=0.75)
+        close = difflib.get_close_matches(str(key), _ENGINE_SETTINGS, n=1, cutoff=0.75)
         if close:
             raise ConfigError(f"{key}: unknown setting; did you mean {close[0]}?")
         logger.warning("%s: unknown setting, ignored", key)

@@ -102,11 +102,11 @@ def _with_origins(report: DataReport, origins: Origins) -> DataReport:
     summaries = [*report.splits]
     if left_out:
         summaries.append(SplitSummary("in no split", Counts(0, len(left_out)), Counts()))
-    findings += [*_of_names(origins), *left_out]
+    findings += [*_name_findings(origins), *left_out]
     return dataclasses.replace(report, splits=summaries, findings=findings)
 
 
-def _of_names(origins: Origins) -> Iterator[Finding]:
+def _name_findings(origins: Origins) -> Iterator[Finding]:
     by_split = {
         split: {name for key, name in origins.names.items() if key.startswith(split)}
         for split in ("train", "val")

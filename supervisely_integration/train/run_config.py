@@ -29,7 +29,7 @@ _LOADERS = ("train_dataloader", "val_dataloader")
 # Hyperparameters translated below; all others are keys of the engine.
 _TRANSLATED = ("batch_size", "val_batch_size", "optimizer", "lr_scheduler")
 _DATA_PATHS = ("img_folder", "ann_file", "root", "label_file")
-_OF_THE_RUN = (
+_RUN_KEYS = (
     *("run_name", "output_dir", "summary_dir", "device"),
     *("tuning", "resume", "last_epoch"),
 )
@@ -251,7 +251,7 @@ def portable_config(values: Mapping[str, Any]) -> dict[str, Any]:
     Args:
         values: `yaml_cfg` of the run.
     """
-    portable = {k: v for k, v in plain(values).items() if k not in _OF_THE_RUN}
+    portable = {k: v for k, v in plain(values).items() if k not in _RUN_KEYS}
     for name in _LOADERS:
         dataset = get(portable, (name, "dataset"))
         for key in _DATA_PATHS:

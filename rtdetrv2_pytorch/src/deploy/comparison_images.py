@@ -51,7 +51,7 @@ def validation_images(
     table = CategoryTable(tuple(range(1, len(class_names) + 1)), tuple(class_names))
     annotations = read_coco(ann_file, img_folder, Findings(), table)
     images, ids = [], []
-    for place in _spread(annotations, limit):
+    for place in _choose_images(annotations, limit):
         record = annotations[place]
         try:
             images.append(read_rgb(img_folder / record.file_name, record.size_wh))
@@ -95,7 +95,7 @@ def generated_images() -> ComparisonImages:
     return ComparisonImages(images, f"{len(images)} generated images")
 
 
-def _spread(annotations: Annotations, limit: int) -> list[int]:
+def _choose_images(annotations: Annotations, limit: int) -> list[int]:
     """Return indices of up to `limit` images of all sizes, evenly over the split."""
     by_size: dict[object, list[int]] = {}
     for place in range(len(annotations)):
@@ -103,13 +103,13 @@ def _spread(annotations: Annotations, limit: int) -> list[int]:
     groups = list(by_size.values())
     chosen: set[int] = set()
     for group in groups[:limit]:
-        chosen.update(_evenly(group, max(1, limit // len(groups))))
+        chosen.update(_evenly_spaced(group, max(1, limit // len(groups))))
     rest = [place for place in range(len(annotations)) if place not in chosen]
-    chosen.update(_evenly(rest, limit - len(chosen)))
+    chosen.update(_evenly_spaced(rest, limit - len(chosen)))
     return sorted(chosen)
 
 
-def _evenly(places: Sequence[int], count: int) -> list[int]:
+def _evenly_spaced(places: Sequence[int], count: int) -> list[int]:
     count = min(count, len(places))
     return [places[i * len(places) // count] for i in range(count)]
 

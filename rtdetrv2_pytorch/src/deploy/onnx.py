@@ -75,7 +75,7 @@ def write_onnx(
         raise ExportError(f"nms_iou = {nms_iou}: must be above 0 and at most 1")
     card = replace(card, precision=precision, nms_iou=nms_iou)
     try:
-        _trace(detector, card, path, opset, exporter)
+        _export(detector, card, path, opset, exporter)
         model = onnx.load(path)
         set_output_sizes(model, card.num_detections)
         if slim:
@@ -98,7 +98,9 @@ def write_onnx(
     return card
 
 
-def _trace(detector: Detector, card: ModelCard, path: Path, opset: int, exporter: Exporter) -> None:
+def _export(
+    detector: Detector, card: ModelCard, path: Path, opset: int, exporter: Exporter
+) -> None:
     inputs = example_inputs(card)
     options: dict[str, Any] = {
         "input_names": list(INPUTS),

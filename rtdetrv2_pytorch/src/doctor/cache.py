@@ -1,4 +1,4 @@
-"""Cache of image facts, valid while the modification time and size of a file stay."""
+"""Cache of image facts, valid while the modification time and size of a file are unchanged."""
 
 import hashlib
 import json

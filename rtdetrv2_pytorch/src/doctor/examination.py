@@ -108,10 +108,10 @@ def examine(
     summaries = []
     for split in splits:
         boxes = _box_examiner(split, options)
-        findings += _of_split(split, boxes)
+        findings += _split_findings(split, boxes)
         summaries.append(_summary(split, boxes))
         findings += _refusals(split, summaries[-1])
-    findings += _across(splits)
+    findings += _cross_split_findings(splits)
     if not options.only_these_files:
         unlisted = list(_unlisted(splits))
         findings += unlisted
@@ -185,7 +185,7 @@ def _facts(cache: FactsCache, path: Path, declared_wh: tuple[int, int] | None) -
     return facts
 
 
-def _of_split(split: _SplitState, boxes: BoxExaminer) -> Iterator[Finding]:
+def _split_findings(split: _SplitState, boxes: BoxExaminer) -> Iterator[Finding]:
     """Yield all findings about one split, and count its boxes."""
     source = split.source
     for found in source.findings:
@@ -260,7 +260,7 @@ def _refusals(split: _SplitState, summary: SplitSummary) -> Iterator[Finding]:
         yield Finding("no_boxes", where, detail, split=split.name)
 
 
-def _across(splits: Sequence[_SplitState]) -> Iterator[Finding]:
+def _cross_split_findings(splits: Sequence[_SplitState]) -> Iterator[Finding]:
     """Yield findings that need both splits."""
     tables = [split.annotations.categories.names for split in splits if split.annotations]
     yield from names.class_names(list(dict.fromkeys(name for table in tables for name in table)))

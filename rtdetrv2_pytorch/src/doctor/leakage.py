@@ -50,11 +50,13 @@ def leaks(train: Sequence[UsedImage], val: Sequence[UsedImage]) -> Iterator[Find
         if twin is None:
             others.append(image)
         else:
-            yield _leak("leak_identical", image, f"identical to {twin.name} of the training split")
-    yield from _near(list(by_digest.values()), others)
+            yield _leak_finding(
+                "leak_identical", image, f"identical to {twin.name} of the training split"
+            )
+    yield from _near_duplicates(list(by_digest.values()), others)
 
 
-def _near(train: Sequence[UsedImage], val: Sequence[UsedImage]) -> Iterator[Finding]:
+def _near_duplicates(train: Sequence[UsedImage], val: Sequence[UsedImage]) -> Iterator[Finding]:
     train = [image for image in train if image.facts.look]
     val = [image for image in val if image.facts.look]
     if not train or not val:
@@ -69,8 +71,8 @@ def _near(train: Sequence[UsedImage], val: Sequence[UsedImage]) -> Iterator[Find
             if share >= _NEAR:
                 twin = train[int(nearest)].name
                 detail = f"looks like {twin} of the training split ({share:.1%} alike)"
-                yield _leak("leak_near", image, detail)
+                yield _leak_finding("leak_near", image, detail)
 
 
-def _leak(kind: str, image: UsedImage, detail: str) -> Finding:
+def _leak_finding(kind: str, image: UsedImage, detail: str) -> Finding:
     return Finding(kind, image.name, detail, split="val", picture=image.picture)

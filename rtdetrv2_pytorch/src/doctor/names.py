@@ -1,4 +1,4 @@
-"""Names of files and classes that cause mistakes or trouble other programs."""
+"""Names of files and classes that cause mistakes or problems in other programs."""
 
 import re
 import unicodedata
@@ -15,15 +15,15 @@ Listings = dict[Path, dict[str, str]]
 
 
 def class_names(names: Sequence[str]) -> Iterator[Finding]:
-    """Yield unusual class names, and names that people would treat as one."""
+    """Yield unusual class names, and names that are easily confused."""
     for name in names:
         if not _PLAIN.fullmatch(name):
-            yield Finding("class_name_odd", repr(name), _what_is_unusual(name))
+            yield Finding("class_name_odd", repr(name), _describe_unusual(name))
     for group in _groups(names, lambda name: " ".join(_folded(name).split())):
         yield Finding("class_names_similar", ", ".join(map(repr, group)))
 
 
-def _what_is_unusual(name: str) -> str:
+def _describe_unusual(name: str) -> str:
     """Return in a few words why a name is unusual."""
     tests = {
         "empty": not name.strip(),

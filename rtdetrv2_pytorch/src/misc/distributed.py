@@ -43,7 +43,7 @@ class Watch(Protocol):
 
 @dataclass
 class _State:
-    is_alone: bool = False
+    is_single_process: bool = False
     watch: Watch | None = None
 
 
@@ -52,17 +52,17 @@ _state = _State()
 
 def is_distributed() -> bool:
     """Return whether this process is one of several ranks."""
-    return dist.is_available() and dist.is_initialized() and not _state.is_alone
+    return dist.is_available() and dist.is_initialized() and not _state.is_single_process
 
 
 @contextlib.contextmanager
-def alone() -> Iterator[None]:
+def single_process() -> Iterator[None]:
     """Compute as a single process: collective operations do not wait for other ranks."""
-    _state.is_alone = True
+    _state.is_single_process = True
     try:
         yield
     finally:
-        _state.is_alone = False
+        _state.is_single_process = False
 
 
 def rank() -> int:

@@ -13,7 +13,7 @@ import torch
 
 
 def derive_seed(*place: int) -> int:
-    """Hash integers to a 63-bit seed; similar places have unrelated seeds."""
+    """Hash integers to a 63-bit seed; similar positions have unrelated seeds."""
     digest = hashlib.blake2b(repr(place).encode(), digest_size=8).digest()
     return int.from_bytes(digest, "little") >> 1
 

@@ -1,1 +1,1 @@
-"""The training report: one page with everything that a run tells."""
+"""The training report: one HTML page about a run."""

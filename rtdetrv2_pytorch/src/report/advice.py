@@ -33,17 +33,17 @@ class Facts:
 def advice(facts: Facts) -> list[str]:
     """Return recommendations, the most useful first."""
     return [
-        *_of_length(facts.log),
-        *_of_classes(facts),
-        *_of_confusions(facts),
-        *_of_sizes(facts.evaluation),
-        *_of_background(facts),
-        *_of_speed(facts.log),
-        *_of_certainty(facts),
+        *_length_advice(facts.log),
+        *_class_advice(facts),
+        *_confusion_advice(facts),
+        *_size_advice(facts.evaluation),
+        *_background_advice(facts),
+        *_speed_advice(facts.log),
+        *_calibration_advice(facts),
     ]
 
 
-def _of_length(log: RunLog) -> Iterator[str]:
+def _length_advice(log: RunLog) -> Iterator[str]:
     curve, losses = log.numbers("AP"), log.numbers("val_loss")
     if len(curve) < 4:
         return
@@ -65,7 +65,7 @@ def _of_length(log: RunLog) -> Iterator[str]:
         )
 
 
-def _of_classes(facts: Facts) -> Iterator[str]:
+def _class_advice(facts: Facts) -> Iterator[str]:
     if facts.evaluation is None or len(facts.evaluation.classes) < 2 or not len(facts.train_boxes):
         return
     known = [
@@ -84,7 +84,7 @@ def _of_classes(facts: Facts) -> Iterator[str]:
         yield f"Classes with few training boxes have low AP: {names}{more}. Label more of them."
 
 
-def _of_confusions(facts: Facts) -> Iterator[str]:
+def _confusion_advice(facts: Facts) -> Iterator[str]:
     if facts.matrix is None or facts.evaluation is None:
         return
     names = [c.name for c in facts.evaluation.classes]
@@ -105,7 +105,7 @@ def confusions(matrix: np.ndarray) -> list[tuple[int, int, int, int]]:
     return sorted(pairs, key=lambda pair: -pair[2])
 
 
-def _of_sizes(evaluation: Evaluation | None) -> Iterator[str]:
+def _size_advice(evaluation: Evaluation | None) -> Iterator[str]:
     stats: Mapping[str, float] = evaluation.stats if evaluation is not None else {}
     small, large = stats.get("AP_small", -1.0), stats.get("AP_large", -1.0)
     if 0 <= small < 0.5 * large:
@@ -115,7 +115,7 @@ def _of_sizes(evaluation: Evaluation | None) -> Iterator[str]:
         )
 
 
-def _of_background(facts: Facts) -> Iterator[str]:
+def _background_advice(facts: Facts) -> Iterator[str]:
     wrong, total = facts.num_background_wrong, facts.num_background
     if total and wrong > 0.1 * total:
         yield (
@@ -124,14 +124,14 @@ def _of_background(facts: Facts) -> Iterator[str]:
         )
 
 
-def _of_speed(log: RunLog) -> Iterator[str]:
+def _speed_advice(log: RunLog) -> Iterator[str]:
     verdict = str(log.epochs[-1].get("verdict") or "") if log.epochs else ""
     # A compute-bound run without AMP has a remedy; with AMP there is nothing to recommend.
     if verdict and ("compute bound" not in verdict or "use_amp" in verdict):
         yield f"Training speed is {verdict}."
 
 
-def _of_certainty(facts: Facts) -> Iterator[str]:
+def _calibration_advice(facts: Facts) -> Iterator[str]:
     if facts.calibration_error > 0.1:
         yield (
             f"The expected calibration error is {facts.calibration_error:.2f}: scores are not "

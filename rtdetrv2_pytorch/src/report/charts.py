@@ -75,7 +75,7 @@ def _precision(log: RunLog) -> Plot:
 
 
 def _terms(log: RunLog) -> Plot:
-    """Loss terms of the last decoder layer; the other layers behave alike."""
+    """Loss terms of the last decoder layer; the other layers behave similarly."""
     terms = log.epochs[-1].get("train_losses") if log.epochs else None
     names = [name for name in terms or () if name.count("_") == 1]
     series = [
@@ -104,7 +104,7 @@ def _class_series(
     x: str,
     y: str,
 ) -> list[Series]:
-    """One curve over all classes, and one per class; colored while the classes are few."""
+    """One curve over all classes, and one per class; colored if there are few classes."""
     colored = 1 < len(curves) <= _MAX_COLORED_CLASSES
     series = [
         Series(

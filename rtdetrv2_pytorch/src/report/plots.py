@@ -146,7 +146,7 @@ def _series_color(place: int) -> str:
 
 
 def _add(axes: Any, series: Series, name: str, titles: dict[str, Sequence[str]]) -> None:
-    xs, ys, texts = _thinned(series)
+    xs, ys, texts = _subsample(series)
     is_marked = len(xs) == 1 or (bool(texts) and len(xs) <= _MAX_MARKERS)
     in_background = series.color is None
     axes.plot(
@@ -176,7 +176,7 @@ def shortened(name: str, most: int = 18) -> str:
     return text if len(text) <= most else f"{text[: most - 1]}\u2026"
 
 
-def _thinned(series: Series) -> tuple[np.ndarray, np.ndarray, Sequence[str]]:
+def _subsample(series: Series) -> tuple[np.ndarray, np.ndarray, Sequence[str]]:
     """Return the series with at most `_MAX_POINTS` points, including the first and last."""
     xs, ys = np.asarray(series.xs, dtype=float), np.asarray(series.ys, dtype=float)
     if len(xs) <= _MAX_POINTS:

@@ -67,7 +67,7 @@ def find_micro_batch(
     recovery.guard.save_buffers()
     try:
         # Each rank probes independently. A non-finite loss is ignored: the memory was allocated.
-        with distributed.alone(), contextlib.suppress(TrainingDiverged):
+        with distributed.single_process(), contextlib.suppress(TrainingDiverged):
             found.retry(compute, num_images, undo=recovery.discard_gradients)
     finally:
         recovery.discard_gradients()

@@ -1,4 +1,4 @@
-"""Common end of all ranks: a failure of one rank ends the others with a message that names it.
+"""Stop all ranks after a failure of one rank, with a message that names it.
 
 A rank that waits in a collective operation is blocked inside a library, which reports a lost
 connection at best. Therefore a thread of every rank writes a heartbeat with the number of
@@ -26,7 +26,7 @@ from ..misc.text import first_line
 logger = logging.getLogger(__name__)
 
 _HEARTBEAT_S = 1.0
-_DEAD_S = 4.0  # without a heartbeat: the process or its machine is gone
+_HEARTBEAT_TIMEOUT_S = 4.0  # without a heartbeat: the process or its machine is gone
 _GRACE_S = 3.0  # for a rank to raise its own exception
 _FAILURE = "watch/failure"
 # Messages of the libraries about a lost connection, which has no exception type.
@@ -83,7 +83,7 @@ class RankWatch:
 
     def _explain(self, error: Exception) -> Exception:
         before, begin = self._heartbeats(), time.monotonic()
-        while time.monotonic() - begin < _DEAD_S:
+        while time.monotonic() - begin < _HEARTBEAT_TIMEOUT_S:
             failure = self._failure()
             if failure:
                 return RankError(failure)

@@ -33,7 +33,7 @@ def bottleneck(
     training = 1 - shares["evaluation"]
     data = shares["data"] / training if training > 0 else 0.0
     if data >= _INPUT:
-        remedies = [_more_workers(data, num_workers, device)]
+        remedies = [_worker_advice(data, num_workers, device)]
         remedies += ["cache: ram"] if cache == "none" else []
         named = ", or ".join(filter(None, remedies)) or "more or faster CPU cores"
         return f"input bound: {named}"
@@ -49,7 +49,7 @@ def bottleneck(
     return "compute bound: the input keeps up"
 
 
-def _more_workers(data: float, num_workers: int, device: torch.device) -> str:
+def _worker_advice(data: float, num_workers: int, device: torch.device) -> str:
     """Return how many more workers hide the waiting time, limited by the spare cores."""
     busy = 1 - data
     wanted = num_workers / busy if num_workers else data / busy

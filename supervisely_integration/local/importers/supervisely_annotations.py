@@ -10,7 +10,7 @@ from rtdetrv2_pytorch.src.data.readers.source import ANY_SHAPE, SourceImage, sho
 
 from .geometries import to_stored
 
-_OF_THE_OLD_INSTANCE = frozenset(
+_INSTANCE_KEYS = frozenset(
     {"id", "classId", "tagId", "entityId", "labelerLogin", "createdAt", "updatedAt"}
 )
 
@@ -84,7 +84,7 @@ def _object(
 
 
 def _without_ids(record: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in record.items() if key not in _OF_THE_OLD_INSTANCE}
+    return {key: value for key, value in record.items() if key not in _INSTANCE_KEYS}
 
 
 def _tags(

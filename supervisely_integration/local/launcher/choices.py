@@ -88,7 +88,7 @@ def hyperparameters_for(
         values.pop(name)
     values = _chosen(merge(values, overrides), given, model)
     steps = max(1, num_train // int(values["batch_size"]))
-    return auto_config.choose_epochs(values, steps, _time_a_step(values), num_val)
+    return auto_config.choose_epochs(values, steps, _measure_step(values), num_val)
 
 
 def _chosen(values: dict[str, Any], given: Mapping[str, Any], model: str) -> dict[str, Any]:
@@ -105,7 +105,7 @@ def _resize_to(size: Any, values: dict[str, Any]) -> None:
             op["size"] = list(size)
 
 
-def _time_a_step(values: Mapping[str, Any]) -> float:
+def _measure_step(values: Mapping[str, Any]) -> float:
     """Seconds per training step of RT-DETRv2-S at this image size, on generated images."""
     with tempfile.TemporaryDirectory() as name:
         images = auto_config.TIMED_STEPS * int(values["batch_size"])

@@ -11,7 +11,7 @@ from tensorboard.compat.proto.event_pb2 import Event  # type: ignore[import-unty
 
 CURVES = ("val/AP", "val/AP50", "val/loss", "train/loss")
 _METRICS = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR100", "loss", "best_f1")
-_RANKED_BY = "val/AP"
+_BEST_METRIC = "val/AP"
 _MAX_BYTES = 64 << 20
 _MAX_POINTS = 400  # per curve; more are not visible
 _HEAD, _CHECKSUM = struct.Struct("<Q"), 4
@@ -39,7 +39,7 @@ def curves_of(scalars: dict[str, Curve]) -> dict[str, Curve]:
 
 def best_metrics(scalars: dict[str, Curve]) -> dict[str, float]:
     """Return the metrics of the epoch with the highest AP; none without an evaluation."""
-    ranked = scalars.get(_RANKED_BY)
+    ranked = scalars.get(_BEST_METRIC)
     if not ranked:
         return {}
     epoch, _ = max(ranked, key=lambda point: point[1])

@@ -19,7 +19,7 @@ mine = torch.tensor([1.0, 10.0]) * (d.rank() + 1)
 total = d.sum_over_ranks(mine)
 numbers = d.gather_numbers(d.rank(), 7)
 means = [d.mean_over_ranks(v) for v in ({"a": 1.0 + 2 * d.rank()}, {"b": 3.0} if d.rank() else {})]
-with d.alone():  # the other rank does not take part
+with d.single_process():  # the other rank does not take part
     own = [d.rank(), d.world_size(), d.gather_numbers(5)] if d.rank() == 0 else None
 d.barrier()
 levels = [

@@ -1,4 +1,4 @@
-"""Image files with their EXIF orientation: size, integrity, and points before and after turning."""
+"""Image files with their EXIF orientation: size, integrity, and rotation of points."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -46,7 +46,7 @@ class OrientedImage:
         )
 
     def turn(self, points: Sequence[Point]) -> list[Point]:
-        """Move points of the image as stored to their place on the upright image."""
+        """Map points of the stored image to the upright image."""
         width, height = self.stored_wh
         return [_turn(x, y, width, height, self.orientation) for x, y in points]
 

@@ -47,7 +47,7 @@ class EpochSampler:
         self.epoch = epoch
         self.start_step = start_step
 
-    def _part(self, batch: int) -> range:
+    def _rank_slice(self, batch: int) -> range:
         """Return the positions of a batch, within the order of the epoch, for this rank."""
         first = batch * self.total_batch_size
         size = min(self.total_batch_size, self.num_images - first)
@@ -60,7 +60,7 @@ class EpochSampler:
             return full
         if self.shuffle:  # training: a batch for all ranks, or none
             return full + (rest >= distributed.world_size())
-        return full + (len(self._part(full)) > 0)
+        return full + (len(self._rank_slice(full)) > 0)
 
     def __iter__(self) -> Iterator[list[int]]:
         if self.shuffle:
@@ -69,7 +69,7 @@ class EpochSampler:
         else:
             order = list(range(self.num_images))
         for batch in range(self.start_step, len(self)):
-            yield [order[place] for place in self._part(batch)]
+            yield [order[place] for place in self._rank_slice(batch)]
 
 
 def divided_batch_size(per_rank: int, total: int | None, *, is_training: bool) -> int:

@@ -29,8 +29,8 @@ StartMethod = Literal["fork", "spawn", "forkserver"]
 _MAX_WORKER_RESTARTS = 3  # after more crashes the main process loads
 _POLL_SECONDS = 1.0  # interval of the checks that the other process is running
 _MAX_REQUEST_BYTES = 1 << 20
-_MAX_ANSWER_BYTES = 1 << 14
-_MAX_QUEUED = 64  # batches per worker, so that answers always fit into the socket's buffer
+_MAX_RESPONSE_BYTES = 1 << 14
+_MAX_QUEUED = 64  # batches per worker, so that responses always fit into the socket's buffer
 _STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
@@ -47,7 +47,7 @@ def load_batch(
 
 @dataclass
 class _Worker:
-    """A process, the socket connected to it, and its unanswered requests."""
+    """A process, the socket connected to it, and its pending requests."""
 
     process: BaseProcess
     channel: socket.socket
@@ -140,7 +140,7 @@ class WorkerPool:
                 raise RuntimeError("a loader with workers allows one iteration at a time")
 
     def _receive(self) -> dict[int, Batch | None]:
-        """Wait for answers and replace crashed workers.
+        """Wait for responses and replace crashed workers.
 
         Returns:
             Batches by number; None for one that could not be loaded. May be empty.
@@ -162,8 +162,8 @@ class WorkerPool:
             if worker.channel not in ready:
                 continue
             try:
-                message, fds, _, _ = socket.recv_fds(worker.channel, _MAX_ANSWER_BYTES, 1)
-            except ConnectionResetError:  # reported once, before answers that are still queued
+                message, fds, _, _ = socket.recv_fds(worker.channel, _MAX_RESPONSE_BYTES, 1)
+            except ConnectionResetError:  # reported once, before responses that are still queued
                 continue
             if not message:
                 crashed.append(worker)
@@ -242,7 +242,7 @@ def _stop_all(workers: Sequence[_Worker]) -> None:
 def _run_worker(
     dataset: DetectionDataset, collate_fn: BatchImageCollateFunction, channel: socket.socket
 ) -> None:
-    """Answer requests until the main process is gone.
+    """Serve requests until the main process exits.
 
     SIGINT and SIGTERM are ignored: the main process needs batches until it has handled them.
     """
@@ -261,10 +261,10 @@ def _run_worker(
             if not size:
                 return
             number, indices = json.loads(request[:size])
-            _answer(channel, number, dataset, collate_fn, indices)
+            _serve_request(channel, number, dataset, collate_fn, indices)
 
 
-def _answer(
+def _serve_request(
     channel: socket.socket,
     number: int,
     dataset: DetectionDataset,

@@ -122,7 +122,7 @@ def _is_category(entry: Any) -> bool:
 
 
 def _split_names(paths: Sequence[Path], folder: Path) -> list[str]:
-    """Name each file after its split, or after itself where several have the same split."""
+    """Name each file after its split, or by its file name if several have the same split."""
     splits = [split_of_file(path, folder) for path in paths]
     taken: Counter[str] = Counter()
     names = []

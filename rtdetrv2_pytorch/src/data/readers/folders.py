@@ -103,7 +103,7 @@ def unwrapped(folder: Path) -> Path:
 
 
 def check_contained(folder: Path) -> None:
-    """Reject links out of a folder from elsewhere, links to folders, pipes and devices.
+    """Reject links to files outside the folder, links to folders, pipes and devices.
 
     Raises:
         DatasetError: naming the first one.

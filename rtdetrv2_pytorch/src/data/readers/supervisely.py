@@ -45,8 +45,8 @@ def recognize(folder: Path) -> bool:
 def read(folder: Path) -> DataSource:
     """Read a folder.
 
-    An image whose annotation is missing or damaged is skipped: as background it would teach the
-    model that its objects are none.
+    An image whose annotation is missing or damaged is skipped: as background it would train
+    the model to ignore its objects.
 
     Raises:
         DatasetError: if meta.json is invalid, or there is no dataset.

@@ -219,7 +219,9 @@ def _parsed(
         lines = read_lines(labels)
         findings.given_images += 1
         findings.given_objects += len(lines)
-        if not _is_readable(labels):  # without its objects the image would be background
+        if not _is_readable(
+            labels
+        ):  # without its objects, the image would be trained as background
             error = UnusableError("annotation_malformed", f"{labels.name} cannot be read")
             findings.skip_image(error, name, path, split=split)
             continue

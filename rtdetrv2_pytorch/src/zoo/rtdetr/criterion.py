@@ -148,7 +148,7 @@ class RTDETRCriterionv2(nn.Module):
             matches = self.matcher.match(logits[:1], boxes[:1], truth).repeat_for_sets(len(layers))
         else:
             matches = self.matcher.match(logits, boxes, truth)
-        return self._weigh(self._compute(logits, boxes, matches, truth, num_boxes), names)
+        return self._apply_weights(self._compute(logits, boxes, matches, truth, num_boxes), names)
 
     def _denoising_terms(
         self,
@@ -175,7 +175,7 @@ class RTDETRCriterionv2(nn.Module):
         logits, boxes = _stack(layers)
         matches = pairs.repeat_for_sets(len(layers))
         terms = self._compute(logits, boxes, matches, truth, num_boxes * groups)
-        return self._weigh(terms, [f"_dn_{i}" for i in range(len(layers))])
+        return self._apply_weights(terms, [f"_dn_{i}" for i in range(len(layers))])
 
     def _compute(
         self,
@@ -214,7 +214,9 @@ class RTDETRCriterionv2(nn.Module):
             terms["loss_giou"] = sum_per_set(lost, matches, num_sets)
         return {name: value / num_boxes for name, value in terms.items()}
 
-    def _weigh(self, terms: Mapping[str, Tensor], suffixes: Sequence[str]) -> dict[str, Tensor]:
+    def _apply_weights(
+        self, terms: Mapping[str, Tensor], suffixes: Sequence[str]
+    ) -> dict[str, Tensor]:
         return {
             f"{name}{suffix}": value[i] * self.weight_dict[name]
             for i, suffix in enumerate(suffixes)

@@ -14,7 +14,7 @@ from .sql.listing import Condition, Table
 
 # Fields of an object that are not its geometry. The geometry is stored unchanged, so that every
 # shape of the SDK survives a round trip.
-_STORED_APART = frozenset(
+_SEPARATE_COLUMNS = frozenset(
     {
         *("id", "classId", "classTitle", "geometryType", "geometry", "tags"),
         *("createdAt", "updatedAt"),
@@ -255,7 +255,7 @@ class _Writer:
         class_id = _resolve(self._classes, figure.get("classTitle"), figure.get("classId"), "class")
         if not figure.get("geometryType"):
             raise InvalidRequestError(f"image {image_id}: a figure has no geometryType")
-        rest = {key: value for key, value in figure.items() if key not in _STORED_APART}
+        rest = {key: value for key, value in figure.items() if key not in _SEPARATE_COLUMNS}
         now = timestamp()
         id_ = self._database.insert(
             "figures",

@@ -115,7 +115,9 @@ class Table:
             InvalidRequestError: for an unknown field or operator.
         """
         where = [*conditions, *(self._condition(each) for each in listing.filters)]
-        total = database.rows(f"SELECT count(*) FROM {self.source} WHERE {_sql(where)}", _of(where))
+        total = database.rows(
+            f"SELECT count(*) FROM {self.source} WHERE {_sql(where)}", _parameters(where)
+        )
         key, id_ = f"ifnull({self.column(listing.sort)}, '')", self.columns["id"]
         direction, comparison = ("DESC", "<") if listing.is_descending else ("ASC", ">")
         if listing.after is not None:
@@ -125,7 +127,7 @@ class Table:
             f"SELECT {self.fields}, {key} AS sort_key FROM {self.source} WHERE {_sql(where)}"
             f" ORDER BY {key} {direction}, {id_} {direction} LIMIT ? OFFSET ?",
             (
-                *_of(where),
+                *_parameters(where),
                 listing.per_page
                 + listing.by_token,  # one more row shows whether another page follows
                 0 if listing.by_token else (listing.page - 1) * listing.per_page,
@@ -142,7 +144,7 @@ class Table:
         return database.rows(
             f"SELECT {self.fields} FROM {self.source} WHERE {_sql(conditions)}"
             f" ORDER BY {self.columns['id']}",
-            _of(conditions),
+            _parameters(conditions),
         )
 
     def _condition(self, filter_: Mapping[str, Any]) -> Condition:
@@ -172,7 +174,7 @@ def _sql(conditions: Sequence[Condition]) -> str:
     return " AND ".join(f"({condition.sql})" for condition in conditions) or "1"
 
 
-def _of(conditions: Sequence[Condition]) -> tuple[Any, ...]:
+def _parameters(conditions: Sequence[Condition]) -> tuple[Any, ...]:
     return tuple(value for condition in conditions for value in condition.values)
 
 
