@@ -47,6 +47,11 @@ def gpu() -> torch.device:
     return torch.device("cuda")
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the shared experiment, so that no worker waits for it at the end."""
+    items.sort(key=lambda item: "experiment" not in getattr(item, "fixturenames", ()))
+
+
 @pytest.hookimpl(trylast=True)
 def pytest_sessionfinish(session: pytest.Session) -> None:
     terminal = session.config.pluginmanager.get_plugin("terminalreporter")

@@ -14,6 +14,7 @@ from typing import Any
 
 from filelock import FileLock
 
+from rtdetrv2_pytorch.src.core.yaml_files import merge
 from rtdetrv2_pytorch.src.data.digits import make_digits_dataset
 from supervisely_integration.local.emulator.store import Store
 from supervisely_integration.local.instance import LocalInstance
@@ -25,13 +26,13 @@ from tests.app.real_app import (
     state_of,
     train_to_end,
 )
-from tests.tiny import SMALL_HEAD
+from tests.tiny import SMALL_BACKBONE, SMALL_HEAD
 
 NAME = "four digits [v1] é"
-SIZE = [96, 96]
+SIZE = [64, 64]
 # Without augmentation, the network overfits four images within 75 steps.
 QUICK: dict[str, Any] = {
-    **SMALL_HEAD,
+    **merge(SMALL_HEAD, SMALL_BACKBONE),
     "epoches": 3,
     "batch_size": 4,
     "eval_spatial_size": SIZE,

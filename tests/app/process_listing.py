@@ -1,5 +1,6 @@
 """Command lines and ports of an app's processes, as other users of the machine see them."""
 
+import contextlib
 import ipaddress
 import os
 import struct
@@ -23,18 +24,22 @@ def processes_of(session: int) -> list[Path]:
 
 def command_lines(session: int) -> list[str]:
     """Return the command lines of all processes of a session."""
-    return [(folder / "cmdline").read_bytes().decode() for folder in processes_of(session)]
+    found = []
+    for folder in processes_of(session):
+        with contextlib.suppress(OSError):  # the process has ended
+            found.append((folder / "cmdline").read_bytes().decode())
+    return found
 
 
 def listening_addresses(session: int) -> set[str]:
     """Return the addresses that processes of a session listen on."""
     sockets = set()
     for folder in processes_of(session):
-        for handle in (folder / "fd").iterdir():
-            try:
-                sockets.add(os.readlink(handle))  # noqa: PTH115 (a socket link is not a path)
-            except OSError:
-                continue
+        with contextlib.suppress(OSError):  # the process has ended
+            handles = list((folder / "fd").iterdir())
+            for handle in handles:
+                with contextlib.suppress(OSError):
+                    sockets.add(os.readlink(handle))  # noqa: PTH115 (the target is not a path)
     found = set()
     for table in ("tcp", "tcp6"):
         for line in Path("/proc/net", table).read_text().splitlines()[1:]:

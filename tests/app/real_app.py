@@ -8,17 +8,20 @@ from typing import Any
 
 import httpx
 
+from rtdetrv2_pytorch.src.core.yaml_files import merge
 from rtdetrv2_pytorch.src.data.digits import make_digits_dataset
 from supervisely_integration.local.emulator.store import TEAM_ID, Store
 from supervisely_integration.local.launcher.app_process import AppProcess
+from tests.app.preloaded import server
 from tests.ranks import free_port
-from tests.tiny import NETWORK
+from tests.tiny import NETWORK, SMALL_BACKBONE
 
 MODEL = "RT-DETRv2-S (random weights)"
 CLASSES = [str(digit) for digit in range(10)]
 TAGS = {"method": "tags", "train_tag": "train", "val_tag": "val", "untagged_action": "ignore"}
 TINY: dict[str, Any] = {
-    **{key: value for key, value in NETWORK.items() if key != "PResNet"},
+    **{key: value for key, value in merge(NETWORK, SMALL_BACKBONE).items() if key != "PResNet"},
+    "PResNet": SMALL_BACKBONE["PResNet"],
     "epoches": 2,
     "batch_size": 2,
     "eval_spatial_size": [64, 64],
@@ -132,12 +135,32 @@ def state_of(split: dict[str, Any], **changes: Any) -> dict[str, Any]:
 
 
 class RunningApp(AppProcess):
-    """An app on a free port, with methods for the requests of its page."""
+    """An app on a free port, with methods for the requests of its page.
 
-    def __init__(self, *, environment: dict[str, str] | None = None, **options: Any) -> None:
+    Args:
+        environment: additional variables.
+        preloaded: fork a process that has imported the SDK, instead of starting Python.
+        options: of `AppProcess`.
+    """
+
+    def __init__(
+        self,
+        *,
+        environment: dict[str, str] | None = None,
+        preloaded: bool = True,
+        **options: Any,
+    ) -> None:
         environment = {"OMP_NUM_THREADS": "1", **(environment or {})}
+        self._is_preloaded = preloaded
         super().__init__(port=free_port(), environment=environment, **options)
         self.client = httpx.Client(base_url=self.address, timeout=300)
+
+    def _start(self, module: list[str], environment: dict[str, str]) -> Any:
+        if not self._is_preloaded:
+            return super()._start(module, environment)
+        return server().start(
+            module[0], module[1:], cwd=self.data_dir, env=environment, log=self.log_file
+        )
 
     def post(self, route: str, **body: Any) -> Any:
         """POST JSON; returns the decoded response, and raises for an error status."""

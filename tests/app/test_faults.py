@@ -2,7 +2,9 @@
 
 import contextlib
 import hashlib
+import os
 import threading
+from pathlib import Path
 from types import SimpleNamespace
 
 import httpx
@@ -73,9 +75,11 @@ def no_faults(platform):
     platform.instance.faults.injected.clear()
 
 
-def start(launch, platform, task_id=None, **hyperparameters):
+def start(launch, platform, task_id=None, *, preloaded=True, **hyperparameters):
     state = state_of(TAGS, hyperparameters=hyperparameters)
-    return launch(platform.instance, platform.project_id, state, task_id=task_id)
+    return launch(
+        platform.instance, platform.project_id, state, task_id=task_id, preloaded=preloaded
+    )
 
 
 def experiment_of(platform, task_id):
@@ -94,6 +98,14 @@ def check_whole(platform, task_id):
     return files
 
 
+def content_of(path):
+    """Content of a file; empty if the app, which is running, has removed or renamed it."""
+    try:
+        return path.read_bytes()
+    except FileNotFoundError:
+        return b""
+
+
 def check_hidden(platform, app):
     """The token is in the environment of the app, as on the platform, and nowhere else."""
     token = platform.instance.token
@@ -105,9 +117,14 @@ def check_hidden(platform, app):
     assert listening_addresses(session) <= {"127.0.0.1", "::1"}
     assert listening_addresses(session)
     folders = (app.log_file.parent, platform.store.root)
-    files = [path for folder in folders for path in folder.rglob("*") if path.is_file()]
+    files = [
+        Path(root, name)
+        for folder in folders
+        for root, _, names in os.walk(folder)  # ignores folders that are removed meanwhile
+        for name in names
+    ]
     assert app.log_file in files
-    holding = [path for path in files if token.encode() in path.read_bytes()]
+    holding = [path for path in files if path.is_file() and token.encode() in content_of(path)]
     assert holding == [platform.store.root / "token"]
     assert holding[0].stat().st_mode & 0o777 == 0o600
 
@@ -131,7 +148,7 @@ def test_training_survives_temporary_failures(platform, launch):
 
 def test_failed_upload_is_completed_by_the_resume_button(platform, launch):
     faults = platform.instance.faults
-    app = start(launch, platform)
+    app = start(launch, platform, preloaded=False)  # its command lines are examined
     app.wait_for(lambda: "Epoch 1/2" in app.log(), "first epoch")
     check_hidden(platform, app)
     faults.replace([Fault("error", "file-storage.*upload", 10_000, status=507)])

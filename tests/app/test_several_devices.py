@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from rtdetrv2_pytorch.src.core import YAMLConfig
+from rtdetrv2_pytorch.src.core.yaml_files import merge
 from rtdetrv2_pytorch.src.misc.errors import RankError
 from rtdetrv2_pytorch.src.solver.events import TrainingEvents
 from rtdetrv2_pytorch.src.solver.stopping import StopFlag
@@ -16,7 +17,7 @@ from supervisely_integration.task_status import TaskStatus
 from supervisely_integration.train.ranks import train_on_devices
 from tests.app.real_app import MODEL, TAGS, files_below, make_project, read_json, state_of
 from tests.ranks import environment
-from tests.tiny import CONFIGS, NETWORK, tiny_values
+from tests.tiny import CONFIGS, NETWORK, SMALL_BACKBONE, tiny_values
 
 RECIPE = CONFIGS / "rtdetrv2" / "rtdetrv2_r18vd_120e_coco.yml"
 
@@ -28,7 +29,7 @@ def test_app_trains_on_two_devices_from_cached_weights(instance, launch, tmp_pat
     cache = tmp_path / "home" / ".cache" / "supervisely" / "checkpoints"
     cache.mkdir(parents=True)
     file = cache / Path(row["meta"]["model_files"]["checkpoint"]).name
-    cfg = YAMLConfig(RECIPE, **NETWORK, num_classes=10)
+    cfg = YAMLConfig(RECIPE, **merge(NETWORK, SMALL_BACKBONE), num_classes=10)
     torch.save({"ema": {"module": cfg.model.state_dict()}}, file)
     untrained = {"optimizer": {"lr": 1e-9}, "lr_warmup_scheduler": None}
     state = state_of(
@@ -86,7 +87,7 @@ def ranks_environment(monkeypatch):
 
 def test_stop_ends_all_ranks_and_keeps_checkpoints(tmp_path, digits, ranks_environment):
     events = StopInSecondEpoch()
-    overrides = {**tiny_values(tmp_path / "out", digits), "epoches": 100}
+    overrides = {**merge(tiny_values(tmp_path / "out", digits), SMALL_BACKBONE), "epoches": 100}
     ranks = train_on_devices(RECIPE, overrides, ["cpu", "cpu"], events, events.flag)
     assert ranks.result.stopped == "Stop button"
     assert events.epochs[:1] == [0]
@@ -97,7 +98,7 @@ def test_stop_ends_all_ranks_and_keeps_checkpoints(tmp_path, digits, ranks_envir
 
 
 def test_first_failure_is_reported(tmp_path, digits, ranks_environment, caplog):
-    overrides = tiny_values(tmp_path / "out", digits)
+    overrides = merge(tiny_values(tmp_path / "out", digits), SMALL_BACKBONE)
     overrides["train_dataloader"]["total_batch_size"] = 1
     with (
         caplog.at_level(logging.INFO),
@@ -114,7 +115,7 @@ class FailingEvents(TrainingEvents):
 
 
 def test_error_of_the_app_is_raised_after_the_ranks_saved(tmp_path, digits, ranks_environment):
-    overrides = {**tiny_values(tmp_path / "out", digits), "epoches": 100}
+    overrides = {**merge(tiny_values(tmp_path / "out", digits), SMALL_BACKBONE), "epoches": 100}
     with pytest.raises(ValueError, match="no bar for epoch 0"):
         train_on_devices(RECIPE, overrides, ["cpu", "cpu"], FailingEvents(), StopFlag())
     assert (tmp_path / "out" / "last.pth").is_file()

@@ -118,14 +118,21 @@ class AppProcess:
         (data_dir / STATUS_FILE).unlink(missing_ok=True)  # of an earlier launch
         self._output = self.log_file.open("ab")
         self.app_log = AppLog(self.log_file, self._output.tell())
-        self.process = subprocess.Popen(
+        self.process = self._start(
             [
-                *(sys.executable, "-m", "uvicorn", f"main:{variable}.app"),
+                *("uvicorn", f"main:{variable}.app"),
                 *("--host", "127.0.0.1", "--port", str(port), "--ws", "websockets"),
                 *("--app-dir", str(app_dir)),
             ],
-            cwd=data_dir,
-            env={**os.environ, **variables, **(environment or {})},
+            {**os.environ, **variables, **(environment or {})},
+        )
+
+    def _start(self, module: list[str], environment: dict[str, str]) -> "subprocess.Popen[bytes]":
+        """Start a module with its arguments."""
+        return subprocess.Popen(
+            [sys.executable, "-m", *module],
+            cwd=self.data_dir,
+            env=environment,
             stdout=self._output,
             stderr=subprocess.STDOUT,
             start_new_session=True,
