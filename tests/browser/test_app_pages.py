@@ -22,7 +22,7 @@ pytestmark = [
 DONE = re.compile("Training completed")
 STATUS = "Status: Training is in progress..."
 # Per epoch. Bars are updated once a second: steps of smaller images would take less.
-SIX_STEPS = {**TINY, "batch_size": 1, "eval_spatial_size": [320, 320], "report": True}
+SIX_STEPS = {**TINY, "batch_size": 1, "eval_spatial_size": [416, 416], "report": True}
 
 
 @pytest.fixture
