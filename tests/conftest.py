@@ -24,6 +24,13 @@ def seeded():
     torch.set_num_threads(1)
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_fixture_setup(fixturedef):
+    """Seed torch before shared fixtures, so that each process builds the same networks."""
+    if fixturedef.scope != "function":
+        torch.manual_seed(0)
+
+
 @pytest.fixture(scope="session")
 def digits(tmp_path_factory) -> Path:
     """Return six training and four validation images of the sample dataset."""
