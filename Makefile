@@ -57,9 +57,9 @@ $(PAGE)/node_modules/.package-lock.json: $(PAGE)/package.json $(PAGE)/package-lo
 doctor: install ## check DATA and report problems
 	$(BIN)/python -m rtdetrv2_pytorch.tools.doctor $(if $(DATA),--data $(DATA)) $(ARGS)
 
-# Without npm, the page tests are skipped with a reason.
+# Without npm, the page tests are skipped with a reason. `check` has run the architecture tests.
 test: check $(if $(shell command -v npm),page) ## run all checks and tests
-	$(PYTEST) -n auto --dist worksteal $(ARGS)
+	$(PYTEST) -n auto --dist worksteal --ignore=tests/architecture $(ARGS)
 
 test-fast: install ## run the fast tests
 	$(PYTEST) -n auto --dist worksteal -m "not slow" $(ARGS)
