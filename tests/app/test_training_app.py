@@ -309,7 +309,7 @@ def test_invalid_settings_end_the_app_before_the_download(instance, launch, proj
         status = TaskStatus.load(app.data_dir)
         assert (status.state, status.error_type) == ("failed", "ConfigError")
         assert reason in status.error
-        assert reason in app.log_tail(1)
+        assert reason in app.log_tail(3)  # a thread of the SDK may log a line after it
         assert "Downloading" not in app.log()
 
 
