@@ -34,7 +34,7 @@ class ExperimentInfo:
             checkpoints: files by name, as in `FitResult.checkpoints`.
 
         Raises:
-            CheckpointError: if there is no checkpoint.
+            CheckpointError: if the checkpoint does not exist.
         """
         best = checkpoints.get(BEST) or checkpoints.get(LAST)
         if best is None:

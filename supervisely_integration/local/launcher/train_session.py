@@ -189,7 +189,7 @@ def _initial_state(store: Store, task_id: int) -> Json:
 
     Raises:
         ConfigError: if the task is not a training.
-        NotFoundError: if there is no such task.
+        NotFoundError: if the task does not exist.
     """
     state: Json = store.tasks.info(task_id)["meta"]["params"]["state"]
     if "slyProjectId" not in state:

@@ -26,7 +26,7 @@ def thumbnail(store: Store, image_id: int) -> bytes | None:
     """Return a JPEG of an image with its objects; None if the image file is unreadable.
 
     Raises:
-        NotFoundError: if there is no such image.
+        NotFoundError: if the image does not exist.
     """
     path, info = store.images.contents(image_id)
     # The time of the last change is part of the cache key, so that new annotations show up.

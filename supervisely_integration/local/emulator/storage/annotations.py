@@ -58,7 +58,7 @@ class ImageAnnotations(Resource):
             annotation: `objects`, `tags` and `description` in the format of the SDK.
 
         Raises:
-            NotFoundError: if there is no such image.
+            NotFoundError: if the image does not exist.
             InvalidRequestError: for a class or tag that the project does not have.
         """
         with self._database.transaction() as connection:

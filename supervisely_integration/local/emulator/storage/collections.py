@@ -37,7 +37,7 @@ class Collections(Resource):
             fields: `description`, `type`, `meta`, `options`.
 
         Raises:
-            NotFoundError: if there is no such project.
+            NotFoundError: if the project does not exist.
             ConflictError: if the name is taken.
         """
         with self._database.transaction():

@@ -92,7 +92,7 @@ class Images(Resource):
         """Add images with stored contents, all or none; return their ids.
 
         Raises:
-            NotFoundError: if there is no such dataset.
+            NotFoundError: if the dataset does not exist.
             ConflictError: if names are taken; its details name the images that have them.
             InvalidRequestError: for contents that are not stored.
         """

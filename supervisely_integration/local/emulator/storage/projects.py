@@ -66,7 +66,7 @@ class Projects(Resource):
             fields: `description`, `readme`, `settings`, `customData`, `importSettings`.
 
         Raises:
-            NotFoundError: if there is no such workspace.
+            NotFoundError: if the workspace does not exist.
             ConflictError: if the name is taken.
         """
         with self._database.transaction():
@@ -136,7 +136,7 @@ class Projects(Resource):
         """Return classes and tags with ids.
 
         Raises:
-            NotFoundError: if there is no such project.
+            NotFoundError: if the project does not exist.
         """
         meta: Meta = json.loads(self.require(id_)["meta"])
         return meta
@@ -174,7 +174,7 @@ class Projects(Resource):
         """Return the `classes` or `tags` of a project as records, filtered by equality.
 
         Raises:
-            NotFoundError: if there is no such project.
+            NotFoundError: if the project does not exist.
         """
         row = self.require(id_)
         common = {"createdAt": row["created_at"], "updatedAt": row["updated_at"]}
@@ -192,7 +192,7 @@ class Projects(Resource):
         """Return counts by class, tag and dataset, as `projects.stats` answers them.
 
         Raises:
-            NotFoundError: if there is no such project.
+            NotFoundError: if the project does not exist.
         """
         return project_statistics(self._database, id_, self.meta(id_))
 

@@ -53,7 +53,7 @@ class Tasks(Resource):
             workspace_id: of the workspace.
 
         Raises:
-            NotFoundError: if there is no such workspace.
+            NotFoundError: if the workspace does not exist.
         """
         with self._database.transaction():
             return self._insert(
@@ -167,7 +167,7 @@ class Tasks(Resource):
             body: `node {type, id}`, `type` and `id` of the data, `meta`.
 
         Raises:
-            NotFoundError: if there is no such task.
+            NotFoundError: if the task does not exist.
             InvalidRequestError: if the node is not a task.
         """
         node = body.get("node") or {}

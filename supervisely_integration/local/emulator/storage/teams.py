@@ -47,7 +47,7 @@ class Workspaces(Resource):
         """Add a workspace; return its id.
 
         Raises:
-            NotFoundError: if there is no such team.
+            NotFoundError: if the team does not exist.
             ConflictError: if the name is taken in this team.
         """
         with self._database.transaction():

@@ -38,7 +38,7 @@ class Versions(Resource):
         """Begin a version; return its `id` and `commitToken`.
 
         Raises:
-            NotFoundError: if there is no such project.
+            NotFoundError: if the project does not exist.
             ConflictError: if the project has not changed since the last version, or another
                 version is being written.
         """
