@@ -147,7 +147,7 @@ def watch_to_the_end(page):
     expect(page.card("Training Process")).to_contain_text(STATUS, timeout=LONG_MS)
     page.press("Training Logs", "Show logs")
     log = page.card("Training Logs").get_by_role("log")
-    expect(log).to_contain_text(re.compile(r"epoch=1 step=\d/6 loss="), timeout=LONG_MS)
+    expect(log).to_contain_text(re.compile(r"epoch=2 step=\d/6 loss="), timeout=LONG_MS)
     page.picture("training")
     artifacts = page.card("Training Artifacts")
     expect(artifacts.get_by_text(DONE)).to_be_visible(timeout=LONG_MS)

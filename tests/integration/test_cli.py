@@ -54,7 +54,7 @@ def run(tmp_path_factory, digits):
 def test_training_prints_log_and_table(run):
     folder, _, result = run
     assert result.returncode == 0, result.stderr
-    assert "epoch=0 step=3/3 loss=" in result.stderr
+    assert "epoch=1 step=3/3 loss=" in result.stderr
     assert "best threshold" in result.stdout
     assert "\x1b" not in result.stdout + result.stderr  # no colors without a terminal
     assert "│" not in result.stdout
@@ -64,7 +64,7 @@ def test_training_prints_log_and_table(run):
     assert result.stdout.splitlines()[0].startswith("Training on 6 images, evaluating on 4; 10 cl")
     assert result.stdout.splitlines()[-1] == str(folder / "out" / "train.log")
     assert load_checkpoint(folder / "out" / "last.pth")["progress"]["seed"] == 3
-    assert "epoch=0 train_loss=" in (folder / "out" / "train.log").read_text()
+    assert "epoch=1 train_loss=" in (folder / "out" / "train.log").read_text()
 
 
 def test_resume_needs_only_the_checkpoint(run):

@@ -139,14 +139,14 @@ class TrainingImages(TrainingEvents):
             yield _cell(pixels, shapes)
 
     def _save(
-        self, name: str, tag: str, cells: Sequence[Image.Image], columns: int, step: int
+        self, name: str, tag: str, cells: Sequence[Image.Image], columns: int, epoch: int
     ) -> None:
         """Write a mosaic of the cells to the directory and to TensorBoard."""
         mosaic = _mosaic(cells, columns)
         mosaic.save(self._folder / name, "JPEG", quality=_JPEG_QUALITY)
         with contextlib.suppress(OSError):  # the solver has logged that TensorBoard is disabled
             if self._cfg.writer is not None:
-                self._cfg.writer.add_image(tag, np.asarray(mosaic), step, dataformats="HWC")
+                self._cfg.writer.add_image(tag, np.asarray(mosaic), epoch + 1, dataformats="HWC")
 
     def _guarded(self, save: Callable[[], None]) -> None:
         if not self._is_enabled:

@@ -42,7 +42,7 @@ class StepReport:
     images_per_s: float
     data_s: float  # waiting for the batch, mean of the epoch so far
     step_s: float  # whole step, mean of the epoch so far
-    eta_s: float  # until the end of the run, without evaluations
+    eta_s: float  # until the end of the run, with evaluations
     grad_norm: float
     is_fresh: bool  # loss, losses and grad_norm are of this step
     is_logged: bool  # one of every `print_freq`
@@ -69,6 +69,7 @@ class EpochReport:
     skipped_images: Sequence[str] = ()
     time_shares: Mapping[str, float] = field(default_factory=dict)  # 0..1 by stopwatch.SECTIONS
     verdict: str = ""  # the bottleneck, with a remedy
+    eta_s: float = 0.0  # until the end of the run, with evaluations
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ LOG = "log.jsonl"
 
 
 class LogLines(TrainingEvents):
-    """Writes log lines."""
+    """Writes log lines; epochs count from 1."""
 
     def train_started(self, plan: TrainingPlan) -> None:
         """Log the plan, the changed settings and the schedule."""
@@ -50,7 +50,7 @@ class LogLines(TrainingEvents):
             logger.info(
                 "epoch=%d step=%d/%d loss=%.4f lr=%.2e grad_norm=%.3f images_s=%.1f data_s=%.3f "
                 "step_s=%.3f eta_s=%.0f",
-                report.epoch,
+                report.epoch + 1,
                 report.step + 1,
                 report.num_steps,
                 report.loss,
@@ -67,22 +67,23 @@ class LogLines(TrainingEvents):
         stats = report.evaluation.stats
         logger.info(
             "epoch=%d train_loss=%.4f val_loss=%.4f AP=%.4f AP50=%.4f AP75=%.4f best_ap=%.4f "
-            "best_epoch=%d train_s=%.1f eval_s=%.1f skipped_steps=%d %s",
-            report.epoch,
+            "best_epoch=%d train_s=%.1f eval_s=%.1f eta_s=%.0f skipped_steps=%d %s",
+            report.epoch + 1,
             report.train_loss,
             report.evaluation.loss,
             stats["AP"],
             stats["AP50"],
             stats["AP75"],
             report.best_ap,
-            report.best_epoch,
+            report.best_epoch + 1,
             report.train_s,
             report.eval_s,
+            report.eta_s,
             report.skipped_steps,
             _times(report),
         )
         for name in report.skipped_images:
-            logger.warning("epoch=%d image not used: %s", report.epoch, name)
+            logger.warning("epoch=%d image not used: %s", report.epoch + 1, name)
 
     def train_finished(self, result: FitResult) -> None:
         """Log the best epoch and the reason of an early end."""
@@ -93,7 +94,7 @@ class LogLines(TrainingEvents):
                 logger.info("%s", line, extra=FILE_ONLY)
             logger.info(
                 "best_epoch=%d AP=%.4f AP50=%.4f threshold=%.3f",
-                result.best_epoch,
+                result.best_epoch + 1,
                 result.best.stats["AP"],
                 result.best.stats["AP50"],
                 result.best.best.threshold,
@@ -119,7 +120,7 @@ def metrics_table(evaluation: Evaluation) -> list[str]:
 
 
 class JsonLog(TrainingEvents):
-    """Writes `log.jsonl`: one JSON object per line.
+    """Writes `log.jsonl`: one JSON object per line; epochs and steps count from 0.
 
     Args:
         path: the file; a resumed run appends to it.
@@ -179,7 +180,7 @@ def _ends_within_line(file: BinaryIO) -> bool:
 
 
 class TensorBoard(TrainingEvents):
-    """Writes scalars for TensorBoard until writing fails.
+    """Writes scalars for TensorBoard until writing fails; steps and epochs count from 1.
 
     Args:
         writer: the writer; closed at the end of the training.
@@ -214,7 +215,7 @@ class TensorBoard(TrainingEvents):
             **{f"val_AP/{c.name}": c.ap for c in evaluation.classes if math.isfinite(c.ap)},
             **{f"time/{name}": share for name, share in report.time_shares.items()},
         }
-        self._write(values, report.epoch, texts={"time/verdict": report.verdict}, flush=True)
+        self._write(values, report.epoch + 1, texts={"time/verdict": report.verdict}, flush=True)
 
     def train_finished(self, result: FitResult) -> None:
         """Close the files."""

@@ -1,4 +1,4 @@
-"""Running totals of an epoch."""
+"""Running totals of an epoch and of a run."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -48,6 +48,23 @@ class EpochProgress:
         if sums.keys() != self.before.keys():  # no earlier sums, or those of other losses
             return sums
         return {name: value + self.before[name] for name, value in sums.items()}
+
+
+@dataclass
+class Pace:
+    """Durations of all finished epochs of a run in this process."""
+
+    steps: int = 0
+    train_s: float = 0.0
+    evaluations: int = 0
+    eval_s: float = 0.0
+
+    def add(self, progress: EpochProgress, eval_s: float) -> None:
+        """Add a finished epoch with its evaluation."""
+        self.steps += progress.timed_steps
+        self.train_s += progress.total_s
+        self.evaluations += 1
+        self.eval_s += eval_s
 
 
 def average_of(sums: Mapping[str, float]) -> dict[str, float]:

@@ -33,6 +33,7 @@ from ..robustness.recovery import Recovery
 from .best import BestSoFar
 from .checkpointing import BEST, FORMAT_VERSION, LAST, CheckpointWriter
 from .network import prepare_model
+from .progress import Pace
 from .stopwatch import Stopwatch
 
 logger = logging.getLogger(__name__)
@@ -65,6 +66,7 @@ class TrainingRun:
     global_step: int = 0  # finished batches of the run
     loss_sums: dict[str, float] = field(default_factory=dict)  # of the epoch before `step`
     best: BestSoFar = field(default_factory=BestSoFar)
+    pace: Pace = field(default_factory=Pace)
 
     @classmethod
     def create(cls, cfg: YAMLConfig) -> "TrainingRun":
@@ -277,7 +279,7 @@ class TrainingRun:
                 self.settings.seed,
                 progress["seed"],
             )
-        logger.info("resuming %s: epoch=%d step=%d", source, self.epoch, self.step)
+        logger.info("resuming %s: epoch=%d step=%d", source, self.epoch + 1, self.step + 1)
 
     def _load_ema(self, checkpoint: Mapping[str, Any]) -> None:
         if self.ema is None:
@@ -347,7 +349,7 @@ class TrainingRun:
             logger.warning(
                 "the best weights of the resumed run (epoch %d, AP %.4f) are neither in %s nor "
                 "next to the checkpoint; keeping the best of the remaining epochs",
-                best.epoch,
+                best.epoch + 1,
                 best.ap,
                 self.checkpoints.folder / BEST,
             )

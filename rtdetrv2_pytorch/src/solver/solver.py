@@ -169,6 +169,7 @@ class DetSolver:
         if evaluation is None:
             return False
         eval_s = time.perf_counter() - begin
+        run.pace.add(progress, eval_s)
         run.finish_epoch(evaluation)
         unreadable = cfg.train_dataset.new_unreadable() + cfg.val_dataset.new_unreadable()
         report = epoch_report(

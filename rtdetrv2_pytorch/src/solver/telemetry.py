@@ -14,6 +14,7 @@ from .progress import EpochProgress
 from .run import TrainingRun
 from .stopwatch import shares_of
 
+_EVALUATION_COST = 1 / 3  # of an image, relative to training on it, before it is measured
 _REFRESH_S = 0.5  # maximum age of displayed losses: reading them waits for the device
 
 
@@ -34,8 +35,8 @@ class StepReporter:
 
     def __call__(self, progress: EpochProgress) -> None:
         """Report the finished step."""
-        settings, step = self._run.settings, progress.step - 1
-        is_logged = step % settings.print_freq == 0 or progress.step == progress.num_steps
+        step = progress.step - 1
+        is_logged = step % self._run.settings.print_freq == 0 or progress.step == progress.num_steps
         now = time.perf_counter()
         is_fresh = is_logged or now - self._read_at > _REFRESH_S
         if is_fresh:
@@ -46,7 +47,6 @@ class StepReporter:
                 self._grad_norm = float(progress.grad_norm)
             self._read_at = now
         data_s, step_s = _means(progress)
-        left = (settings.epoches - progress.epoch) * progress.num_steps - progress.step
         self._events.step_finished(
             StepReport(
                 epoch=progress.epoch,
@@ -59,7 +59,7 @@ class StepReporter:
                 images_per_s=_images_per_second(progress),
                 data_s=data_s,
                 step_s=step_s,
-                eta_s=left * step_s,
+                eta_s=_remaining_s(self._run, progress),
                 grad_norm=self._grad_norm,
                 is_fresh=is_fresh,
                 is_logged=is_logged,
@@ -91,6 +91,7 @@ def epoch_report(
         lr=run.highest_lr,
         train_s=progress.total_s,
         eval_s=eval_s,
+        eta_s=_remaining_s(run, EpochProgress(run.epoch, progress.num_steps)),
         data_s=data_s,
         step_s=step_s,
         images_per_s=_images_per_second(progress),
@@ -141,9 +142,9 @@ def _schedule(run: TrainingRun) -> list[str]:
     if run.ema is not None:
         lines.append(f"EMA decay {run.ema.decay:g}, warm-up {run.ema.warmups} steps")
     transforms = run.cfg.train_dataset.transforms
-    if transforms is not None and transforms.policy["name"] == "stop_epoch":
+    if transforms is not None and transforms.policy.get("epoch") is not None:
         stopped = ", ".join(transforms.policy.get("ops", ()))
-        lines.append(f"{stopped} disabled from epoch {transforms.policy.get('epoch')}")
+        lines.append(f"{stopped} disabled from epoch {transforms.policy['epoch'] + 1}")
     collate = run.train_loader.collate_fn
     if collate.scales:
         until = "" if collate.stop_epoch is None else f" until epoch {collate.stop_epoch}"
@@ -155,6 +156,22 @@ def _means(progress: EpochProgress) -> tuple[float, float]:
     """Return the mean seconds per step for loading and for the whole step."""
     steps = max(progress.timed_steps, 1)
     return progress.data_s / steps, progress.total_s / steps
+
+
+def _remaining_s(run: TrainingRun, progress: EpochProgress) -> float:
+    """Estimate the time to the end of the run from all its steps and evaluations so far.
+
+    Includes the evaluations after the remaining epochs, and that of best.pth at the end.
+    """
+    pace, steps = run.pace, progress.num_steps
+    epochs = run.settings.epoches - progress.epoch
+    step_s = (pace.train_s + progress.total_s) / max(pace.steps + progress.timed_steps, 1)
+    if pace.evaluations:
+        eval_s = pace.eval_s / pace.evaluations
+    else:
+        images = len(run.cfg.val_dataset) / len(run.cfg.train_dataset)
+        eval_s = _EVALUATION_COST * images * steps * step_s
+    return (epochs * steps - progress.step) * step_s + (epochs + 1) * eval_s
 
 
 def _images_per_second(progress: EpochProgress) -> float:

@@ -20,12 +20,19 @@ Curve = list[tuple[int, float]]
 
 
 def read_scalars(paths: Sequence[Path]) -> dict[str, Curve]:
-    """Return (step, value) by name, sorted by step; of repeated steps the last value counts."""
+    """Return (step, value) by name, sorted by step; of repeated steps the last value counts.
+
+    Epochs count from 1; files of earlier versions count them from 0.
+    """
     merged: dict[str, dict[int, float]] = {}
     for path in paths:
         for name, points in _read_file(path).items():
             merged.setdefault(name, {}).update(points)
-    return {name: sorted(points.items()) for name, points in merged.items()}
+    first = 1 if 0 in merged.get(_BEST_METRIC, {}) else 0
+    return {
+        name: sorted((step + first * name.startswith("val"), value) for step, value in points.items())
+        for name, points in merged.items()
+    }
 
 
 def curves_of(scalars: dict[str, Curve]) -> dict[str, Curve]:
@@ -45,7 +52,7 @@ def best_metrics(scalars: dict[str, Curve]) -> dict[str, float]:
     epoch, _ = max(ranked, key=lambda point: point[1])
     values = {name: dict(scalars.get(f"val/{name}", ())).get(epoch) for name in _METRICS}
     found = {name: value for name, value in values.items() if value is not None}
-    return {**found, "epoch": epoch + 1}
+    return {**found, "epoch": epoch}
 
 
 @lru_cache(maxsize=64)

@@ -115,7 +115,7 @@ export async function experiment(parameters, id) {
       h("div", { class: "heading" }, h("h1", {}, found.name), reportLinks(found.files)),
       h("div", { class: "card panel" }, h("h2", {}, found.metricsFrom === "logs" ? "Metrics of the best epoch" : "Metrics"), metricsOf(found, 40)),
       charts.length > 0 && h("div", { class: "split", style: { marginTop: "18px" } }, charts.map(([names, title]) =>
-        h("div", { class: "card panel" }, h("h2", {}, title), chart(names.map((n) => found.curves[n]), names[0].startsWith("val/") ? 1 : 0), h("div", { class: "legend" },
+        h("div", { class: "card panel" }, h("h2", {}, title), chart(names.map((n) => found.curves[n])), h("div", { class: "legend" },
           names.map((n, i) => h("span", {}, h("i", { class: i ? "second" : "" }), n)))))),
       h("div", { class: "split", style: { marginTop: "18px" } },
         h("div", { class: "card panel" }, h("h2", {}, "About"), h("table", {}, facts.map(([name, fact]) => h("tr", {}, h("th", {}, name), h("td", {}, fact instanceof Node ? fact : String(fact)))))),
@@ -137,8 +137,7 @@ function fileRow(file) {
     h("td", { class: "right" }, h("a", { class: "button", href: `/file-storage/${file.id}?download=1`, download: file.name.split("/").pop() }, "Download")));
 }
 
-function chart(curves, first) {
-  // `first` is the label of step 0: epochs count from 1.
+function chart(curves) {
   const [width, height, left, bottom] = [420, 170, 40, 22];
   const points = curves.flat();
   const xs = points.map((p) => p[0]), ys = points.map((p) => p[1]);
@@ -150,9 +149,9 @@ function chart(curves, first) {
   const lines = [0, 0.5, 1].map((part) => y0 + part * (y1 - y0));
   return s("svg", { class: "chart", viewBox: `0 0 ${width} ${height}`, role: "img" },
     lines.map((v) => [s("line", { class: "grid", x1: left, x2: width - 8, y1: y(v), y2: y(v) }), s("text", { x: left - 6, y: y(v) + 4, "text-anchor": "end" }, value(Number(v.toPrecision(3))))]),
-    s("text", { x: left, y: height - 4 }, String(x0 + first)), s("text", { x: width - 8, y: height - 4, "text-anchor": "end" }, String(x1 + first)),
+    s("text", { x: left, y: height - 4 }, String(x0)), s("text", { x: width - 8, y: height - 4, "text-anchor": "end" }, String(x1)),
     curves.map((curve, i) => [
       s("polyline", { class: `curve ${i ? "second" : ""}`, points: curve.map((p) => `${x(p[0]).toFixed(1)},${y(p[1]).toFixed(1)}`).join(" ") }),
-      curve.length <= 60 ? curve.map((p) => s("circle", { class: i ? "second" : "", cx: x(p[0]), cy: y(p[1]), r: 2.6 }, s("title", {}, `${p[0] + first}: ${value(p[1])}`))) : [],
+      curve.length <= 60 ? curve.map((p) => s("circle", { class: i ? "second" : "", cx: x(p[0]), cy: y(p[1]), r: 2.6 }, s("title", {}, `${p[0]}: ${value(p[1])}`))) : [],
     ]));
 }

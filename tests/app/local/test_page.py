@@ -142,14 +142,16 @@ def test_every_file_leads_to_its_experiment(instance):
     get(instance, f"page/api/experiments/{outside}", status=404)
 
 
-def test_scalars_match_those_written_by_tensorboard(tmp_path):
+@pytest.mark.parametrize("first", [0, 1])
+def test_scalars_match_those_written_by_tensorboard(tmp_path, first):
+    """Files of earlier versions count epochs from 0."""
     with SummaryWriter(str(tmp_path)) as writer:
-        for epoch, ap in enumerate((0.25, 0.75, 0.5)):
+        for epoch, ap in enumerate((0.25, 0.75, 0.5), first):
             writer.add_scalar("val/AP", ap, epoch)
             writer.add_scalar("val/AP75", ap / 2, epoch)
             writer.add_scalar("val/APs", float("nan"), epoch)
     scalars = read_scalars(sorted(tmp_path.iterdir()))
-    assert scalars["val/AP"] == [(0, 0.25), (1, 0.75), (2, 0.5)]
+    assert scalars["val/AP"] == [(1, 0.25), (2, 0.75), (3, 0.5)]
     assert best_metrics(scalars) == {"AP": 0.75, "AP75": 0.375, "epoch": 2}
     assert curves_of(scalars) == {"val/AP": scalars["val/AP"]}
 

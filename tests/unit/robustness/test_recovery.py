@@ -233,7 +233,7 @@ def test_repeated_non_finite_losses_in_float32_raise(tmp_path, digits):
     run = TrainingRun.create(cfg)
     run.criterion = NonFiniteCriterion(run.criterion, lambda place: True, "loss")
     with pytest.raises(
-        TrainingDiverged, match=r"step 1: the loss is not finite.*2 consecutive steps"
+        TrainingDiverged, match=r"epoch 1, step 2: the loss is not finite.*2 consecutive steps"
     ):
         run_epoch(run)
 

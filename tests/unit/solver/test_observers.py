@@ -64,6 +64,7 @@ def epoch_report():
         is_best=True, best_epoch=1, best_ap=0.25, lr=1e-4, train_s=10.0, eval_s=2.0, data_s=0.01,
         step_s=0.5, images_per_s=5.0, skipped_steps=1, skipped_images=("broken.jpg",),
         time_shares={"data": 0.25, "forward": 0.75}, verdict="input bound: 2 more workers",
+        eta_s=30.0,
     )  # fmt: skip
 
 
@@ -111,10 +112,11 @@ def test_log_lines_are_key_value_pairs(caplog):
         LogLines().step_finished(step_report())
         LogLines().step_finished(step_report(is_logged=False))
         LogLines().epoch_finished(epoch_report())
-    assert "epoch=0 step=2/10 loss=3.5000 lr=1.00e-04" in caplog.text
-    assert "epoch=1 train_loss=2.0000 val_loss=1.5000 AP=0.2500" in caplog.text
+    assert "epoch=1 step=2/10 loss=3.5000 lr=1.00e-04" in caplog.text
+    assert "epoch=2 train_loss=2.0000 val_loss=1.5000 AP=0.2500" in caplog.text
+    assert "best_epoch=2 train_s=10.0 eval_s=2.0 eta_s=30" in caplog.text
     assert 'data=25% forward=75% verdict="input bound: 2 more workers"' in caplog.text
-    assert "image not used: broken.jpg" in caplog.text
+    assert "epoch=2 image not used: broken.jpg" in caplog.text
     assert len(caplog.records) == 3
 
 
@@ -182,9 +184,9 @@ def test_tensorboard_contains_the_reported_values(tmp_path):
     board.train_finished(FitResult(1, evaluation(), None, 1, None))
     events = EventAccumulator(str(tmp_path)).Reload()
     assert [(e.step, e.value) for e in events.Scalars("train/loss")] == [(2, 3.5)]
-    assert [(e.step, e.value) for e in events.Scalars("val/AP")] == [(1, 0.25)]
+    assert [(e.step, e.value) for e in events.Scalars("val/AP")] == [(2, 0.25)]
     assert events.Scalars("val_AP/cat")[0].value == pytest.approx(0.3)
-    assert [(e.step, e.value) for e in events.Scalars("time/forward")] == [(1, 0.75)]
+    assert [(e.step, e.value) for e in events.Scalars("time/forward")] == [(2, 0.75)]
     [text] = events.Tensors("time/verdict/text_summary")
     assert text.tensor_proto.string_val == [b"input bound: 2 more workers"]
     assert "val_AP/a long name" not in events.Tags()["scalars"]  # NaN

@@ -2,6 +2,7 @@
 
 import math
 
+import pytest
 import torch
 
 from rtdetrv2_pytorch.src.solver import telemetry
@@ -43,8 +44,24 @@ def test_step_reports_and_their_log_interval(tmp_path, digits, monkeypatch):
     assert not reports[1].is_fresh
     last = reports[-1]
     assert (last.step_s, last.data_s, last.images_per_s) == (2.0, 0.5, 2.0)
-    assert last.eta_s == 10 * 2.0  # one more epoch
+    # One more epoch, two evaluations, and that of best.pth: 4 images against 6 for training, each at
+    # a third of the cost.
+    assert last.eta_s == pytest.approx(10 * 2.0 + 3 * (4 / 6 * 10 * 2.0 / 3))
     assert math.isnan(last.grad_norm)
+
+
+def test_remaining_time_is_estimated_over_all_epochs(tmp_path, digits):
+    run = TrainingRun.create(tiny_config(tmp_path, digits, epoches=4))
+    num_steps = len(run.train_loader)
+    first = EpochProgress(0, num_steps, step=num_steps, timed_steps=num_steps)
+    first.total_s = 4.0 * num_steps
+    run.pace.add(first, eval_s=9.0)
+    run.epoch = 1
+    now = EpochProgress(1, num_steps, step=1, timed_steps=1, total_s=1.0)
+    step_s = (4.0 * num_steps + 1.0) / (num_steps + 1)
+    events = Collector()
+    StepReporter(run, events)(now)
+    assert events.reports[0].eta_s == pytest.approx((3 * num_steps - 1) * step_s + 4 * 9.0)
 
 
 def test_losses_are_read_every_half_second(tmp_path, digits, monkeypatch):
@@ -74,4 +91,4 @@ def test_training_plan_contains_the_resolved_schedule(tmp_path, digits):
     assert plan.schedule[0].startswith("learning rate 0.0001; MultiStepLR milestones [1000]")
     assert plan.schedule[1].startswith("EMA decay ")
     assert "RandomPhotometricDistort" in plan.schedule[2]
-    assert plan.schedule[2].endswith(" disabled from epoch 3")
+    assert plan.schedule[2].endswith(" disabled from epoch 4")

@@ -247,11 +247,11 @@ def test_divergence_error_names_step_and_images(make_targets, where, part):
     layer[where][1, 2, 0] = torch.nan
     with pytest.raises(
         TrainingDiverged,
-        match=r"^epoch 3, step 70: the network's outputs are not finite for images with ids "
+        match=r"^epoch 4, step 71: the network's outputs are not finite for images with ids "
         r"\[101\]; inspect these images and their boxes, lower the learning rate",
     ):
         make_criterion()(outputs, targets, epoch=3, step=5, global_step=70)
-    with pytest.raises(TrainingDiverged, match=r"^epoch 3, step 5: "):
+    with pytest.raises(TrainingDiverged, match=r"^epoch 4, step 6: "):
         make_criterion()(outputs, targets, epoch=3, step=5)
     with pytest.raises(TrainingDiverged, match=r"^the network's outputs are not finite"):
         make_criterion()(outputs, targets)

@@ -95,7 +95,8 @@ class RTDETRCriterionv2(nn.Module):
             except TrainingDiverged as error:
                 if epoch is None:  # an evaluation has no steps
                     raise
-                place = f"epoch {epoch}, step {step if global_step is None else global_step}"
+                number = step if global_step is None else global_step
+                place = f"epoch {epoch + 1}, step {(number or 0) + 1}"
                 raise TrainingDiverged(f"{place}: {error}") from error
             if "dn_aux_outputs" in outputs:
                 terms |= self._denoising_terms(
