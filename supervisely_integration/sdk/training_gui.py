@@ -4,6 +4,7 @@ import logging
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from html import escape
 from types import SimpleNamespace
 from typing import Any
 
@@ -56,7 +57,7 @@ class AllShapesClassesSelector(ClassesSelector):  # type: ignore[misc]
             f"Selected {len(selected)} classes. Non-rectangular objects are left out: {listed}. "
             "Enable conversion to train on their bounding boxes."
         )
-        self.validator_text.set(text=text, status="warning")
+        self.validator_text.set(text=escape(text, quote=False), status="warning")
         self.validator_text.show()
         logger.warning("%s", text)
         return True
@@ -119,15 +120,23 @@ def training_gui(
         """Validates the editor's text when its step is completed; the SDK accepts any text."""
 
         def validate_step(self) -> bool:
-            """Show an error next to the editor."""
+            """Show an error below the editor, and mark its line on the app's own page."""
             try:
                 check_hyperparameters(self.get_hyperparameters())
             except ConfigError as error:
-                self.validator_text.set(str(error), "error")
+                self.validator_text.set(escape(str(error), quote=False), "error")
                 self.validator_text.show()
+                self._mark_line(error.line, str(error))
                 return False
             self.validator_text.hide()
+            self._mark_line(None)
             return bool(super().validate_step())
+
+        def _mark_line(self, line: int | None, reason: str = "") -> None:
+            data = sly.app.DataJson()
+            mark = {"line": line, "reason": reason} if line else None
+            data[self.editor.widget_id]["editor_options"]["mark"] = mark
+            data.send_changes()
 
         def is_export_required(self) -> bool:
             """Return whether an export is selected and not ruled out by a stop."""

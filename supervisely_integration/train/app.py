@@ -7,12 +7,14 @@ does, how that is tested, and when the override can be deleted.
 import json
 import logging
 import os
+from html import escape, unescape
 from pathlib import Path
 from typing import Any
 
 import supervisely as sly
 from supervisely import env as sly_env
 from supervisely.app.content import get_synced_data_dir
+from supervisely.app.exceptions import show_dialog
 from supervisely.app.fastapi.subapp import _add_event_handler
 from supervisely.nn.training import train_app as sdk
 
@@ -110,7 +112,7 @@ class TrainApp(sdk.TrainApp):  # type: ignore[misc]
         steps = ("input", "model", "classes", "train_val_splits", "hyperparameters")
         selectors = [getattr(self.gui, f"{step}_selector") for step in steps]
         texts = [selector.validator_text for selector in selectors if selector is not None]
-        reasons = [text.text for text in texts if text.status == "error" and text.text]
+        reasons = [unescape(text.text) for text in texts if text.status == "error" and text.text]
         raise ConfigError(" ".join(reasons) or "the settings could not be loaded")
 
     # --- start and end ----------------------------------------------------------------------
@@ -163,7 +165,11 @@ class TrainApp(sdk.TrainApp):  # type: ignore[misc]
         if isinstance(e, TrainingStopped):
             self._restore_train_widgets_state_on_error()
             return
-        super()._show_error(describe_error(e, message) if e else message, e)
+        text = describe_error(e, message) if e else message
+        super()._show_error(text, e)
+        as_html = escape(text, quote=False)  # widgets and dialogs show HTML, the log does not
+        self.gui.training_process.validator_text.set(as_html, "error")
+        show_dialog("Error", as_html, "error")
         self.gui.training_logs.card.unlock()
 
     def _stop_from_button(self) -> None:

@@ -21,6 +21,7 @@ from .hyperparameters import (
     check_values,
     complete_hyperparameters,
     default_hyperparameters,
+    line_of_error,
     read_hyperparameters,
 )
 
@@ -96,8 +97,14 @@ def check_hyperparameters(
         run = run_config(completed, files, num_classes=1)
         _step_schedule(YAMLConfig(base_config, **run.overrides))
     except ConfigError as error:
-        sentence = " ".join(str(error).split())
-        raise ConfigError(f"hyperparameters: {sentence}") from error
+        sentence, place = " ".join(str(error).split()), "hyperparameters"
+        line = error.line
+        if line is None and isinstance(hyperparameters, str):
+            line = line_of_error(hyperparameters, sentence)
+            place = f"{place}, line {line}" if line else place
+        located = ConfigError(f"{place}: {sentence}")
+        located.line = line
+        raise located from error
     return completed
 
 

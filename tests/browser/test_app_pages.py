@@ -118,8 +118,10 @@ def start_with_mistakes_then_without(page):
     page.picture("hyperparameters")
     page.write_hyperparameters({**TINY, "batch_siz": 2})
     page.press("Hyperparameters", "Select")
-    message = page.card("Hyperparameters").get_by_text("did you mean 'batch_size'?")
-    expect(message).to_be_visible()
+    message = page.card("Hyperparameters").get_by_role("alert")
+    line = f"line {len(TINY) + 1}: unknown key 'batch_siz'; did you mean 'batch_size'?"
+    expect(message).to_contain_text(line)
+    expect(page.card("Hyperparameters").locator(".wrong")).to_have_text("batch_siz: 2")
     assert page.locked("Training Process")
     page.write_hyperparameters(SIX_STEPS)
     page.press("Hyperparameters", "Select")
@@ -140,6 +142,23 @@ def start_with_mistakes_then_without(page):
     assert unnamed_controls(page.page) == []
     page.note_bars()
     page.press("Training Process", "Start")
+
+
+def refuse_in_a_dialog(page, app, state):
+    """The reason is shown as text, until OK is pressed once."""
+    wrong = {**state, "hyperparameters": 'batch_size: "<NAME> <b>"'}
+    body = {"app_state": wrong, "wait": True}
+    assert app.client.post("/train_from_api", json={"state": body}).status_code == 500
+    dialog = page.page.get_by_role("dialog")
+    expect(dialog).to_contain_text("hyperparameters, line 1: batch_size = '<NAME> <b>'")
+    process = page.card("Training Process")
+    dialog.get_by_role("button", name="OK").click()
+    expect(dialog).to_have_count(0)
+    page.page.reload()
+    expect(process).to_be_visible()
+    expect(dialog).to_have_count(0)
+    page.write_hyperparameters({**TINY, "epoches": 500})
+    page.press("Hyperparameters", "Select")
 
 
 def watch_to_the_end(page):
@@ -234,6 +253,7 @@ def test_stop_button_saves_the_training(place, new_page, quiet):
             new_page(viewport={"width": 380, "height": 800}, reduced_motion="reduce"), app.address
         )
         assert page.step() == "Training Process"
+        refuse_in_a_dialog(page, app, state)
         page.press("Training Process", "Start")
         page.page.wait_for_function(
             "[...document.querySelectorAll('[role=progressbar]')]"

@@ -6,7 +6,13 @@ class RTDETRError(Exception):
 
 
 class ConfigError(RTDETRError, ValueError):
-    """A setting is unknown, invalid or contradicts another one."""
+    """A setting is unknown, invalid or contradicts another one.
+
+    Attributes:
+        line: of the setting in its YAML text, from 1; None if it is not known.
+    """
+
+    line: int | None = None
 
 
 class DatasetError(RTDETRError):

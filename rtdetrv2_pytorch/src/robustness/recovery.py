@@ -206,8 +206,8 @@ def _check_finite(
     terms = {name: float(value.detach()) for name, value in losses.items()}
     ids = [int(t["image_id"]) for t in targets]
     raise NonFiniteLoss(
-        f"epoch {batch.epoch + 1}, step {batch.global_step + 1}: the loss is not finite for images with "
-        f"ids {ids}; inspect these images and their boxes, lower the learning rate, or train "
+        f"epoch {batch.epoch + 1}, step {batch.global_step + 1}: the loss is not finite for images "
+        f"with ids {ids}; inspect these images and their boxes, lower the learning rate, or train "
         "without mixed precision",
         terms,
     )

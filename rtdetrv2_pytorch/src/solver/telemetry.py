@@ -142,9 +142,10 @@ def _schedule(run: TrainingRun) -> list[str]:
     if run.ema is not None:
         lines.append(f"EMA decay {run.ema.decay:g}, warm-up {run.ema.warmups} steps")
     transforms = run.cfg.train_dataset.transforms
-    if transforms is not None and transforms.policy.get("epoch") is not None:
+    first = transforms.policy.get("epoch") if transforms is not None else None
+    if transforms is not None and first is not None:
         stopped = ", ".join(transforms.policy.get("ops", ()))
-        lines.append(f"{stopped} disabled from epoch {transforms.policy['epoch'] + 1}")
+        lines.append(f"{stopped} disabled from epoch {first + 1}")
     collate = run.train_loader.collate_fn
     if collate.scales:
         until = "" if collate.stop_epoch is None else f" until epoch {collate.stop_epoch}"

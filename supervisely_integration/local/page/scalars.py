@@ -30,7 +30,9 @@ def read_scalars(paths: Sequence[Path]) -> dict[str, Curve]:
             merged.setdefault(name, {}).update(points)
     first = 1 if 0 in merged.get(_BEST_METRIC, {}) else 0
     return {
-        name: sorted((step + first * name.startswith("val"), value) for step, value in points.items())
+        name: sorted(
+            (step + first * name.startswith("val"), value) for step, value in points.items()
+        )
         for name, points in merged.items()
     }
 

@@ -1,5 +1,7 @@
 """Hyperparameters of the training app: defaults, completion and error messages."""
 
+import re
+
 import pytest
 import yaml
 
@@ -23,8 +25,9 @@ def error_of(text) -> str:
         check_hyperparameters(text, BASE)
     message = str(caught.value)
     assert "\n" not in message
-    assert message.startswith("hyperparameters: ")
-    return message.removeprefix("hyperparameters: ")
+    place, _, reason = message.partition(": ")
+    assert re.fullmatch(r"hyperparameters(, line \d+)?", place)
+    return reason
 
 
 # The file
@@ -72,6 +75,32 @@ def test_file_lists_all_choices():
     for choices in CHOICES.values():
         for name in choices:
             assert name in text
+
+
+# Lines
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        ("# a comment\nepochs: 4\nbatch_siz: 2\nbatch_size: 2\n", 3),
+        ("batch_size: 2\n\nepochs: many\n", 3),  # the message names epoches
+        ("optimizer:\n  type: AdamW\n  lr: fast\n", 3),
+        ("optimizer:\n  type: AdamW\n  learning_rat: 1\n", 3),
+        ("optimizer: {type: adamw}\n", 1),
+        ("use_amp: true\nPResNet:\n  depth: 18\n  freez_norm: true\n", 4),
+        ("epoches: 4\nlr_scheduler:\n  type: OneCycleLR\n  pct_start: 7\n", 4),
+        ("epoches: 4\noutput_dir: here\n", 2),
+        ("epoches: 4\neval_spatial_size: [100, 100]\n", 2),
+        ("epoches: 4\nbatch_size: [\n", 3),  # invalid YAML; it ends there
+        ("- 4\n", None),
+    ],
+)
+def test_errors_name_their_line(text, line):
+    with pytest.raises(ConfigError) as caught:
+        check_hyperparameters(text, BASE)
+    assert caught.value.line == line
+    assert (f"line {line}" in str(caught.value)) is (line is not None)
 
 
 # Reading and completing

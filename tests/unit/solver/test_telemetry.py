@@ -44,8 +44,8 @@ def test_step_reports_and_their_log_interval(tmp_path, digits, monkeypatch):
     assert not reports[1].is_fresh
     last = reports[-1]
     assert (last.step_s, last.data_s, last.images_per_s) == (2.0, 0.5, 2.0)
-    # One more epoch, two evaluations, and that of best.pth: 4 images against 6 for training, each at
-    # a third of the cost.
+    # One more epoch, two evaluations, and that of best.pth: 4 images instead of 6, each at a third
+    # of the cost of training.
     assert last.eta_s == pytest.approx(10 * 2.0 + 3 * (4 / 6 * 10 * 2.0 / 3))
     assert math.isnan(last.grad_norm)
 

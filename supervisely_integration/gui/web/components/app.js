@@ -34,7 +34,9 @@ export const app = {
       this.$set(this.busy, path, true);
       try {
         const error = await this.documents.post(path, more);
-        // A failed training opens the app's own dialog, which gives the reason.
+        // A failed training opens the app's own dialog, which gives the reason; its patch may come
+        // later than this response.
+        if (error) await this.documents.refresh();
         if (error && !this.state.slyAppShowDialog) this.failure = error;
       } catch {
         // The app has ended, which the status line shows.
@@ -42,9 +44,14 @@ export const app = {
         this.$delete(this.busy, path);
       }
     },
-    close() {
-      this.failure = null;
+    /** Close the dialog, also for the app: it would open again when the page is reloaded. */
+    async close() {
+      if (this.failure) {
+        this.failure = null;
+        return;
+      }
       this.state.slyAppShowDialog = false;
+      await this.documents.post("/sly/state").catch(() => null); // the app has ended
     },
   },
   template: `

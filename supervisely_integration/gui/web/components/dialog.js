@@ -7,9 +7,13 @@ const ICONS = {
   error: "zmdi-alert-circle",
 };
 
-/** Text of a message without markup: file names in it must not become part of the page. */
+const FORMATTING = /<\/?(a|b|code|div|em|i|li|p|span|strong|u|ul)(\s[^<>]*)?>/gi;
+
+/** Text of an HTML message. The SDK formats messages, but does not escape the names in them: only
+ * formatting is removed, and a name in angle brackets remains. */
 function plain(message) {
-  const html = String(message ?? "").replace(/<br\s*\/?>/gi, "\n");
+  const text = String(message ?? "").replace(/<br\s*\/?>/gi, "\n").replace(FORMATTING, "");
+  const html = text.replace(/</g, "&lt;");
   return new DOMParser().parseFromString(html, "text/html").body.textContent;
 }
 

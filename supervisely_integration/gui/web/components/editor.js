@@ -28,7 +28,22 @@ function pieces(line, [key, comment]) {
 
 export const editor = {
   props: { value: { type: String, default: "" }, options: { type: Object, default: () => ({}) } },
+  data: () => ({ isEdited: false }),
+  watch: {
+    async mark(mark) {
+      this.isEdited = false;
+      await this.$nextTick();
+      if (mark) this.$el.querySelector(".wrong").scrollIntoView({ block: "center" });
+    },
+  },
   computed: {
+    /** The line with an error, until the text is edited. */
+    mark() {
+      return this.options.mark ?? null;
+    },
+    shownMark() {
+      return this.isEdited ? null : this.mark;
+    },
     language() {
       return String(this.options.mode ?? "").split("/").pop();
     },
@@ -45,16 +60,27 @@ export const editor = {
       return { maxHeight: `min(${height ?? "400px"}, 62vh)`, minHeight: "56px" };
     },
   },
+  methods: {
+    edit(text) {
+      this.isEdited = true;
+      this.$emit("input", text);
+    },
+  },
   template: `
     <div class="sly-editor">
       <div class="sly-editor-scroll" :style="style">
-        <pre aria-hidden="true"><div v-for="line in lines"><span v-for="[kind, text] in line"
+        <pre aria-hidden="true"><div v-for="(line, i) in lines"
+          :class="{ wrong: shownMark && i + 1 === shownMark.line }"
+          ><span v-for="[kind, text] in line"
           :class="kind">{{ text }}</span></div></pre>
         <textarea :value="text" :readonly="options.readOnly" spellcheck="false" wrap="off"
           autocapitalize="off" autocomplete="off"
           :aria-label="options.readOnly ? 'Settings' : 'Hyperparameters, as YAML'"
-          @input="$emit('input', $event.target.value)"></textarea>
+          :aria-invalid="shownMark ? 'true' : null" @input="edit($event.target.value)"></textarea>
       </div>
+      <p v-if="shownMark" class="sly-editor-error" role="alert">
+        <i class="zmdi zmdi-alert-circle" aria-hidden="true"></i> {{ shownMark.reason }}
+      </p>
       <div class="sly-editor-controls"><slot name="controls"></slot></div>
     </div>`,
 };
