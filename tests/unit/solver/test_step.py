@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import nn
 
+from rtdetrv2_pytorch.src.robustness import precision
 from rtdetrv2_pytorch.src.solver import step
 from rtdetrv2_pytorch.src.solver.run import TrainingRun
 from rtdetrv2_pytorch.src.solver.step import accumulation_group, backward
@@ -89,3 +90,15 @@ def test_micro_batches_are_weighted_by_the_boxes_of_all_ranks(monkeypatch):
 )
 def test_accumulation_group_ends_with_the_epoch(step, num_steps, size, expected):
     assert accumulation_group(step, num_steps, size) == expected
+
+
+def test_mixed_precision_trains_all_parameters_of_float32(tmp_path, digits, monkeypatch):
+    monkeypatch.setattr(precision, "has_bfloat16", lambda device: True)
+    trained = {}
+    for options in ({}, {"use_amp": True, "amp_dtype": "bfloat16"}):
+        run = TrainingRun.create(tiny_config(tmp_path, digits, **options))
+        backward(run, whole_batch(run.cfg), group_size=1)
+        named = run.model.named_parameters()
+        trained[str(run.amp.precision)] = {n for n, p in named if p.grad is not None}
+    assert trained["bfloat16"] == trained["float32"]
+    assert "decoder.enc_score_head.weight" in trained["bfloat16"]

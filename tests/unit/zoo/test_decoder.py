@@ -391,6 +391,18 @@ def test_selection_loss_trains_selection(make_decoder, make_features):
     assert parts == {"enc_output", "enc_score_head", "enc_bbox_head", "input_proj"}
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_selection_is_trained_in_mixed_precision(make_decoder, make_features, dtype):
+    """Autocast caches cast weights, also those cast without gradient to score all cells."""
+    decoder = make_decoder().train()
+    with torch.autocast("cpu", dtype):
+        chosen = decoder(make_features())["enc_aux_outputs"][0]
+    loss = chosen["pred_logits"].float().square().sum() + chosen["pred_boxes"].float().sum()
+    names = reached(decoder, loss)
+    own = {n for n, _ in decoder.named_parameters() if n.startswith(("enc_output", "enc_score"))}
+    assert own <= names
+
+
 @pytest.mark.parametrize("variant", ["default", "one2many"])
 def test_selection_gradients_match_scoring_all_cells(make_decoder, make_features, variant):
     decoder = make_decoder(**VARIANTS[variant]).train()

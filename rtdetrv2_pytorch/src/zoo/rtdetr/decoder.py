@@ -301,6 +301,9 @@ class RTDETRTransformerv2(nn.Module):
         with torch.no_grad():
             scores = self.enc_score_head(self.enc_output(cells))
             indices = select_queries(scores, self.num_queries, self.query_select_method)
+        if self.training:
+            # Autocast reuses weights that were cast above, and those have no gradient.
+            torch.clear_autocast_cache()
         chosen = self.enc_output(gather_rows(cells, indices))
         selected_anchors = gather_rows(anchors.expand(memory.shape[0], -1, -1), indices)
         box_logits = self.enc_bbox_head(chosen).float() + selected_anchors
