@@ -144,16 +144,79 @@ def test_resume_without_ema_weights_starts_from_the_raw_weights(finished, tmp_pa
     torch.testing.assert_close(run.ema.module.state_dict()[key], checkpoint["model"][key])
 
 
-def test_resume_of_a_checkpoint_of_the_public_trainer(finished, tmp_path, digits):
-    """Such a checkpoint has `last_epoch` instead of `progress`."""
-    checkpoint = load_checkpoint(tmp_path / "last.pth")
-    for key in ("progress", "format_version", "config", "class_names", "thresholds"):
-        checkpoint.pop(key)
-    torch.save(checkpoint, tmp_path / "last.pth")
-    last = str(tmp_path / "last.pth")
-    result = DetSolver(small_config(tmp_path, digits, epoches=2, resume=last)).fit()
+def public_checkpoint(cfg, *, last_epoch):
+    """Return a checkpoint with the content of the public trainer's files, after 3 steps an epoch.
+
+    It uses torch's AdamW with its defaults, which is not fused, and steps the schedule only after
+    the warm-up.
+    """
+    run = TrainingRun.create(cfg)
+    groups = [
+        {"params": list(g["params"]), "weight_decay": g["weight_decay"]}
+        for g in run.optimizer.param_groups
+    ]
+    optimizer = torch.optim.AdamW(groups, lr=1e-4)
+    schedule = torch.optim.lr_scheduler.MultiStepLR(optimizer, milestones=[1000])
+    for group in groups:
+        for p in group["params"]:
+            p.grad = torch.full_like(p, 1e-3)
+    for _ in range(3 * (last_epoch + 1)):
+        optimizer.step()
+    return {
+        "date": "2024-07-01T12:00:00",
+        "last_epoch": last_epoch,
+        "model": cfg.model.state_dict(),
+        "ema": {"module": run.ema.module.state_dict(), "updates": 3 * (last_epoch + 1)},
+        "optimizer": optimizer.state_dict(),
+        "lr_scheduler": schedule.state_dict(),
+        "lr_warmup_scheduler": {
+            "last_step": 3 * (last_epoch + 1) - 1,
+            "warmup_duration": 2000,
+            "warmup_end_values": [1e-4] * len(groups),
+        },
+        "scaler": torch.amp.GradScaler("cpu", init_scale=8.0).state_dict(),
+        "criterion": {},
+        "postprocessor": {},
+    }
+
+
+@pytest.mark.parametrize("scaled", [False, True])
+def test_resume_of_a_checkpoint_of_the_public_trainer(tmp_path, digits, scaled):
+    torch.save(public_checkpoint(small_config(tmp_path, digits), last_epoch=0), tmp_path / "p.pth")
+    amp = {"use_amp": True, "amp_dtype": "float16"} if scaled else {}
+    cfg = small_config(tmp_path, digits, epoches=2, resume=str(tmp_path / "p.pth"), **amp)
+    result = DetSolver(cfg).fit()
     assert result.last_epoch == 1
     assert [key for key in curve(tmp_path)[0] if key[0] == 1] == [(1, 0), (1, 1), (1, 2)]
+    saved = load_checkpoint(tmp_path / "last.pth")
+    assert saved["ema"]["updates"] == 6
+    assert {int(entry["step"]) for entry in saved["optimizer"]["state"].values()} == {6}
+
+
+class PlanRecorder(TrainingEvents):
+    def train_started(self, plan):
+        self.plan = plan
+
+
+def test_settings_of_a_resume_win_and_are_shown(finished, tmp_path, digits):
+    overrides = {
+        "optimizer": {"lr": 0.001, "weight_decay": 0.02, "fused": False},
+        "lr_scheduler": {"type": "CosineAnnealingLR", "T_max": 2},
+        "lr_warmup_scheduler": {"warmup_duration": 0},
+        "ema": {"decay": 0.9},
+    }
+    cfg = small_config(tmp_path, digits, epoches=2, resume=str(tmp_path / "last.pth"), **overrides)
+    events = PlanRecorder()
+    DetSolver(cfg, events=events).fit()
+    changes = "\n".join(events.plan.changes)
+    assert "optimizer.lr: 0.0001 -> 0.001 since the resumed checkpoint" in changes
+    assert "lr_scheduler.type: MultiStepLR -> CosineAnnealingLR" in changes
+    assert "ema.decay: " in changes
+    rates = {e["epoch"]: e["lr"] for e in log_of(tmp_path) if e["event"] == "step"}
+    # The cosine of half the run: 0.001 * (1 + cos(pi / 2)) / 2
+    assert rates[1] == pytest.approx(0.0005)
+    group = load_checkpoint(tmp_path / "last.pth")["optimizer"]["param_groups"][-1]
+    assert (group["weight_decay"], group["fused"]) == (0.02, False)
 
 
 def test_resume_without_optimizer_state_names_the_remedy(finished, tmp_path, digits):
@@ -208,9 +271,12 @@ def test_resume_without_best_weights_keeps_the_best_remaining_epoch(
 
 def test_resume_with_another_optimizer_raises(whole, tmp_path, digits):
     last = str(whole[0] / "last.pth")
-    for optimizer in ({"type": "SGD"}, {"params": []}):
+    for optimizer, message in (
+        ({"type": "SGD"}, "its optimizer is Adam or AdamW, here it is SGD"),
+        ({"params": []}, "its parameter groups have"),
+    ):
         cfg = small_config(tmp_path, digits, resume=last, optimizer=optimizer)
-        with pytest.raises(CheckpointError, match=r"its optimizer has another type.*tuning"):
+        with pytest.raises(CheckpointError, match=f"{message}.*tuning"):
             DetSolver(cfg).fit()
 
 

@@ -6,7 +6,7 @@ find out which layer set a value, and for how many epochs that layer was written
 """
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -196,3 +196,34 @@ def parse_overrides(assignments: Sequence[str]) -> dict[str, Any]:
         put(nested, tuple(key.strip().split(".")), parsed)
         overrides = merge(overrides, rename_keys(nested))
     return overrides
+
+
+# Keys whose values do not influence the result of a training.
+_NEUTRAL_KEYS = {
+    *("resume", "tuning", "output_dir", "summary_dir", "device", "num_workers", "print_freq"),
+    *("img_folder", "ann_file", "root", "label_file", "checkpoint_freq", "keep_last", "last_epoch"),
+}
+
+
+def changed_settings(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
+    """Describe each value of `new` that differs from `old`, except paths and the like.
+
+    Args:
+        old: the configuration of a resumed run; empty if unknown, which has no changes.
+        new: the configuration of this run.
+    """
+    return [
+        f"{'.'.join(path)}: {theirs} -> {ours} since the resumed checkpoint"
+        for path, theirs, ours in (_differences(old, new) if old else ())
+    ]
+
+
+def _differences(
+    old: Mapping[str, Any], new: Mapping[str, Any], path: KeyPath = ()
+) -> Iterator[tuple[KeyPath, Any, Any]]:
+    for key in sorted((old.keys() | new.keys()) - _NEUTRAL_KEYS):
+        theirs, ours = old.get(key), new.get(key)
+        if isinstance(theirs, Mapping) and isinstance(ours, Mapping):
+            yield from _differences(theirs, ours, (*path, key))
+        elif theirs != ours:
+            yield (*path, key), theirs, ours

@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from ..misc.ranges import Decay, NonNegativeInt
 
@@ -13,8 +14,9 @@ from ..misc.ranges import Decay, NonNegativeInt
 class ModelEMA:
     """EMA of a model with decay d(n) = decay * (1 - exp(-n / warmups)) after n updates.
 
-    The warm-up reduces the influence of the initial weights. Floating-point buffers such as norm
-    statistics are averaged, too; integer buffers keep their initial value.
+    The warm-up reduces the influence of the initial weights. Trained parameters and the statistics
+    of batch norms are averaged. Constants (anchors, frozen norms, frozen parameters) are copied,
+    for their average would drift by rounding. Integer buffers keep their initial value.
 
     Args:
         model: the model to average; copied.
@@ -26,6 +28,7 @@ class ModelEMA:
         self, model: nn.Module, *, decay: Decay = 0.9999, warmups: NonNegativeInt = 2000
     ) -> None:
         self.module = copy.deepcopy(unwrap(model)).eval().requires_grad_(False)
+        self._averaged = _changing(unwrap(model))
         self.decay = decay
         self.warmups = warmups
         self.updates = 0
@@ -42,12 +45,16 @@ class ModelEMA:
         self.updates += 1
         decay = self.decay_at(self.updates)
         mine, theirs = _floating(self.module), _floating(unwrap(model))
-        # Anchors outside the image are infinite, and inf * 0 is NaN: avoid lerp and factors of 0.
+        constants = [name for name in theirs if name not in self._averaged]
+        if constants:
+            torch._foreach_copy_([mine[n] for n in constants], [theirs[n] for n in constants])
+        averages = [mine[name] for name in self._averaged]
+        values = [theirs[name] for name in self._averaged]
         if decay <= 0:
-            torch._foreach_copy_(mine, theirs)
+            torch._foreach_copy_(averages, values)
         elif decay < 1:
-            torch._foreach_mul_(mine, decay)
-            torch._foreach_add_(mine, theirs, alpha=1 - decay)
+            torch._foreach_mul_(averages, decay)
+            torch._foreach_add_(averages, values, alpha=1 - decay)
 
     def state_dict(self) -> dict[str, Any]:
         """Return `module`, the EMA weights, and `updates`, the number of updates."""
@@ -62,6 +69,15 @@ def unwrap(model: nn.Module) -> nn.Module:
     return model
 
 
-def _floating(module: nn.Module) -> list[Tensor]:
+def _floating(module: nn.Module) -> dict[str, Tensor]:
     state = module.state_dict()
-    return [tensor for tensor in state.values() if tensor.is_floating_point()]
+    return {name: tensor for name, tensor in state.items() if tensor.is_floating_point()}
+
+
+def _changing(module: nn.Module) -> dict[str, None]:
+    """Return the names of the trained parameters and of the statistics of batch norms, in order."""
+    names = [name for name, p in module.named_parameters() if p.requires_grad]
+    for prefix, part in module.named_modules():
+        if isinstance(part, _BatchNorm) and part.track_running_stats:
+            names += [f"{prefix}.{key}".lstrip(".") for key in ("running_mean", "running_var")]
+    return dict.fromkeys(names)

@@ -4,7 +4,6 @@ Configurations are validated against their signatures.
 """
 
 import math
-import warnings
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Literal
 
@@ -15,9 +14,6 @@ from torch.optim import Optimizer, lr_scheduler
 from ..misc.ranges import Decay, Fraction, NonNegativeFloat, PositiveFloat, PositiveInt
 
 Params = Iterable[Any]
-
-# Entries of a schedule's state that describe its position, not its hyperparameters.
-_POSITION_KEYS = ("last_epoch", "_step_count", "_last_lr", "base_lrs")
 
 
 def adamw(
@@ -180,36 +176,6 @@ def lambda_lr(
 ) -> lr_scheduler.LRScheduler:
     """Multiply the learning rate by a function of the epoch; only available from Python."""
     return lr_scheduler.LambdaLR(optimizer, lr_lambda, last_epoch)
-
-
-def resume_schedule(
-    scheduler: lr_scheduler.LRScheduler, state: Mapping[str, Any]
-) -> list[float] | None:
-    """Restore the position of a schedule and keep the hyperparameters of this run.
-
-    A resumed run may have more epochs than the saved one. torch would restore the old length, after
-    which a cosine schedule rises again and a one-cycle schedule raises an error.
-
-    Args:
-        scheduler: the new schedule of this run.
-        state: state of the saved schedule, which may have another type.
-
-    Returns:
-        The learning rates of the next epoch if they differ from the saved ones, else None: the
-        optimizer's restored learning rates are then exact.
-    """
-    position = {key: state[key] for key in _POSITION_KEYS if key in state}
-    scheduler.load_state_dict({**scheduler.state_dict(), **position})
-    closed_form = getattr(scheduler, "_get_closed_form_lr", scheduler.get_lr)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # raised outside of step()
-        rates = [float(rate) for rate in closed_form()]
-    saved = position.get("_last_lr", rates)
-    is_same = len(saved) == len(rates) and all(
-        math.isclose(rate, old, rel_tol=1e-6, abs_tol=1e-12)
-        for rate, old in zip(rates, saved, strict=True)
-    )
-    return None if is_same else rates
 
 
 class LossScaler(GradScaler):

@@ -1,6 +1,6 @@
 """Linear warm-up of the learning rate on top of an epoch-wise schedule."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from torch.optim.lr_scheduler import LRScheduler
@@ -67,15 +67,9 @@ class LinearWarmup:
             "warmup_end_values": list(self._scheduled),
         }
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restore a saved state; load the optimizer first."""
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Restore the position. The duration is this run's, and `follow` sets the rates."""
         self.last_step = int(state["last_step"])
-        self.warmup_duration = int(state["warmup_duration"])
-        if self.finished():
-            # Use the restored optimizer: files of other programs store outdated values here.
-            self._scheduled = [group["lr"] for group in self.lr_scheduler.optimizer.param_groups]
-        else:
-            self._scheduled = [float(lr) for lr in state["warmup_end_values"]]
         self._apply()
 
     def _apply(self) -> None:

@@ -16,6 +16,7 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from ..core.settings import Settings
 from ..core.yaml_config import YAMLConfig
+from ..core.yaml_files import changed_settings
 from ..data.loading.loader import DataLoader
 from ..data.metrics.evaluator import Evaluation
 from ..misc import distributed
@@ -23,7 +24,7 @@ from ..misc.errors import CheckpointError
 from ..misc.resources import keep_freed_memory
 from ..misc.weights import load_checkpoint, load_strict
 from ..optim.ema import ModelEMA, unwrap
-from ..optim.factories import resume_schedule
+from ..optim.resume import restore_optimizer, resume_schedule
 from ..optim.warmup import LinearWarmup
 from ..robustness.bad_batches import BadBatches
 from ..robustness.guard import FiniteGuard
@@ -67,6 +68,7 @@ class TrainingRun:
     loss_sums: dict[str, float] = field(default_factory=dict)  # of the epoch before `step`
     best: BestSoFar = field(default_factory=BestSoFar)
     pace: Pace = field(default_factory=Pace)
+    changes: list[str] = field(default_factory=list)  # settings that differ from the resumed run's
 
     @classmethod
     def create(cls, cfg: YAMLConfig) -> "TrainingRun":
@@ -265,20 +267,15 @@ class TrainingRun:
             self.recovery.use_precision(Precision(getattr(torch, progress["fallback"])))
         if self.settings.micro_batch_size == "auto" and progress.get("micro_batch"):
             self.recovery.micro_batches.size = int(progress["micro_batch"])
-        self._load_optimizer(checkpoint)
         self.epoch = int(progress["epoch"])
+        self._load_optimizer(checkpoint)
         self.step = self._resumed_step(progress)
         self.loss_sums = dict(progress.get("loss_sums") or {})
         if "best" in progress:
             self.best.load_state_dict(progress["best"])
         steps = self.epoch * len(self.train_loader) + self.step
         self.global_step = int(progress.get("global_step", steps))
-        if progress.get("seed", self.settings.seed) != self.settings.seed:
-            logger.warning(
-                "seed = %d, but the resumed run has seed %d: the order of images changes",
-                self.settings.seed,
-                progress["seed"],
-            )
+        self.changes = changed_settings(checkpoint.get("config") or {}, self.cfg.yaml_cfg)
         logger.info("resuming %s: epoch=%d step=%d", source, self.epoch + 1, self.step + 1)
 
     def _load_ema(self, checkpoint: Mapping[str, Any]) -> None:
@@ -292,30 +289,24 @@ class TrainingRun:
             logger.warning("%s has no EMA weights; the EMA starts from the raw weights", source)
 
     def _load_optimizer(self, checkpoint: Mapping[str, Any]) -> None:
-        """Restore optimizer, schedule, warm-up and scaler."""
-        saved, own = checkpoint["optimizer"]["param_groups"], self.optimizer.param_groups
-        theirs, ours = ([len(group["params"]) for group in groups] for groups in (saved, own))
-        # Optimizers of the Adam family have betas, SGD has momentum.
-        if theirs != ours or ["betas" in g for g in saved] != ["betas" in g for g in own]:
+        """Restore the state of optimizer, schedule, warm-up and scaler; settings are this run's."""
+        try:
+            restore_optimizer(self.optimizer, checkpoint["optimizer"])
+        except ValueError as error:
             raise CheckpointError(
-                f"{self.settings.resume}: its optimizer has another type, or its parameter groups "
-                f"of {theirs} parameters differ from those of {ours} here; restore 'optimizer', or "
-                "start a new run from these weights with tuning"
-            )
-        self.optimizer.load_state_dict(checkpoint["optimizer"])
-        rates = None
-        if checkpoint.get("lr_scheduler"):
-            rates = resume_schedule(self.lr_scheduler, checkpoint["lr_scheduler"])
+                f"{self.settings.resume}: {error}; restore 'optimizer', or start a new run from "
+                "these weights with tuning"
+            ) from error
+        rates = resume_schedule(self.lr_scheduler, checkpoint.get("lr_scheduler"), epoch=self.epoch)
         if checkpoint.get("lr_warmup_scheduler"):
             self.warmup.load_state_dict(checkpoint["lr_warmup_scheduler"])
-        scaler = checkpoint.get("scaler") or {}
+        self.warmup.follow(rates)
+        scaler, own = checkpoint.get("scaler") or {}, self.amp.scaler.state_dict()
         # A constant scale of 1 would let float16 gradients underflow, and the scale of float16 is
         # wrong for other precisions: load it only into a scaler of the same kind.
-        if scaler.get("growth_interval") == self.amp.scaler.get_growth_interval():
-            self.amp.scaler.load_state_dict(scaler)
-        if rates is not None:
-            logger.info("the schedule differs from the resumed run's: learning rates %s", rates)
-            self.warmup.follow(rates)
+        if own and scaler.get("growth_interval") == own["growth_interval"]:
+            found = {key: scaler[key] for key in ("scale", "_growth_tracker") if key in scaler}
+            self.amp.scaler.load_state_dict({**own, **found})
 
     def _resumed_step(self, progress: Mapping[str, Any]) -> int:
         """Return the next step; a step after as many images for another batch size."""

@@ -85,7 +85,7 @@ class DetSolver:
 
             run = TrainingRun.create(cfg)
             run.open_output()
-            changes += _choose_micro_batch(run)
+            changes += run.changes + _choose_micro_batch(run)
             if run.epoch >= settings.epoches:
                 logger.warning(
                     "all %d epochs of this run are finished: evaluating best.pth; to continue, "

@@ -137,3 +137,15 @@ def test_decay_of_zero_or_one_keeps_infinite_anchors(decay, expected):
     ema.update(model)
     assert ema.module.anchors.tolist() == [0.5, math.inf]
     assert ema.module.weight[0].item() == expected
+
+
+def test_constants_are_copied_exactly():
+    """The average of equal values drifts by rounding: 0.1 * d + 0.1 * (1 - d) is not always 0.1."""
+    model = Toy()
+    model.register_buffer("anchors", torch.linspace(-3, 3, 101))
+    model.frozen = nn.Parameter(torch.linspace(0, 1, 101), requires_grad=False)
+    ema = ModelEMA(model, decay=0.9999, warmups=7)
+    for _ in range(200):
+        ema.update(model)
+    assert torch.equal(ema.module.anchors, model.anchors)
+    assert torch.equal(ema.module.frozen, model.frozen)

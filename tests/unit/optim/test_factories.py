@@ -232,39 +232,3 @@ def test_loss_scale_defaults_match_torch_and_can_be_disabled():
     assert factories.LossScaler("cpu").get_scale() == 65536
     off = factories.LossScaler("cpu", enabled=False)
     assert off.scale(torch.tensor(3.0)).item() == 3.0
-
-
-# Resume
-
-
-def steps_of(scheduler, count):
-    for _ in range(count):
-        scheduler.optimizer.step()
-        scheduler.step()
-    return scheduler
-
-
-@pytest.mark.parametrize(
-    "make",
-    [
-        lambda o, n: factories.cosine_annealing_lr(o, epochs=n),
-        lambda o, n: factories.flat_cosine_lr(o, epochs=n, flat_fraction=0.25),
-        lambda o, n: factories.one_cycle_lr(o, epochs=n, max_lr=1.0),
-        lambda o, n: factories.multi_step_lr(o, milestones=[n // 2]),
-    ],
-    ids=["cosine", "flat", "one_cycle", "steps"],
-)
-def test_resumed_longer_schedule_uses_new_length(make):
-    short = steps_of(make(factories.sgd([parameter()], lr=1.0), 4), 3)
-    longer = make(factories.sgd([parameter()], lr=1.0), 8)
-    rates = factories.resume_schedule(longer, short.state_dict())
-    expected = steps_of(make(factories.sgd([parameter()], lr=1.0), 8), 3)
-    assert rates == pytest.approx(expected.get_last_lr())
-    assert longer.last_epoch == 3
-
-
-def test_unchanged_schedule_keeps_optimizer_learning_rates():
-    saved = steps_of(factories.cosine_annealing_lr(factories.sgd([parameter()]), epochs=9), 4)
-    fresh = factories.cosine_annealing_lr(factories.sgd([parameter()]), epochs=9)
-    assert factories.resume_schedule(fresh, saved.state_dict()) is None
-    assert fresh.last_epoch == 4

@@ -108,33 +108,19 @@ def test_resume_equals_uninterrupted_run(stop):
     after.steps = stop
     for part in ("optimizer", "schedule", "warmup"):
         getattr(after, part).load_state_dict(getattr(before, part).state_dict())
+    after.warmup.follow(before.schedule.get_last_lr())
     after.train(15 - stop)
     for resumed, expected in zip(after.rates, whole.rates[stop:], strict=True):
         assert resumed == pytest.approx(expected)
 
 
-def test_resume_during_warmup_keeps_saved_duration():
-    run = Run(100)
+def test_resume_during_warmup_keeps_position_and_uses_own_duration():
+    run = Run(4)
     run.warmup.load_state_dict(
-        {"last_step": 1, "warmup_duration": 4, "warmup_end_values": [2.0, 1.0]}
+        {"last_step": 1, "warmup_duration": 100, "warmup_end_values": [9.0, 9.0]}
     )
+    run.warmup.follow([2.0, 1.0])
     assert run.train(3).rates == [[1.5, 0.75], [2.0, 1.0], [2.0, 1.0]]
-
-
-def test_public_checkpoint_keeps_learning_rate_after_milestone():
-    # That program stores the learning rates at the end of the warm-up and does not update them.
-    def make_schedule(optimizer):
-        return MultiStepLR(optimizer, [1], gamma=0.1)
-
-    before = Run(2, make_schedule).train(6)
-    assert before.first[-1] == pytest.approx(0.1)
-    after = Run(2, make_schedule)
-    after.optimizer.load_state_dict(before.optimizer.state_dict())
-    after.schedule.load_state_dict(before.schedule.state_dict())
-    after.warmup.load_state_dict(
-        {"last_step": 5, "warmup_duration": 2, "warmup_end_values": [1.0, 0.5]}
-    )
-    assert after.train(1).rates[0] == pytest.approx([0.1, 0.05])
 
 
 def test_follow_scales_new_learning_rates():
