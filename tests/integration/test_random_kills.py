@@ -82,15 +82,17 @@ def test_run_killed_in_every_epoch_equals_the_uninterrupted_run(whole, tmp_path,
 
     steps, epochs = curve(out)
     expected_steps, expected_epochs = curve(whole)
-    assert steps == pytest.approx(expected_steps, rel=1e-6)
+    assert steps == expected_steps
     assert expected_epochs.keys() - epochs.keys() <= unlogged
     for epoch, values in epochs.items():
-        assert values == pytest.approx(expected_epochs[epoch], rel=1e-5)
+        assert values[:3] == expected_epochs[epoch][:3]
+        # The losses of an interrupted epoch are added in two parts.
+        assert values[3] == pytest.approx(expected_epochs[epoch][3], rel=1e-6)
     ours, theirs = load_checkpoint(last), load_checkpoint(whole / "last.pth")
     assert ours["progress"] == theirs["progress"]
     for part in ("model", "ema"):
         a, b = (c[part]["module"] if part == "ema" else c[part] for c in (ours, theirs))
         for key in a:
-            torch.testing.assert_close(a[key], b[key], rtol=1e-5, atol=1e-7, msg=f"{part} {key}")
+            assert torch.equal(a[key], b[key]), f"{part} {key}"
     assert sorted(p.name for p in out.glob("*.pth")) == sorted(p.name for p in whole.glob("*.pth"))
     assert not list(out.glob(".*partial"))

@@ -107,14 +107,16 @@ def test_resume_of_a_stopped_run_equals_the_uninterrupted_run(whole, tmp_path, d
     assert resumed.last_epoch == EPOCHS - 1
     steps, epochs = curve(tmp_path)
     expected_steps, expected_epochs = curve(whole[0])
-    assert steps == pytest.approx(expected_steps, rel=1e-6)
+    assert steps == expected_steps
     for epoch, values in expected_epochs.items():
-        assert epochs[epoch] == pytest.approx(values, rel=1e-5)
+        assert epochs[epoch][:3] == values[:3]
+        # The losses of an interrupted epoch are added in two parts.
+        assert epochs[epoch][3] == pytest.approx(values[3], rel=1e-6)
     ours, theirs = load_checkpoint(last), load_checkpoint(whole[0] / "last.pth")
     for part in ("model", "ema"):
         a, b = (c[part]["module"] if part == "ema" else c[part] for c in (ours, theirs))
         for key in a:
-            torch.testing.assert_close(a[key], b[key], rtol=1e-5, atol=1e-7, msg=f"{part} {key}")
+            assert torch.equal(a[key], b[key]), f"{part} {key}"
     assert ours["ema"]["updates"] == theirs["ema"]["updates"] == 9
     assert ours["progress"] == theirs["progress"]
 
