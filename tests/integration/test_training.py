@@ -165,21 +165,25 @@ def test_val_at_another_image_size(trained, digits, tmp_path):
     assert cfg.model.decoder.anchors.shape[1] == 12 * 16 + 6 * 8 + 3 * 4
 
 
-def test_tuning_matches_classes_by_name(trained, digits, tmp_path, caplog):
-    """The second dataset has two of the ten classes, in another order."""
-    folder = tmp_path / "two"
+def with_classes(folder, digits, names):
+    """Write a dataset with the objects of some digits, in the order of `names`."""
+    ids = {int(name): i for i, name in enumerate(names, start=1) if name.isdigit()}
     for split in ("train", "val"):
         ann = json.loads((digits / "annotations" / f"instances_{split}.json").read_text())
-        keep = {7: 1, 3: 2}
         ann["annotations"] = [
-            {**a, "category_id": keep[a["category_id"]]}
+            {**a, "category_id": ids[a["category_id"]]}
             for a in ann["annotations"]
-            if a["category_id"] in keep
+            if a["category_id"] in ids
         ]
-        ann["categories"] = [{"id": 1, "name": "7"}, {"id": 2, "name": "3"}]
+        ann["categories"] = [{"id": i, "name": name} for i, name in enumerate(names, start=1)]
         (folder / "annotations").mkdir(parents=True, exist_ok=True)
         (folder / "annotations" / f"instances_{split}.json").write_text(json.dumps(ann))
         (folder / split).symlink_to(digits / split)
+    return folder
+
+
+def test_tuning_matches_classes_by_name(trained, digits, tmp_path, caplog):
+    folder = with_classes(tmp_path / "two", digits, ["7", "3"])
     best = trained[0] / "best.pth"
     cfg = tiny_config(tmp_path / "out", folder, tuning=str(best), epoches=1)
     with caplog.at_level("INFO"):
@@ -188,6 +192,59 @@ def test_tuning_matches_classes_by_name(trained, digits, tmp_path, caplog):
     theirs = model_state(load_checkpoint(best))["decoder.enc_score_head.weight"]
     ours = cfg.model.state_dict()["decoder.enc_score_head.weight"]
     assert torch.equal(ours, theirs[[7, 3]])
+
+
+def test_evaluation_uses_the_rows_of_the_classes_of_the_data(trained, digits, tmp_path):
+    best = trained[0] / "best.pth"
+    folder = with_classes(tmp_path / "two", digits, ["7", "3"])
+    for given in ({"resume": str(best)}, {"tuning": str(best)}):
+        cfg = tiny_config(tmp_path / "out", folder, **given)
+        DetSolver(cfg).val()
+        theirs, ours = model_state(load_checkpoint(best)), cfg.model.state_dict()
+        for key in ("enc_score_head.weight", "dec_score_head.0.bias"):
+            assert torch.equal(ours[f"decoder.{key}"], theirs[f"decoder.{key}"][[7, 3]])
+        assert torch.equal(
+            ours["decoder.enc_output.proj.weight"], theirs["decoder.enc_output.proj.weight"]
+        )
+
+
+def test_evaluation_on_an_unknown_class_raises(trained, digits, tmp_path):
+    folder = with_classes(tmp_path / "more", digits, ["7", "bird"])
+    cfg = tiny_config(tmp_path / "out", folder, resume=str(trained[0] / "best.pth"))
+    with pytest.raises(CheckpointError, match="was not trained on 'bird', classes of the data"):
+        DetSolver(cfg).val()
+
+
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        (["7", "3"], r"\(removed '0', '1', '2', '4', '5' and 3 more\)"),
+        (list("0123456789") + ["bird"], r"\(added 'bird'\)"),
+        (list("9876543210"), r"\(another order\)"),
+    ],
+)
+def test_resume_with_other_classes_offers_tuning(trained, digits, tmp_path, names, message):
+    folder = with_classes(tmp_path / "other", digits, names)
+    cfg = tiny_config(tmp_path / "out", folder, resume=str(trained[0] / "last.pth"))
+    with pytest.raises(CheckpointError, match=f"{message}.*tuning"):
+        TrainingRun.create(cfg)
+
+
+def test_published_weights_carry_coco_classes_over(digits, tmp_path):
+    """Published checkpoints have 80 classes without names: person is 0, bird 14."""
+    folder = with_classes(tmp_path / "birds", digits, ["7", "bird", "person"])
+    cfg = tiny_config(tmp_path / "out", folder, epoches=1)
+    published = {k: v.clone() for k, v in cfg.model.state_dict().items()}
+    for key in (f"decoder.{k}" for k in cfg.model.decoder.class_keys):
+        rows = 81 if key.endswith("embed.weight") else 80
+        published[key] = torch.randn(rows, *published[key].shape[1:])
+    torch.save({"ema": {"module": published}}, tmp_path / "published.pth")
+    before = cfg.model.state_dict()["decoder.enc_score_head.weight"][0].clone()
+    network.load_pretrained(cfg, str(tmp_path / "published.pth"))
+    theirs = published["decoder.enc_score_head.weight"]
+    ours = cfg.model.state_dict()["decoder.enc_score_head.weight"]
+    assert torch.equal(ours[1:], theirs[[14, 0]])
+    assert torch.equal(ours[0], before)
 
 
 def test_tuning_with_weights_of_another_model_raises(tmp_path, digits):

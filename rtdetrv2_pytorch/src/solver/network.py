@@ -1,7 +1,7 @@
 """Preparation of the model: initial weights, ranks, compilation."""
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -10,9 +10,10 @@ from torch.nn.parallel import DistributedDataParallel
 
 from ..core.yaml_config import YAMLConfig
 from ..misc import distributed
+from ..misc.coco_categories import COCO_CATEGORIES
 from ..misc.devices import check_compiler
 from ..misc.errors import CheckpointError
-from ..misc.weights import load_checkpoint, load_matching, load_strict, model_state
+from ..misc.weights import LoadReport, load_checkpoint, load_matching, load_strict, model_state
 from ..nn.sync_batch_norm import synchronize_batch_norm
 
 logger = logging.getLogger(__name__)
@@ -34,6 +35,7 @@ def prepare_model(cfg: YAMLConfig, resumed: Mapping[str, Any] | None) -> nn.Modu
     """
     settings = cfg.settings
     if resumed is not None:
+        _check_same_classes(cfg, resumed)
         load_strict(cfg.model, _raw_weights(resumed), source=str(settings.resume))
     elif settings.tuning:
         load_pretrained(cfg, settings.tuning)
@@ -52,23 +54,94 @@ def prepare_model(cfg: YAMLConfig, resumed: Mapping[str, Any] | None) -> nn.Modu
 def load_pretrained(cfg: YAMLConfig, source: str) -> None:
     """Load all weights of a checkpoint that match the model, and log the others.
 
+    Rows of class tensors are matched by class name.
+
     Raises:
         CheckpointError: if no weights match.
     """
-    checkpoint = load_checkpoint(source)
-    decoder = getattr(cfg.model, "decoder", None)
-    report = load_matching(
-        cfg.model,
-        model_state(checkpoint),
-        class_keys=[f"decoder.{key}" for key in getattr(decoder, "class_keys", [])],
-        model_classes=cfg.class_names,
-        state_classes=checkpoint.get("class_names"),
-    )
+    report = _load_by_class(cfg, load_checkpoint(source))
     if not report.loaded:
         raise CheckpointError(
             f"{source}: no weights match this model; choose a checkpoint of the same model size"
         )
     logger.info("tuning from %s: %s", source, report)
+
+
+def load_for_evaluation(cfg: YAMLConfig, source: str) -> None:
+    """Load all weights of the model, with the rows of its classes if the checkpoint has more.
+
+    Raises:
+        CheckpointError: if weights are missing, or a class that the checkpoint does not have.
+    """
+    checkpoint = load_checkpoint(source)
+    theirs, ours = _class_names(cfg, checkpoint), cfg.class_names
+    if not theirs or not ours or theirs == ours:
+        load_strict(cfg.model, model_state(checkpoint), source=source)
+        return
+    unknown = [name for name in ours if name not in theirs]
+    if unknown:
+        raise CheckpointError(
+            f"{source}: was not trained on {_listed(unknown)}, classes of the data; it has "
+            f"{_listed(theirs)}. Evaluate it on data with its classes only"
+        )
+    report = _load_by_class(cfg, checkpoint)
+    if report.new:
+        raise CheckpointError(
+            f"{source} contains another model: missing {report.new[:3]} ({len(report.new)} in "
+            "total); use the configuration of the checkpoint"
+        )
+    logger.info("evaluating %d of %d classes of %s", len(ours), len(theirs), source)
+
+
+def _load_by_class(cfg: YAMLConfig, checkpoint: Mapping[str, Any]) -> LoadReport:
+    return load_matching(
+        cfg.model,
+        model_state(checkpoint),
+        class_keys=_class_keys(cfg),
+        model_classes=cfg.class_names,
+        state_classes=_class_names(cfg, checkpoint),
+    )
+
+
+def _class_keys(cfg: YAMLConfig) -> list[str]:
+    decoder = getattr(cfg.model, "decoder", None)
+    return [f"decoder.{key}" for key in getattr(decoder, "class_keys", [])]
+
+
+def _class_names(cfg: YAMLConfig, checkpoint: Mapping[str, Any]) -> list[str] | None:
+    """Return the class names of a checkpoint in the order of its rows; None if unknown.
+
+    Published checkpoints have no names: 80 classes are COCO's, unless the data has 80 others.
+    """
+    if checkpoint.get("class_names"):
+        return list(checkpoint["class_names"])
+    state, coco = model_state(checkpoint), list(COCO_CATEGORIES.values())
+    rows = {len(state[key]) for key in _class_keys(cfg) if key in state and key.endswith("bias")}
+    own = cfg.class_names or coco
+    is_coco = rows == {len(coco)} and (len(own) != len(coco) or set(own) & set(coco))
+    return coco if is_coco else None
+
+
+def _check_same_classes(cfg: YAMLConfig, resumed: Mapping[str, Any]) -> None:
+    theirs, ours = resumed.get("class_names"), cfg.class_names
+    if not theirs or not ours or theirs == ours:
+        return
+    added = [name for name in ours if name not in theirs]
+    removed = [name for name in theirs if name not in ours]
+    changes = [
+        f"{kind} {_listed(names)}"
+        for kind, names in (("added", added), ("removed", removed))
+        if names
+    ]
+    raise CheckpointError(
+        f"{cfg.settings.resume}: the classes of the training data changed since "
+        f"({'; '.join(changes) or 'another order'}), so its run cannot be resumed. Start a new run "
+        "from these weights with tuning (-t), which keeps what was learned of the common classes"
+    )
+
+
+def _listed(names: Sequence[str]) -> str:
+    return ", ".join(map(repr, names[:5])) + (f" and {len(names) - 5} more" if names[5:] else "")
 
 
 def _raw_weights(checkpoint: Mapping[str, Any]) -> dict[str, Tensor]:

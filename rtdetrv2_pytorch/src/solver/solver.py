@@ -22,7 +22,7 @@ from ..robustness.rank_watch import watch_ranks
 from .checkpointing import BEST
 from .events import FanOut, FitResult, TrainingEvents
 from .loop import evaluate, train_one_epoch
-from .network import load_pretrained
+from .network import load_for_evaluation
 from .observers import LOG, JsonLog, LogLines, TensorBoard, metrics_table
 from .progress import average_of
 from .run import TrainingRun, configured_precision, resume_after_restart
@@ -114,10 +114,8 @@ class DetSolver:
                 f"{cfg.path.name}: no weights to evaluate; set resume or tuning to a checkpoint "
                 "(on the command line -r or -t)"
             )
-        if cfg.settings.resume:
-            load_strict(cfg.model, model_state(load_checkpoint(str(source))), source=str(source))
-        elif source:
-            load_pretrained(cfg, source)
+        if source:
+            load_for_evaluation(cfg, source)
         evaluation = self._evaluate(cfg.model, self._events, configured_precision(cfg))
         assert evaluation is not None, "only a set stop flag interrupts an evaluation"
         for line in metrics_table(evaluation):
