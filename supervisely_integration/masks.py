@@ -6,9 +6,7 @@ import zlib
 from collections.abc import Mapping
 from typing import Any
 
-from PIL import Image
-
-from rtdetrv2_pytorch.src.data.images.decoding import DECODE_ERRORS, strict_pil
+from rtdetrv2_pytorch.src.data.images.opening import ImageFileError, open_image
 
 MASKS = ("bitmap", "alpha_mask")  # geometry types
 
@@ -41,9 +39,9 @@ def mask_size(figure: Mapping[str, Any], max_bytes: int) -> tuple[int, int]:
     """
     try:
         content = _decompressed(base64.b64decode(figure["bitmap"]["data"]), max_bytes)
-        with strict_pil, Image.open(io.BytesIO(content)) as image:
+        with open_image(io.BytesIO(content), name="mask") as image:
             return image.size
-    except (*DECODE_ERRORS, Image.DecompressionBombError) as error:
+    except (ImageFileError, LookupError, TypeError, ValueError) as error:
         raise ValueError(f"mask is not an image ({error!r})") from error
 
 

@@ -357,9 +357,11 @@ CASES: dict[str, list[tuple[str, Case, str, str]]] = {
         ("PNG", _file("cut.png", encoded("PNG", 79)[:-400]), "cut.png", "truncated"),
     ],
     "unreadable_image": [
-        ("text", _file("page.jpg", b"<html>404</html>"), "page.jpg", "cannot identify image file"),
+        ("text", _file("page.jpg", b"<html>404</html>"), "page.jpg", "the content is none of JPEG"),
     ],
-    "bomb": [("bomb", _file("bomb.png", png_header(30000, 30000)), "bomb.png", "900000000 pixels")],
+    "bomb": [
+        ("bomb", _file("bomb.png", png_header(30000, 30000)), "bomb.png", "900,000,000 pixels")
+    ],
     "size_disagrees": [
         (
             "cropped",
@@ -413,6 +415,13 @@ CASES: dict[str, list[tuple[str, Case, str, str]]] = {
     "image_entry_malformed": [
         ("no name", _entry("train", "images", {"id": 50}), "{'id': 50}", ""),
         ("no id", _entry("train", "images", {"file_name": "x.png"}), "{'file_name': 'x.png'}", ""),
+        ("NUL", _entry("train", "images", {"id": 50, "file_name": "x\0.png"}), "x\0.png", "NUL"),
+        (
+            "half a pair",
+            _entry("train", "images", {"id": 50, "file_name": "x\ud800.png"}),
+            "x\ud800.png",
+            "surrogate",
+        ),
     ],
     "annotation_malformed": [("text", _entry("train", "annotations", "box"), "box", "")],
     "annotation_without_image": [

@@ -125,14 +125,12 @@ def _find_images(data: Path | None, images: Sequence[Path], output: Path) -> "Fi
 
 
 def _image_files(path: Path) -> list[Path]:
-    from PIL import Image
-
+    from ..src.data.images.opening import is_image
     from ..src.misc.errors import ConfigError
 
     if not path.is_dir():
         return [path]
-    readable = Image.registered_extensions()
-    files = sorted(file for file in path.iterdir() if file.suffix.lower() in readable)
+    files = sorted(filter(is_image, path.iterdir()))
     if not files:
         raise ConfigError(f"--images {path}: the folder contains no image files")
     return files

@@ -10,6 +10,7 @@ from PIL import Image, ImageDraw, ImageFont, ImageOps
 
 EXPERIMENT = Path(__file__).resolve().parents[1]  # the folder that contains `demo`
 _FORMATS = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
+_DECODERS = ("JPEG", "PNG", "BMP", "WEBP", "TIFF")  # others may start programs
 _SUFFIX = "_detections"
 _MIN_SIDE_FOR_NAMES = 100  # pixels; in smaller images names would hide the objects
 _FONTS = ("DejaVuSans.ttf", "arial.ttf", "Arial.ttf")  # with more than Latin letters
@@ -127,7 +128,7 @@ def open_image(path: Path) -> Image.Image:
         SystemExit: if it is not readable or has more than 8 bits per channel.
     """
     try:
-        with Image.open(path) as file:
+        with Image.open(path, formats=_DECODERS) as file:
             image = ImageOps.exif_transpose(file)
             if image.mode.startswith(("I", "F")):
                 raise SystemExit(f"{path}: more than 8 bits per channel; convert it to 8 bits")

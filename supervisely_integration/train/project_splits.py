@@ -25,7 +25,6 @@ from rtdetrv2_pytorch.src.data.readers.supervisely import (
     annotated_size,
     dataset_folders,
     dataset_path,
-    files_in,
     image_files,
     points_box,
     read_annotation,
@@ -145,7 +144,7 @@ def images_on_disk(project_dir: Path) -> dict[str, set[str]]:
     """Return the names of the images of a downloaded project, by dataset path ("parent/child")."""
     project_dir = Path(project_dir)
     return {
-        dataset_path(folder, project_dir): {path.name for path in files_in(folder / "img")}
+        dataset_path(folder, project_dir): {path.name for path in (folder / "img").glob("*")}
         for folder in dataset_folders(project_dir)
     }
 

@@ -123,7 +123,7 @@ KINDS: dict[str, Kind] = {
                 "list it, without boxes if it shows no object",
             ),
             "image_entry_malformed": (
-                "image entries without id or file name",
+                "image entries without an id or a valid file name",
                 "the entry does not identify a file",
                 "repair or remove the entry",
             ),

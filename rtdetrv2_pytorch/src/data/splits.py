@@ -9,7 +9,7 @@ from ..misc.errors import DatasetError
 from .conversion import Split, write_split
 from .findings import Findings
 from .readers.coco import ImageIndex, annotation_files, split_of_file
-from .readers.coco_json import read_coco_json
+from .readers.coco_json import name_of, read_coco_json
 from .readers.folders import SPLITS, split_of
 from .readers.formats import FORMATS, detect_format, read
 from .readers.source import DataSource, SourceImage
@@ -110,8 +110,7 @@ class _CocoFinder:
                 except DatasetError as error:
                     self._rejected.append(str(error))
                     continue
-                names = [i.get("file_name") for i in images if isinstance(i, dict)]
-                return path, [name for name in names if isinstance(name, str) and name]
+                return path, [name for name in map(name_of, images) if name is not None]
         return None
 
     def _locate(self, found: tuple[Path, list[str]], split: str, index: ImageIndex) -> Split:

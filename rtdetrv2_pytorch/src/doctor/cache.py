@@ -9,14 +9,16 @@ from typing import Any
 
 import PIL
 
+from ..data.images.opening import max_pixels
 from .image_files import ImageFacts
 
 logger = logging.getLogger(__name__)
 
 FOLDER = "doctor"  # in the cache folder of the user
-_FORMAT = f"1, Pillow {PIL.__version__}"  # another version may decode other files
+_FORMAT = f"2, Pillow {PIL.__version__}"  # another version may decode other files
 
-Key = tuple[str, int, int, int, int]  # file, time in ns, size in bytes, declared width and height
+# File, time in ns, size in bytes, declared width and height, limit of pixels.
+Key = tuple[str, int, int, int, int, int]
 
 
 class FactsCache:
@@ -40,7 +42,7 @@ class FactsCache:
             status = path.stat()
         except (OSError, ValueError):
             return None
-        return str(path), status.st_mtime_ns, status.st_size, *(declared_wh or (0, 0))
+        return str(path), status.st_mtime_ns, status.st_size, *(declared_wh or (0, 0)), max_pixels()
 
     def get(self, key: Key) -> ImageFacts | None:
         """Return the facts about an image, or None."""

@@ -8,14 +8,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from PIL import Image
-
 from ..data.annotation_arrays import Annotations, ImageRecord
 from ..data.categories import CategoryTable, normalize_id
 from ..data.coco_dataset import parse_coco
 from ..data.conversion import Split
 from ..data.findings import Finding, Findings, Illustration
-from ..data.readers.coco_json import read_categories, read_coco_json
+from ..data.images.opening import is_image
+from ..data.readers.coco_json import name_of, read_categories, read_coco_json
 from ..data.readers.folders import has_byte_order_mark
 from ..misc.errors import DatasetError
 from . import leakage, names
@@ -60,10 +59,8 @@ class _SplitState:
         return self.source.img_folder / file_name
 
     def file_names(self) -> list[str]:
-        """Return all listed file names, including those of missing files."""
-        entries = self.content["images"]
-        found = (entry.get("file_name") for entry in entries if isinstance(entry, dict))
-        return [name for name in found if isinstance(name, str) and name]
+        """Return all valid file names, including those of missing files."""
+        return [name for name in map(name_of, self.content["images"]) if name is not None]
 
     def records(self) -> Iterator[ImageRecord]:
         annotations = self.annotations
@@ -283,13 +280,12 @@ def _unlisted(splits: Sequence[_SplitState]) -> Iterator[Finding]:
     listed = {_real(split.path(name)) for split in splits for name in split.file_names()}
     skipped = (found.picture for split in splits for found in split.source.findings)
     listed |= {_real(picture.path) for picture in skipped if picture}
-    readable = Image.registered_extensions()
     seen: set[Path] = set()
     for split in splits:
         for parent, folders, files in os.walk(split.source.img_folder):
             folders.sort()
             for path in (Path(parent, name) for name in sorted(files)):
-                is_new = path.suffix.lower() in readable and path not in seen
+                is_new = is_image(path) and path not in seen
                 if is_new and _real(path) not in listed:
                     where = str(path.relative_to(split.source.img_folder.parent))
                     yield Finding("unlisted_image", where, picture=split.illustration(path))

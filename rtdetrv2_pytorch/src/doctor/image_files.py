@@ -10,23 +10,17 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from ..data.images.decoding import (
-    DECODE_ERRORS,
-    EXIF_ORIENTATION,
-    EXIF_TRANSPOSES,
-    MAX_PIXELS,
-    read_rgb,
-    strict_pil,
-)
-from ..data.images.orientation import kind_of_damage
+from ..data.images.decoding import EXIF_ORIENTATION, EXIF_TRANSPOSES, read_rgb
+from ..data.images.opening import ImageFileError, max_pixels, open_image
 from ..misc.errors import DatasetError
 
 Problem = tuple[str, str]  # name of a kind, detail
 
 _GRID = 16  # side of the thumbnail
 _FLAT = 2.0  # standard deviation in gray levels, below which images are not compared
+_HUGE_FRACTION = 4  # of the limit, above which an image is reported as very large
 # Formats that PIL distinguishes, but their extensions do not.
-_SAME_FORMAT = {"MPO": "JPEG", "JPEG2000": "JPEG 2000"}
+_SAME_FORMAT = {"MPO": "JPEG"}
 
 
 @dataclass(frozen=True)
@@ -56,17 +50,14 @@ def examine_image(path: Path, declared_wh: tuple[int, int] | None) -> ImageFacts
         return ImageFacts(None, (problem,))
     problems: list[Problem] = []
     try:
-        with strict_pil, Image.open(path) as file:
+        with open_image(path) as file:
             problems += _header_problems(file, path.suffix)
-    except (*DECODE_ERRORS, Image.DecompressionBombError):
-        pass  # read_rgb raises with the reason
-    try:
         pixels = read_rgb(path, declared_wh)
+    except ImageFileError as error:
+        return ImageFacts(None, (*problems, (error.kind, error.reason)))
     except DatasetError as error:
-        cause = error.__cause__
-        kind = "size_disagrees" if cause is None else kind_of_damage(cause)
-        reason = str(error).removeprefix(f"{path}: ").replace(repr(str(path)), path.name)
-        return ImageFacts(None, (*problems, (kind, reason)))
+        reason = str(error).removeprefix(f"{path}: ")
+        return ImageFacts(None, (*problems, ("size_disagrees", reason)))
     height, width = pixels.shape[:2]
     if declared_wh is None:
         problems.append(("size_missing", f"the image is {width}x{height}"))
@@ -96,7 +87,7 @@ def _header_problems(file: Image.Image, suffix: str) -> Iterator[Problem]:
     named = Image.registered_extensions().get(suffix.lower())
     if _SAME_FORMAT.get(str(named), named) != kind:
         yield "wrong_extension", f"holds {kind}"
-    if width * height > MAX_PIXELS:
+    if width * height > max_pixels() // _HUGE_FRACTION:
         yield "huge_image", f"{width}x{height}"
     turn = file.getexif().get(EXIF_ORIENTATION, 1)
     if turn in EXIF_TRANSPOSES:

@@ -42,6 +42,12 @@ def keep_freed_memory() -> None:
         mallopt(_M_TRIM_THRESHOLD, 2**30)
 
 
+def release_freed_memory() -> None:
+    """Return freed memory of this process to the system; does nothing without glibc."""
+    with contextlib.suppress(AttributeError, OSError):
+        ctypes.CDLL(None).malloc_trim(0)
+
+
 def cache_folder(name: str) -> Path:
     """Return the user's cache directory for `name`."""
     base = os.environ.get("XDG_CACHE_HOME")

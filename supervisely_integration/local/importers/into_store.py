@@ -8,10 +8,11 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from PIL import Image, ImageOps
+from PIL import ImageOps
 
 from rtdetrv2_pytorch.src.data.findings import Findings, UnusableError, grouped
 from rtdetrv2_pytorch.src.data.images.decoding import EXIF_ORIENTATION
+from rtdetrv2_pytorch.src.data.images.opening import ImageFileError, open_image
 from rtdetrv2_pytorch.src.data.images.orientation import SIDEWAYS
 from rtdetrv2_pytorch.src.data.readers.source import FormatName
 from rtdetrv2_pytorch.src.misc.errors import DatasetError
@@ -148,7 +149,7 @@ def _add(store: Store, dataset_id: int, item: ImportItem, findings: Findings) ->
     try:
         contents = _upright_contents(item.path) or item.path
         image_id = store.images.create(dataset_id, item.name, contents)
-    except (StoreError, OSError) as error:
+    except (StoreError, OSError, ImageFileError) as error:
         rejected = UnusableError("image_rejected", str(error))
         findings.skip_image(
             rejected, item.name, item.path, split=item.dataset, objects=item.num_objects
@@ -164,9 +165,10 @@ def _upright_contents(path: Path) -> bytes | None:
     Programs disagree whether the size of such a file is that before or after turning. Returns
     None for all other files, which are stored unchanged.
     """
-    with Image.open(path) as file:
+    with open_image(path) as file:
         if file.getexif().get(EXIF_ORIENTATION, 1) not in SIDEWAYS:
             return None
+    with open_image(path, decode=True) as file:
         turned = ImageOps.exif_transpose(file)
         buffer = io.BytesIO()
         options = {"quality": 95} if file.format in ("JPEG", "MPO", "WEBP") else {}

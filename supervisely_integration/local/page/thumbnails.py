@@ -9,7 +9,7 @@ from typing import Any
 
 from PIL import Image, ImageOps
 
-from rtdetrv2_pytorch.src.data.images.decoding import DECODE_ERRORS, strict_pil
+from rtdetrv2_pytorch.src.data.images.opening import ImageFileError, open_image
 from rtdetrv2_pytorch.src.misc.drawing import Shape, draw_shapes
 
 from ..emulator.store import Store
@@ -70,12 +70,10 @@ def _make(
     store: Store, path: Path, image_id: int, updated_at: str, size_wh: tuple[int, int]
 ) -> bytes | None:
     try:
-        with strict_pil, Image.open(path) as file:
-            file.draft("RGB", (SIDE * 2, SIDE * 2))
-            upright = ImageOps.exif_transpose(file)
-            upright.thumbnail((SIDE, SIDE), Image.Resampling.BILINEAR)
-            picture = upright.convert("RGB")
-    except (*DECODE_ERRORS, Image.DecompressionBombError):
+        with open_image(path, decode=True, draft_wh=(SIDE * 2, SIDE * 2)) as file:
+            file.thumbnail((SIDE, SIDE), Image.Resampling.BILINEAR)
+            picture = ImageOps.exif_transpose(file).convert("RGB")
+    except ImageFileError:
         return None
     shapes = [
         Shape(outline["points"], each["color"], outline["kind"])

@@ -122,7 +122,10 @@ def test_invalid_coco_entries_are_skipped(tmp_path):
         "unknown_class": [f"{at}6: 99)"],
         "box_crowd": [f"{at}7)"],
         "box_null": [f"{at}10: None)"],
-        "unreadable_image": ["labels: broken.jpg (cannot identify image file broken.jpg)"],
+        "unreadable_image": [
+            "labels: broken.jpg (the content is none of JPEG, PNG, WEBP, BMP, TIFF, GIF, AVIF; "
+            "save it as JPEG or PNG)"
+        ],
         "truncated_image": ["labels: cut.jpg (image file is truncated (3 bytes not processed))"],
         "missing_image": ["labels: gone.png"],
         "path_outside_folder": ["labels: ../../outside.png"],
@@ -201,6 +204,16 @@ def test_yolo_boxes_and_polygons(tmp_path, names):
         "val/b.png": [],  # no text file: nothing on it
     }
     assert shapes(source) == {CAT: "rectangle", DOG: "polygon"}
+
+
+def test_image_whose_name_starts_with_a_dot_is_imported(tmp_path):
+    yolo_folder(tmp_path, [CAT, DOG])
+    picture(tmp_path / "images" / "val" / ".hidden.png")
+    write(tmp_path / "labels" / "val" / ".hidden.txt", "1 0.5 0.5 1 1")
+    picture(tmp_path / "images" / "val" / "._b.png")  # attributes of b.png, by macOS
+    found, _ = taken(tmp_path)
+    assert found["val/.hidden.png"] == [(DOG, "rectangle", [[0, 0], [100, 50]])]
+    assert len(found) == 3
 
 
 def test_class_with_boxes_and_polygons_has_shape_any(tmp_path):

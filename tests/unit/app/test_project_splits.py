@@ -12,6 +12,7 @@ from PIL import Image
 from rtdetrv2_pytorch.src.data.coco_dataset import read_coco
 from rtdetrv2_pytorch.src.data.findings import Findings
 from rtdetrv2_pytorch.src.misc.errors import DatasetError
+from supervisely_integration.local.importers.items import read_items
 from supervisely_integration.train.project_splits import check_complete, images_on_disk, write_coco
 
 WIDTH, HEIGHT = 60, 40
@@ -433,6 +434,22 @@ def test_images_on_disk_by_dataset_path(download):
 def test_dataset_named_datasets(tmp_path):
     add_image(tmp_path / "datasets" / "datasets" / "datasets", "1.png")
     assert images_on_disk(tmp_path) == {"datasets/datasets": {"1.png"}}
+
+
+def test_image_whose_name_starts_with_a_dot_is_an_image(project):
+    add_image(project / "train", ".hidden.jpg", points("cat", (10, 5), (19, 24)))
+    (project / "train" / "img" / ".DS_Store").write_bytes(b"")
+    check_complete(project, {"train": ["train.png", ".hidden.jpg"]})
+    data = convert(project)
+    assert [image["file_name"] for image in content(data.train)["images"]] == [
+        "img/.hidden.jpg",
+        "img/train.png",
+    ]
+    assert len(boxes(data.train)) == 2
+    assert skipped(data.train) == []
+    (project / "meta.json").write_text('{"classes": [{"title": "cat", "shape": "rectangle"}]}')
+    imported = [item.name for item in read_items(project).items]
+    assert imported == [".hidden.jpg", "train.png", "val.png"]
 
 
 def test_check_complete_accepts_a_complete_download(download):

@@ -372,7 +372,7 @@ def test_invalid_unicode_and_too_long_file_names(write_coco, tmp_path):
     (tmp_path / "images" / names[1]).write_bytes((tmp_path / "images" / "a.png").read_bytes())
     data = CocoDetection(**arguments)
     assert [data.annotations[i].file_name for i in range(len(data))] == names[:2]
-    assert data.findings.counts() == {"missing_image": 3}
+    assert data.findings.counts() == {"image_entry_malformed": 2, "missing_image": 1}
     assert data[1] is not None
 
 

@@ -9,8 +9,7 @@ from PIL import Image
 from rtdetrv2_pytorch.src.data.coco_dataset import CocoDetection
 from rtdetrv2_pytorch.src.data.conversion import Split
 from rtdetrv2_pytorch.src.data.finding_kinds import KINDS, Action
-from rtdetrv2_pytorch.src.data.images import decoding
-from rtdetrv2_pytorch.src.doctor import image_files
+from rtdetrv2_pytorch.src.data.images.opening import MAX_PIXELS_SETTING
 from rtdetrv2_pytorch.src.doctor.examination import Options, examine
 from rtdetrv2_pytorch.src.misc.errors import DatasetError
 from tests.damaged_datasets import CASES, CocoFolder
@@ -69,8 +68,7 @@ def data(tmp_path):
 @pytest.fixture
 def low_limit(monkeypatch):
     """Lower the limit, so that an image of 200 x 100 is very large."""
-    for module in (decoding, image_files):
-        monkeypatch.setattr(module, "MAX_PIXELS", 15_000)
+    monkeypatch.setenv(MAX_PIXELS_SETTING, "60000")
 
 
 def test_valid_data_has_no_findings(data):
@@ -92,7 +90,6 @@ def test_every_kind_has_a_case():
 
 @pytest.mark.parametrize(("kind", "spoil", "where", "detail"), ALL)
 @pytest.mark.usefixtures("low_limit")
-@pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
 def test_case_is_found_and_trainer_agrees(data, kind, spoil, where, detail):
     spoil(data)
     report = examined(data)

@@ -21,7 +21,7 @@ import PIL
 
 from ...misc.resources import available_memory, cache_folder
 from ..annotation_arrays import Annotations
-from .decoding import MAX_PIXELS
+from .opening import max_pixels
 
 logger = logging.getLogger(__name__)
 
@@ -29,7 +29,6 @@ CacheKind = Literal["none", "ram", "disk"]
 
 _MAX_FREE_FRACTION = 0.8  # of free memory or disk space
 _GIB = 2**30
-_MAX_READABLE_PIXELS = 2 * MAX_PIXELS
 _FORMAT = f"1, Pillow {PIL.__version__}"  # other versions may decode to other pixels
 _HEADER = struct.Struct("<qqII")  # modification time (ns), file size, height, width
 
@@ -217,7 +216,7 @@ def _bytes_needed(annotations: Annotations) -> np.ndarray:
     A wrong size in the annotations could otherwise reserve all memory.
     """
     pixels = annotations.sizes_wh.astype(np.int64).prod(axis=1)
-    return np.where(pixels <= _MAX_READABLE_PIXELS, pixels * 3, 0)
+    return np.where(pixels <= max_pixels(), pixels * 3, 0)
 
 
 def _log_size(

@@ -4,13 +4,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from PIL import Image
-
 from ..findings import UnusableError
-from .decoding import DECODE_ERRORS, EXIF_ORIENTATION, strict_pil
+from .decoding import EXIF_ORIENTATION
+from .opening import ImageFileError, open_image
 
 SIDEWAYS = (5, 6, 7, 8)  # orientations that swap width and height
-_TRUNCATED = ("truncated", "not enough image data", "unexpected end", "premature")
 _DRAFT = 8  # JPEG decoders produce an image of 1/8 of the size much faster
 
 Point = tuple[float, float]
@@ -62,26 +60,16 @@ def read_oriented(path: Path, *, decode: bool = True) -> OrientedImage:
         UnusableError: if it is missing, damaged, or not an image.
     """
     try:
-        with strict_pil, Image.open(path) as file:
+        with open_image(path) as file:
             width, height = file.size
             orientation = file.getexif().get(EXIF_ORIENTATION, 1)
-            if decode:
-                file.draft("RGB", (width // _DRAFT, height // _DRAFT))
-                file.load()
-    except FileNotFoundError as error:
-        raise UnusableError("missing_image") from error
-    except (*DECODE_ERRORS, Image.DecompressionBombError) as error:
-        detail = str(error).replace(repr(str(path)), path.name)
-        raise UnusableError(kind_of_damage(error), detail) from error
+        if decode:
+            with open_image(path, decode=True, draft_wh=(width // _DRAFT, height // _DRAFT)):
+                pass
+    except ImageFileError as error:
+        detail = "" if error.kind == "missing_image" else error.reason
+        raise UnusableError(error.kind, detail) from error
     return OrientedImage((width, height), orientation if orientation in range(2, 9) else 1)
-
-
-def kind_of_damage(error: BaseException) -> str:
-    """Return the kind of finding for an error of the image decoder."""
-    if isinstance(error, Image.DecompressionBombError):
-        return "bomb"
-    text = str(error).lower()
-    return "truncated_image" if any(word in text for word in _TRUNCATED) else "unreadable_image"
 
 
 def _turn(x: float, y: float, width: int, height: int, orientation: int) -> Point:

@@ -1,6 +1,7 @@
 """COCO annotation files: entries of images, objects and categories."""
 
 import json
+import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -74,6 +75,10 @@ def image_entries(
                 Finding("image_entry_malformed", shorten(entry), split=split, lost_images=1)
             )
             continue
+        if name_of(entry) is None:
+            detail = "the name has a NUL character or half of a surrogate pair"
+            findings.add(Finding("image_entry_malformed", name, detail, split=split, lost_images=1))
+            continue
         image_id = normalize_id(entry["id"])
         if image_id not in entries:
             entries[image_id] = entry
@@ -87,6 +92,17 @@ def image_entries(
             detail = f"has id {image_id!r}, as {entries[image_id]['file_name']}"
             findings.add(Finding("image_entry_malformed", name, detail, split=split, lost_images=1))
     return entries
+
+
+def name_of(entry: Any) -> str | None:
+    """Return the file name of an image entry, or None if it cannot be that of a file."""
+    name = entry.get("file_name") if isinstance(entry, dict) else None
+    if not name or not isinstance(name, str):
+        return None
+    try:
+        return None if b"\0" in os.fsencode(name) else name
+    except UnicodeEncodeError:
+        return None
 
 
 def group_annotations(

@@ -7,10 +7,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from ...misc.errors import DatasetError
+from ..images.opening import is_hidden
 
-_IMAGE_SUFFIXES = frozenset(
-    {".jpg", ".jpeg", ".jpe", ".mpo", ".png", ".bmp", ".tif", ".tiff", ".webp", ".avif", ".jfif"}
-)
 _SPLIT_WORDS = {
     "train": ("train", "training", "trainval"),
     "val": ("val", "valid", "validation"),
@@ -43,23 +41,18 @@ def inside(folder: Path, entry: str) -> Path | None:
 
 
 def list_files(folder: Path, depth: int = 8) -> Iterator[Path]:
-    """Yield files below a folder by name, without hidden files and folders."""
+    """Yield files below a folder by name; of hidden files, only images."""
     if depth < 0 or not folder.is_dir():
         return
     with os.scandir(folder) as entries:
         found = sorted(entries, key=lambda entry: entry.name)
     for entry in found:
-        if entry.name.startswith(".") or entry.name == "__MACOSX":
+        if entry.name == "__MACOSX" or (entry.is_dir() and entry.name.startswith(".")):
             continue
         if entry.is_dir():
             yield from list_files(folder / entry.name, depth - 1)
-        elif entry.is_file():
+        elif entry.is_file() and not is_hidden(Path(entry.name)):
             yield folder / entry.name
-
-
-def is_image(path: Path) -> bool:
-    """Return whether a file has the extension of an image."""
-    return path.suffix.lower() in _IMAGE_SUFFIXES
 
 
 def relative(path: Path, folder: Path) -> str:

@@ -12,7 +12,7 @@ from typing import Any
 
 from ...misc.errors import DatasetError
 from ..findings import Finding, Findings, UnusableError
-from .folders import is_image
+from ..images.opening import is_hidden, is_image
 from .source import (
     DataSource,
     Point,
@@ -154,10 +154,15 @@ def _subfolders(folder: Path) -> list[Path]:
 
 
 def files_in(folder: Path) -> list[Path]:
-    """Return files in a folder by name, without hidden ones; none if there is no folder."""
+    """Return files in a folder by name; of hidden ones, only images and their annotations."""
     if not folder.is_dir():
         return []
-    return sorted(p for p in folder.iterdir() if p.is_file() and not p.name.startswith("."))
+    return sorted(p for p in folder.iterdir() if p.is_file() and not _is_hidden(p))
+
+
+def _is_hidden(path: Path) -> bool:
+    is_annotation = path.suffix.lower() == ".json"
+    return is_hidden(path) and not (is_annotation and is_image(path.with_suffix("")))
 
 
 def image_files(folder: Path) -> Iterator[ImageFiles]:

@@ -7,7 +7,8 @@ from pathlib import Path
 
 from ...misc.errors import DatasetError
 from ..findings import Finding, Findings, UnusableError
-from .folders import inside, is_image, list_files, read_lines, split_of
+from ..images.opening import is_image
+from .folders import inside, list_files, read_lines, split_of
 from .source import (
     DEFAULT_SPLIT,
     RECTANGLE,

@@ -12,7 +12,8 @@ import yaml
 from ...misc.errors import DatasetError
 from ...misc.limits import read_yaml
 from ..findings import Finding, Findings, UnusableError
-from .folders import inside, is_image, list_files, read_lines, relative, split_of
+from ..images.opening import is_image
+from .folders import inside, list_files, read_lines, relative, split_of
 from .source import (
     ANY_SHAPE,
     DEFAULT_SPLIT,

@@ -14,7 +14,9 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import BinaryIO
 
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
+
+from rtdetrv2_pytorch.src.data.images.opening import ImageFileError, open_image
 
 from .errors import InvalidRequestError
 from .sql.database import Database, dumps, timestamp, timestamp_in
@@ -209,13 +211,11 @@ class Blobs:
 def _describe_image(incoming: Incoming, name: str) -> tuple[int, int, str]:
     incoming.flush()
     try:
-        with Image.open(incoming.path) as image:
+        with open_image(incoming.path, name=name) as image:
             mime = _MIMES.get(image.format or "") or Image.MIME.get(image.format or "")
             return image.width, image.height, mime or "application/octet-stream"
-    except (UnidentifiedImageError, OSError, Image.DecompressionBombError) as error:
-        raise InvalidRequestError(
-            f"{name}: not a readable image ({error}); convert it to JPEG or PNG"
-        ) from error
+    except ImageFileError as error:
+        raise InvalidRequestError(str(error)) from error
 
 
 def _sync(folder: Path) -> None:

@@ -5,12 +5,13 @@ import os
 import struct
 import warnings
 import zlib
+from subprocess import CalledProcessError
 
 import numpy as np
 import pytest
 from PIL import Image, ImageFile, ImageOps
 
-from rtdetrv2_pytorch.src.data.images.decoding import MAX_PIXELS, read_rgb, strict_pil
+from rtdetrv2_pytorch.src.data.images.decoding import read_rgb
 from rtdetrv2_pytorch.src.misc.errors import DatasetError
 
 STORED = np.random.default_rng(0).integers(0, 256, (3, 5, 3), dtype=np.uint8)  # 5 wide, 3 high
@@ -231,7 +232,7 @@ def test_decompression_bomb_is_rejected_before_decoding(tmp_path):
     header = b"IHDR" + struct.pack(">IIBBBBB", 30000, 30000, 8, 2, 0, 0, 0)
     path = tmp_path / "bomb.png"
     path.write_bytes(b"\x89PNG\r\n\x1a\n" + chunk(header) + chunk(b"IDAT"))
-    with pytest.raises(DatasetError, match=r"bomb\.png: .*900000000 pixels.*; shrink the image"):
+    with pytest.raises(DatasetError, match=r"bomb\.png: 30000x30000 = 900,000,000 pixels"):
         read_rgb(path)
 
 
@@ -265,20 +266,9 @@ def test_pipe_is_rejected_without_blocking(tmp_path):
         read_rgb(tmp_path / "pipe.jpg")
 
 
-def test_checks_hold_with_several_threads(tmp_path, monkeypatch):
-    monkeypatch.setattr(ImageFile, "LOAD_TRUNCATED_IMAGES", True)
-    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", None)
-    with strict_pil:
-        with strict_pil:  # a second thread that leaves first
-            pass
-        assert ImageFile.LOAD_TRUNCATED_IMAGES is False
-        assert Image.MAX_IMAGE_PIXELS == MAX_PIXELS
-    assert ImageFile.LOAD_TRUNCATED_IMAGES is True
-    assert Image.MAX_IMAGE_PIXELS is None
-
-
 @pytest.mark.parametrize(
-    "error", [struct.error("x"), KeyError("x"), IndexError("x"), EOFError("x")]
+    "error",
+    [struct.error("x"), KeyError("x"), EOFError("x"), CalledProcessError(1, ["gs"]), Exception()],
 )
 def test_any_decoder_exception_raises_dataset_error(tmp_path, monkeypatch, error):
     path = tmp_path / "a.png"
