@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Literal
 
 from rtdetrv2_pytorch.src.misc.errors import RTDETRError
+from rtdetrv2_pytorch.src.misc.files import write_text
 from rtdetrv2_pytorch.src.misc.text import first_line
 
 logger = logging.getLogger(__name__)
@@ -56,9 +57,7 @@ class TaskStatus:
         error = {"type": self.error_type, "message": self.error} if self.error else None
         content = {"state": self.state, "error": error, "missing": self.missing}
         folder.mkdir(parents=True, exist_ok=True)
-        partial = folder / f".{STATUS_FILE}.partial"
-        partial.write_text(json.dumps(content), encoding="utf-8")
-        partial.replace(folder / STATUS_FILE)
+        write_text(folder / STATUS_FILE, json.dumps(content))
 
 
 class StatusReporter:

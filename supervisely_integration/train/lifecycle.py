@@ -9,7 +9,7 @@ from collections.abc import Callable
 from types import FrameType
 from typing import Any
 
-from rtdetrv2_pytorch.src.solver.stopping import StopFlag
+from rtdetrv2_pytorch.src.solver.stopping import STOP_SIGNALS, StopFlag
 
 logger = logging.getLogger(__name__)
 
@@ -65,11 +65,12 @@ class Lifecycle:
             raise TrainingStopped(self.stop_flag.reason)
 
     def install_signal_handlers(self) -> None:
-        """Treat SIGTERM and SIGINT as stop requests during a training; call in the main thread.
+        """Treat SIGTERM, SIGINT and SIGHUP as stop requests; call in the main thread.
 
-        At other times the handlers that were installed before, the web server's, receive them.
+        Without a training, the handlers that were installed before, the web server's, receive
+        them.
         """
-        for number in (signal.SIGTERM, signal.SIGINT):
+        for number in STOP_SIGNALS:
             self._previous[number] = signal.signal(number, self._on_signal)
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
@@ -79,6 +80,9 @@ class Lifecycle:
         previous = self._previous[number]
         if callable(previous):
             previous(number, frame)
+        elif previous == signal.SIG_DFL:
+            signal.signal(number, signal.SIG_DFL)
+            signal.raise_signal(number)
 
     def _leave_preparation(self) -> None:
         """Exit without waiting for the download, which cannot be interrupted."""

@@ -13,6 +13,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from rtdetrv2_pytorch.src.misc.files import write_text
+
 logger = logging.getLogger(__name__)
 
 LAST = "last.pth"
@@ -83,9 +85,7 @@ class RunFolder:
         if saved is None or saved.fingerprint != run.fingerprint:
             self.remove()
         self.output.mkdir(parents=True, exist_ok=True)
-        partial = self.path / f".{_RECORD}.partial"
-        partial.write_text(json.dumps(asdict(run)), encoding="utf-8")
-        partial.replace(self.path / _RECORD)
+        write_text(self.path / _RECORD, json.dumps(asdict(run)))
         return self.last_checkpoint
 
     def remove(self, *, keep_checkpoint: bool = False) -> None:

@@ -1,5 +1,6 @@
 """Commands in the documentation parse; fast ones run."""
 
+import html
 import importlib
 import json
 import re
@@ -27,6 +28,7 @@ PAGES = [
     *sorted((ROOT / "docs").glob("*.md")),
     *sorted((ROOT / "docker").glob("*ompose.yml")),
     ROOT / "docker" / "Dockerfile.deploy",
+    ROOT / "rtdetrv2_pytorch" / "src" / "report" / "page.html",
 ]
 PROGRAMS = ("make", "python", "python3", "torchrun", "docker", "docker/publish.sh", "pip", "curl")
 TOOLS = "rtdetrv2_pytorch.tools."
@@ -34,12 +36,15 @@ NOT_PARSED = ("benchmarks", "rtdetrv2_pytorch.tools.document", "tests.integratio
 
 
 def lines(page: Path) -> list[str]:
-    """Return lines of code blocks, inline code, and comments of Docker files."""
+    """Return lines of code blocks, inline code, the report's commands, comments of Docker files."""
     text = page.read_text(encoding="utf-8")
     if page.suffix == ".md":
         blocks = re.findall(r"^```(\w*)\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
         found = "\n".join(block for language, block in blocks if not language).splitlines()
         found += re.findall(r"`([^`\n]+)`", re.sub(r"^```.*?^```", "", text, flags=re.M | re.S))
+    elif page.suffix == ".html":
+        blocks = re.findall(r"<(pre|code)>(.*?)</\1>", text, re.DOTALL)
+        found = "\n".join(html.unescape(block) for _, block in blocks).splitlines()
     else:
         found = [line.removeprefix("# ") for line in text.splitlines() if line.startswith("# ")]
     return [line.strip().removeprefix("$ ") for line in found]

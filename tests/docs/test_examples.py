@@ -1,5 +1,6 @@
 """Python examples of the documentation run on a trained checkpoint."""
 
+import html
 import re
 import shutil
 from pathlib import Path
@@ -8,6 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
+from rtdetrv2_pytorch.src.report.training_report import write_report_of
 from rtdetrv2_pytorch.src.solver import DetSolver
 from tests.tiny import tiny_config, tiny_file
 
@@ -17,8 +19,10 @@ ROOT = Path(__file__).parents[2]
 @pytest.fixture(scope="module")
 def checkpoint(digits, tmp_path_factory) -> Path:
     """The best checkpoint of one epoch."""
-    config = tiny_config(tmp_path_factory.mktemp("trained"), digits, epoches=1)
-    return DetSolver(config).fit().checkpoints["best"]
+    config = tiny_config(tmp_path_factory.mktemp("trained"), digits, epoches=1, report=True)
+    result = DetSolver(config).fit()
+    assert write_report_of(config, result)
+    return result.checkpoints["best"]
 
 
 @pytest.fixture
@@ -36,9 +40,17 @@ def example(page: str) -> str:
     return code
 
 
-@pytest.mark.parametrize("page", ["README.md", "supervisely_integration/train/README.md"])
-def test_prediction_example_prints_all_detections(page, folder, capsys):
-    code = example(page).replace('"best.onnx"', '"best.pth"')
+def report_example(checkpoint: Path) -> str:
+    """Return the only Python block of a report."""
+    blocks = re.findall(r"<pre>(.*?)</pre>", checkpoint.with_name("report.html").read_text(), re.S)
+    (code,) = (html.unescape(block) for block in blocks if "import" in block)
+    return code
+
+
+@pytest.mark.parametrize("page", ["README.md", "supervisely_integration/train/README.md", "report"])
+def test_prediction_example_prints_all_detections(page, folder, checkpoint, capsys):
+    code = report_example(checkpoint) if page == "report" else example(page)
+    code = code.replace('"best.onnx"', '"best.pth"')
     assert 'confidence_threshold="auto"' in code
     names = {}
     exec(code.replace('"auto"', "0.0"), names)  # scores are low after one epoch

@@ -168,9 +168,9 @@ def test_unwritable_data_report_names_its_folder(run, digits, tmp_path):
     assert expected in " ".join(result.stderr.split())
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGINT])
 def test_signal_to_all_processes_saves_last(tmp_path, digits, number):
-    """Ctrl-C also reaches the workers, which must leave the shutdown to the main process."""
+    """Both also reach the workers, which must leave the shutdown to the main process."""
     path = tiny_file(
         tmp_path / "tiny.yml",
         tmp_path / "out",

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from rtdetrv2_pytorch.src.misc.transfers import wait_for
+from rtdetrv2_pytorch.src.misc.devices import wait_for
 from rtdetrv2_pytorch.src.solver.progress import EpochProgress
 from rtdetrv2_pytorch.src.solver.run import TrainingRun
 from rtdetrv2_pytorch.src.solver.step import train_step

@@ -3,6 +3,8 @@
 import functools
 import itertools
 import json
+import subprocess
+import sys
 from types import SimpleNamespace
 
 import pytest
@@ -10,7 +12,7 @@ import torch
 import yaml
 
 from rtdetrv2_pytorch.src.core import YAMLConfig
-from rtdetrv2_pytorch.src.misc.errors import CheckpointError, DatasetError
+from rtdetrv2_pytorch.src.misc.errors import CheckpointError, ConfigError, DatasetError
 from rtdetrv2_pytorch.src.misc.weights import load_checkpoint, model_state
 from rtdetrv2_pytorch.src.solver import DetSolver, network, stopwatch
 from rtdetrv2_pytorch.src.solver.events import TrainingEvents
@@ -51,6 +53,28 @@ def trained(tmp_path_factory, digits):
     events = Recorder()
     cfg = tiny_config(folder, digits, epoches=2, checkpoint_freq=1)
     return folder, DetSolver(cfg, events=events).fit(), events
+
+
+def test_second_training_in_one_output_folder_is_refused(tmp_path, digits):
+    """The first one is another process, because a process may nest its own locks."""
+    held = (
+        "import fcntl, sys; file = open(sys.argv[1], 'a+'); fcntl.lockf(file, fcntl.LOCK_EX); "
+        "print('locked', flush=True); input()"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", held, tmp_path / ".lock"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as process:
+        process.stdout.readline()
+        (tmp_path / ".lock").write_text("process 7 on host")
+        with pytest.raises(
+            ConfigError, match=r"in use by process 7 on host; .* another output_dir"
+        ):
+            DetSolver(tiny_config(tmp_path, digits)).fit()
+        assert [path.name for path in tmp_path.iterdir()] == [".lock"]
+        process.communicate("\n")
 
 
 def test_order_of_events(trained):

@@ -195,8 +195,8 @@ FAULTS = [
     ),
     Fault(
         "a checkpoint is written in place",
-        f"{_SRC}/solver/checkpointing.py",
-        'partial = path.with_name(f".{path.name}.partial")',
+        f"{_SRC}/misc/files.py",
+        'partial = path.with_name(f".{path.name}.{unique}.partial{suffix}")',
         "partial = path",
         "tests/unit/solver/test_checkpointing.py",
     ),

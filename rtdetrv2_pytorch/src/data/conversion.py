@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from ..misc.files import write_text
 from .findings import Box, Finding, Findings, Illustration, UnusableError
 from .images.orientation import read_oriented
 from .readers.geometry import clip_box
@@ -124,6 +125,4 @@ def _usable_box(
 def _write(path: Path, text: str) -> None:
     """Write a file atomically: the ranks of a run write the same file."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(f".{os.getpid()}.partial")
-    partial.write_text(text, encoding="utf-8")
-    partial.replace(path)
+    write_text(path, text)

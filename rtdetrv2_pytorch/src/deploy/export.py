@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Unpack
 
 from ..misc.errors import ExportError
+from ..misc.files import replacing
 from .comparison_images import ComparisonImages, generated_images
 from .detector import Detector, Sampling, load_detector
 from .model_card import ExportPrecision, ModelCard
@@ -177,21 +178,19 @@ def _replacing(output: Path) -> Iterator[Path]:
 
     An existing file is removed first, so that it is not mistaken for the result of a failed export.
     """
-    partial = output.with_name(f".{output.stem}.partial{output.suffix}")
     with _write_errors(output):
         output.parent.mkdir(parents=True, exist_ok=True)
         for path in (output, card_file(output)):
             path.unlink(missing_ok=True)
         remove_parity(output)
-    try:
-        yield partial
-        with _write_errors(output):
-            if card_file(partial).exists():
-                card_file(partial).replace(card_file(output))
-            partial.replace(output)
-    finally:
-        for path in (partial, card_file(partial)):
-            path.unlink(missing_ok=True)
+    with replacing(output, suffix=output.suffix) as partial:
+        try:
+            yield partial
+            with _write_errors(output):
+                if card_file(partial).exists():
+                    card_file(partial).replace(card_file(output))
+        finally:
+            card_file(partial).unlink(missing_ok=True)
 
 
 @contextmanager

@@ -20,6 +20,7 @@ from torchvision.ops import box_iou
 
 from ..data.metrics.evaluator import CocoEvaluator
 from ..misc.errors import ExportError
+from ..misc.files import write_text
 from ..misc.text import without_non_finite
 from ..structures import Detections
 from .comparison_images import ComparisonImages
@@ -288,9 +289,7 @@ def _write_reports(path: Path, reports: Mapping[str, Any]) -> None:
     if not reports:
         path.unlink()
         return
-    partial = path.with_name(f".{path.name}")
-    partial.write_text(json.dumps(reports, indent=1), encoding="utf-8")
-    partial.replace(path)
+    write_text(path, json.dumps(reports, indent=1))
 
 
 def raise_if_failed(report: ParityReport) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 import PIL
 
 from ..data.images.opening import max_pixels
+from ..misc.files import write_text
 from .image_files import ImageFacts
 
 logger = logging.getLogger(__name__)
@@ -77,11 +78,9 @@ class FactsCache:
         if self._path is None:
             return
         records = self._seen if is_complete else {**self._known, **self._seen}
-        partial = self._path.with_suffix(f".{os.getpid()}.partial")
         try:
             self._path.parent.mkdir(parents=True, exist_ok=True)
-            partial.write_text(json.dumps([_FORMAT, records]))
-            partial.replace(self._path)
+            write_text(self._path, json.dumps([_FORMAT, records]))
         except OSError as error:
             logger.warning(
                 "%s: cannot be written (%s); the next pass decodes all images again",

@@ -20,6 +20,7 @@ from rich.progress import wrap_file
 from torch import Tensor, nn
 
 from .errors import CheckpointError
+from .files import replacing
 from .limits import check_tensors, check_values
 
 logger = logging.getLogger(__name__)
@@ -95,9 +96,8 @@ def _place(folder: Path, name: str, url: str) -> Path:
 
 
 def _download(url: str, target: Path, on_progress: Callable[[int, int], None] | None) -> None:
-    partial = target.with_name(f".{target.name}.{os.getpid()}.partial")
     logger.info("downloading %s to %s", url, target)
-    try:
+    with replacing(target) as partial:
         with urlopen(url, timeout=_TIMEOUT_S) as response, partial.open("wb") as file:
             total = int(response.headers.get("Content-Length") or 0)
             with wrap_file(
@@ -109,9 +109,6 @@ def _download(url: str, target: Path, on_progress: Callable[[int, int], None] | 
                         on_progress(file.tell(), total)
         load_checkpoint(partial)  # an interrupted download is not readable
         _url_file(target).write_text(url)
-        partial.replace(target)
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def load_checkpoint(source: str | Path) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from ..data.metrics.evaluator import ClassMetrics
 from ..data.metrics.operating_point import OperatingPoint
 from ..doctor.data_report import REPORT_HTML, REPORT_JSON
 from ..misc import distributed
+from ..misc.files import write_text
 from ..misc.pages import render
 from ..solver.events import FitResult
 from ..solver.observers import LOG
@@ -92,12 +93,7 @@ def write_report(source: ReportSource) -> Path:
         OSError: if the file is not writable.
     """
     path = source.folder / REPORT
-    partial = path.with_name(f".{REPORT}.partial")
-    try:
-        partial.write_text(render(_TEMPLATE, report=TrainingReport(source)), encoding="utf-8")
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)  # incomplete, if the disk is full
+    write_text(path, render(_TEMPLATE, report=TrainingReport(source)))
     return path
 
 

@@ -5,8 +5,8 @@ import logging
 import torch
 from torch import Tensor, nn
 
+from ..misc.devices import wait_for
 from ..misc.errors import TrainingDiverged
-from ..misc.transfers import wait_for
 
 logger = logging.getLogger(__name__)
 

@@ -1,6 +1,5 @@
 """Checkpoint files: names, atomic writes, and which content each file holds."""
 
-import contextlib
 import os
 import shutil
 from collections.abc import Mapping
@@ -11,6 +10,7 @@ import torch
 from torch import nn
 
 from ..misc.errors import CheckpointError
+from ..misc.files import FolderLock, remove_partial_files, replacing
 from ..misc.weights import load_checkpoint, locate
 
 FORMAT_VERSION = 1
@@ -24,20 +24,28 @@ def write_atomically(content: Mapping[str, Any], path: Path) -> None:
     Raises:
         CheckpointError: if the file cannot be written; an existing file stays unchanged.
     """
-    partial = path.with_name(f".{path.name}.partial")
     try:
-        with partial.open("wb") as file:
+        with replacing(path) as partial, partial.open("wb") as file:
             torch.save(dict(content), file)
             file.flush()
             os.fsync(file.fileno())
-        partial.replace(path)
     except (OSError, RuntimeError) as error:
-        with contextlib.suppress(OSError):
-            partial.unlink(missing_ok=True)
         raise CheckpointError(
             f"{path}: cannot be written ({error}); free space or choose another output_dir. "
             "Existing checkpoints are unchanged"
         ) from error
+
+
+def lock_output(folder: Path) -> FolderLock:
+    """Return the lock that reserves an output folder for one training."""
+    return FolderLock(
+        folder, remedy="wait until it has finished, stop it, or choose another output_dir"
+    )
+
+
+def has_results(folder: Path) -> bool:
+    """Return whether an output folder contains files of a training."""
+    return (folder / LAST).is_file() or (folder / BEST).is_file()
 
 
 class CheckpointWriter:
@@ -81,8 +89,7 @@ class CheckpointWriter:
             probe = self.folder / ".write_probe"
             probe.touch()
             probe.unlink()
-            for partial in self.folder.glob(".*.pth.partial"):  # of a killed run
-                partial.unlink()
+            remove_partial_files(self.folder)
         except OSError as error:
             raise CheckpointError(
                 f"{self.folder}: cannot be written ({error.strerror}); choose another output_dir"

@@ -1,5 +1,6 @@
 """`DetSolver`: training and evaluation of a configuration."""
 
+import contextlib
 import copy
 import logging
 import math
@@ -19,7 +20,7 @@ from ..misc.weights import load_checkpoint, load_strict, model_state
 from ..robustness.precision import Precision
 from ..robustness.probing import find_micro_batch
 from ..robustness.rank_watch import watch_ranks
-from .checkpointing import BEST
+from .checkpointing import BEST, lock_output
 from .events import FanOut, FitResult, TrainingEvents
 from .loop import evaluate, train_one_epoch
 from .network import load_for_evaluation
@@ -68,12 +69,16 @@ class DetSolver:
         Raises:
             DatasetError: if the data cannot be trained on.
             CheckpointError: if weights cannot be loaded or files cannot be written.
+            ConfigError: if another training uses the output folder.
             TrainingDiverged: if too many consecutive losses are non-finite, in float32, too.
             OutOfMemory: if a single image does not fit in memory.
         """
         cfg = self.cfg
-        with stop_on_signals(self.stop_flag):
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(stop_on_signals(self.stop_flag))
             self._join_ranks()
+            if distributed.is_main():
+                stack.enter_context(lock_output(cfg.output_dir))
             resume_after_restart(cfg)
             settings = cfg.settings
             seed_everything(settings.seed)

@@ -1,6 +1,7 @@
 """Early end of a training on request or on a signal."""
 
 import logging
+import os
 import signal
 import threading
 from collections.abc import Iterator
@@ -8,6 +9,8 @@ from contextlib import contextmanager
 from types import FrameType
 
 from ..misc import distributed
+
+STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 logger = logging.getLogger(__name__)
 
@@ -44,7 +47,10 @@ class StopFlag:
 
 @contextmanager
 def stop_on_signals(flag: StopFlag) -> Iterator[None]:
-    """Convert SIGTERM and SIGINT to stop requests; a second SIGINT interrupts immediately.
+    """Convert SIGTERM, SIGINT and SIGHUP to stop requests; a second SIGINT interrupts immediately.
+
+    SIGHUP means that the terminal is closed: further output is discarded, because writing to the
+    terminal would fail. `nohup` keeps it ignored.
 
     Outside the main thread, where Python allows no signal handlers, it does nothing.
     """
@@ -52,14 +58,20 @@ def stop_on_signals(flag: StopFlag) -> Iterator[None]:
         yield
         return
 
+    terminals = [stream for stream in (1, 2) if os.isatty(stream)]
+
     def handle(number: int, frame: FrameType | None) -> None:
+        if number == signal.SIGHUP:
+            for stream in terminals:
+                os.dup2(os.open(os.devnull, os.O_WRONLY), stream)
         name = signal.Signals(number).name
         if flag.is_set and number == signal.SIGINT:
             raise KeyboardInterrupt
         flag.request(name)
         logger.warning("%s: stopping after the current batch and saving", name)
 
-    previous = {s: signal.signal(s, handle) for s in (signal.SIGTERM, signal.SIGINT)}
+    numbers = [s for s in STOP_SIGNALS if signal.getsignal(s) != signal.SIG_IGN]
+    previous = {s: signal.signal(s, handle) for s in numbers}
     try:
         yield
     finally:

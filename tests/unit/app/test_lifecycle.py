@@ -7,6 +7,7 @@ import time
 
 import pytest
 
+from rtdetrv2_pytorch.src.solver.stopping import STOP_SIGNALS
 from supervisely_integration.train.lifecycle import Lifecycle, TrainingStage, TrainingStopped
 
 
@@ -31,7 +32,7 @@ def left():
 def lifecycle(left):
     """A lifecycle with signal handlers, above a handler that records signals."""
     received = []
-    before = {s: signal.getsignal(s) for s in (signal.SIGTERM, signal.SIGINT)}
+    before = {s: signal.getsignal(s) for s in STOP_SIGNALS}
     for number in before:
         signal.signal(number, lambda n, frame: received.append(n))
     lifecycle = Lifecycle(left)
@@ -42,7 +43,7 @@ def lifecycle(left):
         signal.signal(number, handler)
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", STOP_SIGNALS)
 @pytest.mark.parametrize("stage", [TrainingStage.TRAINING, TrainingStage.FINALIZATION])
 def test_signal_is_a_stop_request_during_training_and_upload(lifecycle, left, stage, number):
     lifecycle.stage = stage

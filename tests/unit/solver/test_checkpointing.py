@@ -1,5 +1,6 @@
 """Checkpoint files: atomic writes, content and disk space."""
 
+import re
 import resource
 from types import SimpleNamespace
 
@@ -59,7 +60,8 @@ def test_file_is_renamed_only_when_complete(tmp_path, monkeypatch):
 
     monkeypatch.setattr(checkpointing.torch, "save", watching)
     write_atomically({"x": 1}, path)
-    assert seen == [[".last.pth.partial"]]
+    ((name,),) = seen
+    assert re.fullmatch(r"\.last\.pth\.\d+-[0-9a-f]{8}\.partial", name)
     assert listing(tmp_path) == ["last.pth"]
 
 
@@ -143,7 +145,7 @@ def test_unwritable_folder_is_named(tmp_path):
 
 
 def test_partial_files_of_a_killed_run_are_removed(tmp_path):
-    (tmp_path / ".best.pth.partial").write_bytes(b"partial")
+    (tmp_path / ".best.pth.7-ab.partial").write_bytes(b"partial")
     (tmp_path / "last.pth").write_bytes(b"complete")
     writer(tmp_path).check_space(torch.nn.Linear(1, 1), epochs=1)
     assert listing(tmp_path) == ["last.pth"]

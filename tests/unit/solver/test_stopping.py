@@ -18,12 +18,24 @@ def test_first_reason_is_kept():
     assert flag.reason == "GUI"
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_signal_requests_a_stop(number):
     flag = StopFlag()
     with stop_on_signals(flag):
         os.kill(os.getpid(), number)
     assert flag.reason == number.name
+
+
+def test_ignored_hangup_stays_ignored():
+    """As under nohup."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    flag = StopFlag()
+    try:
+        with stop_on_signals(flag):
+            os.kill(os.getpid(), signal.SIGHUP)
+    finally:
+        signal.signal(signal.SIGHUP, before)
+    assert not flag.is_set
 
 
 def test_second_sigint_interrupts():

@@ -19,6 +19,7 @@ from typing import Any, Literal
 import numpy as np
 import PIL
 
+from ...misc.files import replacing
 from ...misc.resources import available_memory, cache_folder
 from ..annotation_arrays import Annotations
 from .opening import max_pixels
@@ -184,14 +185,11 @@ class DiskCache(PixelCache):
         return self._folder / f"{digest.hexdigest()[:32]}.pixels"
 
     def _write(self, file: Path, key: tuple[int, int], pixels: np.ndarray) -> None:
-        partial = file.with_suffix(f".{os.getpid()}.partial")
         try:
-            with partial.open("wb") as out:
+            with replacing(file) as partial, partial.open("wb") as out:
                 out.write(_HEADER.pack(*key, *pixels.shape[:2]))
                 out.write(np.ascontiguousarray(pixels).data)
-            partial.replace(file)
         except OSError as error:
-            partial.unlink(missing_ok=True)
             self._is_cached[:] = False  # stop trying to write to a full disk
             logger.warning("cache: disk: %s (%s); no more images are cached", file, error)
 

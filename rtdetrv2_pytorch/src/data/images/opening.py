@@ -17,7 +17,7 @@ from PIL import Image, ImageFile, UnidentifiedImageError
 from ...misc.errors import ConfigError, DatasetError, RTDETRError
 from ...misc.resources import release_freed_memory
 
-Source = Path | BinaryIO
+Source = str | Path | BinaryIO
 
 MAX_PIXELS_SETTING = "RTDETR_MAX_IMAGE_PIXELS"  # environment variable
 DEFAULT_MAX_PIXELS = 100_000_000  # 10,000 x 10,000; decoding takes 7 bytes per pixel
@@ -141,6 +141,7 @@ def open_image(
             any error in the context that is not an RTDETRError.
     """
     name = str(source) if name is None else name
+    source = Path(source) if isinstance(source, str) else source
     pixels = 0
     try:
         if isinstance(source, Path) and not stat.S_ISREG(source.stat().st_mode):

@@ -31,7 +31,7 @@ _POLL_SECONDS = 1.0  # interval of the checks that the other process is running
 _MAX_REQUEST_BYTES = 1 << 20
 _MAX_RESPONSE_BYTES = 1 << 14
 _MAX_QUEUED = 64  # batches per worker, so that responses always fit into the socket's buffer
-_STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+_STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 class WorkersUnavailableError(Exception):
@@ -244,7 +244,7 @@ def _run_worker(
 ) -> None:
     """Serve requests until the main process exits.
 
-    SIGINT and SIGTERM are ignored: the main process needs batches until it has handled them.
+    Stop signals are ignored: the main process needs batches until it has handled them.
     """
     for number in _STOP_SIGNALS:
         signal.signal(number, signal.SIG_IGN)

@@ -15,8 +15,8 @@ from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
 from ...misc.boxes import cxcywh_to_xyxy, iou_and_giou
+from ...misc.devices import wait_for
 from ...misc.errors import TrainingDiverged
-from ...misc.transfers import wait_for
 from ...structures import GroundTruth, LayerOutput, Target
 
 CostName = Literal["cost_class", "cost_bbox", "cost_giou"]
