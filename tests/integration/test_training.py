@@ -17,7 +17,9 @@ from rtdetrv2_pytorch.src.misc.weights import load_checkpoint, model_state
 from rtdetrv2_pytorch.src.solver import DetSolver, network, stopwatch
 from rtdetrv2_pytorch.src.solver.events import TrainingEvents
 from rtdetrv2_pytorch.src.solver.run import TrainingRun
+from rtdetrv2_pytorch.src.solver.step import backward
 from rtdetrv2_pytorch.src.solver.stopwatch import SECTIONS
+from rtdetrv2_pytorch.src.structures import StepBatch
 from tests.tiny import tiny_config
 
 
@@ -293,12 +295,6 @@ def test_checkpoint_freq(tmp_path, digits, freq, expected):
     assert [n for n in result.checkpoints if n.startswith("checkpoint")] == expected
 
 
-def test_training_set_smaller_than_a_batch_raises(tmp_path, digits):
-    cfg = tiny_config(tmp_path, digits, train_dataloader={"total_batch_size": 7})
-    with pytest.raises(DatasetError, match="6 images give no batch of 7.*use a smaller batch_size"):
-        DetSolver(cfg).fit()
-
-
 def test_empty_split_raises(tmp_path, digits):
     ann = json.loads((digits / "annotations" / "instances_val.json").read_text())
     empty = tmp_path / "instances_val.json"
@@ -427,3 +423,51 @@ def test_weights_are_loaded_before_the_wrapper_and_the_ema(trained, tmp_path, di
 def test_val_without_weights_raises(tmp_path, digits):
     with pytest.raises(CheckpointError, match="no weights to evaluate; set resume or tuning"):
         DetSolver(tiny_config(tmp_path, digits)).val()
+
+
+def test_fewer_images_than_a_batch_and_accumulation_beyond_an_epoch(tmp_path, digits):
+    events = Recorder()
+    cfg = tiny_config(
+        tmp_path,
+        digits,
+        epoches=1,
+        grad_accum_steps=4,
+        train_dataloader={"total_batch_size": 16},
+    )
+    DetSolver(cfg, events=events).fit()
+    assert (events.plan.batch_size, events.plan.steps_per_epoch) == (6, 1)
+    changes = list(events.plan.changes)
+    assert "batch size: 16 -> 6, the number of training images" in changes
+    assert "grad_accum_steps: 4 -> 1, the batches of an epoch" in changes
+    written = yaml.safe_load((tmp_path / "model_config.yml").read_text())
+    assert written["train_dataloader"]["total_batch_size"] == 6
+    assert written["grad_accum_steps"] == 1
+
+
+def test_images_that_leave_batch_norm_one_value_are_rejected(tmp_path, digits):
+    for options in ({"train_dataloader": {"total_batch_size": 1}}, {"micro_batch_size": 1}):
+        cfg = tiny_config(tmp_path, digits, eval_spatial_size=[32, 32], **options)
+        with pytest.raises(ConfigError, match=r"batch of 1: images of 32x32 .* single value"):
+            DetSolver(cfg).fit()
+
+
+@pytest.mark.parametrize(
+    ("options", "complete"),
+    [
+        ({}, True),
+        ({"RTDETRTransformerv2": {"aux_loss": False}}, False),
+        ({"RTDETRCriterionv2": {"losses": ["vfl"]}}, False),
+        ({"RTDETRCriterionv2": {"losses": ["boxes"]}}, False),
+    ],
+)
+def test_ranks_look_for_unused_parameters_only_where_losses_are_missing(
+    tmp_path, digits, options, complete
+):
+    cfg = tiny_config(tmp_path, digits, **options)
+    assert network._has_complete_loss(cfg) is complete
+    run = TrainingRun.create(cfg)
+    cfg.train_dataloader.set_epoch(0)
+    images, targets = next(iter(cfg.train_dataloader))
+    backward(run, StepBatch(images, targets, (64, 96), 0, 0, 0), group_size=1)
+    unused = [n for n, p in cfg.model.named_parameters() if p.requires_grad and p.grad is None]
+    assert (not unused) is complete

@@ -5,13 +5,13 @@
 
 import difflib
 import inspect
-import re
 import typing
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
+import regex
 from pydantic import ConfigDict, PydanticSchemaGenerationError, TypeAdapter, ValidationError
 from pydantic.errors import PydanticUserError
 from pydantic_core import ErrorDetails
@@ -19,11 +19,15 @@ from typing_extensions import is_typeddict
 
 from ..misc.errors import ConfigError
 from ..misc.ranges import NonNegativeFloat
-from .catalog import ALIASES, COMPONENTS, FROM_THE_RUN
+from .catalog import ALIASES, COMPONENTS, FROM_THE_RUN, V1_COMPONENTS
+
+_MAX_DEPTH = 20  # of components inside each other
 
 
 def suggest(word: str, known: Iterable[str]) -> str:
     """Return "; did you mean ...?" for a mistyped word, or a list of the known words."""
+    if word in V1_COMPONENTS:
+        return "; RT-DETR v1 is not supported, use a configuration of RT-DETRv2"
     known = sorted(known)
     close = difflib.get_close_matches(str(word), known, n=1)
     return f"; did you mean {close[0]!r}?" if close else f"; known are {', '.join(known)}"
@@ -126,6 +130,12 @@ class _Described:
         return f"{self.at if key in self.inline else self.name}.{key}"
 
 
+def _required(factory: Callable[..., Any], key: str) -> str:
+    if typing.get_origin(_hints(factory).get(key)) is Callable:
+        return "is a Python function, which a configuration file cannot contain"
+    return "is required"
+
+
 class Sections:
     """The named sections of one configuration, from which components are built.
 
@@ -155,25 +165,50 @@ class Sections:
             raise ConfigError(f"{name} = {section!r}: give its keys with their values")
         return _Described(name, {**section, **inline}, at, inline.keys())
 
-    def check(self, description: Any, at: str, *, given: Iterable[str] = ()) -> None:
+    def check(
+        self,
+        description: Any,
+        at: str,
+        *,
+        kind: Any = Any,
+        given: Iterable[str] = (),
+        above: Sequence[str] = (),
+    ) -> None:
         """Check a described component and its parts without building anything.
 
         Args:
             description: a name, or {type: name, ...}.
             at: place of the description, for error messages.
+            kind: type that the component must have.
             given: parameters that the caller of `construct` will pass.
+            above: names of the components that contain this one.
 
         Raises:
             ConfigError: naming the first invalid key or value.
         """
-        self._check(self._resolve(description, at), given=given)
+        described = self._resolve(description, at)
+        factory = COMPONENTS[described.name]
+        product: Any = factory if inspect.isclass(factory) else _hints(factory).get("return")
+        is_typed = inspect.isclass(kind) and inspect.isclass(product) and kind is not Any
+        if is_typed and not issubclass(product, kind):
+            raise ConfigError(
+                f"{at} = {described.name!r}: gives {product.__name__}, needed is {kind.__name__}"
+            )
+        if len(above) > _MAX_DEPTH:
+            raise ConfigError(f"{at} = {described.name!r}: contains itself")
+        self._check(described, given=given, above=above)
 
     def check_section(self, name: str, section: Mapping[str, Any]) -> None:
         """Check the top-level section of a component; required parameters may be missing."""
         self._check(_Described(name, {**section}, name), is_complete=False)
 
     def _check(
-        self, described: _Described, *, given: Iterable[str] = (), is_complete: bool = True
+        self,
+        described: _Described,
+        *,
+        given: Iterable[str] = (),
+        above: Sequence[str] = (),
+        is_complete: bool = True,
     ) -> None:
         factory = COMPONENTS[ALIASES.get(described.name, described.name)]
         parameters = parameters_of(factory)
@@ -184,12 +219,13 @@ class Sections:
                 raise ConfigError(f"{place}: unknown key {key!r}{suggest(key, known)}")
         for key, value in self._with_shared(parameters, described.section).items():
             hint = _hints(factory).get(key, Any)
-            self._convert(value, hint, described.place(key), self.check)
+            each = partial(self.check, kind=hint, above=(*above, described.name))
+            self._convert(value, hint, described.place(key), each)
         if is_complete:
             present = {*described.section, *self.shared, *given, *FROM_THE_RUN}
             for key, parameter in parameters.items():
                 if parameter.default is inspect.Parameter.empty and key not in present:
-                    raise ConfigError(f"{described.place()}: {key!r} is required")
+                    raise ConfigError(f"{described.place()}: {key!r} {_required(factory, key)}")
 
     @staticmethod
     def _convert(value: Any, hint: Any, at: str, each: Callable[[Any, str], Any]) -> Any:
@@ -283,8 +319,8 @@ def _rule(rule: Any, hints: Mapping[str, Any], at: str) -> dict[str, Any]:
             raise ConfigError(f"{at}: unknown key {key!r}{suggest(str(key), hints)}")
     converted = {key: convert(value, hints[key], f"{at}.{key}") for key, value in rule.items()}
     try:
-        re.compile(converted["params"])
-    except re.error as error:
+        regex.compile(converted["params"])
+    except regex.error as error:
         raise ConfigError(
             f"{at}.params = {rule['params']!r}: not a regular expression ({error})"
         ) from error

@@ -3,6 +3,11 @@
 from collections.abc import Callable
 from typing import Any
 
+from torch import nn
+from torch.amp.grad_scaler import GradScaler
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+
 from ..data.augment import box_transforms, cropping, geometric, photometric, transform
 from ..data.augment.compose import Compose
 from ..data.augment.mosaic import Mosaic
@@ -69,20 +74,23 @@ COMPONENTS: dict[str, Callable[..., Any]] = {
 # Alternative names in users' files.
 ALIASES = {"BatchImageCollateFuncion": "BatchImageCollateFunction"}
 
-# Parts of a run: each is the name of a component, or {type: name, ...}.
-SLOTS = (
-    "model",
-    "criterion",
-    "postprocessor",
-    "optimizer",
-    "lr_scheduler",
-    "lr_warmup_scheduler",
-    "ema",
-    "scaler",
-    "train_dataloader",
-    "val_dataloader",
-    "evaluator",
-)
+# Components of RT-DETR v1, which public files of the same format name.
+V1_COMPONENTS = frozenset({"RTDETRTransformer", "RTDETRCriterion", "SetCriterion"})
+
+# Parts of a run with their types: each is the name of a component, or {type: name, ...}.
+SLOTS: dict[str, type] = {
+    "model": nn.Module,
+    "criterion": nn.Module,
+    "postprocessor": nn.Module,
+    "optimizer": Optimizer,
+    "lr_scheduler": LRScheduler,
+    "lr_warmup_scheduler": LinearWarmup,
+    "ema": ModelEMA,
+    "scaler": GradScaler,
+    "train_dataloader": DataLoader,
+    "val_dataloader": DataLoader,
+    "evaluator": CocoEvaluator,
+}
 
 # Top-level values that every component with a parameter of that name receives, with their types.
 SHARED: dict[str, Any] = {

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ..data.categories import CategoryTable
+from ..misc import distributed
 from ..misc.errors import ConfigError
 from .build import parameters_of
 from .catalog import ALIASES, COMPONENTS
@@ -177,6 +178,32 @@ def fit_steps(values: dict[str, Any], optimizer_steps: int) -> list[str]:
                 f"{short} steps"
             )
     return notes
+
+
+def fit_accumulation(values: dict[str, Any], steps_per_epoch: int) -> list[str]:
+    """Limit `grad_accum_steps` to the batches of an epoch, at whose end the optimizer steps."""
+    wanted = values.get("grad_accum_steps") or 1
+    if wanted <= steps_per_epoch:
+        return []
+    values["grad_accum_steps"] = steps_per_epoch
+    return [f"grad_accum_steps: {wanted} -> {steps_per_epoch}, the batches of an epoch"]
+
+
+def fit_batch_size(values: dict[str, Any], loader: Mapping[str, Any], num_images: int) -> list[str]:
+    """Reduce the training batch to the number of images if there are fewer, one per rank or more.
+
+    Args:
+        values: the merged configuration.
+        loader: section of the training loader with the settings of the run.
+        num_images: training images.
+    """
+    ranks = distributed.world_size()
+    total = loader.get("total_batch_size") or loader.get("batch_size", 1) * ranks
+    if not (loader.get("drop_last") and ranks <= num_images < total):
+        return []
+    values["train_dataloader"]["total_batch_size"] = num_images
+    values.pop("batch_size", None)
+    return [f"batch size: {total} -> {num_images}, the number of training images"]
 
 
 def _or_default(values: Mapping[str, Any], path: KeyPath) -> Any:

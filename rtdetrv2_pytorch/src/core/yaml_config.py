@@ -28,7 +28,7 @@ from . import yaml_files
 from .build import Sections, convert, suggest
 from .catalog import ALIASES, COMPONENTS, SHARED, SLOTS
 from .checks import check_transforms
-from .fitting import drop_leftovers, fit_classes, fit_epochs, fit_image_sizes
+from .fitting import drop_leftovers, fit_batch_size, fit_classes, fit_epochs, fit_image_sizes
 from .settings import SETTING_NAMES, Settings
 from .yaml_files import Layer, get
 
@@ -158,10 +158,10 @@ class YAMLConfig:
                 if not isinstance(section, dict):
                     raise ConfigError(f"{name} = {section!r}: give a mapping of its keys")
                 sections.check_section(name, section)
-        for slot in SLOTS:
+        for slot, kind in SLOTS.items():
             description = self._slot(slot)
             if description is not None:
-                sections.check(description, slot, given=("params", "epochs"))
+                sections.check(description, slot, kind=kind, given=("params", "epochs"))
         sections.parameter_rules(self._slot("optimizer"), self._parameter_rules())
         check_transforms(self.yaml_cfg)
 
@@ -358,6 +358,8 @@ class YAMLConfig:
     @cached_property
     def train_dataloader(self) -> DataLoader:
         """Batches of augmented training images."""
+        loader, num_images = self._slot("train_dataloader"), len(self.train_dataset)
+        self.notes += fit_batch_size(self.yaml_cfg, loader, num_images)
         return self._build_loader("train_dataloader", self.train_dataset)
 
     @cached_property

@@ -13,7 +13,7 @@ import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
 from ..misc.weights import load_checkpoint, load_strict, model_state
-from .layers import freeze_batch_norms, fuse_conv_and_norm
+from .layers import check_stages, freeze_batch_norms, fuse_conv_and_norm
 
 _LAYERS_PER_BLOCK = 6
 
@@ -211,7 +211,7 @@ class HGNetv2(nn.Module):
         # Widths double per stage, and the last two stages are light.
         outs = (out, 512, 1024, 2048)
         specs = [_StageSpec(mid * 2**i, outs[i], n, i >= 2) for i, n in enumerate(blocks)]
-        self.return_idx = list(return_idx)
+        self.return_idx = check_stages(return_idx, len(specs))
         self.stem = StemBlock(stem_mid, channels, use_lab)
         self.stages = nn.ModuleList()
         for i, spec in enumerate(specs):

@@ -4,7 +4,7 @@ Attribute names are part of the published weights' format (`conv`, `norm`, `laye
 """
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
 import torch
@@ -69,6 +69,20 @@ def freeze_batch_norms(module: nn.Module) -> nn.Module:
     for name, child in module.named_children():
         setattr(module, name, freeze_batch_norms(child))
     return module
+
+
+def check_stages(return_idx: Sequence[int], count: int) -> list[int]:
+    """Return the stages whose maps a backbone returns.
+
+    Raises:
+        ValueError: if a stage does not exist, or the order is not ascending.
+    """
+    chosen = list(return_idx)
+    if not chosen or chosen != sorted({i for i in chosen if 0 <= i < count}):
+        raise ValueError(
+            f"return_idx = {chosen}: give stages from 0 to {count - 1} in ascending order"
+        )
+    return chosen
 
 
 @torch.no_grad()

@@ -7,13 +7,20 @@ strided convolution. Source: Bag of Tricks, arXiv:1812.01187 (ResNet-D).
 
 from collections import OrderedDict
 from collections.abc import Sequence
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch.nn.functional as F  # noqa: N812
+from annotated_types import Interval
 from torch import Tensor, nn
 
 from ..misc.weights import load_checkpoint, load_strict, model_state
-from .layers import Activation, ConvNormLayer, freeze_batch_norms, make_activation
+from .layers import (
+    Activation,
+    ConvNormLayer,
+    check_stages,
+    freeze_batch_norms,
+    make_activation,
+)
 
 _BLOCKS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3), 101: (3, 4, 23, 3)}
 _WIDTHS = (64, 128, 256, 512)
@@ -124,7 +131,7 @@ class PResNet(nn.Module):
         *,
         depth: Literal[18, 34, 50, 101],
         variant: Literal["d"] = "d",
-        num_stages: int = 4,
+        num_stages: Annotated[int, Interval(ge=1, le=4)] = 4,
         return_idx: Sequence[int] = (0, 1, 2, 3),
         act: Activation = "relu",
         freeze_at: int = -1,
@@ -132,7 +139,7 @@ class PResNet(nn.Module):
         pretrained: bool | str = False,
     ) -> None:
         super().__init__()
-        self.return_idx = list(return_idx)
+        self.return_idx = check_stages(return_idx, num_stages)
         self.conv1 = nn.Sequential(
             OrderedDict(
                 conv1_1=ConvNormLayer(3, 32, 3, 2, act=act),

@@ -1,10 +1,12 @@
 """Parameter groups with their own learning rate or weight decay."""
 
-import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import regex
 from torch import nn
+
+_TIMEOUT_S = 0.5  # per name: patterns such as (a+)+ backtrack for a time exponential in its length
 
 
 def group_parameters(
@@ -21,7 +23,7 @@ def group_parameters(
         One group per rule, then one with all remaining parameters, which takes the defaults.
 
     Raises:
-        ValueError: if a rule matches nothing, or a parameter is matched twice.
+        ValueError: if a rule matches nothing or takes too long, or a parameter is matched twice.
     """
     trainable = {name: p for name, p in model.named_parameters() if p.requires_grad}
     owner: dict[str, str] = {}
@@ -29,9 +31,9 @@ def group_parameters(
     for rule in rules or ():
         pattern = rule["params"]
         # Frozen norms are buffers: a rule that matches only buffers is valid and has no effect.
-        if not any(re.search(pattern, name) for name in model.state_dict()):
+        if not any(_matches(pattern, name) for name in model.state_dict()):
             raise ValueError(f"{pattern!r} matches the name of no parameter; correct it")
-        names = [name for name in trainable if re.search(pattern, name)]
+        names = [name for name in trainable if _matches(pattern, name)]
         for name in names:
             if name in owner:
                 raise ValueError(
@@ -43,3 +45,13 @@ def group_parameters(
     remaining = [p for name, p in trainable.items() if name not in owner]
     groups.append({"params": remaining})
     return [group for group in groups if group["params"]]
+
+
+def _matches(pattern: str, name: str) -> bool:
+    try:
+        return regex.search(pattern, name, timeout=_TIMEOUT_S) is not None
+    except TimeoutError as error:
+        raise ValueError(
+            f"{pattern!r} takes more than {_TIMEOUT_S:g} s on the name {name!r}; avoid nested "
+            "repetitions such as (a+)+"
+        ) from error

@@ -1,6 +1,7 @@
 """Preparation of the model: initial weights, ranks, compilation."""
 
 import logging
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -9,10 +10,11 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from ..core.yaml_config import YAMLConfig
+from ..data.loading.collate import scale_sizes
 from ..misc import distributed
 from ..misc.coco_categories import COCO_CATEGORIES
 from ..misc.devices import check_compiler
-from ..misc.errors import CheckpointError
+from ..misc.errors import CheckpointError, ConfigError
 from ..misc.weights import LoadReport, load_checkpoint, load_matching, load_strict, model_state
 from ..nn.sync_batch_norm import synchronize_batch_norm
 
@@ -160,8 +162,41 @@ def _data_parallel(cfg: YAMLConfig) -> nn.Module:
         cfg.model,
         device_ids=[cfg.device] if cfg.device.type == "cuda" else None,
         broadcast_buffers=False,  # equal with `sync_bn`; without, broadcast once per epoch
-        find_unused_parameters=cfg.settings.find_unused_parameters,
+        find_unused_parameters=cfg.settings.find_unused_parameters or not _has_complete_loss(cfg),
     )
+
+
+def _has_complete_loss(cfg: YAMLConfig) -> bool:
+    """Return whether each part of the network has a loss; if not, ranks must look for gradients."""
+    losses = set(getattr(cfg.criterion, "losses", ()))
+    is_complete = "boxes" in losses and not losses.isdisjoint({"vfl", "focal"})
+    return is_complete and bool(getattr(cfg.model.decoder, "aux_loss", True))
+
+
+def check_batch_norm(cfg: YAMLConfig) -> None:
+    """Check that batch norms see more than one value per channel in training.
+
+    Raises:
+        ConfigError: naming batch and image size, if a batch can have a single value.
+    """
+    loader, settings = cfg.train_dataloader, cfg.settings
+    size = cfg.yaml_cfg.get("eval_spatial_size")
+    if size is None:
+        return
+    images = loader.epoch_sampler.total_batch_size
+    if not settings.sync_bn:
+        images //= distributed.world_size()
+    if settings.micro_batch_size != "auto":
+        images = min(images, settings.micro_batch_size)
+    sizes = scale_sizes(loader.collate_fn.scales or [max(size)], (size[0], size[1]))
+    height, width = min(sizes, key=math.prod)
+    stride = max(getattr(cfg.model.backbone, "out_strides", [32]))
+    if images * math.ceil(height / stride) * math.ceil(width / stride) < 2:
+        raise ConfigError(
+            f"eval_spatial_size = {list(size)} with a batch of {images}: images of "
+            f"{height}x{width} (height x width) leave batch norm a single value at stride "
+            f"{stride}; use larger images or batches"
+        )
 
 
 def _compile(model: nn.Module) -> None:

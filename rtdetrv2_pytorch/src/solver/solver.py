@@ -9,7 +9,7 @@ import time
 import torch
 from torch import nn
 
-from ..core.fitting import fit_steps
+from ..core.fitting import fit_accumulation, fit_steps
 from ..core.yaml_config import YAMLConfig
 from ..data.metrics.evaluator import Evaluation
 from ..misc import distributed
@@ -23,7 +23,7 @@ from ..robustness.rank_watch import watch_ranks
 from .checkpointing import BEST, lock_output
 from .events import FanOut, FitResult, TrainingEvents
 from .loop import evaluate, train_one_epoch
-from .network import load_for_evaluation
+from .network import check_batch_norm, load_for_evaluation
 from .observers import LOG, JsonLog, LogLines, TensorBoard, metrics_table
 from .progress import average_of
 from .run import TrainingRun, configured_precision, resume_after_restart
@@ -80,15 +80,18 @@ class DetSolver:
             if distributed.is_main():
                 stack.enter_context(lock_output(cfg.output_dir))
             resume_after_restart(cfg)
+            seed_everything(cfg.settings.seed)
+            num_batches = len(cfg.train_dataloader)
+            changes = [*cfg.notes, *fit_accumulation(cfg.yaml_cfg, num_batches)]
             settings = cfg.settings
-            seed_everything(settings.seed)
-            steps = math.ceil(len(cfg.train_dataloader) / settings.grad_accum_steps)
+            steps = math.ceil(num_batches / settings.grad_accum_steps)
             # Errors in the validation data are raised before the first step, too.
             for loader in (cfg.train_dataloader, cfg.val_dataloader):
                 loader.dataset.check_boxes()  # type: ignore[attr-defined]
-            changes = [*cfg.notes, *fit_steps(cfg.yaml_cfg, steps * settings.epoches)]
+            changes += fit_steps(cfg.yaml_cfg, steps * settings.epoches)
 
             run = TrainingRun.create(cfg)
+            check_batch_norm(cfg)
             run.open_output()
             changes += run.changes + _choose_micro_batch(run)
             if run.epoch >= settings.epoches:

@@ -9,6 +9,7 @@ from rtdetrv2_pytorch.src.core.build import Sections, convert, suggest
 from rtdetrv2_pytorch.src.data.augment.compose import Compose, Policy
 from rtdetrv2_pytorch.src.data.augment.geometric import RandomZoomOut, Resize
 from rtdetrv2_pytorch.src.misc.ranges import Decay, PositiveFloat, PositiveInt
+from tests.tiny import tiny_config
 
 
 def test_convert_parses_numbers_from_strings():
@@ -139,3 +140,28 @@ def test_parameter_rules_are_converted():
 def test_invalid_parameter_rules_are_rejected(rules, message):
     with pytest.raises(ConfigError, match=message):
         Sections({}, {}).parameter_rules("AdamW", rules)
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"model": "AdamW"}, r"model = 'AdamW': gives Optimizer, needed is Module"),
+        ({"optimizer": {"type": "PResNet"}}, r"optimizer = 'PResNet': gives PResNet, needed is"),
+        ({"RTDETR": {"backbone": "RTDETR"}}, r"RTDETR.backbone = 'RTDETR': contains itself"),
+        ({"lr_scheduler": {"type": "LambdaLR"}}, "LambdaLR: 'lr_lambda' is a Python function"),
+        ({"RTDETRTransformer": {}}, "'RTDETRTransformer'; RT-DETR v1 is not supported"),
+        ({"criterion": "SetCriterion"}, "'SetCriterion'; RT-DETR v1 is not supported"),
+        ({"PResNet": {"num_stages": 5}}, r"PResNet.num_stages = 5: .* less than or equal to 4"),
+    ],
+)
+def test_part_of_another_kind_is_rejected(tmp_path, digits, values, message):
+    with pytest.raises(ConfigError, match=message):
+        tiny_config(tmp_path, digits, **values)
+
+
+@pytest.mark.parametrize("chosen", [[9], [-1], [3, 1], [1, 1], []])
+def test_stages_that_do_not_exist_are_rejected(chosen):
+    for name, options in (("PResNet", {"depth": 18}), ("HGNetv2", {"name": "L"})):
+        description = {"type": name, "return_idx": chosen, **options}
+        with pytest.raises(ConfigError, match=rf"{name}: return_idx = .*: give stages from 0 to 3"):
+            Sections({}, {}).construct(description, "RTDETR.backbone")

@@ -5,6 +5,8 @@ import pytest
 from rtdetrv2_pytorch.src.core import ConfigError
 from rtdetrv2_pytorch.src.core.fitting import (
     drop_leftovers,
+    fit_accumulation,
+    fit_batch_size,
     fit_epochs,
     fit_image_sizes,
     fit_steps,
@@ -206,3 +208,29 @@ def test_default_ema_warmup_is_shortened():
     assert values["ema"] == {"type": "ModelEMA", "warmups": 5, "decay": 0.8}
     assert notes[0] == "ema.warmups: 2000 -> 5 steps, 5 % of 100"
     assert fit_steps({}, 100) == []
+
+
+@pytest.mark.parametrize(("wanted", "used"), [(None, None), (2, 2), (3, 3), (50, 3)])
+def test_accumulation_ends_with_the_epoch(wanted, used):
+    values = {"grad_accum_steps": wanted}
+    notes = fit_accumulation(values, 3)
+    assert values["grad_accum_steps"] == used
+    assert notes == (["grad_accum_steps: 50 -> 3, the batches of an epoch"] if wanted == 50 else [])
+
+
+@pytest.mark.parametrize(
+    ("loader", "images", "total"),
+    [
+        ({"total_batch_size": 16, "drop_last": True}, 12, 12),
+        ({"total_batch_size": 12, "drop_last": True}, 12, None),
+        ({"total_batch_size": 16, "drop_last": False}, 12, None),
+        ({"batch_size": 16, "drop_last": True}, 12, 12),
+        ({"total_batch_size": 16, "drop_last": True}, 0, None),
+    ],
+)
+def test_batch_has_at_most_all_images(loader, images, total):
+    values = {"train_dataloader": {}, "batch_size": 16}
+    notes = fit_batch_size(values, loader, images)
+    assert values["train_dataloader"].get("total_batch_size") == total
+    expected = [f"batch size: 16 -> {total}, the number of training images"] if total else []
+    assert notes == expected

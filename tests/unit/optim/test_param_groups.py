@@ -103,3 +103,10 @@ def test_groups_of_published_configurations(name):
     ]
     expected = MODELS[name]["training"]["optimizer"]["param_groups"]
     assert found == expected
+
+
+def test_pattern_that_backtracks_exponentially_is_rejected():
+    model = nn.Module()
+    model.register_parameter("a" * 60, nn.Parameter(torch.zeros(1)))
+    with pytest.raises(ValueError, match=r"takes more than 0.5 s on the name 'aaaa"):
+        group_parameters(model, [{"params": r"(a|aa)+!$"}])
