@@ -3,6 +3,7 @@
 import queue
 import threading
 import uuid
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -12,6 +13,11 @@ from supervisely.nn.inference import uploader as sdk_uploader
 from supervisely.nn.inference.cache import InferenceImageCache
 from supervisely.nn.inference.inference import Inference
 from supervisely.nn.inference.inference_request import InferenceRequest, InferenceRequestsManager
+
+from rtdetrv2_pytorch.src.data.images.decoding import read_rgb
+from rtdetrv2_pytorch.src.misc.errors import DatasetError
+
+from .images import read_images_like_the_trainer
 
 _NUM_LOCKS = 64
 _MAX_WAIT_S = 0.02
@@ -79,8 +85,8 @@ class ImageCache(InferenceImageCache):  # type: ignore[misc]
                 return None
             path = str(self._cache.get_image_path(name))
         try:
-            return np.asarray(sly.image.read(path))
-        except (OSError, ValueError):  # evicted in between
+            return read_rgb(Path(path))
+        except (OSError, ValueError, DatasetError):  # evicted in between
             return None
 
 
@@ -103,6 +109,7 @@ def replace_shared_parts(model: Inference) -> None:
     The cache gets its own folder: the SDK's is shared by all processes of a machine, and names
     images by ids that two instances may both have.
     """
+    read_images_like_the_trainer()
     old = model.cache
     folder = f"{model.model_dir}/../image_cache/{uuid.uuid4().hex}"
     model.cache = ImageCache(old._maxsize, old._ttl, base_folder=folder, log_progress=True)

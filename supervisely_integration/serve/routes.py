@@ -1,32 +1,23 @@
 """Routes and error handlers that the serving app replaces.
 
 The routes of `Inference.serve` (supervisely/nn/inference/inference.py) answer an invalid request
-with status 500 and the text "Internal Server Error", which makes clients retry. They store uploads
-under the client's file name, so that two clients can get each other's results, and complete
-truncated images in gray.
+with status 500 and the text "Internal Server Error", which makes clients retry.
 """
 
 import json
-import tempfile
-from collections.abc import Sequence
-from pathlib import Path
-from typing import Any
 
-import numpy as np
 import requests
-from fastapi import FastAPI, Form, HTTPException, Request, UploadFile
+from fastapi import Request
 from fastapi.responses import JSONResponse, Response
 from starlette.middleware.base import BaseHTTPMiddleware, RequestResponseEndpoint
 from starlette.requests import ClientDisconnect
 from supervisely.nn.inference.inference import Inference
 
-from rtdetrv2_pytorch.src.data.images.decoding import read_rgb
-from rtdetrv2_pytorch.src.misc.errors import DatasetError, RTDETRError
+from rtdetrv2_pytorch.src.misc.errors import RTDETRError
 
 from ..gui.app_page import serve_own_page
 from ..sdk.websockets import drop_closed_connections
-
-_UPLOADS = ("/inference_image", "/inference_batch", "/inference_batch_async")
+from .image_inputs import replace_image_routes
 
 
 def prepare_server(model: Inference) -> None:
@@ -45,7 +36,7 @@ def prepare_server(model: Inference) -> None:
     for kind in (RTDETRError, ValueError, FileNotFoundError, KeyError, RuntimeError):
         server.add_exception_handler(kind, _bad_request)
     server.add_exception_handler(requests.HTTPError, _platform_error)
-    _replace_uploads(server, model)
+    replace_image_routes(server, model)
     if model.gui is not None:
         serve_own_page(server)
 
@@ -100,57 +91,3 @@ async def _platform_error(request: Request, error: Exception) -> JSONResponse:
     response = getattr(error, "response", None)
     status = 400 if response is None else response.status_code
     return _answer(status if 400 <= status < 500 else 502, str(error))
-
-
-def _replace_uploads(server: FastAPI, model: Inference) -> None:
-    """Replace the upload routes by ones that keep no file names."""
-    routes = server.router.routes
-    routes[:] = [route for route in routes if getattr(route, "path", None) not in _UPLOADS]
-    manager = model.inference_requests_manager
-
-    @server.post("/inference_image")
-    def inference_image(
-        files: list[UploadFile], settings: str = Form("{}"), state: str = Form("{}")
-    ) -> Any:
-        chosen = _state(model, state, settings)
-        if len(files) != 1:
-            raise HTTPException(400, f"expected one file, got {len(files)}")
-        return manager.run(model._inference_images, _decode(files), chosen)[0]
-
-    @server.post("/inference_batch")
-    def inference_batch(
-        files: list[UploadFile], settings: str = Form("{}"), state: str = Form("{}")
-    ) -> Any:
-        chosen = _state(model, state, settings)
-        return manager.run(model._inference_images, _decode(files), chosen)
-
-    @server.post("/inference_batch_async")
-    def inference_batch_async(
-        files: list[UploadFile], settings: str = Form("{}"), state: str = Form("{}")
-    ) -> Any:
-        chosen = _state(model, state, settings)
-        request, _ = manager.schedule_task(model._inference_images, _decode(files), chosen)
-        return {"message": "Scheduled inference task.", "inference_request_uuid": request.uuid}
-
-
-def _state(model: Inference, state: str, settings: str) -> dict[str, Any]:
-    """Read the state of a form, from either of its fields."""
-    text = settings if state in ("", "{}") else state
-    model.validate_inference_state(text)
-    chosen: dict[str, Any] = json.loads(text)
-    model.validate_inference_state(chosen)
-    return chosen
-
-
-def _decode(files: Sequence[UploadFile]) -> list[np.ndarray]:
-    with tempfile.TemporaryDirectory() as folder:
-        return [_read(file, Path(folder) / "upload") for file in files]
-
-
-def _read(file: UploadFile, place: Path) -> np.ndarray:
-    place.write_bytes(file.file.read())
-    try:
-        return read_rgb(place)
-    except DatasetError as error:
-        problem = str(error).removeprefix(f"{place}: ").replace(str(place), "it")
-        raise DatasetError(f"{file.filename or 'the file'}: {problem}") from error

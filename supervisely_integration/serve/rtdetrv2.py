@@ -17,6 +17,7 @@ from supervisely.nn.prediction_dto import PredictionBBox
 from supervisely.nn.tracker import TRACKING_LIBS_INSTALLED
 from supervisely.nn.utils import CheckpointInfo, ModelSource, RuntimeType
 
+from rtdetrv2_pytorch.src.data.images.decoding import read_rgb
 from rtdetrv2_pytorch.src.deploy.model_card import ModelCard
 from rtdetrv2_pytorch.src.deploy.predictor import Predictor
 from rtdetrv2_pytorch.src.deploy.runtimes import Runtime, open_runtime
@@ -28,6 +29,7 @@ from ..models import find_base_config
 from ..paths import INFERENCE_SETTINGS, MODELS, SERVE_OPTIONS
 from ..sdk.deployment import RUNTIMES, add_openvino, complete_deploy_params, parse_command_line
 from ..sdk.inference import replace_shared_parts
+from .image_inputs import check_image_ids
 from .prediction_settings import PredictionSettings
 from .routes import prepare_server
 
@@ -198,7 +200,7 @@ class RTDETRv2(ObjectDetection):  # type: ignore[misc]
 
     def predict(self, image_path: str, settings: dict[str, Any]) -> list[PredictionBBox]:
         """Detect objects in one image file."""
-        return self.predict_benchmark([sly.image.read(image_path)], settings)[0][0]
+        return self.predict_benchmark([read_rgb(Path(image_path))], settings)[0][0]
 
     def get_info(self) -> dict[str, Any]:
         """Describe the session to clients."""
@@ -228,6 +230,7 @@ class RTDETRv2(ObjectDetection):  # type: ignore[misc]
 
     def _check_state(self, state: dict[str, Any]) -> None:
         card = self._card
+        check_image_ids(state)
         size = state.get("batch_size")
         if size is not None and (not isinstance(size, int) or isinstance(size, bool) or size < 1):
             raise ConfigError(f"batch_size = {size!r}: give an integer above 0")

@@ -7,6 +7,8 @@ import subprocess
 import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from types import SimpleNamespace
 
 import httpx
@@ -27,6 +29,7 @@ from supervisely_integration.paths import ROOT, SERVE
 from supervisely_integration.sdk.inference import ImageCache
 from supervisely_integration.serve.rtdetrv2 import to_predictions, whole_pixels
 from tests.app.real_app import RunningApp, make_project
+from tests.damaged_datasets import png_header
 from tests.ranks import free_port
 from tests.tiny import tiny_config
 
@@ -78,7 +81,7 @@ def served(instance, checkpoint, tmp_path_factory):
         task_id=task_id,
         app_dir=SERVE,
         variable="model",
-        environment={"APP_NAME": "Serve RT-DETRv2"},
+        environment={"APP_NAME": "Serve RT-DETRv2", "RTDETR_URL_NETWORKS": "127.0.0.1"},
     )
     with app:
         app.wait_until_ready()
@@ -187,6 +190,30 @@ def test_predictions_match_the_engine(deployed, checkpoint):
     assert uploaded["annotation"]["size"] == by_id["annotation"]["size"]
 
 
+def test_image_by_url(deployed, checkpoint):
+    path = next(iter(deployed.pictures.values()))
+    handler = partial(SimpleHTTPRequestHandler, directory=path.parent)
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as web:
+        threading.Thread(target=web.serve_forever, daemon=True).start()
+        url = f"http://127.0.0.1:{web.server_port}/{path.name}"
+        answer = ok(ask(deployed, "inference_image_url", image_url=url, settings=EVERYTHING))
+        missing = ask(deployed, "inference_image_url", image_url=f"{url}x")
+        web.shutdown()
+    assert found(answer) == expected(checkpoint, path, confidence_threshold=0.0)
+    assert missing.status_code == 400
+    assert missing.json()["message"] == f"{url}x: cannot be downloaded (status 404)"
+
+
+def test_large_image_and_other_format_are_rejected(deployed):
+    with_header = png_header(13000, 13000)
+    large = upload(deployed, with_header, name="large.png")
+    assert large.status_code == 413
+    assert large.json()["message"].startswith("large.png: 13000x13000 = 169,000,000 pixels")
+    postscript = upload(deployed, b"%!PS-Adobe-3.0 EPSF-3.0\n", name="photo.jpg")
+    assert postscript.status_code == 400
+    assert postscript.json()["message"].startswith("photo.jpg: cannot be read as an image")
+
+
 def test_settings_of_a_request(deployed, checkpoint):
     image_id, path = next(iter(deployed.pictures.items()))
     every = expected(checkpoint, path, confidence_threshold=0.0)
@@ -263,6 +290,9 @@ BAD_STATES = {
     ),
     "confidence_threshold = 7": ("inference_image_id", {"image_id": 1, "settings": {"conf": 7}}),
     "settings = 3": ("inference_image_id", {"image_id": 1, "settings": 3}),
+    "image_id = None: give an integer": ("inference_image_id", {"image_id": None}),
+    "batch_ids = [[1]]: give a list": ("inference_batch_ids_async", {"batch_ids": [[1]]}),
+    "image_url = 5: give an address": ("inference_image_url", {"image_url": 5}),
     "batch_size = 0": ("inference_batch_ids", {"batch_ids": [1], "batch_size": 0}),
     "there is no such uuid": ("get_inference_progress", {"inference_request_uuid": "none"}),
 }

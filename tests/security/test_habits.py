@@ -11,6 +11,7 @@ from tests.conftest import ROOT
 from tests.security.peak_memory import at_most
 
 REQUIREMENTS = sorted(ROOT.glob("*requirements*.txt"))
+INTEGRATION = ROOT / "supervisely_integration"
 OURS = [
     *(ROOT / "rtdetrv2_pytorch").rglob("*.py"),
     *(ROOT / "supervisely_integration").rglob("*.py"),
@@ -56,6 +57,21 @@ def test_code_does_not_execute_input():
     ]
     assert found == []
     assert len(OURS) > 100
+
+
+def test_images_are_opened_in_one_place():
+    openers = {"Image.open", "cv2.imread", "cv2.imdecode", "sly.image.read", "sly.image.read_bytes"}
+    found = {
+        path.name: ast.unparse(node)
+        for path in OURS
+        for name, node in calls(path)
+        if name in openers or name.endswith((".imread", ".read_image", ".decode_image"))
+    }
+    # The demos import nothing of the project. The SDK's own calls use `sdk/images.py`.
+    assert found.pop("demo_common.py") == "Image.open(path, formats=_DECODERS)"
+    assert found.pop("opening.py") == "Image.open(source, formats=_formats())"
+    assert found == {}
+    assert "read_images_like_the_trainer()" in (INTEGRATION / "sdk" / "inference.py").read_text()
 
 
 def test_memory_limit_detects_growth():

@@ -1,0 +1,145 @@
+"""Images of requests: limits of pixels and files, names in errors, ids."""
+
+import io
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+import supervisely as sly
+from fastapi import HTTPException, UploadFile
+from PIL import Image
+
+from rtdetrv2_pytorch.src.data.images.opening import MAX_PIXELS_SETTING, PixelBudget
+from rtdetrv2_pytorch.src.misc.errors import ConfigError, DatasetError
+from supervisely_integration.sdk.images import read_images_like_the_trainer
+from supervisely_integration.serve import image_inputs
+
+
+def encoded(size=(20, 10), kind="PNG"):
+    buffer = io.BytesIO()
+    Image.new("RGB", size, (9, 90, 30)).save(buffer, kind)
+    return buffer.getvalue()
+
+
+def uploaded(*contents):
+    files = [
+        UploadFile(io.BytesIO(content), filename=f"{number}.jpg", size=len(content))
+        for number, content in enumerate(contents)
+    ]
+    return image_inputs._uploaded(files)
+
+
+def test_uploads_are_decoded():
+    images = uploaded(encoded(), encoded((7, 5), "JPEG"))
+    with image_inputs._decoded(images) as pixels:
+        assert [each.shape for each in pixels] == [(10, 20, 3), (5, 7, 3)]
+        assert (pixels[0] == [9, 90, 30]).all()
+
+
+@pytest.mark.parametrize(
+    ("content", "status", "message"),
+    [
+        (encoded((50, 50)), 413, "0.jpg: 50x50 = 2,500 pixels"),
+        (encoded(kind="EPS"), 400, "0.jpg: cannot be read as an image (the content is none of"),
+        (b"", 400, "0.jpg: cannot be read as an image"),
+    ],
+)
+def test_unusable_uploads_are_named(monkeypatch, content, status, message):
+    monkeypatch.setenv(MAX_PIXELS_SETTING, "2000")
+    with pytest.raises(HTTPException) as caught:
+        uploaded(content)
+    assert caught.value.status_code == status
+    assert caught.value.detail.startswith(message)
+
+
+def test_truncated_upload_is_named():
+    (image,) = uploaded(encoded((300, 300))[:-50])
+    with pytest.raises(HTTPException, match="0.jpg: cannot be read as an image"):
+        image.decode()
+
+
+def test_size_of_all_files_is_limited(monkeypatch):
+    monkeypatch.setattr(image_inputs, "MAX_UPLOAD_BYTES", 100)
+    with pytest.raises(HTTPException, match="413: 2 files of .* bytes in all; send at most 100"):
+        uploaded(encoded(), encoded())
+
+
+def test_images_of_a_request_are_decoded_in_groups(monkeypatch):
+    monkeypatch.setenv(MAX_PIXELS_SETTING, "500")
+    images = uploaded(*[encoded()] * 3, encoded((25, 20)), encoded())
+    groups = list(image_inputs._groups(images))
+    assert [[image.name for image in group] for group in groups] == [
+        ["0.jpg", "1.jpg"],
+        ["2.jpg"],
+        ["3.jpg"],
+        ["4.jpg"],
+    ]
+
+
+def test_requests_hold_a_limited_number_of_pixels(monkeypatch):
+    """Eight requests at once of 200 pixels each; 500 are allowed."""
+    monkeypatch.setenv(MAX_PIXELS_SETTING, "500")
+    monkeypatch.setattr(image_inputs, "_held_by_requests", PixelBudget())
+    held, most = [], []
+
+    def request(_):
+        with image_inputs._decoded(uploaded(encoded())) as pixels:
+            held.append(1)
+            most.append(len(held))
+            held.pop()
+            return pixels[0].size
+
+    with ThreadPoolExecutor(8) as pool:
+        assert list(pool.map(request, range(8))) == [600] * 8
+    assert max(most) <= 2
+
+
+def test_long_wait_asks_the_client_to_repeat(monkeypatch):
+    monkeypatch.setenv(MAX_PIXELS_SETTING, "300")
+    monkeypatch.setattr(image_inputs, "_held_by_requests", PixelBudget())
+    monkeypatch.setattr(image_inputs, "_WAIT_S", 0.01)
+    with (
+        image_inputs._decoded(uploaded(encoded())),
+        pytest.raises(HTTPException) as caught,
+        image_inputs._decoded(uploaded(encoded())),
+    ):
+        pass
+    assert caught.value.status_code == 429
+    assert caught.value.headers == {"Retry-After": "10"}
+    assert "the app is busy: no memory for 200 pixels" in caught.value.detail
+
+
+@pytest.mark.parametrize(
+    "state",
+    [
+        {},
+        {"image_id": 5},
+        {"batch_ids": [1, 2]},
+        {"batch_ids": []},
+        {"image_id": [5]},
+        {"imageIds": 5},
+    ],
+)
+def test_valid_ids(state):
+    image_inputs.check_image_ids(state)
+
+
+@pytest.mark.parametrize("value", [None, "5", 1.5, True, {}, [None], [[1]], ["x"]])
+@pytest.mark.parametrize("key", ["image_id", "batch_ids"])
+def test_invalid_ids_are_named(key, value):
+    with pytest.raises(ConfigError, match=f"^{key} = .*: give an? "):
+        image_inputs.check_image_ids({key: value})
+
+
+def test_sdk_reads_images_like_the_trainer(monkeypatch, tmp_path):
+    for name in ("read", "read_bytes"):
+        monkeypatch.setattr(sly.image, name, getattr(sly.image, name))
+    path = tmp_path / "photo.jpg"
+    path.write_bytes(encoded(kind="PPM"))
+    assert sly.image.read_bytes(path.read_bytes()).shape == (10, 20, 3)  # else it is not needed
+    read_images_like_the_trainer()
+    with pytest.raises(DatasetError, match=r"photo\.jpg: cannot be read as an image"):
+        sly.image.read(str(path))
+    with pytest.raises(DatasetError, match="the image: cannot be read as an image"):
+        sly.image.read_bytes(path.read_bytes())
+    np.testing.assert_array_equal(sly.image.read_bytes(encoded())[0, 0], [9, 90, 30])
