@@ -13,7 +13,8 @@ from supervisely.app.fastapi.subapp import get_name_from_env
 from supervisely.app.fastapi.templating import Jinja2Templates
 from supervisely.app.widgets_context import JinjaWidgets
 
-from .choice import is_local, needs_own_page
+from ..access.hosts import is_local
+from .choice import needs_own_page
 from .libraries import PACKAGES, SCRIPTS, STYLES, WEB, missing_libraries
 from .log_window import LogWindow
 from .page_routes import page_routes

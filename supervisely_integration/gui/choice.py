@@ -1,27 +1,15 @@
 """Choose the page of an app: the platform's, whose scripts come from a CDN, or the app's own."""
 
-import ipaddress
-from urllib.parse import urlsplit
-
 import requests
 from supervisely.app.fastapi.templating import js_bundle_version
+
+from ..access.hosts import is_local
 
 SCRIPTS = (
     "https://cdn-public-cloudstore.supervisely.com/sly-app-bundle/"
     f"{js_bundle_version}/sly-app-widgets-{js_bundle_version}.bundle.js"
 )
 _TIMEOUT_S = 3.0
-
-
-def is_local(server_address: str) -> bool:
-    """Return whether an instance runs on this machine, as the embedded one does."""
-    if "//" not in server_address:
-        server_address = f"//{server_address}"
-    host = urlsplit(server_address).hostname or ""
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost" or host.endswith(".localhost")
 
 
 def is_reachable(address: str) -> bool:

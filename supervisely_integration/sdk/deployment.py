@@ -1,5 +1,6 @@
 """Devices and runtimes of a deployment, from requests and from the command line."""
 
+import os
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -10,6 +11,8 @@ from supervisely.nn.utils import RuntimeType
 from rtdetrv2_pytorch.src.misc.devices import checked_device
 from rtdetrv2_pytorch.src.misc.errors import ConfigError
 
+LOOPBACK = "127.0.0.1"
+PORT = 8000  # the SDK's
 # The SDK's names of runtimes -> the engine's.
 RUNTIMES = {
     "PyTorch": "pytorch",
@@ -61,18 +64,16 @@ def parse_command_line(parse: Callable[[], tuple[Any, bool]]) -> tuple[Any, bool
     """Parse the SDK's command line, with every runtime and without a GPU.
 
     `Inference._parse_cli_deploy_args` (supervisely/nn/inference/inference.py) defaults to cuda:0,
-    knows no OpenVINO, and accepts the confidence threshold under one name only.
+    knows no OpenVINO, and accepts the confidence threshold under one name only. `_run_server`
+    listens on all interfaces; here `--host`, or `UVICORN_HOST` as for the apps, chooses them.
 
     Args:
         parse: the SDK's parser of `sys.argv`.
     """
     if not is_command_line():
         return None, False
-    original, words, runtime = sys.argv, list(sys.argv), None
-    if "--runtime" in words[:-1]:
-        place = words.index("--runtime")
-        runtime = words[place + 1]
-        del words[place : place + 2]
+    original, words = sys.argv, list(sys.argv)
+    runtime, host = _take(words, "--runtime"), _take(words, "--host")
     if not torch.cuda.is_available() and not any(word.startswith("--device") for word in words):
         words += ["--device", "cpu"]
     for alias in THRESHOLD_ALIASES:
@@ -88,4 +89,16 @@ def parse_command_line(parse: Callable[[], tuple[Any, bool]]) -> tuple[Any, bool
     finally:
         sys.argv = original
     arguments.runtime = runtime_name(runtime or arguments.runtime)
+    arguments.host = host or os.environ.get("UVICORN_HOST") or LOOPBACK
     return arguments, is_deploy
+
+
+def _take(words: list[str], option: str) -> str | None:
+    """Remove an option and its value from a command line; return the value."""
+    for place, word in enumerate(words):
+        if word == option and place + 1 < len(words):
+            del words[place]
+            return words.pop(place)
+        if word.startswith(f"{option}="):
+            return words.pop(place).partition("=")[2]
+    return None

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import supervisely as sly
 import torch
+import uvicorn
 from fastapi import HTTPException
 from supervisely.nn.inference import ObjectDetection
 from supervisely.nn.prediction_dto import PredictionBBox
@@ -27,7 +28,15 @@ from rtdetrv2_pytorch.src.structures import Detections
 
 from ..models import find_base_config
 from ..paths import INFERENCE_SETTINGS, MODELS, SERVE_OPTIONS
-from ..sdk.deployment import RUNTIMES, add_openvino, complete_deploy_params, parse_command_line
+from ..sdk.access import protect_app
+from ..sdk.deployment import (
+    LOOPBACK,
+    PORT,
+    RUNTIMES,
+    add_openvino,
+    complete_deploy_params,
+    parse_command_line,
+)
 from ..sdk.inference import replace_shared_parts
 from .image_inputs import check_image_ids
 from .prediction_settings import PredictionSettings
@@ -252,9 +261,15 @@ class RTDETRv2(ObjectDetection):  # type: ignore[misc]
         prepare_server(self)
 
     def _run_server(self) -> None:
-        """Run the server of the command `deploy`; called within `serve`."""
+        """Run the server of the command `deploy` on the loopback, or the given host."""
         prepare_server(self)
-        super()._run_server()
+        uvicorn.run(self._app, host=self._args.host, port=PORT, ws="websockets")
+
+    def _run_server_in_thread(self) -> None:
+        """Serve a model that Python code deploys, to this machine only."""
+        protect_app(self.app.get_server())
+        options = {"host": LOOPBACK, "port": PORT, "ws": "websockets"}
+        threading.Thread(target=uvicorn.run, args=(self._app,), kwargs=options, daemon=True).start()
 
     # --- command line -----------------------------------------------------------------------
 

@@ -25,6 +25,7 @@ from rtdetrv2_pytorch.src.misc.weights import is_url, locate
 from ..gui.app_page import serve_own_page
 from ..models import find_base_config
 from ..sdk import logs
+from ..sdk.access import protect_app
 from ..sdk.api_calls import create_collection, find_datasets_with, retry_multipart_uploads
 from ..sdk.benchmark import model_benchmark
 from ..sdk.tensorboard import add_executables_to_path
@@ -74,6 +75,7 @@ class TrainApp(sdk.TrainApp):  # type: ignore[misc]
             saved = self._restore_settings(task_id)
             with training_gui(_check_hyperparameters, lambda: self.lifecycle.is_stopping):
                 super().__init__(**options)
+            protect_app(self._server)
             serve_own_page(self._server)
             logs.attach_handlers(sly.logger.handlers)  # the page's log window is one now
             self.gui.training_process.stop_button.click(self._stop_from_button)

@@ -163,7 +163,9 @@ class RunningApp(AppProcess):
         )
 
     def post(self, route: str, **body: Any) -> Any:
-        """POST JSON; returns the decoded response, and raises for an error status."""
+        """POST JSON as the page does; returns the decoded response, raises for an error status."""
+        if not self.client.cookies:
+            self.client.get("/").raise_for_status()  # sets the cookie of the page
         answer = self.client.post(route, json=body)
         answer.raise_for_status()
         return answer.json() if answer.content else None

@@ -81,8 +81,10 @@ def test_launch_configuration_starts_the_training_app(instance, tmp_path, end):
             return False
 
     wait_for(process, is_alive, log)
-    assert "RT-DETRv2-S" in httpx.post(f"http://127.0.0.1:{port}/sly/data").text
-    httpx.post(f"http://127.0.0.1:{port}/sly/shutdown", json={})
+    with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=60) as page:
+        page.get("/")
+        assert "RT-DETRv2-S" in page.post("/sly/data").text
+        page.post("/sly/shutdown", json={})
     assert process.wait(240) == 0
 
 

@@ -34,9 +34,10 @@ INTEGRATION_ALLOWED = {
     "masks": set(),
     "checkpoint_export": set(),
     "task_status": set(),
-    "sdk": {"paths"},
-    "gui": {"paths"},
-    "serve": {"paths", "models", "checkpoint_export", "sdk", "gui"},
+    "access": set(),
+    "sdk": {"paths", "access"},
+    "gui": {"paths", "access"},
+    "serve": {"paths", "models", "checkpoint_export", "access", "sdk", "gui"},
     "train": {
         "paths",
         "models",

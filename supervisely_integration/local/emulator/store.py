@@ -43,6 +43,7 @@ class Store:
     def __init__(self, root: Path) -> None:
         self.root = root.resolve()
         self.root.mkdir(parents=True, exist_ok=True)
+        self.root.chmod(0o700)  # its files are of the owner only: the database, logs, the token
         self.database = Database(self.root / "instance.sqlite")
         self.blobs = Blobs(self.database, self.root / "blobs")
         self.teams = Teams(self)
@@ -65,7 +66,7 @@ class Store:
         return self.database.transaction()
 
     def clean(self) -> None:
-        """Remove unreferenced blobs and old partial uploads."""
+        """Remove unreferenced blobs and the partial uploads of killed processes."""
         self.blobs.sweep_all()
         self.blobs.remove_unfinished()
 

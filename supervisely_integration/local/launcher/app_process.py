@@ -116,6 +116,7 @@ class AppProcess:
             variables["modal.state.guiState"] = json.dumps(app_state)
         _copy_demo(data_dir)
         (data_dir / STATUS_FILE).unlink(missing_ok=True)  # of an earlier launch
+        self.log_file.touch(mode=0o600)
         self._output = self.log_file.open("ab")
         self.app_log = AppLog(self.log_file, self._output.tell())
         self.process = self._start(

@@ -2,14 +2,14 @@
 
 import os
 import sqlite3
+import stat
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
 
-from supervisely_integration.local.emulator.storage import blobs as blobs_module
+from supervisely_integration.local.emulator.storage.blobs import Incoming
 from supervisely_integration.local.emulator.storage.sql.database import timestamp
 from supervisely_integration.local.emulator.storage.sql.listing import Listing
 from supervisely_integration.local.emulator.store import ConflictError, NotFoundError, Store
@@ -99,14 +99,36 @@ def test_clean_keeps_used_and_reserved_blobs(store, png):
     assert set(files_in(store)) == kept | {store.blobs.path(reserved)}
 
 
-def test_clean_removes_old_partial_uploads(store):
+def test_start_removes_partial_uploads_of_killed_processes_only(store, tmp_path):
     incoming = store.root / "blobs" / "incoming"
-    for name, age_s in (("old", blobs_module._UNFINISHED_AFTER_S + 60), ("young", 60)):
-        (incoming / name).write_bytes(b"x")
-        then = time.time() - age_s
-        os.utime(incoming / name, (then, then))
-    store.clean()
-    assert [path.name for path in incoming.iterdir()] == ["young"]
+    script = (
+        "import os, pathlib, signal, sys\n"
+        "from supervisely_integration.local.emulator.storage.blobs import Incoming\n"
+        "Incoming(pathlib.Path(sys.argv[1])).write(b'x' * 10)\n"
+        "left = Incoming(pathlib.Path(sys.argv[1]))\n"
+        "os.kill(os.getpid(), signal.SIGKILL)\n"
+    )
+    subprocess.run([sys.executable, "-c", script, str(incoming)], cwd=ROOT, check=False)
+    assert len(list(incoming.iterdir())) == 2
+    with Incoming(incoming) as upload:  # of this process, and still running
+        upload.write(b"whole")
+        store.clean()
+        assert list(incoming.iterdir()) == [upload.path]
+        hash_ = store.blobs.keep(upload, reserve=True)
+    assert store.blobs.path(hash_).read_bytes() == b"whole"
+    assert list(incoming.iterdir()) == []
+
+
+def test_only_the_owner_can_read_the_data(tmp_path):
+    root = tmp_path / "root"
+    root.mkdir(mode=0o755)
+    (root / "instance.sqlite").touch(mode=0o644)  # of an earlier version
+    store = Store(root)
+    store.files.put_path(1, "/f", b"file")
+    modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in root.iterdir()}
+    assert stat.S_IMODE(root.stat().st_mode) == 0o700
+    assert {modes[name] for name in modes if name.startswith("instance.sqlite")} == {0o600}
+    assert len(modes) > 2  # also the files of SQLite's log
 
 
 def test_blob_without_file_is_unknown(store, png):

@@ -202,7 +202,7 @@ def test_end_of_a_request_is_noticed_at_once(monkeypatch):
     ],
 )
 def test_json_bodies_are_checked(body, problem):
-    from supervisely_integration.serve.routes import body_problem
+    from supervisely_integration.access.bodies import body_problem
 
     found = body_problem(body)
     assert (found or "").startswith(problem or "") and (found is None) == (problem is None)
@@ -252,6 +252,30 @@ def test_command_line_accepts_all_runtimes_devices_and_threshold_names(monkeypat
     assert sys.argv is words
     monkeypatch.setattr(sys, "argv", ["uvicorn", "main:model.app"])
     assert parse_command_line(parse) == (None, False)
+
+
+@pytest.mark.parametrize(
+    ("words", "variable", "host"),
+    [
+        ([], "", "127.0.0.1"),
+        (["--host", "0.0.0.0"], "", "0.0.0.0"),
+        (["--host=::1"], "0.0.0.0", "::1"),
+        ([], "0.0.0.0", "0.0.0.0"),  # as docker/Dockerfile.deploy sets it
+    ],
+)
+def test_deploy_listens_on_loopback_by_default(monkeypatch, words, variable, host):
+    from supervisely_integration.serve.rtdetrv2 import RTDETRv2
+
+    monkeypatch.setenv("UVICORN_HOST", variable)
+    monkeypatch.setattr(sys, "argv", ["main.py", "deploy", "--model", "RT-DETRv2-S", *words])
+    listening = []
+    monkeypatch.setattr("uvicorn.run", lambda app, **options: listening.append(options))
+    monkeypatch.setattr("supervisely_integration.serve.rtdetrv2.prepare_server", lambda model: None)
+    model = object.__new__(RTDETRv2)
+    model._app = None
+    model._args, _ = model._parse_cli_deploy_args()
+    model._run_server()
+    assert [options["host"] for options in listening] == [host]
 
 
 def test_models_with_random_weights_are_not_offered(tmp_path):

@@ -1,6 +1,7 @@
 import pytest
 
-from supervisely_integration.gui.choice import is_local, is_reachable, needs_own_page
+from supervisely_integration.access.hosts import is_local
+from supervisely_integration.gui.choice import is_reachable, needs_own_page
 
 
 @pytest.mark.parametrize(

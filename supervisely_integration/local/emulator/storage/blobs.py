@@ -5,12 +5,14 @@ after a crash.
 """
 
 import base64
+import fcntl
 import hashlib
 import os
 import shutil
 import tempfile
 from collections.abc import Iterable, Sequence
-from datetime import UTC, datetime, timedelta
+from contextlib import suppress
+from datetime import timedelta
 from pathlib import Path
 from typing import BinaryIO
 
@@ -29,19 +31,18 @@ _RESERVATION = timedelta(
 )  # longer than the time between a query for known hashes and the upload
 _UNUSED = """reserved_until <= ? AND NOT EXISTS (SELECT 1 FROM files f WHERE f.hash = blobs.hash)
     AND NOT EXISTS (SELECT 1 FROM images i WHERE i.hash = blobs.hash)"""
-_UNFINISHED_AFTER_S = 24 * 3600
 _MIMES = {"MPO": "image/jpeg"}  # JPEGs of some phones; the SDK would rename them to .mpo
 
 
 class Incoming:
     """A blob that is being written, to be passed to `Blobs.keep`.
 
-    Use it as a context manager; a blob that is not kept is removed.
+    Use it as a context manager; a blob that is not kept is removed. Its file is locked until then,
+    so that a process that starts removes only what killed processes left.
     """
 
     def __init__(self, folder: Path) -> None:
-        handle, name = tempfile.mkstemp(dir=folder)
-        self.path = Path(name)
+        self.path, handle = _create_locked(folder)
         self.size = 0
         self._file: BinaryIO = os.fdopen(handle, "wb")
         self._sha = hashlib.sha256()
@@ -77,7 +78,6 @@ class Incoming:
         """Sync the bytes to disk; return their hash."""
         self._file.flush()
         os.fsync(self._file.fileno())
-        self._file.close()
         return base64.b64encode(self._sha.digest()).decode()
 
 
@@ -201,11 +201,21 @@ class Blobs:
                     path.unlink()
 
     def remove_unfinished(self) -> None:
-        """Remove old partial uploads."""
+        """Remove the partial uploads of processes that were killed."""
         for path in self._incoming.iterdir():
-            age_s = datetime.now(UTC).timestamp() - path.stat().st_mtime
-            if age_s > _UNFINISHED_AFTER_S:
-                path.unlink(missing_ok=True)
+            with suppress(FileNotFoundError, BlockingIOError), path.open("rb") as file:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                path.unlink()
+
+
+def _create_locked(folder: Path) -> tuple[Path, int]:
+    """Create a file and lock it; again if another process removed it in between."""
+    while True:
+        handle, name = tempfile.mkstemp(dir=folder)  # mode 0600
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        if os.fstat(handle).st_nlink:
+            return Path(name), handle
+        os.close(handle)
 
 
 def _describe_image(incoming: Incoming, name: str) -> tuple[int, int, str]:

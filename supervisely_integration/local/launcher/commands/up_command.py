@@ -42,6 +42,7 @@ def main(log: CommandLog, *, host: str, port: int, root: Path) -> int:
             f"warning: other machines can reach {host}, without encryption; anyone with the token "
             "has full access",
         )
+    (root / _LOG_FILE).touch(mode=0o600)
     log.open(root / _LOG_FILE)
     click.echo(f"address  {instance.address}")
     click.echo(f"token    {instance.token}")

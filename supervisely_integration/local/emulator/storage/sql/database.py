@@ -31,6 +31,8 @@ class Database:
 
     def __init__(self, file: Path) -> None:
         self.file = file
+        file.touch(mode=0o600)
+        file.chmod(0o600)  # of an earlier version; SQLite copies the mode to the files beside it
         self._local = threading.local()
         # Reading the version first keeps a plain start free of the write lock.
         if self._version() != VERSION:
