@@ -6,8 +6,8 @@ one image, T ground-truth boxes of the batch, A anchors.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import TypedDict
+from dataclasses import dataclass, replace
+from typing import NotRequired, TypedDict
 
 import torch
 from torch import Tensor
@@ -20,7 +20,9 @@ class Target(TypedDict):
     labels: Tensor  # [N] int64, 0..K-1
     image_id: Tensor  # [1] int64
     area: Tensor  # [N] float32, square pixels of the original image
-    iscrowd: Tensor  # [N] int64
+    iscrowd: Tensor  # [N] int64, 0: crowd regions have their own boxes
+    crowd_boxes: NotRequired[Tensor]  # [C, 4] as `boxes`; detections inside are not wrong
+    crowd_labels: NotRequired[Tensor]  # [C] int64
     orig_size: Tensor  # [2] int64, (width, height) of the original image
     idx: Tensor  # [1] int64, index in the dataset
 
@@ -67,25 +69,51 @@ class GroundTruth:
     image_index: Tensor  # [T] int64, index of the box's image in the batch
     counts: tuple[int, ...]  # boxes per image, on the host to avoid synchronization
     image_ids: tuple[Tensor, ...]  # one [1] tensor per image, for error messages
+    crowds: "GroundTruth | None" = None  # the crowd regions, if there are any
 
     @classmethod
     def from_targets(cls, targets: Sequence[Target], device: torch.device) -> "GroundTruth":
         """Flatten the targets of a batch; at least one image."""
-        counts = tuple(len(t["labels"]) for t in targets)
+        ids = tuple(t["image_id"] for t in targets if "image_id" in t)
+        crowds = None
+        if any(len(t.get("crowd_labels", ())) for t in targets):
+            crowds = cls._flat(
+                [t["crowd_labels"] for t in targets],
+                [t["crowd_boxes"] for t in targets],
+                ids,
+                device,
+            )
+        objects = cls._flat(
+            [t["labels"] for t in targets], [t["boxes"] for t in targets], ids, device
+        )
+        return replace(objects, crowds=crowds)
+
+    @classmethod
+    def _flat(
+        cls,
+        labels: Sequence[Tensor],
+        boxes: Sequence[Tensor],
+        image_ids: tuple[Tensor, ...],
+        device: torch.device,
+    ) -> "GroundTruth":
+        counts = tuple(map(len, labels))
         image_index = torch.repeat_interleave(
             torch.arange(len(counts)),
             torch.tensor(counts, dtype=torch.int64),
             output_size=sum(counts),
         )
         return cls(
-            labels=torch.cat([t["labels"] for t in targets]).to(device, non_blocking=True),
-            boxes=torch.cat([t["boxes"] for t in targets]).to(
-                device, torch.float32, non_blocking=True
-            ),
+            labels=torch.cat(list(labels)).to(device, non_blocking=True),
+            boxes=torch.cat(list(boxes)).to(device, torch.float32, non_blocking=True),
             image_index=image_index.to(device, non_blocking=True),
             counts=counts,
-            image_ids=tuple(t["image_id"] for t in targets if "image_id" in t),
+            image_ids=image_ids,
         )
+
+    def class_agnostic(self) -> "GroundTruth":
+        """Return the same boxes with label 0."""
+        crowds = self.crowds and self.crowds.class_agnostic()
+        return replace(self, labels=torch.zeros_like(self.labels), crowds=crowds)
 
 
 @dataclass(frozen=True)

@@ -148,6 +148,8 @@ class DetectionDataset(Dataset[Item | None]):
             image_id=torch.tensor([self.annotations.image_ids[index]]),
             area=torch.from_numpy(sample.area.astype(np.float32)),
             iscrowd=torch.zeros(len(sample.labels), dtype=torch.int64),
+            crowd_boxes=torch.from_numpy(sample.crowd_boxes.astype(np.float32)),
+            crowd_labels=torch.from_numpy(sample.crowd_labels.astype(np.int64)),
             orig_size=torch.tensor([width, height]),
             idx=torch.tensor([index]),
         )
@@ -178,15 +180,17 @@ def _shared(tensor: Tensor) -> Tensor:
 
 
 def _make_sample(pixels: np.ndarray, record: ImageRecord) -> Sample:
-    """Keep the boxes to train on: inside the image, with an area, without crowd regions."""
+    """Keep the boxes inside the image with an area; those of crowd regions separately."""
     height, width = pixels.shape[:2]
-    boxes, keep = boxes_inside(record.boxes_xyxy, (width, height))
-    keep = keep & (record.iscrowd == 0)
+    boxes, is_inside = boxes_inside(record.boxes_xyxy, (width, height))
+    keep, crowd = is_inside & (record.iscrowd == 0), is_inside & (record.iscrowd != 0)
     return Sample(
         image=torch.from_numpy(pixels).permute(2, 0, 1),
         boxes=boxes[keep],
         labels=record.labels[keep],
         area=record.area[keep],
+        crowd_boxes=boxes[crowd],
+        crowd_labels=record.labels[crowd],
     )
 
 

@@ -150,7 +150,10 @@ def _normalized(target: Target, size_hw: tuple[int, int]) -> Target:
     """Convert the boxes of a target from xyxy pixels to cxcywh 0..1."""
     height, width = size_hw
     scale = torch.tensor([width, height, width, height])
-    return Target(**{**target, "boxes": xyxy_to_cxcywh(target["boxes"]) / scale})
+    scaled = Target(**{**target, "boxes": xyxy_to_cxcywh(target["boxes"]) / scale})
+    if "crowd_boxes" in target:
+        scaled["crowd_boxes"] = xyxy_to_cxcywh(target["crowd_boxes"]) / scale
+    return scaled
 
 
 def _mean_over_ranks(totals: dict[str, float], num_boxes: int) -> dict[str, float]:

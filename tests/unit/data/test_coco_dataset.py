@@ -47,10 +47,12 @@ def test_pixels_equal_the_file(write_coco):
     np.testing.assert_array_equal(image.permute(1, 2, 0).numpy(), stored)
 
 
-def test_crowd_regions_are_excluded_from_targets(write_coco):
+def test_crowd_regions_have_their_own_boxes(write_coco):
     data = CocoDetection(**write_coco([{}, {"iscrowd": 1, "bbox": [1, 1, 5, 5]}]))
     _, target = data[0]
     assert target["boxes"].tolist() == [[4, 3, 14, 11]]
+    assert target["crowd_boxes"].tolist() == [[1, 1, 6, 6]]
+    assert target["crowd_labels"].tolist() == target["labels"].tolist()
     assert target["iscrowd"].tolist() == [0]
     assert data.annotations[0].iscrowd.tolist() == [0, 1]
 

@@ -51,6 +51,8 @@ def test_target_fields(write_coco):
         "image_id": torch.tensor([22]),
         "area": torch.tensor([70.0]),
         "iscrowd": torch.tensor([0]),
+        "crowd_boxes": torch.empty(0, 4),
+        "crowd_labels": torch.empty(0, dtype=torch.int64),
         "orig_size": torch.tensor([40, 30]),  # width, height
         "idx": torch.tensor([1]),
     }

@@ -286,3 +286,24 @@ def test_number_of_boxes_is_averaged_over_ranks_in_training_only(monkeypatch, ra
     assert trained["loss_vfl"] > 0
     monkeypatch.setattr(distributed, "sum_over_ranks", None)
     assert criterion.eval()(outputs, targets) == alone
+
+
+def test_crowd_regions_are_not_learned_as_background(make_targets):
+    """The region covers the second image: none of its predictions is background of class 2."""
+    targets = make_targets(2, 0)
+    outputs = Outputs(2, 6).with_denoising(targets, 1)
+    crowd = {"crowd_boxes": torch.tensor([[0.5, 0.5, 4.0, 4.0]]), "crowd_labels": torch.tensor([2])}
+    none = {"crowd_boxes": torch.empty(0, 4), "crowd_labels": torch.empty(0, dtype=torch.int64)}
+    gradients = []
+    for extra in ([{}, {}], [none, none], [none, crowd]):
+        given = [{**target, **more} for target, more in zip(targets, extra, strict=True)]
+        terms = make_criterion()(outputs.outputs, given)
+        logits = [leaf for leaf in outputs.leaves if leaf.shape[-1] == 5]
+        gradients.append(torch.autograd.grad(sum(terms.values()), logits, retain_graph=True))
+    for plain, empty, ignoring in zip(*gradients, strict=True):
+        assert torch.equal(plain, empty)
+        assert torch.equal(plain[0], ignoring[0])
+        assert ignoring[1, :, 2].abs().max() == 0
+        others = [0, 1, 3, 4]
+        assert torch.equal(plain[1][:, others], ignoring[1][:, others])
+        assert plain[1, :, 2].abs().min() > 0

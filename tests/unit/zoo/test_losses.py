@@ -6,7 +6,13 @@ import pytest
 import torch
 from torchvision.ops import sigmoid_focal_loss as torchvision_focal
 
-from rtdetrv2_pytorch.src.zoo.rtdetr.losses import sigmoid_focal_loss, sum_per_set, varifocal_loss
+from rtdetrv2_pytorch.src.structures import GroundTruth
+from rtdetrv2_pytorch.src.zoo.rtdetr.losses import (
+    inside_crowds,
+    sigmoid_focal_loss,
+    sum_per_set,
+    varifocal_loss,
+)
 from rtdetrv2_pytorch.src.zoo.rtdetr.matcher import Matches
 
 
@@ -101,3 +107,48 @@ def test_background_only_without_pairs():
 def test_values_are_summed_per_set():
     matches = matches_of((0, 0, 0, 0), (2, 0, 0, 0), (2, 1, 0, 1))
     assert sum_per_set(torch.tensor([1.0, 2.0, 4.0]), matches, 4).tolist() == [1, 0, 6, 0]
+
+
+def crowds_of(*rows):
+    """Rows of (image, label, cx, cy, w, h)."""
+    table = torch.tensor(rows)
+    return GroundTruth(
+        labels=table[:, 1].long(),
+        boxes=table[:, 2:],
+        image_index=table[:, 0].long(),
+        counts=(),
+        image_ids=(),
+    )
+
+
+def test_predictions_inside_a_crowd_of_their_class():
+    # The left half of the second image is a crowd of class 1, twice.
+    crowds = crowds_of((1, 1, 0.25, 0.5, 0.5, 1.0), (1, 1, 0.25, 0.5, 0.5, 1.0))
+    boxes = torch.tensor(
+        [
+            [0.2, 0.5, 0.2, 0.2],  # inside
+            [0.49, 0.5, 0.2, 0.2],  # 55 % inside
+            [0.51, 0.5, 0.2, 0.2],  # 45 % inside
+            [0.5, 0.5, 1.0, 1.0],  # contains it
+        ]
+    ).expand(3, 2, 4, 4)
+    found = inside_crowds(boxes, crowds, 2)
+    assert found.shape == (3, 2, 4, 2)
+    assert found[:, 0].sum() == 0
+    assert found[:, 1, :, 0].sum() == 0
+    assert found[:, 1, :, 1].tolist() == [[True, True, False, False]] * 3
+
+
+@pytest.mark.parametrize("loss", ["vfl", "focal"])
+def test_ignored_entries_have_no_loss_unless_matched(loss):
+    logits = torch.randn(1, 1, 3, 2, requires_grad=True)
+    ignored = torch.zeros(1, 1, 3, 2, dtype=torch.bool)
+    ignored[0, 0, :2, 1] = True  # class 1 of the first two queries; the second matches it
+    pairs, labels = matches_of((0, 0, 1, 0)), torch.tensor([1])
+    options = {"alpha": 0.75, "gamma": 2.0, "ignored": ignored}
+    if loss == "vfl":
+        found = varifocal_loss(logits, pairs, labels, torch.tensor([0.6]), **options)
+    else:
+        found = sigmoid_focal_loss(logits, pairs, labels, **options)
+    (gradient,) = torch.autograd.grad(found.sum(), logits)
+    assert (gradient[0, 0] != 0).tolist() == [[True, False], [True, True], [True, True]]

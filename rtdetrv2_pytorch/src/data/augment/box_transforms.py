@@ -59,12 +59,12 @@ class ConvertBoxes:
     def __call__(self, sample: Sample, rng: random.Random) -> Sample:
         """Convert the boxes."""
         height, width = sample.canvas_hw
-        boxes = sample.boxes
         if self.fmt == "cxcywh":
-            boxes = np.concatenate(
-                ((boxes[:, :2] + boxes[:, 2:]) * 0.5, boxes[:, 2:] - boxes[:, :2]), axis=1
+            sample.move_boxes(
+                lambda boxes: np.concatenate(
+                    ((boxes[:, :2] + boxes[:, 2:]) * 0.5, boxes[:, 2:] - boxes[:, :2]), axis=1
+                )
             )
         if self.normalize:
-            boxes = boxes / (width, height, width, height)
-        sample.boxes = boxes
+            sample.move_boxes(lambda boxes: boxes / (width, height, width, height))
         return sample

@@ -52,11 +52,13 @@ class Mosaic:
         ):
             tile_height, tile_width = tile.canvas_hw
             image[:, y : y + tile_height, x : x + tile_width] = tile.image
-            tile.boxes = tile.boxes + (x, y, x, y)
+            tile.move_boxes(lambda boxes, x=x, y=y: boxes + (x, y, x, y))  # type: ignore[misc]
         mosaic = Sample(
             image=image,
             boxes=np.concatenate([t.boxes for t in tiles]),
             labels=np.concatenate([t.labels for t in tiles]),
             area=np.concatenate([t.area for t in tiles]),
+            crowd_boxes=np.concatenate([t.crowd_boxes for t in tiles]),
+            crowd_labels=np.concatenate([t.crowd_labels for t in tiles]),
         )
         return self.crop(mosaic, rng)

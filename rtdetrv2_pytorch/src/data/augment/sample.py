@@ -34,6 +34,8 @@ class Sample:
     is_flipped: bool = False  # whether `materialize` flips the canvas
     fill: int = 0  # pixel value of empty canvas
     pixel_ops: list[PixelOp] = field(default_factory=list)
+    crowd_boxes: np.ndarray = field(default_factory=lambda: np.empty((0, 4)))  # [C, 4], as boxes
+    crowd_labels: np.ndarray = field(default_factory=lambda: np.empty(0, np.int64))  # [C]
 
     def __post_init__(self) -> None:
         if self.canvas_hw == (0, 0):
@@ -68,7 +70,13 @@ class Sample:
         x1, y1, x2, y2 = self._visible()  # cropped parts stay cropped
         x, y = self.origin_xy
         self._shown = (x1 - x, y1 - y, x2 - x, y2 - y)
-        self.boxes = self.boxes - np.array([left, top, left, top], dtype=self.boxes.dtype)
+        self.move_boxes(lambda boxes: boxes - np.array([left, top, left, top], dtype=boxes.dtype))
+
+    def move_boxes(self, move: Callable[[np.ndarray], np.ndarray]) -> None:
+        """Apply a function to the [N, 4] boxes of objects, and to those of crowd regions."""
+        self.boxes = move(self.boxes)
+        if len(self.crowd_boxes):
+            self.crowd_boxes = move(self.crowd_boxes)
 
     def clip_boxes(self) -> None:
         """Clip boxes to the canvas."""
@@ -78,7 +86,9 @@ class Sample:
     def flip(self) -> None:
         """Flip the canvas left to right."""
         width = self.canvas_hw[1]
-        self.boxes = self.boxes[:, [2, 1, 0, 3]] * (-1, 1, -1, 1) + (width, 0, width, 0)
+        self.move_boxes(
+            lambda boxes: boxes[:, [2, 1, 0, 3]] * (-1, 1, -1, 1) + (width, 0, width, 0)
+        )
         self.is_flipped = not self.is_flipped
 
     def add_pixel_op(self, op: PixelOp) -> None:
@@ -126,8 +136,8 @@ class Sample:
                 out[:, oy1:oy2, ox1:ox2] = region[:, :visible_height, :visible_width]
         self.image = out.flip(-1) if self.is_flipped else out
         # Multiply before dividing, so that boxes that end at the border still do exactly.
-        self.boxes = self.boxes * (out_width, out_height, out_width, out_height)
-        self.boxes = self.boxes / (width, height, width, height)
+        self.move_boxes(lambda boxes: boxes * (out_width, out_height, out_width, out_height))
+        self.move_boxes(lambda boxes: boxes / (width, height, width, height))
         self.canvas_hw, self.origin_xy = (out_height, out_width), (0, 0)
         self._shown = (0, 0, out_width, out_height)
         self.is_flipped = False

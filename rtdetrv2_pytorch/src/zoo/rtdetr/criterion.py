@@ -4,7 +4,6 @@ All decoder layers and the encoder's selection are matched and computed together
 denoising groups: the number of kernels does not depend on the number of layers or images.
 """
 
-import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
@@ -15,7 +14,7 @@ from ...misc import distributed
 from ...misc.boxes import cxcywh_to_xyxy, iou_and_giou
 from ...misc.errors import TrainingDiverged
 from ...structures import DecoderOutput, DenoisingMeta, GroundTruth, LayerOutput, Target
-from .losses import sigmoid_focal_loss, sum_per_set, varifocal_loss
+from .losses import inside_crowds, sigmoid_focal_loss, sum_per_set, varifocal_loss
 from .matcher import HungarianMatcher, Matches
 
 LossName = Literal["vfl", "focal", "boxes"]
@@ -24,6 +23,8 @@ TermName = Literal["loss_vfl", "loss_focal", "loss_bbox", "loss_giou"]
 
 class RTDETRCriterionv2(nn.Module):
     """Weighted loss terms of all predictions of a training step.
+
+    Predictions inside a crowd region are not trained as background of its class.
 
     Args:
         matcher: pairs predictions with ground truth.
@@ -126,10 +127,8 @@ class RTDETRCriterionv2(nn.Module):
 
         if not encoder or not (class_agnostic or self.share_matched_indices):
             return self._matched(decoder + encoder, names + encoder_names, truth, num_boxes)
-        if class_agnostic:  # the encoder predicts one object score
-            objects = dataclasses.replace(truth, labels=torch.zeros_like(truth.labels))
-        else:
-            objects = truth
+        # A class-agnostic encoder predicts one object score.
+        objects = truth.class_agnostic() if class_agnostic else truth
         return self._matched(
             decoder, names, truth, num_boxes, share=self.share_matched_indices
         ) | self._matched(encoder, encoder_names, objects, num_boxes)
@@ -204,10 +203,17 @@ class RTDETRCriterionv2(nn.Module):
 
         terms: dict[str, Tensor] = {}
         balance = {"alpha": self.alpha, "gamma": self.gamma}
+        ignored = None
+        if truth.crowds is not None:
+            ignored = inside_crowds(boxes, truth.crowds, logits.shape[-1])
         if "vfl" in self.losses:
-            terms["loss_vfl"] = varifocal_loss(logits, matches, labels, overlap, **balance)
+            terms["loss_vfl"] = varifocal_loss(
+                logits, matches, labels, overlap, ignored=ignored, **balance
+            )
         if "focal" in self.losses:
-            terms["loss_focal"] = sigmoid_focal_loss(logits, matches, labels, **balance)
+            terms["loss_focal"] = sigmoid_focal_loss(
+                logits, matches, labels, ignored=ignored, **balance
+            )
         if "boxes" in self.losses:
             distance = (predicted - target_boxes).abs().sum(-1)
             terms["loss_bbox"] = sum_per_set(distance, matches, num_sets)

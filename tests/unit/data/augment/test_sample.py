@@ -9,6 +9,7 @@ from PIL import Image
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms.v2 import functional
 
+from rtdetrv2_pytorch.src.data.augment.box_transforms import ConvertBoxes
 from rtdetrv2_pytorch.src.data.augment.color import PhotometricChange
 from rtdetrv2_pytorch.src.data.augment.sample import Sample
 
@@ -279,3 +280,15 @@ def test_pixel_ops_before_or_after_shrinking_differ_by_rounding(make_sample, cha
     sample.materialize((11, 13))
     # Two changes round down, and resizing rounds.
     assert (sample.image.int() - expected.int()).abs().max() <= 2
+
+
+def test_crowd_regions_move_like_boxes(make_sample):
+    """Window, flip and resize, then cxcywh 0..1; the same region as box and as crowd."""
+    sample = make_sample(70, 60, (10, 20, 40, 60))
+    sample.crowd_boxes, sample.crowd_labels = sample.boxes.copy(), np.array([3])
+    sample.set_window(-5, 4, 80, 90, fill=0)
+    sample.flip()
+    sample.materialize((45, 160))
+    ConvertBoxes(fmt="cxcywh", normalize=True)(sample, random.Random(0))
+    np.testing.assert_allclose(sample.crowd_boxes, sample.boxes)
+    assert sample.crowd_labels.tolist() == [3]
