@@ -16,7 +16,7 @@ ARGS ?=
 TORCH ?= 2.15.0
 
 .DEFAULT_GOAL := help
-.PHONY: help install uv train train-cli gui page doctor test test-fast test-torch check fix lock \
+.PHONY: help install uv train train-cli gui page doctor test test-fast test-torch check lint fix lock \
 	bench gpu-bundle clean
 
 help: ## list all commands
@@ -57,9 +57,9 @@ $(PAGE)/node_modules/.package-lock.json: $(PAGE)/package.json $(PAGE)/package-lo
 doctor: install ## check DATA and report problems
 	$(BIN)/python -m rtdetrv2_pytorch.tools.doctor $(if $(DATA),--data $(DATA)) $(ARGS)
 
-# Without npm, the page tests are skipped with a reason. `check` has run the architecture tests.
-test: check $(if $(shell command -v npm),page) ## run all checks and tests
-	$(PYTEST) -n auto --dist worksteal --ignore=tests/architecture $(ARGS)
+# Without npm, the page tests are skipped with a reason.
+test: lint $(if $(shell command -v npm),page) ## run all checks and tests
+	$(PYTEST) -n auto --dist worksteal $(ARGS)
 
 test-fast: install ## run the fast tests
 	$(PYTEST) -n auto --dist worksteal -m "not slow" $(ARGS)
@@ -75,11 +75,13 @@ $(VENV)-torch-$(TORCH)/.installed: requirements.txt dev_requirements.txt | uv
 	VIRTUAL_ENV=$(@D) $(UV) pip install --quiet --python $(@D)/bin/python -r $(@D)/requirements.txt
 	@touch $@
 
-check: install ## check format, lint, types and layers
+check: lint ## check format, lint, types and layers
+	$(PYTEST) -q tests/architecture
+
+lint: install
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
-	$(PYTEST) -q tests/architecture
 
 fix: install ## format and fix lint errors
 	$(BIN)/ruff format .
