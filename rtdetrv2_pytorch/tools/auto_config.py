@@ -23,10 +23,21 @@ from ..src.solver.stopping import StopFlag
 CONFIGS = Path(__file__).parents[1] / "configs"
 DEFAULT_CONFIG = CONFIGS / "rtdetrv2" / "rtdetrv2_r18vd_120e_coco.yml"
 SAMPLE_CONFIG = CONFIGS / "sample_digits.yml"
-COCO_WEIGHTS = (
-    "https://github.com/lyuwenyu/storage/releases/download/v0.2/"
-    "rtdetrv2_r18vd_120e_coco_rerun_48.1.pth"
-)
+_RELEASES = "https://github.com/lyuwenyu/storage/releases/download"
+# Configuration and weights on COCO, by size.
+MODELS = {
+    "S": (
+        "rtdetrv2_r18vd_120e_coco.yml",
+        f"{_RELEASES}/v0.2/rtdetrv2_r18vd_120e_coco_rerun_48.1.pth",
+    ),
+    "M": ("rtdetrv2_r50vd_m_7x_coco.yml", f"{_RELEASES}/v0.1/rtdetrv2_r50vd_m_7x_coco_ema.pth"),
+    "L": ("rtdetrv2_r50vd_6x_coco.yml", f"{_RELEASES}/v0.1/rtdetrv2_r50vd_6x_coco_ema.pth"),
+    "X": (
+        "rtdetrv2_r101vd_6x_coco.yml",
+        f"{_RELEASES}/v0.1/rtdetrv2_r101vd_6x_coco_from_paddle.pth",
+    ),
+}
+COCO_WEIGHTS = MODELS["S"][1]
 TIMED_STEPS = 4
 
 _CPU_BUDGET_S = 8 * 60  # for training and evaluation, without startup and saving
@@ -49,14 +60,33 @@ def data_overrides(train: Split, val: Split) -> dict[str, Any]:
     }
 
 
-def initial_weights() -> tuple[dict[str, Any], str]:
+def find_model(name: str) -> tuple[Path, str]:
+    """Return the configuration and the COCO weights of a model, "S" or "RT-DETRv2-S".
+
+    Raises:
+        ConfigError: if the name is unknown.
+    """
+    size = name.upper().replace("RTDETR", "RT-DETR").removeprefix("RT-DETRV2-")
+    if size not in MODELS:
+        raise ConfigError(
+            f"--model {name!r}: unknown; use one of {', '.join(MODELS)}, or give the configuration "
+            "of another model with -c"
+        )
+    config, weights = MODELS[size]
+    return DEFAULT_CONFIG.with_name(config), weights
+
+
+def initial_weights(url: str | None = None) -> tuple[dict[str, Any], str]:
     """Choose the published COCO weights, or random weights if they are not available.
+
+    Args:
+        url: of the weights; default: those of RT-DETRv2-S.
 
     Returns:
         Overrides of the configuration, and a message for the user.
     """
     try:
-        path = locate(COCO_WEIGHTS)
+        path = locate(url or COCO_WEIGHTS)
     except CheckpointError as error:
         return (
             {"PResNet": {"pretrained": False}},
@@ -146,7 +176,7 @@ def choose_epochs(
     return values, (
         f"No GPU: training at {height}x{width} pixels for {counted(epochs, 'epoch')} of "
         f"{counted(steps, 'step')} at {step_s:.2f} s, about {counted(minutes, 'minute')}. Use a "
-        "GPU for the full recipe, or choose the epochs with -u epoches=20"
+        "GPU for the full recipe, or choose the epochs with --epochs 20"
     )
 
 

@@ -143,6 +143,11 @@ class LiveLine:
         )
         self._progress.start()
 
+    def pause(self) -> None:
+        """Remove the line until the next `show`, for a question to the user."""
+        self._progress.stop()
+        self._shown = None
+
 
 @contextmanager
 def starting() -> Iterator[None]:

@@ -6,6 +6,7 @@ import io
 import json
 import os
 import re
+import shlex
 import shutil
 import signal
 import subprocess
@@ -43,6 +44,17 @@ def call(*arguments, cwd):
     return SimpleNamespace(returncode=code, stdout=stdout.getvalue(), stderr=stderr.getvalue())
 
 
+def contents(folder):
+    """Return the bytes of all results of a run."""
+    return {path: path.read_bytes() for path in folder.glob("*.pth")}
+
+
+def configure(options):
+    console = Console(quiet=True)
+    line = LiveLine(console)
+    return train.configure(options, train.plan_run(options, console, line), console, line)
+
+
 @pytest.fixture(scope="module")
 def run(tmp_path_factory, digits):
     """A finished training of the tiny network and its output."""
@@ -58,11 +70,17 @@ def test_training_prints_log_and_table(run):
     assert "best threshold" in result.stdout
     assert "\x1b" not in result.stdout + result.stderr  # no colors without a terminal
     assert "│" not in result.stdout
-    assert len(result.stdout.splitlines()) <= 20  # 11 of them are the classes
+    assert len(result.stdout.splitlines()) <= 24  # 11 of them are the classes
     assert len(result.stderr.splitlines()) <= 30  # the log
     assert noise(result.stdout) == []
     assert result.stdout.splitlines()[0].startswith("Training on 6 images, evaluating on 4; 10 cl")
-    assert result.stdout.splitlines()[-1] == str(folder / "out" / "train.log")
+    *_, log, title, predict, export = result.stdout.splitlines()
+    assert log == str(folder / "out" / "train.log")
+    assert title.startswith("Next")
+    image, model = shlex.split(predict)[2::2]
+    assert (folder / image).is_file()
+    assert (folder / model).is_file()
+    assert export.endswith("-m rtdetrv2_pytorch.tools.export_onnx -r out/best.pth")
     assert load_checkpoint(folder / "out" / "last.pth")["progress"]["seed"] == 3
     assert "epoch=1 train_loss=" in (folder / "out" / "train.log").read_text()
 
@@ -98,7 +116,9 @@ def test_test_only_evaluates_a_checkpoint(run):
 )
 def test_errors_are_one_line_without_traceback(run, arguments, message):
     folder, path, _ = run
-    result = call("-c", path, *arguments, cwd=folder)
+    before = contents(folder / "out")
+    result = call("-c", path, *arguments, "--overwrite", cwd=folder)
+    assert contents(folder / "out") == before  # a rejected run changes nothing
     assert result.returncode == 1
     assert message in " ".join(result.stderr.split())
     assert "Traceback" not in result.stderr
@@ -228,7 +248,7 @@ def test_fit_to_cpu_rejects_several_ranks(digits, monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "2")
     options = train.TrainOptions(data=digits, device="cpu")
     with pytest.raises(ConfigError, match=r"for one process; .* a configuration with -c"):
-        train.configure(options, Console(quiet=True), LiveLine(Console(quiet=True)))
+        configure(options)
 
 
 def test_initial_weights_without_network_are_random(monkeypatch):
@@ -270,7 +290,7 @@ def test_yolo_folder_is_converted(tmp_path):
     (folder / "data.yaml").write_text("names: [cat, dog]\ntrain: images/train\nval: images/val")
     config = CONFIGS / "rtdetrv2" / "rtdetrv2_r18vd_120e_coco.yml"
     options = train.TrainOptions(config=config, data=folder, output_dir=str(output), device="cpu")
-    cfg, splits = train.configure(options, Console(quiet=True), LiveLine(Console(quiet=True)))
+    cfg, splits = configure(options)
     ann_file = output / "converted_annotations" / "instances_train.json"
     assert splits.train.ann_file == ann_file
     assert cfg.yaml_cfg["train_dataloader"]["dataset"]["ann_file"] == str(ann_file)
@@ -281,13 +301,12 @@ def test_yolo_folder_is_converted(tmp_path):
 def test_sample_is_generated_in_current_folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(
-        auto_config, "initial_weights", lambda: ({"PResNet": {"pretrained": False}}, "")
+        auto_config, "initial_weights", lambda url: ({"PResNet": {"pretrained": False}}, "")
     )
     few = functools.partial(digits_module.make_digits_dataset, num_train=6, num_val=4)
     monkeypatch.setattr(digits_module, "make_digits_dataset", few)
     options = train.TrainOptions(sample=True, test_only=True, device="cpu")
-    console = Console(quiet=True)
-    cfg, _ = train.configure(options, console, LiveLine(console))
+    cfg, _ = configure(options)
     assert len(cfg.val_dataset) == 4
     assert cfg.class_names == list("0123456789")
     assert cfg.output_dir == Path("output/sample_digits")

@@ -101,7 +101,7 @@ def test_commands_in_terminal_and_pipe(folder, digits):
     assert noise(piped.stdout) == []
     assert "library" not in piped.stdout + piped.stderr
     counts = [len(part.splitlines()) for part in piped.stdout.split("exit ")]
-    assert all(a <= b for a, b in zip(counts, (25, 20, 8, 20, 3, 1), strict=True)), counts
+    assert all(a <= b for a, b in zip(counts, (30, 20, 8, 20, 3, 1), strict=True)), counts
     assert [line for line in piped.stderr.splitlines() if not line.startswith("20")] == [
         *(error, "Log:", "out/export.log")
     ]

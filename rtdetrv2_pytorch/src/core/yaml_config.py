@@ -146,6 +146,7 @@ class YAMLConfig:
         for key in self.yaml_cfg:
             if key not in known:
                 owners = [f"{name}.{key}" for name in self._sections().owners_of(key)]
+                owners = [yaml_files.SYNONYMS[key]] if key in yaml_files.SYNONYMS else owners
                 hint = f"; did you mean {' or '.join(owners)}?" if owners else suggest(key, known)
                 raise ConfigError(f"{self.path.name}: unknown key {key!r}{hint}")
         if self.settings.device is not None:

@@ -19,6 +19,18 @@ from ..misc.limits import MAX_YAML_CHARS, read_yaml
 INCLUDE = "__include__"
 _RENAMED = {"epochs": "epoches"}  # both spellings are accepted; public files use the second
 
+# Names of other trainers, accepted on the command line.
+SYNONYMS = {
+    "imgsz": "eval_spatial_size",
+    "img_size": "eval_spatial_size",
+    "batch": "batch_size",
+    "lr": "optimizer.lr",
+    "lr0": "optimizer.lr",
+    "weight_decay": "optimizer.weight_decay",
+    "workers": "num_workers",
+    "amp": "use_amp",
+}
+
 _SUFFIXES = (".yml", ".yaml")  # of included files, to keep private files and devices out
 _MAX_INCLUDED = 100  # files that include two others each grow exponentially
 _MAX_DEPTH = 20
@@ -178,7 +190,8 @@ def last_setter(layers: Sequence[Layer], path: KeyPath) -> int:
 def parse_overrides(assignments: Sequence[str]) -> dict[str, Any]:
     """Parse `a.b.c=value` assignments of a command line into nested values.
 
-    Values are parsed as YAML: numbers, lists, true, null.
+    Values are parsed as YAML: numbers, lists, true, null. Names of other trainers are accepted, and
+    one number as the side of square images.
 
     Raises:
         ConfigError: if one is not a valid assignment.
@@ -192,8 +205,11 @@ def parse_overrides(assignments: Sequence[str]) -> dict[str, Any]:
             parsed = read_yaml(value)
         except yaml.YAMLError as error:
             raise ConfigError(f"-u {text}: the value is not valid YAML ({error})") from error
+        name = SYNONYMS.get(key.strip(), key.strip())
+        if name == "eval_spatial_size" and isinstance(parsed, int):
+            parsed = [parsed, parsed]
         nested: dict[str, Any] = {}
-        put(nested, tuple(key.strip().split(".")), parsed)
+        put(nested, tuple(name.split(".")), parsed)
         overrides = merge(overrides, rename_keys(nested))
     return overrides
 

@@ -122,14 +122,26 @@ def test_get_and_put_by_path():
     assert get(values, ("a", "b", "d")) is None
 
 
+def test_names_of_other_trainers_are_accepted():
+    parsed = parse_overrides(["imgsz=320", "batch=4", "lr=0.001", "epochs=3", "amp=true"])
+    assert parsed == {
+        "eval_spatial_size": [320, 320],
+        "batch_size": 4,
+        "optimizer": {"lr": 0.001},
+        "epoches": 3,
+        "use_amp": True,
+    }
+    assert parse_overrides(["imgsz=[320, 640]"]) == {"eval_spatial_size": [320, 640]}
+
+
 def test_overrides_are_parsed_as_yaml():
     parsed = parse_overrides(
-        ["epochs=3", "a.b.c=[320, 640]", "a.b.d=true", "lr=1e-4", "name=x=y", "none=null"]
+        ["epochs=3", "a.b.c=[320, 640]", "a.b.d=true", "b.lr=1e-4", "name=x=y", "none=null"]
     )
     assert parsed == {
         "epoches": 3,
         "a": {"b": {"c": [320, 640], "d": True}},
-        "lr": "1e-4",  # a string in YAML; converted by the type of the parameter
+        "b": {"lr": "1e-4"},  # a string in YAML; converted by the type of the parameter
         "name": "x=y",
         "none": None,
     }

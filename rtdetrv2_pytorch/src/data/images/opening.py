@@ -170,7 +170,7 @@ def open_image(
             release_freed_memory()
 
 
-def _check_size(file: Image.Image, source: Source, name: str) -> None:
+def _check_size(file: Image.Image, source: Path | BinaryIO, name: str) -> None:
     width, height = file.size
     if width * height <= max_pixels():
         return

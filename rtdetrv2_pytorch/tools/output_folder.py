@@ -1,0 +1,116 @@
+"""Choice of the output folder: a training never replaces the results of another one."""
+
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+from rich.console import Console
+
+from ..src.misc import distributed
+from ..src.misc.errors import CheckpointError, ConfigError
+from ..src.misc.weights import load_checkpoint
+from ..src.solver.checkpointing import BEST, LAST, has_results
+from ..src.solver.events import TrainingEvents, TrainingPlan
+from ..src.solver.observers import LOG
+from .console import print_notice
+
+_RESULTS = (LAST, BEST, "checkpoint[0-9]*.pth", "report.html", "pictures/*", "summary/*")
+
+
+def choose_output(folder: Path, *, data: Path | None, console: Console) -> tuple[Path, Path | None]:
+    """Choose the output folder of a new training.
+
+    An unused folder is taken as it is. If the folder contains an unfinished training on the same
+    data, a person at a terminal is asked whether to resume it. Otherwise, and always without a
+    terminal, a new folder such as `output/digits-2` is chosen.
+
+    Args:
+        folder: the wanted folder.
+        data: the dataset, if it is given.
+        console: of the command.
+
+    Returns:
+        The folder, and the checkpoint to resume, if any.
+
+    Raises:
+        ConfigError: if the folder is used and there are several ranks, which could choose
+            differently.
+    """
+    if not has_results(folder) or _is_own_restart(folder):
+        return folder, None
+    if os.environ.get("WORLD_SIZE", "1") != "1":
+        raise ConfigError(
+            f"{folder}: contains the results of another training; give another --output-dir, "
+            "--resume to continue that training, or --overwrite to delete its results"
+        )
+    unfinished = _unfinished(folder, data)
+    question = f"{folder} contains an unfinished training ({unfinished}). Resume it?"
+    can_ask = sys.stdin.isatty() and console.is_terminal
+    if unfinished and can_ask and click.confirm(question, default=True):
+        return folder, folder / LAST
+    new = _unused_name(folder)
+    state = f"an unfinished training ({unfinished})" if unfinished else "another training"
+    print_notice(
+        console,
+        f"{folder} contains {state}: writing to {new}. To resume that training, add --resume; to "
+        "delete its results, add --overwrite",
+    )
+    return new, None
+
+
+class RemoveOldResults(TrainingEvents):
+    """Deletes the results of an earlier training when a new one starts.
+
+    Until then the new one can fail, for example because of its weights, which may be in the folder.
+
+    Args:
+        folder: output folder, before the new training.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._old = [path for pattern in _RESULTS for path in folder.glob(pattern)]
+        self._log = folder / LOG
+        self._log_bytes = self._log.stat().st_size if self._log.is_file() else 0
+
+    def train_started(self, plan: TrainingPlan) -> None:
+        """Delete the files, and the lines of the earlier training in the log."""
+        for path in self._old:
+            path.unlink(missing_ok=True)
+        if self._log_bytes:
+            self._log.write_bytes(self._log.read_bytes()[self._log_bytes :])
+
+
+def _is_own_restart(folder: Path) -> bool:
+    """Return whether `torchrun` restarted the training in this folder."""
+    run = distributed.run_id()
+    return run is not None and _progress(folder).get("run") == run
+
+
+def _unfinished(folder: Path, data: Path | None) -> str:
+    """Describe the progress of an unfinished training on the same data; empty if there is none."""
+    try:
+        checkpoint = load_checkpoint(folder / LAST)
+        epoch, config = checkpoint["progress"]["epoch"], checkpoint["config"]
+        epochs = config["epoches"]
+        images = Path(config["train_dataloader"]["dataset"]["img_folder"])
+    except (CheckpointError, KeyError, TypeError):
+        return ""
+    if epoch >= epochs or (data and not images.resolve().is_relative_to(data.resolve())):
+        return ""
+    return f"{epoch} of {epochs} epochs"
+
+
+def _progress(folder: Path) -> dict[str, Any]:
+    try:
+        return load_checkpoint(folder / LAST).get("progress") or {}
+    except CheckpointError:
+        return {}
+
+
+def _unused_name(folder: Path) -> Path:
+    number = 2
+    while (new := folder.with_name(f"{folder.name}-{number}")).exists():
+        number += 1
+    return new

@@ -1,0 +1,123 @@
+"""A training never replaces the results of another one."""
+
+import io
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from rich.console import Console
+
+from rtdetrv2_pytorch.src.misc.errors import ConfigError
+from rtdetrv2_pytorch.tools import output_folder, train
+from rtdetrv2_pytorch.tools.auto_config import DEFAULT_CONFIG, MODELS, find_model
+from rtdetrv2_pytorch.tools.console import LiveLine
+from rtdetrv2_pytorch.tools.output_folder import RemoveOldResults, choose_output
+from supervisely_integration.paths import MODELS as APP_MODELS
+
+
+def save_run(folder: Path, *, epoch: int, data: str = "data") -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    config = {"epoches": 5, "train_dataloader": {"dataset": {"img_folder": f"{data}/train"}}}
+    torch.save({"progress": {"epoch": epoch}, "config": config}, folder / "last.pth")
+
+
+def terminal(monkeypatch, answer: str) -> Console:
+    monkeypatch.setattr("sys.stdin", io.StringIO(answer))
+    monkeypatch.setattr("sys.stdin.isatty", lambda: True, raising=False)
+    return Console(file=io.StringIO(), force_terminal=True)
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_used_folder_gets_an_unused_name_without_a_terminal():
+    save_run(Path("out"), epoch=3)
+    Path("out-2").mkdir()
+    console = Console(file=io.StringIO(), width=500)
+    assert choose_output(Path("new"), data=None, console=console) == (Path("new"), None)
+    assert choose_output(Path("out"), data=None, console=console) == (Path("out-3"), None)
+    assert console.file.getvalue() == (
+        "out contains an unfinished training (3 of 5 epochs): writing to out-3. To resume that "
+        "training, add --resume; to delete its results, add --overwrite\n"
+    )
+
+
+@pytest.mark.parametrize(
+    ("epoch", "data", "answer", "resumed"),
+    [
+        (3, "data", "\n", True),
+        (3, "data", "n\n", False),
+        (5, "data", "", False),  # finished
+        (3, "other", "", False),
+    ],
+)
+def test_unfinished_training_is_offered_in_a_terminal(monkeypatch, epoch, data, answer, resumed):
+    save_run(Path("out"), epoch=epoch)
+    console = terminal(monkeypatch, answer)
+    chosen = choose_output(Path("out"), data=Path(data), console=console)
+    assert chosen == ((Path("out"), Path("out/last.pth")) if resumed else (Path("out-2"), None))
+
+
+def test_several_ranks_do_not_choose_a_name(monkeypatch):
+    save_run(Path("out"), epoch=3)
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(ConfigError, match="out: contains the results .* --resume .* --overwrite"):
+        choose_output(Path("out"), data=None, console=Console(quiet=True))
+
+
+def plan(**options):
+    console = Console(quiet=True)
+    return train.plan_run(train.TrainOptions(device="cpu", **options), console, LiveLine(console))
+
+
+def test_resume_without_a_checkpoint_uses_the_output_folder():
+    Path("data").mkdir()
+    assert plan(data=Path("data"), resume="", name="a").overrides.get("resume") is None
+    save_run(Path("output/a"), epoch=3)
+    resumed = plan(data=Path("data"), resume="", name="a")
+    assert resumed.overrides["resume"] == "output/a/last.pth"
+    assert resumed.output_dir == Path("output/a")
+
+
+def test_settings_are_checked_before_anything_is_written(folder):
+    for options in ({"size": 100}, {"update": ["lr=fast"]}, {"model": "XXL"}):
+        with pytest.raises(ConfigError):
+            plan(sample=True, **options)
+    assert list(folder.iterdir()) == []
+
+
+def test_checkpoint_of_an_experiment_has_its_configuration_in_the_parent_folder():
+    save_run(Path("experiment/checkpoints"), epoch=1)
+    config = Path("experiment/model_config.yml").absolute()
+    config.write_text(f"__include__: ['{DEFAULT_CONFIG}']\n")
+    checkpoint = "experiment/checkpoints/last.pth"
+    assert plan(tuning=checkpoint).config == config
+    assert plan(resume=checkpoint).config == config
+
+
+def test_models_have_the_files_of_the_apps_table():
+    files = {row["Model"]: row["meta"]["model_files"] for row in json.loads(APP_MODELS.read_text())}
+    for size, (config, weights) in MODELS.items():
+        for name in (size.lower(), f"RT-DETRv2-{size}", f"rtdetrv2-{size}"):
+            assert find_model(name) == (DEFAULT_CONFIG.with_name(config), weights)
+        assert files[f"RT-DETRv2-{size}"] == {"checkpoint": weights, "config": config}
+
+
+def test_old_results_are_removed_when_the_new_training_starts():
+    out = Path("out")
+    save_run(out, epoch=3)
+    for name in ("best.pth", "checkpoint0001.pth", "train.log"):
+        (out / name).touch()
+    (out / "log.jsonl").write_text("old\n")
+    follower = RemoveOldResults(out)
+    with (out / "log.jsonl").open("a") as log:
+        log.write("new\n")
+    assert (out / "last.pth").is_file()
+    follower.train_started(None)
+    assert sorted(path.name for path in out.iterdir()) == ["log.jsonl", "train.log"]
+    assert (out / "log.jsonl").read_text() == "new\n"
+    assert output_folder.has_results(out) is False
