@@ -30,6 +30,7 @@ _SUFFIXES = {
 }
 _TRUNCATED = ("truncated", "not enough image data", "unexpected end", "premature")
 _LARGE_PIXELS = 10_000_000
+_NO_PIXELS = Image.new("1", (1, 1)).im
 
 
 class ImageFileError(DatasetError):
@@ -155,9 +156,12 @@ def open_image(
                 _decoding.reserve(pixels) if decode else nullcontext()
             )
             with waiting:
-                if decode:
-                    file.load()
-                yield file
+                try:
+                    if decode:
+                        file.load()
+                    yield file
+                finally:  # free the pixels before another thread decodes; the source stays open
+                    file.im = _NO_PIXELS
     except RTDETRError:
         raise
     except Exception as error:  # noqa: BLE001 (decoders raise any kind of exception)

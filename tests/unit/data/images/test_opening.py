@@ -141,3 +141,11 @@ def test_pixels_beyond_the_budget_wait(monkeypatch):
 def test_names_of_images(name, is_one, hidden):
     assert is_image(Path("folder", name)) is is_one
     assert is_hidden(Path("folder", name)) is hidden
+
+
+def test_pixels_are_freed_before_others_are_decoded(tmp_path):
+    source = io.BytesIO(save(tmp_path / "a.png").read_bytes())
+    with open_image(source, decode=True) as file:
+        assert file.im.size == (20, 10)
+    assert file.im.size == (1, 1)
+    assert not source.closed
