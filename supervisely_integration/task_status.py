@@ -18,6 +18,7 @@ from rtdetrv2_pytorch.src.misc.text import first_line
 logger = logging.getLogger(__name__)
 
 STATUS_FILE = "task_status.json"
+KEEP_OPEN = "KEEP_OPEN"  # environment variable of a launcher: a person closes the app
 EVALUATION_REPORT = "evaluation_report"
 _MAX_REASON = 300  # characters of an error of another library
 
@@ -69,6 +70,10 @@ class StatusReporter:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
+        self.start()
+
+    def start(self) -> None:
+        """Report that a training runs; the app may have finished another one before."""
         self._update(TaskStatus())
 
     def finish(self) -> None:

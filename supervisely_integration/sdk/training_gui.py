@@ -4,7 +4,7 @@ import logging
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from html import escape
+from html import escape, unescape
 from types import SimpleNamespace
 from typing import Any
 
@@ -101,6 +101,49 @@ class CpuTrainingProcess(TrainingProcess):  # type: ignore[misc]
     def get_devices(self) -> list[str]:
         """Return the device of every rank."""
         return ["cpu"] * self._num_ranks
+
+
+def end_app_only_if(app: sly.Application, condition: Callable[[], bool]) -> None:
+    """Let the app end itself only if a condition holds.
+
+    `TrainApp._wrapped_start_training` (supervisely/nn/training/train_app.py) always calls
+    `Application.shutdown` after a training, which the platform expects. People then have a page
+    that does not respond.
+    """
+    shutdown = app.shutdown
+    app.shutdown = lambda: shutdown() if condition() else None
+
+
+def shown_errors(gui: sdk_gui.TrainGUI) -> list[str]:
+    """Return the errors that the steps of the page show, without markup."""
+    steps = ("input", "model", "classes", "train_val_splits", "hyperparameters")
+    selectors = filter(None, (getattr(gui, f"{step}_selector") for step in steps))
+    texts = [selector.validator_text for selector in selectors]
+    return [unescape(text.text) for text in texts if text.status == "error" and text.text]
+
+
+def hide_earlier_results(gui: sdk_gui.TrainGUI) -> None:
+    """Hide the results of an earlier training in the same app."""
+    results, logs = gui.training_artifacts, gui.training_logs
+    for widget in (results.artifacts_field, results.inference_demo_field):
+        if widget is not None:
+            widget.hide()
+    results.card.lock()
+    if logs.tensorboard_offline_button is not None:
+        logs.tensorboard_offline_button.hide()
+        logs.tensorboard_button.show()
+
+
+def offer_new_training(gui: sdk_gui.TrainGUI) -> None:
+    """Unlock the settings after a training; `TrainApp` leaves them locked."""
+    process = gui.training_process
+    gui.enable_select_buttons()
+    process.experiment_name_input.enable()
+    if process.select_device is not None:
+        process.select_device.enable()
+    process.start_button.loading = False
+    process.start_button.enable()
+    process.stop_button.disable()
 
 
 @contextmanager

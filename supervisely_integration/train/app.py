@@ -7,7 +7,8 @@ does, how that is tested, and when the override can be deleted.
 import json
 import logging
 import os
-from html import escape, unescape
+from functools import partial
+from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -29,11 +30,17 @@ from ..sdk.access import protect_app
 from ..sdk.api_calls import create_collection, find_datasets_with, retry_multipart_uploads
 from ..sdk.benchmark import model_benchmark
 from ..sdk.tensorboard import add_executables_to_path
-from ..sdk.training_gui import training_gui
+from ..sdk.training_gui import (
+    end_app_only_if,
+    hide_earlier_results,
+    offer_new_training,
+    shown_errors,
+    training_gui,
+)
 from ..sdk.websockets import drop_closed_connections
 from ..task_status import EVALUATION_REPORT, StatusReporter, describe_error
 from .exports import COCO_FOLDER, Exporter
-from .lifecycle import Lifecycle, TrainingStage, TrainingStopped
+from .lifecycle import Lifecycle, TrainingStage, TrainingStopped, stays_open
 from .project_data import ProjectData
 from .run_config import check_hyperparameters
 from .run_folder import RunFolder, SavedRun, fingerprint
@@ -46,6 +53,7 @@ _STOPPING = {
     TrainingStage.TRAINING: "Stopping after this batch. The latest checkpoints will be uploaded...",
     TrainingStage.FINALIZATION: "Stopping after the upload...",
 }
+_SAVED = "Stopped, saved: the checkpoints and reports are uploaded."
 # Environment variables of the platform that say what to train.
 _GUI_STATE = "modal.state.guiState"
 _START_PARAMETERS = (_GUI_STATE, "modal.state.trainTaskId", "modal.state.trainMode")
@@ -67,16 +75,18 @@ class TrainApp(sdk.TrainApp):  # type: ignore[misc]
         data_dir = Path(get_synced_data_dir())
         task_id = sly_env.task_id(raise_not_found=False) or -1
         self.status = StatusReporter(data_dir)
-        self.lifecycle = Lifecycle(self._leave)
+        self.lifecycle = Lifecycle(self._leave, stays_open=stays_open(os.environ.get(_GUI_STATE)))
         self.run_folder = RunFolder(data_dir, task_id)
         self.data = ProjectData(self)
         self.exporter = Exporter(self, self.status)
         try:
             saved = self._restore_settings(task_id)
-            with training_gui(_check_hyperparameters, lambda: self.lifecycle.is_stopping):
+            check = partial(check_hyperparameters, base_config=find_base_config(_ANY_CONFIG))
+            with training_gui(check, lambda: self.lifecycle.is_stopping):
                 super().__init__(**options)
             protect_app(self._server)
             serve_own_page(self._server)
+            end_app_only_if(self.app, lambda: not self.lifecycle.stays_open or self._exit_code != 0)
             logs.attach_handlers(sly.logger.handlers)  # the page's log window is one now
             self.gui.training_process.stop_button.click(self._stop_from_button)
             _add_event_handler(self._server, "startup", self.lifecycle.install_signal_handlers)
@@ -111,11 +121,7 @@ class TrainApp(sdk.TrainApp):  # type: ignore[misc]
         settings = json.loads(os.environ.get(_GUI_STATE) or "{}")
         if self._is_resume_upload or self.auto_start or not settings.get("start_training"):
             return
-        steps = ("input", "model", "classes", "train_val_splits", "hyperparameters")
-        selectors = [getattr(self.gui, f"{step}_selector") for step in steps]
-        texts = [selector.validator_text for selector in selectors if selector is not None]
-        reasons = [unescape(text.text) for text in texts if text.status == "error" and text.text]
-        raise ConfigError(" ".join(reasons) or "the settings could not be loaded")
+        raise ConfigError(" ".join(shown_errors(self.gui)) or "the settings could not be loaded")
 
     # --- start and end ----------------------------------------------------------------------
 
@@ -128,7 +134,9 @@ class TrainApp(sdk.TrainApp):  # type: ignore[misc]
         try:
             if not self._is_resume_upload:
                 self._check_settings()
-            self.lifecycle.stage = TrainingStage.PREPARATION
+            self.lifecycle.begin()
+            hide_earlier_results(self.gui)
+            self.status.start()
             button.enable()
             button.show()
             super()._wrapped_start_training()
@@ -143,6 +151,8 @@ class TrainApp(sdk.TrainApp):  # type: ignore[misc]
             raise
         finally:
             button.hide()
+            if self.lifecycle.stays_open:
+                offer_new_training(self.gui)
             if self.lifecycle.stage is not TrainingStage.OVER:
                 self.lifecycle.stage = TrainingStage.IDLE
 
@@ -291,11 +301,7 @@ class TrainApp(sdk.TrainApp):  # type: ignore[misc]
         return self.run_folder.begin(run)
 
     def show_tensorboard(self, folder: Path) -> None:
-        """Show TensorBoard event files.
-
-        `train_logger: tensorboard` in app_options.yaml cannot be used: `TrainApp._init_logger`
-        replaces the logger in one module and configures the old one in another.
-        """
+        """Show TensorBoard event files; `train_logger: tensorboard` does not, see docs/sdk.md."""
         folder.mkdir(parents=True, exist_ok=True)
         try:
             self.start_tensorboard(str(folder))
@@ -315,7 +321,10 @@ class TrainApp(sdk.TrainApp):  # type: ignore[misc]
             self._exit_with_error(error)
             raise
         finally:
-            self.lifecycle.stage = TrainingStage.OVER  # the SDK ends the process next
+            self.lifecycle.stage = TrainingStage.OVER
+        if self.lifecycle.is_stopping:
+            self._show_status(_SAVED)
+            self.gui.training_artifacts.validator_text.set(_SAVED, "success")
         self.status.finish()
         self.run_folder.remove()
 
@@ -389,7 +398,3 @@ class TrainApp(sdk.TrainApp):  # type: ignore[misc]
         )
         self.exporter.upload_companions(export_weights, remote_dir)
         return remote
-
-
-def _check_hyperparameters(text: str) -> None:
-    check_hyperparameters(text, find_base_config(_ANY_CONFIG))

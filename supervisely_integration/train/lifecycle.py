@@ -1,7 +1,9 @@
 """The stages of the app's training, and stop requests from the button, the platform or a signal."""
 
 import enum
+import json
 import logging
+import os
 import signal
 import threading
 import time
@@ -10,6 +12,8 @@ from types import FrameType
 from typing import Any
 
 from rtdetrv2_pytorch.src.solver.stopping import STOP_SIGNALS, StopFlag
+
+from ..task_status import KEEP_OPEN
 
 logger = logging.getLogger(__name__)
 
@@ -30,6 +34,20 @@ class TrainingStage(enum.Enum):
     OVER = "over"
 
 
+def stays_open(gui_state: str | None) -> bool:
+    """Return whether the page responds after a training, until a person closes the app.
+
+    A task of the platform has to end with its training, as does a training without a person.
+
+    Args:
+        gui_state: settings that the app is launched with, as JSON.
+    """
+    starts_itself = json.loads(gui_state or "{}").get("start_training")
+    is_task = os.environ.get("ENV") == "production"  # as `sly.is_production`
+    is_closed_by_a_person = not is_task or KEEP_OPEN in os.environ
+    return is_closed_by_a_person and not starts_itself
+
+
 class Lifecycle:
     """Tracks the stage of a training and applies stop requests to it.
 
@@ -39,9 +57,12 @@ class Lifecycle:
 
     Args:
         leave: exits the process; called when a stop is requested in preparation.
+        stays_open: whether the page stays open after a training. Then the Stop button does not end
+            the process in preparation, but the training after the download. A signal ends both.
     """
 
-    def __init__(self, leave: Callable[[], None]) -> None:
+    def __init__(self, leave: Callable[[], None], *, stays_open: bool = False) -> None:
+        self.stays_open = stays_open
         self.stop_flag = StopFlag()
         self.stage = TrainingStage.IDLE
         self._leave = leave
@@ -52,11 +73,16 @@ class Lifecycle:
         """Whether a stop was requested."""
         return self.stop_flag.is_set
 
+    def begin(self) -> None:
+        """Begin a training, without the stop request of an earlier one."""
+        self.stop_flag = StopFlag()
+        self.stage = TrainingStage.PREPARATION
+
     def stop(self, reason: str) -> None:
         """Request a stop; from any thread."""
         logger.warning("%s: stopping in %s", reason, self.stage.value)
         self.stop_flag.request(reason)
-        if self.stage is TrainingStage.PREPARATION:
+        if self.stage is TrainingStage.PREPARATION and not self.stays_open:
             threading.Thread(target=self._leave_preparation, daemon=True).start()
 
     def check(self) -> None:
@@ -74,6 +100,7 @@ class Lifecycle:
             self._previous[number] = signal.signal(number, self._on_signal)
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
+        self.stays_open = False
         if self.stage not in (TrainingStage.IDLE, TrainingStage.OVER):
             self.stop(signal.Signals(number).name)
             return

@@ -39,6 +39,14 @@ class AppPage:
         lines = [f"{key}: {json.dumps(value)}" for key, value in values.items()]
         self.page.keyboard.insert_text("\n".join(lines))
 
+    def wait_for_steps(self) -> None:
+        """Wait until a step of the training is finished."""
+        self.page.wait_for_function(
+            "[...document.querySelectorAll('[role=progressbar]')]"
+            ".some((bar) => bar.ariaLabel === 'Steps' && Number(bar.ariaValueNow) > 0)",
+            timeout=LONG_MS,
+        )
+
     def note_bars(self) -> None:
         """Start to record every value of the progress bars."""
         self.page.evaluate(

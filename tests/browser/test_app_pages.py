@@ -9,6 +9,7 @@ from supervisely_integration.gui.libraries import missing_libraries
 from supervisely_integration.local.instance import LocalInstance
 from supervisely_integration.local.launcher.results import find_experiment
 from supervisely_integration.paths import SERVE
+from supervisely_integration.task_status import KEEP_OPEN
 from tests.app.real_app import CLASSES, MODEL, TINY, RunningApp, make_project, read_json, state_of
 from tests.browser.app_pages import LONG_MS, AppPage, unnamed_controls
 
@@ -246,7 +247,7 @@ def test_stop_button_saves_the_training(place, new_page, quiet):
     split = {"method": "datasets", "train_datasets": [1], "val_datasets": [2]}
     state = state_of(split, start_training=False, hyperparameters={"epoches": 500})
     state["options"]["model_benchmark"]["enable"] = True
-    task_id, app = training_app(place, app_state=state)
+    task_id, app = training_app(place, app_state=state, environment={KEEP_OPEN: "1"})
     with app:
         app.wait_until_ready()
         page = AppPage(
@@ -255,15 +256,20 @@ def test_stop_button_saves_the_training(place, new_page, quiet):
         assert page.step() == "Training Process"
         refuse_in_a_dialog(page, app, state)
         page.press("Training Process", "Start")
-        page.page.wait_for_function(
-            "[...document.querySelectorAll('[role=progressbar]')]"
-            ".some((bar) => bar.ariaLabel === 'Steps' && Number(bar.ariaValueNow) > 0)",
-            timeout=LONG_MS,
-        )
+        page.wait_for_steps()
         page.picture("narrow")
         page.press("Training Process", "Stop")
         expect(page.card("Training Process")).to_contain_text("Stopping after this batch")
-        expect(page.card("Training Artifacts")).to_contain_text("Not evaluated", timeout=LONG_MS)
+        artifacts = page.card("Training Artifacts")
+        expect(artifacts).to_contain_text("Not evaluated", timeout=LONG_MS)
+        expect(artifacts).to_contain_text("Stopped, saved")
+        expect(page.card("Training Process")).to_contain_text("Stopped, saved")
+        info = find_experiment(place.instance.store, task_id)
+        assert "last.pth" in " ".join(info["checkpoints"])
+        page.press("Training Process", "Start")
+        expect(artifacts).not_to_contain_text("Stopped, saved")
+        page.wait_for_steps()
+        app.stop()  # as Ctrl-C in the terminal: the second training is saved, too
         assert app.wait(120) == 0, app.log_tail(60)
-    info = find_experiment(place.instance.store, task_id)
-    assert "last.pth" in " ".join(info["checkpoints"])
+    second = find_experiment(place.instance.store, task_id)
+    assert second["artifacts_dir"].rstrip("/") == info["artifacts_dir"].rstrip("/") + "_000"

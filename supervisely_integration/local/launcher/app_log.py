@@ -1,6 +1,7 @@
 """Read an app's log and task status: progress bars and the reason of a failure."""
 
 import json
+import os
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -59,6 +60,8 @@ class GrowingFile:
         """Return the lines added since the last call."""
         try:
             with self._path.open("rb") as file:
+                if file.seek(0, os.SEEK_END) < self._offset:  # another training began
+                    self._offset = 0
                 file.seek(self._offset)
                 whole, end, _ = file.read().rpartition(b"\n")
         except FileNotFoundError:

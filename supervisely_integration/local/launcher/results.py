@@ -52,7 +52,7 @@ def finish_task(store: Store, task_id: int, code: int, app: AppProcess) -> Json:
         store: of the instance.
         task_id: of the training.
         code: exit code of the app.
-        app: the app, which has ended.
+        app: the app, whose training has ended.
 
     Raises:
         AppError: if there is no complete experiment.

@@ -1,9 +1,7 @@
 """Run a training: instance, app and terminal output in one process."""
 
-import contextlib
 import json
 import signal
-import threading
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -20,6 +18,7 @@ from rtdetrv2_pytorch.tools.console import LiveLine, print_headline, print_notic
 from rtdetrv2_pytorch.tools.training_view import TrainingView
 
 from ...gui.libraries import missing_libraries
+from ...task_status import KEEP_OPEN, TaskStatus
 from ..emulator.ecosystem import training_app
 from ..emulator.store import Store
 from ..instance import LocalInstance
@@ -52,6 +51,7 @@ _STAGES = {
     "Export: ": "Exporting the best checkpoint",
 }
 _HIDDEN_BARS = ("Epochs", "Steps", "Training is in progress")  # the engine's log has more detail
+_WAITING_BARS = ("Ready for training", "Training completed")  # the app waits for a person
 _CHOICES = ("model", "epochs", "classes", "split", "name", "update", "speedtest", "export")
 _UNUSED = {  # options that replace all choices, and the options that are then unused
     "task": ("project", "data", "app_state", *_CHOICES),
@@ -83,7 +83,10 @@ def run(options: TrainArguments, console: Console, log: CommandLog) -> int:
             print_headline(console, "Starting the app", about)
             if options.gui:
                 _show_page(store, task_id, app, console)
-            code = _watch(app, task_id, console)
+            results = _PageResults(store, task_id, app, console) if options.gui else None
+            code = _watch(app, task_id, console, results)
+        if results is not None and results.has_finished:
+            return 0
         if code == -STOP_SIGNAL:
             store.tasks.set_status(task_id, "stopped")
             print_notice(console, "The app was stopped before the training began.")
@@ -91,8 +94,6 @@ def run(options: TrainArguments, console: Console, log: CommandLog) -> int:
             return 1
         info = finish_task(store, task_id, code, app)
         show_experiment(store, info, state, app, console)
-        if options.gui:
-            _keep_serving(instance, console)
         return 0
 
 
@@ -135,6 +136,7 @@ def _start(
         task_id=task_id,
         app_state=state,
         port=options.port,
+        environment={KEEP_OPEN: "1"} if options.gui else None,
     )
     store.tasks.set_status(task_id, "started")
     return task_id, app
@@ -149,18 +151,42 @@ def _show_page(store: Store, task_id: int, app: AppProcess, console: Console) ->
     except BaseException:
         store.tasks.set_status(task_id, "stopped")
         raise
-    print_headline(console, "The app's page")
+    print_headline(console, "Open the page", "to choose the settings and press Start")
     print_path(console, app.address)
     if missing_libraries():
         print_notice(console, "The page is not built yet: run `make page` once.")
 
 
-def _keep_serving(instance: LocalInstance, console: Console) -> None:
-    """Serve the links of the app's page after the app has ended."""
-    print_headline(console, "Projects and experiments", "until Ctrl-C")
-    print_path(console, instance.page_address)
-    with contextlib.suppress(KeyboardInterrupt):
-        threading.Event().wait()
+class _PageResults:
+    """Shows the result of every training that a person starts on the app's page."""
+
+    def __init__(self, store: Store, task_id: int, app: AppProcess, console: Console) -> None:
+        self._store = store
+        self._task_id = task_id
+        self._app = app
+        self._console = console
+        self._state = "running"
+        self.has_finished = False
+
+    def show(self, line: LiveLine) -> None:
+        """Show the result of a training that has just ended."""
+        status = TaskStatus.load(self._app.data_dir)
+        if status is None or status.state == self._state:
+            return
+        self._state = status.state
+        if self._state == "finished":
+            self.has_finished = True
+            info = finish_task(self._store, self._task_id, 0, self._app)
+            show_experiment(self._store, info, None, self._app, self._console)
+        elif self._state == "stopped":
+            print_notice(self._console, "Stopped: nothing to save.")
+        if self._state in ("finished", "stopped"):
+            self.wait(line)
+
+    def wait(self, line: LiveLine) -> None:
+        """Say that the app waits for a person."""
+        then = "results, or another training; Ctrl-C to end" if self.has_finished else "press Start"
+        line.show(f"open the page {self._app.address}: {then}")
 
 
 def _project(options: TrainArguments, store: Store, console: Console, line: LiveLine) -> Project:
@@ -276,7 +302,7 @@ class _Stages:
         self._line.show(bar.name, bar.done, bar.total, in_bytes=bar.in_bytes)
 
 
-def _watch(app: AppProcess, task_id: int, console: Console) -> int:
+def _watch(app: AppProcess, task_id: int, console: Console, results: _PageResults | None) -> int:
     """Show the training until its process ends; return the exit code.
 
     Ctrl-C, SIGTERM and a closed terminal stop the app gracefully: it cannot upload without the
@@ -288,13 +314,21 @@ def _watch(app: AppProcess, task_id: int, console: Console) -> int:
     }
     try:
         with LiveLine(console) as line:
-            line.show("waiting for the app")
+            if results is None:
+                line.show("waiting for the app")
+            else:
+                results.wait(line)
             stages, view = _Stages(console, line), TrainingView(console, line)
             for bars, events in follow(app, task_id):
                 for bar in bars:
-                    stages.show(bar)
+                    if results is not None and bar.name in _WAITING_BARS:
+                        results.wait(line)
+                    else:
+                        stages.show(bar)
                 for event in events:
                     view.show(event)
+                if results is not None:
+                    results.show(line)
         return app.wait()
     finally:
         for number, handler in before.items():

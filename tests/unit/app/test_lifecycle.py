@@ -8,7 +8,13 @@ import time
 import pytest
 
 from rtdetrv2_pytorch.src.solver.stopping import STOP_SIGNALS
-from supervisely_integration.train.lifecycle import Lifecycle, TrainingStage, TrainingStopped
+from supervisely_integration.task_status import KEEP_OPEN
+from supervisely_integration.train.lifecycle import (
+    Lifecycle,
+    TrainingStage,
+    TrainingStopped,
+    stays_open,
+)
 
 
 class Left(list):
@@ -41,6 +47,38 @@ def lifecycle(left):
     yield lifecycle
     for number, handler in before.items():
         signal.signal(number, handler)
+
+
+@pytest.mark.parametrize(
+    ("gui_state", "is_task", "is_kept", "expected"),
+    [
+        (None, True, False, False),  # a task of the platform
+        (None, True, True, True),  # `local train --gui`
+        (None, False, False, True),  # development
+        ('{"start_training": true}', False, True, False),
+        ('{"start_training": false}', True, True, True),
+    ],
+)
+def test_app_stays_open_if_a_person_closes_it(monkeypatch, gui_state, is_task, is_kept, expected):
+    monkeypatch.delenv(KEEP_OPEN, raising=False)
+    monkeypatch.setenv("ENV", "production" if is_task else "development")
+    if is_kept:
+        monkeypatch.setenv(KEEP_OPEN, "1")
+    assert stays_open(gui_state) is expected
+
+
+def test_button_does_not_end_an_open_app_in_preparation_and_a_signal_does(left, lifecycle):
+    lifecycle.stays_open = True
+    lifecycle.begin()
+    lifecycle.stop("Stop button")
+    assert not left.happened.wait(0.8)
+    with pytest.raises(TrainingStopped, match="Stop button"):
+        lifecycle.check()
+    lifecycle.begin()
+    assert not lifecycle.is_stopping
+    os.kill(os.getpid(), signal.SIGTERM)
+    assert left.happened.wait(5)
+    assert not lifecycle.stays_open
 
 
 @pytest.mark.parametrize("number", STOP_SIGNALS)
