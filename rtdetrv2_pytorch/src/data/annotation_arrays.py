@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from .categories import CategoryTable
+from .categories import MAX_EXACT, CategoryTable
 from .findings import Box, Finding, Findings
 from .readers.source import SourceImage
 
@@ -71,10 +71,17 @@ class Annotations:
         """Return the number of boxes per image: [images]."""
         return np.diff(self._box_ends, prepend=0)
 
+    @property
+    def evaluation_image_ids(self) -> np.ndarray:
+        """Ids for COCO metrics: those of the file if float64 can hold them, else 0, 1, ..."""
+        is_exact = np.abs(self.image_ids).max(initial=0) <= MAX_EXACT
+        return self.image_ids if is_exact else np.arange(len(self.image_ids))
+
     def to_coco(self) -> dict[str, Any]:
         """Return the ground truth of the COCO metrics, as a COCO dict."""
         ids = self.categories.evaluation_ids
-        owners = np.repeat(self.image_ids, self.boxes_per_image())
+        image_ids = self.evaluation_image_ids
+        owners = np.repeat(image_ids, self.boxes_per_image())
         sizes = self.boxes_xyxy[:, 2:] - self.boxes_xyxy[:, :2]
         boxes = np.concatenate((self.boxes_xyxy[:, :2], sizes), axis=1)
         columns = zip(
@@ -89,7 +96,7 @@ class Annotations:
             "info": {},
             "images": [
                 {"id": i, "width": w, "height": h}
-                for i, (w, h) in zip(self.image_ids.tolist(), self.sizes_wh.tolist(), strict=True)
+                for i, (w, h) in zip(image_ids.tolist(), self.sizes_wh.tolist(), strict=True)
             ],
             "categories": [
                 {"id": i, "name": name} for i, name in zip(ids, self.categories.names, strict=True)

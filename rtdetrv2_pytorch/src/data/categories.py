@@ -11,6 +11,8 @@ from ..misc.errors import DatasetError
 
 CategoryId = int | str
 
+MAX_EXACT = 2**53  # of the integers in float64, which tables of detections contain
+
 
 @dataclass(frozen=True)
 class CategoryTable:
@@ -32,8 +34,8 @@ class CategoryTable:
 
     @property
     def evaluation_ids(self) -> tuple[int, ...]:
-        """Integer ids for COCO metrics: those of the file if they are integers, else 1..K."""
-        if all(isinstance(id_, int) for id_ in self.ids):
+        """Integer ids for COCO metrics: those of the file if float64 can hold them, else 1..K."""
+        if all(isinstance(id_, int) and abs(id_) <= MAX_EXACT for id_ in self.ids):
             return self.ids  # type: ignore[return-value]
         return tuple(range(1, len(self.ids) + 1))
 

@@ -22,7 +22,7 @@ STAT_NAMES = (
     *("AP", "AP50", "AP75", "AP_small", "AP_medium", "AP_large"),
     *("AR_1", "AR_10", "AR_100", "AR_small", "AR_medium", "AR_large"),
 )
-_COLUMNS = 7  # image id, x, y, width, height, score, category id
+_COLUMNS = 6  # x, y, width, height, score, category id
 
 
 @dataclass(frozen=True)
@@ -147,18 +147,36 @@ class CocoEvaluator:
         self._rows: list[np.ndarray] = []
 
     def update(self, predictions: Mapping[int, Detections]) -> None:
-        """Add detections by image id; boxes are xyxy in pixels."""
+        """Add detections by image id; boxes are xyxy in pixels.
+
+        Raises:
+            ValueError: naming labels or category ids that the ground truth does not have.
+        """
         for image_id, detections in predictions.items():
             self._image_ids.append(int(image_id))
             boxes = detections["boxes"].detach().float().cpu().numpy()
             labels = detections["labels"].detach().cpu().numpy()
             rows = np.empty((len(boxes), _COLUMNS))
-            rows[:, 0] = image_id
-            rows[:, 1:3] = boxes[:, :2]
-            rows[:, 3:5] = boxes[:, 2:] - boxes[:, :2]
-            rows[:, 5] = detections["scores"].detach().float().cpu().numpy()
-            rows[:, 6] = labels if self._labels_are_category_ids else self._category_ids[labels]
+            rows[:, 0:2] = boxes[:, :2]
+            rows[:, 2:4] = boxes[:, 2:] - boxes[:, :2]
+            rows[:, 4] = detections["scores"].detach().float().cpu().numpy()
+            rows[:, 5] = self._checked_ids(labels, image_id)
             self._rows.append(rows)
+
+    def _checked_ids(self, labels: np.ndarray, image_id: int) -> np.ndarray:
+        """Return the category ids of labels."""
+        if self._labels_are_category_ids:
+            known, what = self._category_ids, "category ids"
+        else:
+            known, what = np.arange(len(self._category_ids)), "labels"
+        unknown = np.setdiff1d(labels, known)
+        if len(unknown):
+            raise ValueError(
+                f"image {image_id}: detections have the {what} {unknown[:5].tolist()}, but the "
+                f"ground truth has {len(known)} classes with the {what} {known.min()} to "
+                f"{known.max()}; evaluate it with the classes of the detector"
+            )
+        return labels if self._labels_are_category_ids else self._category_ids[labels]
 
     @property
     def num_images(self) -> int:
@@ -179,16 +197,21 @@ class CocoEvaluator:
         """Match detections with ground truth at all IoU thresholds."""
         if self._coco_gt is None:
             self._coco_gt = COCO(self.annotations.to_coco())
-        rows = np.concatenate([np.empty((0, _COLUMNS)), *self._rows])
+        numbers = (
+            self.annotations.image_ids.tolist(),
+            self.annotations.evaluation_image_ids.tolist(),
+        )
+        number_of = dict(zip(*numbers, strict=True))
         segmentation: list[float] = []  # shared; without it the library creates one per box
         detections = [
             {
-                "image_id": int(row[0]),
-                "bbox": row[1:5],
-                "score": row[5],
-                "category_id": int(row[6]),
+                "image_id": number_of[image_id],
+                "bbox": row[:4],
+                "score": row[4],
+                "category_id": int(row[5]),
                 "segmentation": segmentation,
             }
+            for image_id, rows in zip(self._image_ids, self._rows, strict=True)
             for row in rows.tolist()
         ]
         coco_eval = COCOeval_faster(
@@ -199,7 +222,7 @@ class CocoEvaluator:
             lvis_style=self.lvis_style,
             print_function=logger.debug,
         )
-        coco_eval.params.imgIds = sorted(self._image_ids)
+        coco_eval.params.imgIds = sorted(number_of[i] for i in self._image_ids)
         coco_eval.evaluate()
         coco_eval.accumulate()
         self.coco_eval["bbox"] = coco_eval
@@ -238,13 +261,13 @@ class CocoEvaluator:
     def _detections(self) -> DetectionTable:
         rows = np.concatenate([np.empty((0, _COLUMNS)), *self._rows])
         label_of = {id_: label for label, id_ in enumerate(self._category_ids.tolist())}
-        ids, places = np.unique(rows[:, 6], return_inverse=True)
+        ids, places = np.unique(rows[:, 5], return_inverse=True)
         labels = np.array([label_of[int(id_)] for id_ in ids], dtype=np.int64)[places]
         return DetectionTable(
             image_ids=np.array(self._image_ids, dtype=np.int64),
             counts=np.array([len(each) for each in self._rows], dtype=np.int64),
-            boxes=np.concatenate((rows[:, 1:3], rows[:, 1:3] + rows[:, 3:5]), 1).astype(np.float32),
-            scores=rows[:, 5].astype(np.float32),
+            boxes=_corners(rows).astype(np.float32),
+            scores=rows[:, 4].astype(np.float32),
             labels=labels,
         )
 
@@ -254,16 +277,15 @@ class CocoEvaluator:
         parts = [(np.empty(0), np.empty(0), np.empty(0, dtype=bool))]
         for image_id, rows in zip(self._image_ids, self._rows, strict=True):
             truth = self.annotations[place[image_id]]
-            corners = np.concatenate((rows[:, 1:3], rows[:, 1:3] + rows[:, 3:5]), axis=1)
             found, counts = match_boxes(
-                corners,
+                _corners(rows),
+                rows[:, 4],
                 rows[:, 5],
-                rows[:, 6],
                 truth.boxes_xyxy,
                 self._category_ids[truth.labels],
                 truth.iscrowd > 0,
             )
-            parts.append((rows[counts, 5], rows[counts, 6], found[counts] >= 0))
+            parts.append((rows[counts, 4], rows[counts, 5], found[counts] >= 0))
         scores, labels, hits = (np.concatenate(column) for column in zip(*parts, strict=True))
         return scores, labels, hits
 
@@ -273,6 +295,11 @@ class CocoEvaluator:
         owners = np.repeat(annotations.image_ids, annotations.boxes_per_image())
         counted = np.isin(owners, self._image_ids) & (annotations.iscrowd == 0)
         return np.bincount(annotations.labels[counted], minlength=len(self._category_ids))
+
+
+def _corners(rows: np.ndarray) -> np.ndarray:
+    """Return the boxes of detections, [N, 4] xyxy."""
+    return np.concatenate((rows[:, :2], rows[:, :2] + rows[:, 2:4]), axis=1)
 
 
 def _named(coco_eval: COCOeval_faster) -> dict[str, float]:

@@ -483,3 +483,30 @@ def test_loss_is_sum_of_terms():
 def test_evaluator_prints_nothing(capsys):
     evaluate(ONE, {4: PERFECT})
     assert capsys.readouterr().out == ""
+
+
+def test_ids_beyond_the_integers_of_float64():
+    """2**53 + 1 has no float64; neighboring ids must not be confused."""
+    table = CategoryTable((2**53 + 1, 2**53 + 2), ("cat", "dog"))
+    box = [10, 10, 60, 60]
+    images = [image(2**60 + 1, [box], [0]), image(2**60 + 2, [box], [1])]
+    predictions = {2**60 + 1: found([box], [0.9], [0]), 2**60 + 2: found([box], [0.8], [1])}
+    result = evaluate(images, predictions, table)
+    assert [c.ap for c in result.classes] == pytest.approx([1.0, 1.0])
+    assert result.detections.labels.tolist() == [0, 1]
+    assert result.best.f1 == 1.0
+
+
+@pytest.mark.parametrize(
+    ("labels", "options", "message"),
+    [
+        ([0, 3], {}, r"image 5: detections have the labels \[3\], .* 3 classes with .* 0 to 2"),
+        ([-1], {}, r"the labels \[-1\]"),
+        ([3, 4], {"labels_are_category_ids": True}, r"category ids \[4\], .* 3 to 95"),
+    ],
+)
+def test_labels_outside_the_table_are_rejected(labels, options, message):
+    box = [10, 10, 60, 60]
+    predictions = {5: found([box] * len(labels), [0.9] * len(labels), labels)}
+    with pytest.raises(ValueError, match=message):
+        evaluate([image(5, [box], [0])], predictions, **options)
