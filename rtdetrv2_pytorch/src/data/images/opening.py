@@ -178,7 +178,10 @@ def _check_size(file: Image.Image, source: Path | BinaryIO, name: str) -> None:
     width, height = file.size
     if width * height <= max_pixels():
         return
-    num_bytes = source.stat().st_size if isinstance(source, Path) else source.seek(0, os.SEEK_END)
+    if isinstance(source, str | Path):
+        num_bytes = Path(source).stat().st_size
+    else:
+        num_bytes = source.seek(0, os.SEEK_END)
     raise ImageFileError(
         name,
         f"{width}x{height} = {width * height:,} pixels in a file of {num_bytes:,} bytes; the limit "
