@@ -107,7 +107,7 @@ class CommandLog:
             handler.addFilter(each)
 
 
-def run_logged(body: Callable[[Console, CommandLog], int]) -> int:
+def run_logged(body: Callable[[Console, CommandLog], int], *, level: int = logging.INFO) -> int:
     """Run the body of a command with a console and a log; return the exit status.
 
     An error is printed as one sentence on stderr with the path of the log, which holds the
@@ -116,11 +116,12 @@ def run_logged(body: Callable[[Console, CommandLog], int]) -> int:
     Args:
         body: takes the console and the log, opens the log file as soon as the output folder is
             known, and returns the exit status.
+        level: lowest level of log records on stderr, without a terminal.
     """
     from ..src.misc.distributed import MainRankFilter  # imports torch
 
     console = open_console()
-    with CommandLog(console, filters=[MainRankFilter()]) as log:
+    with CommandLog(console, level=level, filters=[MainRankFilter()]) as log:
         try:
             return body(console, log)
         except KeyboardInterrupt:

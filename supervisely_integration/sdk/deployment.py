@@ -2,7 +2,10 @@
 
 import os
 import sys
-from collections.abc import Callable, Sequence
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -21,8 +24,12 @@ RUNTIMES = {
     "OpenVINO": "openvino",
 }
 _SHORT_NAMES = {"torch": "PyTorch", "onnx": "ONNXRuntime", "trt": "TensorRT"}
-# Names under which clients of the platform send the confidence threshold.
-THRESHOLD_ALIASES = ("conf", "confidence", "confidence_thresh")
+# Attributes of `Inference` that a deployment sets before it has loaded the model.
+_DEPLOYED = (
+    *("device", "runtime", "model_precision", "model_source", "checkpoint_info", "classes"),
+    *("max_batch_size", "_model_meta", "_hardware", "_deploy_params", "_model_served"),
+)
+_deployment = threading.Lock()
 
 
 def add_openvino() -> None:
@@ -55,6 +62,32 @@ def complete_deploy_params(deploy_params: dict[str, Any]) -> dict[str, Any]:
     return deploy_params
 
 
+@contextmanager
+def keep_on_failure(model: Any) -> Iterator[None]:
+    """Let the deployed model answer while another one is loaded, and restore it if that fails.
+
+    `Inference` (supervisely/nn/inference/inference.py) stops the deployed model before it downloads
+    the new one. Deployments run one at a time.
+
+    Args:
+        model: its `kept` holds the attributes of the deployed model within the context.
+    """
+    with _deployment:
+        if not model._model_served:
+            yield
+            return
+        model.kept = {name: getattr(model, name) for name in _DEPLOYED}
+        try:
+            yield
+        except BaseException:
+            vars(model).update(model.kept)
+            if model.gui is not None:
+                model.gui._success_label.show()
+            raise
+        finally:
+            model.kept = {}
+
+
 def is_command_line(words: Sequence[str] | None = None) -> bool:
     """Return whether the process was started with `deploy` or `predict`."""
     return bool({"deploy", "predict"} & set((sys.argv if words is None else words)[1:2]))
@@ -64,8 +97,8 @@ def parse_command_line(parse: Callable[[], tuple[Any, bool]]) -> tuple[Any, bool
     """Parse the SDK's command line, with every runtime and without a GPU.
 
     `Inference._parse_cli_deploy_args` (supervisely/nn/inference/inference.py) defaults to cuda:0,
-    knows no OpenVINO, and accepts the confidence threshold under one name only. `_run_server`
-    listens on all interfaces; here `--host`, or `UVICORN_HOST` as for the apps, chooses them.
+    knows no OpenVINO, and uses PyTorch for every file. `_run_server` listens on all interfaces;
+    here `--host`, or `UVICORN_HOST` as for the apps, chooses them.
 
     Args:
         parse: the SDK's parser of `sys.argv`.
@@ -74,15 +107,11 @@ def parse_command_line(parse: Callable[[], tuple[Any, bool]]) -> tuple[Any, bool
         return None, False
     original, words = sys.argv, list(sys.argv)
     runtime, host = _take(words, "--runtime"), _take(words, "--host")
+    if runtime is None and "--model" in words[:-1]:
+        suffix = Path(words[words.index("--model") + 1]).suffix.lower()
+        runtime = {".onnx": "ONNXRuntime", ".engine": "TensorRT"}.get(suffix)
     if not torch.cuda.is_available() and not any(word.startswith("--device") for word in words):
         words += ["--device", "cpu"]
-    for alias in THRESHOLD_ALIASES:
-        words = [
-            f"confidence_threshold={word.partition('=')[2]}"
-            if word.startswith(f"{alias}=")
-            else word
-            for word in words
-        ]
     try:
         sys.argv = words
         arguments, is_deploy = parse()

@@ -4,18 +4,30 @@ The routes of `Inference.serve` (supervisely/nn/inference/inference.py) answer a
 with status 500 and the text "Internal Server Error", which makes clients retry.
 """
 
+import logging
+from collections.abc import Sequence
+from contextvars import ContextVar
+from typing import Any
+
 import requests
-from fastapi import Request
-from fastapi.responses import JSONResponse
+from fastapi import FastAPI, Request
+from fastapi.responses import JSONResponse, Response
+from starlette.middleware.base import BaseHTTPMiddleware, RequestResponseEndpoint
 from supervisely.nn.inference.inference import Inference
 
-from rtdetrv2_pytorch.src.misc.errors import RTDETRError
+from rtdetrv2_pytorch.src.misc.errors import ConfigError, RTDETRError
 
 from ..access.guard import error_answer
 from ..gui.app_page import serve_own_page
 from ..sdk.access import protect_app
+from ..sdk.deployment import keep_on_failure
 from ..sdk.websockets import drop_closed_connections
 from .image_inputs import replace_image_routes
+
+logger = logging.getLogger(__name__)
+
+_NOTES: ContextVar[list[str]] = ContextVar("notes")
+_TRACKING = ("/tracking_by_detection", "/get_tracking_settings")
 
 
 def prepare_server(model: Inference) -> None:
@@ -27,13 +39,32 @@ def prepare_server(model: Inference) -> None:
         return
     drop_closed_connections()
     server = model.app.get_server()
+    server.middleware_stack = None
+    server.add_middleware(BaseHTTPMiddleware, dispatch=_send_notes)
     protect_app(server)
     for kind in (RTDETRError, ValueError, FileNotFoundError, KeyError, RuntimeError):
         server.add_exception_handler(kind, _bad_request)
     server.add_exception_handler(requests.HTTPError, _platform_error)
+    _remove(server, _TRACKING)
     replace_image_routes(server, model)
+    _replace_deployment(server, model)
     if model.gui is not None:
         serve_own_page(server)
+
+
+def note(text: str) -> None:
+    """Add a remark on the current request to its response, as header `x-note`, and to the log."""
+    logger.info(text)
+    _NOTES.get([]).append(text)
+
+
+async def _send_notes(request: Request, call_next: RequestResponseEndpoint) -> Response:
+    notes: list[str] = []
+    _NOTES.set(notes)  # the threads of routes inherit the list
+    response = await call_next(request)
+    if notes:
+        response.headers["x-note"] = "; ".join(notes)
+    return response
 
 
 async def _bad_request(request: Request, error: Exception) -> JSONResponse:
@@ -56,3 +87,24 @@ async def _platform_error(request: Request, error: Exception) -> JSONResponse:
     response = getattr(error, "response", None)
     status = 400 if response is None else response.status_code
     return error_answer(status if 400 <= status < 500 else 502, str(error))
+
+
+def _remove(server: FastAPI, paths: Sequence[str]) -> list[Any]:
+    """Remove routes; returns them."""
+    routes = server.router.routes
+    removed = [route for route in routes if getattr(route, "path", None) in paths]
+    routes[:] = [route for route in routes if route not in removed]
+    return removed
+
+
+def _replace_deployment(server: FastAPI, model: Inference) -> None:
+    """Keep the deployed model until the new one is loaded; the SDK's route stops it first."""
+    (route,) = _remove(server, ["/deploy_from_api"])
+
+    @server.post("/deploy_from_api")
+    def deploy_from_api(response: Response, request: Request) -> Any:
+        params = request.state.state.get("deploy_params")
+        if not isinstance(params, dict) or "model_source" not in params:
+            raise ConfigError("deploy_params: give an object with model_source and model_files")
+        with keep_on_failure(model):
+            return route.endpoint(response=response, request=request)

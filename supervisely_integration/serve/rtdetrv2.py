@@ -15,7 +15,6 @@ import uvicorn
 from fastapi import HTTPException
 from supervisely.nn.inference import ObjectDetection
 from supervisely.nn.prediction_dto import PredictionBBox
-from supervisely.nn.tracker import TRACKING_LIBS_INSTALLED
 from supervisely.nn.utils import CheckpointInfo, ModelSource, RuntimeType
 
 from rtdetrv2_pytorch.src.data.images.decoding import read_rgb
@@ -39,8 +38,8 @@ from ..sdk.deployment import (
 )
 from ..sdk.inference import replace_shared_parts
 from .image_inputs import check_image_ids
-from .prediction_settings import PredictionSettings
-from .routes import prepare_server
+from .prediction_settings import SYNONYMS, PredictionSettings, check_classes, synonyms_in
+from .routes import note, prepare_server
 
 
 class RTDETRv2(ObjectDetection):  # type: ignore[misc]
@@ -64,6 +63,7 @@ class RTDETRv2(ObjectDetection):  # type: ignore[misc]
         self._lock = threading.Lock()
         self._predictor: Predictor | None = None
         self._opened: tuple[object, ...] | None = None
+        self.kept: dict[str, Any] = {}  # attributes of the model that answers during a deployment
         add_openvino()
         super().__init__(*args, **options)
         replace_shared_parts(self)
@@ -108,12 +108,17 @@ class RTDETRv2(ObjectDetection):  # type: ignore[misc]
 
     def _deploy(self, predictor: Predictor, opened: tuple[object, ...]) -> None:
         card = predictor.runtime.card
-        self._predictor, self._opened = predictor, opened
+        self._predictor, self._opened, self.kept = predictor, opened, {}
         self.classes = list(card.class_names)
         self.max_batch_size = predictor.runtime.max_batch_size
         self.model_precision = card.precision.upper()
         if not _matches(self._model_meta, card):
             self.update_model_meta()
+
+    @property
+    def model_meta(self) -> sly.ProjectMeta:
+        """Classes and tags of the model that answers."""
+        return self.kept.get("_model_meta") or super().model_meta
 
     @property
     def _deployed(self) -> Predictor:
@@ -158,7 +163,9 @@ class RTDETRv2(ObjectDetection):  # type: ignore[misc]
         return str(super()._fallback_download_custom_model_pt(deploy_params))
 
     def shutdown_model(self) -> None:
-        """Stop the deployed model."""
+        """Stop the deployed model, unless it answers until another one is loaded."""
+        if self.kept:
+            return
         super().shutdown_model()
         self._predictor = self._opened = None
 
@@ -198,10 +205,14 @@ class RTDETRv2(ObjectDetection):  # type: ignore[misc]
         with self._lock:
             detections, timing = predictor.predict(images, **asdict(chosen))
         names = predictor.runtime.card.class_names
+        wanted = settings.get("classes")
+        check_classes(wanted, names)
         predictions = [
             to_predictions(one, names, image.shape[:2])
             for one, image in zip(detections, images, strict=True)
         ]
+        if wanted not in (None, "all"):
+            predictions = [[p for p in image if p.class_name in wanted] for image in predictions]
         if not self.in_train:
             predictions = [[_rounded(each) for each in image] for image in predictions]
         times = {name.removesuffix("_s"): 1000 * value for name, value in asdict(timing).items()}
@@ -214,7 +225,7 @@ class RTDETRv2(ObjectDetection):  # type: ignore[misc]
     def get_info(self) -> dict[str, Any]:
         """Describe the session to clients."""
         info: dict[str, Any] = super().get_info()
-        info["tracking_on_videos_support"] = TRACKING_LIBS_INSTALLED
+        info |= {"tracking_on_videos_support": False, "tracking_algorithms": []}
         if self._predictor is not None:
             info |= {
                 "model_name": self._card.model_name or self.FRAMEWORK_NAME,
@@ -249,11 +260,14 @@ class RTDETRv2(ObjectDetection):  # type: ignore[misc]
         chosen = PredictionSettings.read({**self.custom_inference_settings_dict, **settings})
         if chosen.confidence_threshold == "auto":
             card.thresholds()
-        tracker = state.get("tracker")
-        if tracker and not TRACKING_LIBS_INSTALLED:
-            raise ConfigError(
-                f"tracker = {tracker!r}: tracking is not installed; install supervisely[tracking]"
-            )
+        check_classes(settings.get("classes"), card.class_names)
+        for key in synonyms_in(settings):
+            note(f"{key} is read as {SYNONYMS[key]}")
+        for key in state:
+            if key in ("confidence_threshold", "nms_iou", "classes", *SYNONYMS):
+                raise ConfigError(f"{key}: belongs into the settings of the state")
+        if state.get("tracker"):
+            raise ConfigError(f"tracker = {state['tracker']!r}: this model does not track objects")
 
     def serve(self) -> None:
         """Start to answer requests."""

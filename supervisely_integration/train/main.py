@@ -1,6 +1,15 @@
 """The training app: its page, and the function of the Start button."""
 
+import sys
 from typing import Any
+
+if __name__ == "__main__":
+    print(  # noqa: T201 (the output of a command)
+        "Usage: uvicorn main:train.app --app-dir supervisely_integration/train\n\n"
+        "The platform starts the training app this way. To train without it:\n"
+        "  python -m supervisely_integration.local train --help"
+    )
+    sys.exit(0 if {"-h", "--help"} & set(sys.argv) else 2)
 
 from supervisely_integration.paths import (
     HYPERPARAMETERS,

@@ -17,7 +17,6 @@ import pytest
 import requests
 import torch
 from supervisely.nn.inference.cache import InferenceImageCache
-from supervisely.nn.tracker import TRACKING_LIBS_INSTALLED
 
 from rtdetrv2_pytorch.src.data.digits import make_digits_dataset
 from rtdetrv2_pytorch.src.data.images.decoding import read_rgb
@@ -171,7 +170,8 @@ def test_session_describes_the_model(deployed):
         "cpu",
     )
     assert info["number_of_classes"] == 10
-    assert info["tracking_on_videos_support"] is TRACKING_LIBS_INSTALLED
+    assert (info["tracking_on_videos_support"], info["tracking_algorithms"]) == (False, [])
+    assert ask(deployed, "tracking_by_detection", video_id=1).status_code == 404
     meta = ok(ask(deployed, "get_model_meta"))
     assert [each["title"] for each in meta["classes"]] == [str(i) for i in range(10)]
     assert {each["shape"] for each in meta["classes"]} == {"rectangle"}
@@ -232,6 +232,40 @@ def test_settings_of_a_request(deployed, checkpoint):
     best = [each for each in every if each[2] >= (0.09 if each[0] == "1" else 0.08)]
     assert 0 < len(best) < len(every)
     assert objects(settings={"confidence_threshold": "auto"}) == best
+    renamed = ask(deployed, "inference_image_id", image_id=image_id, settings={"score": 0.2})
+    assert ok(renamed) and renamed.headers["x-note"] == "score is read as confidence_threshold"
+    renamed = upload(deployed, path.read_bytes(), iou=0.5)
+    assert ok(renamed) and renamed.headers["x-note"] == "iou is read as nms_iou"
+
+
+def test_unknown_settings_and_classes_are_rejected_at_each_route(deployed):
+    content = next(iter(deployed.pictures.values())).read_bytes()
+    video = {"files": ("a.mp4", b"x")}
+    for settings, reason in (
+        ({"clases": ["1"]}, "clases: unknown setting; did you mean classes?"),
+        ({"classes": ["1", "cat"]}, "does not have 'cat'; its classes are 0, 1, 2"),
+    ):
+        state = json.dumps({"settings": settings})
+        answers = [
+            ask(deployed, "inference_image_id", image_id=1, settings=settings),
+            ask(deployed, "inference_image_id_async", image_id=1, settings=settings),
+            ask(deployed, "inference_image_url", image_url="http://x/a.jpg", settings=settings),
+            ask(deployed, "inference_batch_ids", batch_ids=[1], settings=settings),
+            ask(deployed, "inference_batch_ids_async", batch_ids=[1], settings=settings),
+            ask(deployed, "inference_video_id", videoId=1, settings=settings),
+            ask(deployed, "inference_video_id_async", videoId=1, settings=settings),
+            ask(deployed, "inference_project_id_async", projectId=1, settings=settings),
+            ask(deployed, "run_speedtest", batch_size=1, projectId=1, settings=settings),
+            *(
+                upload(deployed, content, route=route, **settings)
+                for route in ("inference_image", "inference_batch", "inference_batch_async")
+            ),
+            deployed.app.client.post("/inference_video_async", files=video, data={"state": state}),
+        ]
+        for answer in answers:
+            assert (answer.status_code, reason in answer.text) == (400, True), answer.text
+    misplaced = ask(deployed, "inference_image_id", image_id=1, conf=0.3)
+    assert misplaced.json()["message"] == "conf: belongs into the settings of the state"
 
 
 def test_batches_keep_the_order_of_images(deployed, checkpoint):
@@ -381,7 +415,17 @@ def _what(response):
     ]
 
 
-def test_invalid_deployments_are_rejected_and_a_single_file_is_accepted(deployed, checkpoint):
+def test_rejected_deployments_keep_the_model_and_a_single_file_is_accepted(deployed, checkpoint):
+    image_id, path = next(iter(deployed.pictures.items()))
+    before = ok(ask(deployed, "get_deploy_info")), ok(ask(deployed, "get_model_meta"))
+
+    def still_answers(reason):
+        after = ok(ask(deployed, "get_deploy_info")), ok(ask(deployed, "get_model_meta"))
+        assert after == before, reason
+        answer = ask(deployed, "inference_image_id", image_id=image_id, settings=EVERYTHING)
+        assert found(ok(answer)) == expected(checkpoint, path, confidence_threshold=0.0)
+        assert deployed.app.client.get("/is_ready").status_code == 200
+
     for changes, reason in (
         ({"runtime": "NCNN"}, "runtime = 'NCNN': there are PyTorch, ONNXRuntime, TensorRT"),
         ({"device": "cuda:77"}, "device = 'cuda:77': torch sees"),
@@ -390,15 +434,17 @@ def test_invalid_deployments_are_rejected_and_a_single_file_is_accepted(deployed
         response = deploy(deployed, **changes)
         assert response.status_code == 400
         assert reason in response.json()["message"]
+        still_answers(response.json()["message"])
+    assert ask(deployed, "deploy_from_api").status_code == 400
     bare = shutil.copy(checkpoint, deployed.folder / "bare.pth")
     broken = deployed.folder / "broken.pth"
     broken.write_bytes(checkpoint.read_bytes()[:1000])
     refused = deploy(deployed, path=str(broken))
     assert refused.status_code == 400
     assert "broken.pth" in refused.json()["message"]
+    still_answers(refused.json()["message"])
     ok(deploy(deployed, path=str(bare)))
     assert ok(ask(deployed, "get_deploy_info"))["checkpoint_name"] == "bare.pth"
-    image_id, path = next(iter(deployed.pictures.items()))
     by_id = ok(ask(deployed, "inference_image_id", image_id=image_id, settings=EVERYTHING))
     assert found(by_id) == expected(checkpoint, path, confidence_threshold=0.0)
 

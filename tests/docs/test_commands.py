@@ -2,13 +2,11 @@
 
 import html
 import importlib
-import json
 import re
 import shlex
 import subprocess
 import sys
 from pathlib import Path
-from types import SimpleNamespace
 
 import click
 import pytest
@@ -16,8 +14,7 @@ import yaml
 
 from rtdetrv2_pytorch.tools import doctor
 from supervisely_integration.local.launcher import cli
-from supervisely_integration.paths import MODELS
-from tests.sdk import import_sdk
+from supervisely_integration.serve import command
 
 ROOT = Path(__file__).parents[2]
 PAGES = [
@@ -84,34 +81,20 @@ def check_make(words):
 
 
 def check_module(name, words):
-    if name == "supervisely_integration.local":
-        command = cli.group.get_command(click.Context(cli.group), words[0])
-        assert command.make_context(words[0], list(words[1:]))
-    elif name == "supervisely_integration.serve.main":
-        check_serving(words)
+    groups = {
+        "supervisely_integration.local": cli.group,
+        "supervisely_integration.serve.main": command.group,
+    }
+    if name in groups:
+        group = groups[name]
+        command_of = group.get_command(click.Context(group), words[0])
+        assert command_of.make_context(words[0], list(words[1:]))
     elif name.startswith(NOT_PARSED):
         assert importlib.util.find_spec(name)
     elif name.startswith(TOOLS):
         assert importlib.import_module(name).main.make_context(name, list(words))
     else:
         assert importlib.import_module(f"{name}.__main__").parse_arguments(words)
-
-
-def check_serving(words):
-    import_sdk()
-    from supervisely.nn.inference import Inference
-
-    from supervisely_integration.sdk.deployment import parse_command_line
-
-    app = SimpleNamespace(pretrained_models=json.loads(MODELS.read_text()))
-    before = sys.argv
-    sys.argv = ["main.py", *words]
-    try:
-        arguments, _ = parse_command_line(lambda: Inference._parse_cli_deploy_args(app))
-    finally:
-        sys.argv = before
-    assert arguments.mode == words[0]
-    assert arguments.model
 
 
 def check_script(path, words, tmp_path, monkeypatch):

@@ -27,7 +27,6 @@ DECISION = ROOT / "docs" / "decisions" / "0021-access-policy-of-the-apps.md"
 WITHOUT_MODEL = {
     "/get_model_meta",
     "/get_output_classes_and_tags",
-    "/tracking_by_detection",
     "/smart_cache",
 }
 NO_POST = ("/debug", "/sly/ws", "/sly-app-ws")

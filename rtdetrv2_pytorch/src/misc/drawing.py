@@ -10,7 +10,7 @@ from .text import printable
 
 Rectangle = tuple[float, float, float, float]  # x1, y1, x2, y2
 
-_FONT_PX, _LABEL_HEIGHT_PX = 11, 13
+_FONT_PX = 11
 _MAX_LABEL_LETTERS = 20
 _POINT_RADIUS_PX = 3
 
@@ -43,7 +43,11 @@ def box_shape(
 
 
 def draw_shapes(
-    image: Image.Image, shapes: Iterable[Shape], source_size_wh: tuple[int, int] | None = None
+    image: Image.Image,
+    shapes: Iterable[Shape],
+    source_size_wh: tuple[int, int] | None = None,
+    *,
+    font_px: int = _FONT_PX,
 ) -> None:
     """Draw shapes on an image, in place.
 
@@ -54,6 +58,7 @@ def draw_shapes(
         image: RGB.
         shapes: in drawing order.
         source_size_wh: (width, height) that the points refer to; None: the size of `image`.
+        font_px: height of the letters of labels.
     """
     canvas = ImageDraw.Draw(image)
     source_wh = source_size_wh or image.size
@@ -66,7 +71,7 @@ def draw_shapes(
         _draw(canvas, shape, points)
         if shape.label:
             labels.append((shape, points[0]))
-    _draw_labels(canvas, labels)
+    _draw_labels(canvas, labels, font_px)
 
 
 def _into_image(point: tuple[float, float], size_wh: tuple[int, int]) -> tuple[float, float]:
@@ -88,11 +93,11 @@ def _draw(canvas: ImageDraw.ImageDraw, shape: Shape, points: Sequence[tuple[floa
 
 
 def _draw_labels(
-    canvas: ImageDraw.ImageDraw, labels: Sequence[tuple[Shape, tuple[float, float]]]
+    canvas: ImageDraw.ImageDraw, labels: Sequence[tuple[Shape, tuple[float, float]]], font_px: int
 ) -> None:
-    font = ImageFont.load_default(size=_FONT_PX)
+    font = ImageFont.load_default(size=font_px)
     texts = [_shortened(shape.label) for shape, _ in labels]
-    places = [(x + 2, max(y - _LABEL_HEIGHT_PX, 0)) for _, (x, y) in labels]
+    places = [(x + 2, max(y - font_px - 2, 0)) for _, (x, y) in labels]
     rectangles = [
         canvas.textbbox(place, text, font=font) for place, text in zip(places, texts, strict=True)
     ]

@@ -94,7 +94,7 @@ def test_serving_manifest_starts_the_serving_app():
 
 
 def test_serving_manifest_has_categories_and_tags():
-    assert SERVE_MANIFEST["session_tags"] == ["deployed_nn", "sly_video_tracking_by_detection"]
+    assert SERVE_MANIFEST["session_tags"] == ["deployed_nn"]
     assert SERVE_MANIFEST["task_location"] == "application_sessions"
     assert {"serve", "images", "videos", "framework:RT-DETRv2"} <= set(SERVE_MANIFEST["categories"])
     assert "train" not in SERVE_MANIFEST["categories"]

@@ -1,7 +1,6 @@
 """The serving class: settings, boxes and errors."""
 
 import queue
-import runpy
 import sys
 from types import SimpleNamespace
 from typing import ClassVar
@@ -11,7 +10,7 @@ import torch
 
 from rtdetrv2_pytorch.src.misc.errors import ConfigError
 from supervisely_integration.paths import INFERENCE_SETTINGS
-from supervisely_integration.serve.prediction_settings import PredictionSettings
+from supervisely_integration.serve.prediction_settings import PredictionSettings, check_classes
 from tests.sdk import import_sdk
 
 import_sdk()
@@ -49,6 +48,10 @@ def test_settings_are_read(settings, threshold, overlap):
         ({"nms_iou": 0}, "^nms_iou = 0: "),
         ({"confidence_treshold": 0.3}, "unknown setting; did you mean confidence_threshold?"),
         ({"nms_lou": 0.3}, "unknown setting; did you mean nms_iou?"),
+        ({"clases": ["cat"]}, "^clases: unknown setting; did you mean classes?"),
+        ({"treshold": 0.3}, "^treshold: unknown setting; did you mean confidence_threshold?"),
+        ({"agnostic": True}, "^agnostic: unknown setting; the settings are confidence_threshold, "),
+        ({"conf": 0.1, "score": 0.2}, "^conf = 0.1 and score = 0.2 are both confidence_threshold"),
     ],
 )
 def test_wrong_settings_are_named(settings, message):
@@ -56,9 +59,38 @@ def test_wrong_settings_are_named(settings, message):
         PredictionSettings.read(settings)
 
 
-def test_unknown_settings_are_logged_and_ignored(caplog):
-    assert PredictionSettings.read({"agnostic": True}) == PredictionSettings()
-    assert caplog.messages == ["agnostic: unknown setting, ignored"]
+@pytest.mark.parametrize(
+    "name", ["threshold", "score", "confidence", "conf_thresh", "conf_thres", "min_score"]
+)
+def test_other_names_of_the_threshold_are_accepted(name):
+    assert PredictionSettings.read({name: 0.3, "confidence_threshold": 0.5}) == PredictionSettings(
+        0.3
+    )
+    assert PredictionSettings.read({"iou": 0.6, "nms_iou": "none"}).nms_iou == 0.6
+
+
+def test_arguments_that_the_client_of_the_sdk_copies_into_settings_are_accepted():
+    from supervisely.nn.model.prediction_session import PredictionSession
+
+    session = PredictionSession.__new__(PredictionSession)
+    arguments = {"batch_size": 4, "conf": 0.3, "stride": 2, "num_frames": 8, "upload_mode": "x"}
+    try:
+        session.__init__("http://127.0.0.1:9", video_id=1, **arguments)
+    except Exception as error:  # noqa: BLE001 (nothing listens there)
+        assert "127.0.0.1" in str(error)
+    assert session.inference_settings.keys() > {"batch_size", "step", "frames_count"}
+    assert PredictionSettings.read(session.inference_settings) == PredictionSettings(0.3)
+
+
+def test_unknown_classes_are_rejected_with_the_list():
+    check_classes(None, ["cat", "dog"])
+    check_classes(["dog"], ["cat", "dog"])
+    with pytest.raises(
+        ConfigError, match="^classes: the model does not have 'cow'; its classes are cat, dog$"
+    ):
+        check_classes(["cat", "cow"], ["cat", "dog"])
+    with pytest.raises(ConfigError, match="^classes = 'cat': give a list of class names$"):
+        check_classes("cat", ["cat", "dog"])
 
 
 def test_settings_file_holds_the_defaults():
@@ -208,50 +240,25 @@ def test_json_bodies_are_checked(body, problem):
     assert (found or "").startswith(problem or "") and (found is None) == (problem is None)
 
 
-@pytest.mark.parametrize(
-    ("file", "runtime", "message"),
-    [
-        ("no.pth", "NCNN", "ConfigError: runtime = 'NCNN': there are PyTorch"),
-        ("torn.onnx", "ONNXRuntime", "ExportError: "),
-        ("torn.pth", "PyTorch", "CheckpointError: "),
-    ],
-)
-def test_command_line_prints_errors_in_one_line(
-    tmp_path, monkeypatch, capsys, file, runtime, message
-):
-    path = tmp_path / file
-    if file != "no.pth":
-        path.write_bytes(b"torn")
-    words = ["predict", "x.jpg", "--model", str(path), "--runtime", runtime]
-    monkeypatch.setattr(sys, "argv", ["main.py", *words])
-    with pytest.raises(SystemExit) as ended:
-        runpy.run_module("supervisely_integration.serve.main")
-    assert ended.value.code == 1
-    printed = " ".join(capsys.readouterr().err.split())
-    assert message in printed
-    assert file in printed or "NCNN" in printed
-    assert "Traceback" not in printed
-
-
-def test_command_line_accepts_all_runtimes_devices_and_threshold_names(monkeypatch):
+def test_command_line_of_the_sdk_gets_the_runtime_of_the_file_and_an_existing_device(monkeypatch):
     from supervisely_integration.sdk.deployment import parse_command_line
 
-    parsed = []
+    def parse(*words):
+        parsed = []
 
-    def parse():
-        parsed.extend(sys.argv)
-        return SimpleNamespace(runtime="PyTorch"), True
+        def sdk():
+            parsed.extend(sys.argv[2:])
+            return SimpleNamespace(runtime="PyTorch"), True
+
+        monkeypatch.setattr(sys, "argv", ["main.py", *words])
+        arguments, _ = parse_command_line(sdk)
+        return arguments and arguments.runtime, parsed
 
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
-    words = ["main.py", "predict", "--runtime", "openvino", "--settings", "conf=0.3", "nms_iou=0.7"]
-    monkeypatch.setattr(sys, "argv", words)
-    arguments, is_deploy = parse_command_line(parse)
-    assert (arguments.runtime, is_deploy) == ("OpenVINO", True)
-    expected = ["--settings", "confidence_threshold=0.3", "nms_iou=0.7", "--device", "cpu"]
-    assert parsed == ["main.py", "predict", *expected]
-    assert sys.argv is words
-    monkeypatch.setattr(sys, "argv", ["uvicorn", "main:model.app"])
-    assert parse_command_line(parse) == (None, False)
+    assert parse("deploy", "--runtime", "openvino") == ("OpenVINO", ["--device", "cpu"])
+    named = ["--model", "best.onnx", "--device", "cuda:1"]
+    assert parse("deploy", *named) == ("ONNXRuntime", named)
+    assert parse("main:model.app") == (None, [])
 
 
 @pytest.mark.parametrize(
