@@ -88,10 +88,10 @@ def run(request: Request, console: Console) -> int:
             found[file.name] = one
             write(folder / f"{file.name}.json", image, one, names)
             if request.draw:
-                draw(folder / file.name, image, one, names)
+                draw(drawing_of(folder, file.name), image, one, names)
     print_found(console, found, names)
     if request.draw and len(found) == 1:
-        print_path(console, folder / next(iter(found)))
+        print_path(console, drawing_of(folder, next(iter(found))))
     print_path(console, folder / f"{next(iter(found))}.json" if len(found) == 1 else folder)
     return 0 if len(found) == len(files) else 1
 
@@ -215,6 +215,12 @@ def write(path: Path, image: np.ndarray, detections: Detections, names: Sequence
         "objects": objects,
     }
     path.write_text(json.dumps(content, indent=1), encoding="utf-8")
+
+
+def drawing_of(folder: Path, name: str) -> Path:
+    """Return the path of a drawing: the image's name, and .png unless it is a JPEG or PNG."""
+    is_kept = Path(name).suffix.lower() in (".jpg", ".jpeg", ".png")
+    return folder / (name if is_kept else f"{name}.png")
 
 
 def draw(path: Path, image: np.ndarray, detections: Detections, names: Sequence[str]) -> None:
