@@ -152,7 +152,6 @@ def _state(model: Inference, state: str, settings: str) -> dict[str, Any]:
     text = settings if state in ("", "{}") else state
     model.validate_inference_state(text)
     chosen: dict[str, Any] = json.loads(text)
-    model.validate_inference_state(chosen)
     return chosen
 
 

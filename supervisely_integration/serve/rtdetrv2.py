@@ -1,5 +1,6 @@
 """RT-DETRv2 behind the SDK's `ObjectDetection`."""
 
+import json
 import math
 import os
 import threading
@@ -241,10 +242,8 @@ class RTDETRv2(ObjectDetection):  # type: ignore[misc]
     def validate_inference_state(self, state: Any, log_error: bool = True) -> None:
         """Reject an invalid request with status 400 before any work is done for it."""
         super().validate_inference_state(state, log_error)
-        if isinstance(state, str):
-            return  # the parsed state is validated, too
         try:
-            self._check_state(state)
+            self._check_state(json.loads(state) if isinstance(state, str) else state)
         except RTDETRError as error:
             raise HTTPException(status_code=400, detail=str(error)) from error
 
