@@ -43,7 +43,7 @@ def stays_open(gui_state: str | None) -> bool:
         gui_state: settings that the app is launched with, as JSON.
     """
     starts_itself = json.loads(gui_state or "{}").get("start_training")
-    is_task = os.environ.get("ENV") == "production"  # as `sly.is_production`
+    is_task = os.environ.get("ENV", "development") != "development"  # as `sly.is_production`
     is_closed_by_a_person = not is_task or KEEP_OPEN in os.environ
     return is_closed_by_a_person and not starts_itself
 

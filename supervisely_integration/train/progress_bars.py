@@ -39,7 +39,6 @@ class AppProgress(TrainingEvents):
         self._widgets = (epochs_widget, steps_widget)
         self._bars: list[Any] = []  # of epochs and, within an epoch, of steps
         self._epochs = 0
-        self._eta_s = 0.0
 
     def train_started(self, plan: TrainingPlan) -> None:
         """Show the bar of epochs, at the epoch that the training resumes from."""
@@ -65,7 +64,6 @@ class AppProgress(TrainingEvents):
         """Update the bar of steps; a resumed epoch starts in its middle."""
         bar = self._bars[-1]
         bar.update(report.step + 1 - bar.n)
-        self._eta_s = report.eta_s
 
     def epoch_finished(self, report: EpochReport) -> None:
         """Update the bar of epochs, and log the epoch."""
@@ -81,7 +79,7 @@ class AppProgress(TrainingEvents):
             report.evaluation.stats["AP"],
             "the best so far" if report.is_best else best,
             report.images_per_s,
-            "" if is_last else f", about {_duration(self._eta_s)} left",
+            "" if is_last else f", about {_duration(report.eta_s)} to the upload",
         )
 
     def train_finished(self, result: FitResult) -> None:

@@ -88,6 +88,11 @@ def show_experiment(
             f"evaluation: mAP {metrics['mAP']:.3f}, AP50 {metrics['AP50']:.3f}, "
             f"F1 {metrics['f1']:.3f} at confidence {metrics['f1_optimal_conf']:.2f}",
         )
+        print_detail(
+            console,
+            "its F1 is the mean over IoU 0.5 to 0.95, the F1 of training is at IoU 0.5; AP differs, "
+            "too: see docs/benchmark.md",
+        )
     for line in _missing((state or {}).get("options", {}), info, app.app_log.missing()):
         print_notice(console, line)
     folder = info["artifacts_dir"].rstrip("/")

@@ -1,5 +1,6 @@
 """Training events as progress bars and log lines."""
 
+import dataclasses
 import logging
 from pathlib import Path
 
@@ -236,10 +237,10 @@ def test_epoch_summary(bars, lines):
     assert lines()[-1] == "Training on 6 images, validating on 2, 2 classes, on cpu in float32"
     follower.epoch_started(1, 3)
     follower.step_finished(step(2, eta_s=150))
-    follower.epoch_finished(epoch(1))
+    follower.epoch_finished(dataclasses.replace(epoch(1), eta_s=120.0))
     assert lines()[-1] == (
         "Epoch 2/4: loss 2.500, validation loss 1.500, AP 0.250, the best so far, "
-        "20.0 images/s, about 2 min left"
+        "20.0 images/s, about 2 min to the upload"
     )
     follower.epoch_finished(epoch(3, ap=0.125, best_epoch=1, best_ap=0.25))
     assert lines()[-1].endswith("AP 0.125, best 0.250 in epoch 2, 20.0 images/s")
