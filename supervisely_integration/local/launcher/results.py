@@ -90,8 +90,8 @@ def show_experiment(
         )
         print_detail(
             console,
-            "its F1 is the mean over IoU 0.5 to 0.95, the F1 of training is at IoU 0.5; AP differs, "
-            "too: see docs/benchmark.md",
+            "its F1 is the mean over IoU 0.5 to 0.95, the F1 of training is at IoU 0.5; AP "
+            "differs, too: see docs/benchmark.md",
         )
     for line in _missing((state or {}).get("options", {}), info, app.app_log.missing()):
         print_notice(console, line)
