@@ -231,7 +231,7 @@ def draw(path: Path, image: np.ndarray, detections: Detections, names: Sequence[
         box_shape(
             box,
             f"hsl({label * 137 % 360}, 90%, 55%)",
-            label=f"{names[label]} {score:.2f}",
+            label=f"{names[label]}  {score:.2f}",
             line_px=max(1, round(side / 400)),
         )
         for label, box, score in _each(detections)
