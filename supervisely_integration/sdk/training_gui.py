@@ -10,6 +10,7 @@ from typing import Any
 
 import supervisely as sly
 import torch
+from supervisely.nn.training import train_app
 from supervisely.nn.training.gui import gui as sdk_gui
 from supervisely.nn.training.gui.classes_selector import ClassesSelector
 from supervisely.nn.training.gui.hyperparameters_selector import HyperparametersSelector
@@ -18,6 +19,7 @@ from supervisely.nn.training.gui.training_process import TrainingProcess
 from rtdetrv2_pytorch.src.misc.errors import ConfigError
 
 from .attributes import replaced
+from .train_page import TrainPage
 
 logger = logging.getLogger(__name__)
 
@@ -190,5 +192,6 @@ def training_gui(
         replaced(sdk_gui, "ClassesSelector", AllShapesClassesSelector),
         replaced(sdk_gui, "HyperparametersSelector", CheckedHyperparametersSelector),
         replaced(sdk_gui, "TrainingProcess", process),
+        replaced(train_app, "TrainGUI", TrainPage),
     ):
         yield

@@ -30,6 +30,7 @@ from ..sdk.access import protect_app
 from ..sdk.api_calls import create_collection, find_datasets_with, retry_multipart_uploads
 from ..sdk.benchmark import model_benchmark
 from ..sdk.tensorboard import add_executables_to_path
+from ..sdk.train_page import read_settings
 from ..sdk.training_gui import (
     end_app_only_if,
     hide_earlier_results,
@@ -38,6 +39,7 @@ from ..sdk.training_gui import (
     training_gui,
 )
 from ..sdk.websockets import drop_closed_connections
+from ..settings.names import valid_part
 from ..task_status import EVALUATION_REPORT, StatusReporter, describe_error
 from .exports import COCO_FOLDER, Exporter
 from .lifecycle import Lifecycle, TrainingStage, TrainingStopped, stays_open
@@ -85,6 +87,7 @@ class TrainApp(sdk.TrainApp):  # type: ignore[misc]
             with training_gui(check, lambda: self.lifecycle.is_stopping):
                 super().__init__(**options)
             protect_app(self._server)
+            self.gui.is_ready = True
             serve_own_page(self._server)
             end_app_only_if(self.app, lambda: not self.lifecycle.stays_open or self._exit_code != 0)
             logs.attach_handlers(sly.logger.handlers)  # the page's log window is one now
@@ -118,10 +121,16 @@ class TrainApp(sdk.TrainApp):  # type: ignore[misc]
 
     def _require_valid_settings(self) -> None:
         """Raise if settings that should start a training are invalid; the SDK would only log it."""
-        settings = json.loads(os.environ.get(_GUI_STATE) or "{}")
+        given = os.environ.get(_GUI_STATE)
+        settings = read_settings(given) if given else {}
         if self._is_resume_upload or self.auto_start or not settings.get("start_training"):
             return
         raise ConfigError(" ".join(shown_errors(self.gui)) or "the settings could not be loaded")
+
+    @property
+    def project_name(self) -> str:
+        """The project's name in the paths of Team Files, where a slash would make a subfolder."""
+        return valid_part(self.project_info.name)
 
     # --- start and end ----------------------------------------------------------------------
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import re
 import signal
 import threading
 
@@ -170,6 +171,34 @@ def test_experiment_page_continues_training(experiment, launch):
     assert "Training configuration is loaded from the experiment" in json.dumps(data)
     assert state[app.widgets("RadioTabs")[0]]["value"] == "Custom models"
     assert yaml.safe_load(state[app.widgets("Editor")[0]]["text"])["seed"] == 77
+
+
+def test_experiment_continues_on_another_project_without_its_classes_and_datasets(
+    experiment, launch, tmp_path
+):
+    store = experiment.instance.store
+    other = make_project(store, tmp_path / "other", name="site A/B")
+    meta = store.projects.meta(other)
+    kept = [each for each in meta["classes"] if each["title"] != "7"]
+    store.projects.set_meta(other, {**meta, "classes": kept})
+    parameters = {
+        "modal.state.trainTaskId": str(experiment.task_id),
+        "modal.state.trainMode": "continue",
+    }
+    app = launch(experiment.instance, other, environment=parameters)
+    app.wait_until_ready()
+    text = json.dumps(app.post("/sly/data"))
+    assert "The project has no class 7; 9 of 10 classes are selected." in text
+    assert "The project has no dataset with ID" in text
+    state = app.post("/sly/state")
+    assert state[app.widgets("RadioTabs")[0]]["value"] == "Custom models"
+    assert yaml.safe_load(state[app.widgets("Editor")[0]]["text"])["seed"] == 77
+    # The name that the page makes can be used.
+    steps = app.widgets("Button", "Select")
+    app.click(steps[0])
+    app.click(steps[1])
+    names = [value.get("value") for key, value in app.post("/sly/state").items() if "Input" in key]
+    assert any(re.fullmatch(rf"{app.task_id} site A-B RT-DETRv2-S.*", str(n)) for n in names), names
 
 
 def test_custom_model_trains_on_collections_in_development_and_stops_at_shutdown(

@@ -35,7 +35,8 @@ INTEGRATION_ALLOWED = {
     "checkpoint_export": set(),
     "task_status": set(),
     "access": set(),
-    "sdk": {"paths", "access"},
+    "settings": set(),
+    "sdk": {"paths", "access", "settings"},
     "gui": {"paths", "access"},
     "serve": {"paths", "models", "checkpoint_export", "access", "sdk", "gui"},
     "train": {
@@ -44,6 +45,7 @@ INTEGRATION_ALLOWED = {
         "masks",
         "checkpoint_export",
         "task_status",
+        "settings",
         "sdk",
         "gui",
         "serve",
@@ -54,7 +56,7 @@ INTEGRATION_ALLOWED = {
     "local.instance": {"local.emulator", "local.page"},
     "local.importers": {"local.emulator", "masks"},
     "local.launcher": {
-        *("paths", "models", "task_status", "gui", "train"),
+        *("paths", "models", "task_status", "settings", "gui", "train"),
         *("local.emulator", "local.importers", "local.instance"),
     },
     "local.__main__": {"local.launcher"},

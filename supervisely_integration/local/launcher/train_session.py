@@ -18,6 +18,7 @@ from rtdetrv2_pytorch.tools.console import LiveLine, print_headline, print_notic
 from rtdetrv2_pytorch.tools.training_view import TrainingView
 
 from ...gui.libraries import missing_libraries
+from ...settings.formats import app_settings
 from ...task_status import KEEP_OPEN, TaskStatus
 from ..emulator.ecosystem import training_app
 from ..emulator.store import Store
@@ -230,7 +231,7 @@ def _state(
     if options.task is not None:
         return _initial_state(store, options.task)["guiState"]
     if options.app_state is not None:
-        return _read_app_state(options.app_state)
+        return _read_app_state(options.app_state, project, console)
     classes = choose_classes(project, options.classes)
     split, num_train, num_val = choose_split(project, options.split)
     line.show("looking for pretrained weights")
@@ -258,14 +259,18 @@ def _state(
     )
 
 
-def _read_app_state(path: Path) -> Json:
+def _read_app_state(path: Path, project: Project, console: Console) -> Json:
     try:
         state = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise ConfigError(f"{path}: not readable ({error})") from error
     if not isinstance(state, dict):
         raise ConfigError(f"{path}: not an object; use the app_state.json of an experiment")
-    return {**state, "start_training": True}
+    settings, project_id = app_settings(state, path)
+    if project_id not in (None, project.id):
+        print_notice(console, f"{path} names project {project_id}; training on {project.id}.")
+    settings.setdefault("classes", list(project.classes))
+    return {**settings, "start_training": True}
 
 
 def follow(app: AppProcess, task_id: int) -> Iterator[tuple[list[Bar], list[Json]]]:

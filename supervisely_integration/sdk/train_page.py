@@ -1,0 +1,163 @@
+"""The training page: valid experiment names, and settings of other projects."""
+
+import json
+import logging
+from collections.abc import Mapping
+from html import unescape
+from pathlib import Path
+from typing import Any
+
+from supervisely.nn.training.gui.gui import TrainGUI
+from supervisely.nn.utils import ModelSource
+
+from rtdetrv2_pytorch.src.misc.errors import ConfigError
+
+from ..settings.fitting import ProjectContent, fit_settings
+from ..settings.formats import app_settings
+from ..settings.names import experiment_name
+
+logger = logging.getLogger(__name__)
+
+
+class TrainPage(TrainGUI):  # type: ignore[misc]
+    """Loads what fits of saved settings, and shows the rest as open.
+
+    `TrainGUI` (supervisely/nn/training/gui/gui.py) raises if an experiment or settings name a part
+    that the project does not have, which ends the app.
+
+    Args:
+        arguments: of `TrainGUI`.
+    """
+
+    def __init__(self, *arguments: Any) -> None:
+        self.is_ready = False  # the app sets it when its constructor is done
+        super().__init__(*arguments)
+        self.step_flow.add_on_select_actions("model_selector", [self._name_experiment])
+
+    def _name_experiment(self) -> None:
+        """Replace the name of the SDK, which rejects its own name if the project's has a slash."""
+        model = self.model_selector.get_model_name()
+        if model is not None:
+            name = experiment_name(self.task_id, self.project_info.name, model)
+            self.training_process.set_experiment_name(name)
+
+    def load_from_app_state(
+        self, app_state: str | dict[str, Any], click_cb: bool = True, validate_steps: bool = True
+    ) -> None:
+        """Load settings; those that start a training, or come from a request, have to fit.
+
+        Raises:
+            ConfigError: if the format is unknown.
+            ValueError: if settings that have to fit do not.
+        """
+        settings = read_settings(app_state)
+        if not validate_steps or settings.get("start_training", self.is_ready):
+            super().load_from_app_state(settings, click_cb, validate_steps)
+        else:
+            self._load_fitting(settings, "The settings are loaded.", click=click_cb)
+
+    def _run_from_experiment(self, train_task_id: int, train_mode: str) -> None:
+        """Load the settings of an experiment; with "continue", also its best checkpoint."""
+        try:
+            info = self._api.nn.get_experiment_info(train_task_id)
+            settings: dict[str, Any] = {}
+            if info.app_state is not None:
+                settings = self._download_experiment_state(info)
+            elif info.hyperparameters is not None:
+                settings["hyperparameters"] = self._download_experiment_hparams(info)
+        except Exception as error:  # noqa: BLE001 (any: files may be missing or damaged)
+            logger.warning(
+                "The settings of task %s could not be loaded", train_task_id, exc_info=True
+            )
+            reason = f"The settings of task {train_task_id} could not be loaded ({error})."
+            _show(self.input_selector, f"{reason} Choose them here.", "warning")
+            return
+        if train_mode == "continue":
+            settings["model"] = {
+                "source": ModelSource.CUSTOM,
+                "task_id": train_task_id,
+                "checkpoint": info.best_checkpoint,
+            }
+        settings.pop("start_training", None)
+        source = f"Training configuration is loaded from the experiment: {info.experiment_name}."
+        self._load_fitting(settings, source)
+
+    def _load_fitting(
+        self, settings: Mapping[str, Any], source: str, *, click: bool = False
+    ) -> None:
+        """Load the settings that fit the project; show the others at their step and at the top.
+
+        Args:
+            settings: in the app's format; missing parts stay open.
+            source: sentence that says where they come from.
+            click: whether to complete the steps, up to the first one that is open.
+        """
+        fitted, notes = fit_settings(settings, self._content())
+        options = settings.get("options") or {}
+        steps = (
+            ("input", self._init_input, self.input_selector),
+            ("model", self._init_model, self.model_selector),
+            ("classes", self._init_classes, self.classes_selector),
+            ("train_val_split", self._init_train_val_splits, self.train_val_splits_selector),
+            ("hyperparameters", self._init_hyperparameters, self.hyperparameters_selector),
+        )
+        for part, load, selector in steps:
+            is_given = part in fitted or part == "input"
+            click = click and is_given and part not in notes
+            if is_given:
+                try:
+                    click = bool(load(fitted.get(part), options, click, click)) and click
+                except Exception as error:  # noqa: BLE001 (the SDK raises any)
+                    logger.debug("%s could not be loaded", part, exc_info=True)
+                    notes[part] = f"{error} Choose the {part} here."
+                    click = False
+            if part in notes:
+                _show(selector, notes[part])
+        if settings.get("experiment_name"):
+            self.training_process.set_experiment_name(settings["experiment_name"])
+        text = " ".join([source, *notes.values()])
+        _show(self.input_selector, text, "warning" if notes else "success")
+
+    def errors(self) -> str:
+        """Return the errors that the steps show."""
+        steps = ("input", "model", "classes", "train_val_splits", "hyperparameters")
+        selectors = [getattr(self, f"{step}_selector") for step in steps]
+        texts = [selector.validator_text for selector in selectors if selector is not None]
+        return " ".join(unescape(t.text) for t in texts if t.status == "error" and t.text)
+
+    def _content(self) -> ProjectContent:
+        tree = self._api.dataset.tree(self.project_id)
+        collections = self._api.entities_collection.get_list(self.project_id)
+        return ProjectContent(
+            classes={each.name: each.sly_id for each in self.project_meta.obj_classes},
+            tags={each.name for each in self.project_meta.tag_metas},
+            datasets={dataset.id for _, dataset in tree},
+            collections={each.id for each in collections},
+        )
+
+
+def read_settings(given: str | Mapping[str, Any]) -> dict[str, Any]:
+    """Return settings in the app's format, from a dict, JSON or the path of a file.
+
+    Raises:
+        ConfigError: if they cannot be read.
+    """
+    where = "app state"
+    if isinstance(given, str):
+        try:
+            if not given.lstrip().startswith("{"):
+                where, given = given, Path(given).read_text(encoding="utf-8")
+            given = json.loads(given)
+        except (OSError, ValueError) as error:
+            raise ConfigError(f"{where}: not readable as JSON ({error})") from error
+    if not isinstance(given, Mapping):
+        raise ConfigError(f"{where}: not an object; use the app_state.json of an experiment")
+    return app_settings(given, where)[0]
+
+
+def _show(selector: Any, text: str, status: str = "warning") -> None:
+    """Show a note at a step, and in the log."""
+    if status == "warning":
+        logger.warning("%s", text)
+    selector.validator_text.set(text, status)
+    selector.validator_text.show()
