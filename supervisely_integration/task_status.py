@@ -19,6 +19,7 @@ logger = logging.getLogger(__name__)
 
 STATUS_FILE = "task_status.json"
 KEEP_OPEN = "KEEP_OPEN"  # environment variable of a launcher: a person closes the app
+PAGE_ERROR = "Shown on the page: "  # how log lines of errors begin that the page shows
 EVALUATION_REPORT = "evaluation_report"
 _MAX_REASON = 300  # characters of an error of another library
 

@@ -3,20 +3,51 @@
 import json
 import logging
 from collections.abc import Mapping
-from html import unescape
+from html import escape, unescape
 from pathlib import Path
 from typing import Any
 
 from supervisely.nn.training.gui.gui import TrainGUI
+from supervisely.nn.training.gui.model_selector import ModelSelector
 from supervisely.nn.utils import ModelSource
 
-from rtdetrv2_pytorch.src.misc.errors import ConfigError
+from rtdetrv2_pytorch.src.misc.errors import CheckpointError, ConfigError
+from rtdetrv2_pytorch.src.misc.weights import check_available
 
 from ..settings.fitting import ProjectContent, fit_settings
 from ..settings.formats import app_settings
 from ..settings.names import experiment_name
+from ..task_status import PAGE_ERROR
 
 logger = logging.getLogger(__name__)
+
+
+class CheckedModelSelector(ModelSelector):  # type: ignore[misc]
+    """Rejects pretrained models whose weights are not available, before training is started.
+
+    `ModelSelector` (supervisely/nn/training/gui/model_selector.py) accepts every row.
+    """
+
+    def validate_step(self) -> bool:
+        """Show the reason, and the row of the same model with random weights."""
+        is_selected = bool(super().validate_step())
+        if not is_selected or self.get_model_source() != ModelSource.PRETRAINED:
+            return is_selected
+        row = self.get_model_info()
+        checkpoint = row["meta"]["model_files"].get("checkpoint")
+        try:
+            if checkpoint:
+                check_available(checkpoint)
+        except CheckpointError as error:
+            size = row["Model"].split("_")[0]
+            show_at_step(
+                self,
+                f"{error}, or select {size} (random weights), which needs many more epochs and "
+                "images for the same accuracy.",
+                "error",
+            )
+            return False
+        return True
 
 
 class TrainPage(TrainGUI):  # type: ignore[misc]
@@ -70,7 +101,7 @@ class TrainPage(TrainGUI):  # type: ignore[misc]
                 "The settings of task %s could not be loaded", train_task_id, exc_info=True
             )
             reason = f"The settings of task {train_task_id} could not be loaded ({error})."
-            _show(self.input_selector, f"{reason} Choose them here.", "warning")
+            show_at_step(self.input_selector, f"{reason} Choose them here.", "warning")
             return
         if train_mode == "continue":
             settings["model"] = {
@@ -112,11 +143,11 @@ class TrainPage(TrainGUI):  # type: ignore[misc]
                     notes[part] = f"{error} Choose the {part} here."
                     click = False
             if part in notes:
-                _show(selector, notes[part])
+                show_at_step(selector, notes[part])
         if settings.get("experiment_name"):
             self.training_process.set_experiment_name(settings["experiment_name"])
         text = " ".join([source, *notes.values()])
-        _show(self.input_selector, text, "warning" if notes else "success")
+        show_at_step(self.input_selector, text, "warning" if notes else "success")
 
     def errors(self) -> str:
         """Return the errors that the steps show."""
@@ -155,9 +186,11 @@ def read_settings(given: str | Mapping[str, Any]) -> dict[str, Any]:
     return app_settings(given, where)[0]
 
 
-def _show(selector: Any, text: str, status: str = "warning") -> None:
-    """Show a note at a step, and in the log."""
+def show_at_step(selector: Any, text: str, status: str = "warning") -> None:
+    """Show a text at a step of the page; warnings and errors are logged, too."""
     if status == "warning":
         logger.warning("%s", text)
-    selector.validator_text.set(text, status)
+    elif status == "error":
+        logger.error("%s%s", PAGE_ERROR, text)
+    selector.validator_text.set(escape(text, quote=False), status)
     selector.validator_text.show()

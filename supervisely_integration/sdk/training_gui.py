@@ -19,7 +19,7 @@ from supervisely.nn.training.gui.training_process import TrainingProcess
 from rtdetrv2_pytorch.src.misc.errors import ConfigError
 
 from .attributes import replaced
-from .train_page import TrainPage
+from .train_page import CheckedModelSelector, TrainPage, show_at_step
 
 logger = logging.getLogger(__name__)
 
@@ -169,8 +169,7 @@ def training_gui(
             try:
                 check_hyperparameters(self.get_hyperparameters())
             except ConfigError as error:
-                self.validator_text.set(escape(str(error), quote=False), "error")
-                self.validator_text.show()
+                show_at_step(self, str(error), "error")
                 self._mark_line(error.line, str(error))
                 return False
             self.validator_text.hide()
@@ -192,6 +191,7 @@ def training_gui(
         replaced(sdk_gui, "ClassesSelector", AllShapesClassesSelector),
         replaced(sdk_gui, "HyperparametersSelector", CheckedHyperparametersSelector),
         replaced(sdk_gui, "TrainingProcess", process),
+        replaced(sdk_gui, "ModelSelector", CheckedModelSelector),
         replaced(train_app, "TrainGUI", TrainPage),
     ):
         yield

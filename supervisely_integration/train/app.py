@@ -40,7 +40,7 @@ from ..sdk.training_gui import (
 )
 from ..sdk.websockets import drop_closed_connections
 from ..settings.names import valid_part
-from ..task_status import EVALUATION_REPORT, StatusReporter, describe_error
+from ..task_status import EVALUATION_REPORT, PAGE_ERROR, StatusReporter, describe_error
 from .exports import COCO_FOLDER, Exporter
 from .lifecycle import Lifecycle, TrainingStage, TrainingStopped, stays_open
 from .project_data import ProjectData
@@ -187,6 +187,7 @@ class TrainApp(sdk.TrainApp):  # type: ignore[misc]
             self._restore_train_widgets_state_on_error()
             return
         text = describe_error(e, message) if e else message
+        logger.error("%s%s", PAGE_ERROR, text)
         super()._show_error(text, e)
         as_html = escape(text, quote=False)  # widgets and dialogs show HTML, the log does not
         self.gui.training_process.validator_text.set(as_html, "error")

@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from supervisely_integration.paths import DEMO, MODELS
-from supervisely_integration.task_status import TaskStatus
+from supervisely_integration.task_status import PAGE_ERROR, TaskStatus
 from tests.app.experiment import QUICK
 from tests.app.real_app import (
     CLASSES,
@@ -184,6 +184,9 @@ def test_experiment_continues_on_another_project_without_its_classes_and_dataset
     parameters = {
         "modal.state.trainTaskId": str(experiment.task_id),
         "modal.state.trainMode": "continue",
+        "HOME": str(tmp_path),  # no cached weights
+        "TORCH_HOME": str(tmp_path),
+        "https_proxy": "http://127.0.0.1:1",  # no network
     }
     app = launch(experiment.instance, other, environment=parameters)
     app.wait_until_ready()
@@ -196,7 +199,13 @@ def test_experiment_continues_on_another_project_without_its_classes_and_dataset
     # The name that the page makes can be used.
     steps = app.widgets("Button", "Select")
     app.click(steps[0])
-    app.click(steps[1])
+    model = {app.widgets("PretrainedModelsSelector")[0]: {"selectedRow": 0}}
+    app.click(steps[1], **{app.widgets("RadioTabs")[0]: {"value": "Pretrained models"}}, **model)
+    text = json.dumps(app.post("/sly/data"))
+    assert "Could not download https://github.com" in text
+    assert "or select RT-DETRv2-S (random weights)" in text
+    assert f'"message": "{PAGE_ERROR}Could not download' in app.log()
+    app.click(steps[1], **{app.widgets("RadioTabs")[0]: {"value": "Custom models"}})
     names = [value.get("value") for key, value in app.post("/sly/state").items() if "Input" in key]
     assert any(re.fullmatch(rf"{app.task_id} site A-B RT-DETRv2-S.*", str(n)) for n in names), names
 

@@ -36,7 +36,7 @@ INTEGRATION_ALLOWED = {
     "task_status": set(),
     "access": set(),
     "settings": set(),
-    "sdk": {"paths", "access", "settings"},
+    "sdk": {"paths", "access", "settings", "task_status"},
     "gui": {"paths", "access"},
     "serve": {"paths", "models", "checkpoint_export", "access", "sdk", "gui"},
     "train": {

@@ -26,6 +26,7 @@ from .limits import check_tensors, check_values
 logger = logging.getLogger(__name__)
 
 _TIMEOUT_S = 20  # without data from the server
+_CHECK_TIMEOUT_S = 5
 _CHUNK = 1 << 20  # bytes
 
 SUPERVISELY_CACHE = Path("~/.cache/supervisely/checkpoints")  # filled by the Docker image
@@ -61,25 +62,49 @@ def locate(source: str | Path, on_progress: Callable[[int, int], None] | None = 
         return path
 
     url = str(source)
-    name = Path(urlparse(url).path).name
-    folders = [SUPERVISELY_CACHE.expanduser(), Path(torch.hub.get_dir()) / "checkpoints"]
-    for folder in folders:
-        target = _place(folder, name, url)
-        if target.is_file():
-            return target
-
-    folder = next((f for f in folders if f.is_dir() and os.access(f, os.W_OK)), folders[-1])
-    target = _place(folder, name, url)
+    target = _cache_file(url)
+    if target.is_file():
+        return target
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        target.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(f"{target}.lock"):
             if not target.is_file():
                 _download(url, target, on_progress)
     except (OSError, HTTPException, CheckpointError) as error:
-        raise CheckpointError(
-            f"Could not download {url}: {error}. To use it offline, put the file at {target}"
-        ) from error
+        raise _not_downloaded(url, error) from error
     return target
+
+
+def check_available(source: str | Path) -> None:
+    """Check that `locate` can return a file, without downloading it.
+
+    Raises:
+        CheckpointError: if the file does not exist, or the URL does not respond within 5 s.
+    """
+    if not is_url(source):
+        locate(source)
+    elif not _cache_file(str(source)).is_file():
+        try:
+            urlopen(str(source), timeout=_CHECK_TIMEOUT_S).close()
+        except (OSError, HTTPException) as error:
+            raise _not_downloaded(str(source), error) from error
+
+
+def _not_downloaded(url: str, error: Exception) -> CheckpointError:
+    return CheckpointError(
+        f"Could not download {url}: {error}. To use it offline, put the file at {_cache_file(url)}"
+    )
+
+
+def _cache_file(url: str) -> Path:
+    """Return the file of a URL in a cache: where it is, or where to download it to."""
+    name = Path(urlparse(url).path).name
+    folders = [SUPERVISELY_CACHE.expanduser(), Path(torch.hub.get_dir()) / "checkpoints"]
+    places = [_place(folder, name, url) for folder in folders]
+    is_writable = [folder.is_dir() and os.access(folder, os.W_OK) for folder in folders]
+    present = (place for place in places if place.is_file())
+    writable = (place for place, writes in zip(places, is_writable, strict=True) if writes)
+    return next(present, None) or next(writable, places[-1])
 
 
 def _url_file(target: Path) -> Path:

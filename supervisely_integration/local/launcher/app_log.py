@@ -10,7 +10,7 @@ from typing import Any
 
 from rtdetrv2_pytorch.src.misc.errors import RTDETRError
 
-from ...task_status import TaskStatus
+from ...task_status import PAGE_ERROR, TaskStatus
 
 _EVENT = re.compile(r'\{"message": .*\}$')  # may follow a tqdm bar on the same line
 _PROGRESS = "EventType.PROGRESS"
@@ -82,6 +82,7 @@ class AppLog:
         self.path = path
         self._start = offset
         self._file = GrowingFile(path, offset)
+        self._errors = GrowingFile(path, offset)
 
     def new_bars(self) -> Iterator[Bar]:
         """Yield the progress since the last call."""
@@ -91,6 +92,12 @@ class AppLog:
                 is_open = total > 1 and done < total
                 name = str(event["subtask"]).rstrip(". ")
                 yield Bar(name, done, total if is_open else None, "total_label" in event)
+
+    def new_page_errors(self) -> Iterator[str]:
+        """Yield the errors that the page has shown since the last call."""
+        for event in _events(self._errors.new_lines()):
+            if str(event["message"]).startswith(PAGE_ERROR):
+                yield event["message"].removeprefix(PAGE_ERROR)
 
     def failure(self, code: int) -> AppError:
         """Return why the app failed.

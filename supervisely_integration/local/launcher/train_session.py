@@ -325,6 +325,8 @@ def _watch(app: AppProcess, task_id: int, console: Console, results: _PageResult
                 results.wait(line)
             stages, view = _Stages(console, line), TrainingView(console, line)
             for bars, events in follow(app, task_id):
+                for error in app.app_log.new_page_errors() if results is not None else ():
+                    print_notice(console, error)
                 for bar in bars:
                     if results is not None and bar.name in _WAITING_BARS:
                         results.wait(line)

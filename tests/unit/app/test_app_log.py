@@ -3,7 +3,7 @@
 import pytest
 
 from supervisely_integration.local.launcher.app_log import AppLog, Bar
-from supervisely_integration.task_status import TaskStatus
+from supervisely_integration.task_status import PAGE_ERROR, TaskStatus
 
 PROGRESS = (
     "Downloading dataset: 'train':   0%|          | 0/6 [00:00<?, ?it/s]"
@@ -85,3 +85,14 @@ def test_missing_parts_of_an_experiment(file):
     assert AppLog(file).missing() == {}
     TaskStatus("finished", missing={"TensorRT": "no GPU"}).save(file.parent)
     assert AppLog(file).missing() == {"TensorRT": "no GPU"}
+
+
+def test_errors_of_the_page_are_read_once(file):
+    file.write_text(
+        f'{{"message": "{PAGE_ERROR}epoches = 0: give 1 or more", "level": "error"}}\n'
+        '{"message": "another error", "level": "error"}\n' + PROGRESS
+    )
+    log = AppLog(file)
+    assert list(log.new_page_errors()) == ["epoches = 0: give 1 or more"]
+    assert list(log.new_page_errors()) == []
+    assert len(list(log.new_bars())) == 3

@@ -15,6 +15,7 @@ from torch import nn
 from rtdetrv2_pytorch.src.misc.errors import CheckpointError
 from rtdetrv2_pytorch.src.misc.weights import (
     LoadReport,
+    check_available,
     is_url,
     load_checkpoint,
     load_matching,
@@ -205,6 +206,18 @@ def test_failed_download_names_the_expected_file(hub):
         locate(url)
     path = put(hub, "a.pth")  # as the message says
     assert locate(url) == path
+
+
+def test_availability_is_checked_without_a_download(server, hub):
+    check_available(f"{server.url}/a.pth")
+    assert not hub.exists()
+    message = rf"Could not download {server.url}/missing.pth: HTTP Error 404.*put the file at {hub}"
+    with pytest.raises(CheckpointError, match=message):
+        check_available(f"{server.url}/missing.pth")
+    put(hub, "missing.pth")
+    check_available(f"{server.url}/missing.pth")
+    with pytest.raises(CheckpointError, match="no such file"):
+        check_available(hub / "b.pth")
 
 
 @pytest.mark.parametrize("name", ["missing.pth", "cut.pth", "chunked.pth", "portal.pth"])
