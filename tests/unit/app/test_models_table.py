@@ -1,6 +1,7 @@
 """The model table against the published models."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -101,6 +102,15 @@ def test_readme_lists_the_published_rows():
     cells = [[c.strip().replace("\\", "") for c in x.strip("|").split("|")] for x in lines]
     for row in ROWS[:12]:
         assert [str(row[column]) for column in COLUMNS[:5]] in cells
+
+
+def test_names_in_the_main_readme_are_those_of_the_apps():
+    text = (paths.ROOT / "README.md").read_text(encoding="utf-8").replace("\\", "")
+    listed = re.findall(r"^\| (RT-DETRv2-\S+) \| `(\S+\.yml)` \| (\S+) \|", text, re.MULTILINE)
+    rows = [row for row in ROWS[:12] if not row["Model"].endswith("_obj365")]
+    assert sorted(listed) == sorted(
+        (row["Model"], row["meta"]["model_files"]["config"], str(row["AP_val"])) for row in rows
+    )
 
 
 def test_sdk_accepts_the_table():
