@@ -121,8 +121,7 @@ class TrainApp(sdk.TrainApp):  # type: ignore[misc]
 
     def _require_valid_settings(self) -> None:
         """Raise if settings that should start a training are invalid; the SDK would only log it."""
-        given = os.environ.get(_GUI_STATE)
-        settings = read_settings(given) if given else {}
+        settings = read_settings(os.environ[_GUI_STATE]) if os.environ.get(_GUI_STATE) else {}
         if self._is_resume_upload or self.auto_start or not settings.get("start_training"):
             return
         raise ConfigError(" ".join(shown_errors(self.gui)) or "the settings could not be loaded")

@@ -301,7 +301,7 @@ def test_page_reports_a_wrong_value_then_trains_and_stops(instance, launch, proj
     data, state = app.post("/sly/data"), app.post("/sly/state")
     assert state["slyAppShowDialog"] is True
     message = data["slyAppDialogMessage"]
-    assert message.startswith("hyperparameters: clip_max_norm = -1: ")
+    assert message.startswith("hyperparameters, line 1: clip_max_norm = -1: ")
     assert message.endswith("greater than or equal to 0")
     assert app.process.poll() is None
 
