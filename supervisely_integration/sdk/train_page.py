@@ -3,7 +3,7 @@
 import json
 import logging
 from collections.abc import Mapping
-from html import escape, unescape
+from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -148,13 +148,6 @@ class TrainPage(TrainGUI):  # type: ignore[misc]
             self.training_process.set_experiment_name(settings["experiment_name"])
         text = " ".join([source, *notes.values()])
         show_at_step(self.input_selector, text, "warning" if notes else "success")
-
-    def errors(self) -> str:
-        """Return the errors that the steps show."""
-        steps = ("input", "model", "classes", "train_val_splits", "hyperparameters")
-        selectors = [getattr(self, f"{step}_selector") for step in steps]
-        texts = [selector.validator_text for selector in selectors if selector is not None]
-        return " ".join(unescape(t.text) for t in texts if t.status == "error" and t.text)
 
     def _content(self) -> ProjectContent:
         tree = self._api.dataset.tree(self.project_id)

@@ -26,18 +26,12 @@ from rtdetrv2_pytorch.src.misc.weights import is_url, locate
 from ..gui.app_page import serve_own_page
 from ..models import find_base_config
 from ..sdk import logs
+from ..sdk import training_gui as page
 from ..sdk.access import protect_app
 from ..sdk.api_calls import create_collection, find_datasets_with, retry_multipart_uploads
 from ..sdk.benchmark import model_benchmark
 from ..sdk.tensorboard import add_executables_to_path
 from ..sdk.train_page import read_settings
-from ..sdk.training_gui import (
-    end_app_only_if,
-    hide_earlier_results,
-    offer_new_training,
-    shown_errors,
-    training_gui,
-)
 from ..sdk.websockets import drop_closed_connections
 from ..settings.names import valid_part
 from ..task_status import EVALUATION_REPORT, PAGE_ERROR, StatusReporter, describe_error
@@ -45,7 +39,7 @@ from .exports import COCO_FOLDER, Exporter
 from .lifecycle import Lifecycle, TrainingStage, TrainingStopped, stays_open
 from .project_data import ProjectData
 from .run_config import check_hyperparameters
-from .run_folder import RunFolder, SavedRun, fingerprint
+from .run_folder import RunFolder, SavedRun
 from .workflow import TrainingRequest
 
 logger = logging.getLogger(__name__)
@@ -84,12 +78,14 @@ class TrainApp(sdk.TrainApp):  # type: ignore[misc]
         try:
             saved = self._restore_settings(task_id)
             check = partial(check_hyperparameters, base_config=find_base_config(_ANY_CONFIG))
-            with training_gui(check, lambda: self.lifecycle.is_stopping):
+            with page.training_gui(check, lambda: self.lifecycle.is_stopping):
                 super().__init__(**options)
             protect_app(self._server)
             self.gui.is_ready = True
             serve_own_page(self._server)
-            end_app_only_if(self.app, lambda: not self.lifecycle.stays_open or self._exit_code != 0)
+            page.end_app_only_if(
+                self.app, lambda: not self.lifecycle.stays_open or self._exit_code != 0
+            )
             logs.attach_handlers(sly.logger.handlers)  # the page's log window is one now
             self.gui.training_process.stop_button.click(self._stop_from_button)
             _add_event_handler(self._server, "startup", self.lifecycle.install_signal_handlers)
@@ -124,7 +120,9 @@ class TrainApp(sdk.TrainApp):  # type: ignore[misc]
         settings = read_settings(os.environ[_GUI_STATE]) if os.environ.get(_GUI_STATE) else {}
         if self._is_resume_upload or self.auto_start or not settings.get("start_training"):
             return
-        raise ConfigError(" ".join(shown_errors(self.gui)) or "the settings could not be loaded")
+        raise ConfigError(
+            " ".join(page.shown_errors(self.gui)) or "the settings could not be loaded"
+        )
 
     @property
     def project_name(self) -> str:
@@ -143,7 +141,7 @@ class TrainApp(sdk.TrainApp):  # type: ignore[misc]
             if not self._is_resume_upload:
                 self._check_settings()
             self.lifecycle.begin()
-            hide_earlier_results(self.gui)
+            page.hide_earlier_results(self.gui)
             self.status.start()
             button.enable()
             button.show()
@@ -160,7 +158,7 @@ class TrainApp(sdk.TrainApp):  # type: ignore[misc]
         finally:
             button.hide()
             if self.lifecycle.stays_open:
-                offer_new_training(self.gui)
+                page.offer_new_training(self.gui)
             if self.lifecycle.stage is not TrainingStage.OVER:
                 self.lifecycle.stage = TrainingStage.IDLE
 
@@ -262,7 +260,7 @@ class TrainApp(sdk.TrainApp):  # type: ignore[misc]
         """
         self.lifecycle.stage = TrainingStage.TRAINING
         self.lifecycle.check()
-        resume = self._begin_run()
+        resume = self.run_folder.begin(self.data.run_to_save())
         if resume is not None:
             logger.info("Resuming from %s", resume.name)
         work_dir = Path(self.work_dir)
@@ -288,26 +286,6 @@ class TrainApp(sdk.TrainApp):  # type: ignore[misc]
     @property
     def _converts_shapes(self) -> bool:
         return bool(self.gui.classes_selector.is_convert_class_shapes_enabled())
-
-    def _begin_run(self) -> Path | None:
-        """Assign the run folder to this training; returns the checkpoint to resume from."""
-        train, val = self.data.split_items()
-        app_state = self.get_app_state()
-        app_state["experiment_name"] = self.gui.training_process.get_experiment_name()
-        run = SavedRun(
-            fingerprint=fingerprint(
-                project_id=self.project_id,
-                classes=self.classes,
-                train=train,
-                val=val,
-                model=app_state["model"],
-                hyperparameters=self.hyperparameters,
-            ),
-            app_state=app_state,
-            train=train,
-            val=val,
-        )
-        return self.run_folder.begin(run)
 
     def show_tensorboard(self, folder: Path) -> None:
         """Show TensorBoard event files; `train_logger: tensorboard` does not, see docs/sdk.md."""

@@ -13,7 +13,7 @@ from supervisely.project.project import ItemInfo
 from ..sdk.api_calls import refetch_damaged_images
 from .data_check import Origins
 from .project_splits import box_objects, check_complete, images_on_disk
-from .run_folder import Items, SavedRun
+from .run_folder import Items, SavedRun, fingerprint
 
 logger = logging.getLogger(__name__)
 
@@ -95,6 +95,26 @@ class ProjectData:
             for split in (self._app._train_split, self._app._val_split)
         )
         return train, val
+
+    def run_to_save(self) -> SavedRun:
+        """Return the settings of this training, for a relaunch of its task."""
+        app = self._app
+        train, val = self.split_items()
+        app_state = app.get_app_state()
+        app_state["experiment_name"] = app.gui.training_process.get_experiment_name()
+        return SavedRun(
+            fingerprint=fingerprint(
+                project_id=app.project_id,
+                classes=app.classes,
+                train=train,
+                val=val,
+                model=app_state["model"],
+                hyperparameters=app.hyperparameters,
+            ),
+            app_state=app_state,
+            train=train,
+            val=val,
+        )
 
     def origins(self) -> Origins:
         """Return the original names of the images, which `TrainApp._split_project` renames."""
