@@ -51,6 +51,7 @@ def test_tests_on_the_page_exist():
     files = [
         *(ROOT / "tests" / "app").glob("*.py"),
         *(ROOT / "tests" / "unit" / "app").glob("*.py"),
+        *(ROOT / "tests" / "browser").glob("*.py"),
     ]
     source = "\n".join(path.read_text(encoding="utf-8") for path in files)
     defined = set(re.findall(r"def (test_\w+)", source))
