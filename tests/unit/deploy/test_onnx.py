@@ -1,5 +1,7 @@
 """Exported ONNX files: batches against PyTorch with batch size 1."""
 
+from functools import lru_cache
+
 import onnx
 import onnxruntime as ort
 import pytest
@@ -20,24 +22,41 @@ EXPORTERS = ["torchscript", pytest.param("dynamo", marks=pytest.mark.slow)]
 
 @pytest.fixture(scope="module")
 def exported(tiny, tmp_path_factory):
-    """exported("torchscript", ...): export the tiny detector once per set of options."""
-    written = {}
+    """exported("torchscript", ...): export the tiny detector once per set of options.
+
+    Exports with one exporter and opset share the trace, which takes most of the time.
+    """
+    written, traces = {}, {}
+    trace = deploy_onnx._export
+
+    def trace_once(detector, card, path, opset, exporter):
+        key = (opset, exporter)
+        if key not in traces:
+            trace(detector, card, path, opset, exporter)
+            traces[key] = path.read_bytes()
+        path.write_bytes(traces[key])
 
     def export(exporter="torchscript", **options):
         key = (exporter, *sorted(options.items()))
         if key not in written:
             path = tmp_path_factory.mktemp("onnx") / "model.onnx"
-            card = write_onnx(tiny.detector, tiny.card, path, exporter=exporter, **options)
+            with pytest.MonkeyPatch.context() as patch:
+                patch.setattr(deploy_onnx, "_export", trace_once)
+                card = write_onnx(tiny.detector, tiny.card, path, exporter=exporter, **options)
             written[key] = path, card
         return written[key]
 
     return export
 
 
+@lru_cache(maxsize=1)
+def open_session(path):
+    return ort.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+
+
 def run(path, images, sizes_wh):
-    session = ort.InferenceSession(str(path), providers=["CPUExecutionProvider"])
     inputs = {"images": images.numpy(), "orig_target_sizes": sizes_wh.numpy()}
-    results = session.run(["labels", "boxes", "scores"], inputs)
+    results = open_session(path).run(["labels", "boxes", "scores"], inputs)
     return tuple(torch.from_numpy(result) for result in results)
 
 
