@@ -10,7 +10,7 @@ PAGE := supervisely_integration/gui/web
 # What to train on: a folder in COCO format; `train` and `gui` also take Supervisely, YOLO and VOC.
 # Empty: a sample set.
 DATA ?=
-# Additional options for the trainer, for example ARGS="-u epoches=3".
+# Additional options for the trainer, for example ARGS="--epochs 3".
 ARGS ?=
 # torch version for `make test-torch`.
 TORCH ?= 2.15.0
@@ -22,7 +22,7 @@ TORCH ?= 2.15.0
 help: ## list all commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
 	@echo
-	@echo '  make train DATA=folder ARGS="-u epoches=20"   your COCO data, your settings'
+	@echo '  make train DATA=folder ARGS="--epochs 20"   your data, your settings'
 
 install: $(VENV)/.installed ## create the environment with the pinned requirements
 

@@ -4,6 +4,8 @@ A terminal shows colors and a live progress line; other outputs get short plain 
 """
 
 import os
+import shutil
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -187,3 +189,18 @@ def format_duration(seconds: float) -> str:
     minutes, seconds = divmod(int(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02d}:{seconds:02d}" if hours else f"{minutes}:{seconds:02d}"
+
+
+def python_name() -> str:
+    """Return how a shell in this directory starts this Python."""
+    found = shutil.which("python")
+    if found is not None and Path(found).absolute() == Path(sys.executable).absolute():
+        return "python"
+    return short_path(Path(sys.executable))
+
+
+def short_path(path: Path) -> str:
+    """Return a path relative to the current directory, if it is inside."""
+    absolute = Path.cwd() / path  # without following the links of a virtual environment
+    is_inside = absolute.is_relative_to(Path.cwd())
+    return str(absolute.relative_to(Path.cwd()) if is_inside else absolute)

@@ -1,8 +1,6 @@
 """The commands at the end of a training: open the report, predict on an image, export."""
 
 import shlex
-import shutil
-import sys
 from pathlib import Path
 
 from rich.console import Console
@@ -10,7 +8,7 @@ from rich.console import Console
 from ..src.core import YAMLConfig
 from ..src.report.training_report import REPORT
 from ..src.solver.checkpointing import BEST
-from .console import print_headline, print_path
+from .console import print_headline, print_path, python_name, short_path
 
 _DEMO = Path(__file__).parents[2] / "supervisely_integration" / "demo" / "demo_pytorch.py"
 
@@ -32,25 +30,11 @@ def print_commands(
         commands.append(["-m", "webbrowser", "-t", report.resolve().as_uri()])
     if best.is_file():
         if image is not None and image.is_file():
-            commands.append([_shown(_DEMO), _shown(image), "--model", _shown(best)])
+            commands.append([short_path(_DEMO), short_path(image), "--model", short_path(best)])
         source = ["--data", str(data)] if data is not None else []
-        commands.append(["-m", "rtdetrv2_pytorch.tools.export_onnx", "-r", _shown(best), *source])
+        export = ["-m", "rtdetrv2_pytorch.tools.export_onnx", "-r", short_path(best)]
+        commands.append([*export, *source])
     if commands:
         print_headline(console, "Next", "open the report, predict, export")
     for words in commands:
         print_path(console, shlex.join([python_name(), *words]))
-
-
-def python_name() -> str:
-    """Return how a shell in this directory starts this Python."""
-    found = shutil.which("python")
-    if found is not None and Path(found).absolute() == Path(sys.executable).absolute():
-        return "python"
-    return _shown(Path(sys.executable))
-
-
-def _shown(path: Path) -> str:
-    """Return a path relative to the current directory, if it is inside."""
-    absolute = Path.cwd() / path  # without following the links of a virtual environment
-    is_inside = absolute.is_relative_to(Path.cwd())
-    return str(absolute.relative_to(Path.cwd()) if is_inside else absolute)

@@ -2,6 +2,8 @@
 
 import sys
 
+import rtdetrv2_pytorch.tools  # noqa: F401 (checks the Python version and the packages first)
+
 from .launcher.cli import main
 
 sys.exit(main())

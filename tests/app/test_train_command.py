@@ -268,7 +268,7 @@ def test_failed_training_reports_the_error(tmp_path, capsys):
     arguments = ("--project", "digits", "--app-state", state, "--port", free_port())
     shown = in_terminal(command_of(*arguments, root=root), tmp_path, ENVIRONMENT)
     log = root / "tasks" / "1" / "app.log"
-    sentence = "hyperparameters: unknown key 'optimizr'; did you mean 'optimizer'?"
+    sentence = "hyperparameters, line 1: unknown key 'optimizr'; did you mean 'optimizer'?"
     assert shown.code == 1
     assert noise(shown.text) == []
     assert "Starting the app as task 1, on project digits" in shown.lines

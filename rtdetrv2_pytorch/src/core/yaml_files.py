@@ -191,7 +191,7 @@ def parse_overrides(assignments: Sequence[str]) -> dict[str, Any]:
     """Parse `a.b.c=value` assignments of a command line into nested values.
 
     Values are parsed as YAML: numbers, lists, true, null. Names of other trainers are accepted, and
-    one number as the side of square images.
+    `imgsz=320` means square images.
 
     Raises:
         ConfigError: if one is not a valid assignment.
@@ -206,7 +206,7 @@ def parse_overrides(assignments: Sequence[str]) -> dict[str, Any]:
         except yaml.YAMLError as error:
             raise ConfigError(f"-u {text}: the value is not valid YAML ({error})") from error
         name = SYNONYMS.get(key.strip(), key.strip())
-        if name == "eval_spatial_size" and isinstance(parsed, int):
+        if key != name == "eval_spatial_size" and isinstance(parsed, int):
             parsed = [parsed, parsed]
         nested: dict[str, Any] = {}
         put(nested, tuple(name.split(".")), parsed)

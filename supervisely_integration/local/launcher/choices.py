@@ -35,11 +35,6 @@ def pick_model(wanted: str | None) -> tuple[str, str]:
     return ("RT-DETRv2-S" if weights.get("tuning") else f"RT-DETRv2-S{_RANDOM_WEIGHTS}"), message
 
 
-def model_names() -> list[str]:
-    """Return the names in the app's table of models."""
-    return [row["Model"] for row in published_models()]
-
-
 def _recipe_of(model: str) -> Path:
     """The configuration file of a model in the app's table."""
     (row,) = (row for row in published_models() if row["Model"] == model)

@@ -1,7 +1,13 @@
 """The options of `train`, without slow imports."""
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+
+from rtdetrv2_pytorch.src.misc.errors import ConfigError, DatasetError
+
+from ...models import published_models
 
 EXPORTS = {
     "onnx": "ONNXRuntime",
@@ -30,3 +36,37 @@ class TrainArguments:
     task: int | None
     gui: bool
     port: int
+
+
+def check_options(options: TrainArguments) -> None:
+    """Check what can be checked without the engine, before its slow imports.
+
+    Raises:
+        ConfigError: if a value is invalid or a file is not readable.
+        DatasetError: if the folder of the data does not exist.
+    """
+    if options.data is not None and not options.data.is_dir():
+        raise DatasetError(f"{options.data}: no such folder")
+    names = [row["Model"] for row in published_models()]
+    if options.model is not None and options.model not in names:
+        raise ConfigError(f"--model {options.model!r}: unknown; use one of {', '.join(names)}")
+    for text in options.update:
+        if not text.partition("=")[0].strip() or "=" not in text:
+            raise ConfigError(f"-u {text}: expected key=value, for example epoches=20")
+    if options.app_state is not None:
+        read_app_state(options.app_state)
+
+
+def read_app_state(path: Path) -> dict[str, Any]:
+    """Read the settings of an experiment.
+
+    Raises:
+        ConfigError: if the file is not readable or not a JSON object.
+    """
+    try:
+        state = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{path}: not readable ({error})") from error
+    if not isinstance(state, dict):
+        raise ConfigError(f"{path}: not an object; use the app_state.json of an experiment")
+    return state

@@ -25,7 +25,7 @@ from ..emulator.store import Store
 from ..instance import LocalInstance
 from .app_log import Bar, GrowingFile
 from .app_process import STOP_SIGNAL, AppProcess, check_port
-from .choices import hyperparameters_for, model_names, pick_model, sample_choices
+from .choices import hyperparameters_for, pick_model, sample_choices
 from .commands.import_command import import_folder
 from .results import finish_task, show_experiment
 from .selection import (
@@ -39,7 +39,7 @@ from .selection import (
     note_import,
     read_project,
 )
-from .train_options import TrainArguments
+from .train_options import TrainArguments, read_app_state
 
 Json = dict[str, Any]
 
@@ -236,8 +236,6 @@ def _state(
     split, num_train, num_val = choose_split(project, options.split)
     line.show("looking for pretrained weights")
     model, model_notice = pick_model(options.model)
-    if model not in model_names():
-        raise ConfigError(f"--model {model!r}: unknown; use one of {', '.join(model_names())}")
     is_sample = options.project is None and options.data is None
     given = merge(sample_choices() if is_sample else {}, parse_overrides(options.update))
     if options.epochs is not None:
@@ -260,13 +258,7 @@ def _state(
 
 
 def _read_app_state(path: Path, project: Project, console: Console) -> Json:
-    try:
-        state = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise ConfigError(f"{path}: not readable ({error})") from error
-    if not isinstance(state, dict):
-        raise ConfigError(f"{path}: not an object; use the app_state.json of an experiment")
-    settings, project_id = app_settings(state, path)
+    settings, project_id = app_settings(read_app_state(path), path)
     if project_id not in (None, project.id):
         print_notice(console, f"{path} names project {project_id}; training on {project.id}.")
     settings.setdefault("classes", list(project.classes))

@@ -1,5 +1,6 @@
 """The `import` command: create a project from a folder; see --help."""
 
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,11 +14,13 @@ from rtdetrv2_pytorch.tools.console import (
     open_console,
     print_detail,
     print_headline,
+    print_path,
+    python_name,
     starting,
 )
 
 from ...emulator.store import Store
-from .options import ROOT
+from .options import DEFAULT_ROOT, ROOT
 
 if TYPE_CHECKING:
     from rtdetrv2_pytorch.src.data.readers.source import FormatName
@@ -43,7 +46,12 @@ def main(log: CommandLog, *, folder: Path, name: str | None, format_: str, root:
         from ...importers import into_store  # noqa: F401 - imports torch
     with LiveLine(console) as line:
         wanted: FormatName | None = None if format_ == "auto" else format_  # type: ignore[assignment]
-        import_folder(Store(root), folder, console, line, name=name, format_=wanted)
+        project = import_folder(Store(root), folder, console, line, name=name, format_=wanted)
+    print_headline(console, "Next", "train on this project")
+    words = ["-m", "supervisely_integration.local", "train", "--project", str(project)]
+    if root != DEFAULT_ROOT:
+        words += ["--root", str(root)]
+    print_path(console, shlex.join([python_name(), *words]))
     return 0
 
 

@@ -8,7 +8,7 @@ from rtdetrv2_pytorch.tools.command import PATH, Command, update_option
 from rtdetrv2_pytorch.tools.command_log import CommandLog
 from rtdetrv2_pytorch.tools.console import open_console, starting
 
-from ..train_options import EXPORTS, TrainArguments
+from ..train_options import EXPORTS, TrainArguments, check_options
 from .options import APP_PORT, ROOT
 
 
@@ -28,7 +28,7 @@ def _check_name(context: click.Context, parameter: click.Parameter, name: str | 
 @click.option("--data", type=PATH, help="Folder to import as a project first.")
 @click.option("--sample", is_flag=True, help="Train on generated digits.")
 @click.option("--model", help="Model of the app's table, such as RT-DETRv2-S.")
-@click.option("--epochs", type=int, help="Number of epochs.")
+@click.option("--epochs", type=click.IntRange(min=1), help="Number of epochs.")
 @click.option("--classes", help="Class names, separated by commas.  [default: all]")
 @click.option(
     "--split", help="random:80 | datasets:a,b:c | tags:a:b; the training split comes first."
@@ -59,6 +59,8 @@ def main(log: CommandLog, /, **values: Any) -> int:
 
     Without --project, --data or --sample, train on generated digits.
     """
+    options = TrainArguments(**values)
+    check_options(options)
     with starting():
         from ..train_session import run
-    return run(TrainArguments(**values), open_console(), log)
+    return run(options, open_console(), log)

@@ -1,0 +1,49 @@
+"""A Python without the packages gets one sentence; options are checked before slow imports."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[3]
+
+
+@pytest.mark.parametrize(
+    "module", ["rtdetrv2_pytorch.tools.train", "supervisely_integration.local"]
+)
+def test_python_without_packages_gets_one_sentence(module):
+    command = [sys.executable, "-S", "-m", module, "--help"]  # without site-packages
+    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert result.returncode == 1
+    (line,) = result.stderr.splitlines()
+    assert " without torch, click, rich, yaml. Use Python 3.11 or 3.12" in line
+    assert line.endswith("then `source .venv/bin/activate`.")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--data", "nowhere"], "DatasetError: nowhere: no such folder"),
+        (
+            ["--sample", "--model", "XXL"],
+            "ConfigError: --model 'XXL': unknown; use one of RT-DETRv2",
+        ),
+        (["--app-state", "none.json"], "ConfigError: none.json: not readable"),
+        (["-u", "epoches"], "ConfigError: -u epoches: expected key=value"),
+    ],
+)
+def test_local_train_rejects_options_before_slow_imports(tmp_path, arguments, message):
+    code = (
+        "import sys; from supervisely_integration.local.launcher.cli import main; "
+        "code = main(['train', *sys.argv[1:]]); "
+        "sys.exit(9 if {'torch', 'supervisely'} & sys.modules.keys() else code)"
+    )
+    command = [sys.executable, "-c", code, *arguments]
+    environment = {"PYTHONPATH": str(ROOT)}
+    result = subprocess.run(
+        command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
+    )
+    assert result.returncode == 1
+    assert result.stderr.startswith(message)
+    assert list(tmp_path.iterdir()) == []
