@@ -117,6 +117,7 @@ def examine_folder(
         splits.train,
         splits.val,
         options,
+        others=splits.findings,
         on_progress=lambda done, total: line.show("examining images", done, total),
     )
     line.show("writing the data report")

@@ -77,7 +77,7 @@ def examine_splits(
             logger.info("Examining the data: %d of %d images", done, total)
 
     logger.info("Examining %d images", data.train.num_images + data.val.num_images)
-    options = Options(size_hw=size_hw, num_queries=num_queries, only_these_files=True)
+    options = Options(size_hw=size_hw, num_queries=num_queries)
     report = examine(
         "the splits of the project", data.train, data.val, options, on_progress=on_progress
     )

@@ -36,7 +36,7 @@ def test_labels_follow_ids_in_any_file_order(categories, order):
     # Names and labels map one to one.
     assert sorted(table.label_of.values()) == list(range(len(categories)))
     assert [table.ids[table.label_of[name]] for name in categories.values()] == list(categories)
-    table.check_known(table, source="itself")
+    table.check_shared(table, source="itself")
     written = table_of([(str(id_), name) for id_, name in pairs])
     assert written == table
 
@@ -47,7 +47,7 @@ def test_other_ids_are_known_by_name(categories, step):
     table = table_of(categories.items())
     # The same names in reverse order.
     other = table_of((step - id_, name) for id_, name in categories.items())
-    table.check_known(other, source="other")
+    table.check_shared(other, source="other")
     assert other.label_of.keys() == table.label_of.keys()
 
 

@@ -64,31 +64,50 @@ def test_link_inside_directory_is_followed(yolo):
 
 
 @pytest.mark.parametrize(
-    ("link", "target"),
+    ("link", "target", "kind"),
     [
-        ("images/train/b.png", "images/secret.png"),
-        ("labels/train/b.txt", "secret.txt"),
-        ("classes.txt", "secret.txt"),
-        ("images/val", "images"),
-        ("more", ""),
+        ("images/train/b.png", "images/secret.png", "outside_folder"),
+        ("labels/train/b.txt", "secret.txt", "link_outside"),
+        ("classes.txt", "secret.txt", "link_outside"),
+        ("images/train/more", "images", "outside_folder"),
     ],
 )
-def test_links_to_outside_are_rejected(yolo, outside, link, target):
+def test_links_to_outside_give_images_only_and_are_named(yolo, outside, link, target, kind):
     (yolo / link).symlink_to(outside / target)
-    with pytest.raises(DatasetError, match="are not followed; put the f.* itself there"):
-        read_items(yolo)
+    source = read_items(yolo)
+    names = [item.name for item in source.items]
+    images = {"images/train/b.png": ["b.png"], "images/train/more": ["secret.png"]}
+    assert names == ["a.png", *images.get(link, [])]
+    (finding,) = source.findings
+    assert (finding.kind_name, finding.where) == (kind, link)
+    assert str(outside / target) in finding.detail
 
 
-def test_cyclic_links_are_rejected(yolo):
+def test_linked_annotations_outside_are_not_read(yolo, outside):
+    """Their image is skipped, as it would be trained as background."""
+    (yolo / "labels/train/a.txt").unlink()
+    (yolo / "labels/train/a.txt").symlink_to(outside / "secret.txt")
+    source = read_items(yolo)
+    assert list(source.items) == []
+    kinds = [f.kind_name for f in source.findings]
+    assert kinds == ["link_outside", "annotation_malformed"]
+
+
+def test_cyclic_and_broken_links_are_skipped(yolo):
     (yolo / "images" / "again").symlink_to(yolo)
-    with pytest.raises(DatasetError, match="links to a folder are not followed"):
-        read_items(yolo)
+    (yolo / "images" / "above").symlink_to(yolo.parent)
+    (yolo / "images" / "train" / "b.png").symlink_to("nowhere.png")
+    source = read_items(yolo)
+    assert [item.name for item in source.items] == ["a.png"]
+    (finding,) = source.findings
+    assert (finding.kind_name, finding.detail) == ("dead_link", "links to nowhere.png")
 
 
 def test_pipe_does_not_block(yolo):
     os.mkfifo(yolo / "images" / "train" / "b.png")
-    with pytest.raises(DatasetError, match="is a pipe or device"):
-        read_items(yolo)
+    source = read_items(yolo)
+    assert [item.name for item in source.items] == ["a.png"]
+    assert [f.kind_name for f in source.findings] == ["not_a_file"]
 
 
 @pytest.mark.parametrize("line", ["../../private/images/secret.png", "{outside}/images/secret.png"])

@@ -88,17 +88,16 @@ class CategoryTable:
             classes.sort(key=lambda c: int(c[0]))
         return cls(tuple(id_ for id_, _ in classes), tuple(name for _, name in classes))
 
-    def check_known(self, other: "CategoryTable", *, source: str) -> None:
-        """Check that this table has all classes of another file.
+    def check_shared(self, other: "CategoryTable", *, source: str) -> None:
+        """Check that this table has a class of another file; objects of others are skipped.
 
         Raises:
-            DatasetError: if it lacks one.
+            DatasetError: if it has none of them.
         """
-        unknown = [name for name in other.names if name not in self.label_of]
-        if unknown:
+        if not any(name in self.label_of for name in other.names):
             raise DatasetError(
-                f"{source}: classes {unknown} do not occur in the training split, whose classes "
-                f"are {list(self.names)}; use one list of classes for both"
+                f"{source}: none of its classes {list(other.names)} occurs in the training split, "
+                f"whose classes are {list(self.names)}; use the same names for both"
             )
 
 

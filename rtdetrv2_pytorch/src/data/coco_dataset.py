@@ -91,7 +91,7 @@ def parse_coco(
     """Parse the content of a COCO file; see `read_coco`. `ann_file` is for messages only."""
     own = read_categories(content, str(ann_file))
     table = reference or own
-    table.check_known(own, source=str(ann_file))
+    table.check_shared(own, source=str(ann_file))
 
     entries = image_entries(content, findings, strict=str(ann_file))
     if not entries:
@@ -113,5 +113,6 @@ def parse_coco(
     is_usable = all(isinstance(id_, int) and abs(id_) <= 2**53 for id_ in entries)
     image_ids = [int(id_) for id_ in entries] if is_usable else range(1, len(entries) + 1)
     class_of = dict(zip(own.ids, own.names, strict=True))
-    images = make_images(entries, annotations, class_of, img_folder, findings)
+    paths = {id_: img_folder / entry["file_name"] for id_, entry in entries.items()}
+    images = make_images(entries, annotations, class_of, paths, findings)
     return Annotations(make_records(images, table, findings, image_ids=image_ids), table)

@@ -118,9 +118,9 @@ KINDS: dict[str, Kind] = {
                 "annotate this image again, or restore the annotated one",
             ),
             "unlisted_image": (
-                "images without annotation",
-                "an image that no split lists is skipped",
-                "list it, without boxes if it shows no object",
+                "images that no annotation names",
+                "the image is skipped",
+                "annotate it, without boxes if it shows no object",
             ),
             "image_entry_malformed": (
                 "image entries without an id or a valid file name",
@@ -128,9 +128,19 @@ KINDS: dict[str, Kind] = {
                 "repair or remove the entry",
             ),
             "split_without_images": (
-                "listed splits without images",
+                "listed splits without images of their own",
                 "the split is skipped",
                 "correct the path in the data set's file, or add the images",
+            ),
+            "image_ambiguous": (
+                "images that annotations name and several files match",
+                _SKIPS_IMAGE,
+                "write the path of the image, or remove the other files",
+            ),
+            "link_outside": (
+                "links to files outside the data set that are not images",
+                "the file is not read",
+                "copy the file into the folder of the data set",
             ),
             "path_outside_folder": (
                 "listed paths outside the data set",
@@ -279,6 +289,11 @@ KINDS: dict[str, Kind] = {
                 "not trained on; detections inside count as neither right nor wrong",
                 "draw single objects if the model should learn them",
             ),
+            "class_left_out": (
+                "classes without objects, or added by the labeling program",
+                "the class is not learned",
+                "label objects of this class if the model should learn it",
+            ),
             "class_not_selected": (
                 "objects of classes that are not selected",
                 _SKIPS_OBJECT,
@@ -321,7 +336,7 @@ KINDS: dict[str, Kind] = {
                 "convert the image if its colors are wrong, as shown here",
             ),
             "outside_folder": (
-                "files outside the folder of their split",
+                "images outside the folder of their split, by links",
                 "the file is read in place; the report does not show it",
                 "copy it into the folder before you move the data",
             ),

@@ -2,27 +2,24 @@
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from ..misc.errors import DatasetError
 from .conversion import Split, write_split
-from .findings import Findings
-from .readers.coco import ImageIndex, annotation_files, split_of_file
-from .readers.coco_json import name_of, read_coco_json
-from .readers.folders import SPLITS, split_of
-from .readers.formats import FORMATS, detect_format, read
+from .findings import Finding, Findings, grouped
+from .readers.folders import CONVERTED
+from .readers.formats import read
 from .readers.source import DataSource, SourceImage
+from .split_names import PARTS, Part, split_of_path
 
 __all__ = ["CONVERTED", "Split", "Splits", "find_splits"]
-
-CONVERTED = "converted_annotations"  # folder for `find_splits` in an output folder
 
 _EXPLICIT = (
     "or name the files: -u train_dataloader.dataset.ann_file=... "
     "-u train_dataloader.dataset.img_folder=... and the same for val_dataloader"
 )
-_TEST_AS_VAL = "No validation split found; the test split is used for validation"
+_MAX_REASONS = 3
 
 
 @dataclass(frozen=True)
@@ -31,137 +28,113 @@ class Splits:
 
     train: Split
     val: Split
-    note: str = ""  # for the user
+    note: str = ""  # for the user: which splits are used, and why
+    findings: Sequence[Finding] = field(default_factory=list)  # of neither split
 
 
 def find_splits(folder: Path, work_dir: Path) -> Splits:
-    """Find the splits of a data set in COCO, YOLO, Pascal VOC or Supervisely format.
+    """Find the splits of a data set in any format that `readers` read.
 
-    COCO files are used as they are: those of COCO itself (`annotations/instances_train2017.json`
-    and `train2017/`), exports of Roboflow (`train/_annotations.coco.json` next to the images) and
-    most others. Other formats are converted to COCO files. A folder without validation split uses
-    its test split.
+    COCO files are used as they are if each split is one file whose images are all in one folder:
+    those of COCO itself (`annotations/instances_train2017.json` and `train2017/`), exports of
+    Roboflow (`train/_annotations.coco.json` next to the images) and most others. All other data
+    is converted to COCO files. See `split_names.decide` for what is training and validation.
 
     Args:
         folder: the data set.
         work_dir: for the converted annotation files; created if needed.
 
     Raises:
-        DatasetError: if a split or its images are missing; the message lists the files found.
+        DatasetError: if a split or its images are missing; the message says what was found.
     """
-    if not folder.is_dir():
-        raise DatasetError(f"{folder}: no such folder; give the folder of a data set")
-    finder = _CocoFinder(folder)
-    if finder.has_both:
-        return finder.splits()
-    try:
-        format_ = detect_format(folder, [name for name in FORMATS if name != "coco"])
-    except DatasetError:
-        return finder.splits()  # raises with the reason
-    return _convert(folder, read(folder, format_), work_dir)
-
-
-class _CocoFinder:
-    """Chooses annotation files by the name of their split."""
-
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
-        found = [(path, split_of_file(path, folder)) for path in annotation_files(folder)]
-        self._candidates = [(path, split) for path, split in found if split is not None]
-        self._rejected: list[str] = []
-        self._chosen = {split: self._choose(split) for split in SPLITS}
-
-    @property
-    def has_both(self) -> bool:
-        """Whether there is a training and a validation or test file."""
-        chosen = self._chosen
-        return bool(chosen["train"] and (chosen["val"] or chosen["test"]))
-
-    def splits(self) -> Splits:
-        """Locate the images of the chosen files.
-
-        Raises:
-            DatasetError: if a file or its images are missing.
-        """
-        chosen = self._chosen
-        train, val = chosen["train"], chosen["val"] or chosen["test"]
-        if train is None or val is None:
-            missing = "training" if train is None else "validation"
-            names = [str(path.relative_to(self._folder)) for path, _ in self._candidates]
-            raise DatasetError(
-                f"{self._folder}: no {missing} annotations found (COCO json files found: "
-                f"{', '.join(names[:6]) or 'none'}); name the file or its folder after the split, "
-                f"as in instances_train.json, {_EXPLICIT}"
-                + "".join(f"; rejected: {reason}" for reason in self._rejected[:3])
-            )
-        index = ImageIndex(self._folder)
-        return Splits(
-            self._locate(train, "train", index),
-            self._locate(val, "val", index),
-            "" if chosen["val"] else _TEST_AS_VAL,
+    source = read(folder)
+    for group, count in source.groups.items():
+        if not count and split_of_path(group) in ("train", "val"):
+            raise DatasetError(f"{folder}: {group} lists no images; export it again, {_EXPLICIT}")
+    if "train" not in source.decision.parts.values():
+        reasons = "".join(f"; {group}" for group in grouped(source.findings)[:_MAX_REASONS])
+        raise DatasetError(
+            f"{folder}: {source.decision.note} ({source.format} format), {_EXPLICIT}{reasons}"
         )
+    plain = _plain(source)
+    if plain is not None:
+        return plain
+    return _convert(folder, source, work_dir)
 
-    def _choose(self, split: str) -> tuple[Path, list[str]] | None:
-        """Return the first COCO detection file of a split, with the names of its images."""
-        for path, its_split in self._candidates:
-            if its_split == split:
-                try:
-                    images = read_coco_json(path)["images"]
-                except DatasetError as error:
-                    self._rejected.append(str(error))
-                    continue
-                return path, [name for name in map(name_of, images) if name is not None]
+
+def _plain(source: DataSource) -> Splits | None:
+    """Return COCO files that can be used as they are, if they can."""
+    decision = source.decision
+    if decision.divided or any(f.kind_name == "class_left_out" for f in source.findings):
         return None
-
-    def _locate(self, found: tuple[Path, list[str]], split: str, index: ImageIndex) -> Split:
-        ann_file, names = found
-        if not names:
-            raise DatasetError(f"{ann_file}: lists no images; export it again, {_EXPLICIT}")
-        img_folder, num_found = index.locate(names, ann_file, split)
-        if not num_found:
-            raise DatasetError(
-                f"{ann_file}: its images ({names[0]}, ...) are not in {self._folder}; put them "
-                f"there, {_EXPLICIT}"
-            )
-        return Split(split, ann_file, img_folder, len(names))
+    splits = {}
+    for part in PARTS[:2]:
+        groups = decision.used_for(part)
+        file = source.files.get(groups[0])
+        if len(groups) > 1 or file is None:
+            return None
+        splits[part] = Split(part, file.path, file.img_folder, source.groups[groups[0]])
+    return Splits(splits["train"], splits["val"], decision.note, _general(source.findings))
 
 
 def _convert(folder: Path, source: DataSource, work_dir: Path) -> Splits:
-    by_split: dict[str, list[SourceImage]] = {split: [] for split in SPLITS}
-    others: list[str] = []
+    by_part: dict[Part | None, list[SourceImage]] = {}
     for image in source.images:
-        split = split_of(*reversed(image.split.split("/")))
-        by_split.get(split or "", []).append(image)
-        if split is None and image.split not in others:
-            others.append(image.split)
-    train, val = by_split["train"], by_split["val"] or by_split["test"]
-    if not train or not val:
-        missing = "training" if not train else "validation"
-        found = [*(split for split in SPLITS if by_split[split]), *others]
-        raise DatasetError(
-            f"{folder}: no {missing} images found ({source.format} format; splits found: "
-            f"{', '.join(found) or 'none'}); name the folders or lists after the splits, as in "
-            "train and val"
-        )
-    val_name = "val" if by_split["val"] else "test"
-    return Splits(
-        _convert_split(train, "train", "train", source, work_dir),
-        _convert_split(val, "val", val_name, source, work_dir),
-        "" if by_split["val"] else _TEST_AS_VAL,
+        by_part.setdefault(image.part, []).append(image)
+    titles: tuple[tuple[Part, str], ...] = (("train", "training"), ("val", "validation"))
+    for part, title in titles:
+        if not by_part.get(part):
+            facts = [source.decision.note, *map(str, grouped(source.findings)[:_MAX_REASONS])]
+            raise DatasetError(
+                f"{folder}: no usable {title} image ({source.format} format). {'; '.join(facts)}. "
+                f"Add images, {_EXPLICIT}"
+            )
+    classes = _classes(source, by_part)
+    train, val = (
+        _convert_split(by_part[part], part, classes, source, work_dir) for part, _ in titles
     )
+    return Splits(train, val, source.decision.note, _general(source.findings))
+
+
+def _classes(source: DataSource, by_part: dict[Part | None, list[SourceImage]]) -> list[str]:
+    """Return the classes that objects use; all if the reader knows them, or if none is used."""
+    if source.used_classes is not None:
+        return list(source.classes)
+    images = [image for each in by_part.values() for image in each]
+    used = {o.class_name for image in images for o in image.objects if not o.problem}
+    for name in source.classes:
+        if used and name not in used:
+            source.findings.add(Finding("class_left_out", name, "no object uses it"))
+    return [name for name in source.classes if name in used] or list(source.classes)
 
 
 def _convert_split(
-    images: Sequence[SourceImage], name: str, own_name: str, source: DataSource, work_dir: Path
+    images: Sequence[SourceImage],
+    name: Part,
+    classes: Sequence[str],
+    source: DataSource,
+    work_dir: Path,
 ) -> Split:
     findings = Findings(name)
-    # Findings of no split belong to the classes; the doctor itself reports unlisted images.
-    findings.items += [
-        found
-        for found in source.findings
-        if found.kind.name != "left_out"
-        and (split_of(*reversed(found.split.split("/"))) or "train") == own_name
-    ]
+    for found in source.findings:
+        if found.split and _part_of(found, source) == name:
+            findings.items.append(replace(found, split=name))
     folder = Path(os.path.commonpath([image.path.parent for image in images]))
     ann_file = work_dir / f"instances_{name}.json"
-    return write_split(images, list(source.classes), ann_file, folder, findings)
+    return write_split(images, classes, ann_file, folder, findings)
+
+
+def _part_of(found: Finding, source: DataSource) -> Part | None:
+    """Return the split of a finding; findings of images that are divided count as training."""
+    if found.split in source.decision.divided:
+        return "train"
+    return source.decision.part_of(found.split)
+
+
+def _general(findings: Findings) -> list[Finding]:
+    """Return findings of no split, without linked files: the doctor finds those of each split."""
+    return [
+        f
+        for f in findings
+        if not f.split and not (f.kind_name == "outside_folder" and f.count == 1)
+    ]

@@ -13,7 +13,6 @@ from ..data.categories import CategoryTable, normalize_id
 from ..data.coco_dataset import parse_coco
 from ..data.conversion import Split
 from ..data.findings import Finding, Findings, Illustration
-from ..data.images.opening import is_image
 from ..data.readers.coco_json import name_of, read_categories, read_coco_json
 from ..data.readers.folders import has_byte_order_mark
 from ..misc.errors import DatasetError
@@ -37,7 +36,6 @@ class Options:
     num_queries: int = 300  # of the model
     workers: int = min(os.cpu_count() or 1, _MAX_THREADS)  # threads; decoding releases the GIL
     cache: Path | None = None  # folder of the cache for unchanged files; None disables it
-    only_these_files: bool = False  # whether to ignore images that no split lists
 
 
 @dataclass
@@ -91,10 +89,12 @@ def examine(
     val: Split,
     options: Options,
     *,
+    others: Sequence[Finding] = (),
     on_progress: OnProgress | None = None,
 ) -> DataReport:
     """Examine a data set, named `data` in the report; problems of the data never raise.
 
+    `others` are findings of neither split, such as images that no annotation names.
     `on_progress` is called for each image, in this thread; its exceptions end the pass.
     """
     first = _read(train, None)
@@ -109,11 +109,10 @@ def examine(
         summaries.append(_summary(split, boxes))
         findings += _refusals(split, summaries[-1])
     findings += _cross_split_findings(splits)
-    if not options.only_these_files:
-        unlisted = list(_unlisted(splits))
-        findings += unlisted
-        if unlisted:
-            summaries.append(SplitSummary("in no split", Counts(0, len(unlisted)), Counts()))
+    findings += others
+    num_unused = sum(found.lost_images for found in others)
+    if num_unused:
+        summaries.append(SplitSummary("in no split", Counts(0, num_unused), Counts()))
     return DataReport(data, options.size_hw, options.num_queries, summaries, findings)
 
 
@@ -126,7 +125,7 @@ def _read(source: Split, reference: CategoryTable | None) -> _SplitState:
         kind = "classes_unusable"
         own = read_categories(split.content, str(source.ann_file))
         if reference is not None:
-            reference.check_known(own, source=str(source.ann_file))
+            reference.check_shared(own, source=str(source.ann_file))
         kind = "split_refused"
         split.annotations = parse_coco(
             split.content, source.ann_file, source.img_folder, split.findings, reference
@@ -273,20 +272,3 @@ def _cross_split_findings(splits: Sequence[_SplitState]) -> Iterator[Finding]:
         for record in split.records()
     }
     yield from names.same_names(list(named.values()))
-
-
-def _unlisted(splits: Sequence[_SplitState]) -> Iterator[Finding]:
-    """Yield images in the folders of the splits that no split lists."""
-    listed = {_real(split.path(name)) for split in splits for name in split.file_names()}
-    skipped = (found.picture for split in splits for found in split.source.findings)
-    listed |= {_real(picture.path) for picture in skipped if picture}
-    seen: set[Path] = set()
-    for split in splits:
-        for parent, folders, files in os.walk(split.source.img_folder):
-            folders.sort()
-            for path in (Path(parent, name) for name in sorted(files)):
-                is_new = is_image(path) and path not in seen
-                if is_new and _real(path) not in listed:
-                    where = str(path.relative_to(split.source.img_folder.parent))
-                    yield Finding("unlisted_image", where, picture=split.illustration(path))
-                seen.add(path)

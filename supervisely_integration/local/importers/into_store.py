@@ -15,6 +15,7 @@ from rtdetrv2_pytorch.src.data.images.decoding import EXIF_ORIENTATION
 from rtdetrv2_pytorch.src.data.images.opening import ImageFileError, open_image
 from rtdetrv2_pytorch.src.data.images.orientation import SIDEWAYS
 from rtdetrv2_pytorch.src.data.readers.source import FormatName
+from rtdetrv2_pytorch.src.data.split_names import PARTS, Decision, Part
 from rtdetrv2_pytorch.src.misc.errors import DatasetError
 from rtdetrv2_pytorch.src.misc.text import counted, whole_characters
 
@@ -47,6 +48,7 @@ class ImportReport:
     format: FormatName
     datasets: dict[str, DatasetCount]  # by path, "parent/child"
     findings: Findings = field(repr=False)
+    decision: Decision  # which datasets are training, validation and test, and why
 
     @property
     def images(self) -> int:
@@ -69,6 +71,7 @@ class ImportReport:
             f"  {name}: {counted(count.images, 'image')}, {counted(count.objects, 'object')}"
             for name, count in self.datasets.items()
         ]
+        result.append(f"  {self.decision.note}")
         return result + [f"  {group}" for group in grouped(self.findings)]
 
 
@@ -102,20 +105,26 @@ def import_folder(
     )
     project_id = store.projects.create(project_name, _storable(source.meta))
     try:
-        datasets = _fill(store, project_id, source, on_progress)
+        datasets, by_part = _fill(store, project_id, source, on_progress)
         if not datasets:
             reasons = "; ".join(map(str, grouped(source.findings)[:_MAX_REASONS])) or "it has none"
             given = source.findings.given_images
             raise DatasetError(f"{folder}: none of its {given} images can be used: {reasons}")
+        if source.decision.divided:
+            _note_split(store, project_id, by_part)
     except BaseException:
         store.projects.remove([project_id])
         raise
-    return ImportReport(project_id, project_name, source.format, datasets, source.findings)
+    return ImportReport(
+        project_id, project_name, source.format, datasets, source.findings, source.decision
+    )
 
 
 def _fill(
     store: Store, project_id: int, source: ImportSource, on_progress: OnProgress | None
-) -> dict[str, DatasetCount]:
+) -> tuple[dict[str, DatasetCount], dict[Part | None, list[int]]]:
+    """Add all images; return the counts by dataset, and the ids of images by part."""
+    by_part: dict[Part | None, list[int]] = {}
     counts: dict[str, DatasetCount] = {}
     ids: dict[str, int] = {}
     while batch := list(islice(source.items, _BATCH)):
@@ -124,7 +133,9 @@ def _fill(
                 dataset = whole_characters(item.dataset)
                 dataset_id = _dataset(store, project_id, dataset, ids)
                 count = counts.setdefault(dataset, DatasetCount())
-                if _add(store, dataset_id, item, source.findings):
+                image_id = _add(store, dataset_id, item, source.findings)
+                if image_id is not None:
+                    by_part.setdefault(item.part, []).append(image_id)
                     count.images += 1
                     count.objects += item.num_objects
         if on_progress is not None:
@@ -132,7 +143,15 @@ def _fill(
             on_progress(done, max(done, source.num_images))
     if on_progress is not None:
         on_progress(source.findings.given_images, source.findings.given_images)
-    return {name: count for name, count in counts.items() if count.images}
+    return {name: count for name, count in counts.items() if count.images}, by_part
+
+
+def _note_split(store: Store, project_id: int, by_part: Mapping[Part | None, list[int]]) -> None:
+    """Store a random split as the collections "train" and "val" of the project."""
+    for part in PARTS:
+        if by_part.get(part):
+            id_ = store.collections.create(project_id, part)
+            store.collections.add_items(id_, [{"entityId": i} for i in by_part[part]])
 
 
 def _dataset(store: Store, project_id: int, path: str, ids: dict[str, int]) -> int:
@@ -144,8 +163,8 @@ def _dataset(store: Store, project_id: int, path: str, ids: dict[str, int]) -> i
     return ids[path]
 
 
-def _add(store: Store, dataset_id: int, item: ImportItem, findings: Findings) -> bool:
-    """Add an image; return False if the instance rejects it, or its file has disappeared."""
+def _add(store: Store, dataset_id: int, item: ImportItem, findings: Findings) -> int | None:
+    """Add an image; return its id, or None if it is rejected, or its file has disappeared."""
     try:
         contents = _upright_contents(item.path) or item.path
         image_id = store.images.create(dataset_id, item.name, contents)
@@ -154,9 +173,9 @@ def _add(store: Store, dataset_id: int, item: ImportItem, findings: Findings) ->
         findings.skip_image(
             rejected, item.name, item.path, split=item.dataset, objects=item.num_objects
         )
-        return False
+        return None
     store.annotations.set(image_id, _storable(item.annotation))
-    return True
+    return image_id
 
 
 def _upright_contents(path: Path) -> bytes | None:

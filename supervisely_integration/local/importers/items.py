@@ -4,7 +4,6 @@ The platform stores edges, not pixels: a rectangle that covers the pixels 10..19
 20. The SDK adds 1 on upload and subtracts it on download.
 """
 
-import os
 from collections.abc import Iterable, Iterator, Mapping
 from colorsys import hls_to_rgb
 from dataclasses import dataclass
@@ -13,7 +12,6 @@ from typing import Any
 
 from rtdetrv2_pytorch.src.data.findings import Finding, Findings, UnusableError
 from rtdetrv2_pytorch.src.data.images.orientation import OrientedImage, read_oriented
-from rtdetrv2_pytorch.src.data.readers.folders import check_contained, unwrapped
 from rtdetrv2_pytorch.src.data.readers.formats import read
 from rtdetrv2_pytorch.src.data.readers.geometry import clip_box, clip_polygon
 from rtdetrv2_pytorch.src.data.readers.source import (
@@ -23,6 +21,7 @@ from rtdetrv2_pytorch.src.data.readers.source import (
     SourceImage,
     SourceObject,
 )
+from rtdetrv2_pytorch.src.data.split_names import Decision, Part
 from rtdetrv2_pytorch.src.misc.text import whole_characters
 
 from .supervisely_annotations import Names, stored_annotation, stored_meta
@@ -38,6 +37,7 @@ class ImportItem:
     name: str  # unique in its dataset
     path: Path
     annotation: Mapping[str, Any]  # as the platform stores it
+    part: Part | None  # what it is used for
 
     @property
     def num_objects(self) -> int:
@@ -57,29 +57,28 @@ class ImportSource:
     items: Iterator[ImportItem]
     num_images: int  # expected, for a progress bar
     findings: Findings
+    decision: Decision  # of the splits
 
 
 def read_items(folder: Path, format: FormatName | None = None) -> ImportSource:
     """Read a data set, item by item; its format is detected by default.
 
     Raises:
-        DatasetError: if nothing of it can be read, or it contains links out of the folder.
+        DatasetError: if nothing of it can be read.
     """
-    unwrapped(folder)  # raises for a missing folder
-    check_contained(folder)
     source = read(folder, format)
     meta = _make_meta(source.classes) if source.meta is None else stored_meta(source.meta)
-    items = _items(folder, source, meta)
-    return ImportSource(source.format, meta, items, source.num_images, source.findings)
+    items = _items(source, meta)
+    return ImportSource(
+        source.format, meta, items, source.num_images, source.findings, source.decision
+    )
 
 
-def _items(folder: Path, source: DataSource, meta: Mapping[str, Any]) -> Iterator[ImportItem]:
+def _items(source: DataSource, meta: Mapping[str, Any]) -> Iterator[ImportItem]:
     findings = source.findings
     names, known = _UniqueNames(), Names.of_meta(meta)
     for image in source.images:
         try:
-            if not Path(os.path.normpath(image.path)).is_relative_to(os.path.normpath(folder)):
-                raise UnusableError("path_outside_folder")
             oriented = read_oriented(image.path)
             is_turned = oriented.is_annotated_as_stored(image.size_wh)
         except UnusableError as error:
@@ -95,7 +94,7 @@ def _items(folder: Path, source: DataSource, meta: Mapping[str, Any]) -> Iterato
                 **stored_annotation(image, known, oriented, findings, is_turned=is_turned),
             }
         name = names.take(image.split, image.path.name)
-        yield ImportItem(image.split, name, image.path, annotation)
+        yield ImportItem(image.split, name, image.path, annotation, image.part)
 
 
 def _objects(

@@ -3,17 +3,17 @@
 import hashlib
 import os
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from rtdetrv2_pytorch.src.data.split_names import decide
 from rtdetrv2_pytorch.src.misc.errors import ConfigError, DatasetError
 
 from ..emulator.storage.sql.listing import MAX_PER_PAGE, Listing
 from ..emulator.store import Store
 from .train_options import EXPORTS
 
-_TRAIN_NAMES, _VAL_NAMES = ("train", "training"), ("val", "valid", "validation")
 _RANDOM_PERCENT = 80
 _IMPORTED_FROM = "importedFrom"  # in a project's custom data
 
@@ -29,6 +29,7 @@ class Project:
     num_images: Mapping[int, int]  # by id of the dataset
     longest_side: int  # of an image, pixels
     most_objects: int  # in an image
+    collections: Mapping[str, tuple[int, int]] = field(default_factory=dict)  # id, number of images
 
 
 def find_project(store: Store, name_or_id: str) -> Project:
@@ -52,6 +53,7 @@ def read_project(store: Store, id_: int) -> Project:
         NotFoundError: if there is none.
     """
     datasets = store.datasets.page(Listing(per_page=MAX_PER_PAGE), projectId=id_)["entities"]
+    collections = store.collections.page(Listing(per_page=MAX_PER_PAGE), projectId=id_)["entities"]
     longest_side, most_objects = store.projects.extent(id_)
     return Project(
         id=id_,
@@ -61,6 +63,7 @@ def read_project(store: Store, id_: int) -> Project:
         num_images={dataset["id"]: dataset["imagesCount"] for dataset in datasets},
         longest_side=longest_side,
         most_objects=most_objects,
+        collections={each["name"]: (each["id"], each["itemsCount"]) for each in collections},
     )
 
 
@@ -118,16 +121,18 @@ def choose_split(project: Project, text: str | None) -> tuple[dict[str, Any], in
     Args:
         project: of the images.
         text: `random:80`, `datasets:a,b/c:d` or `tags:a:b` (training, then validation; "b/c" is a
-            nested dataset). None uses datasets named train and val if they exist, else a random
-            80 % for training.
+            nested dataset). None uses the split that the names of the datasets decide, else that
+            of the import, else a random 80 % for training.
 
     Raises:
         ConfigError: if the text is invalid, or names missing datasets.
     """
     total = sum(project.num_images.values())
     if text is None:
-        named = _datasets_named(project)
-        text = f"datasets:{named[0]}:{named[1]}" if named else f"random:{_RANDOM_PERCENT}"
+        decided = _decided_split(project)
+        if decided is not None:
+            return decided
+        text = f"random:{_RANDOM_PERCENT}"
     method, _, value = text.partition(":")
     if method == "random" and value.isdigit() and 0 < int(value) < 100:
         train = round(total * int(value) / 100)
@@ -152,10 +157,28 @@ def choose_split(project: Project, text: str | None) -> tuple[dict[str, Any], in
     )
 
 
-def _datasets_named(project: Project) -> tuple[str, str] | None:
-    train = [n for n in project.datasets if n.lower() in _TRAIN_NAMES]
-    val = [n for n in project.datasets if n.lower() in _VAL_NAMES]
-    return (train[0], val[0]) if train and val else None
+def _decided_split(project: Project) -> tuple[dict[str, Any], int, int] | None:
+    """Return the split that names of datasets decide, or that of the import; None without one.
+
+    Raises:
+        DatasetError: if the project has only a test split.
+    """
+    counts = {path: project.num_images.get(id_, 0) for path, id_ in project.datasets.items()}
+    decision = decide(counts)
+    train, val = decision.used_for("train"), decision.used_for("val")
+    if not decision.divided and not train:
+        raise DatasetError(f"project {project.name!r}: {decision.note}")
+    if train:
+        ids = [[project.datasets[path] for path in paths] for paths in (train, val)]
+        split = {"method": "datasets", "train_datasets": ids[0], "val_datasets": ids[1]}
+        return split, sum(counts[path] for path in train), sum(counts[path] for path in val)
+    if {"train", "val"} <= project.collections.keys():
+        (train_id, num_train), (val_id, num_val) = (
+            project.collections[n] for n in ("train", "val")
+        )
+        split = {"method": "collections", "train_collections": [train_id]}
+        return {**split, "val_collections": [val_id]}, num_train, num_val
+    return None
 
 
 def _dataset_ids(project: Project, names: str) -> list[int]:

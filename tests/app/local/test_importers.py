@@ -129,6 +129,7 @@ def test_invalid_coco_entries_are_skipped(tmp_path):
         "truncated_image": ["labels: cut.jpg (image file is truncated (3 bytes not processed))"],
         "missing_image": ["labels: gone.png"],
         "path_outside_folder": ["labels: ../../outside.png"],
+        "class_left_out": [f"{DOG} (no object uses it)"],
         "size_disagrees": ["labels: other.png (the image is 30x30, but 100x50 in the annotations)"],
     }
 
@@ -262,7 +263,7 @@ def test_yolo_keypoints_are_ignored(tmp_path):
 def test_invalid_yolo_lines_are_skipped(tmp_path):
     yolo_folder(tmp_path, [CAT, DOG])
     lines = ["0 0.5 0.5 0.2 0.4", "5 0.5 0.5 1 1", "x 1 2", "0 0.5 0.5 0 1", "0 nan 0.5 1 1"]
-    lines += ["0 9 9 1 1", "0 0.5 0.5 1 1 0.9", "-1 0.5 0.5 1 1", "inf 0.5 0.5 1 1"]
+    lines += ["0 9 9 1 1", "0 0.5 0.5 1", "-1 0.5 0.5 1 1", "inf 0.5 0.5 1 1"]
     write(tmp_path / "labels" / "train" / "a.txt", "\n".join(lines))
     (tmp_path / "labels" / "val").mkdir()
     (tmp_path / "labels" / "val" / "b.txt").write_bytes(b"\xff\xfe\x00\x01")
@@ -273,9 +274,10 @@ def test_invalid_yolo_lines_are_skipped(tmp_path):
         "unknown_class": [f"{at}2: 5)", f"{at}8: -1)", f"{at}9: inf)"],
         "annotation_malformed": [
             f"{at}3: x 1 2)",
-            f"{at}7: 0 0.5 0.5 1 1 0.9)",
+            f"{at}7: 0 0.5 0.5 1)",
             "val: images/val/b.png (b.txt cannot be read)",
         ],
+        "class_left_out": [f"{DOG} (no object uses it)"],
         "box_zero_area": [f"{at}4: 0 0.5 0.5 0 1)"],
         "box_not_finite": [f"{at}5: 0 nan 0.5 1 1)"],
         "box_outside": [f"{at}6: 0 9 9 1 1)"],
@@ -340,11 +342,10 @@ def test_voc_boxes(tmp_path):
     }
     assert shapes(source) == {"bird": "rectangle", CAT: "rectangle"}
     assert messages(source) == {
-        "left_out": ["unlisted.jpg (in no list of ImageSets/Main)"],
         "annotation_malformed": [
-            "train: c (c.xml cannot be read: no element found: line 1, column 20)"
+            "train: JPEGImages/c.jpg (c.xml cannot be read: no element found: line 1, column 20)"
         ],
-        "unlisted_image": ["val: gone (gone.xml is missing)"],
+        "unlisted_image": ["JPEGImages/unlisted.jpg", "val: gone (gone.xml is missing)"],
     }
 
 
@@ -395,7 +396,7 @@ def test_unknown_format_raises_with_the_known_ones(tmp_path):
         detect_format(tmp_path)
     message = str(caught.value)
     assert message.startswith(f"{tmp_path}: no data set recognized; looked for supervisely: meta")
-    assert all(word in message for word in ("data.yaml", "JPEGImages", "categories"))
+    assert all(word in message for word in ("data.yaml", "<annotation>", "imagePath", "categories"))
 
 
 def test_missing_folder_raises(tmp_path):
@@ -526,10 +527,11 @@ def test_report_lines(tmp_path, store):
         f"project {report.project_id} 'voc' from voc format: 2 of 5 images, 2 of 2 objects",
         "  train: 1 image, 2 objects",
         "  val: 1 image, 0 objects",
-        "  skips: 1 images in no split: unlisted.jpg (in no list of ImageSets/Main)",
-        "  skips: 1 malformed annotations: train: c (c.xml cannot be read: no element found: "
-        "line 1, column 20)",
-        "  skips: 1 images without annotation: val: gone (gone.xml is missing)",
+        "  Splits of the data: training train (2 images), validation val (2 images)",
+        "  skips: 2 images that no annotation names: JPEGImages/unlisted.jpg; val: gone (gone.xml "
+        "is missing)",
+        "  skips: 1 malformed annotations: train: JPEGImages/c.jpg (c.xml cannot be read: no "
+        "element found: line 1, column 20)",
     ]
 
 

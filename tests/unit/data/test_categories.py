@@ -141,16 +141,16 @@ def test_other_eighty_categories_are_not_mscoco():
     assert not table(*list(COCO_CATEGORIES.items())[:-1]).is_mscoco
 
 
-def test_classes_of_another_file_are_known_by_name():
+def test_another_file_may_have_other_ids_and_more_classes():
     training = table((1, "cat"), (2, "dog"), (3, "cow"))
-    training.check_known(table((70, "cow"), (5, "dog")), source="val.json")
+    training.check_shared(table((70, "cow"), (5, "owl")), source="val.json")
 
 
-def test_unknown_class_of_another_file_raises():
+def test_another_file_without_a_known_class_raises():
     training = table((1, "cat"), (2, "dog"))
     message = (
-        r"val.json: classes \['cow'\] do not occur in the training split, whose classes are "
-        r"\['cat', 'dog'\]; use one list of classes for both"
+        r"val.json: none of its classes \['cow'\] occurs in the training split, whose classes are "
+        r"\['cat', 'dog'\]; use the same names for both"
     )
     with pytest.raises(DatasetError, match=message):
-        training.check_known(table((1, "cat"), (2, "cow")), source="val.json")
+        training.check_shared(table((2, "cow")), source="val.json")

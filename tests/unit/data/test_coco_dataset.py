@@ -252,7 +252,7 @@ def test_remap_mscoco_category_accepts_a_subset(write_coco):
 
 def test_remap_mscoco_category_rejects_other_classes(write_coco):
     categories = [{"id": 1, "name": "rbc"}]
-    with pytest.raises(DatasetError, match=r"classes \['rbc'\] .* use one list of classes"):
+    with pytest.raises(DatasetError, match=r"classes \['rbc'\] .* use the same names"):
         CocoDetection(**write_coco(categories=categories), remap_mscoco_category=True)
 
 
@@ -267,9 +267,19 @@ def test_validation_file_uses_labels_of_training(write_coco):
     assert [c["category_id"] for c in data.annotations.to_coco()["annotations"]] == [3, 1]
 
 
-def test_validation_file_with_unknown_class_raises(write_coco):
+def test_objects_of_classes_that_training_lacks_are_skipped_and_counted(write_coco, caplog):
     training = CategoryTable((1,), ("cat",))
-    with pytest.raises(DatasetError, match=r"instances\.json: classes \['dog'\] do not occur"):
+    categories = [{"id": 5, "name": "cat"}, {"id": 6, "name": "dog"}, {"id": 7, "name": "owl"}]
+    annotations = [{"category_id": 5}, {"category_id": 6}, {"category_id": 6}]
+    data = CocoDetection(**write_coco(annotations, categories=categories), categories=training)
+    assert data.annotations.labels.tolist() == [0]
+    assert data.findings.counts() == {"unknown_class": 2}
+    assert "skips: 2 annotations of an unknown class" in caplog.text
+
+
+def test_validation_file_without_a_class_of_training_raises(write_coco):
+    training = CategoryTable((1,), ("bird",))
+    with pytest.raises(DatasetError, match=r"instances\.json: none of its classes \['cat', 'dog"):
         CocoDetection(**write_coco(), categories=training)
 
 

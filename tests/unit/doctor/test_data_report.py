@@ -64,7 +64,7 @@ def test_exit_status_is_1_if_the_trainer_rejects_the_data(data, tmp_path, capsys
 
 def test_folder_without_splits_is_an_error(tmp_path, capsys):
     assert doctor.main(["--data", str(tmp_path)]) == 1
-    assert "no training annotations found" in capsys.readouterr().err
+    assert "no data set recognized" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("options", [["--size", "640"], ["--size", "0x5"], ["--queries", "-1"]])

@@ -1,133 +1,194 @@
 """COCO format: JSON annotation files, with their images anywhere in the folder."""
 
 import mmap
-import os
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from itertools import combinations
+from pathlib import Path
 from typing import Any
 
 from ...misc.errors import DatasetError
-from ..categories import CategoryTable
-from ..findings import Finding, Findings
+from ..categories import CategoryId, CategoryTable
+from ..findings import Finding, Findings, UnusableError
+from ..split_names import PARTS, Part, split_of
 from .coco_json import (
     LISTS,
+    Entry,
     group_annotations,
     image_entries,
     make_images,
     read_categories,
     read_coco_json,
+    used_ids,
 )
-from .folders import list_files, split_of
-from .source import RECTANGLE, DataSource, SourceImage, shorten
+from .folders import Tree, folder_of
+from .source import RECTANGLE, AnnotationFile, DataSource, SourceImage, shorten
 
 LOOKED_FOR = "a .json file with the lists images, annotations and categories"
-_DEPTH = 3  # levels of folders that are searched for annotation files
-_NUM_PROBES = 100  # images of a file that locate its image folder
 _SUPERVISELY_FOLDERS = ("ann", "img_info")
 
 
-def recognize(folder: Path) -> bool:
+@dataclass(frozen=True)
+class _File:
+    """An annotation file whose content can be used."""
+
+    name: str  # path relative to the root
+    path: Path
+    part: Part | None
+    table: CategoryTable
+    used: frozenset[str]  # classes with objects
+    base: str  # folder that its file names are relative to
+    images: Mapping[CategoryId, str | UnusableError]  # paths relative to the root
+    is_plain: bool  # whether all images are at `base` / their file name
+
+
+def recognize(tree: Tree) -> bool:
     """Return whether a folder looks like a data set in this format."""
-    return any(map(_looks_like_coco, _preferred(annotation_files(folder))))
+    return bool(_annotation_files(tree))
 
 
-def read(folder: Path) -> DataSource:
-    """Read all annotation files of a folder; each is one split.
+def read(tree: Tree) -> DataSource:
+    """Read all annotation files of a folder.
+
+    Files named after one split belong together.
 
     Raises:
-        DatasetError: if no annotation file can be used.
+        DatasetError: if no annotation file can be used, or several of a split list the same image.
     """
     findings = Findings()
-    files = list(_files(folder, findings))
+    files = [
+        file
+        for name in _annotation_files(tree)
+        if (file := _read_file(tree, name, findings)) is not None
+    ]
     if not files:
         seen = "; ".join(map(str, findings.items[:3]))
         raise DatasetError(
-            f"{folder}: no usable COCO annotation file; looked for {LOOKED_FOR}"
+            f"{tree.root}: no usable COCO annotation file; looked for {LOOKED_FOR}"
             + (f" ({seen})" if seen else "")
         )
-    names = dict.fromkeys(name for file in files for name in file.table.names)
+    files.sort(key=lambda file: len(PARTS) if file.part is None else PARTS.index(file.part))
+    _check_disjoint(files)
+    groups = _group_names(files)
+    classes = dict.fromkeys((name for file in files for name in file.table.names), RECTANGLE)
     return DataSource(
         "coco",
-        dict.fromkeys(names, RECTANGLE),
-        _images(folder, files, findings),
-        sum(file.num_images for file in files),
+        classes,
+        _images(tree, files, groups, findings),
+        {group: len(file.images) for group, file in zip(groups, files, strict=True)},
         findings,
+        {path for file in files for path in file.images.values() if isinstance(path, str)},
+        frozenset().union(*(file.used for file in files)),
+        {
+            group: AnnotationFile(file.path, tree.root / file.base)
+            for group, file in zip(groups, files, strict=True)
+            if file.is_plain
+        },
     )
 
 
 # Annotation files
 
 
-def annotation_files(folder: Path) -> list[Path]:
-    """Return JSON files that may hold annotations, those named "instances" first."""
-    found = [
-        path
-        for path in list_files(folder, _DEPTH)
-        if path.suffix.lower() == ".json" and path.parent.name not in _SUPERVISELY_FOLDERS
+def _annotation_files(tree: Tree) -> list[str]:
+    """Return files that look like annotations; only those named "instances" if there are any.
+
+    Others hold captions or keypoints of the same images.
+    """
+    names = [
+        name
+        for name in tree.with_suffix(".json")
+        if Path(name).parent.name not in _SUPERVISELY_FOLDERS
+        and not Path(name).name.startswith("captions")
+        and _looks_like_coco(tree, name)
     ]
-    return sorted(found, key=lambda p: ("instances" not in p.name, len(p.parts), str(p)))
+    return [name for name in names if "instances" in Path(name).name] or names
 
 
-def split_of_file(path: Path, folder: Path) -> str | None:
-    """Return the split that a file is named after, or else its folder within the data set."""
-    return split_of(path.stem, path.parent.name if path.parent != folder else "")
-
-
-@dataclass(frozen=True)
-class _File:
-    path: Path
-    split: str
-    table: CategoryTable
-    num_images: int
-
-
-def _preferred(paths: list[Path]) -> list[Path]:
-    """Return the files named "instances" if there are any: others hold captions or keypoints."""
-    return [path for path in paths if "instances" in path.name] or paths
-
-
-def _looks_like_coco(path: Path) -> bool:
+def _looks_like_coco(tree: Tree, name: str) -> bool:
     """Return whether a file names two of the lists, or one if its own name says COCO."""
     try:
-        with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as text:
+        with (
+            tree.files[name].open("rb") as file,
+            mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as text,
+        ):
             found = sum(text.find(f'"{key}"'.encode()) >= 0 for key in LISTS)
     except (OSError, ValueError):  # unreadable, or empty
         return False
-    return found >= (1 if "instances" in path.name or "coco" in path.name.lower() else 2)
+    own_name = Path(name).name.lower()
+    return found >= (1 if "instances" in own_name or "coco" in own_name else 2)
 
 
-def _files(folder: Path, findings: Findings) -> Iterator[_File]:
-    paths = [path for path in _preferred(annotation_files(folder)) if _looks_like_coco(path)]
-    for path, split in zip(paths, _split_names(paths, folder), strict=True):
-        where = path.relative_to(folder).as_posix()
+def _read_file(tree: Tree, name: str, findings: Findings) -> _File | None:
+    path = tree.files[name]
+    try:
+        content = read_coco_json(path)
+        for category in content["categories"]:
+            if not _is_category(category):
+                findings.add(Finding("class_entry_malformed", name, shorten(category)))
+        content["categories"] = list(filter(_is_category, content["categories"]))
+        ids = used_ids(content)
+        table = read_categories(content, name, ids)
+    except DatasetError as error:
+        findings.add(Finding("annotation_malformed", name, str(error).removeprefix(f"{path}: ")))
+        return None
+    class_of = dict(zip(table.ids, table.names, strict=True))
+    used = frozenset(class_of[id_] for id_ in ids if id_ in class_of)
+    folders = folder_of(name).split("/")
+    part = split_of(path.stem, *reversed(folders))
+    entries = image_entries(content, Findings())
+    names = [entry["file_name"] for entry in entries.values()]
+    home = folder_of(name)
+    base = tree.locate(names, home, part or "")
+    images: dict[CategoryId, str | UnusableError] = {}
+    prefix = f"{base}/" if base else ""
+    is_plain = True
+    for image_id, entry in entries.items():
+        exact = prefix + entry["file_name"]
+        if exact in tree.files:
+            images[image_id] = exact
+            continue
         try:
-            content = read_coco_json(path)
-            for category in content["categories"]:
-                if not _is_category(category):
-                    findings.add(Finding("class_entry_malformed", where, shorten(category)))
-            content["categories"] = list(filter(_is_category, content["categories"]))
-            table = read_categories(content, where)
-        except DatasetError as error:
-            findings.add(
-                Finding("annotation_malformed", where, str(error).removeprefix(f"{path}: "))
-            )
-        else:
-            yield _File(path, split, table, len(content["images"]))
+            images[image_id] = tree.find_image(entry["file_name"], base, home, "")
+            is_plain = False
+        except UnusableError as error:
+            images[image_id] = error
+            is_plain = is_plain and error.kind == "missing_image"
+    has_images = any(isinstance(found, str) for found in images.values())
+    return _File(name, path, part, table, used, base, images, is_plain and has_images)
 
 
 def _is_category(entry: Any) -> bool:
     return isinstance(entry, dict) and "id" in entry and bool(str(entry.get("name") or "").strip())
 
 
-def _split_names(paths: Sequence[Path], folder: Path) -> list[str]:
+def _check_disjoint(files: Sequence[_File]) -> None:
+    """Check that no image is listed by several files of the same split.
+
+    Raises:
+        DatasetError: naming both files.
+    """
+    for one, other in combinations(files, 2):
+        if one.part != other.part:
+            continue
+        both = {p for p in one.images.values() if isinstance(p, str)}
+        both &= {p for p in other.images.values() if isinstance(p, str)}
+        if both:
+            what = f"of the {one.part} split" if one.part else "without the name of a split"
+            raise DatasetError(
+                f"{one.name} and {other.name}: both files {what} list {min(both)} and "
+                f"{len(both) - 1} other images; remove one of the files, or merge them"
+            )
+
+
+def _group_names(files: Sequence[_File]) -> list[str]:
     """Name each file after its split, or by its file name if several have the same split."""
-    splits = [split_of_file(path, folder) for path in paths]
+    parts = [file.part for file in files]
     taken: Counter[str] = Counter()
     names = []
-    for path, split in zip(paths, splits, strict=True):
-        name = split if split and splits.count(split) == 1 else _stem(path)
+    for file in files:
+        name = file.part if file.part and parts.count(file.part) == 1 else _stem(file.path)
         taken[name] += 1
         names.append(name if taken[name] == 1 else f"{name}_{taken[name]}")
     return names
@@ -141,54 +202,22 @@ def _stem(path: Path) -> str:
 # Images
 
 
-class ImageIndex:
-    """Locates the images of annotation files in a data set."""
-
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
-        self._by_name: dict[str, list[tuple[str, ...]]] = {}
-        for path in list_files(folder):
-            parts = path.relative_to(folder).parts
-            self._by_name.setdefault(parts[-1], []).append(parts)
-
-    def locate(self, names: Sequence[str], ann_file: Path, split: str) -> tuple[Path, int]:
-        """Return the folder that file names are relative to, and how many probes it contains.
-
-        Of several folders with equally many, the folder of the annotation file is preferred, then
-        one named after the split, then the one closest to the top.
-        """
-        home = ann_file.parent.relative_to(self._folder).parts
-        hits: Counter[tuple[str, ...]] = Counter()
-        for name in names[:: max(1, len(names) // _NUM_PROBES)][:_NUM_PROBES]:
-            wanted = PurePosixPath(name.replace("\\", "/")).parts
-            if ".." in wanted:
-                path = os.path.normpath("/".join((*home, *wanted)))
-                hits[home] += tuple(path.split("/")) in self._by_name.get(wanted[-1], ())
-                continue
-            for parts in self._by_name.get(wanted[-1] if wanted else "", ()):
-                if parts[-len(wanted) :] == wanted:
-                    hits[parts[: -len(wanted)]] += 1
-
-        def rank(base: tuple[str, ...]) -> tuple[int, bool, bool, int]:
-            is_named = split_of(*reversed(base)) == split or split in base
-            return hits[base], base == home, is_named, -len(base)
-
-        best = max(sorted(hits), key=rank, default=home)
-        return self._folder.joinpath(*best), hits[best]
-
-
-def _images(folder: Path, files: Sequence[_File], findings: Findings) -> Iterator[SourceImage]:
-    index = ImageIndex(folder)
-    for file in files:
+def _images(
+    tree: Tree, files: Sequence[_File], groups: Sequence[str], findings: Findings
+) -> Iterator[SourceImage]:
+    for file, group in zip(files, groups, strict=True):
         content = read_coco_json(file.path)
-        entries = image_entries(content, findings, split=file.split)
-        entries = {
-            image_id: {**entry, "file_name": entry["file_name"].replace("\\", "/")}
-            for image_id, entry in entries.items()
-        }
-        names = [entry["file_name"] for entry in entries.values()]
-        base, _ = index.locate(names, file.path, file.split)
-        annotations = group_annotations(content, entries, findings, split=file.split)
+        entries: dict[CategoryId, Entry] = image_entries(content, findings, split=group)
+        annotations = group_annotations(content, entries, findings, split=group)
         del content
+        paths: dict[CategoryId, Path] = {}
+        for image_id, found in file.images.items():
+            entry = entries[image_id]
+            if isinstance(found, str):
+                paths[image_id] = tree.files[found]
+            else:
+                lost = len(annotations.pop(image_id, ()))
+                findings.skip_image(found, entry["file_name"], None, split=group, objects=lost)
         class_of = dict(zip(file.table.ids, file.table.names, strict=True))
-        yield from make_images(entries, annotations, class_of, base, findings, split=file.split)
+        usable = {image_id: entries[image_id] for image_id in paths}
+        yield from make_images(usable, annotations, class_of, paths, findings, split=group)

@@ -1,11 +1,16 @@
 """COCO annotation files: entries of images, objects and categories."""
 
+import gc
 import json
 import os
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
+
+from faster_coco_eval.core import mask as rle_masks
 
 from ...misc.errors import DatasetError
 from ..categories import CategoryId, CategoryTable, normalize_id
@@ -24,7 +29,8 @@ def read_coco_json(path: Path) -> dict[str, Any]:
         DatasetError: if it is missing, invalid JSON, or not in COCO format.
     """
     try:
-        content = json.loads(path.read_text(encoding="utf-8-sig"))
+        with _paused_collection():
+            content = json.loads(path.read_text(encoding="utf-8-sig"))
     except OSError as error:
         raise DatasetError(f"{path}: cannot be read ({error.strerror})") from error
     except UnicodeDecodeError as error:
@@ -44,16 +50,37 @@ def read_coco_json(path: Path) -> dict[str, Any]:
     return content
 
 
-def read_categories(content: Mapping[str, Any], source: str) -> CategoryTable:
-    """Read the classes of a COCO file; `source` is for messages.
+@contextmanager
+def _paused_collection() -> Iterator[None]:
+    """Pause the garbage collector: it would examine each of the many new objects several times."""
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
+
+
+def read_categories(
+    content: Mapping[str, Any], source: str, used: set[CategoryId] | None = None
+) -> CategoryTable:
+    """Read the classes of a COCO file; `source` is for messages, `used` are its `used_ids`.
 
     Raises:
         DatasetError: if there are none, or ids or names repeat.
     """
-    used = {
-        normalize_id(a.get("category_id")) for a in content["annotations"] if isinstance(a, dict)
-    }
+    used = used_ids(content) if used is None else used
     return CategoryTable.from_coco(content["categories"], used, source=source)
+
+
+def used_ids(content: Mapping[str, Any]) -> set[CategoryId]:
+    """Return the ids of categories that annotations refer to."""
+    found = (each.get("category_id") for each in content["annotations"] if isinstance(each, dict))
+    # The few different values are normalized, not those of all annotations.
+    return {
+        normalize_id(id_) for id_ in {id_ for id_ in found if isinstance(id_, int | str | float)}
+    }
 
 
 def image_entries(
@@ -69,8 +96,8 @@ def image_entries(
     entries: dict[CategoryId, Entry] = {}
     for entry in content["images"]:
         findings.given_images += 1
-        name = entry.get("file_name") if isinstance(entry, dict) else None
-        if not name or not isinstance(name, str) or "id" not in entry:
+        name = _written_name(entry)
+        if name is None or "id" not in entry:
             findings.add(
                 Finding("image_entry_malformed", shorten(entry), split=split, lost_images=1)
             )
@@ -81,7 +108,7 @@ def image_entries(
             continue
         image_id = normalize_id(entry["id"])
         if image_id not in entries:
-            entries[image_id] = entry
+            entries[image_id] = {**entry, "file_name": name} if "file_name" not in entry else entry
         elif strict:
             raise DatasetError(
                 f"{strict}: image id {image_id!r} occurs more than once "
@@ -96,13 +123,23 @@ def image_entries(
 
 def name_of(entry: Any) -> str | None:
     """Return the file name of an image entry, or None if it cannot be that of a file."""
-    name = entry.get("file_name") if isinstance(entry, dict) else None
-    if not name or not isinstance(name, str):
+    name = _written_name(entry)
+    if name is None:
         return None
     try:
         return None if b"\0" in os.fsencode(name) else name
     except UnicodeEncodeError:
         return None
+
+
+def _written_name(entry: Any) -> str | None:
+    """Return the file name of an image entry, or in LVIS the end of its URL."""
+    if not isinstance(entry, dict):
+        return None
+    name = entry.get("file_name")
+    if name is None and isinstance(entry.get("coco_url"), str):
+        name = "/".join(urlsplit(entry["coco_url"]).path.split("/")[-2:])
+    return name if isinstance(name, str) and name else None
 
 
 def group_annotations(
@@ -136,7 +173,7 @@ def make_images(
     entries: Mapping[CategoryId, Entry],
     annotations: dict[CategoryId, list[Entry]],
     class_of: Mapping[CategoryId, str],
-    folder: Path,
+    paths: Mapping[CategoryId, Path],
     findings: Findings,
     *,
     split: str = "",
@@ -155,7 +192,7 @@ def make_images(
         yield SourceImage(
             split,
             name,
-            folder / name,
+            paths[image_id],
             objects,
             declared_size(entry.get("width"), entry.get("height")),
             image_id=image_id,
@@ -171,11 +208,12 @@ def _object(entry: Entry, class_of: Mapping[CategoryId, str]) -> SourceObject:
     if class_name is None:
         detail = shorten(entry.get("category_id"))
         return SourceObject(label, "", problem="unknown_class", detail=detail)
-    bbox = entry.get("bbox")
-    if not bbox and isinstance(entry.get("segmentation"), list):
-        points, problem = _around(entry["segmentation"])
-    else:
-        points, problem = _corners(bbox)
+    bbox, mask = entry.get("bbox"), entry.get("segmentation")
+    points, problem = _corners(bbox)
+    if problem and mask:
+        around, problem_of_mask = _around(mask)
+        if not (problem_of_mask and bbox):
+            points, problem = around, problem_of_mask
     if problem:
         return SourceObject(label, class_name, problem=problem, detail=shorten(bbox))
     area = entry.get("area")
@@ -205,14 +243,32 @@ def _corners(bbox: Any) -> tuple[tuple[Point, ...], str]:
     return corners, rectangle_problem(*corners[0], *corners[1])
 
 
-def _around(polygons: Sequence[Any]) -> tuple[tuple[Point, ...], str]:
-    """Return the corners of the box around polygons, and the kind of finding if unusable."""
+def _around(mask: Any) -> tuple[tuple[Point, ...], str]:
+    """Return the corners of the box around a mask, and the kind of finding if unusable.
+
+    Args:
+        mask: polygons, or run lengths, compressed or not.
+    """
     try:
-        xs = [float(value) for polygon in polygons for value in polygon[::2]]
-        ys = [float(value) for polygon in polygons for value in polygon[1::2]]
+        if isinstance(mask, dict):
+            return _around_runs(mask)
+        xs = [float(value) for polygon in mask for value in polygon[::2]]
+        ys = [float(value) for polygon in mask for value in polygon[1::2]]
     except (TypeError, ValueError, LookupError, OverflowError):
         return (), "box_malformed"
     if not xs or not ys:
         return (), "box_null"
     corners = (min(xs), min(ys)), (max(xs), max(ys))
+    return corners, rectangle_problem(*corners[0], *corners[1])
+
+
+def _around_runs(mask: Mapping[str, Any]) -> tuple[tuple[Point, ...], str]:
+    height, width = (int(side) for side in mask["size"])
+    counts = mask["counts"]
+    if isinstance(counts, list):
+        runs = rle_masks.frPyObjects({"size": [height, width], "counts": counts}, height, width)
+    else:
+        runs = {"size": [height, width], "counts": str(counts).encode("ascii")}
+    x, y, box_width, box_height = map(float, rle_masks.toBbox(runs))
+    corners = (x, y), (x + box_width, y + box_height)
     return corners, rectangle_problem(*corners[0], *corners[1])

@@ -1,43 +1,116 @@
 """The table of formats: detection by content, and reading."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 
 from ...misc.errors import DatasetError
-from . import coco, supervisely, voc, yolo
-from .folders import unwrapped
-from .source import DataSource, FormatName
+from ..findings import Finding, Illustration
+from ..split_names import Decision, decide, held_out
+from . import coco, labelme, supervisely, unread, voc, yolo
+from .folders import Tree
+from .source import DataSource, FormatName, SourceImage
 
 # In the order of detection, the most explicit sign first. Each module has `LOOKED_FOR`,
-# `recognize(folder)` and `read(folder)`.
+# `recognize(tree)` and `read(tree)`.
 FORMATS: Mapping[FormatName, ModuleType] = {
     "supervisely": supervisely,
     "coco": coco,
+    "labelme": labelme,
     "yolo": yolo,
     "voc": voc,
 }
+# Classes that other programs add, not users.
+_NO_CLASSES = {"_background_", "__background__", "__ignore__", "_ignore_"}
 
 
-def detect_format(folder: Path, among: Sequence[FormatName] = tuple(FORMATS)) -> FormatName:
-    """Detect the format of a data set, trying the given formats in their order.
+def detect_format(folder: Path) -> FormatName:
+    """Detect the format of a data set.
 
     Raises:
-        DatasetError: if it has none of these formats; the message lists the required files.
+        DatasetError: if it has none of these formats; the message lists the required files, or
+            names its format with a way to convert it.
     """
-    root = unwrapped(folder)
-    for name in among:
-        if FORMATS[name].recognize(root):
+    return _detected(Tree(folder), folder)
+
+
+def _detected(tree: Tree, folder: Path) -> FormatName:
+    for name, format_ in FORMATS.items():
+        if format_.recognize(tree):
             return name
-    looked_for = "; ".join(f"{name}: {FORMATS[name].LOOKED_FOR}" for name in among)
+    if "meta.json" in tree.files:
+        return "supervisely"  # damaged; its reader says how
+    known = unread.recognize(tree)
+    if known:
+        raise DatasetError(f"{folder}: {known}")
+    looked_for = "; ".join(f"{name}: {each.LOOKED_FOR}" for name, each in FORMATS.items())
     raise DatasetError(f"{folder}: no data set recognized; looked for {looked_for}")
 
 
 def read(folder: Path, format: FormatName | None = None) -> DataSource:
     """Read a data set; its format is detected by default.
 
+    Each image has a part: training, validation or test. Images that no annotation names, broken
+    links and classes without objects are added to the findings.
+
     Raises:
         DatasetError: if nothing of it can be read.
     """
-    source: DataSource = FORMATS[format or detect_format(folder)].read(unwrapped(folder))
-    return source
+    tree = Tree(folder)
+    source: DataSource = FORMATS[format or _detected(tree, folder)].read(tree)
+    _add_unlisted(source, tree)
+    decision = decide(source.groups)
+    classes = _classes(source)
+    images = _assigned(source.images, decision, tree.root)
+    return replace(source, classes=classes, images=images, decision=decision)
+
+
+def _add_unlisted(source: DataSource, tree: Tree) -> None:
+    findings, listed = source.findings, {*source.listed, *tree.named_broken}
+    findings.items += tree.notes
+    for name, path in tree.images.items():
+        if name not in listed:
+            findings.given_images += 1
+            findings.add(Finding("unlisted_image", name, picture=Illustration(path), lost_images=1))
+    for name, error in tree.unusable.items():
+        if name not in listed:
+            findings.given_images += 1
+            findings.skip_image(error, name, None, split="")
+
+
+def _classes(source: DataSource) -> Mapping[str, str]:
+    """Return the classes to learn, without those of no object and those of other programs."""
+    used = source.used_classes
+    if not used:  # unknown, or there is no object at all
+        return source.classes
+    kept = {n: s for n, s in source.classes.items() if n in used and n not in _NO_CLASSES}
+    if not kept:
+        return source.classes
+    for name in source.classes.keys() - kept.keys():
+        detail = "no object uses it" if name not in used else "added by the labeling program"
+        source.findings.add(Finding("class_left_out", name, detail))
+    return kept
+
+
+def _assigned(
+    images: Iterator[SourceImage], decision: Decision, root: Path
+) -> Iterator[SourceImage]:
+    """Yield images with their parts; divided ones come last, as all must be known."""
+    divided = []
+    for image in images:
+        if image.split in decision.divided:
+            divided.append(image)
+        else:
+            yield replace(image, part=decision.part_of(image.split))
+    is_val = held_out(
+        [
+            (
+                image.path.relative_to(root).as_posix(),
+                [each.class_name for each in image.objects if not each.problem],
+            )
+            for image in divided
+        ]
+    )
+    for image, is_held_out in zip(divided, is_val, strict=True):
+        yield replace(image, part="val" if is_held_out else "train")

@@ -1,15 +1,16 @@
 """The result of reading a data set: images with annotated objects, classes and findings."""
 
 import math
-from collections.abc import Container, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Container, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 from ..categories import CategoryId
 from ..findings import Findings
+from ..split_names import Decision, Part
 
-FormatName = Literal["supervisely", "coco", "yolo", "voc"]
+FormatName = Literal["supervisely", "coco", "labelme", "yolo", "voc"]
 Point = tuple[float, float]
 
 RECTANGLE, POLYGON, ANY_SHAPE = "rectangle", "polygon", "any"
@@ -64,6 +65,15 @@ class SourceImage:
     is_relative: bool = False  # whether points are fractions of the image size
     image_id: CategoryId = 0
     annotation: Mapping[str, Any] | None = None  # of a Supervisely project, as stored
+    part: Part | None = None  # what it is used for; None: not used
+
+
+@dataclass(frozen=True)
+class AnnotationFile:
+    """A COCO file that can be used as it is."""
+
+    path: Path
+    img_folder: Path  # that all its file names are relative to
 
 
 @dataclass(frozen=True)
@@ -76,9 +86,18 @@ class DataSource:
     format: FormatName
     classes: Mapping[str, str]  # shape by name, in the order of the labels
     images: Iterator[SourceImage]
-    num_images: int  # expected, for a progress bar
+    groups: Mapping[str, int]  # number of images by split of the images
     findings: Findings
+    listed: Collection[str]  # images that annotations name, as paths relative to the root
+    used_classes: Collection[str] | None = None  # with objects; None: unknown
+    files: Mapping[str, AnnotationFile] = field(default_factory=dict)  # by split, if usable
     meta: Mapping[str, Any] | None = None  # of a Supervisely project
+    decision: Decision = Decision({}, frozenset(), "")
+
+    @property
+    def num_images(self) -> int:
+        """Number of images that the annotations list."""
+        return sum(self.groups.values())
 
 
 def rectangle_problem(x1: float, y1: float, x2: float, y2: float) -> str:

@@ -5,6 +5,7 @@ name of the dataset ends in "img", "ann" or "meta".
 """
 
 import json
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,7 @@ from typing import Any
 from ...misc.errors import DatasetError
 from ..findings import Finding, Findings, UnusableError
 from ..images.opening import is_hidden, is_image
+from .folders import Tree
 from .source import (
     DataSource,
     Point,
@@ -37,12 +39,12 @@ class ImageFiles:
     annotation: Path
 
 
-def recognize(folder: Path) -> bool:
+def recognize(tree: Tree) -> bool:
     """Return whether a folder looks like a project in this format."""
-    return (folder / "meta.json").is_file()
+    return '"classes"' in tree.text("meta.json")
 
 
-def read(folder: Path) -> DataSource:
+def read(tree: Tree) -> DataSource:
     """Read a folder.
 
     An image whose annotation is missing or damaged is skipped: as background it would train
@@ -51,7 +53,7 @@ def read(folder: Path) -> DataSource:
     Raises:
         DatasetError: if meta.json is invalid, or there is no dataset.
     """
-    findings = Findings()
+    findings, folder = Findings(), tree.root
     meta = _read_meta(folder / "meta.json", findings)
     files = []
     for path in dataset_folders(folder):
@@ -67,7 +69,15 @@ def read(folder: Path) -> DataSource:
             f"contain {' and '.join(PARTS)}"
         )
     classes = {entry["title"]: entry["shape"] for entry in meta["classes"]}
-    return DataSource("supervisely", classes, _images(files, findings), len(files), findings, meta)
+    return DataSource(
+        "supervisely",
+        classes,
+        _images(files, tree, findings),
+        Counter(name for name, _ in files),
+        findings,
+        {item.image.relative_to(folder).as_posix() for _, item in files},
+        meta=meta,
+    )
 
 
 # Meta
@@ -205,10 +215,13 @@ def annotated_size(content: Mapping[str, Any]) -> tuple[int, int] | None:
     return declared_size(size.get("width"), size.get("height")) if isinstance(size, dict) else None
 
 
-def _images(files: list[tuple[str, ImageFiles]], findings: Findings) -> Iterator[SourceImage]:
+def _images(
+    files: list[tuple[str, ImageFiles]], tree: Tree, findings: Findings
+) -> Iterator[SourceImage]:
     for dataset, item in files:
         findings.given_images += 1
         try:
+            _check_link(item.annotation, tree)
             content = read_annotation(item.annotation)
         except UnusableError as error:
             findings.skip_image(error, item.image.name, item.image, split=dataset)
@@ -223,6 +236,17 @@ def _images(files: list[tuple[str, ImageFiles]], findings: Findings) -> Iterator
             annotated_size(content),
             annotation=content,
         )
+
+
+def _check_link(annotation: Path, tree: Tree) -> None:
+    """Check that an annotation file is not a link out of the data set.
+
+    Raises:
+        UnusableError: if it is one.
+    """
+    name = annotation.relative_to(tree.root).as_posix()
+    if name not in tree.files and annotation.is_file():
+        raise UnusableError("path_outside_folder", f"{annotation.name} is a link")
 
 
 def _object(number: int, figure: Any) -> SourceObject:

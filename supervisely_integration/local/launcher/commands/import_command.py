@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 @click.option(
     "--format",
     "format_",
-    type=click.Choice(["auto", "supervisely", "coco", "yolo", "voc"]),
+    type=click.Choice(["auto", "supervisely", "coco", "labelme", "yolo", "voc"]),
     default="auto",
     show_default=True,
     help="Data format.",
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 @ROOT
 @click.pass_obj
 def main(log: CommandLog, *, folder: Path, name: str | None, format_: str, root: Path) -> int:
-    """Create a project from FOLDER, in Supervisely, COCO, YOLO or Pascal VOC format."""
+    """Create a project from FOLDER, in Supervisely, COCO, LabelMe, YOLO or Pascal VOC format."""
     console = open_console()
     with starting():
         from ...importers import into_store  # noqa: F401 - imports torch

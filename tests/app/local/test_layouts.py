@@ -1,0 +1,194 @@
+"""Every layout is read by import and by `--data`, with the same images, boxes and splits."""
+
+import json
+import os
+
+import pytest
+
+from rtdetrv2_pytorch.src.data.coco_dataset import CocoDetection
+from rtdetrv2_pytorch.src.data.splits import find_splits
+from rtdetrv2_pytorch.src.misc.errors import DatasetError
+from supervisely_integration.local.importers.items import read_items
+from tests.app.local.import_folders import write
+from tests.app.local.layouts import CAT, DOG, LAYOUTS, coco, coco_2017, pictures, voc_cvat
+
+
+def imported(folder):
+    """{part: {image: boxes}} of an import, the names of its classes, and the source."""
+    source = read_items(folder)
+    found = {}
+    for item in source.items:
+        boxes = []
+        for each in item.annotation["objects"]:
+            xs, ys = zip(*each["points"]["exterior"], strict=True)
+            boxes.append((each["classTitle"], min(xs), min(ys), max(xs), max(ys)))
+        found.setdefault(item.part, {})[item.name] = boxes
+    num_images = sum(map(len, found.values()))
+    assert num_images + source.findings.lost_images == source.findings.given_images
+    return found, [entry["title"] for entry in source.meta["classes"]], source
+
+
+def trained_on(folder, work_dir):
+    """{part: {image: boxes}} as the trainer reads it, the names of the classes, and the splits."""
+    splits = find_splits(folder, work_dir)
+    found = {}
+    for part in ("train", "val"):
+        split = getattr(splits, part)
+        data = CocoDetection(
+            img_folder=str(split.img_folder), ann_file=str(split.ann_file), transforms=None
+        )
+        names = data.categories.names
+        found[part] = {
+            record.file_name.split("/")[-1]: [
+                (names[label], *(round(side, 3) for side in box))
+                for label, box in zip(record.labels, record.boxes_xyxy.tolist(), strict=True)
+            ]
+            for record in (data.annotations[i] for i in range(len(data)))
+        }
+    return found, list(names), splits
+
+
+@pytest.mark.parametrize("layout", LAYOUTS, ids=lambda layout: layout.__name__)
+def test_layout_is_read_by_both(tmp_path, layout):
+    expected = layout(tmp_path / "data")
+    found, classes, source = imported(tmp_path / "data")
+    assert found == expected
+    assert classes == ["cat", "dog"]
+    assert source.findings.lost_images == 0
+    expected = {part: expected[part] for part in ("train", "val")}
+    found, names, splits = trained_on(tmp_path / "data", tmp_path / "out")
+    assert found == expected
+    assert names == classes
+    assert splits.note == source.decision.note
+
+
+# What is ambiguous or not read
+
+
+@pytest.mark.parametrize("read", [read_items, lambda folder: find_splits(folder, folder / "out")])
+class TestRefusals:
+    """Both doors raise the same errors."""
+
+    def refused(self, read, folder):
+        with pytest.raises(DatasetError) as caught:
+            list(getattr(read(folder), "items", ()))
+        return str(caught.value)
+
+    def test_image_in_two_folders(self, tmp_path, read):
+        pictures(tmp_path, "one/a.jpg", "two/a.jpg", "b.jpg")
+        coco(tmp_path / "val.json", {"b.jpg": [DOG]})
+        coco(tmp_path / "train.json", {"a.jpg": [CAT], "b.jpg": [DOG]})
+        if read is read_items:
+            source = read(tmp_path)
+            assert [item.name for item in source.items] == ["b.jpg", "b.jpg"]
+            findings = list(source.findings)
+        else:
+            splits = read(tmp_path)
+            assert (splits.train.num_images, splits.val.num_images) == (1, 1)
+            findings = list(splits.train.findings)
+        (ambiguous,) = [f for f in findings if f.kind_name == "image_ambiguous"]
+        assert ambiguous.detail == "a.jpg: one/a.jpg or two/a.jpg"
+
+    def test_two_files_with_the_same_images(self, tmp_path, read):
+        pictures(tmp_path, "images/a.jpg")
+        coco(tmp_path / "train.json", {"a.jpg": [CAT]})
+        coco(tmp_path / "train_v2.json", {"a.jpg": [DOG]})
+        message = self.refused(read, tmp_path)
+        assert "train.json and train_v2.json: both files of the train split list" in message
+        assert "images/a.jpg and 0 other images; remove one of the files" in message
+
+    @pytest.mark.parametrize(
+        ("name", "content", "message"),
+        [
+            ("a.tfrecord", "x", "TFRecord (TensorFlow) (a.tfrecord) is not read; convert it"),
+            ("boxes.csv", "ImageID,Source,LabelName,XMin,XMax", "Open Images CSV (boxes.csv)"),
+            (
+                "a.json",
+                [{"image": "a.jpg", "annotations": [{"label": "x", "coordinates": {"x": 1}}]}],
+                "CreateML (a.json) is not read; export it again as COCO or YOLO",
+            ),
+            ("annotations.xml", "<annotations></annotations>", "CVAT for images (XML)"),
+            ("labels/a.txt", "0 0.5 0.5 0.1 0.1\n", "YOLO without class names (labels/a.txt)"),
+        ],
+    )
+    def test_format_that_is_not_read_is_named(self, tmp_path, read, name, content, message):
+        pictures(tmp_path, "a.jpg", "b.jpg")
+        write(tmp_path / name, content)
+        assert message in self.refused(read, tmp_path)
+
+
+def test_images_that_no_list_names_are_counted(tmp_path):
+    voc_cvat(tmp_path / "data")
+    pictures(tmp_path / "data", "JPEGImages/extra.jpg", "more/extra.jpg")
+    names = ["JPEGImages/extra.jpg", "more/extra.jpg"]
+    found, _, source = imported(tmp_path / "data")
+    assert source.findings.given_images == 4
+    assert [f.where for f in source.findings if f.kind_name == "unlisted_image"] == names
+    _, _, splits = trained_on(tmp_path / "data", tmp_path / "out")
+    assert [f.where for f in splits.findings if f.kind_name == "unlisted_image"] == names
+
+
+def test_unused_classes_are_left_out(tmp_path):
+    """Of both doors: LabelMe's background, and classes without objects."""
+    coco_2017(tmp_path / "data")
+    for split in ("train2017", "val2017"):
+        path = tmp_path / "data" / "annotations" / f"instances_{split}.json"
+        content = json.loads(path.read_text())
+        content["categories"] += [{"id": 0, "name": "_background_"}, {"id": 9, "name": "bird"}]
+        write(path, content)
+    _, classes, source = imported(tmp_path / "data")
+    assert classes == ["cat", "dog"]
+    _, names, splits = trained_on(tmp_path / "data", tmp_path / "out")
+    assert names == classes
+    for findings in (source.findings, splits.findings):
+        left_out = {f.where: f.detail for f in findings if f.kind_name == "class_left_out"}
+        assert left_out == {"_background_": "no object uses it", "bird": "no object uses it"}
+
+
+def test_files_in_place_are_used_without_conversion(tmp_path):
+    coco_2017(tmp_path)
+    assert find_splits(tmp_path, tmp_path / "out").train.ann_file.parent == tmp_path / "annotations"
+    assert not (tmp_path / "out").exists()
+
+
+# Links
+
+
+def test_links_of_dvc_and_of_network_shares(tmp_path):
+    """Annotations in the repository's own store are read; elsewhere, only images are."""
+    data, store, share = tmp_path / "data", tmp_path / ".dvc/cache", tmp_path.parent / "share"
+    pictures(store, "a.jpg")
+    pictures(share, "val/b.jpg", "val/unlisted.jpg")
+    coco(store / "train", {"a.jpg": [CAT], "gone.jpg": [DOG]})
+    coco(data / "val.json", {"b.jpg": [DOG]})
+    coco(share / "test.json", {"b.jpg": [DOG]})
+    (data / "train.json").symlink_to(store / "train")
+    (data / "a.jpg").symlink_to(store / "a.jpg")
+    (data / "gone.jpg").symlink_to(store / "gone.jpg")
+    (data / "test.json").symlink_to(share / "test.json")
+    (data / "images").symlink_to(share)
+    (data / "again").symlink_to(data)
+    found, _, source = imported(data)
+    assert found == {"train": {"a.jpg": [CAT]}, "val": {"b.jpg": [DOG]}}
+    assert sorted((f.kind_name, f.where, f.lost_images) for f in source.findings) == [
+        ("dead_link", "gone.jpg", 1),
+        ("link_outside", "test.json", 0),
+        ("outside_folder", "images", 0),
+        ("unlisted_image", "images/val/unlisted.jpg", 1),
+    ]
+    found, _, splits = trained_on(data, tmp_path / "out")
+    assert found == {"train": {"a.jpg": [CAT]}, "val": {"b.jpg": [DOG]}}
+    assert [f.kind_name for f in splits.train.findings] == ["dead_link"]
+    assert {f.kind_name for f in splits.findings} == {
+        "unlisted_image",
+        "outside_folder",
+        "link_outside",
+    }
+
+
+def test_pipes_are_skipped(tmp_path):
+    coco_2017(tmp_path)
+    os.mkfifo(tmp_path / "train2017" / "b.jpg")
+    _, _, source = imported(tmp_path)
+    (finding,) = source.findings
+    assert (finding.kind_name, finding.where) == ("not_a_file", "train2017/b.jpg")
