@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from rtdetrv2_pytorch.src.data.split_names import decide
+from rtdetrv2_pytorch.src.data.split_names import Decision, decide
 from rtdetrv2_pytorch.src.misc.errors import ConfigError, DatasetError
 
 from ..emulator.storage.sql.listing import MAX_PER_PAGE, Listing
@@ -157,14 +157,26 @@ def choose_split(project: Project, text: str | None) -> tuple[dict[str, Any], in
     )
 
 
+def split_note(project: Project) -> str:
+    """Return which split `choose_split` uses by default, and why."""
+    return _decision(project).note
+
+
+def _decision(project: Project) -> Decision:
+    return decide(_counts(project))
+
+
+def _counts(project: Project) -> dict[str, int]:
+    return {path: project.num_images.get(id_, 0) for path, id_ in project.datasets.items()}
+
+
 def _decided_split(project: Project) -> tuple[dict[str, Any], int, int] | None:
     """Return the split that names of datasets decide, or that of the import; None without one.
 
     Raises:
         DatasetError: if the project has only a test split.
     """
-    counts = {path: project.num_images.get(id_, 0) for path, id_ in project.datasets.items()}
-    decision = decide(counts)
+    counts, decision = _counts(project), _decision(project)
     train, val = decision.used_for("train"), decision.used_for("val")
     if not decision.divided and not train:
         raise DatasetError(f"project {project.name!r}: {decision.note}")

@@ -38,6 +38,7 @@ from .selection import (
     folder_fingerprint,
     note_import,
     read_project,
+    split_note,
 )
 from .train_options import TrainArguments, read_app_state
 
@@ -234,6 +235,8 @@ def _state(
         return _read_app_state(options.app_state, project, console)
     classes = choose_classes(project, options.classes)
     split, num_train, num_val = choose_split(project, options.split)
+    if options.split is None:
+        print_notice(console, split_note(project))
     line.show("looking for pretrained weights")
     model, model_notice = pick_model(options.model)
     is_sample = options.project is None and options.data is None

@@ -411,6 +411,66 @@ def supervisely(folder):
     return SPLIT_3
 
 
+# Several programs
+
+
+def darknet(folder):
+    yolo_boxes(folder, "", "a.jpg", "data/obj", "data/obj")
+    yolo_boxes(folder, "", "b.jpg", "data/obj", "data/obj")
+    write(folder / "data/obj.names", CLASSES)
+    write(folder / "data/train.txt", "data/obj/a.jpg\n")
+    write(folder / "data/valid.txt", "data/obj/b.jpg\n")
+    return SPLIT
+
+
+def voc_trainval_and_test(folder):
+    """The test split is used for validation."""
+    voc_images(folder / "VOCdevkit/VOC2007")
+    write(folder / "VOCdevkit/VOC2007/ImageSets/Main/trainval.txt", "a\n")
+    write(folder / "VOCdevkit/VOC2007/ImageSets/Main/test.txt", "b\n")
+    return SPLIT
+
+
+def label_studio_yolo(folder):
+    for name, boxes in TEN.items():
+        picture(folder / "images" / name)
+        line = CAT_LINE if boxes == [CAT] else DOG_LINE
+        write((folder / "labels" / name).with_suffix(".txt"), line)
+    write(folder / "classes.txt", CLASSES)
+    write(folder / "notes.json", {"categories": [{"id": 0, "name": "cat"}], "info": {}})
+    return random_split(TEN)
+
+
+def label_studio_coco(folder):
+    pictures(folder, *(f"images/{name}" for name in TEN))
+    coco(folder / "result.json", {f"images\\{name}": boxes for name, boxes in TEN.items()})
+    return random_split(TEN)
+
+
+def coco_two_files_without_splits(folder):
+    pictures(folder, *(f"imgs/{name}" for name in TEN))
+    coco(folder / "day.json", dict(list(TEN.items())[:5]))
+    coco(folder / "night.json", dict(list(TEN.items())[5:]))
+    return random_split(TEN)
+
+
+def yolo_lists_of_folders(folder):
+    yolo_boxes(folder, "a", "a.jpg")
+    yolo_boxes(folder, "b", "b.jpg")
+    write(folder / "pets.yaml", "names: [cat, dog]\ntrain: [images/a]\nval:\n - images/b\n")
+    return SPLIT
+
+
+def yolo_val_is_train(folder):
+    """As in small examples of Ultralytics: nothing is left for validation."""
+    yolo_without_val(folder)
+    write(
+        folder / "data.yaml",
+        "path: ../datasets/coco8\ntrain: images/train\nval: images/train\nnames: [cat, dog]",
+    )
+    return random_split(TEN)
+
+
 LAYOUTS = [
     coco_2017,
     coco_roboflow,
@@ -466,4 +526,11 @@ LAYOUTS = [
     labelme,
     labelme_in_another_folder,
     supervisely,
+    darknet,
+    voc_trainval_and_test,
+    label_studio_yolo,
+    label_studio_coco,
+    coco_two_files_without_splits,
+    yolo_lists_of_folders,
+    yolo_val_is_train,
 ]

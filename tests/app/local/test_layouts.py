@@ -8,9 +8,13 @@ import pytest
 from rtdetrv2_pytorch.src.data.coco_dataset import CocoDetection
 from rtdetrv2_pytorch.src.data.splits import find_splits
 from rtdetrv2_pytorch.src.misc.errors import DatasetError
+from supervisely_integration.local.emulator.storage.sql.listing import Listing
+from supervisely_integration.local.emulator.store import Store
+from supervisely_integration.local.importers.into_store import import_folder
 from supervisely_integration.local.importers.items import read_items
+from supervisely_integration.local.launcher.selection import choose_split, read_project, split_note
 from tests.app.local.import_folders import write
-from tests.app.local.layouts import CAT, DOG, LAYOUTS, coco, coco_2017, pictures, voc_cvat
+from tests.app.local.layouts import CAT, DOG, LAYOUTS, coco, coco_2017, pictures, voc_cvat, voc_flat
 
 
 def imported(folder):
@@ -100,6 +104,11 @@ class TestRefusals:
     @pytest.mark.parametrize(
         ("name", "content", "message"),
         [
+            (
+                "train.tfrecord-00000-of-00002",
+                "x",
+                "TFRecord (TensorFlow) (train.tfrecord-00000-of-00002) is not read",
+            ),
             ("a.tfrecord", "x", "TFRecord (TensorFlow) (a.tfrecord) is not read; convert it"),
             ("boxes.csv", "ImageID,Source,LabelName,XMin,XMax", "Open Images CSV (boxes.csv)"),
             (
@@ -149,6 +158,22 @@ def test_files_in_place_are_used_without_conversion(tmp_path):
     coco_2017(tmp_path)
     assert find_splits(tmp_path, tmp_path / "out").train.ann_file.parent == tmp_path / "annotations"
     assert not (tmp_path / "out").exists()
+
+
+def test_training_in_the_app_uses_the_random_split_of_the_import(tmp_path):
+    expected = voc_flat(tmp_path / "data")
+    store = Store(tmp_path / "instance")
+    project = read_project(store, import_folder(store, tmp_path / "data").project_id)
+    split, num_train, num_val = choose_split(project, None)
+    assert (split["method"], num_train, num_val) == ("collections", 8, 2)
+    images = store.images.page(Listing(), projectId=project.id)["entities"]
+    names = {image["id"]: image["name"] for image in images}
+    for part in ("train", "val"):
+        (id_,) = split[f"{part}_collections"]
+        members, _ = store.collections.remove_items(id_, list(names))
+        assert {names[each["entityId"]] for each in members} == expected[part].keys()
+    assert split_note(project).startswith("Random split of 10 images (the data names no splits)")
+    store.close()
 
 
 # Links

@@ -47,7 +47,9 @@ _MAX_FILES = 20  # of an extension
 def recognize(tree: Tree) -> str:
     """Return a message about the format of a folder; empty if it is unknown."""
     for name, suffixes, pattern, remedy in _FORMATS:
-        for file in tree.with_suffix(*suffixes)[:_MAX_FILES]:
+        # Shards are named images.tfrecord-00000-of-00010.
+        shards = [name for name in tree.files if any(f"{s}-" in name.lower() for s in suffixes)]
+        for file in [*tree.with_suffix(*suffixes), *shards][:_MAX_FILES]:
             if re.search(pattern, tree.starts_with(file)):
                 return f"{name} ({file}) is not read; {remedy}"
     return ""
