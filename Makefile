@@ -17,7 +17,7 @@ TORCH ?= 2.15.0
 
 .DEFAULT_GOAL := help
 .PHONY: help install uv train train-cli gui page doctor test test-fast test-torch check lint fix lock \
-	bench gpu-bundle clean
+	audit bench gpu-bundle clean
 
 help: ## list all commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -90,6 +90,11 @@ fix: install ## format and fix lint errors
 lock: | uv ## update docker/requirements.lock after changing requirements.txt
 	$(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header \
 		--output-file docker/requirements.lock requirements.txt
+
+# --strict: fails if the advisories of a package cannot be read.
+audit: | uv ## check the locked packages and the page libraries for known vulnerabilities
+	$(UV) tool run pip-audit==2.10.1 --strict --disable-pip --require-hashes -r docker/requirements.lock
+	cd $(PAGE) && npm audit --package-lock-only
 
 bench: install ## compare speed with public implementations
 	$(BIN)/python -m benchmarks $(ARGS)

@@ -41,7 +41,8 @@ def test_manifests_name_the_same_image():
 
 def test_base_image_matches_cuda_version_of_manifest():
     base = re.fullmatch(
-        r"nvidia/cuda:(\d+\.\d+)\.\d+-cudnn-runtime-ubuntu24\.04", ARGUMENTS["BASE_IMAGE"]
+        r"nvidia/cuda:(\d+\.\d+)\.\d+-cudnn-runtime-ubuntu24\.04@sha256:[0-9a-f]{64}",
+        ARGUMENTS["BASE_IMAGE"],
     )
     assert base is not None
     assert base[1] == MANIFESTS[0]["cuda_version"]
@@ -69,7 +70,7 @@ def test_final_stage_has_no_compiler_or_installer():
     assert not [name for name in installed if COMPILERS.search(name)]
     assert not [name for stage in STAGES for name in apt_packages(stage) if COMPILERS.search(name)]
     packages = next(stage for stage in STAGES if stage.name == "packages")
-    assert packages.all("RUN")[-1] == "pip uninstall --yes pip"
+    assert packages.all("RUN")[-1] == "pip uninstall --yes debugpy pip"
 
 
 def test_packages_are_installed_from_lock_with_hashes():
@@ -147,7 +148,7 @@ def test_deploy_image_adds_code_to_published_image():
     (final,) = DEPLOY_STAGES
     assert final.base == "${IMAGE}"
     assert final.all("COPY") == [". /app"]
-    assert final.all("ENV") == ["PYTHONPATH=/app"]
+    assert final.all("ENV")[0].split() == ["PYTHONPATH=/app", "UVICORN_HOST=0.0.0.0"]
     assert not apt_packages(final)
 
 

@@ -11,9 +11,12 @@ import threading
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
+from urllib.parse import quote
 
 import pytest
 import torch
+from cyclonedx.schema import SchemaVersion
+from cyclonedx.validation.json import JsonStrictValidator
 
 from .dockerfiles import DOCKER, ROOT
 
@@ -28,7 +31,7 @@ def load(name):
 
 
 bake_weights = load("bake_weights")
-list_packages = load("list_packages")
+bill_of_materials = load("bill_of_materials")
 
 
 @pytest.fixture
@@ -127,12 +130,20 @@ def test_downloaded_weights_are_readable_and_listed(tmp_path, monkeypatch):
     finally:
         server.shutdown()
     folder = tmp_path / "home" / ".cache" / "supervisely" / "checkpoints"
-    assert sorted(path.name for path in folder.iterdir()) == ["best.pth", "best.pth.url"]
+    names = ["best.pth", "best.pth.sha256", "best.pth.url"]
+    assert sorted(path.name for path in folder.iterdir()) == names
     assert (folder / "best.pth").stat().st_mode & 0o777 == 0o644
-    ((name, digest, address),) = list_packages.baked_weights(folder)
-    assert (name, address) == ("best.pth", url)
+    (found,) = bill_of_materials.weights(folder)
+    assert (found["name"], found["externalReferences"][0]["url"]) == ("best.pth", url)
     check = subprocess.run(("sha256sum", folder / "best.pth"), capture_output=True, text=True)
-    assert digest == check.stdout.split()[0]
+    digest = check.stdout.split()[0]
+    assert found["hashes"] == [{"alg": "SHA-256", "content": digest}]
+    assert (folder / "best.pth.sha256").read_text() == f"{digest}  best.pth\n"
+
+
+def license_of(component):
+    (entry,) = component["licenses"]
+    return entry["license"]["name"]
 
 
 def test_npm_packages_are_listed_with_licenses(tmp_path):
@@ -142,28 +153,49 @@ def test_npm_packages_are_listed_with_licenses(tmp_path):
     }.items():
         (tmp_path / folder).mkdir(parents=True)
         (tmp_path / folder / "package.json").write_text(json.dumps(package))
-    assert list_packages.page_packages(tmp_path) == [
-        ("npm", "element-ui", "1.4.13", "not declared"),
-        ("npm", "vue", "2.7.16", "MIT"),
+    found = bill_of_materials.page_packages(tmp_path)
+    assert [(package["purl"], license_of(package)) for package in found] == [
+        ("pkg:npm/element-ui@1.4.13", "not declared"),
+        ("pkg:npm/vue@2.7.16", "MIT"),
     ]
 
 
 def test_python_packages_are_listed_with_licenses():
-    rows = {
-        name: (kind, number, license_name)
-        for kind, name, number, license_name in list_packages.python_packages()
-    }
-    assert rows["numpy"][:2] == ("python", version("numpy"))
-    assert "BSD-3-Clause" in rows["numpy"][2]
-    assert rows["supervisely"][2] == "see LICENSE"  # it declares none
-    assert all(license_name for _, _, license_name in rows.values())
+    found = {package["name"]: package for package in bill_of_materials.python_packages()}
+    assert found["numpy"]["purl"] == f"pkg:pypi/numpy@{version('numpy')}"
+    assert "BSD-3-Clause" in license_of(found["numpy"])
+    assert license_of(found["supervisely"]) == "see LICENSE"  # it declares none
+    assert "pillow" in found
+    assert all(map(license_of, found.values()))
+
+
+def test_system_packages_are_listed_with_distribution(tmp_path):
+    release = tmp_path / "os-release"
+    release.write_text('ID=ubuntu\nVERSION_ID="24.04"\n')
+    found = {package["name"]: package for package in bill_of_materials.system_packages(release)}
+    query = ("dpkg-query", "--show", "--showformat", "${Version}", "libstdc++6")
+    number = subprocess.run(query, capture_output=True, text=True, check=True).stdout
+    assert found["libstdc++6"]["version"] == number
+    assert found["libstdc++6"]["purl"] == (
+        f"pkg:deb/ubuntu/libstdc%2B%2B6@{quote(number)}?distro=ubuntu-24.04"
+    )
+
+
+def test_bill_of_materials_is_valid_cyclonedx(tmp_path):
+    torch.save({"model": {"w": torch.ones(2)}}, tmp_path / "best.pth")
+    (tmp_path / "best.pth.url").write_text("https://weights.example/best.pth")
+    components = bill_of_materials.python_packages() + bill_of_materials.weights(tmp_path)
+    text = json.dumps(bill_of_materials.document(components))
+    assert JsonStrictValidator(SchemaVersion.V1_6).validate_str(text) is None
+    broken = text.replace('"name": "numpy", ', "")
+    assert JsonStrictValidator(SchemaVersion.V1_6).validate_str(broken) is not None
 
 
 def test_system_licenses_come_from_copyright_files(tmp_path):
     file = tmp_path / "copyright"
     file.write_text("Files: *\nLicense: MIT\n\nFiles: a\nLicense: GPL-2+\n text\n\nLicense: MIT\n")
-    assert list_packages.debian_license(file) == "MIT, GPL-2+"
-    assert list_packages.debian_license(tmp_path / "none") == f"see {tmp_path / 'none'}"
+    assert bill_of_materials.debian_license(file) == "MIT, GPL-2+"
+    assert bill_of_materials.debian_license(tmp_path / "none") == f"see {tmp_path / 'none'}"
 
 
 def publish(tmp_path, *, changes="", published=1):

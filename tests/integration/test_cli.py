@@ -263,9 +263,20 @@ def test_initial_weights_from_cache(tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
     cache = tmp_path / ".cache" / "supervisely" / "checkpoints"
     cache.mkdir(parents=True)
-    (cache / Path(auto_config.COCO_WEIGHTS).name).touch()
+    (cache / "s.pth").touch()
+    monkeypatch.setattr(auto_config, "COCO_WEIGHTS", "https://weights.example/s.pth")
     chosen, _ = auto_config.initial_weights()
-    assert chosen == {"tuning": str(cache / Path(auto_config.COCO_WEIGHTS).name)}
+    assert chosen == {"tuning": str(cache / "s.pth")}
+
+
+def test_initial_weights_with_another_digest_are_not_used(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    cache = tmp_path / ".cache" / "supervisely" / "checkpoints"
+    cache.mkdir(parents=True)
+    (cache / Path(auto_config.COCO_WEIGHTS).name).touch()
+    chosen, message = auto_config.initial_weights()
+    assert chosen == {"PResNet": {"pretrained": False}}
+    assert "its SHA-256 is e3b0c44298fc1c14" in message
 
 
 def test_options_become_overrides():

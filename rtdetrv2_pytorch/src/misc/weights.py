@@ -1,5 +1,6 @@
-"""Find, download and load weights."""
+"""Find, download, verify and load weights."""
 
+import contextlib
 import hashlib
 import logging
 import os
@@ -8,6 +9,7 @@ import re
 import zipfile
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from http.client import HTTPException
 from pathlib import Path
 from typing import Any
@@ -20,7 +22,7 @@ from rich.progress import wrap_file
 from torch import Tensor, nn
 
 from .errors import CheckpointError
-from .files import replacing
+from .files import replacing, write_text
 from .limits import check_tensors, check_values
 
 logger = logging.getLogger(__name__)
@@ -29,6 +31,8 @@ _TIMEOUT_S = 20  # without data from the server
 _CHECK_TIMEOUT_S = 5
 _CHUNK = 1 << 20  # bytes
 
+# Lines of "SHA-256  URL". Weights that are not listed are verified against their first use.
+PUBLISHED = Path(__file__).with_name("published_weights.sha256")
 SUPERVISELY_CACHE = Path("~/.cache/supervisely/checkpoints")  # filled by the Docker image
 
 # Computed for the current image size, never loaded.
@@ -47,13 +51,16 @@ def locate(source: str | Path, on_progress: Callable[[int, int], None] | None = 
     is complete and readable. Its URL is written next to it, so that files of the same name from
     other URLs are distinguished; a file without a URL was put there manually and matches by name.
 
+    The SHA-256 of a URL's file is verified: against the published one, or against the one of its
+    first use, which is recorded next to the file.
+
     Args:
         source: path, or http(s) URL.
         on_progress: called with (bytes received, total bytes or 0 if unknown).
 
     Raises:
-        CheckpointError: if the file does not exist and could not be downloaded; the message says
-            where to put it.
+        CheckpointError: if the file does not exist and could not be downloaded, or has another
+            SHA-256; the message says where to put it.
     """
     if not is_url(source):
         path = Path(source).expanduser()
@@ -64,6 +71,7 @@ def locate(source: str | Path, on_progress: Callable[[int, int], None] | None = 
     url = str(source)
     target = _cache_file(url)
     if target.is_file():
+        _verify(target, target, url)
         return target
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -120,6 +128,46 @@ def _place(folder: Path, name: str, url: str) -> Path:
     return target
 
 
+def _verify(path: Path, target: Path, url: str) -> None:
+    """Compare the SHA-256 of a file with the published or recorded one of its URL.
+
+    Args:
+        path: of the file.
+        target: its place in the cache; the record is next to it, in the format of sha256sum.
+        url: of the file.
+
+    Raises:
+        CheckpointError: if they differ.
+    """
+    state = path.stat()
+    digest = _sha256(path, state.st_mtime_ns, state.st_size)
+    record = target.with_name(f"{target.name}.sha256")
+    lines = (line.split() for line in PUBLISHED.read_text().splitlines())
+    published = {words[1]: words[0] for words in lines}.get(url)
+    if published and digest != published:
+        raise CheckpointError(
+            f"{path}: its SHA-256 is {digest}, that of the published weights is {published}; "
+            f"delete it to download {url} again"
+        )
+    if published:
+        return
+    if not record.is_file():
+        with contextlib.suppress(OSError):  # a read-only cache
+            write_text(record, f"{digest}  {target.name}\n")
+    elif (recorded := record.read_text().split()[:1]) != [digest]:
+        raise CheckpointError(
+            f"{path}: its SHA-256 is {digest}, at first use it was {' '.join(recorded)}. If you "
+            f"trust the new weights, delete {record}"
+        )
+
+
+@lru_cache(maxsize=16)
+def _sha256(path: Path, _mtime_ns: int, _size: int) -> str:
+    """Return the SHA-256 of a file; time and size distinguish its versions."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
 def _download(url: str, target: Path, on_progress: Callable[[int, int], None] | None) -> None:
     logger.info("downloading %s to %s", url, target)
     with replacing(target) as partial:
@@ -133,6 +181,7 @@ def _download(url: str, target: Path, on_progress: Callable[[int, int], None] | 
                     if on_progress is not None:
                         on_progress(file.tell(), total)
         load_checkpoint(partial)  # an interrupted download is not readable
+        _verify(partial, target, url)
         _url_file(target).write_text(url)
 
 

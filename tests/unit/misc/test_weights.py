@@ -1,7 +1,11 @@
 """Finding, downloading and loading weights."""
 
+import hashlib
 import io
+import json
 import pickle
+import re
+import subprocess
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -14,6 +18,7 @@ from torch import nn
 
 from rtdetrv2_pytorch.src.misc.errors import CheckpointError
 from rtdetrv2_pytorch.src.misc.weights import (
+    PUBLISHED,
     LoadReport,
     check_available,
     is_url,
@@ -236,6 +241,66 @@ def test_same_file_name_of_two_urls(server):
     other = load_checkpoint(f"{server.url}/other/best.pth")
     assert one["model"]["a"].tolist() == [0, 1, 2]
     assert other["model"]["a"].tolist() == [5, 6]
+
+
+# SHA-256
+
+
+def test_first_use_is_recorded_and_a_change_is_rejected(server, hub):
+    url = f"{server.url}/a.pth"
+    path = locate(url)
+    record = hub / "a.pth.sha256"
+    digest = hashlib.sha256(CONTENT).hexdigest()
+    assert record.read_text() == f"{digest}  a.pth\n"
+    assert subprocess.run(("sha256sum", "--check", record), cwd=hub, check=False).returncode == 0
+    path.write_bytes(OTHER)  # in the cache
+    other = hashlib.sha256(OTHER).hexdigest()
+    message = f"{path}: its SHA-256 is {other}, at first use it was {digest}.*delete {record}"
+    with pytest.raises(CheckpointError, match=message):
+        load_checkpoint(url)
+    path.unlink()
+    record.write_text(f"{other}  a.pth\n")  # at the source
+    with pytest.raises(CheckpointError, match=f"Could not download {url}: .*is {digest}, at first"):
+        locate(url)
+    assert weights_in(hub) == []
+    record.unlink()  # as the message says
+    assert locate(url).read_bytes() == CONTENT
+
+
+def test_published_digest_is_required_of_downloads_and_cached_files(server, hub, home, monkeypatch):
+    published, url = home / "published", f"{server.url}/a.pth"
+    monkeypatch.setattr("rtdetrv2_pytorch.src.misc.weights.PUBLISHED", published)
+    published.write_text(f"{'0' * 64}  {url}\n")
+    with pytest.raises(
+        CheckpointError, match=f"Could not download.*published weights is {'0' * 64}"
+    ):
+        locate(url)
+    assert weights_in(hub) == []
+    put(hub, "a.pth")
+    with pytest.raises(CheckpointError, match=f"{hub / 'a.pth'}: .*delete it to download {url}"):
+        locate(url)
+    published.write_text(f"{hashlib.sha256(CONTENT).hexdigest()}  {url}\n")
+    assert locate(url) == hub / "a.pth"
+
+
+def test_read_only_cache_is_used_without_a_record(server, supervisely, monkeypatch):
+    path = put(supervisely, "a.pth")
+
+    def fail(*_):
+        raise PermissionError
+
+    monkeypatch.setattr("rtdetrv2_pytorch.src.misc.weights.write_text", fail)
+    assert locate(f"{server.url}/a.pth") == path
+
+
+def test_published_digests_are_of_models_in_the_table():
+    lines = [line.split() for line in PUBLISHED.read_text().splitlines()]
+    table = Path("supervisely_integration/models_v2.json")
+    models = json.loads((Path(__file__).parents[3] / table).read_text())
+    urls = {row["meta"]["model_files"].get("checkpoint") for row in models}
+    assert lines
+    assert all(re.fullmatch(r"[0-9a-f]{64}", digest) for digest, _ in lines)
+    assert {url for _, url in lines} <= urls
 
 
 # Loading
