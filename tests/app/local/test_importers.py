@@ -395,7 +395,9 @@ def test_unknown_format_raises_with_the_known_ones(tmp_path):
     with pytest.raises(DatasetError) as caught:
         detect_format(tmp_path)
     message = str(caught.value)
-    assert message.startswith(f"{tmp_path}: no data set recognized; looked for supervisely: meta")
+    assert message.startswith(
+        f"{tmp_path}: no data set recognized (files: 1 .txt, 1 .json); looked for supervisely: meta"
+    )
     assert all(word in message for word in ("data.yaml", "<annotation>", "imagePath", "categories"))
 
 

@@ -143,6 +143,14 @@ def test_missing_splits_and_images_raise_with_the_remedy(tmp_path, files, messag
     assert "-u train_dataloader.dataset.ann_file=" in str(error.value)
 
 
+def test_folder_with_a_test_split_only_is_not_trained_on(tmp_path):
+    for name in "ab":
+        picture(tmp_path / "test" / f"{name}.jpg")
+    coco_file(tmp_path / "test" / "labels.json", ["a.jpg", "b.jpg"])
+    with pytest.raises(DatasetError, match=r"only a test split \(test\) found"):
+        find_splits(tmp_path, tmp_path / "out")
+
+
 def test_missing_folder(tmp_path):
     with pytest.raises(DatasetError, match="no such folder; give the folder of a data set"):
         find_splits(tmp_path / "nowhere", tmp_path)

@@ -8,7 +8,6 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 from faster_coco_eval.core import mask as rle_masks
 
@@ -138,7 +137,7 @@ def _written_name(entry: Any) -> str | None:
         return None
     name = entry.get("file_name")
     if name is None and isinstance(entry.get("coco_url"), str):
-        name = "/".join(urlsplit(entry["coco_url"]).path.split("/")[-2:])
+        name = "/".join(entry["coco_url"].split("?")[0].split("/")[-2:])
     return name if isinstance(name, str) and name else None
 
 

@@ -287,6 +287,8 @@ def unwrapped(folder: Path) -> Path:
         entries = [p for p in folder.iterdir() if not p.name.startswith((".", "__MACOSX"))]
         if len(entries) != 1 or not entries[0].is_dir() or entries[0].is_symlink():
             break
+        if split_of(entries[0].name) is not None:  # the name of a split is needed
+            break
         folder = entries[0]
     return folder
 
@@ -309,7 +311,10 @@ def _spellings(written: str) -> Iterator[str]:
     path = written.replace("\\", "/")
     yield path
     if "://" in path or path.startswith("/data/local-files/"):
-        url = urlsplit(path)
+        try:
+            url = urlsplit(path)
+        except ValueError:  # an invalid host
+            return
         path = unquote((parse_qs(url.query).get("d") or [url.path])[0])
         yield path.lstrip("/")
 

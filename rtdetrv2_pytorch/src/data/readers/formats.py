@@ -1,5 +1,6 @@
 """The table of formats: detection by content, and reading."""
 
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -21,6 +22,7 @@ FORMATS: Mapping[FormatName, ModuleType] = {
     "yolo": yolo,
     "voc": voc,
 }
+_MAX_SUFFIXES = 4  # in a message
 # Classes that other programs add, not users.
 _NO_CLASSES = {"_background_", "__background__", "__ignore__", "_ignore_"}
 
@@ -45,7 +47,11 @@ def _detected(tree: Tree, folder: Path) -> FormatName:
     if known:
         raise DatasetError(f"{folder}: {known}")
     looked_for = "; ".join(f"{name}: {each.LOOKED_FOR}" for name, each in FORMATS.items())
-    raise DatasetError(f"{folder}: no data set recognized; looked for {looked_for}")
+    suffixes = Counter(Path(name).suffix.lower() or "other" for name in tree.files)
+    found = ", ".join(f"{n} {suffix}" for suffix, n in suffixes.most_common(_MAX_SUFFIXES))
+    raise DatasetError(
+        f"{folder}: no data set recognized (files: {found or 'none'}); looked for {looked_for}"
+    )
 
 
 def read(folder: Path, format: FormatName | None = None) -> DataSource:

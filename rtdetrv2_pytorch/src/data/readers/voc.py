@@ -97,17 +97,18 @@ def _parse_entry(entry: _Entry, tree: Tree) -> ET.Element:
 
 def _entries(tree: Tree) -> Iterator[_Entry]:
     files = [f for f in tree.with_suffix(".xml") if _ROOT.search(tree.starts_with(f))]
-    roots = sorted({_devkit_of(file) for file in files})
-    lists = _split_lists(tree, roots)
+    by_root: dict[str, list[str]] = {}
+    for file in files:
+        by_root.setdefault(_devkit_of(file), []).append(file)
+    lists = _split_lists(tree, sorted(by_root))
     if any(_is_two_column(tree, name) for names in lists.values() for name in names):
         for names in lists.values():
             for name in names:
                 yield from _pairs(name, tree)
         return
-    for root in roots:
-        own = [file for file in files if _devkit_of(file) == root]
+    for root, own in sorted(by_root.items()):
         # With several years, each is the parent of its splits.
-        parent = f"{Path(root).name}/" if len(roots) > 1 and lists.get(root) else ""
+        parent = f"{Path(root).name}/" if len(by_root) > 1 and lists.get(root) else ""
         if lists.get(root):
             by_stem = {Path(file).stem: file for file in own}
             for name in lists[root]:
@@ -216,7 +217,8 @@ def _pairs(file: str, tree: Tree) -> Iterator[_Entry]:
             continue
         annotation = "/".join(p for p in (folder_of(file), parts[1].replace("\\", "/")) if p)
         if ".." in annotation.split("/") or Path(parts[1]).is_absolute():
-            same = [f for f in tree.with_suffix(".xml") if Path(f).name == Path(parts[1]).name]
+            stem = _stem(parts[1])
+            same = tree.find_named(stem, folder_of(file), suffixes=(".xml",))
             if len(same) != 1:
                 problem = UnusableError("path_outside_folder", f"listed in {Path(file).name}")
                 yield _Entry(split, line, problem=problem)

@@ -213,7 +213,8 @@ def _resolve(entry: str, split: Part, base: str, tree: Tree, findings: Findings)
             if is_image(Path(name)) and name in tree.files:
                 yield name
                 return
-            found = tree.images_in(name) if name or entry in (".", "./") else []
+            is_folder = (name or entry in (".", "./")) and not is_image(Path(name))
+            found = tree.images_in(name) if is_folder else []
             if found:
                 yield from found
                 return
