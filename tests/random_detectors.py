@@ -5,12 +5,19 @@ could not distinguish images or queries.
 """
 
 import re
+from pathlib import Path
 
 import torch
 import torch.nn.functional as F  # noqa: N812
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor, nn
 
+from rtdetrv2_pytorch.src.core import YAMLConfig
+from rtdetrv2_pytorch.src.core.yaml_files import merge
+from tests.tiny import CONFIGS, NETWORK
+
+SIZE_HW = (96, 160)
+NAMES = ["cat", "dog", "owl"]
 _FIXED = r"anchors$|num_points_scale$|pos_embed\d$|num_batches_tracked$"  # depends on sizes only
 
 
@@ -44,6 +51,30 @@ def randomize_weights(model: nn.Module, size_hw: tuple[int, int], seed: int = 0)
         norm.reset_running_stats()
     model(random_images(4, size_hw, seed=seed + 1))
     return model.eval()
+
+
+def save_random_detector(
+    path: Path,
+    config: str = "rtdetrv2_r18vd_120e_coco",
+    size_hw: tuple[int, int] = SIZE_HW,
+    network: dict | None = None,
+    **overrides,
+) -> Path:
+    """Save a tiny detector with random weights, as the trainer saves checkpoints."""
+    values = merge(
+        merge(NETWORK if network is None else network, overrides),
+        {"eval_spatial_size": list(size_hw), "num_classes": len(NAMES), "device": "cpu"},
+    )
+    cfg = YAMLConfig(CONFIGS / "rtdetrv2" / f"{config}.yml", **values)
+    content = {
+        "model": randomize_weights(cfg.model, size_hw).state_dict(),
+        "config": cfg.yaml_cfg,
+        "class_names": NAMES,
+        "eval_spatial_size": list(size_hw),
+        "thresholds": {"overall": 0.4, "per_class": {"cat": 0.5, "dog": 0.3, "owl": 1.0}},
+    }
+    torch.save(content, path)
+    return path
 
 
 def assert_same_detections(found, expected, *, score: float = 1e-3, pixels: float = 0.5) -> None:

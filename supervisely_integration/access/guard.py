@@ -12,7 +12,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from starlette.websockets import WebSocketClose
 
 from .bodies import MAX_JSON_BYTES, BodyTooLargeError, body_problem, read_body, replay
-from .policy import AccessPolicy, Refusal
+from .policy import DOCUMENTS, AccessPolicy, Refusal
 
 JSON = "application/json"
 _OTHER_BODIES = ("/tensorboard/",)  # requests that TensorBoard answers
@@ -75,7 +75,7 @@ class AccessGuard:
         if refusal is not None:
             answer = error_answer(refusal.status, refusal.message)
             await answer(connection.scope, receive, send)
-        elif self._policy.path_of(connection) == "/" and not self._policy.is_behind_platform:
+        elif self._policy.path_of(connection) in DOCUMENTS and not self._policy.is_behind_platform:
             await self._app(connection.scope, receive, self._with_cookie(connection, send))
         else:
             await self._app(connection.scope, receive, send)

@@ -22,7 +22,9 @@ _STATIC_TYPES = frozenset(
     (".css", ".js", ".mjs", ".map", ".svg", ".png", ".jpg", ".jpeg", ".gif", ".ico", ".webp")
     + (".woff", ".woff2", ".ttf", ".eot", ".otf")
 )
-_PAGE_FOLDERS = ("/sly/", "/sly-app-ws")
+# Documents whose scripts use page routes; they set the cookie.
+DOCUMENTS = ("/", "/try")
+_PAGE_FOLDERS = ("/sly/", "/sly-app-ws", "/gui/")
 _READING = ("GET", "HEAD", "OPTIONS")
 
 

@@ -1,5 +1,6 @@
 """JavaScript libraries of the page: npm packages that `make page` installs."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 WEB = Path(__file__).with_name("web")
@@ -18,8 +19,11 @@ STYLES = (
     "element-ui/lib/theme-default/index.css",
     "material-design-iconic-font/dist/css/material-design-iconic-font.min.css",
 )
+# Of the page that documents the API of the serving app.
+API_SCRIPTS = ("swagger-ui-dist/swagger-ui-bundle.js",)
+API_STYLES = ("swagger-ui-dist/swagger-ui.css",)
 
 
-def missing_libraries() -> list[str]:
-    """Return the library files that are not installed."""
-    return [name for name in (*SCRIPTS, *STYLES) if not (PACKAGES / name).is_file()]
+def missing_libraries(names: Sequence[str] = (*SCRIPTS, *STYLES)) -> list[str]:
+    """Return the library files that are not installed; default: those of the app's page."""
+    return [name for name in names if not (PACKAGES / name).is_file()]

@@ -3,6 +3,8 @@
 import queue
 import threading
 import uuid
+from contextvars import copy_context
+from functools import wraps
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -39,7 +41,13 @@ class RequestsManager(InferenceRequestsManager):  # type: ignore[misc]
         """Run a request to its end."""
         request = kwargs.setdefault("inference_request", self.create())
         request.PENDING_RESULTS_MAX_SIZE = float("inf")
-        return super().run(func, *args, **kwargs)
+        context = copy_context()  # of the route, which adds notes and times to its response
+
+        @wraps(func)
+        def in_context(*given: Any, **options: Any) -> Any:
+            return context.run(func, *given, **options)
+
+        return super().run(in_context, *args, **kwargs)
 
 
 class ImageCache(InferenceImageCache):  # type: ignore[misc]

@@ -5,7 +5,7 @@ with status 500 and the text "Internal Server Error", which makes clients retry.
 """
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextvars import ContextVar
 from typing import Any
 
@@ -18,15 +18,16 @@ from supervisely.nn.inference.inference import Inference
 from rtdetrv2_pytorch.src.misc.errors import ConfigError, RTDETRError
 
 from ..access.guard import error_answer
-from ..gui.app_page import serve_own_page
 from ..sdk.access import protect_app
 from ..sdk.deployment import keep_on_failure
 from ..sdk.websockets import drop_closed_connections
 from .image_inputs import replace_image_routes
+from .pages import serve_pages
 
 logger = logging.getLogger(__name__)
 
 _NOTES: ContextVar[list[str]] = ContextVar("notes")
+_TIMES: ContextVar[dict[str, float]] = ContextVar("times")
 _TRACKING = ("/tracking_by_detection", "/get_tracking_settings")
 
 
@@ -48,8 +49,7 @@ def prepare_server(model: Inference) -> None:
     _remove(server, _TRACKING)
     replace_image_routes(server, model)
     _replace_deployment(server, model)
-    if model.gui is not None:
-        serve_own_page(server)
+    serve_pages(server, has_app_page=model.gui is not None)
 
 
 def note(text: str) -> None:
@@ -58,12 +58,24 @@ def note(text: str) -> None:
     _NOTES.get([]).append(text)
 
 
+def add_times(times_ms: Mapping[str, float]) -> None:
+    """Add milliseconds of a prediction to the header `server-timing` of the current response."""
+    sums = _TIMES.get({})
+    for name, value in times_ms.items():
+        sums[name] = sums.get(name, 0.0) + value
+
+
 async def _send_notes(request: Request, call_next: RequestResponseEndpoint) -> Response:
     notes: list[str] = []
-    _NOTES.set(notes)  # the threads of routes inherit the list
+    times: dict[str, float] = {}
+    _NOTES.set(notes)  # the threads of routes and predictions inherit both
+    _TIMES.set(times)
     response = await call_next(request)
     if notes:
         response.headers["x-note"] = "; ".join(notes)
+    if times:
+        parts = (f"{name};dur={value:.2f}" for name, value in times.items())
+        response.headers["server-timing"] = ", ".join(parts)
     return response
 
 

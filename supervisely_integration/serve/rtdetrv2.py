@@ -40,7 +40,7 @@ from ..sdk.deployment import (
 from ..sdk.inference import replace_shared_parts
 from .image_inputs import check_image_ids
 from .prediction_settings import SYNONYMS, PredictionSettings, check_classes, synonyms_in
-from .routes import note, prepare_server
+from .routes import add_times, note, prepare_server
 
 
 class RTDETRv2(ObjectDetection):  # type: ignore[misc]
@@ -217,6 +217,7 @@ class RTDETRv2(ObjectDetection):  # type: ignore[misc]
         if not self.in_train:
             predictions = [[_rounded(each) for each in image] for image in predictions]
         times = {name.removesuffix("_s"): 1000 * value for name, value in asdict(timing).items()}
+        add_times(times)
         return predictions, times
 
     def predict(self, image_path: str, settings: dict[str, Any]) -> list[PredictionBBox]:

@@ -147,13 +147,14 @@ def test_session_info_answers_only_the_page(app):
 
 
 def test_page_cookie_is_for_this_site_only(app):
-    answer = httpx.get(app.running.address)
-    assert re.search(
-        r"app_page_\d+=[0-9a-f]{64}; HttpOnly; Path=/; SameSite=Strict",
-        answer.headers["set-cookie"],
-    )
-    assert answer.headers["x-frame-options"] == "SAMEORIGIN"
-    assert app.token not in answer.headers["set-cookie"]
+    for path in ("/", "/try") if app.name == "serve" else ("/",):
+        answer = httpx.get(app.running.address + path)
+        assert re.search(
+            r"app_page_\d+=[0-9a-f]{64}; HttpOnly; Path=/; SameSite=Strict",
+            answer.headers["set-cookie"],
+        )
+        assert answer.headers["x-frame-options"] == "SAMEORIGIN"
+        assert app.token not in answer.headers["set-cookie"]
 
 
 @pytest.mark.parametrize(

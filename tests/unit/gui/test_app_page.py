@@ -3,7 +3,7 @@ import supervisely as sly
 from fastapi import FastAPI
 from starlette.testclient import TestClient
 
-from supervisely_integration.gui import app_page, libraries
+from supervisely_integration.gui import app_page, documents, libraries
 
 SECRET = "token-of-a-test"
 
@@ -29,7 +29,7 @@ def server(monkeypatch):
 def built(monkeypatch, tmp_path):
     """Installed libraries, as empty files."""
     monkeypatch.setattr(libraries, "PACKAGES", tmp_path)
-    monkeypatch.setattr(app_page, "PACKAGES", tmp_path)
+    monkeypatch.setattr(documents, "PACKAGES", tmp_path)
     for name in (*libraries.SCRIPTS, *libraries.STYLES):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text("/* library */")

@@ -17,7 +17,8 @@ def test_lock_file_pins_versions_and_names_no_registry():
 
 def test_every_library_file_is_of_a_declared_package():
     declared = json.loads((libraries.WEB / "package.json").read_text())["dependencies"]
-    used = {name.split("/")[0] for name in (*libraries.SCRIPTS, *libraries.STYLES)}
+    files = (*libraries.SCRIPTS, *libraries.STYLES, *libraries.API_SCRIPTS, *libraries.API_STYLES)
+    used = {name.split("/")[0] for name in files}
     assert used == set(declared)
 
 

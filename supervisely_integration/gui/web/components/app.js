@@ -14,6 +14,7 @@ export const app = {
     failure: null,
     busy: {},
     instance: document.documentElement.dataset.instancePage,
+    links: JSON.parse(document.documentElement.dataset.links),
   }),
   computed: {
     problem() {
@@ -64,7 +65,10 @@ export const app = {
             The app does not respond: it has ended or is unreachable. This is its last state.
           </template>
         </p>
-        <a v-if="instance" :href="instance" target="_blank">Projects and experiments</a>
+        <nav>
+          <a v-for="[address, title] in links" :key="address" :href="address">{{ title }}</a>
+          <a v-if="instance" :href="instance" target="_blank">Projects and experiments</a>
+        </nav>
       </header>
       <main v-if="state && data">
         <slot :post="post" :state="state" :data="data" :session="null" :is-static-version="false"
