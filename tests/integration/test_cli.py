@@ -293,12 +293,14 @@ def test_options_become_overrides():
 
 def test_yolo_folder_is_converted(tmp_path):
     folder, output = tmp_path / "pets", tmp_path / "out"
-    for split in ("train", "val"):
+    for number, split in ((1, "train"), (0, "val")):
         for part in ("images", "labels"):
             (folder / part / split).mkdir(parents=True)
         Image.new("RGB", (40, 30)).save(folder / "images" / split / "a.png")
-        (folder / "labels" / split / "a.txt").write_text("1 0.5 0.5 0.5 0.2")
-    (folder / "data.yaml").write_text("names: [cat, dog]\ntrain: images/train\nval: images/val")
+        (folder / "labels" / split / "a.txt").write_text(f"{number} 0.5 0.5 0.5 0.2")
+    (folder / "data.yaml").write_text(
+        "names: [cat, dog, unused]\ntrain: images/train\nval: images/val"
+    )
     config = CONFIGS / "rtdetrv2" / "rtdetrv2_r18vd_120e_coco.yml"
     options = train.TrainOptions(config=config, data=folder, output_dir=str(output), device="cpu")
     cfg, splits = configure(options)
