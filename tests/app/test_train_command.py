@@ -297,7 +297,7 @@ def test_resumed_task_that_fails_again(tmp_path, capsys, monkeypatch):
     log = store.root / "tasks" / "1" / "app.log"
     assert shown.out.splitlines() == ["Starting the app as task 1, on project digits"]
     assert shown.err.splitlines() == [
-        "ConfigError: hyperparameters: unknown key 'optimizr'; did you mean 'optimizer'?",
+        "ConfigError: hyperparameters, line 1: unknown key 'optimizr'; did you mean 'optimizer'?",
         *("Log:", str(log)),
     ]
 
