@@ -1,5 +1,6 @@
 """HTML documents of an app and the files that they load."""
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -54,4 +55,6 @@ def render(name: str, values: Mapping[str, Any], scripts: str = "'self'") -> HTM
         "x-content-type-options": "nosniff",
         "cache-control": "no-cache",
     }
-    return HTMLResponse(template.render({**values, "app_name": app_name}), headers=headers)
+    html = template.render({**values, "app_name": app_name})
+    html = re.sub(r"(?<=\s)v-html=", "v-markup=", html)  # of the SDK's templates, see markup.js
+    return HTMLResponse(html, headers=headers)

@@ -16,7 +16,7 @@ from rtdetrv2_pytorch.src.misc.weights import check_available
 
 from ..settings.fitting import ProjectContent, fit_settings
 from ..settings.formats import app_settings
-from ..settings.names import experiment_name
+from ..settings.names import experiment_name, unused_name
 from ..task_status import PAGE_ERROR
 
 logger = logging.getLogger(__name__)
@@ -62,6 +62,7 @@ class TrainPage(TrainGUI):  # type: ignore[misc]
 
     def __init__(self, *arguments: Any) -> None:
         self.is_ready = False  # the app sets it when its constructor is done
+        self._used_names: set[str] = set()  # of experiments that this app saved
         super().__init__(*arguments)
         self.step_flow.add_on_select_actions("model_selector", [self._name_experiment])
 
@@ -70,7 +71,13 @@ class TrainPage(TrainGUI):  # type: ignore[misc]
         model = self.model_selector.get_model_name()
         if model is not None:
             name = experiment_name(self.task_id, self.project_info.name, model)
-            self.training_process.set_experiment_name(name)
+            self.training_process.set_experiment_name(unused_name(name, self._used_names))
+
+    def propose_new_name(self) -> None:
+        """Propose another name, since the experiment with the current one is saved."""
+        name = self.training_process.get_experiment_name()
+        self._used_names.add(name)
+        self.training_process.set_experiment_name(unused_name(name, self._used_names))
 
     def load_from_app_state(
         self, app_state: str | dict[str, Any], click_cb: bool = True, validate_steps: bool = True

@@ -1,6 +1,8 @@
 """Names that the app makes from the names of projects, models and tasks."""
 
+import itertools
 import re
+from collections.abc import Collection
 
 _SEPARATORS = re.compile(r"[/\\]+")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]+")
@@ -22,3 +24,16 @@ def experiment_name(task_id: int, project: str, model: str) -> str:
     """Return the default name of an experiment; task -1 is a training in development."""
     task = "debug" if task_id == -1 else str(task_id)
     return " ".join((task, valid_part(project), valid_part(model)))
+
+
+def unused_name(name: str, used: Collection[str]) -> str:
+    """Return the name, or the first of "name #2", "name #3", ... that is not used."""
+    stem, _, number = name.rpartition(" #")
+    if not (stem and number.isdecimal()):
+        stem, number = name, "1"
+    numbers = itertools.count(int(number) + 1)
+    return (
+        name
+        if name not in used
+        else next(each for each in (f"{stem} #{n}" for n in numbers) if each not in used)
+    )

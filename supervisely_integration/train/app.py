@@ -314,6 +314,7 @@ class TrainApp(sdk.TrainApp):  # type: ignore[misc]
             self.gui.training_artifacts.validator_text.set(_SAVED, "success")
         self.status.finish()
         self.run_folder.remove()
+        self.gui.propose_new_name()
 
     def _skip_optional_steps(self) -> None:
         """Report the evaluation and the exports that a stopped training leaves out."""

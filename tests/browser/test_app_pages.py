@@ -266,10 +266,13 @@ def test_stop_button_saves_the_training(place, new_page, quiet):
         expect(page.card("Training Process")).to_contain_text("Stopped, saved")
         info = find_experiment(place.instance.store, task_id)
         assert "last.pth" in " ".join(info["checkpoints"])
+        name = page.card("Training Process").get_by_role("textbox", name="Experiment name")
+        expect(name).to_have_value(f"{info['experiment_name']} #2")
         page.press("Training Process", "Start")
         expect(artifacts).not_to_contain_text("Stopped, saved")
         page.wait_for_steps()
         app.stop()  # as Ctrl-C in the terminal: the second training is saved, too
         assert app.wait(120) == 0, app.log_tail(60)
     second = find_experiment(place.instance.store, task_id)
+    assert second["experiment_name"] == f"{info['experiment_name']} #2"
     assert second["artifacts_dir"].rstrip("/") == info["artifacts_dir"].rstrip("/") + "_000"

@@ -116,3 +116,21 @@ def test_unchanged_values_keep_their_identity(changing, new_page):
     page.evaluate("window.view.data.rows[1].number = 3")
     assert page.evaluate("window.documents.base.data.rows") == rows
     page.goto("about:blank")  # the page would report the stopped app
+
+
+def test_failed_patch_keeps_the_text_of_other_widgets(changing, new_page):
+    page = new_page()
+    page.goto(changing.address)
+    page.wait_for_function("window.view.state && window.documents.isFetching === false")
+    kept = page.evaluate(
+        """() => {
+          const { view, documents } = window;
+          documents.base.state = { editor: { text: "old" }, table: { rows: [1, 2] } };
+          view.state = { editor: { text: "typed" }, table: {} };  // the rows are deselected
+          documents.pending = [{ state: [{ op: "replace", path: "/table/rows/1", value: 3 }] }];
+          documents.flush();
+          return view.state;
+        }"""
+    )
+    assert kept == {"editor": {"text": "typed"}, "table": {"rows": [1, 3]}}
+    page.goto("about:blank")  # the page would report the stopped app

@@ -213,6 +213,10 @@ def test_evaluation_metrics_take_precedence(instance, open_page):
     card = page.get_by_role("link", name=re.compile("cells, first try"))
     expect(card).to_contain_text("0.625")
     expect(card).not_to_contain_text("AP50")
+    card.click()
+    metrics = page.locator(".panel", has_text="Metrics of the model benchmark")
+    expect(metrics).to_contain_text("means over IoU 0.5 to 0.95")
+    expect(metrics).to_contain_text("those of the training log and report.html are at IoU 0.5")
 
 
 def test_unreadable_experiment(instance, open_page):

@@ -10,12 +10,15 @@ const KINDS = ["data", "state"];
 
 const copy = (value) => JSON.parse(JSON.stringify(value));
 
+const keysOf = (patch) =>
+  patch.flatMap(({ path, from }) => [path, from ?? path])
+    .map((pointer) => jsonpatch.unescapePathComponent(pointer.split("/")[1] ?? ""));
+
 /** Apply a patch to a document. Unchanged parts remain the same objects: Element treats a new list as
  * a selection by the user, which would send the state to the app again. */
 function patched(document, patch) {
   const fresh = { ...document };
-  for (const pointer of patch.flatMap(({ path, from }) => [path, from ?? path])) {
-    const key = jsonpatch.unescapePathComponent(pointer.split("/")[1] ?? "");
+  for (const key of keysOf(patch)) {
     if (fresh[key] === document[key] && key in fresh) fresh[key] = copy(fresh[key]);
   }
   return jsonpatch.applyPatch(fresh, copy(patch)).newDocument;
@@ -96,13 +99,16 @@ export class Documents {
     }
   }
 
-  /** Apply a patch; returns false, and restores the app's document, if it does not apply. */
+  /** Apply a patch; returns false if it does not apply. Its widgets then get the app's values, and
+   * text that was typed into others is kept. */
   apply(kind, patch, holder) {
     try {
       holder[kind] = patched(holder[kind], patch);
       return true;
     } catch {
-      holder[kind] = copy(this.base[kind]);
+      const known = keysOf(patch).filter((key) => key in this.base[kind]);
+      const values = known.map((key) => [key, copy(this.base[kind][key])]);
+      holder[kind] = { ...holder[kind], ...Object.fromEntries(values) };
       return false;
     }
   }

@@ -8,6 +8,11 @@ import { bytes, h, json, plural, s, value } from "./dom.js";
 import { showFile, showImage } from "./viewer.js";
 
 const OVERVIEW_CARDS = 6;
+const METRICS = { // title and note, by origin
+  logs: ["Metrics of the best epoch", "Measured during training, on the validation split; best_f1 is the best F1 at IoU 0.5."],
+  evaluation: ["Metrics of the model benchmark", "Measured after training. Its f1, precision and recall are means over IoU 0.5 to 0.95; "
+    + "those of the training log and report.html are at IoU 0.5. Its mAP may differ from AP: see docs/benchmark.md."],
+};
 
 export async function overview() {
   const [projects, experiments] = await Promise.all([json("/page/api/projects"), json("/page/api/experiments")]);
@@ -107,13 +112,14 @@ export async function experiment(parameters, id) {
     [["train/loss"], "Training loss by step"],
     [["val/loss"], "Validation loss by epoch"],
   ].map(([names, title]) => [names.filter((n) => (found.curves[n] || []).length > 1), title]).filter(([names]) => names.length);
+  const [title, note] = METRICS[found.metricsFrom];
   return {
     title: found.name,
     stamps: ["experiments"],
     content: [
       h("div", { class: "crumbs" }, h("a", { href: "#/experiments" }, "Experiments")),
       h("div", { class: "heading" }, h("h1", {}, found.name), reportLinks(found.files)),
-      h("div", { class: "card panel" }, h("h2", {}, found.metricsFrom === "logs" ? "Metrics of the best epoch" : "Metrics"), metricsOf(found, 40)),
+      h("div", { class: "card panel" }, h("h2", {}, title), metricsOf(found, 40), h("p", { class: "quiet small" }, note)),
       charts.length > 0 && h("div", { class: "split", style: { marginTop: "18px" } }, charts.map(([names, title]) =>
         h("div", { class: "card panel" }, h("h2", {}, title), chart(names.map((n) => found.curves[n])), h("div", { class: "legend" },
           names.map((n, i) => h("span", {}, h("i", { class: i ? "second" : "" }), n)))))),

@@ -2,7 +2,7 @@
 
 import pytest
 
-from supervisely_integration.settings.names import experiment_name, valid_part
+from supervisely_integration.settings.names import experiment_name, unused_name, valid_part
 
 
 @pytest.mark.parametrize(
@@ -31,3 +31,13 @@ def test_experiment_names():
     long = experiment_name(7, "x" * 400, "y" * 400)
     assert len(long.encode()) < 255
     assert long.endswith("y")  # the model remains when the project's name is cut
+
+
+def test_names_of_further_experiments():
+    first = "7 digits 3 RT-DETRv2-S"
+    assert unused_name(first, {"other"}) == first
+    assert unused_name(first, {first}) == f"{first} #2"
+    assert unused_name(f"{first} #2", {first, f"{first} #2"}) == f"{first} #3"
+    assert unused_name(first, {first, f"{first} #2"}) == f"{first} #3"
+    assert unused_name("#3", {"#3"}) == "#3 #2"
+    assert unused_name("cells #x", {"cells #x"}) == "cells #x #2"

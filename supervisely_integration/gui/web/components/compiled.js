@@ -1,16 +1,7 @@
-/* A table cell that may contain a Vue template; most are plain text. */
+/* A table cell, which may be formatted. It is no Vue template, unlike on the platform: a template in
+ * the name of a model would run its expressions. */
 
 export const compiled = {
-  props: {
-    template: { type: [String, Number], default: "" },
-    data: { type: Object, default: () => ({}) },
-    state: { type: Object, default: () => ({}) },
-    params: { type: Object, default: () => ({}) },
-  },
-  render(h) {
-    const text = String(this.template ?? "");
-    if (!/[<{]/.test(text)) return h("span", text);
-    const part = { ...Vue.compile(`<span>${text}</span>`), props: ["data", "state", "params"] };
-    return h(part, { props: { data: this.data, state: this.state, params: this.params } });
-  },
+  props: { template: { type: [String, Number], default: "" } },
+  template: `<span v-markup="template"></span>`,
 };

@@ -1,21 +1,13 @@
 /* A modal message in the browser's own dialog element. */
 
+import { plain } from "../markup.js";
+
 const ICONS = {
   info: "zmdi-info",
   success: "zmdi-check-circle",
   warning: "zmdi-alert-triangle",
   error: "zmdi-alert-circle",
 };
-
-const FORMATTING = /<\/?(a|b|code|div|em|i|li|p|span|strong|u|ul)(\s[^<>]*)?>/gi;
-
-/** Text of an HTML message. The SDK formats messages, but does not escape the names in them: only
- * formatting is removed, and a name in angle brackets remains. */
-function plain(message) {
-  const text = String(message ?? "").replace(/<br\s*\/?>/gi, "\n").replace(FORMATTING, "");
-  const html = text.replace(/</g, "&lt;");
-  return new DOMParser().parseFromString(html, "text/html").body.textContent;
-}
 
 export const dialog = {
   props: {
