@@ -321,14 +321,19 @@ class TrainApp(sdk.TrainApp):  # type: ignore[misc]
         self.gui.training_artifacts.model_benchmark_fail_text.set(
             "Not evaluated, since the training was stopped.", "info"
         )
+        for part in self.optional_steps:
+            self.status.add_missing(part, "the training was stopped")
+
+    @property
+    def optional_steps(self) -> list[str]:
+        """The evaluation and the exports that are selected."""
         selected = self.gui.hyperparameters_selector
         parts = {
             EVALUATION_REPORT: super().is_model_benchmark_enabled,
             "ONNXRuntime": selected.get_export_onnx_checkbox_value(),
             "TensorRT": selected.get_export_tensorrt_checkbox_value(),
         }
-        for part in (name for name, is_selected in parts.items() if is_selected):
-            self.status.add_missing(part, "the training was stopped")
+        return [name for name, is_selected in parts.items() if is_selected]
 
     @property
     def is_model_benchmark_enabled(self) -> bool:

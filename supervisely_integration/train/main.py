@@ -36,7 +36,8 @@ def start_training() -> dict[str, Any]:
     """Train with the selected settings; returns the files that the app uploads."""
     request = train.training_request()
     train.show_tensorboard(request.run_dir / LOGS)
-    progress = AppProgress(train.progress_bar_main, train.progress_bar_secondary)
+    next_steps = ("upload", *train.optional_steps)
+    progress = AppProgress(train.progress_bar_main, train.progress_bar_secondary, next_steps)
     try:
         info = run_training(request, progress, train.lifecycle.stop_flag).as_dict()
         reports = [request.result_dir / name for name in REPORTS]

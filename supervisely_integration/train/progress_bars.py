@@ -1,6 +1,7 @@
 """Training events as progress bars on the app's page and lines in its log."""
 
 import logging
+from collections.abc import Sequence
 from typing import Any, Protocol
 
 from rtdetrv2_pytorch.src.solver.events import (
@@ -33,9 +34,13 @@ class AppProgress(TrainingEvents):
     Args:
         epochs_widget: for the bar of epochs.
         steps_widget: for the bar of steps.
+        next_steps: after the training, which the remaining time does not include.
     """
 
-    def __init__(self, epochs_widget: BarWidget, steps_widget: BarWidget) -> None:
+    def __init__(
+        self, epochs_widget: BarWidget, steps_widget: BarWidget, next_steps: Sequence[str] = ()
+    ) -> None:
+        self._next = ", ".join(next_steps).replace("_", " ")
         self._widgets = (epochs_widget, steps_widget)
         self._bars: list[Any] = []  # of epochs and, within an epoch, of steps
         self._epochs = 0
@@ -79,7 +84,7 @@ class AppProgress(TrainingEvents):
             report.evaluation.stats["AP"],
             "the best so far" if report.is_best else best,
             report.images_per_s,
-            "" if is_last else f", about {_duration(report.eta_s)} to the upload",
+            "" if is_last else f", {self._remaining(report.eta_s)}",
         )
 
     def train_finished(self, result: FitResult) -> None:
@@ -104,6 +109,11 @@ class AppProgress(TrainingEvents):
             bar.close()
             widget.hide()
         self._bars = []
+
+    def _remaining(self, seconds: float) -> str:
+        """Return the remaining time, and what it leaves out: no speed of an upload is known yet."""
+        after = f", then {self._next}" if self._next else ""
+        return f"about {_duration(seconds)} of training and evaluation{after}"
 
     def _start_bar(self, message: str, total: int) -> Any:
         widget = self._widgets[len(self._bars)]

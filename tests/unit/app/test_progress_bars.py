@@ -232,7 +232,7 @@ def test_real_training_completes_the_bars(bars, digits, tmp_path, lines):
 
 
 def test_epoch_summary(bars, lines):
-    follower = AppProgress(*bars.both)
+    follower = AppProgress(*bars.both, ("upload", "evaluation report", "ONNXRuntime"))
     follower.train_started(plan())
     assert lines()[-1] == "Training on 6 images, validating on 2, 2 classes, on cpu in float32"
     follower.epoch_started(1, 3)
@@ -240,7 +240,8 @@ def test_epoch_summary(bars, lines):
     follower.epoch_finished(dataclasses.replace(epoch(1), eta_s=120.0))
     assert lines()[-1] == (
         "Epoch 2/4: loss 2.500, validation loss 1.500, AP 0.250, the best so far, "
-        "20.0 images/s, about 2 min to the upload"
+        "20.0 images/s, about 2 min of training and evaluation, then upload, evaluation report, "
+        "ONNXRuntime"
     )
     follower.epoch_finished(epoch(3, ap=0.125, best_epoch=1, best_ap=0.25))
     assert lines()[-1].endswith("AP 0.125, best 0.250 in epoch 2, 20.0 images/s")
