@@ -9,14 +9,10 @@ import click
 from rich.console import Console
 
 from ..src.misc import distributed
-from ..src.misc.errors import CheckpointError, ConfigError
+from ..src.misc.errors import CheckpointError
 from ..src.misc.weights import load_checkpoint
-from ..src.solver.checkpointing import BEST, LAST, has_results
-from ..src.solver.events import TrainingEvents, TrainingPlan
-from ..src.solver.observers import LOG
+from ..src.solver.checkpointing import LAST, check_unused, has_results
 from .console import print_notice
-
-_RESULTS = (LAST, BEST, "checkpoint[0-9]*.pth", "report.html", "pictures/*", "summary/*")
 
 
 def choose_output(folder: Path, *, data: Path | None, console: Console) -> tuple[Path, Path | None]:
@@ -41,10 +37,7 @@ def choose_output(folder: Path, *, data: Path | None, console: Console) -> tuple
     if not has_results(folder) or _is_own_restart(folder):
         return folder, None
     if os.environ.get("WORLD_SIZE", "1") != "1":
-        raise ConfigError(
-            f"{folder}: contains the results of another training; give another --output-dir, "
-            "--resume to continue that training, or --overwrite to delete its results"
-        )
+        check_unused(folder, None)
     unfinished = _unfinished(folder, data)
     question = f"{folder} contains an unfinished training ({unfinished}). Resume it?"
     can_ask = sys.stdin.isatty() and console.is_terminal
@@ -58,28 +51,6 @@ def choose_output(folder: Path, *, data: Path | None, console: Console) -> tuple
         "delete its results, add --overwrite",
     )
     return new, None
-
-
-class RemoveOldResults(TrainingEvents):
-    """Deletes the results of an earlier training when a new one starts.
-
-    Until then the new one can fail, for example because of its weights, which may be in the folder.
-
-    Args:
-        folder: output folder, before the new training.
-    """
-
-    def __init__(self, folder: Path) -> None:
-        self._old = [path for pattern in _RESULTS for path in folder.glob(pattern)]
-        self._log = folder / LOG
-        self._log_bytes = self._log.stat().st_size if self._log.is_file() else 0
-
-    def train_started(self, plan: TrainingPlan) -> None:
-        """Delete the files, and the lines of the earlier training in the log."""
-        for path in self._old:
-            path.unlink(missing_ok=True)
-        if self._log_bytes:
-            self._log.write_bytes(self._log.read_bytes()[self._log_bytes :])
 
 
 def _is_own_restart(folder: Path) -> bool:

@@ -173,7 +173,6 @@ def _train(
     from ..src.solver.checkpointing import lock_output
     from ..src.solver.events import FanOut
     from .next_steps import print_next_steps
-    from .output_folder import RemoveOldResults
     from .training_view import TrainingFollower, print_metrics
 
     plan = plan_run(options, console, line)
@@ -185,9 +184,7 @@ def _train(
             _examine(options, splits, cfg, console, line)
         line.show("building the network and loading the data")
         followers = [TrainingImages(cfg), TrainingFollower(console, line)]
-        if options.overwrite:
-            followers.insert(0, RemoveOldResults(cfg.output_dir))
-        solver = DetSolver(cfg, events=FanOut(followers))
+        solver = DetSolver(cfg, events=FanOut(followers), overwrite=options.overwrite)
         if options.test_only:
             if distributed.is_main():
                 print_headline(console, "Evaluating", options.resume or options.tuning or "")

@@ -61,6 +61,9 @@ def app_settings(given: Mapping[str, Any], where: object) -> tuple[Json, int | N
         content = content[_GUI_STATE]
         if not isinstance(content, Mapping):
             raise ConfigError(f"{where}: {_GUI_STATE} = {content!r}: not an object of settings")
+    source = content.get("input")
+    if project is None and isinstance(source, Mapping):
+        project = _project_id(source.get("project_id"), where)
     if isinstance(content.get("model"), str):
         project = _project_id(content.get("project_id"), where)
         content = _from_run_arguments(content, where)

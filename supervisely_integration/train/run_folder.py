@@ -82,7 +82,8 @@ class RunFolder:
                 "hyperparameters); starting a new run",
                 self.path,
             )
-        if saved is None or saved.fingerprint != run.fingerprint:
+        is_same = saved is not None and saved.fingerprint == run.fingerprint
+        if not is_same or self.last_checkpoint is None:
             self.remove()
         self.output.mkdir(parents=True, exist_ok=True)
         write_text(self.path / _RECORD, json.dumps(asdict(run)))

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import socket
 import subprocess
 import sys
@@ -14,6 +15,7 @@ from rtdetrv2_pytorch.src.core.yaml_files import merge
 from rtdetrv2_pytorch.src.data.digits import make_digits_dataset
 from rtdetrv2_pytorch.src.misc.errors import ConfigError, DatasetError
 from rtdetrv2_pytorch.tools.console import INTERRUPTED
+from supervisely_integration.local.emulator.storage.sql.listing import Listing
 from supervisely_integration.local.emulator.store import Store
 from supervisely_integration.local.launcher import cli
 from supervisely_integration.local.launcher.app_log import AppError, AppLog, Bar
@@ -31,7 +33,7 @@ from supervisely_integration.local.launcher.selection import (
     note_import,
     read_project,
 )
-from supervisely_integration.local.launcher.train_session import follow
+from supervisely_integration.local.launcher.train_session import _named_project, follow
 from supervisely_integration.models import find_base_config
 from supervisely_integration.paths import ROOT
 from supervisely_integration.task_status import TaskStatus
@@ -194,8 +196,22 @@ def test_training_in_a_terminal(tmp_path):
     assert "epoch   1/1  AP" in shown.text
     folder = "/experiments/1_digits/1_RT-DETRv2"
     log = root / "tasks" / "1" / "app.log"
-    assert [f"{folder}/", f"{folder}/report.html"] == shown.lines[-4:-2]
-    assert shown.lines[-2:] == ["The log", str(log)]
+    assert [f"{folder}/", f"{folder}/report.html"] == shown.lines[-10:-8]
+    assert shown.lines[-8:-6] == ["The log", str(log)]
+    local = root / folder.lstrip("/")
+    assert shown.lines[-6:-4] == ["On disk", str(local)]
+    assert shown.lines[-4] == "Next open the report, predict, export"
+    report, predict, export = (shlex.split(line) for line in shown.lines[-3:])
+    assert report[1:] == ["-m", "webbrowser", "-t", (local / "report.html").as_uri()]
+    assert (local / "report.html").is_file()
+    best = str(local / "checkpoints" / "best.pth")
+    assert export[1:] == ["-m", "rtdetrv2_pytorch.tools.export_onnx", "-r", best]
+    done = subprocess.run(
+        predict, cwd=tmp_path, env=os.environ | ENVIRONMENT, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    (drawing,) = tmp_path.glob("*_detections.jpg")
+    assert f"{drawing.name.removesuffix('_detections.jpg')}.jpg: 320 x 256, " in done.stdout
     stages = ["Starting the app as task 1, on project digits", "Preparing data"]
     stages += ["Uploading the experiment", "Evaluating the best checkpoint"]
     assert [line for line in shown.lines if line in stages] == stages
@@ -242,6 +258,38 @@ def test_invalid_options_are_rejected_at_once(digits_root, capsys, options, sent
     assert shown.err.startswith(f"ConfigError: {sentence}")
     assert shown.out == ""  # no steps were timed and no app was started
     assert not (root / "tasks").exists()
+
+
+def train(root, *options):
+    return cli.main(["train", "--root", str(root), "--port", str(free_port()), *map(str, options)])
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        (("-u", "optimizr=1"), "hyperparameters: unknown key 'optimizr'"),
+        (("--classes", "cat"), "--classes 'cat': the project has no class ['cat']; it has 0, 1,"),
+    ],
+)
+def test_invalid_options_are_rejected_before_an_import(tmp_path, capsys, options, sentence):
+    data = make_digits_dataset(tmp_path / "data", num_train=2, num_val=1)
+    root = tmp_path / "root"
+    assert train(root, "--data", data, *options) == 1
+    assert capsys.readouterr().err.startswith(f"ConfigError: {sentence}")
+    assert Store(root).projects.page(Listing())["entities"] == []
+
+
+def test_settings_without_a_project_use_the_one_that_they_name(digits_root, tmp_path, capsys):
+    path = tmp_path / "state.json"
+    settings = state_of({"method": "random", "split": "train", "percent": 60})
+    path.write_text(json.dumps({**settings, "input": {"project_id": 1}}))
+    assert _named_project(path, Store(digits_root)).name == "digits"
+    for given, problem in (({}, "no project"), ({"project_id": 77}, "project 77, which does not")):
+        path.write_text(json.dumps({**settings, "input": given}))
+        assert train(digits_root, "--app-state", path) == 1
+        error = " ".join(capsys.readouterr().err.split())
+        assert error.startswith(f"ConfigError: {path}: names {problem}")
+        assert error.endswith("; give --project, --data or --sample")
 
 
 @pytest.mark.parametrize(

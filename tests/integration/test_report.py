@@ -68,7 +68,7 @@ def test_images_are_saved_to_files_and_tensorboard(run):
     events = EventAccumulator(str(folder / "summary"), size_guidance={"images": 0})
     events.Reload()
     assert set(events.Tags()["images"]) == {"train/batch_0", "train/batch_1", "val/detections"}
-    assert [image.step for image in events.Images("val/detections")] == [0, 1]
+    assert [image.step for image in events.Images("val/detections")] == [1, 2]
     with Image.open(folder / "pictures" / "val_epoch0000.jpg") as picture:
         assert picture.width <= 3 * 304
         assert np.asarray(picture).std() > 20  # not uniform

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from rtdetrv2_pytorch.src.core.yaml_files import merge
-from rtdetrv2_pytorch.src.misc.errors import CheckpointError
+from rtdetrv2_pytorch.src.misc.errors import CheckpointError, ConfigError
 from rtdetrv2_pytorch.src.misc.weights import load_checkpoint
 from rtdetrv2_pytorch.src.solver import DetSolver
 from rtdetrv2_pytorch.src.solver.events import TrainingEvents
@@ -255,8 +255,11 @@ def test_resume_replaces_the_best_weights_of_another_run(whole, tmp_path, digits
     best = load_checkpoint(whole[0] / "best.pth")
     other = {**best, "metrics": {**best["metrics"], "AP": 0.5}}
     torch.save(other, tmp_path / "best.pth")
-    last = str(whole[0] / "last.pth")
-    DetSolver(small_config(tmp_path, digits, resume=last, **RUN)).fit()
+    cfg = small_config(tmp_path, digits, resume=str(whole[0] / "last.pth"), **RUN)
+    with pytest.raises(ConfigError, match="contains the results of another training"):
+        DetSolver(cfg).fit()
+    assert load_checkpoint(tmp_path / "best.pth")["metrics"]["AP"] == 0.5
+    DetSolver(cfg, overwrite=True).fit()
     assert load_checkpoint(tmp_path / "best.pth")["metrics"]["AP"] == best["metrics"]["AP"]
 
 
@@ -282,17 +285,32 @@ def test_resume_with_another_optimizer_raises(whole, tmp_path, digits):
             DetSolver(cfg).fit()
 
 
+def test_used_folder_is_rejected_or_emptied_when_the_training_starts(finished, tmp_path, digits):
+    (tmp_path / "checkpoint0007.pth").touch()
+    before = {path.name: path.read_bytes() for path in tmp_path.glob("[a-z]*.*")}
+    with pytest.raises(ConfigError, match=r"choose another output_dir, resume .* \(overwrite, "):
+        DetSolver(small_config(tmp_path, digits)).fit()
+    after = {path.name: path.read_bytes() for path in tmp_path.glob("[a-z]*.*")}
+    assert after == before
+    # Until it starts, the old weights exist.
+    cfg = small_config(tmp_path, digits, tuning=str(tmp_path / "best.pth"))
+    solver = DetSolver(cfg, overwrite=True)
+    solver.stop("after a step")
+    assert list(solver.fit().checkpoints) == ["last"]
+    assert [event["epoch"] for event in log_of(tmp_path) if event["event"] == "step"] == [0]
+
+
 def test_damaged_checkpoint_is_an_error_after_a_restart_only(tmp_path, digits, monkeypatch, caplog):
     (tmp_path / "last.pth").write_bytes(b"partial")
     monkeypatch.setenv("TORCHELASTIC_RUN_ID", "a-run")
     monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", "1")
-    solver = DetSolver(small_config(tmp_path, digits))
+    solver = DetSolver(small_config(tmp_path, digits), overwrite=True)
     solver.stop("after a step")
     with pytest.raises(CheckpointError, match="damaged"):  # it may belong to this run
         solver.fit()
     monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", "0")
     assert solver.fit().stopped == "after a step"
-    assert "it belongs to another run: starting a new one" in caplog.text
+    assert "it belongs to another run" in caplog.text
     assert load_checkpoint(tmp_path / "last.pth")["progress"]["run"] == "a-run"
 
 

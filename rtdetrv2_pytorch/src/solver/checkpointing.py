@@ -9,12 +9,21 @@ from typing import Any
 import torch
 from torch import nn
 
-from ..misc.errors import CheckpointError
+from ..misc.errors import CheckpointError, ConfigError
 from ..misc.files import FolderLock, remove_partial_files, replacing
 from ..misc.weights import load_checkpoint, locate
 
 FORMAT_VERSION = 1
 LAST, BEST = "last.pth", "best.pth"
+_RESULTS = (
+    LAST,
+    BEST,
+    "checkpoint[0-9]*.pth",
+    "log.jsonl",
+    "report.html",
+    "pictures/*",
+    "summary/*",
+)
 _RESUME_KEYS = ("optimizer", "lr_scheduler", "lr_warmup_scheduler", "scaler", "progress")
 
 
@@ -46,6 +55,27 @@ def lock_output(folder: Path) -> FolderLock:
 def has_results(folder: Path) -> bool:
     """Return whether an output folder contains files of a training."""
     return (folder / LAST).is_file() or (folder / BEST).is_file()
+
+
+def check_unused(folder: Path, resumed: str | None) -> None:
+    """Check that an output folder has no results of a training other than the resumed one.
+
+    Raises:
+        ConfigError: if it has.
+    """
+    is_own = resumed is not None and Path(resumed).parent.resolve() == folder.resolve()
+    if has_results(folder) and not is_own:
+        raise ConfigError(
+            f"{folder}: contains the results of another training; choose another output_dir, "
+            "resume that training (resume, --resume), or delete its results (overwrite, "
+            "--overwrite)"
+        )
+
+
+def remove_results(folder: Path) -> None:
+    """Delete the results of a training."""
+    for path in [path for pattern in _RESULTS for path in folder.glob(pattern)]:
+        path.unlink(missing_ok=True)
 
 
 class CheckpointWriter:

@@ -370,7 +370,7 @@ def resume_after_restart(cfg: YAMLConfig) -> None:
         except CheckpointError as error:
             if distributed.is_restarted():  # the file may hold hours of this run
                 raise
-            logger.warning("%s; it belongs to another run: starting a new one", error)
+            logger.warning("%s; it belongs to another run", error)
     if distributed.all_gather_objects(is_own)[0]:
         logger.warning("restarted by torchrun: resuming %s", path)
         cfg.yaml_cfg |= {"resume": str(path), "tuning": None}

@@ -20,7 +20,7 @@ from ..misc.weights import load_checkpoint, load_strict, model_state
 from ..robustness.precision import Precision
 from ..robustness.probing import find_micro_batch
 from ..robustness.rank_watch import watch_ranks
-from .checkpointing import BEST, lock_output
+from .checkpointing import BEST, check_unused, lock_output, remove_results
 from .events import FanOut, FitResult, TrainingEvents
 from .loop import evaluate, train_one_epoch
 from .network import check_batch_norm, load_for_evaluation
@@ -43,6 +43,8 @@ class DetSolver:
         cfg: the configuration.
         events: follower of the training, on the main rank.
         stop_flag: a flag shared with other code; default: a new one.
+        overwrite: whether to delete the results of another training in the output folder when
+            this one starts; until then this one can fail. Default: such a folder is an error.
     """
 
     def __init__(
@@ -51,10 +53,12 @@ class DetSolver:
         events: TrainingEvents | None = None,
         *,
         stop_flag: StopFlag | None = None,
+        overwrite: bool = False,
     ) -> None:
         self.cfg = cfg
         self.stop_flag = stop_flag or StopFlag()
         self._events = events or TrainingEvents()
+        self._overwrite = overwrite
 
     def stop(self, reason: str = "stop requested") -> None:
         """Stop a running `fit` after its current batch; callable from any thread."""
@@ -69,7 +73,7 @@ class DetSolver:
         Raises:
             DatasetError: if the data cannot be trained on.
             CheckpointError: if weights cannot be loaded or files cannot be written.
-            ConfigError: if another training uses the output folder.
+            ConfigError: if another training uses the output folder, or left results there.
             TrainingDiverged: if too many consecutive losses are non-finite, in float32, too.
             OutOfMemory: if a single image does not fit in memory.
         """
@@ -80,6 +84,8 @@ class DetSolver:
             if distributed.is_main():
                 stack.enter_context(lock_output(cfg.output_dir))
             resume_after_restart(cfg)
+            if distributed.is_main() and not self._overwrite:
+                check_unused(cfg.output_dir, cfg.settings.resume)
             seed_everything(cfg.settings.seed)
             num_batches = len(cfg.train_dataloader)
             changes = [*cfg.notes, *fit_accumulation(cfg.yaml_cfg, num_batches)]
@@ -100,6 +106,8 @@ class DetSolver:
                     "set a higher number of epochs (-u epoches=...)",
                     settings.epoches,
                 )
+            if distributed.is_main() and self._overwrite and settings.resume is None:
+                remove_results(cfg.output_dir)
             events = self._followers()
             events.train_started(training_plan(run, changes=changes))
             stopped = self._train(run, events)

@@ -2,7 +2,7 @@
 
 import io
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -81,6 +81,7 @@ def import_folder(
     *,
     name: str | None = None,
     format: FormatName | None = None,
+    check_classes: Callable[[Sequence[str]], None] | None = None,
     on_progress: OnProgress | None = None,
 ) -> ImportReport:
     """Import a folder as a project.
@@ -92,6 +93,7 @@ def import_folder(
         folder: of the data set.
         name: of the project; default: a free name like that of the folder.
         format: default: detected.
+        check_classes: called with the class names before anything is stored.
         on_progress: called with (images done, total images).
 
     Raises:
@@ -100,6 +102,8 @@ def import_folder(
     """
     folder = folder.resolve()
     source = read_items(folder, format)
+    if check_classes is not None:
+        check_classes([each["title"] for each in source.meta["classes"]])
     project_name = whole_characters(name or "") or store.projects.free_name(
         whole_characters(folder.name) or "project"
     )

@@ -1,7 +1,7 @@
 """Default model and hyperparameters for `train`."""
 
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +10,7 @@ import yaml
 
 from rtdetrv2_pytorch.src.core import YAMLConfig
 from rtdetrv2_pytorch.src.core.catalog import COMPONENTS
-from rtdetrv2_pytorch.src.core.yaml_files import get, merge
+from rtdetrv2_pytorch.src.core.yaml_files import get, merge, parse_overrides
 from rtdetrv2_pytorch.src.data.digits import make_digits_dataset
 from rtdetrv2_pytorch.src.data.splits import find_splits
 from rtdetrv2_pytorch.tools import auto_config
@@ -20,6 +20,7 @@ from ...train.hyperparameters import default_hyperparameters
 from ...train.run_config import check_hyperparameters
 from .selection import Project
 
+_DEFAULT_MODEL = "RT-DETRv2-S"
 _RANDOM_WEIGHTS = " (random weights)"
 
 
@@ -32,7 +33,8 @@ def pick_model(wanted: str | None) -> tuple[str, str]:
     if wanted is not None:
         return wanted, ""
     weights, message = auto_config.initial_weights()
-    return ("RT-DETRv2-S" if weights.get("tuning") else f"RT-DETRv2-S{_RANDOM_WEIGHTS}"), message
+    has_weights = bool(weights.get("tuning"))
+    return _DEFAULT_MODEL if has_weights else f"{_DEFAULT_MODEL}{_RANDOM_WEIGHTS}", message
 
 
 def _recipe_of(model: str) -> Path:
@@ -46,6 +48,17 @@ def sample_choices() -> dict[str, Any]:
     sample = yaml.safe_load(auto_config.SAMPLE_CONFIG.read_text(encoding="utf-8"))
     transforms = sample["train_dataloader"]["dataset"]["transforms"]
     return {"train_dataloader": {"dataset": {"transforms": transforms}}}
+
+
+def check_updates(updates: Sequence[str], model: str | None) -> None:
+    """Check hyperparameters of the command line before any data are imported.
+
+    Raises:
+        ConfigError: if a key or a value is invalid.
+    """
+    if updates:
+        given = parse_overrides(updates)
+        _chosen(default_hyperparameters(), given, model or _DEFAULT_MODEL)
 
 
 def hyperparameters_for(

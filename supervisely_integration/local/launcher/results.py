@@ -1,8 +1,12 @@
 """The result of a training: the experiment in Team Files."""
 
 import json
+import os
 import shlex
+import shutil
 from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console
@@ -10,14 +14,18 @@ from rich.console import Console
 from rtdetrv2_pytorch.src.misc.errors import ConfigError
 from rtdetrv2_pytorch.src.report.training_report import REPORT
 from rtdetrv2_pytorch.tools.console import print_detail, print_headline, print_notice, print_path
+from rtdetrv2_pytorch.tools.next_steps import print_commands
 
 from ...task_status import EVALUATION_REPORT
+from ..emulator.storage.sql.listing import Listing
 from ..emulator.store import TEAM_ID, Store, StoreError
 from .app_log import AppError
 from .app_process import AppProcess
-from .train_options import EXPORTS
+from .selection import EXPORTS
 
 Json = dict[str, Any]
+
+_LINKED_FROM_BYTES = 1 << 20
 
 
 def find_experiment(store: Store, task_id: int) -> Json:
@@ -80,7 +88,7 @@ def show_experiment(
     app: AppProcess,
     console: Console,
 ) -> None:
-    """Print the metrics of an experiment, its missing parts and its files."""
+    """Print the metrics of an experiment, its missing parts, its files and the next commands."""
     metrics = info["evaluation_metrics"]
     if metrics:
         print_detail(
@@ -105,6 +113,60 @@ def show_experiment(
             print_path(console, f"{folder}/{info['export'][name]}")
     print_headline(console, "The log")
     print_path(console, app.log_file)
+    try:
+        local = write_experiment(store, folder)
+        image = _example_image(store, info["project_id"], local)
+    except OSError as error:
+        print_notice(console, f"The experiment was not written to a folder: {error}")
+        return
+    print_headline(console, "On disk")
+    print_path(console, local)
+    print_commands(
+        console,
+        report=local / REPORT,
+        best=local / "checkpoints" / info["best_checkpoint"],
+        image=image,
+        data=None,
+    )
+
+
+def write_experiment(store: Store, folder: str) -> Path:
+    """Write an experiment of Team Files to the same path below the root of the instance.
+
+    Large files are hard links to the stored contents where the file system allows it, so that
+    they use no space. Small files, which a person may edit, are copies.
+
+    Raises:
+        OSError: if a file cannot be written.
+    """
+    for record in store.files.entries(TEAM_ID, folder):
+        _place(store.files.contents(record), _on_disk(store, record["path"]))
+    return _on_disk(store, folder)
+
+
+def _on_disk(store: Store, path: str) -> Path:
+    return store.root / path.lstrip("/")
+
+
+def _place(source: Path, target: Path) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    target.unlink(missing_ok=True)
+    if source.stat().st_size >= _LINKED_FROM_BYTES:
+        with suppress(OSError):  # some file systems have no hard links
+            os.link(source, target)
+            return
+    shutil.copyfile(source, target)
+
+
+def _example_image(store: Store, project_id: int, folder: Path) -> Path | None:
+    """Copy an image of the project to the folder of an experiment."""
+    images = store.images.page(Listing(per_page=1), projectId=project_id)["entities"]
+    if not images:
+        return None
+    source, info = store.images.contents(images[0]["id"])
+    target = folder / "example" / Path(info["name"]).name
+    _place(source, target)
+    return target
 
 
 def _missing(

@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,9 +13,14 @@ from rtdetrv2_pytorch.src.misc.errors import ConfigError, DatasetError
 
 from ..emulator.storage.sql.listing import MAX_PER_PAGE, Listing
 from ..emulator.store import Store
-from .train_options import EXPORTS
+
+EXPORTS = {
+    "onnx": "ONNXRuntime",
+    "tensorrt": "TensorRT",
+}  # name on the command line -> name in the SDK
 
 _RANDOM_PERCENT = 80
+_SPLIT = re.compile(r"random:0*[1-9]\d?|(datasets|tags):[^:]+:.+")
 _IMPORTED_FROM = "importedFrom"  # in a project's custom data
 
 
@@ -105,14 +111,40 @@ def choose_classes(project: Project, names: str | None) -> list[str]:
     """
     if names is None:
         return list(project.classes)
-    chosen = [name.strip() for name in names.split(",") if name.strip()]
-    unknown = [name for name in chosen or [names] if name not in project.classes]
+    check_classes(names, project.classes)
+    return _listed(names)
+
+
+def check_classes(names: str | None, known: Sequence[str]) -> None:
+    """Check the names of `choose_classes`.
+
+    Raises:
+        ConfigError: if one is unknown.
+    """
+    if names is None:
+        return
+    unknown = [name for name in _listed(names) or [names] if name not in known]
     if unknown:
         raise ConfigError(
-            f"--classes {names!r}: the project has no class {unknown}; it has "
-            f"{', '.join(project.classes)}"
+            f"--classes {names!r}: the project has no class {unknown}; it has {', '.join(known)}"
         )
-    return chosen
+
+
+def _listed(names: str) -> list[str]:
+    return [name.strip() for name in names.split(",") if name.strip()]
+
+
+def check_split(text: str | None) -> None:
+    """Check the syntax of a split, see `choose_split`.
+
+    Raises:
+        ConfigError: if it is invalid.
+    """
+    if text is not None and not _SPLIT.fullmatch(text):
+        raise ConfigError(
+            f"--split {text!r}: use random:80 (percent for training), datasets:NAMES:NAMES or "
+            "tags:TAG:TAG (training, then validation)"
+        )
 
 
 def choose_split(project: Project, text: str | None) -> tuple[dict[str, Any], int, int]:
@@ -133,28 +165,24 @@ def choose_split(project: Project, text: str | None) -> tuple[dict[str, Any], in
         if decided is not None:
             return decided
         text = f"random:{_RANDOM_PERCENT}"
+    check_split(text)
     method, _, value = text.partition(":")
-    if method == "random" and value.isdigit() and 0 < int(value) < 100:
+    if method == "random":
         train = round(total * int(value) / 100)
         return {"method": "random", "split": "train", "percent": int(value)}, train, total - train
-    train_names, colon, val_names = value.partition(":")
-    if method == "datasets" and colon:
+    train_names, _, val_names = value.partition(":")
+    if method == "datasets":
         train_ids, val_ids = (_dataset_ids(project, n) for n in (train_names, val_names))
         split = {"method": "datasets", "train_datasets": train_ids, "val_datasets": val_ids}
         counts = [sum(project.num_images[i] for i in ids) for ids in (train_ids, val_ids)]
         return split, counts[0], counts[1]
-    if method == "tags" and train_names and val_names:
-        split = {
-            "method": "tags",
-            "train_tag": train_names,
-            "val_tag": val_names,
-            "untagged_action": "ignore",
-        }
-        return split, total, total  # upper bounds: the app reads the tags
-    raise ConfigError(
-        f"--split {text!r}: use random:80 (percent for training), datasets:NAMES:NAMES or "
-        "tags:TAG:TAG (training, then validation)"
-    )
+    split = {
+        "method": "tags",
+        "train_tag": train_names,
+        "val_tag": val_names,
+        "untagged_action": "ignore",
+    }
+    return split, total, total  # upper bounds: the app reads the tags
 
 
 def split_note(project: Project) -> str:

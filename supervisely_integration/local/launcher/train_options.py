@@ -8,11 +8,9 @@ from typing import Any
 from rtdetrv2_pytorch.src.misc.errors import ConfigError, DatasetError
 
 from ...models import published_models
-
-EXPORTS = {
-    "onnx": "ONNXRuntime",
-    "tensorrt": "TensorRT",
-}  # name on the command line -> name in the SDK
+from ..emulator.store import Store
+from .app_process import check_port
+from .selection import check_split, choose_classes, choose_split, find_project
 
 
 @dataclass(frozen=True)
@@ -42,8 +40,8 @@ def check_options(options: TrainArguments) -> None:
     """Check what can be checked without the engine, before its slow imports.
 
     Raises:
-        ConfigError: if a value is invalid or a file is not readable.
-        DatasetError: if the folder of the data does not exist.
+        ConfigError: if a value is invalid, a file is not readable, or the port is in use.
+        DatasetError: if the folder of the data or the project does not exist.
     """
     if options.data is not None and not options.data.is_dir():
         raise DatasetError(f"{options.data}: no such folder")
@@ -55,6 +53,12 @@ def check_options(options: TrainArguments) -> None:
             raise ConfigError(f"-u {text}: expected key=value, for example epoches=20")
     if options.app_state is not None:
         read_app_state(options.app_state)
+    check_split(options.split)
+    check_port(options.port)
+    if options.project is not None and options.root.is_dir():
+        project = find_project(Store(options.root), options.project)
+        choose_classes(project, options.classes)
+        choose_split(project, options.split)
 
 
 def read_app_state(path: Path) -> dict[str, Any]:

@@ -21,16 +21,17 @@ from ...gui.libraries import missing_libraries
 from ...settings.formats import app_settings
 from ...task_status import KEEP_OPEN, TaskStatus
 from ..emulator.ecosystem import training_app
-from ..emulator.store import Store
+from ..emulator.store import NotFoundError, Store
 from ..instance import LocalInstance
 from .app_log import Bar, GrowingFile
-from .app_process import STOP_SIGNAL, AppProcess, check_port
-from .choices import hyperparameters_for, pick_model, sample_choices
+from .app_process import STOP_SIGNAL, AppProcess
+from .choices import check_updates, hyperparameters_for, pick_model, sample_choices
 from .commands.import_command import import_folder
 from .results import finish_task, show_experiment
 from .selection import (
     Project,
     app_state,
+    check_classes,
     choose_classes,
     choose_split,
     find_import,
@@ -69,7 +70,7 @@ def run(options: TrainArguments, console: Console, log: CommandLog) -> int:
         RTDETRError: if the options are invalid or the training fails.
         StoreError: if the instance rejects a request.
     """
-    check_port(options.port)
+    check_updates(options.update, options.model)
     unused = _unused(options)
     if unused:
         print_notice(console, unused)
@@ -197,6 +198,8 @@ def _project(options: TrainArguments, store: Store, console: Console, line: Live
     if options.project is not None:
         return find_project(store, options.project)
     folder = options.data
+    if options.app_state is not None and folder is None and not options.sample:
+        return _named_project(options.app_state, store)
     if folder is None:
         folder = Path("data", "digits")
         line.show("generating the sample dataset")
@@ -207,9 +210,31 @@ def _project(options: TrainArguments, store: Store, console: Console, line: Live
         project = read_project(store, known)
         print_headline(console, "Using project", f"{project.name}: {folder} has not changed")
         return project
-    project_id = import_folder(store, folder, console, line)
+    project_id = import_folder(
+        store,
+        folder,
+        console,
+        line,
+        check_classes=lambda known: check_classes(options.classes, known),
+    )
     note_import(store, project_id, fingerprint)
     return read_project(store, project_id)
+
+
+def _named_project(path: Path, store: Store) -> Project:
+    """Return the project that the settings of an experiment name.
+
+    Raises:
+        ConfigError: if they name none, or one that the instance does not have.
+    """
+    _, id_ = app_settings(read_app_state(path), path)
+    remedy = "give --project, --data or --sample"
+    if id_ is None:
+        raise ConfigError(f"{path}: names no project; {remedy}")
+    try:
+        return read_project(store, id_)
+    except NotFoundError as error:
+        raise ConfigError(f"{path}: names project {id_}, which does not exist; {remedy}") from error
 
 
 def _initial_state(store: Store, task_id: int) -> Json:

@@ -1,15 +1,19 @@
 """The command line: output, files and exit status."""
 
+import shlex
+import shutil
 import subprocess
 import sys
 
 import pytest
 from rich.console import Console
 
+from rtdetrv2_pytorch.src.data.digits import make_digits_dataset
 from supervisely_integration.local.emulator.store import Store
 from supervisely_integration.local.instance import LocalInstance
 from supervisely_integration.local.launcher import cli
 from supervisely_integration.local.launcher.commands import get_command
+from supervisely_integration.local.launcher.results import write_experiment
 from supervisely_integration.paths import ROOT
 
 
@@ -75,6 +79,30 @@ def test_get_file(run, tmp_path):
     assert (tmp_path / "a.txt").read_text() == "aaa"
     run("get", "/top.txt", tmp_path / "new" / "name.txt")
     assert (tmp_path / "new" / "name.txt").read_text() == "top"
+
+
+def test_experiment_is_written_to_a_folder(root):
+    store = Store(root)
+    for _ in range(2):  # replaces the files of the first time
+        folder = write_experiment(store, "/experiments/1 [x]")
+    assert folder == root / "experiments" / "1 [x]"
+    assert (folder / "a.txt").read_text() == "aaa"
+    large = folder / "sub" / "b.bin"
+    assert large.stat().st_nlink == 2  # a hard link
+    # Changes of small files do not reach Team Files.
+    (folder / "a.txt").write_text("changed")
+    record = store.files.info_by_path(1, "/experiments/1 [x]/a.txt")
+    assert store.files.contents(record).read_text() == "aaa"
+
+
+def test_import_ends_with_the_command_that_trains(run, root, tmp_path):
+    code, out, _ = run("import", make_digits_dataset(tmp_path / "digits", num_train=2, num_val=1))
+    *_, headline, command = out.splitlines()
+    assert (code, headline) == (0, "Next train on this project")
+    python, *words = shlex.split(command)
+    assert shutil.which(python)
+    module = ["-m", "supervisely_integration.local"]
+    assert words == [*module, "train", "--project", "1", "--root", str(root)]
 
 
 def test_get_folder(run, tmp_path):

@@ -10,6 +10,8 @@ APP = {"model": {"source": "Pretrained models", "model_name": "RT-DETRv2-M"}, "c
 
 def test_settings_of_the_app():
     assert app_settings(APP, "f.json") == (APP, None)
+    saved = {**APP, "input": {"project_id": 5}}
+    assert app_settings(saved, "f.json") == (saved, 5)
 
 
 def test_parameters_that_the_sdk_starts_the_app_with():

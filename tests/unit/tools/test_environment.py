@@ -1,5 +1,6 @@
 """A Python without the packages gets one sentence; options are checked before slow imports."""
 
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -31,6 +32,8 @@ def test_python_without_packages_gets_one_sentence(module):
         ),
         (["--app-state", "none.json"], "ConfigError: none.json: not readable"),
         (["-u", "epoches"], "ConfigError: -u epoches: expected key=value"),
+        (["--split", "halves"], "ConfigError: --split 'halves': use random:80"),
+        (["--port", "USED"], "ConfigError: port "),
     ],
 )
 def test_local_train_rejects_options_before_slow_imports(tmp_path, arguments, message):
@@ -39,11 +42,14 @@ def test_local_train_rejects_options_before_slow_imports(tmp_path, arguments, me
         "code = main(['train', *sys.argv[1:]]); "
         "sys.exit(9 if {'torch', 'supervisely'} & sys.modules.keys() else code)"
     )
-    command = [sys.executable, "-c", code, *arguments]
     environment = {"PYTHONPATH": str(ROOT)}
-    result = subprocess.run(
-        command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
-    )
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        used = str(server.getsockname()[1])
+        words = [used if word == "USED" else word for word in arguments]
+        command = [sys.executable, "-c", code, *words]
+        result = subprocess.run(
+            command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
+        )
     assert result.returncode == 1
     assert result.stderr.startswith(message)
     assert list(tmp_path.iterdir()) == []

@@ -9,10 +9,10 @@ import torch
 from rich.console import Console
 
 from rtdetrv2_pytorch.src.misc.errors import ConfigError
-from rtdetrv2_pytorch.tools import output_folder, train
+from rtdetrv2_pytorch.tools import train
 from rtdetrv2_pytorch.tools.auto_config import DEFAULT_CONFIG, MODELS, find_model
 from rtdetrv2_pytorch.tools.console import LiveLine
-from rtdetrv2_pytorch.tools.output_folder import RemoveOldResults, choose_output
+from rtdetrv2_pytorch.tools.output_folder import choose_output
 from supervisely_integration.paths import MODELS as APP_MODELS
 
 
@@ -65,7 +65,7 @@ def test_unfinished_training_is_offered_in_a_terminal(monkeypatch, epoch, data, 
 def test_several_ranks_do_not_choose_a_name(monkeypatch):
     save_run(Path("out"), epoch=3)
     monkeypatch.setenv("WORLD_SIZE", "2")
-    with pytest.raises(ConfigError, match="out: contains the results .* --resume .* --overwrite"):
+    with pytest.raises(ConfigError, match="out: contains the results .* --resume.* --overwrite"):
         choose_output(Path("out"), data=None, console=Console(quiet=True))
 
 
@@ -105,19 +105,3 @@ def test_models_have_the_files_of_the_apps_table():
         for name in (size.lower(), f"RT-DETRv2-{size}", f"rtdetrv2-{size}"):
             assert find_model(name) == (DEFAULT_CONFIG.with_name(config), weights)
         assert files[f"RT-DETRv2-{size}"] == {"checkpoint": weights, "config": config}
-
-
-def test_old_results_are_removed_when_the_new_training_starts():
-    out = Path("out")
-    save_run(out, epoch=3)
-    for name in ("best.pth", "checkpoint0001.pth", "train.log"):
-        (out / name).touch()
-    (out / "log.jsonl").write_text("old\n")
-    follower = RemoveOldResults(out)
-    with (out / "log.jsonl").open("a") as log:
-        log.write("new\n")
-    assert (out / "last.pth").is_file()
-    follower.train_started(None)
-    assert sorted(path.name for path in out.iterdir()) == ["log.jsonl", "train.log"]
-    assert (out / "log.jsonl").read_text() == "new\n"
-    assert output_folder.has_results(out) is False

@@ -1,6 +1,7 @@
 """The `import` command: create a project from a folder; see --help."""
 
 import shlex
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -63,10 +64,12 @@ def import_folder(
     *,
     name: str | None = None,
     format_: "FormatName | None" = None,
+    check_classes: Callable[[Sequence[str]], None] | None = None,
 ) -> int:
     """Import a folder, show the progress and the report; return the project id.
 
     Raises:
+        ConfigError: of `check_classes`, which receives the class names before anything is stored.
         DatasetError: if no image of the folder can be used.
         StoreError: if the name is taken.
     """
@@ -79,6 +82,7 @@ def import_folder(
         folder,
         name=name,
         format=format_,
+        check_classes=check_classes,
         on_progress=lambda done, total: line.show("importing images", done, total),
     )
     for each in report.lines():

@@ -8,7 +8,8 @@ from rtdetrv2_pytorch.tools.command import PATH, Command, update_option
 from rtdetrv2_pytorch.tools.command_log import CommandLog
 from rtdetrv2_pytorch.tools.console import open_console, starting
 
-from ..train_options import EXPORTS, TrainArguments, check_options
+from ..selection import EXPORTS
+from ..train_options import TrainArguments, check_options
 from .options import APP_PORT, ROOT
 
 
