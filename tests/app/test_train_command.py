@@ -204,8 +204,8 @@ def test_training_in_a_terminal(tmp_path):
     report, predict, export = (shlex.split(line) for line in shown.lines[-3:])
     assert report[1:] == ["-m", "webbrowser", "-t", (local / "report.html").as_uri()]
     assert (local / "report.html").is_file()
-    best = str(local / "checkpoints" / "best.pth")
-    assert export[1:] == ["-m", "rtdetrv2_pytorch.tools.export_onnx", "-r", best]
+    best = local.relative_to(tmp_path) / "checkpoints" / "best.pth"  # they start in this folder
+    assert export[1:] == ["-m", "rtdetrv2_pytorch.tools.export_onnx", "-r", str(best)]
     done = subprocess.run(
         predict, cwd=tmp_path, env=os.environ | ENVIRONMENT, capture_output=True, text=True
     )

@@ -522,3 +522,16 @@ def test_readme_code_and_file_names(experiment, monkeypatch):
     for script in re.findall(r"demo/(demo_\w+\.py)", page):
         assert (DEMO / script).is_file()
     assert json.loads(names["metadata"]["num_detections"]) == experiment.card.num_detections
+
+
+def test_example_of_the_readme_reads_the_model_of_an_experiment(experiment, monkeypatch):
+    monkeypatch.chdir(experiment.folder)
+    (code,) = re.findall(
+        r"^```python\n(.*?)^```",
+        (experiment.folder / "demo" / "README.md").read_text(),
+        re.M | re.S,
+    )
+    found = {}
+    exec(code, found)
+    assert found["names"] == NAMES
+    assert (found["height"], found["width"]) == SIZE_HW
