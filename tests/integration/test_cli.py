@@ -307,7 +307,7 @@ def test_yolo_folder_is_converted(tmp_path):
     ann_file = output / "converted_annotations" / "instances_train.json"
     assert splits.train.ann_file == ann_file
     assert cfg.yaml_cfg["train_dataloader"]["dataset"]["ann_file"] == str(ann_file)
-    assert cfg.class_names == ["dog"]  # no object is a cat
+    assert cfg.class_names == ["cat", "dog"]
     assert cfg.train_dataset.annotations.boxes_xyxy.tolist() == [[10, 12, 30, 18]]
 
 
