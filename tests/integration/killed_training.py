@@ -1,4 +1,4 @@
-"""A training in a separate process that kills itself with SIGKILL at a chosen moment."""
+"""A training in a separate process that kills or stops itself at a chosen moment."""
 
 import io
 import os
@@ -20,7 +20,10 @@ def kill_process():
 
 
 class KillTimer(TrainingEvents):
-    """Tracks the epoch, and kills the process during an evaluation or after a random delay."""
+    """Tracks the epoch, and kills the process during an evaluation or after a random delay.
+
+    The kind `SIGTERM`, `SIGINT` or `SIGHUP` sends this signal after the first step instead.
+    """
 
     def __init__(self, kind, epoch, rng):
         self.kind, self.fatal_epoch = kind, epoch
@@ -33,19 +36,29 @@ class KillTimer(TrainingEvents):
         if self.is_fatal and self.kind == "anytime":
             threading.Timer(self.delay, kill_process).start()
 
+    def step_finished(self, report):
+        if self.is_fatal and report.step == 0 and self.kind in signal.Signals.__members__:
+            signal.raise_signal(signal.Signals[self.kind])
+
     def evaluation_step_finished(self, step, num_steps):
         if self.is_fatal and self.kind == "evaluation" and step == self.fatal_batch + 1:
             kill_process()
 
 
-def train(path, resume, kind, epoch, seed):
-    """Train or resume a run; kill the process in the given epoch at the given kind of moment."""
+def train(path, resume, kind, epoch, seed, place=None):
+    """Train or resume a run; kill the process in the given epoch at the given kind of moment.
+
+    `place` chooses the file and how many of its bytes are written before the kill; a negative
+    number counts from the end, None writes all. Default: random.
+    """
     torch.set_num_threads(1)
     rng = random.Random(seed)
     timer = KillTimer(kind, epoch, rng)
     save, step = torch.save, torch.optim.AdamW.step
     fatal_file = rng.choice(["best.pth", "last.pth", "checkpoint"])
     fraction = rng.random()
+    if place is not None:
+        fatal_file, end = place
     steps_left = [rng.randrange(3)]
 
     def save_partially(content, file):
@@ -55,7 +68,8 @@ def train(path, resume, kind, epoch, seed):
         if is_fatal and file.name.rpartition("/")[2].startswith((f".{fatal_file}", *names)):
             complete = io.BytesIO()
             save(content, complete)
-            file.write(complete.getvalue()[: int(fraction * complete.tell())])
+            size = int(fraction * complete.tell()) if place is None else end
+            file.write(complete.getvalue()[:size])
             file.flush()
             kill_process()
         save(content, file)

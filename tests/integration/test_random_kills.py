@@ -1,7 +1,7 @@
-"""Kills at random moments: a resumed run equals an uninterrupted one.
+"""Kills and signals at random and exact moments: a resumed run equals an uninterrupted one.
 
-The moments are random with fixed seeds. Each run is killed in every one of its five epochs, in
-each kind of moment. Kills during an upload are tested with the app (tests/app).
+The random moments have fixed seeds. Each run is killed in every one of its five epochs, in each
+kind of moment. Kills during an upload are tested with the app (tests/app).
 """
 
 import random
@@ -80,6 +80,48 @@ def test_run_killed_in_every_epoch_equals_the_uninterrupted_run(whole, tmp_path,
             unlogged.add(epoch)
     assert launch(path, resume(), "never", -1, 0) == 0
 
+    assert_equal_runs(out, whole, unlogged)
+
+
+@pytest.mark.slow
+def test_run_killed_at_exact_offsets_of_a_checkpoint_equals_the_uninterrupted_run(
+    whole, tmp_path, digits
+):
+    out = tmp_path / "out"
+    path = str(tiny_file(tmp_path / "run.yml", out, digits, **LONG))
+    last = out / "last.pth"
+    for epoch, end in enumerate((0, 50_000, -1, None)):  # None: not renamed yet
+        place = ("last.pth", end)
+        resume = str(last) if last.is_file() else None
+        assert launch(path, resume, "write", epoch, 0, place) == -signal.SIGKILL, end
+        (partial,) = out.glob(".last.pth.*.partial")  # that of the previous kill was removed
+        if epoch == 0:
+            assert not last.is_file()
+            assert partial.stat().st_size == 0
+        else:
+            size = {50_000: 50_000, -1: last.stat().st_size - 1, None: last.stat().st_size}[end]
+            assert partial.stat().st_size == pytest.approx(size, abs=2000)
+            assert load_checkpoint(last)["progress"]["epoch"] == epoch
+    assert launch(path, str(last), "never", -1, 0) == 0
+    assert_equal_runs(out, whole)
+
+
+@pytest.mark.slow
+def test_run_stopped_by_each_signal_equals_the_uninterrupted_run(whole, tmp_path, digits):
+    out = tmp_path / "out"
+    path = str(tiny_file(tmp_path / "run.yml", out, digits, **LONG))
+    last = out / "last.pth"
+    for epoch, kind in enumerate(("SIGTERM", "SIGINT", "SIGHUP")):
+        assert launch(path, str(last) if epoch else None, kind, epoch, 0) == 0, kind
+        progress = load_checkpoint(last)["progress"]
+        assert (progress["epoch"], progress["step"]) == (epoch, 1), kind
+    assert launch(path, str(last), "never", -1, 0) == 0
+    assert_equal_runs(out, whole)
+
+
+def assert_equal_runs(out, whole, unlogged=frozenset()):
+    """Compare losses, metrics, weights and files; `unlogged` epochs may lack their log line."""
+    last = out / "last.pth"
     steps, epochs = curve(out)
     expected_steps, expected_epochs = curve(whole)
     assert steps == expected_steps
