@@ -21,6 +21,7 @@ from ..access.guard import error_answer
 from ..sdk.access import protect_app
 from ..sdk.deployment import keep_on_failure
 from ..sdk.websockets import drop_closed_connections
+from .checked_routes import replace_unchecked_routes
 from .image_inputs import replace_image_routes
 from .pages import serve_pages
 
@@ -48,6 +49,7 @@ def prepare_server(model: Inference) -> None:
     server.add_exception_handler(requests.HTTPError, _platform_error)
     _remove(server, _TRACKING)
     replace_image_routes(server, model)
+    replace_unchecked_routes(server, model, lambda paths: _remove(server, paths))
     _replace_deployment(server, model)
     serve_pages(server, has_app_page=model.gui is not None)
 
