@@ -40,6 +40,9 @@ def test_page_shows_the_metrics_of_the_evaluation(source):
         assert numbers[5] == f"{c.best.threshold:.2f}"
         assert numbers[6] == str(c.num_boxes)
     assert "0.0001; warm-up 5 steps" in page
+    assert "best F1 (IoU 0.5)" in page
+    words = " ".join(page.split())
+    assert "The F1 of Supervisely's model benchmark is the mean over IoU 0.5 to 0.95" in words
 
 
 def test_title_is_run_name_or_output_directory(source):
