@@ -117,10 +117,10 @@ def _find_images(data: Path | None, images: Sequence[Path], output: Path) -> "Fi
 
     if data is not None:
         split = find_splits(data, output / CONVERTED).val
-        return lambda names: validation_images(split.ann_file, split.img_folder, names)
+        return lambda card: validation_images(split.ann_file, split.img_folder, card)
     if images:
         files = [file for path in images for file in _image_files(path)]
-        return lambda names: given_images(files)
+        return lambda card: given_images(files, card)
     return None
 
 

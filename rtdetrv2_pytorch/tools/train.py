@@ -333,7 +333,7 @@ def _choose_output(
 def _examine(
     options: TrainOptions, splits: "Splits", cfg: "YAMLConfig", console: Console, line: LiveLine
 ) -> None:
-    """Examine the dataset and print its findings.
+    """Examine the dataset, print its findings, and use the pixel range that fits it.
 
     Raises:
         DatasetError: if it cannot be used for training.
@@ -341,6 +341,7 @@ def _examine(
     from ..src.core.yaml_files import get
     from ..src.data.finding_kinds import Severity
     from ..src.doctor import cache, examination
+    from ..src.doctor.data_report import REPORT_HTML
     from ..src.misc.errors import DatasetError
     from ..src.misc.resources import cache_folder
     from .doctor import examine_folder, print_report
@@ -350,6 +351,7 @@ def _examine(
         size_hw=tuple(cfg.yaml_cfg.get("eval_spatial_size") or defaults.size_hw),
         num_queries=get(cfg.yaml_cfg, ("RTDETRTransformerv2", "num_queries"))
         or defaults.num_queries,
+        pixel_range=cfg.settings.pixel_range,
         cache=cache_folder(cache.FOLDER),
     )
     name = (options.folder or Path()).resolve().name
@@ -360,6 +362,14 @@ def _examine(
         print_path(console, path)
     if report.refusals:
         raise DatasetError(f"{report.refusals[0]}; {report.refusals[0].kind.remedy}")
+    if report.pixel_range and cfg.settings.pixel_range is None:
+        low, high = report.pixel_range
+        cfg.yaml_cfg["pixel_range"] = [low, high]
+        print_notice(
+            console,
+            f"pixel_range = [{low:g}, {high:g}]: these values of images with more than 8 bits "
+            f"become 0 and 255, as shown in {REPORT_HTML}",
+        )
 
 
 if __name__ == "__main__":

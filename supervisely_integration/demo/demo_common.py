@@ -6,10 +6,13 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Literal, NamedTuple
 
+import numpy as np
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 
 EXPERIMENT = Path(__file__).resolve().parents[1]  # the folder that contains `demo`
 _FORMATS = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
+PixelRange = tuple[float, float]  # low, high
+_TIFF_CHANNELS, _TIFF_SAMPLE_FORMAT = 277, 339  # tags
 _DECODERS = ("JPEG", "PNG", "BMP", "WEBP", "TIFF")  # others may start programs
 _SUFFIX = "_detections"
 _MIN_SIDE_FOR_NAMES = 100  # pixels; in smaller images names would hide the objects
@@ -79,20 +82,23 @@ def _find_model(pattern: str) -> Path:
 
 
 def show(
-    arguments: argparse.Namespace, detect: Callable[[Image.Image], Sequence[Detection]]
+    arguments: argparse.Namespace,
+    detect: Callable[[Image.Image], Sequence[Detection]],
+    pixel_range: PixelRange | None = None,
 ) -> None:
     """Detect objects in all images; print a table and save a drawing of each.
 
     Args:
         arguments: result of `parse_arguments`.
         detect: returns the detections of an RGB image, highest score first.
+        pixel_range: of the model, for images with more than 8 bits.
 
     Raises:
         SystemExit: if an image is not readable or a drawing not writable.
     """
     taken: set[str] = set()
     for path in _find_images(arguments.images):
-        image = open_image(path)
+        image = open_image(path, pixel_range)
         detections = detect(image)
         print(f"{path}: {image.width} x {image.height}, {len(detections)} detections")
         _print_table(detections)
@@ -121,22 +127,42 @@ def _find_images(paths: Sequence[Path]) -> Iterator[Path]:
         yield from found
 
 
-def open_image(path: Path) -> Image.Image:
+def open_image(path: Path, pixel_range: PixelRange | None = None) -> Image.Image:
     """Read an image as RGB, rotated according to its EXIF data.
 
+    Args:
+        path: of the file.
+        pixel_range: gray values with more than 8 bits that become 0 and 255, as in training; None:
+            0..65535 for integers, 0..1 for floats.
+
     Raises:
-        SystemExit: if it is not readable or has more than 8 bits per channel.
+        SystemExit: if it is not readable or has more than four channels.
     """
     try:
         with Image.open(path, formats=_DECODERS) as file:
+            if getattr(file, "tag_v2", {}).get(_TIFF_CHANNELS, 1) > 4:
+                raise SystemExit(f"{path}: more than 4 channels are not supported; save it as RGB")
+            if file.mode.startswith(("I", "F")):
+                return ImageOps.exif_transpose(_scaled(file, pixel_range)).convert("RGB")
             image = ImageOps.exif_transpose(file)
-            if image.mode.startswith(("I", "F")):
-                raise SystemExit(f"{path}: more than 8 bits per channel; convert it to 8 bits")
             if "transparency" in image.info:
                 image = image.convert("RGBA")
             return image.convert("RGB")
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         raise SystemExit(f"{path}: not readable as an image ({error})") from error
+
+
+def _scaled(file: Image.Image, pixel_range: PixelRange | None) -> Image.Image:
+    """Scale a gray image with more than 8 bits to 0..255, and keep its EXIF data."""
+    values = np.asarray(file).astype(np.float64)
+    tags = getattr(file, "tag_v2", {})
+    if file.mode == "I" and tags.get(_TIFF_SAMPLE_FORMAT, (1,)) == (1,):
+        values %= 2**32  # Pillow returns unsigned integers as signed ones
+    low, high = pixel_range or ((0, 1) if file.mode == "F" else (0, 65535))
+    scaled = np.rint(np.nan_to_num((values - low) * (255 / (high - low))))
+    image = Image.fromarray(scaled.clip(0, 255).astype(np.uint8))
+    image.info["exif"] = file.getexif().tobytes()
+    return image
 
 
 def _print_table(detections: Sequence[Detection]) -> None:

@@ -14,7 +14,7 @@ import numpy as np
 import onnxruntime as ort
 from PIL import Image
 
-from demo_common import Detection, parse_arguments, show
+from demo_common import Detection, PixelRange, parse_arguments, show
 
 
 class Metadata(NamedTuple):
@@ -23,6 +23,7 @@ class Metadata(NamedTuple):
     class_names: Sequence[str]  # in label order
     input_size_hw: tuple[int, int]
     thresholds: Sequence[float] | None  # [K] best per class; None if not measured
+    pixel_range: PixelRange | None = None  # of images with more than 8 bits
 
 
 def open_session(path: Path, device: str) -> ort.InferenceSession:
@@ -64,6 +65,7 @@ def read_metadata(texts: Mapping[str, str], path: Path) -> Metadata:
     try:
         names = json.loads(texts["class_names"])
         height, width = json.loads(texts["input_size_hw"])
+        pixel_range = json.loads(texts.get("pixel_range", "null"))
         overall, own = json.loads(texts["threshold"]), json.loads(texts["class_thresholds"])
     except (KeyError, ValueError, TypeError) as error:
         raise SystemExit(
@@ -71,7 +73,7 @@ def read_metadata(texts: Mapping[str, str], path: Path) -> Metadata:
             "export the checkpoint with the RT-DETRv2 app or its command line"
         ) from error
     thresholds = None if overall is None else [own.get(name, overall) for name in names]
-    return Metadata(names, (height, width), thresholds)
+    return Metadata(names, (height, width), thresholds, pixel_range)
 
 
 def choose_thresholds(metadata: Metadata, wanted: float | str, path: Path) -> np.ndarray:
@@ -128,7 +130,11 @@ def main() -> None:
     session = open_session(arguments.model, arguments.device)
     metadata = read_metadata(session.get_modelmeta().custom_metadata_map, arguments.model)
     thresholds = choose_thresholds(metadata, arguments.threshold, arguments.model)
-    show(arguments, lambda image: detect(session, metadata, thresholds, image))
+    show(
+        arguments,
+        lambda image: detect(session, metadata, thresholds, image),
+        metadata.pixel_range,
+    )
 
 
 if __name__ == "__main__":

@@ -52,14 +52,15 @@ def run(arguments: argparse.Namespace, kind: str) -> None:
 
     try:
         predictor = Predictor(open_runtime(arguments.model, kind, device=arguments.device))
-        names = predictor.runtime.card.class_names
+        card = predictor.runtime.card
+        names = card.class_names
 
         def detect(image: Image.Image) -> list[Detection]:
             (found,), _ = predictor.predict([np.asarray(image)], arguments.threshold)
             rows = zip(*(found[key].tolist() for key in ("labels", "scores", "boxes")), strict=True)
             return [Detection(label, names[label], score, tuple(box)) for label, score, box in rows]
 
-        show(arguments, detect)
+        show(arguments, detect, card.pixel_range)
     except RTDETRError as error:
         raise SystemExit(str(error)) from error
 

@@ -3,6 +3,7 @@
 import queue
 import threading
 import uuid
+from collections.abc import Callable
 from contextvars import copy_context
 from functools import wraps
 from pathlib import Path
@@ -17,6 +18,7 @@ from supervisely.nn.inference.inference import Inference
 from supervisely.nn.inference.inference_request import InferenceRequest, InferenceRequestsManager
 
 from rtdetrv2_pytorch.src.data.images.decoding import read_rgb
+from rtdetrv2_pytorch.src.data.images.pixel_range import PixelRange
 from rtdetrv2_pytorch.src.misc.errors import DatasetError
 
 from .images import read_images_like_the_trainer
@@ -111,13 +113,13 @@ class ShortWaitQueue(queue.Queue):  # type: ignore[type-arg]
         return super().get(block, None if timeout is None else min(timeout, _MAX_WAIT_S))
 
 
-def replace_shared_parts(model: Inference) -> None:
-    """Use the classes of this module in a model.
+def replace_shared_parts(model: Inference, pixel_range: Callable[[], PixelRange | None]) -> None:
+    """Use the classes of this module in a model, whose images have this range.
 
     The cache gets its own folder: the SDK's is shared by all processes of a machine, and names
     images by ids that two instances may both have.
     """
-    read_images_like_the_trainer()
+    read_images_like_the_trainer(pixel_range)
     old = model.cache
     folder = f"{model.model_dir}/../image_cache/{uuid.uuid4().hex}"
     model.cache = ImageCache(old._maxsize, old._ttl, base_folder=folder, log_progress=True)

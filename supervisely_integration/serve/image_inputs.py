@@ -25,6 +25,7 @@ from rtdetrv2_pytorch.src.data.images.opening import (
     max_pixels,
     open_image,
 )
+from rtdetrv2_pytorch.src.data.images.pixel_range import PixelRange
 from rtdetrv2_pytorch.src.misc.errors import ConfigError
 
 from .image_urls import download_image, shown_url
@@ -62,11 +63,11 @@ class InputImage:
         with _as_http_error(), open_image(file, name=name) as image:
             return cls(file, name, image.width * image.height)
 
-    def decode(self) -> np.ndarray:
-        """Return [H, W, 3] uint8 RGB."""
+    def decode(self, pixel_range: PixelRange | None = None) -> np.ndarray:
+        """Return [H, W, 3] uint8 RGB, scaled by the range of the model."""
         self.file.seek(0)
         with _as_http_error():
-            return read_rgb(self.file, name=self.name)
+            return read_rgb(self.file, pixel_range=pixel_range, name=self.name)
 
 
 def check_image_ids(state: Mapping[str, Any]) -> None:
@@ -130,7 +131,7 @@ def replace_image_routes(server: FastAPI, model: Inference) -> None:
 def _predict(model: Inference, images: Sequence[InputImage], state: dict[str, Any]) -> list[Any]:
     results: list[Any] = []
     for group in _groups(images):
-        with _decoded(group) as pixels:
+        with _decoded(group, model.pixel_range) as pixels:
             results += model.inference_requests_manager.run(model._inference_images, pixels, state)
     return results
 
@@ -143,7 +144,7 @@ def _predict_later(
 ) -> None:
     for group in _groups(images):
         if not inference_request.is_stopped():
-            with _decoded(group) as pixels:
+            with _decoded(group, model.pixel_range) as pixels:
                 model._inference_images(pixels, state, inference_request=inference_request)
 
 
@@ -182,7 +183,9 @@ def _groups(images: Sequence[InputImage]) -> Iterator[list[InputImage]]:
 
 
 @contextmanager
-def _decoded(images: Sequence[InputImage]) -> Iterator[list[np.ndarray]]:
+def _decoded(
+    images: Sequence[InputImage], pixel_range: PixelRange | None = None
+) -> Iterator[list[np.ndarray]]:
     """Yield decoded images; wait first, if other requests hold too many pixels.
 
     Raises:
@@ -196,7 +199,7 @@ def _decoded(images: Sequence[InputImage]) -> Iterator[list[np.ndarray]]:
             raise HTTPException(
                 429, f"the app is busy: {error}; repeat the request later", {"Retry-After": "10"}
             ) from error
-        yield [image.decode() for image in images]
+        yield [image.decode(pixel_range) for image in images]
 
 
 @contextmanager

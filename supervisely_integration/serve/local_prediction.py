@@ -15,7 +15,6 @@ from PIL import Image
 from rich.console import Console
 from rich.markup import escape
 
-from rtdetrv2_pytorch.src.data.images.decoding import read_rgb
 from rtdetrv2_pytorch.src.data.images.opening import is_image
 from rtdetrv2_pytorch.src.deploy.predictor import Predictor
 from rtdetrv2_pytorch.src.deploy.runtimes import open_runtime
@@ -77,7 +76,7 @@ def run(request: Request, console: Console) -> int:
         for i, file in enumerate(files):
             line.show("Detecting", i, len(files))
             try:
-                image = read_rgb(file)
+                image = predictor.read(file)
             except DatasetError as error:
                 if len(files) == 1:
                     raise

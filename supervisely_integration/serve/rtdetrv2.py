@@ -18,7 +18,7 @@ from supervisely.nn.inference import ObjectDetection
 from supervisely.nn.prediction_dto import PredictionBBox
 from supervisely.nn.utils import CheckpointInfo, ModelSource, RuntimeType
 
-from rtdetrv2_pytorch.src.data.images.decoding import read_rgb
+from rtdetrv2_pytorch.src.data.images.pixel_range import PixelRange, array_to_rgb
 from rtdetrv2_pytorch.src.deploy.model_card import ModelCard
 from rtdetrv2_pytorch.src.deploy.predictor import Predictor
 from rtdetrv2_pytorch.src.deploy.runtimes import Runtime, open_runtime
@@ -67,7 +67,7 @@ class RTDETRv2(ObjectDetection):  # type: ignore[misc]
         self.kept: dict[str, Any] = {}  # attributes of the model that answers during a deployment
         add_openvino()
         super().__init__(*args, **options)
-        replace_shared_parts(self)
+        replace_shared_parts(self, lambda: self.pixel_range)
 
     # --- deploying --------------------------------------------------------------------------
 
@@ -109,6 +109,8 @@ class RTDETRv2(ObjectDetection):  # type: ignore[misc]
 
     def _deploy(self, predictor: Predictor, opened: tuple[object, ...]) -> None:
         card = predictor.runtime.card
+        if card.pixel_range != self.pixel_range:
+            self.cache.clear_cache()  # it holds scaled images
         self._predictor, self._opened, self.kept = predictor, opened, {}
         self.classes = list(card.class_names)
         self.max_batch_size = predictor.runtime.max_batch_size
@@ -126,6 +128,11 @@ class RTDETRv2(ObjectDetection):  # type: ignore[misc]
         if self._predictor is None:
             raise ConfigError("no model is deployed; deploy one first")
         return self._predictor
+
+    @property
+    def pixel_range(self) -> PixelRange | None:
+        """Pixel range of the deployed model."""
+        return None if self._predictor is None else self._card.pixel_range
 
     @property
     def _card(self) -> ModelCard:
@@ -202,7 +209,7 @@ class RTDETRv2(ObjectDetection):  # type: ignore[misc]
         """Detect objects in a batch of RGB images; times are milliseconds of the whole batch."""
         predictor = self._deployed
         chosen = PredictionSettings.read(settings)
-        images = [_as_rgb(image) for image in images_np]
+        images = [array_to_rgb(image, self.pixel_range) for image in images_np]
         with self._lock:
             detections, timing = predictor.predict(images, **asdict(chosen))
         names = predictor.runtime.card.class_names
@@ -222,7 +229,7 @@ class RTDETRv2(ObjectDetection):  # type: ignore[misc]
 
     def predict(self, image_path: str, settings: dict[str, Any]) -> list[PredictionBBox]:
         """Detect objects in one image file."""
-        return self.predict_benchmark([read_rgb(Path(image_path))], settings)[0][0]
+        return self.predict_benchmark([self._deployed.read(image_path)], settings)[0][0]
 
     def get_info(self) -> dict[str, Any]:
         """Describe the session to clients."""
@@ -342,15 +349,6 @@ def whole_pixels(bbox_tlbr: Sequence[float]) -> list[int]:
 def _rounded(prediction: PredictionBBox) -> PredictionBBox:
     box = whole_pixels(prediction.bbox_tlbr)
     return PredictionBBox(prediction.class_name, box, prediction.score)
-
-
-def _as_rgb(image: np.ndarray) -> np.ndarray:
-    """Return three channels of 8 bits, or raise ConfigError."""
-    if image.ndim == 2 or image.shape[-1] == 1:
-        image = np.repeat(image.reshape(*image.shape[:2], 1), 3, axis=2)
-    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] not in (3, 4):
-        raise ConfigError(f"image of {image.dtype} {list(image.shape)}; give 8-bit RGB")
-    return image[:, :, :3]
 
 
 def _matches(meta: sly.ProjectMeta | None, card: ModelCard) -> bool:

@@ -97,14 +97,17 @@ def run_training(
         logger.info("changed: %s", note)
     cfg = YAMLConfig(request.base_config, **run.overrides)
     height, width = cfg.yaml_cfg["eval_spatial_size"]
-    examine_splits(
+    examined = examine_splits(
         data,
         request.origins,
         request.result_dir,
         size_hw=(height, width),
         num_queries=get(cfg.yaml_cfg, ("RTDETRTransformerv2", "num_queries")) or 300,
+        pixel_range=cfg.settings.pixel_range,
         stop=stop,
     )
+    if examined.pixel_range and not request.resume:  # a resumed run keeps that of its checkpoint
+        run.overrides["pixel_range"] = cfg.yaml_cfg["pixel_range"] = list(examined.pixel_range)
     if stop.is_set:
         raise TrainingStopped(stop.reason)
 

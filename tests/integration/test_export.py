@@ -22,6 +22,7 @@ from rtdetrv2_pytorch.src.data.splits import find_splits
 from rtdetrv2_pytorch.src.deploy import export
 from rtdetrv2_pytorch.src.deploy.comparison_images import validation_images
 from rtdetrv2_pytorch.src.deploy.export import Source, export_onnx
+from rtdetrv2_pytorch.src.deploy.model_card import ModelCard
 from rtdetrv2_pytorch.src.deploy.parity import check_parity
 from rtdetrv2_pytorch.src.deploy.runtimes import open_runtime
 from rtdetrv2_pytorch.src.misc.errors import ConfigError
@@ -32,6 +33,7 @@ pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).parents[2]
 NAMES = [str(n) for n in range(10)]
+CARD = ModelCard(class_names=tuple(NAMES), input_size_hw=(64, 64))
 
 
 @pytest.fixture(scope="session")
@@ -40,8 +42,8 @@ def trained(tmp_path_factory):
     checkpoint, data = overfitted_checkpoint(tmp_path_factory)
     split = find_splits(data, data).val
 
-    def find_images(names):
-        return validation_images(split.ann_file, split.img_folder, names)
+    def find_images(card):
+        return validation_images(split.ann_file, split.img_folder, card)
 
     source = Source(checkpoint=checkpoint, find_images=find_images)
     return SimpleNamespace(source=source, checkpoint=checkpoint, data=data)
@@ -119,7 +121,7 @@ def test_file_works_in_every_runtime(trained, exported):
     assert 0 < json.loads(metadata["threshold"]) < 1
     assert json.loads(metadata["versions"])["torch"] == torch.__version__.split("+")[0]
 
-    images = trained.source.find_images(NAMES)
+    images = trained.source.find_images(CARD)
     reference = open_runtime(trained.checkpoint)
     report = check_parity(open_runtime(output, "openvino"), reference, images, file="best.onnx")
     assert report.failures == []
@@ -129,7 +131,7 @@ def test_file_works_in_every_runtime(trained, exported):
 
 def test_openvino_in_bfloat16(trained, exported, monkeypatch):
     output, _ = exported()
-    images = trained.source.find_images(NAMES)
+    images = trained.source.find_images(CARD)
     if "BF16" in ov.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
         half = open_runtime(output, "openvino", bfloat16=True)
         report = check_parity(half, open_runtime(trained.checkpoint), images, file="best.onnx")

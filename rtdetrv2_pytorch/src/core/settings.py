@@ -3,6 +3,7 @@
 from dataclasses import dataclass, fields
 from typing import Literal
 
+from ..data.images.pixel_range import checked_range
 from ..misc.errors import ConfigError
 from ..misc.ranges import NonNegativeFloat, NonNegativeInt, PositiveInt
 
@@ -25,6 +26,9 @@ class Settings:
         num_workers: worker processes of both loaders; replaces the loaders' own values.
         cache: where both datasets keep decoded images, unless they set it themselves: "ram",
             "disk" or "none".
+        pixel_range: [low, high], the pixel values of images with more than 8 bits that become 0 and
+            255, in the whole data set and in inference. Without it, the data doctor chooses a range
+            if the range of the data type does not fit: 0..65535 for integers, 0..1 for floats.
         device: "cuda", "cuda:1", "cpu", ...; default: a GPU if available.
         seed: random seed.
         use_amp: mixed precision; see `amp_dtype`.
@@ -65,6 +69,7 @@ class Settings:
     micro_batch_size: PositiveInt | Literal["auto"] = "auto"
     num_workers: NonNegativeInt | None = None
     cache: Literal["none", "ram", "disk"] = "none"
+    pixel_range: tuple[float, float] | None = None
     device: str | None = None
     seed: NonNegativeInt = 0
     use_amp: bool = False
@@ -89,6 +94,7 @@ class Settings:
     max_skipped_steps: PositiveInt = 10
 
     def __post_init__(self) -> None:
+        checked_range(self.pixel_range)
         if self.tuning and self.resume:
             raise ConfigError(
                 f"tuning = {self.tuning!r} and resume = {self.resume!r}: give one of them; resume "

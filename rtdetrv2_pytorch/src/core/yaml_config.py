@@ -342,7 +342,9 @@ class YAMLConfig:
         description = get(self.yaml_cfg, (slot, "dataset"))
         if description is None:
             raise ConfigError(f"{self.path.name}: '{slot}.dataset' is not configured")
-        given |= {"seed": self.settings.seed, "cache": self.settings.cache}
+        settings = self.settings
+        given |= {"seed": settings.seed, "cache": settings.cache}
+        given["pixel_range"] = settings.pixel_range
         sections = Sections(self.yaml_cfg, shared)
         dataset: DetectionDataset = sections.construct(description, f"{slot}.dataset", **given)
         return dataset

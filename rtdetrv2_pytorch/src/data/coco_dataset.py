@@ -11,6 +11,7 @@ from .categories import CategoryTable
 from .dataset import DetectionDataset, files_exist
 from .findings import Finding, Findings
 from .images.image_cache import CacheKind
+from .images.pixel_range import PixelRange
 from .readers.coco_json import (
     group_annotations,
     image_entries,
@@ -35,6 +36,7 @@ class CocoDetection(DetectionDataset):
         cache: where to keep decoded images: "ram" in memory shared by the workers of a rank, "disk"
             in `~/.cache/rtdetrv2/images` until you remove that folder; as many images as fit.
             Augmentation is not affected.
+        pixel_range: scaling of images with more than 8 bits; see `PixelRange`.
 
     Raises:
         DatasetError: if the file is invalid, or contains no usable image.
@@ -52,6 +54,7 @@ class CocoDetection(DetectionDataset):
         seed: int = 0,
         unreadable: Literal["skip", "replace"] = "skip",
         cache: CacheKind = "none",
+        pixel_range: PixelRange | None = None,
     ) -> None:
         self.ann_file = ann_file
         self.findings = Findings()
@@ -65,6 +68,7 @@ class CocoDetection(DetectionDataset):
             seed=seed,
             unreadable=unreadable,
             cache=cache,
+            pixel_range=pixel_range,
         )
 
 

@@ -21,6 +21,7 @@ from .augment.sample import Sample
 from .categories import CategoryTable
 from .images.decoding import read_rgb
 from .images.image_cache import CacheKind, make_cache
+from .images.pixel_range import PixelRange
 
 logger = logging.getLogger(__name__)
 
@@ -42,6 +43,7 @@ class DetectionDataset(Dataset[Item | None]):
             function drops; "replace" returns the next readable image, so that training batches
             keep their size. Both log the image once.
         cache: where to keep decoded images; see `image_cache`.
+        pixel_range: scaling of images with more than 8 bits; see `PixelRange`.
     """
 
     def __init__(
@@ -53,9 +55,11 @@ class DetectionDataset(Dataset[Item | None]):
         seed: int,
         unreadable: Literal["skip", "replace"],
         cache: CacheKind = "none",
+        pixel_range: PixelRange | None = None,
     ) -> None:
         self.annotations = annotations
-        self.cache = make_cache(cache, annotations, img_folder)
+        self.cache = make_cache(cache, annotations, img_folder, pixel_range)
+        self.pixel_range = pixel_range
         self.img_folder = img_folder
         self.transforms = transforms
         if transforms is not None:
@@ -122,13 +126,22 @@ class DetectionDataset(Dataset[Item | None]):
         record = self.annotations[index]
         path = self.img_folder / record.file_name
         try:
-            pixels = self.cache.get(index, path, lambda: read_rgb(path, record.size_wh))
+            pixels = self.cache.get(index, path, lambda: self.read_pixels(record))
         except DatasetError as error:
             if not self._is_unreadable[index]:
                 self._is_unreadable[index] = True
                 logger.warning("%s; the image is not used", printable(str(error)))
             return None
         return _make_sample(pixels, record)
+
+    def read_pixels(self, record: ImageRecord) -> np.ndarray:
+        """Decode the file of an image: [H, W, 3] uint8.
+
+        Raises:
+            DatasetError: if it cannot be read.
+        """
+        path = self.img_folder / record.file_name
+        return read_rgb(path, record.size_wh, pixel_range=self.pixel_range)
 
     def new_unreadable(self) -> list[str]:
         """Return the files found unreadable since the previous call."""

@@ -237,6 +237,11 @@ KINDS: dict[str, Kind] = {
                 "only the first page",
                 "save the annotated page as a separate image",
             ),
+            "few_levels": (
+                "images with more than 8 bits that keep fewer than 32 gray levels",
+                "details in them are invisible to the model",
+                "set pixel_range to the values that matter, or leave the image out",
+            ),
             "box_duplicate": (
                 "duplicate boxes",
                 "all of them, so the model learns to detect the object twice",
@@ -322,13 +327,18 @@ KINDS: dict[str, Kind] = {
             ),
             "deep_image": (
                 "images with more than 8 bits per channel",
-                "scaled to 8 bits",
+                "scaled to 8 bits by the pixel range",
                 _CHECK_CONVERSION,
             ),
             "float_image": (
                 "floating-point images",
-                "scaled to 8 bits: from 0..1 if no value is larger",
+                "scaled to 8 bits by the pixel range",
                 _CHECK_CONVERSION,
+            ),
+            "pixel_range": (
+                "scaling of images with more than 8 bits",
+                "these pixel values become 0 and 255 in all images",
+                "set pixel_range if objects are too dark or too bright, as shown here",
             ),
             "cmyk_image": (
                 "CMYK images",

@@ -10,6 +10,7 @@ from .categories import CategoryTable
 from .dataset import DetectionDataset, files_exist
 from .findings import Finding, Findings, UnusableError
 from .images.image_cache import CacheKind
+from .images.pixel_range import PixelRange
 from .readers.source import SourceImage
 from .readers.voc import read_annotation
 
@@ -28,6 +29,7 @@ class VOCDetection(DetectionDataset):
         cache: where to keep decoded images: "ram" in memory shared by the workers of a rank, "disk"
             in `~/.cache/rtdetrv2/images` until you remove that folder; as many images as fit.
             Augmentation is not affected.
+        pixel_range: scaling of images with more than 8 bits; see `PixelRange`.
 
     Raises:
         DatasetError: if a list cannot be read, or no usable image is left.
@@ -44,6 +46,7 @@ class VOCDetection(DetectionDataset):
         seed: int = 0,
         unreadable: Literal["skip", "replace"] = "skip",
         cache: CacheKind = "none",
+        pixel_range: PixelRange | None = None,
     ) -> None:
         self.ann_file = str(Path(root, ann_file))
         self.findings = Findings()
@@ -57,6 +60,7 @@ class VOCDetection(DetectionDataset):
             seed=seed,
             unreadable=unreadable,
             cache=cache,
+            pixel_range=pixel_range,
         )
 
 

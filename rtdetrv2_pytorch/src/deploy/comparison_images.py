@@ -13,6 +13,7 @@ from ..data.coco_dataset import read_coco
 from ..data.findings import Findings
 from ..data.images.decoding import read_rgb
 from ..misc.errors import DatasetError
+from .model_card import ModelCard
 
 logger = logging.getLogger(__name__)
 
@@ -37,16 +38,17 @@ class ComparisonImages:
 
 
 def validation_images(
-    ann_file: Path, img_folder: Path, class_names: Sequence[str], limit: int = MAX_IMAGES
+    ann_file: Path, img_folder: Path, card: ModelCard, limit: int = MAX_IMAGES
 ) -> ComparisonImages:
     """Load up to `limit` images of a COCO split, spread over it and of as many sizes as possible.
 
-    If all images have one size, crops without annotations are added. `class_names` are those of
-    the model, in label order.
+    If all images have one size, crops without annotations are added. Classes and pixel range are
+    those of the model.
 
     Raises:
         DatasetError: if the split is not usable or has classes that are unknown to the model.
     """
+    class_names = card.class_names
     # Classes are matched by name; ids only have to be distinct.
     table = CategoryTable(tuple(range(1, len(class_names) + 1)), tuple(class_names))
     annotations = read_coco(ann_file, img_folder, Findings(), table)
@@ -54,7 +56,8 @@ def validation_images(
     for place in _choose_images(annotations, limit):
         record = annotations[place]
         try:
-            images.append(read_rgb(img_folder / record.file_name, record.size_wh))
+            path = img_folder / record.file_name
+            images.append(read_rgb(path, record.size_wh, pixel_range=card.pixel_range))
         except DatasetError as error:
             logger.warning("Skipping an image of the export verification: %s", error)
             continue
@@ -69,13 +72,14 @@ def validation_images(
     return ComparisonImages(images, origin, annotations, tuple(ids))
 
 
-def given_images(paths: Sequence[Path]) -> ComparisonImages:
-    """Load image files without annotations.
+def given_images(paths: Sequence[Path], card: ModelCard) -> ComparisonImages:
+    """Load image files without annotations, as the model reads them.
 
     Raises:
         DatasetError: if a file is not readable.
     """
-    return ComparisonImages([read_rgb(path) for path in paths], f"{len(paths)} given images")
+    images = [read_rgb(path, pixel_range=card.pixel_range) for path in paths]
+    return ComparisonImages(images, f"{len(paths)} given images")
 
 
 def generated_images() -> ComparisonImages:

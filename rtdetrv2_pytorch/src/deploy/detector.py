@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from ..core.yaml_config import YAMLConfig
 from ..core.yaml_files import get, merge, merge_layers, read_layers
+from ..data.images.pixel_range import PixelRange
 from ..misc.coco_categories import COCO_CATEGORIES
 from ..misc.errors import CheckpointError, ConfigError
 from ..misc.limits import read_yaml
@@ -113,6 +114,7 @@ def load_detector(
             model_name=str(info.get("model_name", "")) if isinstance(info, Mapping) else "",
             num_detections=_num_detections(cfg, len(names)),
             sampling=get(cfg.yaml_cfg, ("RTDETRTransformerv2", "cross_attn_method")) or "default",
+            pixel_range=_pixel_range(content, cfg),
             source_sha256=sha256_of(path),
             versions={name: version(name) for name in _VERSIONED_PACKAGES},
             **thresholds_of(content),
@@ -192,6 +194,12 @@ def _input_size(content: Mapping[str, Any], cfg: YAMLConfig, path: Path) -> tupl
         raise CheckpointError(
             f"{path}: eval_spatial_size = {size!r}: must be two numbers"
         ) from error
+
+
+def _pixel_range(content: Mapping[str, Any], cfg: YAMLConfig) -> PixelRange | None:
+    """Return the range of the training, even if another configuration is given."""
+    trained: PixelRange | None = get(content, ("config", "pixel_range"))
+    return trained or cfg.settings.pixel_range
 
 
 def _num_detections(cfg: YAMLConfig, num_classes: int) -> int:

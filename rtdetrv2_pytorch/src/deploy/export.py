@@ -27,8 +27,8 @@ from .tensorrt import build_engine, card_file, load_tensorrt
 
 logger = logging.getLogger(__name__)
 
-# Class names of the model -> images to compare on.
-FindImages = Callable[[Sequence[str]], ComparisonImages]
+# Card of the model -> images to compare on.
+FindImages = Callable[[ModelCard], ComparisonImages]
 # (detector, its card, file to write, progress) -> the file, opened.
 _Build = Callable[[Detector, ModelCard, Path, OnProgress], Runtime]
 
@@ -136,8 +136,7 @@ def _verified_export(
     on_progress = on_progress or _no_progress
     on_progress("loading", 0, 0)
     detector, card = source.load(source.sampling)
-    names = card.class_names
-    images = generated_images() if source.find_images is None else source.find_images(names)
+    images = generated_images() if source.find_images is None else source.find_images(card)
     with _replacing(output) as partial:
         exported = build(detector, card, partial, on_progress)
         reference = PyTorchRuntime(detector, card, exported.device)

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal
 
+from ..data.images.pixel_range import PixelRange, checked_range
 from ..misc.errors import CheckpointError
 from ..misc.limits import MAX_SIDE_PX
 
@@ -15,9 +16,12 @@ ExportPrecision = Literal["fp32", "fp16"]
 _FORMAT = "1"
 _MAX_DETECTIONS = 100_000  # per image
 _TEXT_FIELDS = ("model_name", "precision", "sampling", "source_sha256")  # all other fields are JSON
+_ADDED_FIELDS = ("pixel_range",)  # files of earlier versions do not have them
 # Documentation of inputs and outputs for users of other code.
 _DOCUMENTATION = {
     "images": "[N, 3, height, width] float32 RGB; pixel / 255, no mean, no standard deviation",
+    "pixel_range_meaning": "values of images with more than 8 bits that become 0 and 255; null: "
+    "0..65535 for integers, 0..1 for floats",
     "preprocessing": "resize to input_size_hw for any aspect ratio, bilinear with antialiasing",
     "orig_target_sizes": "[N, 2] int64 (width, height) of the original images",
     "labels": "[N, num_detections] int64, places in class_names",
@@ -44,6 +48,7 @@ class ModelCard:
     precision: ExportPrecision = "fp32"  # "fp16" if most of the network uses half precision
     sampling: Literal["default", "discrete"] = "default"  # "discrete" avoids GridSample
     nms_iou: float | None = None  # IoU threshold of the NMS inside the file, if any
+    pixel_range: PixelRange | None = None  # of images with more than 8 bits; see `PixelRange`
     source_sha256: str = ""  # of the checkpoint
     versions: Mapping[str, str] = field(default_factory=dict)  # of packages, at export
 
@@ -61,6 +66,7 @@ class ModelCard:
             raise ValueError("thresholds must be between 0 and 1")
         if self.nms_iou is not None and not 0 < self.nms_iou <= 1:
             raise ValueError(f"nms_iou = {self.nms_iou}: must be above 0 and at most 1")
+        object.__setattr__(self, "pixel_range", checked_range(self.pixel_range))
 
     def to_metadata(self) -> dict[str, str]:
         """Return strings by key for ONNX metadata: numbers, lists and mappings as JSON."""
@@ -85,6 +91,7 @@ class ModelCard:
                 if each.name in _TEXT_FIELDS
                 else json.loads(metadata[each.name])
                 for each in fields(cls)
+                if each.name in metadata or each.name not in _ADDED_FIELDS
             }
             height, width = facts.pop("input_size_hw")
             names = facts.pop("class_names")

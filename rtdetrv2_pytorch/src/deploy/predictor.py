@@ -9,6 +9,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..data.images.decoding import read_rgb
+from ..data.images.opening import Source
+from ..data.images.pixel_range import array_to_rgb
 from ..data.images.preprocess import preprocess
 from ..misc.errors import ConfigError
 from ..structures import Detections
@@ -51,6 +54,14 @@ class Predictor:
             raise ConfigError(f"batch_size = {wanted}: must be 1 or higher")
         self.batch_size = wanted if largest is None else min(wanted, largest)
 
+    def read(self, source: Source) -> np.ndarray:
+        """Read an image file as in training: [H, W, 3] uint8 RGB.
+
+        Raises:
+            ImageFileError: if the file cannot be decoded.
+        """
+        return read_rgb(source, pixel_range=self.runtime.card.pixel_range)
+
     def predict(
         self,
         images: Sequence[np.ndarray],
@@ -60,7 +71,8 @@ class Predictor:
         """Detect objects.
 
         Args:
-            images: [H, W, 3] uint8 RGB each.
+            images: [H, W, 3] RGB or [H, W] gray each, see `array_to_rgb`. 16-bit images are scaled
+                as in training.
             confidence_threshold: minimum score; "auto" uses the threshold with the best F1 of each
                 class, measured in training.
             nms_iou: IoU above which the lower-scoring detection of a class is removed; None: no
@@ -71,7 +83,7 @@ class Predictor:
             the duration.
 
         Raises:
-            ConfigError: if a threshold is not a number from 0 to 1.
+            ConfigError: if a threshold is not a number from 0 to 1, or an image is not supported.
             CheckpointError: for "auto" with a model without thresholds.
         """
         thresholds = self._thresholds(confidence_threshold)
@@ -100,9 +112,10 @@ class Predictor:
     def _predict_batch(
         self, images: Sequence[np.ndarray], thresholds: Tensor, nms_iou: float | None
     ) -> tuple[list[Detections], Timing]:
-        device = self.runtime.device
+        device, card = self.runtime.device, self.runtime.card
         begin = time.perf_counter()
-        batch = preprocess(images, self.runtime.card.input_size_hw, device)
+        pixels = [array_to_rgb(image, card.pixel_range) for image in images]
+        batch = preprocess(pixels, card.input_size_hw, device)
         sizes_wh = torch.tensor([(image.shape[1], image.shape[0]) for image in images])
         _synchronize(device)
         ready = time.perf_counter()

@@ -4,6 +4,7 @@ import hashlib
 import json
 import logging
 import os
+from dataclasses import astuple
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +12,13 @@ import PIL
 
 from ..data.images.opening import max_pixels
 from ..misc.files import write_text
+from .deep_values import DeepValues
 from .image_files import ImageFacts
 
 logger = logging.getLogger(__name__)
 
 FOLDER = "doctor"  # in the cache folder of the user
-_FORMAT = f"2, Pillow {PIL.__version__}"  # another version may decode other files
+_FORMAT = f"3, Pillow {PIL.__version__}"  # another version may decode other files
 
 # File, time in ns, size in bytes, declared width and height, limit of pixels.
 Key = tuple[str, int, int, int, int, int]
@@ -51,12 +53,13 @@ class FactsCache:
         if record is None:
             return None
         try:
-            size, problems, digest, look = record
+            size, problems, digest, look, deep = record
             facts = ImageFacts(
                 None if size is None else (int(size[0]), int(size[1])),
                 tuple((str(kind), str(detail)) for kind, detail in problems),
                 str(digest),
                 str(look),
+                None if deep is None else DeepValues.from_list(deep),
             )
         except (TypeError, ValueError, LookupError):
             return None
@@ -66,7 +69,13 @@ class FactsCache:
     def put(self, key: Key, facts: ImageFacts) -> None:
         """Add the facts about an image."""
         problems = [list(problem) for problem in facts.problems]
-        self._seen[_text(key)] = [facts.size_wh, problems, facts.digest, facts.look]
+        self._seen[_text(key)] = [
+            facts.size_wh,
+            problems,
+            facts.digest,
+            facts.look,
+            None if facts.deep is None else list(astuple(facts.deep)),
+        ]
 
     def save(self, *, is_complete: bool) -> None:
         """Write the cache file.

@@ -8,6 +8,7 @@ from PIL import Image
 
 from ..data.findings import Finding
 from ..data.images.decoding import read_rgb
+from ..data.images.pixel_range import PixelRange
 from ..misc.drawing import box_shape, draw_shapes
 from ..misc.errors import DatasetError
 from ..misc.pages import jpeg_uri, render
@@ -38,7 +39,7 @@ def write_page(report: DataReport, folder: Path) -> Path:
         _TEMPLATE,
         report=report,
         groups=groups,
-        figures=[list(_figures(group.findings, room)) for group in groups],
+        figures=[list(_figures(group.findings, room, report.pixel_range)) for group in groups],
         classes=_classes(report),
         listed=_MAX_LISTED,
         json_file=REPORT_JSON,
@@ -55,24 +56,27 @@ def _classes(report: DataReport) -> list[tuple[str, list[int]]]:
     return [(name, [split.classes.get(name, 0) for split in splits]) for name in names]
 
 
-def _figures(findings: Sequence[Finding], room: list[int]) -> Iterator[_Figure]:
+def _figures(
+    findings: Sequence[Finding], room: list[int], pixel_range: PixelRange | None
+) -> Iterator[_Figure]:
     """Yield the first pictures of a kind, up to the size limit of the page."""
     shown = 0
     for finding in findings:
         if finding.picture is None or shown >= _MAX_PICTURES or room[0] <= 0:
             continue
-        source = _thumbnail(finding)
+        source = _thumbnail(finding, pixel_range)
         if source:
             shown += 1
             room[0] -= len(source)
             yield _Figure(source, str(finding))
 
 
-def _thumbnail(finding: Finding) -> str:
+def _thumbnail(finding: Finding, pixel_range: PixelRange | None) -> str:
     """Return a small image with its boxes as a data URI; empty if it cannot be read."""
     assert finding.picture is not None
     try:
-        image = Image.fromarray(read_rgb(finding.picture.path, finding.picture.size_wh))
+        path, size = finding.picture.path, finding.picture.size_wh
+        image = Image.fromarray(read_rgb(path, size, pixel_range=pixel_range))
     except DatasetError:
         return ""
     size_wh = image.size

@@ -8,6 +8,7 @@ from typing import Any
 
 from ..data.finding_kinds import KINDS, Action, Severity
 from ..data.findings import Finding, Group, grouped
+from ..data.images.pixel_range import PixelRange
 from ..misc.text import counted
 
 REPORT_JSON, REPORT_HTML = "data_report.json", "data_report.html"
@@ -55,6 +56,7 @@ class DataReport:
     num_queries: int
     splits: Sequence[SplitSummary]
     findings: Sequence[Finding]
+    pixel_range: PixelRange | None = None  # of images with more than 8 bits
 
     @property
     def images(self) -> Counts:
@@ -105,6 +107,7 @@ class DataReport:
             "data": self.data,
             "training_size_hw": list(self.size_hw),
             "num_queries": self.num_queries,
+            "pixel_range": self.pixel_range and list(self.pixel_range),
             "verdict": "refuses" if self.refusals else "uses",
             "images": self.images.as_dict(),
             "boxes": self.boxes.as_dict(),

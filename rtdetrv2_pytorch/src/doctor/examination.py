@@ -13,13 +13,16 @@ from ..data.categories import CategoryTable, normalize_id
 from ..data.coco_dataset import parse_coco
 from ..data.conversion import Split
 from ..data.findings import Finding, Findings, Illustration
+from ..data.images.pixel_range import MIN_LEVELS, PixelRange
 from ..data.readers.coco_json import name_of, read_categories, read_coco_json
 from ..data.readers.folders import has_byte_order_mark
 from ..misc.errors import DatasetError
+from ..misc.text import counted
 from . import leakage, names
 from .box_examiner import BoxExaminer
 from .cache import FactsCache
 from .data_report import Counts, DataReport, SplitSummary
+from .deep_values import DeepValues, choose_range
 from .image_files import ImageFacts, examine_image
 from .leakage import UsedImage
 
@@ -34,6 +37,7 @@ class Options:
 
     size_hw: tuple[int, int] = (640, 640)  # (height, width) of the images in training
     num_queries: int = 300  # of the model
+    pixel_range: PixelRange | None = None  # of the configuration; None: chosen by the data
     workers: int = min(os.cpu_count() or 1, _MAX_THREADS)  # threads; decoding releases the GIL
     cache: Path | None = None  # folder of the cache for unchanged files; None disables it
 
@@ -101,7 +105,8 @@ def examine(
     table = first.annotations.categories if first.annotations is not None else None
     splits = [first, _read(val, table)]
     _examine_images(splits, options, on_progress)
-    findings: list[Finding] = []
+    pixel_range = options.pixel_range or choose_range(_deep_values(first))
+    findings = list(_pixel_range_findings(splits, pixel_range))
     summaries = []
     for split in splits:
         boxes = _box_examiner(split, options)
@@ -113,7 +118,7 @@ def examine(
     num_unused = sum(found.lost_images for found in others)
     if num_unused:
         summaries.append(SplitSummary("in no split", Counts(0, num_unused), Counts()))
-    return DataReport(data, options.size_hw, options.num_queries, summaries, findings)
+    return DataReport(data, options.size_hw, options.num_queries, summaries, findings, pixel_range)
 
 
 def _read(source: Split, reference: CategoryTable | None) -> _SplitState:
@@ -210,6 +215,32 @@ def _split_findings(split: _SplitState, boxes: BoxExaminer) -> Iterator[Finding]
     for label, name in enumerate(boxes.class_names):
         if not boxes.objects[label]:
             yield Finding("class_without_objects", name, effect, split=split.name)
+
+
+def _deep_values(split: _SplitState) -> list[DeepValues]:
+    return [facts.deep for facts in split.facts if facts.deep is not None]
+
+
+def _pixel_range_findings(
+    splits: Sequence[_SplitState], pixel_range: PixelRange | None
+) -> Iterator[Finding]:
+    """Yield the range of the data set, with a picture, and the images that it leaves too dark."""
+    deep = [
+        (split, record.file_name, facts.deep, split.illustration(path, facts))
+        for split in splits
+        for record, facts, path in split.examined()
+        if facts.deep is not None
+    ]
+    for split, name, values, picture in deep[:1]:
+        low, high = pixel_range or values.default_range
+        yield Finding(
+            "pixel_range", f"{low:g} to {high:g}", name, split=split.name, picture=picture
+        )
+    for split, name, values, picture in deep:
+        levels = values.levels(pixel_range)
+        if levels < MIN_LEVELS:
+            detail = f"{counted(levels, 'gray level')} left"
+            yield Finding("few_levels", name, detail, split=split.name, picture=picture)
 
 
 def _real(path: Path) -> Path:

@@ -10,9 +10,18 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from ..data.images.decoding import EXIF_ORIENTATION, EXIF_TRANSPOSES, read_rgb
+from ..data.images.decoding import (
+    EXIF_ORIENTATION,
+    EXIF_TRANSPOSES,
+    is_deep_gray,
+    read_rgb,
+    read_values,
+)
 from ..data.images.opening import ImageFileError, max_pixels, open_image
+from ..data.images.pixel_range import MIN_LEVELS
 from ..misc.errors import DatasetError
+from ..misc.text import counted
+from .deep_values import DeepValues
 
 Problem = tuple[str, str]  # name of a kind, detail
 
@@ -31,6 +40,7 @@ class ImageFacts:
     problems: tuple[Problem, ...]
     digest: str = ""  # of all pixels
     look: str = ""  # fingerprint; empty for an image without contrast
+    deep: DeepValues | None = None  # of a gray image with more than 8 bits
 
     @property
     def is_used(self) -> bool:
@@ -52,18 +62,26 @@ def examine_image(path: Path, declared_wh: tuple[int, int] | None) -> ImageFacts
     try:
         with open_image(path) as file:
             problems += _header_problems(file, path.suffix)
-        pixels = read_rgb(path, declared_wh)
+            is_deep, is_deep_color = is_deep_gray(file), ";16" in str(getattr(file, "tile", ""))
+        values = read_values(path) if is_deep else None
+        deep = None if values is None else DeepValues.of(values)
+        pixels = read_rgb(path, declared_wh, pixel_range=None if deep is None else deep.own_range)
     except ImageFileError as error:
         return ImageFacts(None, (*problems, (error.kind, error.reason)))
     except DatasetError as error:
         reason = str(error).removeprefix(f"{path}: ")
         return ImageFacts(None, (*problems, ("size_disagrees", reason)))
     height, width = pixels.shape[:2]
+    if is_deep_color and not is_deep:
+        levels = len(np.unique(pixels))
+        if levels < MIN_LEVELS:
+            problems.append(("few_levels", f"{counted(levels, 'gray level')} left"))
     if declared_wh is None:
         problems.append(("size_missing", f"the image is {width}x{height}"))
     digest = hashlib.blake2b(b"%d" % width, digest_size=16)
-    digest.update(np.ascontiguousarray(pixels).data)
-    return ImageFacts((width, height), tuple(problems), digest.hexdigest(), fingerprint(pixels))
+    digest.update(np.ascontiguousarray(pixels if values is None else values).data)
+    look = fingerprint(pixels)
+    return ImageFacts((width, height), tuple(problems), digest.hexdigest(), look, deep)
 
 
 def _not_a_file(path: Path) -> Problem | None:

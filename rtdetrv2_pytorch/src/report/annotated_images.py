@@ -9,6 +9,7 @@ import numpy as np
 from PIL import Image
 
 from ..data.images.decoding import read_rgb
+from ..data.images.pixel_range import PixelRange
 from ..misc.drawing import non_overlapping
 from ..misc.errors import DatasetError
 from ..misc.pages import jpeg_uri
@@ -61,14 +62,17 @@ class AnnotatedImage:
         return round(max(min(box.x + 2, self.width - width), 0), 1)
 
 
-def annotated_image(outcome: Outcome, folder: Path, names: Sequence[str]) -> AnnotatedImage | None:
+def annotated_image(
+    outcome: Outcome, folder: Path, names: Sequence[str], pixel_range: PixelRange | None
+) -> AnnotatedImage | None:
     """Return an image with its hits, false positives and missed boxes.
 
     None if the file, whose name is relative to `folder`, is not readable anymore.
     """
     record = outcome.record
     try:
-        image = Image.fromarray(read_rgb(folder / record.file_name, record.size_wh))
+        path = folder / record.file_name
+        image = Image.fromarray(read_rgb(path, record.size_wh, pixel_range=pixel_range))
     except DatasetError:
         return None
     size = image.width, image.height

@@ -12,7 +12,6 @@ from PIL import Image
 from torch import Tensor
 
 from ..core.yaml_config import YAMLConfig
-from ..data.images.decoding import read_rgb
 from ..data.loading.collate import resize_batch
 from ..data.metrics.evaluator import Evaluation
 from ..misc.drawing import Shape, box_shape, draw_shapes
@@ -120,7 +119,7 @@ class TrainingImages(TrainingEvents):
         for index in _select_images(dataset.annotations.boxes_per_image()):
             record = dataset.annotations[index]
             try:
-                pixels = read_rgb(dataset.img_folder / record.file_name, record.size_wh)
+                pixels = dataset.read_pixels(record)
             except DatasetError as error:
                 logger.debug("image not drawn: %s", error)
                 continue

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from ..core.yaml_config import YAMLConfig
+from ..data.images.pixel_range import checked_range
 from ..data.metrics.evaluator import ClassMetrics
 from ..data.metrics.operating_point import OperatingPoint
 from ..doctor.data_report import REPORT_HTML, REPORT_JSON
@@ -285,8 +286,10 @@ class TrainingReport:
         return list(self._images(wrong[:_MAX_IMAGES]))
 
     def _images(self, outcomes: Sequence[Outcome]) -> Iterator[AnnotatedImage]:
+        source = self.source
+        pixel_range = checked_range(source.config.get("pixel_range"))
         for outcome in outcomes:
-            image = annotated_image(outcome, self.source.img_folder, self.names)
+            image = annotated_image(outcome, source.img_folder, self.names, pixel_range)
             if image is not None:
                 yield image
 

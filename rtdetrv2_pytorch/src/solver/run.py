@@ -16,7 +16,7 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from ..core.settings import Settings
 from ..core.yaml_config import YAMLConfig
-from ..core.yaml_files import changed_settings
+from ..core.yaml_files import changed_settings, get
 from ..data.loading.loader import DataLoader
 from ..data.metrics.evaluator import Evaluation
 from ..misc import distributed
@@ -353,6 +353,18 @@ def configured_precision(cfg: YAMLConfig) -> Precision:
     return resolve_precision(
         use_amp=settings.use_amp, amp_dtype=settings.amp_dtype, device=cfg.device
     )
+
+
+def use_trained_range(cfg: YAMLConfig, source: str | None) -> None:
+    """Take `pixel_range` from a checkpoint, unless the configuration sets it.
+
+    Raises:
+        CheckpointError: if the checkpoint cannot be read.
+    """
+    if source and cfg.settings.pixel_range is None:
+        trained = get(load_checkpoint(source), ("config", "pixel_range"))
+        if trained:
+            cfg.yaml_cfg["pixel_range"] = trained
 
 
 def resume_after_restart(cfg: YAMLConfig) -> None:

@@ -26,7 +26,7 @@ from .loop import evaluate, train_one_epoch
 from .network import check_batch_norm, load_for_evaluation
 from .observers import LOG, JsonLog, LogLines, TensorBoard, metrics_table
 from .progress import average_of
-from .run import TrainingRun, configured_precision, resume_after_restart
+from .run import TrainingRun, configured_precision, resume_after_restart, use_trained_range
 from .step import backward
 from .stopping import StopFlag, stop_on_signals
 from .telemetry import StepReporter, epoch_report, training_plan
@@ -86,6 +86,7 @@ class DetSolver:
             resume_after_restart(cfg)
             if distributed.is_main() and not self._overwrite:
                 check_unused(cfg.output_dir, cfg.settings.resume)
+            use_trained_range(cfg, cfg.settings.resume)
             seed_everything(cfg.settings.seed)
             num_batches = len(cfg.train_dataloader)
             changes = [*cfg.notes, *fit_accumulation(cfg.yaml_cfg, num_batches)]
@@ -131,6 +132,7 @@ class DetSolver:
                 "(on the command line -r or -t)"
             )
         if source:
+            use_trained_range(cfg, source)
             load_for_evaluation(cfg, source)
         evaluation = self._evaluate(cfg.model, self._events, configured_precision(cfg))
         assert evaluation is not None, "only a set stop flag interrupts an evaluation"
@@ -142,6 +144,10 @@ class DetSolver:
         self.cfg.device = distributed.init_from_environment(
             self.cfg.device, timeout_s=self.cfg.settings.rank_timeout_s, watch=watch_ranks
         )
+        # The main rank's, which examined the data.
+        chosen = distributed.all_gather_objects(self.cfg.yaml_cfg.get("pixel_range"))[0]
+        if chosen:
+            self.cfg.yaml_cfg["pixel_range"] = chosen
 
     def _followers(self) -> TrainingEvents:
         if not distributed.is_main():

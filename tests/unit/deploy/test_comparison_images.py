@@ -12,7 +12,14 @@ from rtdetrv2_pytorch.src.deploy.comparison_images import (
     given_images,
     validation_images,
 )
+from rtdetrv2_pytorch.src.deploy.model_card import ModelCard
 from rtdetrv2_pytorch.src.misc.errors import DatasetError
+
+
+def card(class_names, pixel_range=None):
+    return ModelCard(
+        class_names=tuple(class_names), input_size_hw=(64, 64), pixel_range=pixel_range
+    )
 
 
 def make_split(folder, sizes_wh, categories=((7, "dog"), (3, "cat"))):
@@ -33,7 +40,7 @@ def make_split(folder, sizes_wh, categories=((7, "dog"), (3, "cat"))):
 
 def test_classes_are_matched_by_name(tmp_path):
     path = make_split(tmp_path, [(40, 30), (30, 40)])
-    comparison = validation_images(path, tmp_path, ["bird", "cat", "dog"])
+    comparison = validation_images(path, tmp_path, card(["bird", "cat", "dog"]))
     assert comparison.annotations.labels.tolist() == [2, 2]
     assert comparison.annotations.categories.names == ("bird", "cat", "dog")
     assert comparison.sizes_wh == [(30, 40), (40, 30)]
@@ -45,7 +52,7 @@ def test_classes_are_matched_by_name(tmp_path):
 def test_all_sizes_are_represented(tmp_path):
     sizes = [(40, 30)] * 30 + [(20, 20)] * 2 + [(50, 30)]
     path = make_split(tmp_path, sizes)
-    comparison = validation_images(path, tmp_path, ["cat", "dog"], limit=9)
+    comparison = validation_images(path, tmp_path, card(["cat", "dog"]), limit=9)
     widths = [image.shape[1] for image in comparison.images]
     assert len(widths) == 9
     assert widths.count(20) == 2
@@ -57,7 +64,7 @@ def test_all_sizes_are_represented(tmp_path):
 
 def test_crops_are_added_if_all_images_have_one_size(tmp_path):
     path = make_split(tmp_path, [(40, 32)] * 5)
-    comparison = validation_images(path, tmp_path, ["cat", "dog"])
+    comparison = validation_images(path, tmp_path, card(["cat", "dog"]))
     assert comparison.sizes_wh == [(20, 24), (40, 32)]
     assert len(comparison.images) == 7
     assert len(comparison.image_ids) == 5
@@ -66,7 +73,7 @@ def test_crops_are_added_if_all_images_have_one_size(tmp_path):
 
 def test_more_sizes_than_the_limit(tmp_path):
     path = make_split(tmp_path, [(10 + n, 20) for n in range(8)])
-    comparison = validation_images(path, tmp_path, ["cat", "dog"], limit=3)
+    comparison = validation_images(path, tmp_path, card(["cat", "dog"]), limit=3)
     assert len(comparison.sizes_wh) == 3
 
 
@@ -74,24 +81,24 @@ def test_unreadable_images_are_skipped(tmp_path, caplog):
     path = make_split(tmp_path, [(40, 30), (30, 40), (30, 41)])
     (tmp_path / "1.png").write_bytes(b"damaged")
     with caplog.at_level(logging.WARNING):
-        comparison = validation_images(path, tmp_path, ["cat", "dog"])
+        comparison = validation_images(path, tmp_path, card(["cat", "dog"]))
     assert comparison.image_ids == (1, 3)
     assert "1.png" in caplog.text
     for n in (0, 2):
         (tmp_path / f"{n}.png").write_bytes(b"damaged")
     with pytest.raises(DatasetError, match=r"no image of instances_val\.json is readable"):
-        validation_images(path, tmp_path, ["cat", "dog"])
+        validation_images(path, tmp_path, card(["cat", "dog"]))
 
 
 def test_unknown_class_is_rejected(tmp_path):
     path = make_split(tmp_path, [(40, 30)])
     with pytest.raises(DatasetError, match="'dog'"):
-        validation_images(path, tmp_path, ["cat", "bird"])
+        validation_images(path, tmp_path, card(["cat", "bird"]))
 
 
 def test_given_images(tmp_path):
     make_split(tmp_path, [(40, 30), (30, 40)])
-    comparison = given_images([tmp_path / "1.png", tmp_path / "0.png"])
+    comparison = given_images([tmp_path / "1.png", tmp_path / "0.png"], card(["dog"]))
     assert [image.shape for image in comparison.images] == [(40, 30, 3), (30, 40, 3)]
     assert comparison.annotations is None
     assert comparison.origin == "2 given images"

@@ -33,7 +33,7 @@ def files(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def source(tiny, files):
-    return Source(checkpoint=tiny.path, find_images=lambda names: given_images(files))
+    return Source(checkpoint=tiny.path, find_images=lambda card: given_images(files, card))
 
 
 @pytest.fixture(scope="module")

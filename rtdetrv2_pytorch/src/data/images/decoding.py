@@ -5,8 +5,10 @@ from PIL import Image
 
 from ...misc.errors import DatasetError
 from .opening import Source, open_image
+from .pixel_range import PixelRange, to_8_bit
 
 EXIF_ORIENTATION = 0x0112
+_BITS, _SAMPLE_FORMAT = 258, 339  # TIFF tags
 EXIF_TRANSPOSES = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -37,7 +39,11 @@ _STRIP_PIXELS = 4_000_000  # converted at once: copies of a large image take gig
 
 
 def read_rgb(
-    source: Source, declared_wh: tuple[int, int] | None = None, *, name: str | None = None
+    source: Source,
+    declared_wh: tuple[int, int] | None = None,
+    *,
+    pixel_range: PixelRange | None = None,
+    name: str | None = None,
 ) -> np.ndarray:
     """Read an image and apply its EXIF orientation.
 
@@ -47,6 +53,8 @@ def read_rgb(
     Args:
         source: path of the file, or an open binary file.
         declared_wh: (width, height) in the annotations, if they have it.
+        pixel_range: of gray images with more than 8 bits, see `PixelRange`. Color images with 16
+            bits per channel are always scaled by bit depth.
         name: of the image in errors; default: the path.
 
     Returns:
@@ -59,7 +67,7 @@ def read_rgb(
     with open_image(source, name=name, decode=True) as file:
         turn = EXIF_TRANSPOSES.get(file.getexif().get(EXIF_ORIENTATION, 1))
         is_turned = turn in _SIDEWAYS and file.width != file.height and file.size == declared_wh
-        pixels = _to_rgb(file)
+        pixels = _to_rgb(file, pixel_range)
     if turn is not None and not is_turned:
         pixels = _turned(pixels, turn)
     height, width = pixels.shape[:2]
@@ -79,10 +87,33 @@ def _turned(pixels: np.ndarray, turn: Image.Transpose) -> np.ndarray:
     return np.ascontiguousarray(pixels[::rows, ::columns])
 
 
-def _to_rgb(image: Image.Image) -> np.ndarray:
-    """Convert any PIL mode; 16-bit and float images are scaled instead of clipped."""
-    if image.mode.startswith(("I;16", "I", "F")):
-        return np.repeat(_to_8_bit(np.asarray(image))[..., None], 3, axis=2)
+def read_values(source: Source) -> np.ndarray:
+    """Read the pixel values of a gray image with more than 8 bits, as stored: [H, W].
+
+    Raises:
+        ImageFileError: if the file cannot be decoded.
+    """
+    with open_image(source, decode=True) as file:
+        return _values(file)
+
+
+def is_deep_gray(image: Image.Image) -> bool:
+    """Return whether an image has one channel with more than 8 bits."""
+    return image.mode.startswith(("I", "F"))
+
+
+def _values(image: Image.Image) -> np.ndarray:
+    values = np.asarray(image)
+    tags = getattr(image, "tag_v2", {})
+    if image.mode == "I" and tags.get(_BITS) == (32,) and tags.get(_SAMPLE_FORMAT, (1,)) == (1,):
+        return values.view(np.uint32)  # PIL returns unsigned integers as signed ones
+    return values
+
+
+def _to_rgb(image: Image.Image, pixel_range: PixelRange | None) -> np.ndarray:
+    """Convert any PIL mode; images with more than 8 bits are scaled instead of clipped."""
+    if is_deep_gray(image):
+        return np.repeat(to_8_bit(_values(image), pixel_range)[..., None], 3, axis=2)
     pixels = np.empty((image.height, image.width, 3), np.uint8)
     rows = max(1, _STRIP_PIXELS // image.width)
     for top in range(0, image.height, rows):
@@ -93,20 +124,3 @@ def _to_rgb(image: Image.Image) -> np.ndarray:
         rgb = strip if strip.mode == "RGB" else strip.convert("RGB")
         pixels[top : top + rows] = np.asarray(rgb)
     return pixels
-
-
-def _to_8_bit(values: np.ndarray) -> np.ndarray:
-    """Scale a gray image with more than 8 bits: integers from 16 bits, floats from 0..1."""
-    highest = float(np.nanmax(values, initial=0))
-    if np.issubdtype(values.dtype, np.floating) and highest <= 1:
-        scale = 255.0
-    elif highest <= 255:
-        scale = 1.0
-    else:
-        scale = 255 / 65535
-    scaled = np.empty(values.shape, np.uint8)
-    rows = max(1, _STRIP_PIXELS // values.shape[1])
-    for top in range(0, len(values), rows):
-        part = np.nan_to_num(values[top : top + rows].astype(np.float64)) * scale
-        scaled[top : top + rows] = np.clip(np.rint(part), 0, 255)
-    return scaled

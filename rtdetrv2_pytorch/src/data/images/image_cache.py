@@ -23,6 +23,7 @@ from ...misc.files import replacing
 from ...misc.resources import available_memory, cache_folder
 from ..annotation_arrays import Annotations
 from .opening import max_pixels
+from .pixel_range import PixelRange
 
 logger = logging.getLogger(__name__)
 
@@ -30,7 +31,7 @@ CacheKind = Literal["none", "ram", "disk"]
 
 _MAX_FREE_FRACTION = 0.8  # of free memory or disk space
 _GIB = 2**30
-_FORMAT = f"1, Pillow {PIL.__version__}"  # other versions may decode to other pixels
+_FORMAT = f"2, Pillow {PIL.__version__}"  # other versions may decode to other pixels
 _HEADER = struct.Struct("<qqII")  # modification time (ns), file size, height, width
 
 Decode = Callable[[], np.ndarray]
@@ -134,16 +135,22 @@ class RamCache(PixelCache):
 class DiskCache(PixelCache):
     """Stores pixels in files in the user's cache directory, shared by all ranks and runs.
 
-    A cache file is valid for one modification time and size of the image file and one version of
-    the decoder. Files are never removed, because images of other data sets may only be on a disk
-    that is not mounted. Users may remove the folder, by default in their cache directory.
+    A cache file is valid for one modification time and size of the image file, one version of the
+    decoder and one pixel range. Files are never removed, because images of other data sets may only
+    be on a disk that is not mounted. Users may remove the folder, by default in their cache
+    directory.
     """
 
     kind: CacheKind = "disk"
 
     def __init__(
-        self, annotations: Annotations, img_folder: Path, folder: Path | None = None
+        self,
+        annotations: Annotations,
+        img_folder: Path,
+        folder: Path | None = None,
+        pixel_range: PixelRange | None = None,
     ) -> None:
+        self._pixel_range = pixel_range
         self._folder = folder or cache_folder("images")
         self._sizes_wh = annotations.sizes_wh
         self._is_cached = np.zeros(len(annotations), dtype=bool)
@@ -180,7 +187,7 @@ class DiskCache(PixelCache):
 
     def _file(self, index: int, path: Path) -> Path:
         """Return the cache file of an image; a changed image replaces it."""
-        settings = (_FORMAT, *(int(side) for side in self._sizes_wh[index]))
+        settings = (_FORMAT, *(int(side) for side in self._sizes_wh[index]), self._pixel_range)
         digest = hashlib.sha256(os.fsencode(path.absolute()) + repr(settings).encode())
         return self._folder / f"{digest.hexdigest()[:32]}.pixels"
 
@@ -249,10 +256,15 @@ def _log_size(
     )
 
 
-def make_cache(kind: CacheKind, annotations: Annotations, img_folder: Path) -> PixelCache:
+def make_cache(
+    kind: CacheKind,
+    annotations: Annotations,
+    img_folder: Path,
+    pixel_range: PixelRange | None = None,
+) -> PixelCache:
     """Build a cache for the images of a data set."""
     if kind == "ram":
         return RamCache(annotations, img_folder)
     if kind == "disk":
-        return DiskCache(annotations, img_folder)
+        return DiskCache(annotations, img_folder, pixel_range=pixel_range)
     return PixelCache()

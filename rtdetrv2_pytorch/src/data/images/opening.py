@@ -12,7 +12,7 @@ from functools import cache
 from pathlib import Path
 from typing import BinaryIO
 
-from PIL import Image, ImageFile, UnidentifiedImageError
+from PIL import Image, ImageFile, TiffImagePlugin, UnidentifiedImageError
 
 from ...misc.errors import ConfigError, DatasetError, RTDETRError
 from ...misc.resources import release_freed_memory
@@ -30,6 +30,12 @@ _SUFFIXES = {
 }
 _TRUNCATED = ("truncated", "not enough image data", "unexpected end", "premature")
 _LARGE_PIXELS = 10_000_000
+_BITS, _CHANNELS = 258, 277  # TIFF tags
+_MAX_CHANNELS = 4
+_SUPPORTED = (
+    ", which is not supported; save it with at most 4 channels: gray with up to 32 bits, or color "
+    "with 8 or 16 bits"
+)
 _NO_PIXELS = Image.new("1", (1, 1)).im
 
 
@@ -149,6 +155,7 @@ def open_image(
             raise OSError("not a regular file")  # opening a pipe would block
         with _strict_pil, Image.open(source, formats=_formats()) as file:
             _check_size(file, source, name)
+            _check_channels(file, name)
             if draft_wh is not None:
                 file.draft("RGB", draft_wh)
             pixels = file.width * file.height if decode else 0
@@ -167,7 +174,9 @@ def open_image(
     except Exception as error:  # noqa: BLE001 (decoders raise any kind of exception)
         detail = str(error).replace(repr(str(source)), Path(name).name) or type(error).__name__
         if isinstance(error, UnidentifiedImageError):
-            detail = f"the content is none of {', '.join(_formats())}; save it as JPEG or PNG"
+            detail = _unsupported_tiff(source) or (
+                f"the content is none of {', '.join(_formats())}; save it as JPEG or PNG"
+            )
         raise ImageFileError(name, detail, _kind_of_damage(error)) from error
     finally:
         if pixels > _LARGE_PIXELS:
@@ -188,6 +197,32 @@ def _check_size(file: Image.Image, source: Path | BinaryIO, name: str) -> None:
         f"is {max_pixels():,}. Shrink the image, cut it into tiles, or set {MAX_PIXELS_SETTING}",
         "bomb",
     )
+
+
+def _check_channels(file: Image.Image, name: str) -> None:
+    """Reject TIFF files of which PIL would silently drop channels."""
+    channels = getattr(file, "tag_v2", {}).get(_CHANNELS, 1)
+    if channels > _MAX_CHANNELS:
+        raise ImageFileError(name, f"{channels} channels{_SUPPORTED}", "unreadable_image")
+
+
+def _unsupported_tiff(source: Path | BinaryIO) -> str | None:
+    """Describe the pixels of a TIFF file that PIL cannot decode; None for another file."""
+    try:
+        with source.open("rb") if isinstance(source, Path) else nullcontext(source) as file:
+            file.seek(0)
+            header = file.read(8)
+            if header[:4] not in TiffImagePlugin.PREFIXES:
+                return None
+            if b"\x2b" in header[2:4]:  # BigTIFF
+                header += file.read(8)
+            tags = TiffImagePlugin.ImageFileDirectory_v2(header)
+            file.seek(tags.next)
+            tags.load(file)
+            channels, bits = tags.get(_CHANNELS, 1), max(tags.get(_BITS, (1,)))
+    except Exception:  # noqa: BLE001 (damaged files)
+        return None
+    return f"TIFF with {channels} channels of {bits} bits{_SUPPORTED}"
 
 
 @cache
