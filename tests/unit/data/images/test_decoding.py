@@ -9,10 +9,11 @@ from subprocess import CalledProcessError
 
 import numpy as np
 import pytest
-from PIL import Image, ImageFile, ImageOps
+from PIL import Image, ImageFile, ImageOps, TiffImagePlugin
 
 from rtdetrv2_pytorch.src.data.images.decoding import read_rgb
-from rtdetrv2_pytorch.src.misc.errors import DatasetError
+from rtdetrv2_pytorch.src.data.images.pixel_range import array_to_rgb, checked_range
+from rtdetrv2_pytorch.src.misc.errors import ConfigError, DatasetError
 
 STORED = np.random.default_rng(0).integers(0, 256, (3, 5, 3), dtype=np.uint8)  # 5 wide, 3 high
 
@@ -137,26 +138,94 @@ def test_mode_is_converted_to_rgb(tmp_path, image, suffix, expected):
         assert read_rgb(path).tolist() == [expected]
 
 
+RANGE = (100.0, 355.0)
+
+
 @pytest.mark.parametrize(
-    ("values", "dtype", "suffix", "expected"),
+    ("values", "dtype", "suffix", "pixel_range", "expected"),
     [
-        pytest.param([257, 32896, 64893, 65535], "u2", "png", [1, 128, 253, 255], id="16 bit"),
-        pytest.param(
-            [257, 32896, 64893, 65535], "u2", "tiff", [1, 128, 253, 255], id="16-bit TIFF"
-        ),
-        pytest.param([0, 100, 255, 3], "u2", "png", [0, 100, 255, 3], id="8 bits stored as 16"),
-        pytest.param([-5, 0, 65535, 70000], "i4", "tiff", [0, 0, 255, 255], id="32 bit"),
-        pytest.param([0, 0.25, 1, np.nan], "f4", "tiff", [0, 64, 255, 0], id="floats 0..1"),
-        pytest.param([-1, 100.4, 255, 0.5], "f4", "tiff", [0, 100, 255, 0], id="floats 0..255"),
-        pytest.param([0, 257, 65535, 514], "f4", "tiff", [0, 1, 255, 2], id="floats of 16 bits"),
-        pytest.param([np.nan] * 4, "f4", "tiff", [0] * 4, id="nothing known"),
-        pytest.param([0] * 4, "u2", "png", [0] * 4, id="black"),
+        ([257, 32896, 64893, 65535], "u2", "png", None, [1, 128, 253, 255]),
+        ([257, 32896, 64893, 65535], "u2", "tiff", None, [1, 128, 253, 255]),
+        ([-5, 0, 65535, 70000], "i4", "tiff", None, [0, 0, 255, 255]),
+        ([0, 3_000_000_000], "u4", "tiff", (0.0, 4e9), [0, 191]),
+        ([0, 0.25, 1, np.nan], "f4", "tiff", None, [0, 64, 255, 0]),
+        ([-1, 100.4, 255, 0.5], "f4", "tiff", (0.0, 255.0), [0, 100, 255, 0]),
+        ([np.nan, np.inf], "f4", "tiff", RANGE, [0, 255]),
+        ([0, 100, 355, 65535], "u2", "png", RANGE, [0, 0, 255, 255]),
+        ([0, 100, 200, 255], "u1", "png", RANGE, [0, 100, 200, 255]),
     ],
 )
-def test_more_than_eight_bits_are_scaled(tmp_path, values, dtype, suffix, expected):
+def test_pixel_range_scales_gray_images_to_8_bits(
+    tmp_path, values, dtype, suffix, pixel_range, expected
+):
     path = tmp_path / f"a.{suffix}"
-    Image.fromarray(np.array([values], dtype=dtype)).save(path)
-    assert read_rgb(path).tolist() == [[[v, v, v] for v in expected]]
+    if dtype == "u4":
+        path.write_bytes(tiff(np.array([values], dtype)))
+    else:
+        Image.fromarray(np.array([values], dtype=dtype)).save(path)
+    pixels = read_rgb(path, pixel_range=pixel_range)
+    assert pixels.tolist() == [[[v, v, v] for v in expected]]
+
+
+@pytest.mark.parametrize(("dtype", "pixel_range"), [("u2", None), ("u2", RANGE), ("f4", RANGE)])
+def test_scale_of_an_image_is_independent_of_its_other_pixels(tmp_path, dtype, pixel_range):
+    found = []
+    for highest in (255, 256):
+        path = tmp_path / f"{highest}.tiff"
+        Image.fromarray(np.array([[150, highest]], dtype)).save(path)
+        found.append(read_rgb(path, pixel_range=pixel_range)[0, 0].tolist())
+    assert found[0] == found[1]
+
+
+def tiff(values):
+    """Encode [H, W] or [H, W, C] as an uncompressed TIFF file, of any type and channels."""
+    height, width, channels = (*values.shape, 1)[:3]
+    bits, kind = values.dtype.itemsize * 8, {"u": 1, "i": 2, "f": 3}[values.dtype.kind]
+    photometric = 2 if channels > 2 else 1
+    extra = channels - (3 if photometric == 2 else 1)
+    tags = {
+        256: [width], 257: [height], 258: [bits] * channels, 259: [1], 262: [photometric],
+        273: [0], 277: [channels], 278: [height], 279: [values.nbytes],
+        **({338: [0] * extra} if extra else {}), 339: [kind] * channels,
+    }  # fmt: skip
+    ifd = TiffImagePlugin.ImageFileDirectory_v2()
+    for tag, value in tags.items():
+        ifd.tagtype[tag] = 4 if tag in (273, 279) else 3
+        ifd[tag] = tuple(value) if len(value) > 1 else value[0]
+    # PIL adds the end of the directory to the offset of the pixels.
+    return b"II*\0" + struct.pack("<I", 8) + ifd.tobytes(8) + values.tobytes()
+
+
+@pytest.mark.parametrize(
+    ("channels", "dtype"), [(5, "u1"), (8, "u1"), (5, "u2"), (2, "u2"), (3, "f4")]
+)
+def test_unsupported_channels_are_named(tmp_path, channels, dtype):
+    path = tmp_path / "a.tif"
+    path.write_bytes(tiff(np.zeros((4, 5, channels), dtype)))
+    with pytest.raises(DatasetError, match=rf"{channels} channels.* is not supported; save it"):
+        read_rgb(path)
+
+
+def test_arrays_are_converted_like_files():
+    gray = np.array([[100, 355]], np.uint16)
+    assert array_to_rgb(gray, RANGE).tolist() == [[[0] * 3, [255] * 3]]
+    assert array_to_rgb(gray.astype(np.float32)[..., None], RANGE).tolist() == [
+        [[0] * 3, [255] * 3]
+    ]
+    assert array_to_rgb(np.full((1, 1, 4), 65535, np.uint16), None).tolist() == [[[255] * 3]]
+    colors = np.arange(12, dtype=np.uint8).reshape(2, 2, 3)
+    assert np.shares_memory(array_to_rgb(colors, RANGE), colors)
+    np.testing.assert_array_equal(array_to_rgb(colors, RANGE), colors)
+    with pytest.raises(ConfigError, match=r"\[2, 2, 5\]: not supported"):
+        array_to_rgb(np.zeros((2, 2, 5), np.uint8), None)
+    with pytest.raises(ConfigError, match="float32 .* need a model with a pixel_range"):
+        array_to_rgb(np.zeros((2, 2, 3), np.float32), None)
+
+
+@pytest.mark.parametrize("value", [[1], [5, 5], [0, float("inf")], "ab", [0, None]])
+def test_invalid_range_is_rejected(value):
+    with pytest.raises(ConfigError, match="pixel_range = .*: give .low, high."):
+        checked_range(value)
 
 
 def jpeg():
