@@ -71,7 +71,7 @@ def test_images_are_opened_in_one_place():
     assert found.pop("demo_common.py") == "Image.open(path, formats=_DECODERS)"
     assert found.pop("opening.py") == "Image.open(source, formats=_formats())"
     assert found == {}
-    assert "read_images_like_the_trainer()" in (INTEGRATION / "sdk" / "inference.py").read_text()
+    assert "read_images_like_the_trainer(" in (INTEGRATION / "sdk" / "inference.py").read_text()
 
 
 def test_memory_limit_detects_growth():

@@ -137,9 +137,18 @@ def test_sdk_reads_images_like_the_trainer(monkeypatch, tmp_path):
     path = tmp_path / "photo.jpg"
     path.write_bytes(encoded(kind="PPM"))
     assert sly.image.read_bytes(path.read_bytes()).shape == (10, 20, 3)  # else it is not needed
-    read_images_like_the_trainer()
+    read_images_like_the_trainer(lambda: (0.0, 510.0))
     with pytest.raises(DatasetError, match=r"photo\.jpg: cannot be read as an image"):
         sly.image.read(str(path))
     with pytest.raises(DatasetError, match="the image: cannot be read as an image"):
         sly.image.read_bytes(path.read_bytes())
     np.testing.assert_array_equal(sly.image.read_bytes(encoded())[0, 0], [9, 90, 30])
+    Image.fromarray(np.full((2, 2), 200, np.uint16)).save(tmp_path / "deep.png")
+    assert sly.image.read(str(tmp_path / "deep.png")).tolist() == [[[100] * 3] * 2] * 2
+
+
+def test_pixel_range_of_the_model_scales_uploads(tmp_path):
+    buffer = io.BytesIO()
+    Image.fromarray(np.full((2, 2), 200, np.uint16)).save(buffer, "PNG")
+    with image_inputs._decoded(uploaded(buffer.getvalue()), (0.0, 510.0)) as (pixels,):
+        assert pixels.tolist() == [[[100] * 3] * 2] * 2
