@@ -168,6 +168,22 @@ def _tiff(mode: str) -> bytes:
     return encoded("TIFF", image=Image.fromarray(gray.astype(np.uint16) * 257))
 
 
+def _dark() -> bytes:
+    gray = np.arange(WIDTH * HEIGHT).reshape(HEIGHT, WIDTH) % 10
+    return encoded("PNG", image=Image.fromarray(gray.astype(np.uint16)))
+
+
+def _dark_colors() -> bytes:
+    """Encode black with 16 bits per color, which PIL cannot write."""
+    header = struct.pack(">IIBBBBB", WIDTH, HEIGHT, 16, 2, 0, 0, 0)
+    rows = zlib.compress(bytes(HEIGHT * (1 + 6 * WIDTH)))
+    chunks = ((b"IHDR", header), (b"IDAT", rows), (b"IEND", b""))
+    return b"\x89PNG\r\n\x1a\n" + b"".join(
+        struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body))
+        for name, body in chunks
+    )
+
+
 def _several(kind: str) -> bytes:
     frames = [Image.fromarray(pixels(seed)) for seed in (72, 73)]
     return encoded(kind, image=frames[0], save_all=True, append_images=frames[1:])
@@ -394,6 +410,11 @@ CASES: dict[str, list[tuple[str, Case, str, str]]] = {
             "deep.png",
             "a PNG",
         ),
+    ],
+    "pixel_range": [("TIFF", _file("deep.tif", _tiff("I")), "0 to 65535", "deep.tif")],
+    "few_levels": [
+        ("gray", _file("dark.png", _dark()), "dark.png", "10 gray levels left"),
+        ("color", _file("dark.png", _dark_colors()), "dark.png", "1 gray level left"),
     ],
     "float_image": [("TIFF", _file("float.tif", _tiff("F")), "float.tif", "a TIFF")],
     "cmyk_image": [

@@ -356,6 +356,23 @@ def test_exif_rotation_and_transparency(common, tmp_path):
     assert (clear.mode, clear.getpixel((0, 0))) == ("RGB", (10, 20, 30))
 
 
+@pytest.mark.parametrize(
+    ("dtype", "pixel_range"),
+    [("u1", (0, 9)), ("u2", None), ("u2", (100, 4000)), ("i4", (0, 1000)), ("f4", None)],
+)
+def test_demo_scales_like_training(common, tmp_path, dtype, pixel_range):
+    values = np.random.default_rng(0).integers(0, 200 if dtype == "u1" else 5000, (20, 30))
+    path = tmp_path / ("deep.png" if dtype[0] == "u" else "deep.tiff")
+    exif = Image.Exif()
+    exif[0x0112] = 6  # rotated
+    scaled = values / 5000 if dtype == "f4" else values
+    Image.fromarray(scaled.astype(dtype)).save(path, exif=exif)
+    expected = read_rgb(path, pixel_range=pixel_range)
+    found = np.asarray(common.open_image(path, pixel_range))
+    np.testing.assert_array_equal(found, expected)
+    assert expected.shape == (30, 20, 3)
+
+
 # Drawing
 
 

@@ -61,8 +61,9 @@ def examine_image(path: Path, declared_wh: tuple[int, int] | None) -> ImageFacts
     problems: list[Problem] = []
     try:
         with open_image(path) as file:
-            problems += _header_problems(file, path.suffix)
+            # Before the EXIF data of a PNG are read, which decodes it and clears `tile`.
             is_deep, is_deep_color = is_deep_gray(file), ";16" in str(getattr(file, "tile", ""))
+            problems += _header_problems(file, path.suffix, is_deep=is_deep or is_deep_color)
         values = read_values(path) if is_deep else None
         deep = None if values is None else DeepValues.of(values)
         pixels = read_rgb(path, declared_wh, pixel_range=None if deep is None else deep.own_range)
@@ -98,7 +99,7 @@ def _not_a_file(path: Path) -> Problem | None:
     return None
 
 
-def _header_problems(file: Image.Image, suffix: str) -> Iterator[Problem]:
+def _header_problems(file: Image.Image, suffix: str, *, is_deep: bool) -> Iterator[Problem]:
     """Yield problems that the header shows."""
     width, height = file.size
     kind = _SAME_FORMAT.get(str(file.format), str(file.format))
@@ -115,7 +116,7 @@ def _header_problems(file: Image.Image, suffix: str) -> Iterator[Problem]:
         yield ("multi_page_image" if kind == "TIFF" else "animated_image"), f"a {kind}"
     if file.mode == "F":
         yield "float_image", f"a {kind}"
-    elif file.mode.startswith("I") or ";16" in str(getattr(file, "tile", "")):
+    elif is_deep:
         yield "deep_image", f"a {kind}"
     if file.mode == "CMYK":
         yield "cmyk_image", f"a {kind}"

@@ -280,3 +280,14 @@ def test_loading_logs_no_warnings(tiny, caplog):
     with caplog.at_level(logging.WARNING):
         load_detector(tiny.path)
     assert caplog.messages == []
+
+
+def test_pixel_range_of_the_training_is_kept(tiny, tmp_path):
+    assert tiny.card.pixel_range is None
+    saved = content(tiny)
+    saved["config"]["pixel_range"] = [0, 4095]
+    path = tmp_path / "deep.pth"
+    torch.save(saved, path)
+    assert load_detector(path)[1].pixel_range == (0, 4095)
+    other = tiny_yaml(tiny, tmp_path)  # without a range
+    assert load_detector(path, config=other)[1].pixel_range == (0, 4095)

@@ -22,6 +22,7 @@ CARD = ModelCard(
     precision="fp16",
     sampling="discrete",
     nms_iou=0.6,
+    pixel_range=(0.0, 4095.0),
     source_sha256="ab12",
     versions={"torch": "2.10.0"},
 )
@@ -34,6 +35,9 @@ def test_metadata_round_trip():
     assert again == CARD
     assert isinstance(again.class_names, tuple)
     assert again.input_size_hw == (320, 256)
+    assert again.pixel_range == (0, 4095)
+    del text["pixel_range"]  # as in files of earlier versions
+    assert ModelCard.from_metadata(text, source="x.onnx").pixel_range is None
 
 
 def test_round_trip_of_missing_values():

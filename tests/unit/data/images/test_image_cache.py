@@ -37,9 +37,9 @@ def decoded(monkeypatch):
     names = []
     read = dataset_module.read_rgb
 
-    def counting(path, size_wh):
+    def counting(path, size_wh, **options):
         names.append(path.name)
-        return read(path, size_wh)
+        return read(path, size_wh, **options)
 
     monkeypatch.setattr(dataset_module, "read_rgb", counting)
     return names
