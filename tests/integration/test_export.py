@@ -40,7 +40,7 @@ CARD = ModelCard(class_names=tuple(NAMES), input_size_hw=(64, 64))
 def trained(tmp_path_factory):
     """RT-DETRv2-S with a small head, overfitted to four images."""
     checkpoint, data = overfitted_checkpoint(tmp_path_factory)
-    split = find_splits(data, data).val
+    split = find_splits(data, data.parent / "converted").val
 
     def find_images(card):
         return validation_images(split.ann_file, split.img_folder, card)

@@ -85,7 +85,7 @@ def test_four_generated_images_are_learned(tmp_path):
 @pytest.mark.slow
 def test_four_real_images_are_learned(tmp_path, bccd):
     """The first four validation images of BCCD: blood cells, up to thirty in an image."""
-    split = find_splits(bccd, bccd).val
+    split = find_splits(bccd, tmp_path).val
     content = json.loads(split.ann_file.read_text())
     content["images"] = content["images"][:4]
     ids = {image["id"] for image in content["images"]}

@@ -98,6 +98,7 @@ def test_output_files(trained):
     folder, result, _ = trained
     names = {p.name for p in folder.iterdir()}
     assert names == {
+        ".lock",
         "best.pth",
         "last.pth",
         "checkpoint0000.pth",

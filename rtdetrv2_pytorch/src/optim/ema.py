@@ -28,7 +28,8 @@ class ModelEMA:
         self, model: nn.Module, *, decay: Decay = 0.9999, warmups: NonNegativeInt = 2000
     ) -> None:
         self.module = copy.deepcopy(unwrap(model)).eval().requires_grad_(False)
-        self._averaged = _changing(unwrap(model))
+        changing = _changing(unwrap(model))
+        self._is_averaged = [name in changing for name in _floating(unwrap(model))]
         self.decay = decay
         self.warmups = warmups
         self.updates = 0
@@ -45,11 +46,14 @@ class ModelEMA:
         self.updates += 1
         decay = self.decay_at(self.updates)
         mine, theirs = _floating(self.module), _floating(unwrap(model))
-        constants = [name for name in theirs if name not in self._averaged]
-        if constants:
-            torch._foreach_copy_([mine[n] for n in constants], [theirs[n] for n in constants])
-        averages = [mine[name] for name in self._averaged]
-        values = [theirs[name] for name in self._averaged]
+        pairs = zip(mine.values(), theirs.values(), self._is_averaged, strict=True)
+        averages, values = [], []
+        for average, value, is_averaged in pairs:
+            if is_averaged:
+                averages.append(average)
+                values.append(value)
+            else:
+                average.copy_(value)
         if decay <= 0:
             torch._foreach_copy_(averages, values)
         elif decay < 1:
@@ -74,10 +78,10 @@ def _floating(module: nn.Module) -> dict[str, Tensor]:
     return {name: tensor for name, tensor in state.items() if tensor.is_floating_point()}
 
 
-def _changing(module: nn.Module) -> dict[str, None]:
-    """Return the names of the trained parameters and of the statistics of batch norms, in order."""
+def _changing(module: nn.Module) -> set[str]:
+    """Return the names of the trained parameters and of the statistics of batch norms."""
     names = [name for name, p in module.named_parameters() if p.requires_grad]
     for prefix, part in module.named_modules():
         if isinstance(part, _BatchNorm) and part.track_running_stats:
             names += [f"{prefix}.{key}".lstrip(".") for key in ("running_mean", "running_var")]
-    return dict.fromkeys(names)
+    return set(names)

@@ -84,7 +84,7 @@ def test_unknown_hash_and_link_are_rejected(api, dataset):
 def test_unreadable_image_is_rejected(api, dataset, tmp_path):
     path = tmp_path / "broken.png"
     path.write_bytes(b"\x89PNG\r\n\x1a\nbroken")
-    with pytest.raises(requests.HTTPError, match="not a readable image"):
+    with pytest.raises(requests.HTTPError, match="0: cannot be read as an image"):
         api.image.upload_path(dataset.id, "broken.png", str(path))
     assert api.image.get_list(dataset.id) == []
 

@@ -21,8 +21,12 @@ def test_first_reason_is_kept():
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_signal_requests_a_stop(number):
     flag = StopFlag()
-    with stop_on_signals(flag):
-        os.kill(os.getpid(), number)
+    before = signal.signal(number, signal.SIG_DFL)  # the tests may run under nohup
+    try:
+        with stop_on_signals(flag):
+            os.kill(os.getpid(), number)
+    finally:
+        signal.signal(number, before)
     assert flag.reason == number.name
 
 
