@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -75,8 +75,18 @@ class DataReport:
 
     def groups(self) -> list[Group]:
         """Return findings by kind, the most severe first."""
-        order = {name: (_ORDER[kind.severity], i) for i, (name, kind) in enumerate(KINDS.items())}
-        return sorted(grouped(self.findings), key=lambda group: order[group.kind.name])
+        place = {name: i for i, name in enumerate(KINDS)}
+        groups = [self._rated(group) for group in grouped(self.findings)]
+        return sorted(groups, key=lambda g: (_ORDER[g.kind.severity], place[g.kind.name]))
+
+    def _rated(self, group: Group) -> Group:
+        """Turn a note about boxes into a warning if most boxes of the data are skipped for it."""
+        kind = group.kind
+        is_note = kind.severity is Severity.NOTE and kind.action is Action.SKIPS
+        is_most = kind.name.startswith("box_") and 2 * group.count > self.boxes.given
+        if not (is_note and is_most):
+            return group
+        return replace(group, kind=replace(kind, severity=Severity.WARNING))
 
     def verdict(self) -> str:
         """Return the result in one sentence."""

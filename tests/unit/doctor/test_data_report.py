@@ -198,3 +198,14 @@ def test_interrupted_pass_keeps_the_cache(tmp_path):
     )
     FactsCache(folder, tmp_path).save(is_complete=True)  # the file was not examined
     assert FactsCache(folder, tmp_path).get(key) is None
+
+
+@pytest.mark.parametrize(("crowds", "severity"), [(57, "warning"), (31, "warning"), (30, "note")])
+def test_skipping_most_boxes_is_a_warning(crowds, severity):
+    """Of 61 boxes; some tools export all masks as crowd regions."""
+    splits = [SplitSummary("train", Counts(6), Counts(61 - crowds, crowds))]
+    finding = Finding("box_crowd", "a.jpg", split="train", count=crowds)
+    report = DataReport("test", (640, 480), 300, splits, [finding])
+    (group,) = report.groups()
+    assert group.kind.severity == severity
+    assert report.as_dict()["findings"][0]["severity"] == severity
