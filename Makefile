@@ -12,6 +12,8 @@ PAGE := supervisely_integration/gui/web
 DATA ?=
 # Additional options for the trainer, for example ARGS="--epochs 3".
 ARGS ?=
+# Test processes: tests wait for apps and servers for a third of the time.
+WORKERS ?= $(shell echo $$(( ($$(nproc) * 3 + 1) / 2 )))
 # torch version for `make test-torch`.
 TORCH ?= 2.15.0
 
@@ -59,13 +61,13 @@ doctor: install ## check DATA and report problems
 
 # Without npm, the page tests are skipped with a reason.
 test: lint $(if $(shell command -v npm),page) ## run all checks and tests
-	$(PYTEST) -n auto --dist worksteal $(ARGS)
+	$(PYTEST) -n $(WORKERS) --dist worksteal $(ARGS)
 
 test-fast: install ## run the fast tests
-	$(PYTEST) -n auto --dist worksteal -m "not slow" $(ARGS)
+	$(PYTEST) -n $(WORKERS) --dist worksteal -m "not slow" $(ARGS)
 
 test-torch: $(VENV)-torch-$(TORCH)/.installed ## run the tests with another torch: TORCH=2.15.0
-	$(VENV)-torch-$(TORCH)/bin/python -m pytest -n auto --dist worksteal $(ARGS)
+	$(VENV)-torch-$(TORCH)/bin/python -m pytest -n $(WORKERS) --dist worksteal $(ARGS)
 
 # Replaces the pins of torch and torchvision; torchvision's wheels require a matching torch version.
 $(VENV)-torch-$(TORCH)/.installed: requirements.txt dev_requirements.txt | uv
