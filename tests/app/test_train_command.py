@@ -388,7 +388,7 @@ def test_interrupt_while_waiting_kills_the_app(tmp_path, monkeypatch):
 
     monkeypatch.setattr(AppProcess, "wait_until_ready", interrupt)
     store = Store(tmp_path / "instance")
-    store.projects.create("digits")
+    make_project(store, tmp_path / "digits", name="digits")
     options = ["--gui", "--project", "digits", "--port", str(free_port())]
     assert cli.main(["train", "--root", str(store.root), *options]) == INTERRUPTED
     (app,) = waited_for

@@ -129,7 +129,7 @@ def check_docker(words):
             if "=" in value:
                 assert f"ARG {value.split('=')[0]}=" in text
     else:
-        assert words[1] == "run"
+        assert words[1] in ("run", "buildx")
 
 
 @pytest.mark.parametrize("command", COMMANDS)

@@ -83,4 +83,5 @@ def train(path, resume, kind, epoch, seed, place=None):
         return result
 
     torch.save, torch.optim.AdamW.step = save_partially, step_partially
-    DetSolver(YAMLConfig(path, resume=resume), events=timer).fit()
+    # A kill in the first epoch leaves best.pth without a state to resume.
+    DetSolver(YAMLConfig(path, resume=resume), events=timer, overwrite=resume is None).fit()
