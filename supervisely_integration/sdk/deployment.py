@@ -54,7 +54,7 @@ def complete_deploy_params(deploy_params: dict[str, Any]) -> dict[str, Any]:
     """Check and complete runtime and device, before anything is downloaded.
 
     Raises:
-        ConfigError: if there is no such device or runtime.
+        ConfigError: if the device or runtime is unknown.
     """
     deploy_params["runtime"] = runtime_name(deploy_params.get("runtime"))
     device = deploy_params.get("device") or ("cuda:0" if torch.cuda.is_available() else "cpu")
@@ -97,8 +97,8 @@ def parse_command_line(parse: Callable[[], tuple[Any, bool]]) -> tuple[Any, bool
     """Parse the SDK's command line, with every runtime and without a GPU.
 
     `Inference._parse_cli_deploy_args` (supervisely/nn/inference/inference.py) defaults to cuda:0,
-    knows no OpenVINO, and uses PyTorch for every file. `_run_server` listens on all interfaces;
-    here `--host`, or `UVICORN_HOST` as for the apps, chooses them.
+    does not offer OpenVINO, and uses PyTorch for every file. `_run_server` listens on all
+    interfaces; here `--host`, or `UVICORN_HOST` as for the apps, chooses them.
 
     Args:
         parse: the SDK's parser of `sys.argv`.

@@ -165,7 +165,7 @@ def find_model(model: str | None) -> tuple[Path, Path | None]:
     """Return the file of a model, and its configuration if it is a published one.
 
     Raises:
-        RTDETRError: if there is no such file or the download fails.
+        RTDETRError: if the file does not exist or the download fails.
     """
     rows = [
         row["meta"] for row in published_models() if row["meta"]["model_files"].get("checkpoint")

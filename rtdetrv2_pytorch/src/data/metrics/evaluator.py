@@ -1,9 +1,7 @@
 """COCO metrics, in total and per class, and the best score thresholds."""
 
-import contextlib
-import gc
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -12,6 +10,7 @@ from faster_coco_eval import COCO
 from faster_coco_eval.core.faster_eval_api import COCOeval_faster
 
 from ...misc import distributed
+from ...misc.resources import paused_garbage_collection
 from ...structures import Detections
 from ..annotation_arrays import Annotations
 from .operating_point import OperatingPoint, best_operating_point, match_boxes
@@ -91,21 +90,6 @@ class Evaluation:
                 for c in self.classes
             },
         }
-
-
-@contextlib.contextmanager
-def _without_garbage_collection() -> Iterator[None]:
-    """Disable garbage collection: a dict per detection would trigger it often.
-
-    It took half of the time, and the dicts are not part of reference cycles.
-    """
-    was_enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was_enabled:
-            gc.enable()
 
 
 class CocoEvaluator:
@@ -192,7 +176,7 @@ class CocoEvaluator:
         self._image_ids = sorted(by_image)  # the same order for any number of ranks
         self._rows = [by_image[image_id] for image_id in self._image_ids]
 
-    @_without_garbage_collection()
+    @paused_garbage_collection()
     def accumulate(self) -> None:
         """Match detections with ground truth at all IoU thresholds."""
         if self._coco_gt is None:

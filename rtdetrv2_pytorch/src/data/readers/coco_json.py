@@ -1,17 +1,16 @@
 """COCO annotation files: entries of images, objects and categories."""
 
-import gc
 import json
 import os
 import sys
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from faster_coco_eval.core import mask as rle_masks
 
 from ...misc.errors import DatasetError
+from ...misc.resources import paused_garbage_collection
 from ..categories import CategoryId, CategoryTable, normalize_id
 from ..findings import Finding, Findings
 from .source import Point, SourceImage, SourceObject, declared_size, rectangle_problem, shorten
@@ -28,7 +27,7 @@ def read_coco_json(path: Path) -> dict[str, Any]:
         DatasetError: if it is missing, invalid JSON, or not in COCO format.
     """
     try:
-        with _paused_collection():
+        with paused_garbage_collection():
             content = json.loads(path.read_text(encoding="utf-8-sig"))
     except OSError as error:
         raise DatasetError(f"{path}: cannot be read ({error.strerror})") from error
@@ -47,18 +46,6 @@ def read_coco_json(path: Path) -> dict[str, Any]:
                 "categories"
             )
     return content
-
-
-@contextmanager
-def _paused_collection() -> Iterator[None]:
-    """Pause the garbage collector: it would examine each of the many new objects several times."""
-    was_enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was_enabled:
-            gc.enable()
 
 
 def read_categories(

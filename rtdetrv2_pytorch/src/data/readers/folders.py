@@ -110,7 +110,7 @@ class Tree:
         image of this name. Of several such images, one in the first base is preferred.
 
         Raises:
-            UnusableError: if there is no such image, or several.
+            UnusableError: if no image matches, or several do.
         """
         spellings = list(dict.fromkeys(_spellings(written)))
         for name in spellings:

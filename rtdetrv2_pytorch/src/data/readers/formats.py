@@ -88,7 +88,7 @@ def _add_unlisted(source: DataSource, tree: Tree) -> None:
 def _classes(source: DataSource) -> Mapping[str, str]:
     """Return the classes to learn, without those of no object and those of other programs."""
     used = source.used_classes
-    if not used:  # unknown, or there is no object at all
+    if not used:  # unknown, or the data has no objects
         return source.classes
     kept = {n: s for n, s in source.classes.items() if n in used and n not in _NO_CLASSES}
     if not kept:
