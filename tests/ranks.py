@@ -11,7 +11,7 @@ from typing import Any
 
 ROOT = Path(__file__).parents[1]
 _TIMEOUT_S = 240
-_PRELOADED = ["rtdetrv2_pytorch.tools.training_view", "tests.integration.killed_training"]
+_PRELOADED = ["rtdetrv2.terminal.training_view", "tests.integration.killed_training"]
 
 
 def free_port() -> int:

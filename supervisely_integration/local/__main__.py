@@ -2,7 +2,7 @@
 
 import sys
 
-import rtdetrv2_pytorch.tools  # noqa: F401 (checks the Python version and the packages first)
+import rtdetrv2.commands  # noqa: F401 (checks the Python version and the packages first)
 
 from .launcher.cli import main
 

@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from rtdetrv2_pytorch.tools.command import PATH, Command, LazyGroup, ListOption
-from rtdetrv2_pytorch.tools.command_log import CommandLog, run_logged
-from rtdetrv2_pytorch.tools.console import print_error, starting
+from rtdetrv2.terminal.command import PATH, Command, LazyGroup, ListOption
+from rtdetrv2.terminal.command_log import CommandLog, run_logged
+from rtdetrv2.terminal.console import print_error, starting
 
 if TYPE_CHECKING:
     from rich.console import Console

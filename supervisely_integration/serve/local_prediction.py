@@ -15,6 +15,13 @@ from PIL import Image
 from rich.console import Console
 from rich.markup import escape
 
+from rtdetrv2.terminal.console import (
+    LiveLine,
+    print_detail,
+    print_notice,
+    print_path,
+    result_table,
+)
 from rtdetrv2_pytorch.src.data.images.opening import is_image
 from rtdetrv2_pytorch.src.deploy.predictor import Predictor
 from rtdetrv2_pytorch.src.deploy.runtimes import open_runtime
@@ -23,13 +30,6 @@ from rtdetrv2_pytorch.src.misc.errors import ConfigError, DatasetError
 from rtdetrv2_pytorch.src.misc.text import counted, printable
 from rtdetrv2_pytorch.src.misc.weights import is_url, locate
 from rtdetrv2_pytorch.src.structures import Detections
-from rtdetrv2_pytorch.tools.console import (
-    LiveLine,
-    print_detail,
-    print_notice,
-    print_path,
-    result_table,
-)
 
 from ..models import find_base_config, published_models
 from .prediction_settings import SYNONYMS, PredictionSettings, check_classes, synonyms_in

@@ -11,10 +11,10 @@ from types import SimpleNamespace
 
 import pytest
 
+from rtdetrv2.terminal.console import INTERRUPTED
 from rtdetrv2_pytorch.src.core.yaml_files import merge
 from rtdetrv2_pytorch.src.data.digits import make_digits_dataset
 from rtdetrv2_pytorch.src.misc.errors import ConfigError, DatasetError
-from rtdetrv2_pytorch.tools.console import INTERRUPTED
 from supervisely_integration.local.emulator.storage.sql.listing import Listing
 from supervisely_integration.local.emulator.store import Store
 from supervisely_integration.local.launcher import cli

@@ -12,10 +12,11 @@ import faster_coco_eval, filelock, numpy, PIL.Image, pydantic, scipy.optimize, s
 import torch, torch.utils.tensorboard, torchvision.transforms.v2, yaml  # may use random numbers
 before = (random.getstate(), torch.get_rng_state().tolist(), numpy.random.get_state()[1].tolist())
 handlers, threads = list(__import__("logging").root.handlers), threading.active_count()
-import rtdetrv2_pytorch
-for module in pkgutil.walk_packages(rtdetrv2_pytorch.__path__, "rtdetrv2_pytorch."):
-    if not module.name.endswith("__main__"):
-        importlib.import_module(module.name)
+import rtdetrv2, rtdetrv2_pytorch
+for package in (rtdetrv2, rtdetrv2_pytorch):
+    for module in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
+        if not module.name.endswith("__main__"):
+            importlib.import_module(module.name)
 after = (random.getstate(), torch.get_rng_state().tolist(), numpy.random.get_state()[1].tolist())
 assert before == after, "an import uses random numbers"
 assert handlers == __import__("logging").root.handlers, "an import configures logging"
@@ -40,7 +41,7 @@ def test_imports_have_no_side_effects(tmp_path):
 
 def test_help_and_invalid_options_do_not_import_torch():
     names = ("doctor", "export_onnx", "export_trt", "report", "train")
-    modules = [f"rtdetrv2_pytorch.tools.{name}" for name in names]
+    modules = ["rtdetrv2.cli", *(f"rtdetrv2.commands.{name}" for name in names)]
     launcher = "supervisely_integration.local.launcher"
     modules.append(f"{launcher}.cli")
     for name in ("up", "import", "train", "serve", "ls", "get", "rm"):

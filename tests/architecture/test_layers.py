@@ -24,8 +24,11 @@ ALLOWED = {
     "solver": {"structures", "misc", "nn", "data", "optim", "core", "robustness"},
     "deploy": {"structures", "misc", "data", "core"},
     "doctor": {"misc", "data"},
-    "tools": BELOW_CORE | {"core", "robustness", "solver", "deploy", "doctor", "report"},
+    "tools": set(),
 }
+
+PRODUCT = ROOT / "rtdetrv2"
+PRODUCT_ALLOWED = {"terminal": set(), "commands": {"terminal"}, "cli": {"commands", "terminal"}}
 
 INTEGRATION = ROOT / "supervisely_integration"
 INTEGRATION_ALLOWED = {
@@ -139,6 +142,18 @@ def test_integration_table_lists_all_layers_without_cycle():
     TopologicalSorter(INTEGRATION_ALLOWED).prepare()  # raises CycleError
 
 
+def test_product_imports_follow_the_table():
+    violations = []
+    for path in sorted(PRODUCT.rglob("*.py")):
+        layer = path.relative_to(PRODUCT).parts[0].removesuffix(".py")
+        for target in imports_of(path, with_names=True):
+            if layer.startswith("__") or target[0] not in ("rtdetrv2", "supervisely_integration"):
+                continue
+            if target[0] != "rtdetrv2" or target[1] not in {layer, *PRODUCT_ALLOWED[layer]}:
+                violations.append(f"{path.relative_to(ROOT)} imports {'.'.join(target)}")
+    assert not violations, "\n".join(violations)
+
+
 def test_engine_uses_relative_imports_and_no_supervisely():
     wrong = []
     for path in modules():
@@ -152,7 +167,8 @@ def test_engine_uses_relative_imports_and_no_supervisely():
             wrong += [
                 f"{path.relative_to(ROOT)}: {name}"
                 for name in names
-                if name.split(".")[0] in ("rtdetrv2_pytorch", "supervisely")
+                if name.split(".")[0] in ("rtdetrv2", "rtdetrv2_pytorch", "supervisely")
+                and layer_of(path) != "tools"  # the entries for people who switch
             ]
     assert not wrong, "\n".join(wrong)
 

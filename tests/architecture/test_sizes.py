@@ -6,7 +6,7 @@ from graphlib import TopologicalSorter
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
-SOURCES = ("rtdetrv2_pytorch", "supervisely_integration")
+SOURCES = ("rtdetrv2", "rtdetrv2_pytorch", "supervisely_integration")
 MAX_LINES = 400
 MAX_MODULES = 15  # per package, without those of its sub-packages
 

@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from rtdetrv2_pytorch.tools import doctor
+from rtdetrv2.commands import doctor
 from tests.browser.instance_data import EVIL
 from tests.damaged_datasets import CocoFolder, encoded
 

@@ -12,7 +12,7 @@ import click
 import pytest
 import yaml
 
-from rtdetrv2_pytorch.tools import doctor
+from rtdetrv2.commands import doctor
 from supervisely_integration.local.launcher import cli
 from supervisely_integration.serve import command
 
@@ -29,7 +29,7 @@ PAGES = [
 ]
 PROGRAMS = ("make", "python", "python3", "torchrun", "docker", "docker/publish.sh", "pip", "curl")
 TOOLS = "rtdetrv2_pytorch.tools."
-NOT_PARSED = ("benchmarks", "rtdetrv2_pytorch.tools.document", "tests.integration.test_golden_loss")
+NOT_PARSED = ("benchmarks", "rtdetrv2.commands.document", "tests.integration.test_golden_loss")
 
 
 def lines(page: Path) -> list[str]:
@@ -156,7 +156,7 @@ def test_command_parses(command, tmp_path, monkeypatch):
 @pytest.mark.parametrize("name", ["doctor", "export_onnx", "export_trt", "report", "train"])
 def test_help_examples_parse(name):
     module = TOOLS + name
-    examples = importlib.import_module(module)._EXAMPLES.strip().splitlines()
+    examples = importlib.import_module(f"rtdetrv2.commands.{name}")._EXAMPLES.strip().splitlines()
     commands = [words_of(line) for line in examples if module in line]
     assert commands
     for words in commands:

@@ -20,13 +20,13 @@ import yaml
 from PIL import Image
 from rich.console import Console
 
+from rtdetrv2.commands import auto_config, train
+from rtdetrv2.terminal.console import LiveLine
 from rtdetrv2_pytorch.src.core.yaml_files import merge
 from rtdetrv2_pytorch.src.data import digits as digits_module
 from rtdetrv2_pytorch.src.data.splits import Split
 from rtdetrv2_pytorch.src.misc.errors import ConfigError
 from rtdetrv2_pytorch.src.misc.weights import load_checkpoint
-from rtdetrv2_pytorch.tools import auto_config, train
-from rtdetrv2_pytorch.tools.console import LiveLine
 from tests.terminal import noise
 from tests.tiny import CONFIGS, NETWORK, tiny_file
 

@@ -17,6 +17,7 @@ import pytest
 import torch
 from PIL import Image
 
+from rtdetrv2.commands import export_onnx as tool
 from rtdetrv2_pytorch.src.data.images.preprocess import preprocess
 from rtdetrv2_pytorch.src.data.splits import find_splits
 from rtdetrv2_pytorch.src.deploy import export
@@ -26,7 +27,6 @@ from rtdetrv2_pytorch.src.deploy.model_card import ModelCard
 from rtdetrv2_pytorch.src.deploy.parity import check_parity
 from rtdetrv2_pytorch.src.deploy.runtimes import open_runtime
 from rtdetrv2_pytorch.src.misc.errors import ConfigError
-from rtdetrv2_pytorch.tools import export_onnx as tool
 from tests.integration.overfitted_checkpoint import SIZE_HW, overfitted_checkpoint
 
 pytestmark = pytest.mark.slow

@@ -10,12 +10,12 @@ import torch
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from rtdetrv2.commands import report as tool
+from rtdetrv2.commands import train
 from rtdetrv2_pytorch.src.report.training_images import TrainingImages, _select_images
 from rtdetrv2_pytorch.src.report.training_report import write_report_of
 from rtdetrv2_pytorch.src.solver import DetSolver
 from rtdetrv2_pytorch.src.solver.events import TrainingEvents
-from rtdetrv2_pytorch.tools import report as tool
-from rtdetrv2_pytorch.tools import train
 from tests.tiny import tiny_config, tiny_file
 
 WITH_REPORT = {"report": True, "pictures": True}

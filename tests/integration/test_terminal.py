@@ -15,7 +15,7 @@ ROOT = Path(__file__).parents[2]
 SCRIPT = """
 import logging, sys, warnings
 from rtdetrv2_pytorch.src.report import training_report
-from rtdetrv2_pytorch.tools import doctor, export_onnx, report, train
+from rtdetrv2.commands import doctor, export_onnx, report, train
 
 before = training_report.write_report
 

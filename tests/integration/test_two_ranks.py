@@ -7,6 +7,7 @@ import sys
 import pytest
 import torch
 
+from rtdetrv2.commands.train import main
 from rtdetrv2_pytorch.src.core import YAMLConfig
 from rtdetrv2_pytorch.src.core.yaml_files import merge
 from rtdetrv2_pytorch.src.data.digits import make_digits_dataset
@@ -14,12 +15,11 @@ from rtdetrv2_pytorch.src.misc.seeding import seed_everything
 from rtdetrv2_pytorch.src.misc.weights import load_checkpoint
 from rtdetrv2_pytorch.src.solver import DetSolver
 from rtdetrv2_pytorch.src.solver.events import TrainingEvents
-from rtdetrv2_pytorch.tools.train import main
 from tests.ranks import end_ranks, environment, run_ranks
 from tests.tiny import SMALL_BACKBONE, tiny_config, tiny_file
 
 SCRIPT = """
-from rtdetrv2_pytorch.tools.train import main
+from rtdetrv2.commands.train import main
 print(main(["-c", {path!r}]))
 """
 
@@ -136,7 +136,7 @@ def test_three_ranks_resume_the_run_of_one(tmp_path, sparse, one_process):
 def test_two_ranks_evaluate_and_the_main_rank_prints_the_metrics(one_process):
     best = one_process / "out" / "best.pth"
     arguments = ["-c", str(one_process / "tiny.yml"), "-r", str(best), "--test-only"]
-    results = end_ranks(f"from rtdetrv2_pytorch.tools.train import main\nmain({arguments!r})")
+    results = end_ranks(f"from rtdetrv2.commands.train import main\nmain({arguments!r})")
     assert [code for code, _, _ in results] == [0, 0]
     row = next(line for line in results[0][1].splitlines() if line.startswith("all "))
     assert f"{load_checkpoint(best)['metrics']['AP50']:.3f}" in row
@@ -236,7 +236,7 @@ def test_stop_request_on_one_rank_stops_all(tmp_path, digits):
 KILLED = """
 import os, signal, sys
 from rtdetrv2_pytorch.src.solver import solver as det_solver
-from rtdetrv2_pytorch.tools.train import main
+from rtdetrv2.commands.train import main
 
 if os.environ["RANK"] == "1" and os.environ["TORCHELASTIC_RESTART_COUNT"] == "0":
     report = det_solver.StepReporter.__call__

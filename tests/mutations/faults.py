@@ -244,7 +244,7 @@ FAULTS = [
     ),
     Fault(
         "a failed command exits with 0",
-        "rtdetrv2_pytorch/tools/command_log.py",
+        "rtdetrv2/terminal/command_log.py",
         "        return 1\n",
         "        return 0\n",
         "tests/integration/test_report.py::test_tool_rejects_other_directories",

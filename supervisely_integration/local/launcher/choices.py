@@ -8,12 +8,12 @@ from typing import Any
 import torch
 import yaml
 
+from rtdetrv2.commands import auto_config
 from rtdetrv2_pytorch.src.core import YAMLConfig
 from rtdetrv2_pytorch.src.core.catalog import COMPONENTS
 from rtdetrv2_pytorch.src.core.yaml_files import get, merge, parse_overrides
 from rtdetrv2_pytorch.src.data.digits import make_digits_dataset
 from rtdetrv2_pytorch.src.data.splits import find_splits
-from rtdetrv2_pytorch.tools import auto_config
 
 from ...models import find_base_config, published_models
 from ...train.hyperparameters import default_hyperparameters

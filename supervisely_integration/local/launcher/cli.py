@@ -8,10 +8,10 @@ from collections.abc import Sequence
 
 import click
 
+from rtdetrv2.terminal.command import LazyGroup
+from rtdetrv2.terminal.command_log import CommandLog
+from rtdetrv2.terminal.console import open_console, print_error
 from rtdetrv2_pytorch.src.misc.errors import RTDETRError
-from rtdetrv2_pytorch.tools.command import LazyGroup
-from rtdetrv2_pytorch.tools.command_log import CommandLog
-from rtdetrv2_pytorch.tools.console import open_console, print_error
 
 from ..emulator.storage.errors import StoreError
 from .app_log import AppError

@@ -8,9 +8,9 @@ from pathlib import Path
 import httpx
 from rich.console import Console
 
+from rtdetrv2.terminal.command_log import CommandLog
+from rtdetrv2.terminal.console import LiveLine, print_headline, print_path
 from rtdetrv2_pytorch.src.misc.errors import CheckpointError
-from rtdetrv2_pytorch.tools.command_log import CommandLog
-from rtdetrv2_pytorch.tools.console import LiveLine, print_headline, print_path
 
 from ...paths import SERVE, SERVE_MANIFEST
 from ..emulator.store import TEAM_ID, Store

@@ -10,12 +10,12 @@ from typing import Any
 import yaml
 from rich.console import Console
 
+from rtdetrv2.terminal.command_log import CommandLog
+from rtdetrv2.terminal.console import LiveLine, print_headline, print_notice, print_path
+from rtdetrv2.terminal.training_view import TrainingView
 from rtdetrv2_pytorch.src.core.yaml_files import merge, parse_overrides
 from rtdetrv2_pytorch.src.data.digits import make_digits_dataset
 from rtdetrv2_pytorch.src.misc.errors import ConfigError
-from rtdetrv2_pytorch.tools.command_log import CommandLog
-from rtdetrv2_pytorch.tools.console import LiveLine, print_headline, print_notice, print_path
-from rtdetrv2_pytorch.tools.training_view import TrainingView
 
 from ...gui.libraries import missing_libraries
 from ...settings.formats import app_settings

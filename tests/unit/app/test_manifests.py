@@ -180,7 +180,7 @@ def test_launch_configuration_binds_to_loopback():
 
 
 def test_launch_configuration_uses_valid_options():
-    from rtdetrv2_pytorch.tools.train import main
+    from rtdetrv2.commands.train import main
 
     launch = next(c for c in LAUNCH["configurations"] if c["name"] == "Command-line training")
     main.make_context("train", launch["args"])

@@ -5,6 +5,7 @@ import os
 
 import pytest
 
+from rtdetrv2.commands import doctor
 from rtdetrv2_pytorch.src.data.conversion import Split
 from rtdetrv2_pytorch.src.data.finding_kinds import KINDS
 from rtdetrv2_pytorch.src.data.findings import Finding
@@ -14,7 +15,6 @@ from rtdetrv2_pytorch.src.doctor.data_page import write_page
 from rtdetrv2_pytorch.src.doctor.data_report import Counts, DataReport, SplitSummary
 from rtdetrv2_pytorch.src.doctor.examination import Options, examine
 from rtdetrv2_pytorch.src.doctor.image_files import ImageFacts
-from rtdetrv2_pytorch.tools import doctor
 from tests.damaged_datasets import CocoFolder, encoded
 
 EVIL = "<img src=x onerror=window.hacked=1>\x1b[31m"

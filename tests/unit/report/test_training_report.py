@@ -180,7 +180,7 @@ def test_missing_images_and_damaged_data_report(source, tmp_path):
 
 
 def test_page_lists_the_findings_of_the_data_doctor(source, tmp_path):
-    from rtdetrv2_pytorch.tools import doctor
+    from rtdetrv2.commands import doctor
 
     data = CocoFolder(tmp_path / "data")
     data.add("train", "broken.jpg", b"")

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import click
 
-from rtdetrv2_pytorch.tools.command import PATH, Command
-from rtdetrv2_pytorch.tools.command_log import CommandLog
-from rtdetrv2_pytorch.tools.console import LiveLine, open_console, print_path
+from rtdetrv2.terminal.command import PATH, Command
+from rtdetrv2.terminal.command_log import CommandLog
+from rtdetrv2.terminal.console import LiveLine, open_console, print_path
 
 from ...emulator.storage.team_files import normalize
 from ...emulator.store import TEAM_ID, InvalidRequestError, NotFoundError, Store

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 import click
 from rich.console import Console
 
-from rtdetrv2_pytorch.tools.command import PATH, Command
-from rtdetrv2_pytorch.tools.command_log import CommandLog
-from rtdetrv2_pytorch.tools.console import (
+from rtdetrv2.terminal.command import PATH, Command
+from rtdetrv2.terminal.command_log import CommandLog
+from rtdetrv2.terminal.console import (
     LiveLine,
     open_console,
     print_detail,

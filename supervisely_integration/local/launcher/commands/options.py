@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from rtdetrv2_pytorch.tools.command import PATH
+from rtdetrv2.terminal.command import PATH
 
 DEFAULT_ROOT = Path("app_data") / "instance"
 

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import click
 
+from rtdetrv2.terminal.command import Command
+from rtdetrv2.terminal.command_log import CommandLog
 from rtdetrv2_pytorch.src.misc.text import counted
-from rtdetrv2_pytorch.tools.command import Command
-from rtdetrv2_pytorch.tools.command_log import CommandLog
 
 from ...emulator.store import TEAM_ID, InvalidRequestError, Store
 from .options import ROOT

@@ -4,9 +4,9 @@ from typing import Any
 
 import click
 
-from rtdetrv2_pytorch.tools.command import Command
-from rtdetrv2_pytorch.tools.command_log import CommandLog
-from rtdetrv2_pytorch.tools.console import open_console, starting
+from rtdetrv2.terminal.command import Command
+from rtdetrv2.terminal.command_log import CommandLog
+from rtdetrv2.terminal.console import open_console, starting
 
 from .options import APP_PORT, ROOT
 

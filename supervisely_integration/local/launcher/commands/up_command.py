@@ -5,10 +5,10 @@ from pathlib import Path
 
 import click
 
+from rtdetrv2.terminal.command import Command
+from rtdetrv2.terminal.command_log import CommandLog
+from rtdetrv2.terminal.console import open_console, print_notice
 from rtdetrv2_pytorch.src.misc.errors import ConfigError
-from rtdetrv2_pytorch.tools.command import Command
-from rtdetrv2_pytorch.tools.command_log import CommandLog
-from rtdetrv2_pytorch.tools.console import open_console, print_notice
 
 from .options import ROOT
 

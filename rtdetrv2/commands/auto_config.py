@@ -9,18 +9,19 @@ from typing import Any
 
 import torch
 
-from ..src.core import YAMLConfig
-from ..src.core.yaml_files import merge
-from ..src.data.splits import Split
-from ..src.misc.errors import CheckpointError, ConfigError
-from ..src.misc.text import counted
-from ..src.misc.weights import locate
-from ..src.solver.loop import train_one_epoch
-from ..src.solver.progress import EpochProgress
-from ..src.solver.run import TrainingRun
-from ..src.solver.stopping import StopFlag
+import rtdetrv2_pytorch
+from rtdetrv2_pytorch.src.core import YAMLConfig
+from rtdetrv2_pytorch.src.core.yaml_files import merge
+from rtdetrv2_pytorch.src.data.splits import Split
+from rtdetrv2_pytorch.src.misc.errors import CheckpointError, ConfigError
+from rtdetrv2_pytorch.src.misc.text import counted
+from rtdetrv2_pytorch.src.misc.weights import locate
+from rtdetrv2_pytorch.src.solver.loop import train_one_epoch
+from rtdetrv2_pytorch.src.solver.progress import EpochProgress
+from rtdetrv2_pytorch.src.solver.run import TrainingRun
+from rtdetrv2_pytorch.src.solver.stopping import StopFlag
 
-CONFIGS = Path(__file__).parents[1] / "configs"
+CONFIGS = Path(rtdetrv2_pytorch.__file__).parent / "configs"
 DEFAULT_CONFIG = CONFIGS / "rtdetrv2" / "rtdetrv2_r18vd_120e_coco.yml"
 SAMPLE_CONFIG = CONFIGS / "sample_digits.yml"
 _RELEASES = "https://github.com/lyuwenyu/storage/releases/download"

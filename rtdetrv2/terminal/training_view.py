@@ -10,8 +10,15 @@ from typing import Any
 from rich.console import Console
 from rich.markup import escape
 
-from ..src.misc.text import counted, printable
-from ..src.solver.events import EpochReport, FitResult, StepReport, TrainingEvents, TrainingPlan
+from rtdetrv2_pytorch.src.misc.text import counted, printable
+from rtdetrv2_pytorch.src.solver.events import (
+    EpochReport,
+    FitResult,
+    StepReport,
+    TrainingEvents,
+    TrainingPlan,
+)
+
 from .console import (
     LiveLine,
     format_duration,

@@ -5,8 +5,8 @@ import io
 import pytest
 from rich.console import Console
 
-from rtdetrv2_pytorch.tools import console as language
-from rtdetrv2_pytorch.tools.console import (
+from rtdetrv2.terminal import console as language
+from rtdetrv2.terminal.console import (
     LiveLine,
     format_duration,
     print_detail,

@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING
 import click
 from rich.console import Console
 
-from .command import PATH, ListOption
-from .command_log import CommandLog, run_logged
-from .console import LiveLine, print_detail, print_headline, print_path
+from ..terminal.command import PATH, ListOption
+from ..terminal.command_log import CommandLog, run_logged
+from ..terminal.console import LiveLine, print_detail, print_headline, print_path
 
 if TYPE_CHECKING:
-    from ..src.deploy.export import FindImages
-    from ..src.deploy.parity import ParityReport
+    from rtdetrv2_pytorch.src.deploy.export import FindImages
+    from rtdetrv2_pytorch.src.deploy.parity import ParityReport
 
 LOG_FILE = "export.log"
 EXCLUSIVE = (("data", "images"),)
@@ -64,7 +64,7 @@ def run_export(
     The keywords are those of `OPTIONS`; `export` is `export_onnx` or `export_tensorrt` with the
     options of its format.
     """
-    from ..src.deploy.export import Source
+    from rtdetrv2_pytorch.src.deploy.export import Source
 
     def body(console: Console, log: CommandLog) -> int:
         target = _target(resume, output, suffix)
@@ -100,7 +100,7 @@ def _target(checkpoint: str, output: Path | None, suffix: str) -> Path:
     Raises:
         ConfigError: if the output has another suffix; runtimes are chosen by suffix.
     """
-    from ..src.misc.errors import ConfigError
+    from rtdetrv2_pytorch.src.misc.errors import ConfigError
 
     if output is None:
         path = Path(checkpoint)
@@ -112,8 +112,8 @@ def _target(checkpoint: str, output: Path | None, suffix: str) -> Path:
 
 
 def _find_images(data: Path | None, images: Sequence[Path], output: Path) -> "FindImages | None":
-    from ..src.data.splits import CONVERTED, find_splits
-    from ..src.deploy.comparison_images import given_images, validation_images
+    from rtdetrv2_pytorch.src.data.splits import CONVERTED, find_splits
+    from rtdetrv2_pytorch.src.deploy.comparison_images import given_images, validation_images
 
     if data is not None:
         split = find_splits(data, output / CONVERTED).val
@@ -125,8 +125,8 @@ def _find_images(data: Path | None, images: Sequence[Path], output: Path) -> "Fi
 
 
 def _image_files(path: Path) -> list[Path]:
-    from ..src.data.images.opening import is_image
-    from ..src.misc.errors import ConfigError
+    from rtdetrv2_pytorch.src.data.images.opening import is_image
+    from rtdetrv2_pytorch.src.misc.errors import ConfigError
 
     if not path.is_dir():
         return [path]

@@ -8,11 +8,12 @@ from typing import Any
 import click
 from rich.console import Console
 
-from ..src.misc import distributed
-from ..src.misc.errors import CheckpointError
-from ..src.misc.weights import load_checkpoint
-from ..src.solver.checkpointing import LAST, check_unused, has_results
-from .console import print_notice
+from rtdetrv2_pytorch.src.misc import distributed
+from rtdetrv2_pytorch.src.misc.errors import CheckpointError
+from rtdetrv2_pytorch.src.misc.weights import load_checkpoint
+from rtdetrv2_pytorch.src.solver.checkpointing import LAST, check_unused, has_results
+
+from ..terminal.console import print_notice
 
 
 def choose_output(folder: Path, *, data: Path | None, console: Console) -> tuple[Path, Path | None]:

@@ -5,10 +5,11 @@ from pathlib import Path
 
 from rich.console import Console
 
-from ..src.core import YAMLConfig
-from ..src.report.training_report import REPORT
-from ..src.solver.checkpointing import BEST
-from .console import print_headline, print_path, python_name, short_path
+from rtdetrv2_pytorch.src.core import YAMLConfig
+from rtdetrv2_pytorch.src.report.training_report import REPORT
+from rtdetrv2_pytorch.src.solver.checkpointing import BEST
+
+from ..terminal.console import print_headline, print_path, python_name, short_path
 
 _DEMO = Path(__file__).parents[2] / "supervisely_integration" / "demo" / "demo_pytorch.py"
 

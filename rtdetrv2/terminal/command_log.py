@@ -8,9 +8,10 @@ from pathlib import Path
 from rich.console import Console
 from rich.markup import escape
 
-from ..src.misc.errors import ConfigError, RTDETRError
-from ..src.misc.log_routing import FILE_ONLY, is_file_only
-from ..src.misc.text import first_line, printable
+from rtdetrv2_pytorch.src.misc.errors import ConfigError, RTDETRError
+from rtdetrv2_pytorch.src.misc.log_routing import FILE_ONLY, is_file_only
+from rtdetrv2_pytorch.src.misc.text import first_line, printable
+
 from .console import INTERRUPTED, open_console, print_error, print_notice
 
 logger = logging.getLogger(__name__)
@@ -118,7 +119,7 @@ def run_logged(body: Callable[[Console, CommandLog], int], *, level: int = loggi
             known, and returns the exit status.
         level: lowest level of log records on stderr, without a terminal.
     """
-    from ..src.misc.distributed import MainRankFilter  # imports torch
+    from rtdetrv2_pytorch.src.misc.distributed import MainRankFilter  # imports torch
 
     console = open_console()
     with CommandLog(console, level=level, filters=[MainRankFilter()]) as log:

@@ -7,9 +7,9 @@ import warnings
 import pytest
 from rich.console import Console
 
+from rtdetrv2.terminal.command_log import CommandLog, run_logged
 from rtdetrv2_pytorch.src.misc.errors import ConfigError
 from rtdetrv2_pytorch.src.misc.log_routing import FILE_ONLY
-from rtdetrv2_pytorch.tools.command_log import CommandLog, run_logged
 
 OURS = logging.getLogger("rtdetrv2_pytorch.src.somewhere")
 THEIRS = logging.getLogger("some.library")

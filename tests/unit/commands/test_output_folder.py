@@ -8,11 +8,11 @@ import pytest
 import torch
 from rich.console import Console
 
+from rtdetrv2.commands import train
+from rtdetrv2.commands.auto_config import DEFAULT_CONFIG, MODELS, find_model
+from rtdetrv2.commands.output_folder import choose_output
+from rtdetrv2.terminal.console import LiveLine
 from rtdetrv2_pytorch.src.misc.errors import ConfigError
-from rtdetrv2_pytorch.tools import train
-from rtdetrv2_pytorch.tools.auto_config import DEFAULT_CONFIG, MODELS, find_model
-from rtdetrv2_pytorch.tools.console import LiveLine
-from rtdetrv2_pytorch.tools.output_folder import choose_output
 from supervisely_integration.paths import MODELS as APP_MODELS
 
 

@@ -26,7 +26,7 @@ from rich.progress import (
 from rich.table import Column, Table
 from rich.text import Text
 
-from ..src.misc.text import printable
+from rtdetrv2_pytorch.src.misc.text import printable
 
 INTERRUPTED = 130  # exit status after Ctrl-C, as in shells
 _BAR_WIDTH = 20

@@ -1,0 +1,21 @@
+"""The command `rtdetrv2`; a command's module is imported when it is used."""
+
+import click
+
+from .terminal.command import LazyGroup
+
+_COMMANDS = "rtdetrv2.commands"
+
+
+@click.group(
+    cls=LazyGroup,
+    name="rtdetrv2",
+    lazy={
+        "train": f"{_COMMANDS}.train:main",
+        "export": f"{_COMMANDS}.export_onnx:main",
+        "doctor": f"{_COMMANDS}.doctor:main",
+        "report": f"{_COMMANDS}.report:main",
+    },
+)
+def main() -> None:
+    """Fine-tune RT-DETRv2 object detectors, predict, and export."""

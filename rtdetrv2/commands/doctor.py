@@ -1,0 +1,173 @@
+"""Examine a dataset before training; see --help."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+from rich.console import Console
+from rich.markup import escape
+
+from ..terminal.command import PATH, Command
+from ..terminal.command_log import CommandLog, run_logged
+from ..terminal.console import (
+    LiveLine,
+    print_headline,
+    print_notice,
+    print_path,
+    result_table,
+    starting,
+)
+
+if TYPE_CHECKING:
+    from rtdetrv2_pytorch.src.data.splits import Splits
+    from rtdetrv2_pytorch.src.doctor.data_report import DataReport
+    from rtdetrv2_pytorch.src.doctor.examination import Options
+
+LOG_FILE = "doctor.log"
+_STYLES = {"error": "bold red", "warning": "yellow", "note": "cyan"}  # by severity
+_EXAMPLES = """
+examples:
+  python -m rtdetrv2_pytorch.tools.doctor --data my_dataset
+  python -m rtdetrv2_pytorch.tools.doctor --data my_dataset --size 800x1333 --queries 500
+
+The exit status is 0 if the dataset can be used for training, 1 otherwise.
+"""
+
+
+class _SizeType(click.ParamType[tuple[int, int]]):
+    name = "HxW"
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> tuple[int, int]:
+        """Parse "640x640" into (height, width)."""
+        sides = str(value).lower().split("x")
+        if len(sides) != 2 or not all(side.isdecimal() and int(side) > 0 for side in sides):
+            self.fail(f"{value!r}: give height x width in pixels, for example 640x640", param, ctx)
+        return int(sides[0]), int(sides[1])
+
+
+@click.command(cls=Command, epilog=_EXAMPLES)
+@click.option("--data", type=PATH, required=True, help="Dataset folder; its splits are detected.")
+@click.option(
+    "-o",
+    "--output",
+    type=PATH,
+    default=Path(),
+    help="Folder for data_report.json and data_report.html.  [default: current folder]",
+)
+@click.option(
+    "--size",
+    "size_hw",
+    type=_SizeType(),
+    metavar="HxW",
+    help="Height and width of the training images.  [default: 640x640]",
+)
+@click.option(
+    "--queries",
+    "num_queries",
+    type=click.IntRange(min=1),
+    help="Number of queries of the model.  [default: 300]",
+)
+@click.option("--no-cache", is_flag=True, help="Decode every image again.")
+@click.option("--workers", type=click.IntRange(min=1), help="Number of threads that decode images.")
+def main(*, data: Path, output: Path, no_cache: bool, **options: Any) -> int:
+    """Report problems of a dataset and how the trainer handles them."""
+    with starting():
+        from rtdetrv2_pytorch.src.data.splits import CONVERTED, find_splits
+        from rtdetrv2_pytorch.src.doctor import cache
+        from rtdetrv2_pytorch.src.doctor.examination import Options
+        from rtdetrv2_pytorch.src.misc.resources import cache_folder
+
+    def examine(console: Console, log: CommandLog) -> int:
+        splits = find_splits(data, output / CONVERTED)
+        log.open_in(output, LOG_FILE, option="--output")
+        if splits.note:
+            print_notice(console, splits.note)
+        given = {name: value for name, value in options.items() if value is not None}
+        chosen = Options(**given, cache=None if no_cache else cache_folder(cache.FOLDER))
+        name = data.name or str(data)
+        with LiveLine(console) as line:
+            report, paths = examine_folder(console, line, name, splits, chosen, output)
+        print_report(console, report)
+        for path in (*paths, output / LOG_FILE):
+            print_path(console, path)
+        return 1 if report.refusals else 0
+
+    return run_logged(examine)
+
+
+def examine_folder(
+    console: Console,
+    line: LiveLine,
+    name: str,
+    splits: "Splits",
+    options: "Options",
+    output: Path,
+) -> "tuple[DataReport, list[Path]]":
+    """Examine a dataset, and write data_report.json and data_report.html to the output folder.
+
+    The caller prints the tables of the report.
+
+    Returns:
+        The report and the paths of its files.
+
+    Raises:
+        ConfigError: if the folder is not writable.
+    """
+    from rtdetrv2_pytorch.src.doctor.data_page import write_page
+    from rtdetrv2_pytorch.src.doctor.examination import examine
+    from rtdetrv2_pytorch.src.misc.errors import ConfigError
+
+    print_headline(console, "Examining", name)
+    report = examine(
+        name,
+        splits.train,
+        splits.val,
+        options,
+        others=splits.findings,
+        on_progress=lambda done, total: line.show("examining images", done, total),
+    )
+    line.show("writing the data report")
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+        return report, [report.write_json(output), write_page(report, output)]
+    except OSError as error:
+        raise ConfigError(
+            f"{output}: could not write the data report ({error.strerror}); choose another folder"
+        ) from error
+
+
+def print_report(console: Console, report: "DataReport") -> None:
+    """Print the counts of each split and the findings by kind."""
+    counts = result_table(console, "Counts")
+    counts.add_column("split")
+    for name in ("images", "used", "skipped", "boxes", "used", "clipped", "skipped"):
+        counts.add_column(name, justify="right")
+    for split in report.splits:
+        images, boxes = split.images, split.boxes
+        numbers = [images.given, images.used, images.skipped]
+        numbers += [boxes.given, boxes.used, split.clipped, boxes.skipped]
+        counts.add_row(split.name, *map(str, numbers))
+    console.print(counts)
+    if not console.is_terminal:
+        for line in report.lines():
+            console.print(escape(line))
+        return
+    groups = report.groups()
+    if groups:
+        table = result_table(console, "Findings")
+        table.show_lines = True
+        table.add_column("trainer")
+        table.add_column("", justify="right")
+        table.add_column("finding", ratio=2)
+        table.add_column("examples", ratio=3, overflow="fold")
+        for group in groups:
+            kind = group.kind
+            table.add_row(
+                f"[{_STYLES[kind.severity.value]}]{kind.action}[/]",
+                str(group.count),
+                f"{kind.title}\n[dim]{kind.effect}[/]",
+                escape(group.examples),
+            )
+        console.print(table)
+    style = "bold red" if report.refusals else "bold green"
+    console.print(escape(report.verdict()), style=style)

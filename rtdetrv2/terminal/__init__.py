@@ -1,0 +1,1 @@
+"""Commands without their subjects: parsing, tables, progress, logs. Only these modules print."""
