@@ -52,7 +52,7 @@ class DecoderOutput(LayerOutput, total=False):
     dn_meta: DenoisingMeta
 
 
-class Detections(TypedDict):
+class DetectionTensors(TypedDict):
     """Detections of one image, or of a batch with a leading B, in descending order of scores."""
 
     labels: Tensor  # [Q] int64

@@ -29,7 +29,7 @@ from rtdetrv2_pytorch.src.misc.drawing import box_shape, draw_shapes
 from rtdetrv2_pytorch.src.misc.errors import ConfigError, DatasetError
 from rtdetrv2_pytorch.src.misc.text import counted, printable
 from rtdetrv2_pytorch.src.misc.weights import is_url, locate
-from rtdetrv2_pytorch.src.structures import Detections
+from rtdetrv2_pytorch.src.structures import DetectionTensors
 
 from ..models import find_base_config, published_models
 from .prediction_settings import SYNONYMS, PredictionSettings, check_classes, synonyms_in
@@ -67,7 +67,7 @@ def run(request: Request, console: Console) -> int:
     if request.input_path.is_dir():
         folder /= request.input_path.resolve().name
     make_folder(folder)
-    found: dict[str, Detections] = {}
+    found: dict[str, DetectionTensors] = {}
     with LiveLine(console) as line:
         line.show("Loading the model")
         predictor = open_predictor(request.model, request.runtime, request.device, folder)
@@ -181,16 +181,18 @@ def find_model(model: str | None) -> tuple[Path, Path | None]:
     return locate(name), None
 
 
-def only(detections: Detections, classes: object, names: Sequence[str]) -> Detections:
+def only(detections: DetectionTensors, classes: object, names: Sequence[str]) -> DetectionTensors:
     """Keep the detections of the given classes; None and "all" keep all."""
     if not isinstance(classes, list):
         return detections
     kept = torch.tensor([names[label] in classes for label in detections["labels"].tolist()]).bool()
     labels, boxes, scores = (detections[key][kept] for key in ("labels", "boxes", "scores"))
-    return Detections(labels=labels, boxes=boxes, scores=scores)
+    return DetectionTensors(labels=labels, boxes=boxes, scores=scores)
 
 
-def write(path: Path, image: np.ndarray, detections: Detections, names: Sequence[str]) -> None:
+def write(
+    path: Path, image: np.ndarray, detections: DetectionTensors, names: Sequence[str]
+) -> None:
     """Write an annotation in the format of Supervisely; its last row and column are included."""
     height, width = image.shape[:2]
     objects = []
@@ -222,7 +224,7 @@ def drawing_of(folder: Path, name: str) -> Path:
     return folder / (name if is_kept else f"{name}.png")
 
 
-def draw(path: Path, image: np.ndarray, detections: Detections, names: Sequence[str]) -> None:
+def draw(path: Path, image: np.ndarray, detections: DetectionTensors, names: Sequence[str]) -> None:
     """Draw boxes with names and scores; lines and letters scale with the image."""
     picture = Image.fromarray(image)
     side = min(picture.size)
@@ -242,7 +244,7 @@ def draw(path: Path, image: np.ndarray, detections: Detections, names: Sequence[
         raise ConfigError(f"{path}: cannot be written ({error}); choose --output") from error
 
 
-def print_found(console: Console, found: dict[str, Detections], names: Sequence[str]) -> None:
+def print_found(console: Console, found: dict[str, DetectionTensors], names: Sequence[str]) -> None:
     """Print a table: a row per detection of a single image, else a row per image."""
     columns: Sequence[str]
     rows: list[Sequence[str]]
@@ -290,7 +292,7 @@ def make_folder(folder: Path) -> None:
         ) from error
 
 
-def _each(detections: Detections) -> "zip[tuple[int, list[float], float]]":
+def _each(detections: DetectionTensors) -> "zip[tuple[int, list[float], float]]":
     """Return label, box and score of each detection."""
     return zip(
         detections["labels"].tolist(),

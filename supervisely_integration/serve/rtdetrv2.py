@@ -24,7 +24,7 @@ from rtdetrv2_pytorch.src.deploy.predictor import Predictor
 from rtdetrv2_pytorch.src.deploy.runtimes import Runtime, open_runtime
 from rtdetrv2_pytorch.src.misc.errors import CheckpointError, ConfigError, RTDETRError
 from rtdetrv2_pytorch.src.misc.weights import locate
-from rtdetrv2_pytorch.src.structures import Detections
+from rtdetrv2_pytorch.src.structures import DetectionTensors
 
 from ..models import find_base_config
 from ..paths import INFERENCE_SETTINGS, MODELS, SERVE_OPTIONS
@@ -317,7 +317,7 @@ class RTDETRv2(ObjectDetection):  # type: ignore[misc]
 
 
 def to_predictions(
-    detections: Detections, names: Sequence[str], size_hw: Sequence[int]
+    detections: DetectionTensors, names: Sequence[str], size_hw: Sequence[int]
 ) -> list[PredictionBBox]:
     """Convert boxes to the SDK's convention: the last row and column belong to the box.
 

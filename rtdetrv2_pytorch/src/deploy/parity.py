@@ -22,7 +22,7 @@ from ..data.metrics.evaluator import CocoEvaluator
 from ..misc.errors import ExportError
 from ..misc.files import write_text
 from ..misc.text import without_non_finite
-from ..structures import Detections
+from ..structures import DetectionTensors
 from .comparison_images import ComparisonImages
 from .predictor import Predictor
 from .runtimes import Runtime
@@ -85,7 +85,7 @@ class _Differences:
     num_detections: int = 0
     num_matched: int = 0
 
-    def add(self, one: Detections, other: Detections, lowest: float) -> None:
+    def add(self, one: DetectionTensors, other: DetectionTensors, lowest: float) -> None:
         """Compare the detections of one image in both directions."""
         for mine, theirs in ((one, other), (other, one)):
             for scores, boxes, ious in _counterparts(mine, theirs, lowest):
@@ -182,13 +182,13 @@ def _failures(report: ParityReport) -> list[str]:
     return failures
 
 
-def _top_detections_threshold(detections: Detections) -> float:
+def _top_detections_threshold(detections: DetectionTensors) -> float:
     scores = detections["scores"][:_TOP_DETECTIONS]
     return float(scores[-1]) - 1e-9 if len(scores) else CONFIDENT
 
 
 def _counterparts(
-    mine: Detections, theirs: Detections, lowest: float
+    mine: DetectionTensors, theirs: DetectionTensors, lowest: float
 ) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
     """Pair confident detections of one side with any of the other, one to one per class.
 
@@ -213,7 +213,9 @@ def _counterparts(
         )
 
 
-def average_precision(found: Sequence[Detections], comparison: ComparisonImages) -> float | None:
+def average_precision(
+    found: Sequence[DetectionTensors], comparison: ComparisonImages
+) -> float | None:
     """Compute the COCO AP on the annotated images; None without annotations."""
     if comparison.annotations is None:
         return None
@@ -237,10 +239,10 @@ class _Progress:
         images: Sequence[np.ndarray],
         batch: int,
         nms_iou: float | None = None,
-    ) -> list[Detections]:
+    ) -> list[DetectionTensors]:
         """Return all detections of all images."""
         predictor = Predictor(runtime, batch)
-        found: list[Detections] = []
+        found: list[DetectionTensors] = []
         for start in range(0, len(images), batch):
             some = images[start : start + batch]
             found += predictor.predict(some, _MIN_SCORE, nms_iou)[0]

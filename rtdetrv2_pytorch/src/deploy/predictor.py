@@ -14,7 +14,7 @@ from ..data.images.opening import Source
 from ..data.images.pixel_range import array_to_rgb
 from ..data.images.preprocess import preprocess
 from ..misc.errors import ConfigError
-from ..structures import Detections
+from ..structures import DetectionTensors
 from .runtimes import Runtime
 from .suppression import above, suppress
 
@@ -67,7 +67,7 @@ class Predictor:
         images: Sequence[np.ndarray],
         confidence_threshold: float | Literal["auto"] = 0.5,
         nms_iou: float | None = None,
-    ) -> tuple[list[Detections], Timing]:
+    ) -> tuple[list[DetectionTensors], Timing]:
         """Detect objects.
 
         Args:
@@ -89,7 +89,7 @@ class Predictor:
         thresholds = self._thresholds(confidence_threshold)
         if nms_iou is not None and not 0 < _number("nms_iou", nms_iou) <= 1:
             raise ConfigError(f"nms_iou = {nms_iou}: must be above 0 and at most 1, or None")
-        detections: list[Detections] = []
+        detections: list[DetectionTensors] = []
         timing = Timing()
         for start in range(0, len(images), self.batch_size):
             found, spent = self._predict_batch(
@@ -111,7 +111,7 @@ class Predictor:
 
     def _predict_batch(
         self, images: Sequence[np.ndarray], thresholds: Tensor, nms_iou: float | None
-    ) -> tuple[list[Detections], Timing]:
+    ) -> tuple[list[DetectionTensors], Timing]:
         device, card = self.runtime.device, self.runtime.card
         begin = time.perf_counter()
         pixels = [array_to_rgb(image, card.pixel_range) for image in images]
@@ -126,7 +126,7 @@ class Predictor:
         boxes = clip(boxes, sizes_wh)
         found = []
         for i in range(len(images)):
-            one = Detections(labels=labels[i], boxes=boxes[i], scores=scores[i])
+            one = DetectionTensors(labels=labels[i], boxes=boxes[i], scores=scores[i])
             one = above(one, thresholds)
             found.append(one if nms_iou is None else suppress(one, nms_iou))
         return found, Timing(ready - begin, done - ready, time.perf_counter() - done)

@@ -9,7 +9,7 @@ from onnx import compose, helper, parser
 from torch import Tensor
 from torchvision.ops import batched_nms
 
-from ..structures import Detections
+from ..structures import DetectionTensors
 
 # The outputs have a fixed size: suppressed detections move to the end and get score 0. Classes are
 # separated by an offset, as in torchvision.
@@ -47,7 +47,7 @@ suppression (int64[N, Q] all_labels, float[N, Q, 4] all_boxes, float[N, Q] all_s
 """
 
 
-def suppress(detections: Detections, iou: float) -> Detections:
+def suppress(detections: DetectionTensors, iou: float) -> DetectionTensors:
     """Remove detections whose IoU with a higher-scoring one of their class exceeds `iou`."""
     places = batched_nms(detections["boxes"], detections["scores"], detections["labels"], iou)
     return _chosen(detections, places)
@@ -87,7 +87,7 @@ def set_output_sizes(model: onnx.ModelProto, num_detections: int) -> None:
         output.CopyFrom(helper.make_tensor_value_info(output.name, element, shapes[output.name]))
 
 
-def above(detections: Detections, thresholds: Tensor) -> Detections:
+def above(detections: DetectionTensors, thresholds: Tensor) -> DetectionTensors:
     """Keep detections with at least the threshold of their label; `thresholds` is [K].
 
     Detections with score 0, which NMS in an ONNX file removed, are never kept.
@@ -96,9 +96,9 @@ def above(detections: Detections, thresholds: Tensor) -> Detections:
     return _chosen(detections, (scores >= thresholds[detections["labels"]]) & (scores > 0))
 
 
-def _chosen(detections: Detections, which: Tensor) -> Detections:
+def _chosen(detections: DetectionTensors, which: Tensor) -> DetectionTensors:
     """Select detections by indices or mask."""
-    return Detections(
+    return DetectionTensors(
         labels=detections["labels"][which],
         boxes=detections["boxes"][which],
         scores=detections["scores"][which],

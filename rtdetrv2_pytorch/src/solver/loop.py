@@ -14,7 +14,7 @@ from ..misc.boxes import xyxy_to_cxcywh
 from ..misc.errors import DatasetError
 from ..robustness.memory import MicroBatches
 from ..robustness.precision import Precision
-from ..structures import Detections, Target
+from ..structures import DetectionTensors, Target
 from .progress import EpochProgress
 from .run import TrainingRun
 from .step import train_step
@@ -107,7 +107,7 @@ def evaluate(
 
     def measure(
         images: Tensor, targets: Sequence[Target]
-    ) -> tuple[dict[str, float], int, dict[int, Detections]]:
+    ) -> tuple[dict[str, float], int, dict[int, DetectionTensors]]:
         images = images.to(device, non_blocking=True, memory_format=torch.channels_last)
         with precision.autocast(device):
             outputs = model(images)

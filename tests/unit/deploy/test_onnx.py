@@ -13,7 +13,7 @@ from rtdetrv2_pytorch.src.deploy.detector import load_detector
 from rtdetrv2_pytorch.src.deploy.onnx import read_card, write_onnx
 from rtdetrv2_pytorch.src.deploy.suppression import suppress
 from rtdetrv2_pytorch.src.misc.errors import ExportError
-from rtdetrv2_pytorch.src.structures import Detections
+from rtdetrv2_pytorch.src.structures import DetectionTensors
 from tests.random_detectors import assert_same_detections, random_images
 from tests.tiny import NETWORK
 
@@ -221,7 +221,7 @@ def test_half_precision_keeps_norms_softmax_and_sampling_float32(exported):
 def by_suppression(tiny, iou):
     """Yield the detections of PyTorch after NMS per image."""
     for labels, boxes, scores in zip(*tiny.found, strict=True):
-        yield suppress(Detections(labels=labels, boxes=boxes, scores=scores), iou)
+        yield suppress(DetectionTensors(labels=labels, boxes=boxes, scores=scores), iou)
 
 
 @pytest.mark.parametrize("run", [run, run_openvino])
@@ -248,7 +248,7 @@ def test_nms_in_half_precision(tiny, exported):
     everything = run(exported(precision="fp16")[0], tiny.images, tiny.sizes_wh)
     for image in range(7):
         labels, boxes, scores = (values[image] for values in everything)
-        expected = suppress(Detections(labels=labels, boxes=boxes, scores=scores), 0.05)
+        expected = suppress(DetectionTensors(labels=labels, boxes=boxes, scores=scores), 0.05)
         count = len(expected["scores"])
         torch.testing.assert_close(found[2][image, :count], expected["scores"])
         torch.testing.assert_close(found[1][image, :count], expected["boxes"])

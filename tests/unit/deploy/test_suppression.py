@@ -13,7 +13,7 @@ from rtdetrv2_pytorch.src.deploy.suppression import (
     set_output_sizes,
     suppress,
 )
-from rtdetrv2_pytorch.src.structures import Detections
+from rtdetrv2_pytorch.src.structures import DetectionTensors
 
 
 def overlap(a, b):
@@ -45,7 +45,7 @@ def random_detections(batch, number, num_classes=3, seed=0):
 
 
 def as_detections(labels, boxes, scores):
-    return Detections(
+    return DetectionTensors(
         labels=torch.as_tensor(labels),
         boxes=torch.as_tensor(boxes),
         scores=torch.as_tensor(scores),

@@ -11,7 +11,7 @@ from faster_coco_eval.core.faster_eval_api import COCOeval_faster
 
 from ...misc import distributed
 from ...misc.resources import paused_garbage_collection
-from ...structures import Detections
+from ...structures import DetectionTensors
 from ..annotation_arrays import Annotations
 from .operating_point import OperatingPoint, best_operating_point, match_boxes
 
@@ -130,7 +130,7 @@ class CocoEvaluator:
         self._image_ids: list[int] = []
         self._rows: list[np.ndarray] = []
 
-    def update(self, predictions: Mapping[int, Detections]) -> None:
+    def update(self, predictions: Mapping[int, DetectionTensors]) -> None:
         """Add detections by image id; boxes are xyxy in pixels.
 
         Raises:

@@ -6,7 +6,7 @@ from torch import Tensor, nn
 from ...misc.boxes import cxcywh_to_xyxy
 from ...misc.coco_categories import COCO_CATEGORY_IDS
 from ...misc.ranges import PositiveInt
-from ...structures import Detections, LayerOutput
+from ...structures import DetectionTensors, LayerOutput
 
 
 class RTDETRPostProcessor(nn.Module):
@@ -37,7 +37,7 @@ class RTDETRPostProcessor(nn.Module):
 
     def forward(
         self, outputs: LayerOutput, orig_target_sizes: Tensor
-    ) -> list[Detections] | tuple[Tensor, Tensor, Tensor]:
+    ) -> list[DetectionTensors] | tuple[Tensor, Tensor, Tensor]:
         """Convert predictions to detections in descending order of scores, without clipping boxes.
 
         Args:
@@ -46,7 +46,7 @@ class RTDETRPostProcessor(nn.Module):
                 input is the only size that is not (height, width).
 
         Returns:
-            One `Detections` per image; after `deploy()` the batched tensors labels [B, N],
+            One `DetectionTensors` per image; after `deploy()` the batched tensors labels [B, N],
             boxes [B, N, 4], scores [B, N], labels never remapped.
         """
         logits, boxes = outputs["pred_logits"].float(), outputs["pred_boxes"].float()
@@ -67,7 +67,7 @@ class RTDETRPostProcessor(nn.Module):
         if self.remap_mscoco_category:
             labels = torch.tensor(COCO_CATEGORY_IDS, device=labels.device)[labels]
         return [
-            Detections(labels=label, boxes=box, scores=score)
+            DetectionTensors(labels=label, boxes=box, scores=score)
             for label, box, score in zip(labels, boxes, scores, strict=True)
         ]
 
