@@ -19,9 +19,7 @@ from ..terminal.console import (
 )
 
 if TYPE_CHECKING:
-    from rtdetrv2_pytorch.src.data.splits import Splits
     from rtdetrv2_pytorch.src.doctor.data_report import DataReport
-    from rtdetrv2_pytorch.src.doctor.examination import Options
 
 LOG_FILE = "doctor.log"
 _STYLES = {"error": "bold red", "warning": "yellow", "note": "cyan"}  # by severity
@@ -77,6 +75,8 @@ def main(*, data: Path, output: Path, no_cache: bool, **options: Any) -> int:
         from rtdetrv2_pytorch.src.doctor.examination import Options
         from rtdetrv2_pytorch.src.misc.resources import cache_folder
 
+        from ..training.examination import examine_folder
+
     def examine(console: Console, log: CommandLog) -> int:
         splits = find_splits(data, output / CONVERTED)
         log.open_in(output, LOG_FILE, option="--output")
@@ -86,54 +86,14 @@ def main(*, data: Path, output: Path, no_cache: bool, **options: Any) -> int:
         chosen = Options(**given, cache=None if no_cache else cache_folder(cache.FOLDER))
         name = data.name or str(data)
         with LiveLine(console) as line:
-            report, paths = examine_folder(console, line, name, splits, chosen, output)
+            print_headline(console, "Examining", name)
+            report, paths = examine_folder(name, splits, chosen, output, show=line.show)
         print_report(console, report)
         for path in (*paths, output / LOG_FILE):
             print_path(console, path)
         return 1 if report.refusals else 0
 
     return run_logged(examine)
-
-
-def examine_folder(
-    console: Console,
-    line: LiveLine,
-    name: str,
-    splits: "Splits",
-    options: "Options",
-    output: Path,
-) -> "tuple[DataReport, list[Path]]":
-    """Examine a dataset, and write data_report.json and data_report.html to the output folder.
-
-    The caller prints the tables of the report.
-
-    Returns:
-        The report and the paths of its files.
-
-    Raises:
-        ConfigError: if the folder is not writable.
-    """
-    from rtdetrv2_pytorch.src.doctor.data_page import write_page
-    from rtdetrv2_pytorch.src.doctor.examination import examine
-    from rtdetrv2_pytorch.src.misc.errors import ConfigError
-
-    print_headline(console, "Examining", name)
-    report = examine(
-        name,
-        splits.train,
-        splits.val,
-        options,
-        others=splits.findings,
-        on_progress=lambda done, total: line.show("examining images", done, total),
-    )
-    line.show("writing the data report")
-    try:
-        output.mkdir(parents=True, exist_ok=True)
-        return report, [report.write_json(output), write_page(report, output)]
-    except OSError as error:
-        raise ConfigError(
-            f"{output}: could not write the data report ({error.strerror}); choose another folder"
-        ) from error
 
 
 def print_report(console: Console, report: "DataReport") -> None:

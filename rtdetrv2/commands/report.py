@@ -76,7 +76,7 @@ def _configure(
     from rtdetrv2_pytorch.src.solver.checkpointing import BEST, LAST
     from rtdetrv2_pytorch.src.solver.run import MODEL_CONFIG
 
-    from .auto_config import data_overrides
+    from ..training.auto_config import data_overrides
 
     config = run / MODEL_CONFIG
     weights = [path for path in (run / BEST, run / LAST) if path.is_file()]

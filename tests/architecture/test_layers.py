@@ -28,7 +28,12 @@ ALLOWED = {
 }
 
 PRODUCT = ROOT / "rtdetrv2"
-PRODUCT_ALLOWED = {"terminal": set(), "commands": {"terminal"}, "cli": {"commands", "terminal"}}
+PRODUCT_ALLOWED = {
+    "terminal": set(),
+    "training": set(),
+    "commands": {"terminal", "training"},
+    "cli": {"commands", "terminal"},
+}
 
 INTEGRATION = ROOT / "supervisely_integration"
 INTEGRATION_ALLOWED = {
@@ -152,6 +157,13 @@ def test_product_imports_follow_the_table():
             if target[0] != "rtdetrv2" or target[1] not in {layer, *PRODUCT_ALLOWED[layer]}:
                 violations.append(f"{path.relative_to(ROOT)} imports {'.'.join(target)}")
     assert not violations, "\n".join(violations)
+
+
+def test_training_does_not_use_the_console():
+    paths = sorted((PRODUCT / "training").glob("*.py"))
+    imports = {(path.name, target[0]) for path in paths for target in imports_of(path)}
+    assert ("run.py", "rtdetrv2_pytorch") in imports
+    assert [name for name, module in imports if module in ("click", "rich")] == []
 
 
 def test_engine_uses_relative_imports_and_no_supervisely():

@@ -18,10 +18,11 @@ from types import SimpleNamespace
 import pytest
 import yaml
 from PIL import Image
-from rich.console import Console
 
-from rtdetrv2.commands import auto_config, train
-from rtdetrv2.terminal.console import LiveLine
+from rtdetrv2.commands import train
+from rtdetrv2.training import auto_config, plan
+from rtdetrv2.training.options import TrainOptions
+from rtdetrv2.training.progress import TrainingProgress
 from rtdetrv2_pytorch.src.core.yaml_files import merge
 from rtdetrv2_pytorch.src.data import digits as digits_module
 from rtdetrv2_pytorch.src.data.splits import Split
@@ -50,9 +51,8 @@ def contents(folder):
 
 
 def configure(options):
-    console = Console(quiet=True)
-    line = LiveLine(console)
-    return train.configure(options, train.plan_run(options, console, line), console, line)
+    progress = TrainingProgress()
+    return plan.configure(options, plan.plan_run(options, progress), progress)
 
 
 @pytest.fixture(scope="module")
@@ -246,7 +246,7 @@ def test_fit_to_cpu_times_steps_and_chooses_epochs(tmp_path, digits, monkeypatch
 
 def test_fit_to_cpu_rejects_several_ranks(digits, monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "2")
-    options = train.TrainOptions(data=digits, device="cpu")
+    options = TrainOptions(data=digits, device="cpu")
     with pytest.raises(ConfigError, match=r"for one process; .* a configuration with -c"):
         configure(options)
 
@@ -283,7 +283,7 @@ def test_options_become_overrides():
     words = ["-c", "x.yml", "--no-amp", "--device", "cpu", "-u", "epochs=4", "-u", "ema.decay=0.9"]
     params = train.main.make_context("train", words).params
     params.pop("no_doctor")
-    assert train.TrainOptions(**params).overrides() == {
+    assert TrainOptions(**params).overrides() == {
         "use_amp": False,
         "device": "cpu",
         "epoches": 4,
@@ -302,7 +302,7 @@ def test_yolo_folder_is_converted(tmp_path):
         "names: [cat, dog, unused]\ntrain: images/train\nval: images/val"
     )
     config = CONFIGS / "rtdetrv2" / "rtdetrv2_r18vd_120e_coco.yml"
-    options = train.TrainOptions(config=config, data=folder, output_dir=str(output), device="cpu")
+    options = TrainOptions(config=config, data=folder, output_dir=str(output), device="cpu")
     cfg, splits = configure(options)
     ann_file = output / "converted_annotations" / "instances_train.json"
     assert splits.train.ann_file == ann_file
@@ -318,7 +318,7 @@ def test_sample_is_generated_in_current_folder(tmp_path, monkeypatch):
     )
     few = functools.partial(digits_module.make_digits_dataset, num_train=6, num_val=4)
     monkeypatch.setattr(digits_module, "make_digits_dataset", few)
-    options = train.TrainOptions(sample=True, test_only=True, device="cpu")
+    options = TrainOptions(sample=True, test_only=True, device="cpu")
     cfg, _ = configure(options)
     assert len(cfg.val_dataset) == 4
     assert cfg.class_names == list("0123456789")

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 import yaml
 
-from rtdetrv2.commands import auto_config
+from rtdetrv2.training import auto_config
 from rtdetrv2_pytorch.src.core import YAMLConfig
 from rtdetrv2_pytorch.src.core.catalog import COMPONENTS
 from rtdetrv2_pytorch.src.core.yaml_files import get, merge, parse_overrides

@@ -8,10 +8,14 @@ import pytest
 import torch
 from rich.console import Console
 
-from rtdetrv2.commands import train
-from rtdetrv2.commands.auto_config import DEFAULT_CONFIG, MODELS, find_model
-from rtdetrv2.commands.output_folder import choose_output
+from rtdetrv2.commands.train import ConsoleProgress
+from rtdetrv2.terminal.command_log import CommandLog
 from rtdetrv2.terminal.console import LiveLine
+from rtdetrv2.training.auto_config import DEFAULT_CONFIG, MODELS, find_model
+from rtdetrv2.training.options import TrainOptions
+from rtdetrv2.training.output_folder import choose_output
+from rtdetrv2.training.plan import plan_run
+from rtdetrv2.training.progress import TrainingProgress
 from rtdetrv2_pytorch.src.misc.errors import ConfigError
 from supervisely_integration.paths import MODELS as APP_MODELS
 
@@ -28,6 +32,10 @@ def terminal(monkeypatch, answer: str) -> Console:
     return Console(file=io.StringIO(), force_terminal=True)
 
 
+def in_console(console: Console) -> ConsoleProgress:
+    return ConsoleProgress(console, CommandLog(console), LiveLine(console))
+
+
 @pytest.fixture(autouse=True)
 def folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
@@ -38,8 +46,9 @@ def test_used_folder_gets_an_unused_name_without_a_terminal():
     save_run(Path("out"), epoch=3)
     Path("out-2").mkdir()
     console = Console(file=io.StringIO(), width=500)
-    assert choose_output(Path("new"), data=None, console=console) == (Path("new"), None)
-    assert choose_output(Path("out"), data=None, console=console) == (Path("out-3"), None)
+    progress = in_console(console)
+    assert choose_output(Path("new"), data=None, progress=progress) == (Path("new"), None)
+    assert choose_output(Path("out"), data=None, progress=progress) == (Path("out-3"), None)
     assert console.file.getvalue() == (
         "out contains an unfinished training (3 of 5 epochs): writing to out-3. To resume that "
         "training, add --resume; to delete its results, add --overwrite\n"
@@ -57,8 +66,8 @@ def test_used_folder_gets_an_unused_name_without_a_terminal():
 )
 def test_unfinished_training_is_offered_in_a_terminal(monkeypatch, epoch, data, answer, resumed):
     save_run(Path("out"), epoch=epoch)
-    console = terminal(monkeypatch, answer)
-    chosen = choose_output(Path("out"), data=Path(data), console=console)
+    progress = in_console(terminal(monkeypatch, answer))
+    chosen = choose_output(Path("out"), data=Path(data), progress=progress)
     assert chosen == ((Path("out"), Path("out/last.pth")) if resumed else (Path("out-2"), None))
 
 
@@ -66,12 +75,11 @@ def test_several_ranks_do_not_choose_a_name(monkeypatch):
     save_run(Path("out"), epoch=3)
     monkeypatch.setenv("WORLD_SIZE", "2")
     with pytest.raises(ConfigError, match="out: contains the results .* --resume.* --overwrite"):
-        choose_output(Path("out"), data=None, console=Console(quiet=True))
+        choose_output(Path("out"), data=None, progress=TrainingProgress())
 
 
 def plan(**options):
-    console = Console(quiet=True)
-    return train.plan_run(train.TrainOptions(device="cpu", **options), console, LiveLine(console))
+    return plan_run(TrainOptions(device="cpu", **options), TrainingProgress())
 
 
 def test_resume_without_a_checkpoint_uses_the_output_folder():

@@ -1,32 +1,30 @@
 """Choice of the output folder: a training never replaces the results of another one."""
 
 import os
-import sys
 from pathlib import Path
 from typing import Any
-
-import click
-from rich.console import Console
 
 from rtdetrv2_pytorch.src.misc import distributed
 from rtdetrv2_pytorch.src.misc.errors import CheckpointError
 from rtdetrv2_pytorch.src.misc.weights import load_checkpoint
 from rtdetrv2_pytorch.src.solver.checkpointing import LAST, check_unused, has_results
 
-from ..terminal.console import print_notice
+from .progress import TrainingProgress
 
 
-def choose_output(folder: Path, *, data: Path | None, console: Console) -> tuple[Path, Path | None]:
+def choose_output(
+    folder: Path, *, data: Path | None, progress: TrainingProgress
+) -> tuple[Path, Path | None]:
     """Choose the output folder of a new training.
 
     An unused folder is taken as it is. If the folder contains an unfinished training on the same
-    data, a person at a terminal is asked whether to resume it. Otherwise, and always without a
-    terminal, a new folder such as `output/digits-2` is chosen.
+    data, the user is asked whether to resume it. Otherwise, and always if there is no one to ask, a
+    new folder such as `output/digits-2` is chosen.
 
     Args:
         folder: the wanted folder.
         data: the dataset, if it is given.
-        console: of the command.
+        progress: asks the question and reports the choice.
 
     Returns:
         The folder, and the checkpoint to resume, if any.
@@ -41,15 +39,13 @@ def choose_output(folder: Path, *, data: Path | None, console: Console) -> tuple
         check_unused(folder, None)
     unfinished = _unfinished(folder, data)
     question = f"{folder} contains an unfinished training ({unfinished}). Resume it?"
-    can_ask = sys.stdin.isatty() and console.is_terminal
-    if unfinished and can_ask and click.confirm(question, default=True):
+    if unfinished and progress.confirm(question):
         return folder, folder / LAST
     new = _unused_name(folder)
     state = f"an unfinished training ({unfinished})" if unfinished else "another training"
-    print_notice(
-        console,
+    progress.notice(
         f"{folder} contains {state}: writing to {new}. To resume that training, add --resume; to "
-        "delete its results, add --overwrite",
+        "delete its results, add --overwrite"
     )
     return new, None
 

@@ -1,0 +1,74 @@
+"""Options of a training, as the command line and the Python API give them."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainOptions:
+    """Options of a training; None is the default of the configuration.
+
+    Attributes:
+        config: YAML file; default: that of the model.
+        data: dataset folder; its splits are detected.
+        sample: whether to generate a small dataset of digits and train on it.
+        model: size S, M, L or X.
+        epochs: number of epochs.
+        batch_size: images per training batch.
+        size: height and width of the training images in pixels, a multiple of 32.
+        resume: checkpoint whose run is resumed; "" resumes that of the output folder.
+        tuning: checkpoint to fine-tune.
+        device: cuda, cuda:1 or cpu; default: a GPU if available.
+        use_amp: whether to use mixed precision.
+        seed: of all random numbers.
+        output_dir: folder for checkpoints and logs.
+        name: of the run, which writes to output/NAME.
+        overwrite: whether to delete results in the output folder.
+        examine: whether to examine the dataset first.
+        test_only: whether to evaluate without training.
+        update: "key=value" of the configuration.
+    """
+
+    config: Path | None = None
+    data: Path | None = None
+    sample: bool = False
+    model: str | None = None
+    epochs: int | None = None
+    batch_size: int | None = None
+    size: int | None = None
+    resume: str | None = None
+    tuning: str | None = None
+    device: str | None = None
+    use_amp: bool | None = None
+    seed: int | None = None
+    output_dir: str | None = None
+    name: str | None = None
+    overwrite: bool = False
+    examine: bool = True
+    test_only: bool = False
+    update: Sequence[str] = ()
+
+    @property
+    def folder(self) -> Path | None:
+        """Folder of the dataset, if one is given."""
+        return Path("data", "digits") if self.sample else self.data
+
+    def overrides(self) -> dict[str, Any]:
+        """Values of the configuration that the options set."""
+        from rtdetrv2_pytorch.src.core.yaml_files import merge, parse_overrides  # imports torch
+
+        values = {
+            "device": self.device,
+            "use_amp": self.use_amp,
+            "seed": self.seed,
+            "tuning": self.tuning,
+            "resume": self.resume or None,
+            "output_dir": self.output_dir or (self.name and str(Path("output", self.name))),
+            "epoches": self.epochs,
+            "batch_size": self.batch_size,
+            "eval_spatial_size": self.size and [self.size, self.size],
+        }
+        given = {name: value for name, value in values.items() if value is not None}
+        return merge(given, parse_overrides(self.update))

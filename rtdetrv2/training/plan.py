@@ -1,0 +1,147 @@
+"""The plan of a run: its configuration, initial weights and output folder."""
+
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from rtdetrv2_pytorch.src.core import YAMLConfig
+from rtdetrv2_pytorch.src.core.yaml_files import merge
+from rtdetrv2_pytorch.src.data import digits
+from rtdetrv2_pytorch.src.data.splits import CONVERTED, Splits, find_splits
+from rtdetrv2_pytorch.src.misc.errors import ConfigError, DatasetError
+from rtdetrv2_pytorch.src.misc.weights import is_url, locate
+from rtdetrv2_pytorch.src.solver.checkpointing import LAST
+from rtdetrv2_pytorch.src.solver.run import MODEL_CONFIG
+
+from . import auto_config
+from .options import TrainOptions
+from .output_folder import choose_output
+from .progress import TrainingProgress
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """A checked run, before anything is read, downloaded or written.
+
+    Attributes:
+        config: the configuration file.
+        is_automatic: whether to choose initial weights and, on a CPU, a schedule.
+        overrides: of the configuration.
+        output_dir: of the run.
+    """
+
+    config: Path
+    is_automatic: bool
+    overrides: dict[str, Any]
+    output_dir: Path
+
+
+def plan_run(options: TrainOptions, progress: TrainingProgress) -> Plan:
+    """Check the options and choose configuration and output folder; nothing is written.
+
+    A configuration file is used unchanged; a checkpoint without one has its configuration in its
+    folder.
+
+    Raises:
+        ConfigError: if an option or setting is invalid.
+        CheckpointError: if a checkpoint does not exist.
+    """
+    overrides, config, folder = options.overrides(), options.config, options.folder
+    checkpoint = options.resume or options.tuning
+    if checkpoint and not is_url(checkpoint):
+        locate(checkpoint)
+        if config is None and options.model is None:
+            config = _saved_config(Path(checkpoint))
+    if config is None and folder is None:
+        raise ConfigError(
+            f"{checkpoint}: no {MODEL_CONFIG} in its folder; give the configuration with -c"
+        )
+    if config is not None:
+        base = config
+    elif options.sample and options.model is None:
+        base = auto_config.SAMPLE_CONFIG
+    else:
+        base, _ = auto_config.find_model(options.model or "S")
+        assert folder is not None
+        overrides.setdefault("output_dir", str(Path("output", folder.resolve().name)))
+    wanted = _checked(base, overrides)
+    if folder is not None and not options.sample and not folder.is_dir():
+        raise DatasetError(f"{folder}: no such folder; give the folder of a data set")
+    output, resume = _choose_output(options, wanted, progress)
+    if resume is not None:
+        overrides["resume"] = str(resume)
+        base = config = _saved_config(resume) or base
+    if output != wanted.output_dir:
+        overrides["output_dir"] = str(output)
+    return Plan(config=base, is_automatic=config is None, overrides=overrides, output_dir=output)
+
+
+def configure(
+    options: TrainOptions, plan: Plan, progress: TrainingProgress
+) -> tuple[YAMLConfig, Splits | None]:
+    """Read the dataset, and turn a plan into a configuration.
+
+    Without a configuration file, choose initial weights and, on a CPU, a short schedule.
+
+    Returns:
+        The configuration, and the splits of the dataset if it is given.
+    """
+    overrides, folder, splits = plan.overrides, options.folder, None
+    if folder is not None:
+        if options.sample:
+            progress.show("generating the sample dataset")
+            digits.make_digits_dataset(folder)
+        progress.show("reading the dataset")
+        splits = find_splits(folder, plan.output_dir / CONVERTED)
+        overrides = merge(auto_config.data_overrides(splits.train, splits.val), overrides)
+        if splits.note:
+            progress.notice(splits.note)
+    if not plan.is_automatic:
+        return YAMLConfig(plan.config, **overrides), splits
+
+    if not options.tuning:
+        progress.show("looking for pretrained weights")
+        _, weights = auto_config.find_model(options.model or "S")
+        chosen, message = auto_config.initial_weights(weights)
+        progress.notice(message)
+        overrides = merge(chosen, overrides)
+    device = str(overrides.get("device") or ("cuda" if torch.cuda.is_available() else "cpu"))
+    if device == "cpu" and not options.test_only:
+        progress.show("timing a few steps to choose a schedule")
+        overrides, message = auto_config.fit_to_cpu(plan.config, overrides)
+        progress.notice(message)
+    return YAMLConfig(plan.config, **overrides), splits
+
+
+def _saved_config(checkpoint: Path) -> Path | None:
+    """Return the configuration beside a checkpoint, or beside its folder as in an experiment."""
+    folder = checkpoint.expanduser().absolute().parent
+    found = (each / MODEL_CONFIG for each in (folder, folder.parent))
+    return next((path for path in found if path.is_file()), None)
+
+
+def _checked(config: Path, overrides: dict[str, Any]) -> YAMLConfig:
+    """Check all settings and the device."""
+    logging.disable(logging.WARNING)  # the training logs the same warnings
+    try:
+        cfg = YAMLConfig(config, **overrides)
+        cfg.device  # noqa: B018 (checks that it is available)
+        return cfg
+    finally:
+        logging.disable(logging.NOTSET)
+
+
+def _choose_output(
+    options: TrainOptions, cfg: YAMLConfig, progress: TrainingProgress
+) -> tuple[Path, Path | None]:
+    """Return the output folder, and the checkpoint to resume if it was found there."""
+    wanted, given = cfg.output_dir, cfg.settings.resume
+    if options.resume == "":
+        return wanted, wanted / LAST if (wanted / LAST).is_file() else None
+    is_same = given is not None and Path(given).parent.resolve() == wanted.resolve()
+    if options.test_only or options.overwrite or is_same:
+        return wanted, None
+    return choose_output(wanted, data=options.folder, progress=progress)

@@ -1,0 +1,88 @@
+"""Train with the given options."""
+
+import contextlib
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from rtdetrv2_pytorch.src.core import YAMLConfig
+from rtdetrv2_pytorch.src.data.metrics.evaluator import Evaluation
+from rtdetrv2_pytorch.src.misc import distributed
+from rtdetrv2_pytorch.src.report.training_images import TrainingImages
+from rtdetrv2_pytorch.src.report.training_report import write_report_of
+from rtdetrv2_pytorch.src.solver import DetSolver
+from rtdetrv2_pytorch.src.solver.checkpointing import lock_output
+from rtdetrv2_pytorch.src.solver.events import FanOut, FitResult, TrainingEvents
+
+from .examination import examine_for_training
+from .options import TrainOptions
+from .plan import configure, plan_run
+from .progress import TrainingProgress
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainOutcome:
+    """The results of `train`.
+
+    Attributes:
+        cfg: the configuration of the run; `cfg.output_dir` is its folder.
+        result: of the training; None with `test_only`.
+        evaluation: of the given weights with `test_only`, otherwise of the best epoch.
+        report: path of report.html, if it was written.
+    """
+
+    cfg: YAMLConfig
+    result: FitResult | None
+    evaluation: Evaluation | None
+    report: Path | None
+
+
+def train(
+    options: TrainOptions, *, progress: TrainingProgress, followers: Sequence[TrainingEvents] = ()
+) -> TrainOutcome:
+    """Examine the dataset, then train, or evaluate with `test_only`.
+
+    Works in every rank of a distributed training, too.
+
+    Args:
+        options: of the training.
+        progress: follows the steps before and after the epochs.
+        followers: follow the epochs.
+
+    Raises:
+        RTDETRError: if an option, the dataset or a checkpoint is invalid, or the training fails.
+    """
+    try:
+        return _train(options, progress, followers)
+    except Exception as error:
+        reported = distributed.report_failure(error)
+        if reported is error:
+            raise
+        raise reported from error
+    finally:
+        distributed.shutdown()
+
+
+def _train(
+    options: TrainOptions, progress: TrainingProgress, followers: Sequence[TrainingEvents]
+) -> TrainOutcome:
+    plan = plan_run(options, progress)
+    is_first = os.environ.get("RANK", "0") == "0"  # the other ranks wait for it
+    with lock_output(plan.output_dir) if is_first else contextlib.nullcontext():
+        cfg, splits = configure(options, plan, progress)
+        progress.configured(cfg)
+        is_new = not (options.test_only or cfg.settings.resume)
+        if options.examine and splits and is_first and is_new:
+            name = (options.folder or Path()).resolve().name
+            examine_for_training(name, splits, cfg, progress)
+        progress.show("building the network and loading the data")
+        events = FanOut([TrainingImages(cfg), *followers])
+        solver = DetSolver(cfg, events=events, overwrite=options.overwrite)
+        if options.test_only:
+            if distributed.is_main():
+                progress.headline("Evaluating", options.resume or options.tuning or "")
+            return TrainOutcome(cfg=cfg, result=None, evaluation=solver.val(), report=None)
+        result = solver.fit()
+        report = write_report_of(cfg, result)
+        return TrainOutcome(cfg=cfg, result=result, evaluation=result.best, report=report)
