@@ -16,7 +16,7 @@ from benchmarks.timing import OtherProcesses, every_turn, ratio, spread, summary
 from rtdetrv2_pytorch.src.core import YAMLConfig
 from rtdetrv2_pytorch.src.deploy.detector import Detector, load_detector
 from rtdetrv2_pytorch.src.deploy.model_card import ModelCard
-from rtdetrv2_pytorch.src.deploy.onnx import write_onnx
+from rtdetrv2_pytorch.src.deploy.onnx import convert_onnx, write_onnx
 from rtdetrv2_pytorch.src.deploy.runtimes import (
     OnnxRuntime,
     OpenVINORuntime,
@@ -31,6 +31,7 @@ from tests.tiny import CONFIGS
 MODELS = ("rtdetrv2_r18vd_120e_coco", "rtdetrv2_hgnetv2_l_6x_coco")
 BATCHES = (1, 4)
 EAGER = "PyTorch eager"
+_FILES = ("fp32", "fp16", "whole", "fp32 gather", "fp16 gather")  # gather: without GridSample
 
 
 def random_checkpoint(path: Path, model: str, size: int) -> Path:
@@ -106,11 +107,14 @@ def _export(
     detector: Detector, card: ModelCard, folder: Path
 ) -> tuple[dict[str, Path], dict[str, float]]:
     """Export the files for the runtimes; return facts about the graphs."""
-    files = {name: folder / f"{name}.onnx" for name in ("fp32", "fp16", "whole")}
+    files = {name: folder / f"{name}.onnx" for name in _FILES}
     begin = time.perf_counter()
     write_onnx(detector, card, files["fp32"])
     facts = {"seconds": time.perf_counter() - begin}
     write_onnx(detector, card, files["fp16"], precision="fp16")
+    for precision in ("fp32", "fp16"):
+        converted = files[f"{precision} gather"]
+        convert_onnx(files[precision], converted, precision=precision, grid_sample=False)
     write_onnx(detector, card, files["whole"], slim=False)
     for name, path in files.items():
         facts[f"nodes {name}"] = len(onnx.load(path).graph.node)
@@ -147,12 +151,14 @@ def _runtimes(
         "PyTorch compiled": compiled,
         "ONNX Runtime": lambda: OnnxRuntime(files["fp32"], device, threads),
     }
+    ways["ONNX Runtime gather"] = lambda: OnnxRuntime(files["fp32 gather"], device, threads)
     if device.type == "cpu":
         ways["OpenVINO"] = lambda: OpenVINORuntime(files["fp32"], device, threads)
+        ways["OpenVINO gather"] = lambda: OpenVINORuntime(files["fp32 gather"], device, threads)
     else:
         ways["ONNX Runtime fp16"] = lambda: OnnxRuntime(files["fp16"], device, threads)
-        ways["TensorRT"] = lambda: tensorrt("fp32")
-        ways["TensorRT fp16"] = lambda: tensorrt("fp16")
+        for kind in ("fp32", "fp16", "fp32 gather", "fp16 gather"):
+            ways[f"TensorRT {kind}"] = partial(tensorrt, kind)
     return ways
 
 

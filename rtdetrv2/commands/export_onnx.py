@@ -29,6 +29,11 @@ examples:
 @click.option("--no-slim", is_flag=True, help="Do not simplify the graph.")
 @click.option("--fp16", is_flag=True, help="Use float16 where it is safe.")
 @click.option(
+    "--no-grid-sample",
+    is_flag=True,
+    help="Use basic operators in place of GridSample, with the same results.",
+)
+@click.option(
     "--discrete", is_flag=True, help="Sample without GridSample; slightly lower accuracy."
 )
 def main(
@@ -37,6 +42,7 @@ def main(
     exporter: Literal["torchscript", "dynamo"],
     no_slim: bool,
     fp16: bool,
+    no_grid_sample: bool,
     discrete: bool,
     **options: Any,
 ) -> int:
@@ -50,5 +56,6 @@ def main(
         exporter=exporter,
         slim=not no_slim,
         precision="fp16" if fp16 else "fp32",
+        grid_sample=not no_grid_sample,
     )
     return run_export(".onnx", export, discrete=discrete, **options)

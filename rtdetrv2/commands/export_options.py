@@ -20,7 +20,12 @@ EXCLUSIVE = (("data", "images"),)
 _FORMATS = {".onnx": "ONNX", ".engine": "TensorRT"}
 
 OPTIONS = (
-    click.Option(("-r", "--resume"), required=True, metavar="CHECKPOINT", help="Path or URL."),
+    click.Option(
+        ("-r", "--resume", "--onnx", "resume"),
+        required=True,
+        metavar="CHECKPOINT",
+        help="Path or URL of a checkpoint; for TensorRT also an exported ONNX file.",
+    ),
     click.Option(("-o", "--output"), type=PATH, help="[default: next to the checkpoint]"),
     click.Option(
         ("-c", "--config"), type=PATH, help="YAML file, for a checkpoint that does not contain one."

@@ -15,6 +15,7 @@ An engine runs only on the GPU model and TensorRT version that it was built with
 
 examples:
   python -m rtdetrv2_pytorch.tools.export_trt -r output/best.pth --data my_dataset
+  python -m rtdetrv2_pytorch.tools.export_trt --onnx output/best.onnx --data my_dataset
   python -m rtdetrv2_pytorch.tools.export_trt -r output/best.pth --fp32 --batch-sizes 1 8 32
 """
 
@@ -32,16 +33,22 @@ examples:
 @click.option(
     "--timing-cache", type=PATH, help="File that speeds up later builds; read and updated."
 )
+@click.option(
+    "--grid-sample",
+    is_flag=True,
+    help="Keep the operator GridSample, which TensorRT is reported to compute wrongly.",
+)
 @click.option("-d", "--device", default="cuda", show_default=True, help="cuda or cuda:1.")
 def main(
     *,
     fp32: bool,
     batch_sizes: tuple[int, int, int],
     timing_cache: Path | None,
+    grid_sample: bool,
     device: str,
     **options: Any,
 ) -> int:
-    """Build a TensorRT engine from a checkpoint."""
+    """Build a TensorRT engine from a checkpoint or an exported ONNX file."""
     with starting():
         from rtdetrv2_pytorch.src.deploy.export import export_tensorrt
     export = partial(
@@ -49,6 +56,7 @@ def main(
         precision="fp32" if fp32 else "fp16",
         batch_sizes=batch_sizes,
         timing_cache=timing_cache,
+        grid_sample=grid_sample,
         device=device,
     )
     return run_export(".engine", export, **options)

@@ -76,6 +76,40 @@ def batch_of_images(data, count):
     return np.stack(pixels), np.array(sizes_wh, np.int64)
 
 
+@pytest.mark.parametrize(
+    ("exporter", "precision"),
+    [("torchscript", "fp32"), ("dynamo", "fp32"), ("torchscript", "fp16")],
+)
+def test_export_without_grid_sample(trained, tmp_path, exporter, precision):
+    output = tmp_path / "best.onnx"
+    options = {"exporter": exporter, "precision": precision, "grid_sample": False}
+    report = export_onnx(trained.source, output, **options)  # verified with AP
+    assert report.ap_exported > 0.5
+    assert "GridSample" not in {node.op_type for node in onnx.load(output).graph.node}
+    if precision == "fp16":
+        return
+    detector = trained.source.load()[0]
+    runtime = ort.InferenceSession(str(output))
+    compiled = ov.Core().compile_model(str(output), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    for count in (1, 2, 7, 16):
+        images, sizes_wh = batch_of_images(trained.data, count)
+        with torch.inference_mode():
+            wanted = detector(torch.from_numpy(images), torch.from_numpy(sizes_wh))
+        inputs = {"images": images, "orig_target_sizes": sizes_wh}
+        of_openvino = compiled(inputs)
+        for labels, boxes, scores in (
+            runtime.run(["labels", "boxes", "scores"], inputs),
+            [of_openvino[name] for name in ("labels", "boxes", "scores")],
+        ):
+            np.testing.assert_allclose(scores, wanted[2].numpy(), rtol=0, atol=1e-5)
+            confident = scores > 0.3
+            assert confident.sum() >= count
+            np.testing.assert_array_equal(labels[confident], wanted[0].numpy()[confident])
+            np.testing.assert_allclose(
+                boxes[confident], wanted[1].numpy()[confident], rtol=1e-5, atol=1e-3
+            )
+
+
 @pytest.mark.parametrize("exporter", ["torchscript", "dynamo"])
 def test_batches_agree_with_batch_size_1(trained, exported, exporter):
     output, report = exported(exporter)

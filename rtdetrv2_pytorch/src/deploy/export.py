@@ -8,12 +8,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Unpack
 
-from ..misc.errors import ExportError
+import torch
+
+from ..misc.errors import ConfigError, ExportError
 from ..misc.files import replacing
 from .comparison_images import ComparisonImages, generated_images
 from .detector import Detector, Sampling, load_detector
 from .model_card import ExportPrecision, ModelCard
-from .onnx import OnnxOptions, write_onnx
+from .onnx import ConversionOptions, OnnxOptions, convert_onnx, write_onnx
 from .parity import (
     OnProgress,
     ParityReport,
@@ -29,15 +31,13 @@ logger = logging.getLogger(__name__)
 
 # Card of the model -> images to compare on.
 FindImages = Callable[[ModelCard], ComparisonImages]
-# (detector, its card, file to write, progress) -> the file, opened.
-_Build = Callable[[Detector, ModelCard, Path, OnProgress], Runtime]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Source:
-    """A checkpoint to export and its options."""
+    """A checkpoint to export, or an exported ONNX file to convert, and its options."""
 
-    checkpoint: str | Path  # or URL
+    checkpoint: str | Path  # or URL, or ONNX file
     config: Path | None = None  # YAML file, for a checkpoint without a configuration
     class_names: Sequence[str] | None = None  # in label order, for a checkpoint without them
     sampling: Sampling | None = None  # to use instead of the trained method
@@ -48,6 +48,73 @@ class Source:
         return load_detector(
             self.checkpoint, config=self.config, class_names=self.class_names, sampling=sampling
         )
+
+    @property
+    def onnx_file(self) -> Path | None:
+        """The ONNX file to convert; None for a checkpoint."""
+        path = Path(self.checkpoint)
+        return path if path.suffix.lower() == ".onnx" else None
+
+    def check(self) -> None:
+        """Check that no option needs the checkpoint, if there is none.
+
+        Raises:
+            ConfigError: with the option.
+        """
+        options = {"config": self.config, "classes": self.class_names, "sampling": self.sampling}
+        given = [name for name, value in options.items() if value is not None]
+        if self.onnx_file is not None and given:
+            raise ConfigError(f"{given[0]}: {self.checkpoint} is exported; give its checkpoint")
+
+
+class _Checkpoint:
+    """A detector in PyTorch: the model to export, and the reference to compare with."""
+
+    def __init__(self, source: Source) -> None:
+        self._source = source
+        self._detector, self.card = source.load(source.sampling)
+
+    def write(self, path: Path, **options: Unpack[OnnxOptions]) -> None:
+        """Write an ONNX file; see `write_onnx`."""
+        write_onnx(self._detector, self.card, path, **options)
+
+    def reference(self, device: torch.device) -> Runtime:
+        """Return the runtime to compare with."""
+        return PyTorchRuntime(self._detector, self.card, device)
+
+    def trained(self, device: torch.device) -> Runtime | None:
+        """Return PyTorch with the trained sampling method, if the export uses another one."""
+        if self._source.sampling is None:
+            return None
+        detector, card = self._source.load()
+        if card.sampling == self.card.sampling:
+            return None
+        return PyTorchRuntime(detector, card, device)
+
+
+class _OnnxFile:
+    """The same of an exported file, which ONNX Runtime runs on the CPU."""
+
+    def __init__(self, path: Path) -> None:
+        self._path, self._runtime = path, open_runtime(path, "onnxruntime")
+        self.card = self._runtime.card
+
+    def write(self, path: Path, **options: Unpack[ConversionOptions]) -> None:
+        """Write a converted ONNX file; see `convert_onnx`."""
+        convert_onnx(self._path, path, **options)
+
+    def reference(self, device: torch.device) -> Runtime:
+        """Return the runtime to compare with, on any device."""
+        return self._runtime
+
+    def trained(self, device: torch.device) -> Runtime | None:
+        """Nothing is known about the trained sampling method."""
+        return None
+
+
+_Model = _Checkpoint | _OnnxFile
+# (file to write, progress) -> the file, opened.
+_Build = Callable[[Path, OnProgress], Runtime]
 
 
 def export_onnx(
@@ -74,13 +141,19 @@ def export_onnx(
         ConfigError: if the configuration is invalid.
         DatasetError: if the images to compare on are not usable.
     """
+    if source.onnx_file is not None:
+        raise ConfigError(f"{source.checkpoint}: already exported; give its checkpoint")
 
-    def build(detector: Detector, card: ModelCard, path: Path, report: OnProgress) -> Runtime:
+    on_progress = on_progress or _no_progress
+    on_progress("loading", 0, 0)
+    model = _Checkpoint(source)
+
+    def build(path: Path, report: OnProgress) -> Runtime:
         report("exporting", 0, 0)
-        write_onnx(detector, card, path, **options)
+        model.write(path, **options)
         return open_runtime(path, "onnxruntime")
 
-    return _verified_export(source, output, build, on_progress)
+    return _verified_export(model, source.find_images, output, build, on_progress)
 
 
 def export_tensorrt(
@@ -92,9 +165,12 @@ def export_tensorrt(
     batch_sizes: tuple[int, int, int] = (1, 1, 16),
     timing_cache: Path | None = None,
     device: str = "cuda",
+    grid_sample: bool = False,
     on_progress: OnProgress | None = None,
 ) -> ParityReport:
     """Build a TensorRT engine and verify it on the GPU that built it.
+
+    An ONNX file is compared with itself in ONNX Runtime.
 
     Args:
         source: what to export.
@@ -104,6 +180,8 @@ def export_tensorrt(
         batch_sizes: minimum, optimum and maximum batch size.
         timing_cache: see `tensorrt.build_engine`.
         device: GPU to build and verify on.
+        grid_sample: whether to keep the operator GridSample, which TensorRT is reported to compute
+            wrongly; see `tensorrt.KNOWN_FAULTS`.
         on_progress: called with (activity, images done, images in total).
 
     Returns:
@@ -116,36 +194,41 @@ def export_tensorrt(
         DatasetError: if the images to compare on are not usable.
     """
     load_tensorrt()  # fail early
+    source.check()
+    on_progress = on_progress or _no_progress
+    on_progress("loading", 0, 0)
+    file = source.onnx_file
+    model = _Checkpoint(source) if file is None else _OnnxFile(file)
 
-    def build(detector: Detector, card: ModelCard, path: Path, report: OnProgress) -> Runtime:
+    def build(path: Path, report: OnProgress) -> Runtime:
         with tempfile.TemporaryDirectory() as folder:
             onnx_file = Path(folder, f"{output.stem}.onnx")
             report("exporting", 0, 0)
-            write_onnx(detector, card, onnx_file, precision=precision, nms_iou=nms_iou)
+            model.write(onnx_file, precision=precision, nms_iou=nms_iou, grid_sample=grid_sample)
             report("building the engine, which takes minutes", 0, 0)
             build_engine(onnx_file, path, batch_sizes=batch_sizes, timing_cache=timing_cache)
         return open_runtime(path, "tensorrt", device=device)
 
-    return _verified_export(source, output, build, on_progress)
+    return _verified_export(model, source.find_images, output, build, on_progress)
 
 
 def _verified_export(
-    source: Source, output: Path, build: _Build, on_progress: OnProgress | None
+    model: _Model,
+    find_images: FindImages | None,
+    output: Path,
+    build: _Build,
+    on_progress: OnProgress,
 ) -> ParityReport:
-    """Build a file under a temporary name; rename it if it matches PyTorch."""
-    on_progress = on_progress or _no_progress
-    on_progress("loading", 0, 0)
-    detector, card = source.load(source.sampling)
-    images = generated_images() if source.find_images is None else source.find_images(card)
+    """Build a file under a temporary name; rename it if it matches the model."""
+    images = generated_images() if find_images is None else find_images(model.card)
     with _replacing(output) as partial:
-        exported = build(detector, card, partial, on_progress)
-        reference = PyTorchRuntime(detector, card, exported.device)
+        exported = build(partial, on_progress)
         report = check_parity(
             exported,
-            reference,
+            model.reference(exported.device),
             images,
             file=output.name,
-            trained=_trained_runtime(source, reference),
+            trained=model.trained(exported.device),
             on_progress=on_progress,
         )
         raise_if_failed(report)
@@ -154,21 +237,11 @@ def _verified_export(
             "%s: AP is %.4f with %s sampling, and %.4f with the trained sampling",
             output.name,
             report.ap_exported,
-            card.sampling,
+            model.card.sampling,
             report.ap_trained,
         )
     save_parity(report, output.parent)
     return report
-
-
-def _trained_runtime(source: Source, reference: Runtime) -> Runtime | None:
-    """Return PyTorch with the trained sampling method, if the export uses another one."""
-    if source.sampling is None:
-        return None
-    detector, card = source.load()
-    if card.sampling == reference.card.sampling:
-        return None
-    return PyTorchRuntime(detector, card, reference.device)
 
 
 @contextmanager

@@ -1,7 +1,8 @@
 """Verify an export: compare its detections with those of PyTorch on the same images.
 
 In float32 every confident detection must have a counterpart with the same score and box. In half
-precision, where scores change slightly, the AP is compared instead.
+precision, where scores change slightly, the AP is compared instead. In both, the
+file's answers must not depend on the batch.
 """
 
 import json
@@ -50,6 +51,7 @@ class ParityReport:
 
     file: str  # name of the exported file
     runtime: str  # that ran the file
+    reference: str  # runtime that it was compared with
     precision: str  # of the file
     images: str  # description
     sizes_wh: Sequence[tuple[int, int]]  # distinct ones of the images
@@ -59,18 +61,28 @@ class ParityReport:
     max_score_difference: float  # of a detection and its counterpart
     max_box_difference_px: float  # of a box edge
     matched_share: float  # fraction with a counterpart within the half-precision limits
-    ap_pytorch: float | None  # on the annotated images
+    # The same three of the file against itself: in a batch, and one image in all places of a batch,
+    # against batch size 1.
+    batch_score_difference: float
+    batch_box_difference_px: float
+    batch_matched_share: float
+    ap_pytorch: float | None  # of the reference, on the annotated images
     ap_exported: float | None
     ap_trained: float | None  # of PyTorch with the trained sampling, if the export uses another
     failures: Sequence[str]  # one sentence per exceeded limit
+
+    @property
+    def reference_name(self) -> str:
+        """Name of the reference in sentences."""
+        return "PyTorch" if self.reference == "pytorch" else self.reference
 
     def __str__(self) -> str:
         """One line for the log."""
         ap = ""
         if self.ap_exported is not None:
-            ap = f"; AP {self.ap_exported:.4f}, PyTorch {self.ap_pytorch:.4f}"
+            ap = f"; AP {self.ap_exported:.4f}, {self.reference_name} {self.ap_pytorch:.4f}"
         return (
-            f"{self.file}: {self.runtime} against PyTorch on {self.images}: "
+            f"{self.file}: {self.runtime} against {self.reference_name} on {self.images}: "
             f"{self.num_detections} detections {self.compared}, scores differ by up to "
             f"{self.max_score_difference:.1e}, boxes by {self.max_box_difference_px:.1e} pixels{ap}"
         )
@@ -84,6 +96,11 @@ class _Differences:
     box_px: float = 0.0
     num_detections: int = 0
     num_matched: int = 0
+
+    @property
+    def matched_share(self) -> float:
+        """Fraction of the detections that have a counterpart; 1 without detections."""
+        return self.num_matched / self.num_detections if self.num_detections else 1.0
 
     def add(self, one: DetectionTensors, other: DetectionTensors, lowest: float) -> None:
         """Compare the detections of one image in both directions."""
@@ -106,7 +123,7 @@ def check_parity(
     trained: Runtime | None = None,
     on_progress: OnProgress | None = None,
 ) -> ParityReport:
-    """Compare an exported detector with its source detector, in float32 PyTorch.
+    """Compare an exported detector with its source detector, by default in float32 PyTorch.
 
     `trained` is PyTorch with the trained sampling, if the export uses another one. `on_progress`
     is called after each batch.
@@ -115,11 +132,13 @@ def check_parity(
     batch = min(BATCH, exported.max_batch_size or BATCH)
     singles = range(min(_BATCH_1_IMAGES, len(comparison.images)))
     runs = 3 if trained is not None else 2
-    progress = _Progress(on_progress, runs * len(comparison.images) + len(singles))
+    progress = _Progress(on_progress, runs * len(comparison.images) + len(singles) + batch)
     with float32_throughout():
         wanted = progress.detect(reference, comparison.images, batch, card.nms_iou)
         together = progress.detect(exported, comparison.images, batch)
         one_by_one = progress.detect(exported, [comparison.images[i] for i in singles], 1)
+        busiest = max(singles, key=lambda place: _num_confident(one_by_one[place]))
+        repeated = progress.detect(exported, [comparison.images[busiest]] * batch, batch)
         intended = None
         if trained is not None:
             intended = progress.detect(trained, comparison.images, batch, card.nms_iou)
@@ -130,10 +149,17 @@ def check_parity(
         for place, detections in zip(places, found, strict=True):
             lowest = CONFIDENT if is_confident else _top_detections_threshold(wanted[place])
             differences.add(wanted[place], detections, lowest)
-    count = differences.num_detections
+    within = _Differences()
+    in_batches = [*enumerate(together[: len(singles)]), *((busiest, each) for each in repeated)]
+    for place, detections in in_batches:
+        alone = one_by_one[place]
+        within.add(
+            alone, detections, CONFIDENT if is_confident else _top_detections_threshold(alone)
+        )
     report = ParityReport(
         file=file,
         runtime=exported.kind,
+        reference=reference.kind,
         precision=card.precision,
         images=comparison.origin,
         sizes_wh=comparison.sizes_wh,
@@ -141,10 +167,13 @@ def check_parity(
         compared=f"above {CONFIDENT}"
         if is_confident
         else f"(none above {CONFIDENT}: the top {_TOP_DETECTIONS} of each image)",
-        num_detections=count,
+        num_detections=differences.num_detections,
         max_score_difference=differences.score,
         max_box_difference_px=differences.box_px,
-        matched_share=differences.num_matched / count if count else 1.0,
+        matched_share=differences.matched_share,
+        batch_score_difference=within.score,
+        batch_box_difference_px=within.box_px,
+        batch_matched_share=within.matched_share,
         ap_pytorch=average_precision(wanted, comparison),
         ap_exported=average_precision(together, comparison),
         ap_trained=average_precision(intended, comparison) if intended else None,
@@ -179,7 +208,24 @@ def _failures(report: ParityReport) -> list[str]:
             f"boxes differ by {report.max_box_difference_px:.2g} pixels (limit: "
             f"{MAX_BOX_DIFFERENCE_PX})"
         )
+    is_stable = report.batch_matched_share >= MIN_SHARE_HALF
+    if not is_half:
+        is_stable = (
+            report.batch_score_difference <= MAX_SCORE_DIFFERENCE
+            and report.batch_box_difference_px <= MAX_BOX_DIFFERENCE_PX
+        )
+    if not is_stable:
+        failures.append(
+            "the answer for an image depends on its batch: scores differ by "
+            f"{report.batch_score_difference:.2g} and boxes by "
+            f"{report.batch_box_difference_px:.2g} pixels from those with batch size 1, "
+            f"{report.batch_matched_share:.1%} of the detections are equal"
+        )
     return failures
+
+
+def _num_confident(detections: DetectionTensors) -> int:
+    return int((detections["scores"] > CONFIDENT).sum())
 
 
 def _top_detections_threshold(detections: DetectionTensors) -> float:
@@ -309,6 +355,7 @@ def raise_if_failed(report: ParityReport) -> None:
         else "please report this with the versions of torch and the runtime"
     )
     raise ExportError(
-        f"{report.file}: results on {report.images} differ from PyTorch: "
+        f"{report.file}: results on {report.images} differ from "
+        f"{report.reference_name}: "
         f"{'; '.join(report.failures)}. The file was removed; {remedy}"
     )

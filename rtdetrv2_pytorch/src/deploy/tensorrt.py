@@ -7,9 +7,11 @@ removed the flags by which TensorRT 10 chose precisions itself.
 import json
 import logging
 import threading
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import onnx
 import torch
 from torch import Tensor
 
@@ -21,6 +23,25 @@ from .onnx import INPUTS, OUTPUTS, read_card
 logger = logging.getLogger(__name__)
 
 _SUPPORTED = (10, 11)  # major versions
+
+
+@dataclass(frozen=True)
+class KnownFault:
+    """An operator that some versions of TensorRT are reported to compute wrongly."""
+
+    operator: str
+    first: tuple[int, ...]  # version
+    last: tuple[int, ...]  # latest version with a report
+    reports: str
+
+
+KNOWN_FAULTS = (
+    KnownFault(
+        *("GridSample", (10, 13), (11, 1)),
+        reports="NVIDIA/TensorRT issues 4646 (10.13.3), 4813 (10.14.1, 11.1), 4853; "
+        "pytorch/TensorRT issue 4074 (10.14.1); lightly-train pull request 917 (10.13.3)",
+    ),
+)
 _WORKSPACE_BYTES = 4 << 30  # per layer
 
 
@@ -98,6 +119,7 @@ def build_engine(
     card = read_card(onnx_file)
     for old in (engine_file, card_file(engine_file)):
         old.unlink(missing_ok=True)
+    _warn_of_known_faults(onnx_file, trt.__version__)
     messages: list[str] = []
     builder = trt.Builder(_make_logger(trt, messages))
     network = builder.create_network(_network_flags(trt))
@@ -127,6 +149,18 @@ def build_engine(
     }
     card_file(engine_file).write_text(json.dumps(metadata, indent=1), encoding="utf-8")
     return card
+
+
+def _warn_of_known_faults(onnx_file: Path, version: str) -> None:
+    operators = {node.op_type for node in onnx.load(onnx_file).graph.node}
+    numbers = tuple(int(part) for part in version.split(".")[:2])
+    for fault in KNOWN_FAULTS:
+        if fault.operator in operators and fault.first <= numbers <= fault.last:
+            logger.warning(
+                "%s contains %s, which TensorRT %s is reported to compute wrongly, mostly at batch "
+                "sizes above 1 (%s); export without it",
+                *(onnx_file.name, fault.operator, version, fault.reports),
+            )
 
 
 def _network_flags(trt: Any) -> int:

@@ -3,9 +3,11 @@
 import json
 import logging
 import shutil
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
+import onnx
 import pytest
 import torch
 from PIL import Image
@@ -13,7 +15,7 @@ from PIL import Image
 from rtdetrv2_pytorch.src.deploy import export, parity
 from rtdetrv2_pytorch.src.deploy.comparison_images import given_images
 from rtdetrv2_pytorch.src.deploy.export import Source, export_onnx, export_tensorrt
-from rtdetrv2_pytorch.src.deploy.onnx import read_card
+from rtdetrv2_pytorch.src.deploy.onnx import convert_onnx, read_card
 from rtdetrv2_pytorch.src.misc.errors import CheckpointError, ConfigError, ExportError
 from tests.random_detectors import random_images
 
@@ -51,7 +53,8 @@ def exported(source, tmp_path_factory):
     finally:
         parity.logger.removeHandler(handler)
         parity.logger.setLevel(level)
-    return SimpleNamespace(output=output, report=report, seen=seen, log="\n".join(log))
+    card = read_card(output)
+    return SimpleNamespace(output=output, card=card, report=report, seen=seen, log="\n".join(log))
 
 
 def test_export_is_verified_and_described(exported, tiny):
@@ -59,14 +62,14 @@ def test_export_is_verified_and_described(exported, tiny):
     assert sorted(p.name for p in output.parent.iterdir()) == ["best.onnx", "parity.json"]
     assert read_card(output) == tiny.card
     assert report.failures == []
-    assert report.num_detections > 50
+    assert report.num_detections > 20
     assert 0 < report.max_score_difference < 1e-3  # another runtime
     written = json.loads((output.parent / "parity.json").read_text())["best.onnx"]
     assert written["max_score_difference"] == report.max_score_difference
     assert written["sizes_wh"] == [[90, 120], [160, 96]]
     assert "best.onnx: onnxruntime against PyTorch on 9 given images" in exported.log
     assert [what for what, *_ in seen[:2]] == ["loading", "exporting"]
-    assert seen[-1] == ("comparing onnxruntime", 27, 27)
+    assert seen[-1] == ("comparing onnxruntime", 34, 34)
 
 
 def test_wrong_result_removes_all_files(source, exported, tmp_path, monkeypatch, caplog):
@@ -150,17 +153,21 @@ def test_missing_tensorrt_fails_first(source, tmp_path, monkeypatch):
     assert output.read_bytes() == b"earlier"
 
 
-def test_engine_is_verified(source, tiny, tmp_path, monkeypatch):
-    """With ONNX Runtime in place of TensorRT."""
+@pytest.fixture
+def built(monkeypatch):
+    """ONNX Runtime in place of TensorRT; the options and operators of the last build."""
     calls = {}
 
     def build(onnx_file, engine_file, **options):
-        calls.update(options, card=read_card(onnx_file))
+        operators = {node.op_type for node in onnx.load(onnx_file).graph.node}
+        calls.update(options, card=read_card(onnx_file), operators=operators)
         engine_file.write_bytes(onnx_file.read_bytes())
         export.card_file(engine_file).write_text("{}")
 
-    def open_engine(path, kind, *, device):
-        calls.update(kind=kind, device=device)
+    def open_engine(path, kind, **options):
+        if kind != "tensorrt":
+            return open_runtime(path, kind, **options)
+        calls.update(kind=kind, **options)
         copy = path.with_suffix(".onnx")
         copy.write_bytes(path.read_bytes())
         try:
@@ -172,6 +179,10 @@ def test_engine_is_verified(source, tiny, tmp_path, monkeypatch):
     monkeypatch.setattr(export, "load_tensorrt", lambda: None)
     monkeypatch.setattr(export, "build_engine", build)
     monkeypatch.setattr(export, "open_runtime", open_engine)
+    return calls
+
+
+def test_engine_is_verified(source, tmp_path, built):
     output = tmp_path / "best.engine"
     report = export_tensorrt(
         source,
@@ -187,10 +198,47 @@ def test_engine_is_verified(source, tiny, tmp_path, monkeypatch):
         "parity.json",
     ]
     assert (report.file, report.precision, report.failures) == ("best.engine", "fp32", [])
-    assert calls.pop("card").precision == "fp32"
-    assert calls == {
+    assert built.pop("card").precision == "fp32"
+    assert {"GridSample", "Range"} & built.pop("operators") == {"Range"}
+    assert built == {
         "batch_sizes": (1, 2, 8),
         "timing_cache": tmp_path / "cache",
         "kind": "tensorrt",
         "device": "cuda:1",
     }
+
+
+def test_engine_with_grid_sample(source, tmp_path, built):
+    export_tensorrt(source, tmp_path / "a.engine", precision="fp32", grid_sample=True)
+    assert "GridSample" in built["operators"]
+
+
+def test_engine_of_an_onnx_file(exported, source, tmp_path, built):
+    file = Source(checkpoint=exported.output, find_images=source.find_images)
+    report = export_tensorrt(file, tmp_path / "b.engine", precision="fp32", nms_iou=0.5)
+    assert (report.reference, report.precision, report.failures) == ("onnxruntime", "fp32", [])
+    assert str(report).startswith("b.engine: onnxruntime against onnxruntime on 9 given images")
+    assert built["card"] == replace(exported.card, nms_iou=0.5)
+    operators = built["operators"]
+    assert {"GridSample", "NonMaxSuppression"} & operators == {"NonMaxSuppression"}
+
+
+def test_options_that_need_the_checkpoint_are_rejected_for_an_onnx_file(exported, tmp_path, built):
+    file = Source(checkpoint=exported.output, sampling="discrete")
+    with pytest.raises(ConfigError, match=r"sampling: .*best\.onnx is exported; give its"):
+        export_tensorrt(file, tmp_path / "b.engine")
+    with pytest.raises(ConfigError, match=r"best\.onnx: already exported; give its checkpoint"):
+        export_onnx(file, tmp_path / "b.onnx")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_onnx_file_is_not_converted_back(exported, tmp_path):
+    half, twice = tmp_path / "half.onnx", tmp_path / "twice.onnx"
+    convert_onnx(exported.output, half, precision="fp16", nms_iou=0.6)
+    with pytest.raises(ExportError, match="in half precision and cannot be converted to float32"):
+        convert_onnx(half, twice, precision="fp32")
+    with pytest.raises(ExportError, match=r"already applies NMS with nms_iou = 0\.6; export the"):
+        convert_onnx(half, twice, precision="fp16", nms_iou=0.7)
+    card = convert_onnx(half, twice, precision="fp16")
+    assert read_card(twice) == card == replace(exported.card, precision="fp16", nms_iou=0.6)
+    assert twice.stat().st_size == half.stat().st_size

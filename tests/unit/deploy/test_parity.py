@@ -113,10 +113,10 @@ def test_equal_detections_pass():
 def test_batches_and_batch_size_1():
     exported = Scripted()
     check_parity(exported, Scripted(), make_comparison(), file="x")
-    assert exported.batches == [7, 7, 6] + [1] * 16
+    assert exported.batches == [7, 7, 6] + [1] * 16 + [7]
     small = Scripted(max_batch_size=4)
     report = check_parity(small, Scripted(), make_comparison(), file="x")
-    assert small.batches == [4] * 5 + [1] * 16
+    assert small.batches == [4] * 5 + [1] * 16 + [4]
     assert report.batch_sizes == [1, 4]
 
 
@@ -125,6 +125,40 @@ def test_results_of_another_slot_are_detected():
     report = check(slot=0, annotated=False)
     assert report.max_box_difference_px == 6  # the boxes of slot 6 are shifted by 6 pixels
     assert "boxes differ by 6 pixels (limit: 0.5)" in report.failures[0]
+    assert "the answer for an image depends on its batch" in report.failures[1]
+    assert report.batch_box_difference_px == 6
+
+
+class Wavering(Scripted):
+    """The last places of a batch get wrong boxes, also for equal images."""
+
+    def __init__(self, move, **options):
+        super().__init__(**options)
+        self.move = move
+
+    def __call__(self, images, sizes_wh):
+        labels, boxes, scores = super().__call__(images, sizes_wh)
+        if len(images) == parity.BATCH and (images == images[0]).all():
+            boxes[3:] += self.move
+        return labels, boxes, scores
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+def test_equal_images_in_a_batch_must_have_equal_detections(precision):
+    wavering = Wavering(20.0, precision=precision)
+    report = check_parity(wavering, Scripted(), make_comparison(), file="best.engine")
+    (failure,) = report.failures  # no batch of different images is wrong
+    assert failure == (
+        "the answer for an image depends on its batch: scores differ by 0 and boxes by 20 pixels "
+        "from those with batch size 1, 82.6% of the detections are equal"
+    )
+    assert (report.max_box_difference_px, report.batch_box_difference_px) == (0, 20)
+    # Both directions of 16 images in batches and of 7 places, four of which have no counterpart.
+    assert report.batch_matched_share == pytest.approx(1 - 4 / 23)
+    nearly = Wavering(0.2, precision=precision)
+    report = check_parity(nearly, Scripted(), make_comparison(), file="best.engine")
+    assert report.failures == []
+    assert report.batch_box_difference_px == pytest.approx(0.2, abs=1e-4)
 
 
 @pytest.mark.parametrize(
@@ -233,7 +267,7 @@ def test_progress_is_reported():
         file="x",
         on_progress=lambda *args: seen.append(args),
     )
-    assert seen[-1] == ("comparing scripted", 56, 56)
+    assert seen[-1] == ("comparing scripted", 63, 63)
     assert [done for _, done, _ in seen] == sorted({done for _, done, _ in seen})
 
 

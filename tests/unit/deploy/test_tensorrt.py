@@ -88,6 +88,23 @@ def test_profile_precision_and_memory(trt, tmp_path):
     assert config.limits == {trt.MemoryPoolType.WORKSPACE: 4 << 30}
 
 
+@pytest.mark.parametrize(
+    ("version", "warns"), [("10.12.0.1", False), ("10.13.3.9", True), ("11.1.0", True)]
+)
+def test_known_faults_of_a_version_are_named(version, warns, tmp_path, monkeypatch, caplog):
+    monkeypatch.setitem(sys.modules, "tensorrt", fake_tensorrt(version))
+    node = "scores = GridSample (images, images)"
+    build_engine(write_model(tmp_path / "m.onnx", node), tmp_path / "m.engine")
+    build_engine(write_model(tmp_path / "other.onnx"), tmp_path / "other.engine")
+    messages = [record.getMessage() for record in caplog.records]
+    assert len(messages) == warns
+    for message in messages:
+        assert message.startswith(
+            f"m.onnx contains GridSample, which TensorRT {version} is reported to compute wrongly"
+        )
+        assert "NVIDIA/TensorRT issues 4646" in message
+
+
 def test_parser_error(trt, tmp_path):
     source = write_model(tmp_path / "m.onnx", "scores = unknown.Op (images)")
     reason = r"^m\.onnx: TensorRT cannot parse the file: In node 0: no importer for Op$"
