@@ -26,9 +26,8 @@ from rtdetrv2_pytorch.src.data.images.opening import (
     open_image,
 )
 from rtdetrv2_pytorch.src.data.images.pixel_range import PixelRange
+from rtdetrv2_pytorch.src.data.images.urls import download_image, shown_url
 from rtdetrv2_pytorch.src.misc.errors import ConfigError
-
-from .image_urls import download_image, shown_url
 
 MAX_UPLOAD_BYTES = 500 * 2**20  # of all files of a request
 _ROUTES = ("/inference_image", "/inference_image_url", "/inference_batch", "/inference_batch_async")

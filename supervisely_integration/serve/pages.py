@@ -5,12 +5,13 @@ from typing import Any
 from fastapi import FastAPI, Request
 from fastapi.responses import Response
 
+from rtdetrv2_pytorch.src.data.images.urls import download_image, shown_url
+
 from ..gui.app_page import serve_own_page
 from ..gui.documents import mount_assets, render
 from ..gui.libraries import API_SCRIPTS, API_STYLES, missing_libraries
 from .api_description import describe_api
 from .image_inputs import InputImage
-from .image_urls import download_image, shown_url
 
 _LINKS = {"./try": "Try an image", "./docs": "API"}
 

@@ -10,9 +10,9 @@ from urllib.parse import unquote
 
 import pytest
 
+from rtdetrv2_pytorch.src.data.images import urls
+from rtdetrv2_pytorch.src.data.images.urls import NETWORKS_SETTING, download_image, is_allowed
 from rtdetrv2_pytorch.src.misc.errors import ConfigError, DatasetError
-from supervisely_integration.serve import image_urls
-from supervisely_integration.serve.image_urls import NETWORKS_SETTING, download_image, is_allowed
 
 CONTENT = b"an image"
 
@@ -110,8 +110,8 @@ def test_address_is_not_looked_up_again_after_the_check(web, monkeypatch):
         connected.append(where)
         raise ConnectionRefusedError("refused")
 
-    monkeypatch.setattr(image_urls.socket, "getaddrinfo", look_up)
-    monkeypatch.setattr(image_urls, "create_connection", connect)
+    monkeypatch.setattr(urls.socket, "getaddrinfo", look_up)
+    monkeypatch.setattr(urls, "create_connection", connect)
     monkeypatch.setenv(NETWORKS_SETTING, "192.0.0.9")
     with pytest.raises(DatasetError, match="refused"):
         download_image(f"http://rebinding.example:{port}/x")
@@ -122,7 +122,7 @@ def test_address_is_not_looked_up_again_after_the_check(web, monkeypatch):
 @pytest.mark.usefixtures("allowed")
 def test_limits_of_size_and_time(web, monkeypatch):
     address, _ = web
-    monkeypatch.setattr(image_urls, "MAX_BYTES", 4000)
+    monkeypatch.setattr(urls, "MAX_BYTES", 4000)
     with pytest.raises(DatasetError, match=r"/large: cannot be downloaded \(it has more than 4,0"):
         download_image(f"{address}/large")
     start = time.monotonic()

@@ -66,6 +66,7 @@ def load_detector(
     config: str | Path | None = None,
     class_names: Sequence[str] | None = None,
     sampling: Sampling | None = None,
+    input_size_hw: tuple[int, int] | None = None,
 ) -> tuple[Detector, ModelCard]:
     """Load the detector of a checkpoint.
 
@@ -77,6 +78,8 @@ def load_detector(
         config: YAML file of the network; default: the configuration in the checkpoint.
         class_names: in label order; default: the names in the checkpoint.
         sampling: sampling method of the deformable attention; None: the trained one.
+        input_size_hw: (height, width) of the network's input, multiples of 32; None: the trained
+            size.
 
     Returns:
         The detector on the CPU in evaluation mode, and its model card.
@@ -90,6 +93,9 @@ def load_detector(
     values = _network_config(content, Path(config) if config else None, path)
     if sampling is not None:
         values = merge(values, {"RTDETRTransformerv2": {"cross_attn_method": sampling}})
+    if input_size_hw is not None:
+        values = merge(values, {"eval_spatial_size": list(input_size_hw)})
+        content = {**content, "eval_spatial_size": input_size_hw}
     names = class_names or class_names_of(content)
     state = model_state(content)
     cfg = YAMLConfig.from_values(values, name=f"configuration of {path.name}")

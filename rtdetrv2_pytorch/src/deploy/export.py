@@ -41,12 +41,17 @@ class Source:
     config: Path | None = None  # YAML file, for a checkpoint without a configuration
     class_names: Sequence[str] | None = None  # in label order, for a checkpoint without them
     sampling: Sampling | None = None  # to use instead of the trained method
+    input_size_hw: tuple[int, int] | None = None  # (height, width); None: the trained size
     find_images: FindImages | None = None  # to compare on; None: generated images
 
     def load(self, sampling: Sampling | None = None) -> tuple[Detector, ModelCard]:
         """Load the detector with this sampling method; None: the trained one."""
         return load_detector(
-            self.checkpoint, config=self.config, class_names=self.class_names, sampling=sampling
+            self.checkpoint,
+            config=self.config,
+            class_names=self.class_names,
+            sampling=sampling,
+            input_size_hw=self.input_size_hw,
         )
 
     @property

@@ -9,9 +9,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..data.images.conversion import ImageLike, to_rgb
 from ..data.images.decoding import read_rgb
 from ..data.images.opening import Source
-from ..data.images.pixel_range import array_to_rgb
 from ..data.images.preprocess import preprocess
 from ..misc.errors import ConfigError
 from ..structures import DetectionTensors
@@ -64,15 +64,15 @@ class Predictor:
 
     def predict(
         self,
-        images: Sequence[np.ndarray],
+        images: Sequence[ImageLike],
         confidence_threshold: float | Literal["auto"] = 0.5,
         nms_iou: float | None = None,
     ) -> tuple[list[DetectionTensors], Timing]:
         """Detect objects.
 
         Args:
-            images: [H, W, 3] RGB or [H, W] gray each, see `array_to_rgb`. 16-bit images are scaled
-                as in training.
+            images: paths, PIL images, arrays or tensors, see `conversion.to_rgb`. Pixels with more
+                than 8 bits are scaled as in training.
             confidence_threshold: minimum score; "auto" uses the threshold with the best F1 of each
                 class, measured in training.
             nms_iou: IoU above which the lower-scoring detection of a class is removed; None: no
@@ -84,11 +84,14 @@ class Predictor:
 
         Raises:
             ConfigError: if a threshold is not a number from 0 to 1, or an image is not supported.
+            ImageFileError: if a file cannot be decoded.
             CheckpointError: for "auto" with a model without thresholds.
         """
         thresholds = self._thresholds(confidence_threshold)
-        if nms_iou is not None and not 0 < _number("nms_iou", nms_iou) <= 1:
-            raise ConfigError(f"nms_iou = {nms_iou}: must be above 0 and at most 1, or None")
+        if nms_iou is not None:
+            nms_iou = fraction("nms_iou", nms_iou)
+            if nms_iou == 0:
+                raise ConfigError("nms_iou = 0: must be above 0 and at most 1, or None")
         detections: list[DetectionTensors] = []
         timing = Timing()
         for start in range(0, len(images), self.batch_size):
@@ -102,21 +105,19 @@ class Predictor:
     def _thresholds(self, threshold: float | Literal["auto"]) -> Tensor:
         """[K] minimum score per class."""
         card = self.runtime.card
-        if threshold == "auto":
+        if isinstance(threshold, str) and threshold == "auto":
             return torch.tensor(card.thresholds(), dtype=torch.float32)
-        value = _number("confidence_threshold", threshold)
-        if not 0 <= value <= 1:
-            raise ConfigError(f"confidence_threshold = {value}: must be from 0 to 1, or auto")
+        value = fraction("confidence_threshold", threshold, "or auto")
         return torch.full((len(card.class_names),), value)
 
     def _predict_batch(
-        self, images: Sequence[np.ndarray], thresholds: Tensor, nms_iou: float | None
+        self, images: Sequence[ImageLike], thresholds: Tensor, nms_iou: float | None
     ) -> tuple[list[DetectionTensors], Timing]:
         device, card = self.runtime.device, self.runtime.card
         begin = time.perf_counter()
-        pixels = [array_to_rgb(image, card.pixel_range) for image in images]
+        pixels = [to_rgb(image, card.pixel_range) for image in images]
         batch = preprocess(pixels, card.input_size_hw, device)
-        sizes_wh = torch.tensor([(image.shape[1], image.shape[0]) for image in images])
+        sizes_wh = torch.tensor([(image.shape[1], image.shape[0]) for image in pixels])
         _synchronize(device)
         ready = time.perf_counter()
         results = self.runtime(batch, sizes_wh)
@@ -137,10 +138,24 @@ def clip(boxes: Tensor, sizes_wh: Tensor) -> Tensor:
     return boxes.clamp(min=0).minimum(sizes_wh.to(boxes).repeat(1, 2)[:, None])
 
 
-def _number(name: str, value: object) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        raise ConfigError(f"{name} = {value!r}: must be a number from 0 to 1")
-    return float(value)
+def fraction(name: str, value: object, others: str = "") -> float:
+    """Return a number from 0 to 1; scalars of NumPy and torch are numbers, too.
+
+    Args:
+        name: of the value in the error.
+        value: to check.
+        others: what else is allowed, for the error.
+
+    Raises:
+        ConfigError: if it is something else.
+    """
+    is_scalar = isinstance(value, np.ndarray | np.generic | Tensor) and value.ndim == 0
+    number = value.item() if is_scalar else value
+    is_number = isinstance(number, int | float) and not isinstance(number, bool)
+    if not is_number or not 0 <= number <= 1:
+        suffix = f", {others}" if others else ""
+        raise ConfigError(f"{name} = {value!r}: must be a number from 0 to 1{suffix}")
+    return float(number)
 
 
 def _synchronize(device: torch.device) -> None:

@@ -291,3 +291,12 @@ def test_pixel_range_of_the_training_is_kept(tiny, tmp_path):
     assert load_detector(path)[1].pixel_range == (0, 4095)
     other = tiny_yaml(tiny, tmp_path)  # without a range
     assert load_detector(path, config=other)[1].pixel_range == (0, 4095)
+
+
+def test_input_size_can_be_changed(tiny):
+    detector, card = load_detector(tiny.path, input_size_hw=(64, 96))
+    assert card.input_size_hw == (64, 96)
+    with torch.inference_mode():
+        labels, boxes, _ = detector(torch.rand(1, 3, 64, 96), torch.tensor([[96, 64]]))
+    assert labels.shape == (1, 20)
+    assert boxes.amax() < 200

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from rtdetrv2_pytorch.src.data.images.preprocess import preprocess
 from rtdetrv2_pytorch.src.deploy.model_card import ModelCard
@@ -157,7 +158,9 @@ def test_predict_without_images():
     assert Predictor(Echo()).predict([]) == ([], Timing())
 
 
-@pytest.mark.parametrize("value", [-0.1, 1.5, float("nan"), "0.5", None, True, [0.5]])
+@pytest.mark.parametrize(
+    "value", [-0.1, 1.5, float("nan"), "0.5", None, True, [0.5], np.ones(2), np.bool_(True)]
+)
 def test_invalid_threshold_is_rejected_before_inference(value):
     runtime = Echo()
     with pytest.raises(
@@ -165,6 +168,28 @@ def test_invalid_threshold_is_rejected_before_inference(value):
     ):
         Predictor(runtime).predict([image(4, 4)], confidence_threshold=value)
     assert runtime.batches == []
+
+
+@pytest.mark.parametrize("value", [np.float32(0.5), np.array(0.5), torch.tensor(0.5)])
+def test_scalars_of_numpy_and_torch_are_thresholds(value):
+    (one,), _ = Predictor(Echo()).predict([image(4, 4)], confidence_threshold=value, nms_iou=value)
+    assert one["scores"].tolist() == [0.75]  # the second box is suppressed
+
+
+def test_images_of_every_kind_are_accepted(tmp_path):
+    pixels = image(6, 8, red=200)
+    path = tmp_path / "a.png"
+    Image.fromarray(pixels).save(path)
+    tensor = torch.from_numpy(pixels)
+    images = [pixels, path, str(path), path.read_bytes(), Image.open(path), tensor]
+    images += [tensor.permute(2, 0, 1), tensor / 255, pixels / 255, tensor.half() / 255]
+    runtime = Echo()
+    Predictor(runtime).predict(images)
+    (batch, sizes_wh), *more = runtime.batches
+    assert not more
+    assert sizes_wh.tolist() == [[8, 6]] * len(images)
+    assert (batch == batch[:1]).all()
+    assert batch[0, 0].unique().tolist() == [200]
 
 
 @pytest.mark.parametrize("value", [0, -0.5, 1.01, float("nan"), "0.5", False])

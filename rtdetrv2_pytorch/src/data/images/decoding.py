@@ -65,11 +65,7 @@ def read_rgb(
         DatasetError: if its size differs from the annotations.
     """
     with open_image(source, name=name, decode=True) as file:
-        turn = EXIF_TRANSPOSES.get(file.getexif().get(EXIF_ORIENTATION, 1))
-        is_turned = turn in _SIDEWAYS and file.width != file.height and file.size == declared_wh
-        pixels = _to_rgb(file, pixel_range)
-    if turn is not None and not is_turned:
-        pixels = _turned(pixels, turn)
+        pixels = upright_rgb(file, declared_wh, pixel_range=pixel_range)
     height, width = pixels.shape[:2]
     if declared_wh is not None and declared_wh != (width, height):
         raise DatasetError(
@@ -78,6 +74,19 @@ def read_rgb(
             "its boxes would be wrong"
         )
     return pixels
+
+
+def upright_rgb(
+    image: Image.Image,
+    declared_wh: tuple[int, int] | None = None,
+    *,
+    pixel_range: PixelRange | None = None,
+) -> np.ndarray:
+    """Convert an image of PIL as `read_rgb` does: [H, W, 3] uint8 RGB."""
+    turn = EXIF_TRANSPOSES.get(image.getexif().get(EXIF_ORIENTATION, 1))
+    is_turned = turn in _SIDEWAYS and image.width != image.height and image.size == declared_wh
+    pixels = _to_rgb(image, pixel_range)
+    return pixels if turn is None or is_turned else _turned(pixels, turn)
 
 
 def _turned(pixels: np.ndarray, turn: Image.Transpose) -> np.ndarray:

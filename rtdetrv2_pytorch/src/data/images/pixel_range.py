@@ -66,26 +66,47 @@ def array_to_rgb(image: np.ndarray, pixel_range: PixelRange | None) -> np.ndarra
     """Convert an array that a caller decoded itself.
 
     Args:
-        image: [H, W] or [H, W, C] with 1, 3 or 4 channels; an alpha channel is left out. uint8 or
-            uint16; other numbers only with a range.
+        image: [H, W] or [H, W, C] with 1, 3 or 4 channels; an alpha channel is left out. With a
+            range, any numbers other than uint8 are scaled by it. Without a range: uint8, uint16,
+            bool; floats from 0 to 1, or from 0 to 255 if a value is above 1; other integers from
+            0 to 255.
         pixel_range: of the data set that the model was trained on.
 
     Returns:
         [H, W, 3] uint8; a view of the image if possible.
 
     Raises:
-        ConfigError: if shape or data type are not supported.
+        ConfigError: if shape, data type or values are not supported.
     """
     shown = f"image of {image.dtype} {list(image.shape)}"
     if image.ndim == 2:
         image = image[..., None]
     if image.ndim != 3 or image.shape[2] not in (1, 3, 4):
-        raise ConfigError(f"{shown}: not supported; give 1 channel, RGB or RGBA in the last axis")
-    if image.dtype not in (np.uint8, np.uint16) and (
-        pixel_range is None or image.dtype.kind not in "iuf"
-    ):
+        hint = "; transpose(1, 2, 0) moves the channels" if image.shape[:1] in ((1,), (3,)) else ""
         raise ConfigError(
-            f"{shown}: give 8-bit or 16-bit RGB; other types need a model with a pixel_range"
+            f"{shown}: not supported; give 1 channel, RGB or RGBA in the last axis{hint}"
         )
-    pixels = to_8_bit(image[..., :3], pixel_range)
+    if 0 in image.shape:
+        raise ConfigError(f"{shown}: it has no pixels")
+    image = image[..., :3]
+    if image.dtype not in (np.uint8, np.uint16) and pixel_range is None:
+        image = _without_range(image, shown)
+    pixels = to_8_bit(image, pixel_range)
     return np.repeat(pixels, 3, axis=2) if pixels.shape[2] == 1 else pixels
+
+
+def _without_range(image: np.ndarray, shown: str) -> np.ndarray:
+    """Convert pixels of an uncommon type to uint8 by their values."""
+    if image.dtype == np.bool_:
+        return image.astype(np.uint8) * np.uint8(255)
+    if image.dtype.kind not in "iuf":
+        raise ConfigError(f"{shown}: give numbers, for example uint8 from 0 to 255")
+    low, high = image.min(), image.max()
+    if not (low >= 0 and high <= 255):  # or NaN
+        raise ConfigError(
+            f"{shown} with values from {low:g} to {high:g}: give pixels from 0 to 1 or from 0 to "
+            "255 without normalization, or integers with 16 bits as uint16"
+        )
+    if image.dtype.kind in "iu":
+        return image.astype(np.uint8)
+    return to_8_bit(image, (0.0, 1.0) if high <= 1 else (0.0, 255.0))

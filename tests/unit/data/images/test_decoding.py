@@ -218,8 +218,40 @@ def test_arrays_are_converted_like_files():
     np.testing.assert_array_equal(array_to_rgb(colors, RANGE), colors)
     with pytest.raises(ConfigError, match=r"\[2, 2, 5\]: not supported"):
         array_to_rgb(np.zeros((2, 2, 5), np.uint8), None)
-    with pytest.raises(ConfigError, match="float32 .* need a model with a pixel_range"):
-        array_to_rgb(np.zeros((2, 2, 3), np.float32), None)
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        (np.array([[0, 0.5, 1]], np.float32), [0, 128, 255]),
+        (np.array([[0, 0.5, 1.5, 254.6]], np.float64), [0, 0, 2, 255]),
+        (np.array([[0, 0.5, 1]], np.float16), [0, 128, 255]),
+        (np.array([[0, 1, 255]], np.int64), [0, 1, 255]),
+        (np.array([[False, True]]), [0, 255]),
+        (np.array([[0, 257, 65535]], np.uint16), [0, 1, 255]),
+    ],
+)
+def test_arrays_without_range_are_converted_by_type_and_values(values, expected):
+    assert array_to_rgb(values, None)[0, :, 1].tolist() == expected
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        (
+            np.array([[-1.5, 2]], np.float32),
+            r"float32 \[1, 2\] with values from -1.5 to 2: give pix",
+        ),
+        (np.array([[np.nan, 0]]), "with values from nan to nan: give pixels from 0 to 1 or"),
+        (np.array([[0, 4095]], np.int32), "integers with 16 bits as uint16"),
+        (np.array([["a"]]), "give numbers, for example uint8"),
+        (np.zeros((0, 5, 3), np.uint8), r"image of uint8 \[0, 5, 3\]: it has no pixels"),
+        (np.zeros((3, 8, 9), np.uint8), r"\[3, 8, 9\]: not supported; .* transpose\(1, 2, 0\)"),
+    ],
+)
+def test_unsupported_arrays_are_named(values, message):
+    with pytest.raises(ConfigError, match=message):
+        array_to_rgb(values, None)
 
 
 @pytest.mark.parametrize("value", [[1], [5, 5], [0, float("inf")], "ab", [0, None]])

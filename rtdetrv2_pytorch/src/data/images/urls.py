@@ -1,4 +1,4 @@
-"""Download of images by URL, from public addresses only.
+"""Download of images by URL; for clients of a server from public addresses only.
 
 A server that downloads any URL lets its clients reach what only the server can reach: its own
 machine, its network, and the metadata service of a cloud.
@@ -19,8 +19,8 @@ from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 from urllib3.exceptions import HTTPError
 from urllib3.util.connection import create_connection
 
-from rtdetrv2_pytorch.src.misc.errors import ConfigError, DatasetError
-from rtdetrv2_pytorch.src.misc.text import printable
+from ...misc.errors import ConfigError, DatasetError
+from ...misc.text import printable
 
 NETWORKS_SETTING = "RTDETR_URL_NETWORKS"  # environment variable
 MAX_BYTES = 100 * 2**20
@@ -35,12 +35,16 @@ _NAT64 = ipaddress.ip_network("64:ff9b::/96")
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 
-def download_image(url: Any, *, time_limit_s: float = TIME_LIMIT_S) -> io.BytesIO:
+def download_image(
+    url: Any, *, time_limit_s: float = TIME_LIMIT_S, only_public: bool = True
+) -> io.BytesIO:
     """Download a file over HTTP or HTTPS, directly and not through a proxy.
 
     Args:
         url: of the file; any JSON value of a request.
         time_limit_s: of the whole download.
+        only_public: whether to check the address with `is_allowed`. False for a URL that the user
+            of this machine gives.
 
     Raises:
         DatasetError: naming the URL, if it is not a URL, its address is not allowed, or the
@@ -50,7 +54,7 @@ def download_image(url: Any, *, time_limit_s: float = TIME_LIMIT_S) -> io.BytesI
     if not isinstance(url, str) or not url.lower().startswith(("http://", "https://")):
         raise DatasetError(f"image_url = {shown}: give an address that starts with http or https")
     try:
-        with _Connections(time_limit_s) as pools:
+        with _Connections(time_limit_s, only_public=only_public) as pools:
             return _read(pools, url)
     except TimeoutError as error:
         raise DatasetError(f"{shown}: was not downloaded within {time_limit_s:g} s") from error
@@ -87,9 +91,11 @@ class _Connections:
 
     Args:
         time_limit_s: after which they are closed.
+        only_public: whether to check the addresses.
     """
 
-    def __init__(self, time_limit_s: float) -> None:
+    def __init__(self, time_limit_s: float, *, only_public: bool) -> None:
+        self._only_public = only_public
         self._sockets: list[socket.socket] = []
         self._is_over = threading.Event()
         self._timer = threading.Timer(time_limit_s, self._end)
@@ -109,7 +115,9 @@ class _Connections:
             raise TimeoutError from error
 
     def _connect(self, connection: HTTPConnection) -> socket.socket:
-        address = _allowed_address(connection.host, connection.port)
+        address = connection.host
+        if self._only_public:
+            address = _allowed_address(address, connection.port)
         opened = create_connection((address, connection.port), _IDLE_LIMIT_S)
         self._sockets.append(opened.dup())  # TLS detaches the original
         if self._is_over.is_set():
