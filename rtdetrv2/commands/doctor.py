@@ -1,28 +1,17 @@
 """Examine a dataset before training; see --help."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 from rich.console import Console
-from rich.markup import escape
 
 from ..terminal.command import PATH, Command
 from ..terminal.command_log import CommandLog, run_logged
-from ..terminal.console import (
-    LiveLine,
-    print_headline,
-    print_notice,
-    print_path,
-    result_table,
-    starting,
-)
-
-if TYPE_CHECKING:
-    from rtdetrv2_pytorch.src.doctor.data_report import DataReport
+from ..terminal.console import LiveLine, print_headline, print_notice, print_path, starting
+from ..terminal.training_steps import print_report
 
 LOG_FILE = "doctor.log"
-_STYLES = {"error": "bold red", "warning": "yellow", "note": "cyan"}  # by severity
 _EXAMPLES = """
 examples:
   python -m rtdetrv2_pytorch.tools.doctor --data my_dataset
@@ -94,40 +83,3 @@ def main(*, data: Path, output: Path, no_cache: bool, **options: Any) -> int:
         return 1 if report.refusals else 0
 
     return run_logged(examine)
-
-
-def print_report(console: Console, report: "DataReport") -> None:
-    """Print the counts of each split and the findings by kind."""
-    counts = result_table(console, "Counts")
-    counts.add_column("split")
-    for name in ("images", "used", "skipped", "boxes", "used", "clipped", "skipped"):
-        counts.add_column(name, justify="right")
-    for split in report.splits:
-        images, boxes = split.images, split.boxes
-        numbers = [images.given, images.used, images.skipped]
-        numbers += [boxes.given, boxes.used, split.clipped, boxes.skipped]
-        counts.add_row(split.name, *map(str, numbers))
-    console.print(counts)
-    if not console.is_terminal:
-        for line in report.lines():
-            console.print(escape(line))
-        return
-    groups = report.groups()
-    if groups:
-        table = result_table(console, "Findings")
-        table.show_lines = True
-        table.add_column("trainer")
-        table.add_column("", justify="right")
-        table.add_column("finding", ratio=2)
-        table.add_column("examples", ratio=3, overflow="fold")
-        for group in groups:
-            kind = group.kind
-            table.add_row(
-                f"[{_STYLES[kind.severity.value]}]{kind.action}[/]",
-                str(group.count),
-                f"{kind.title}\n[dim]{kind.effect}[/]",
-                escape(group.examples),
-            )
-        console.print(table)
-    style = "bold red" if report.refusals else "bold green"
-    console.print(escape(report.verdict()), style=style)

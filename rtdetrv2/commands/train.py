@@ -2,8 +2,6 @@
 
 import os
 import sys
-from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -11,13 +9,12 @@ from rich.console import Console
 
 from ..terminal.command import PATH, Command, update_option
 from ..terminal.command_log import CommandLog, run_logged
-from ..terminal.console import LiveLine, print_headline, print_notice, print_path, starting
+from ..terminal.console import LiveLine, print_path, starting
+from ..terminal.training_steps import ConsoleProgress
 from ..training.options import TrainOptions
-from ..training.progress import TrainingProgress
 
 if TYPE_CHECKING:
     from rtdetrv2_pytorch.src.core import YAMLConfig
-    from rtdetrv2_pytorch.src.doctor.data_report import DataReport
 
 LOG_FILE = "train.log"
 _EXAMPLES = """
@@ -85,7 +82,7 @@ def main(*, no_doctor: bool, **values: Any) -> int:
 
     def body(console: Console, log: CommandLog) -> int:
         with LiveLine(console) as line:
-            progress = ConsoleProgress(console, log, line)
+            progress = LoggedProgress(console, log, line)
             outcome = train(options, progress=progress, followers=[TrainingFollower(console, line)])
         if os.environ.get("RANK", "0") != "0":
             return 0
@@ -101,8 +98,8 @@ def main(*, no_doctor: bool, **values: Any) -> int:
     return run_logged(body)
 
 
-class ConsoleProgress(TrainingProgress):
-    """Shows the steps around a training, and opens its log file.
+class LoggedProgress(ConsoleProgress):
+    """Opens the log file of the run, and asks a person at a terminal.
 
     Args:
         console: of the command.
@@ -111,21 +108,8 @@ class ConsoleProgress(TrainingProgress):
     """
 
     def __init__(self, console: Console, log: CommandLog, line: LiveLine) -> None:
-        self._console = console
+        super().__init__(console, line)
         self._log = log
-        self._line = line
-
-    def show(self, activity: str, done: int = 0, total: int | None = None) -> None:
-        """Show an activity on the progress line."""
-        self._line.show(activity, done, total)
-
-    def headline(self, title: str, subject: str) -> None:
-        """Print a headline."""
-        print_headline(self._console, title, subject)
-
-    def notice(self, line: str) -> None:
-        """Print a notice."""
-        print_notice(self._console, line)
 
     def confirm(self, question: str) -> bool:
         """Ask a person at a terminal."""
@@ -136,14 +120,3 @@ class ConsoleProgress(TrainingProgress):
     def configured(self, cfg: "YAMLConfig") -> None:
         """Open the log file of the run."""
         self._log.open_in(cfg.output_dir, LOG_FILE, option="output_dir =")
-
-    def examined(self, report: "DataReport", paths: Sequence[Path]) -> None:
-        """Print findings above notes, and the paths of the data report."""
-        from rtdetrv2_pytorch.src.data.finding_kinds import Severity
-
-        from .doctor import print_report
-
-        if any(group.kind.severity is not Severity.NOTE for group in report.groups()):
-            print_report(self._console, report)
-        for path in paths:
-            print_path(self._console, path)

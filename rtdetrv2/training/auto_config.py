@@ -9,7 +9,6 @@ from typing import Any
 
 import torch
 
-import rtdetrv2_pytorch
 from rtdetrv2_pytorch.src.core import YAMLConfig
 from rtdetrv2_pytorch.src.core.yaml_files import merge
 from rtdetrv2_pytorch.src.data.splits import Split
@@ -21,23 +20,8 @@ from rtdetrv2_pytorch.src.solver.progress import EpochProgress
 from rtdetrv2_pytorch.src.solver.run import TrainingRun
 from rtdetrv2_pytorch.src.solver.stopping import StopFlag
 
-CONFIGS = Path(rtdetrv2_pytorch.__file__).parent / "configs"
-DEFAULT_CONFIG = CONFIGS / "rtdetrv2" / "rtdetrv2_r18vd_120e_coco.yml"
-SAMPLE_CONFIG = CONFIGS / "sample_digits.yml"
-_RELEASES = "https://github.com/lyuwenyu/storage/releases/download"
-# Configuration and weights on COCO, by size.
-MODELS = {
-    "S": (
-        "rtdetrv2_r18vd_120e_coco.yml",
-        f"{_RELEASES}/v0.2/rtdetrv2_r18vd_120e_coco_rerun_48.1.pth",
-    ),
-    "M": ("rtdetrv2_r50vd_m_7x_coco.yml", f"{_RELEASES}/v0.1/rtdetrv2_r50vd_m_7x_coco_ema.pth"),
-    "L": ("rtdetrv2_r50vd_6x_coco.yml", f"{_RELEASES}/v0.1/rtdetrv2_r50vd_6x_coco_ema.pth"),
-    "X": (
-        "rtdetrv2_r101vd_6x_coco.yml",
-        f"{_RELEASES}/v0.1/rtdetrv2_r101vd_6x_coco_from_paddle.pth",
-    ),
-}
+from .model_table import MODELS
+
 COCO_WEIGHTS = MODELS["S"][1]
 TIMED_STEPS = 4
 
@@ -59,22 +43,6 @@ def data_overrides(train: Split, val: Split) -> dict[str, Any]:
         }
         for name, split in (("train", train), ("val", val))
     }
-
-
-def find_model(name: str) -> tuple[Path, str]:
-    """Return the configuration and the COCO weights of a model, "S" or "RT-DETRv2-S".
-
-    Raises:
-        ConfigError: if the name is unknown.
-    """
-    size = name.upper().replace("RTDETR", "RT-DETR").removeprefix("RT-DETRV2-")
-    if size not in MODELS:
-        raise ConfigError(
-            f"--model {name!r}: unknown; use one of {', '.join(MODELS)}, or give the configuration "
-            "of another model with -c"
-        )
-    config, weights = MODELS[size]
-    return DEFAULT_CONFIG.with_name(config), weights
 
 
 def initial_weights(url: str | None = None) -> tuple[dict[str, Any], str]:

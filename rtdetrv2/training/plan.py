@@ -17,6 +17,7 @@ from rtdetrv2_pytorch.src.solver.checkpointing import LAST
 from rtdetrv2_pytorch.src.solver.run import MODEL_CONFIG
 
 from . import auto_config
+from .model_table import SAMPLE_CONFIG, find_model
 from .options import TrainOptions
 from .output_folder import choose_output
 from .progress import TrainingProgress
@@ -62,9 +63,9 @@ def plan_run(options: TrainOptions, progress: TrainingProgress) -> Plan:
     if config is not None:
         base = config
     elif options.sample and options.model is None:
-        base = auto_config.SAMPLE_CONFIG
+        base = SAMPLE_CONFIG
     else:
-        base, _ = auto_config.find_model(options.model or "S")
+        base, _ = find_model(options.model or "S")
         assert folder is not None
         overrides.setdefault("output_dir", str(Path("output", folder.resolve().name)))
     wanted = _checked(base, overrides)
@@ -104,7 +105,7 @@ def configure(
 
     if not options.tuning:
         progress.show("looking for pretrained weights")
-        _, weights = auto_config.find_model(options.model or "S")
+        _, weights = find_model(options.model or "S")
         chosen, message = auto_config.initial_weights(weights)
         progress.notice(message)
         overrides = merge(chosen, overrides)

@@ -29,9 +29,10 @@ ALLOWED = {
 
 PRODUCT = ROOT / "rtdetrv2"
 PRODUCT_ALLOWED = {
-    "terminal": set(),
+    "terminal": {"training"},
     "training": set(),
-    "commands": {"terminal", "training"},
+    "api": {"terminal", "training"},
+    "commands": {"api", "terminal", "training"},
     "cli": {"commands", "terminal"},
 }
 

@@ -21,6 +21,7 @@ from PIL import Image
 
 from rtdetrv2.commands import train
 from rtdetrv2.training import auto_config, plan
+from rtdetrv2.training.model_table import SAMPLE_CONFIG
 from rtdetrv2.training.options import TrainOptions
 from rtdetrv2.training.progress import TrainingProgress
 from rtdetrv2_pytorch.src.core.yaml_files import merge
@@ -236,7 +237,7 @@ def test_fit_to_cpu_times_steps_and_chooses_epochs(tmp_path, digits, monkeypatch
         ),
     )
     overrides["output_dir"] = str(tmp_path)
-    chosen, message = auto_config.fit_to_cpu(auto_config.SAMPLE_CONFIG, overrides)
+    chosen, message = auto_config.fit_to_cpu(SAMPLE_CONFIG, overrides)
     assert chosen["eval_spatial_size"] == [256, 256]  # the images are 320 wide
     assert chosen["epoches"] >= 1
     assert re.search(rf"\b{chosen['epoches']} epochs? of 1 step at \d", message)

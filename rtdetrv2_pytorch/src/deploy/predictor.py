@@ -3,7 +3,7 @@
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -149,8 +149,9 @@ def fraction(name: str, value: object, others: str = "") -> float:
     Raises:
         ConfigError: if it is something else.
     """
-    is_scalar = isinstance(value, np.ndarray | np.generic | Tensor) and value.ndim == 0
-    number = value.item() if is_scalar else value
+    number: Any = value
+    if isinstance(value, np.ndarray | np.generic | Tensor) and value.ndim == 0:
+        number = value.item()
     is_number = isinstance(number, int | float) and not isinstance(number, bool)
     if not is_number or not 0 <= number <= 1:
         suffix = f", {others}" if others else ""

@@ -9,6 +9,7 @@ import torch
 import yaml
 
 from rtdetrv2.training import auto_config
+from rtdetrv2.training.model_table import DEFAULT_CONFIG, SAMPLE_CONFIG
 from rtdetrv2_pytorch.src.core import YAMLConfig
 from rtdetrv2_pytorch.src.core.catalog import COMPONENTS
 from rtdetrv2_pytorch.src.core.yaml_files import get, merge, parse_overrides
@@ -45,7 +46,7 @@ def _recipe_of(model: str) -> Path:
 
 def sample_choices() -> dict[str, Any]:
     """Return the augmentation for the generated digits: no flips, no changes of scale."""
-    sample = yaml.safe_load(auto_config.SAMPLE_CONFIG.read_text(encoding="utf-8"))
+    sample = yaml.safe_load(SAMPLE_CONFIG.read_text(encoding="utf-8"))
     transforms = sample["train_dataloader"]["dataset"]["transforms"]
     return {"train_dataloader": {"dataset": {"transforms": transforms}}}
 
@@ -133,4 +134,4 @@ def _measure_step(values: Mapping[str, Any]) -> float:
         )
         parts = {key: value for key, value in values.items() if key in COMPONENTS}
         overrides = merge(merge(overrides, parts), {"PResNet": {"pretrained": False}})
-        return auto_config.time_step(YAMLConfig(auto_config.DEFAULT_CONFIG, **overrides))
+        return auto_config.time_step(YAMLConfig(DEFAULT_CONFIG, **overrides))

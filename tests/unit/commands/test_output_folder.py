@@ -8,10 +8,10 @@ import pytest
 import torch
 from rich.console import Console
 
-from rtdetrv2.commands.train import ConsoleProgress
+from rtdetrv2.commands.train import LoggedProgress
 from rtdetrv2.terminal.command_log import CommandLog
 from rtdetrv2.terminal.console import LiveLine
-from rtdetrv2.training.auto_config import DEFAULT_CONFIG, MODELS, find_model
+from rtdetrv2.training.model_table import DEFAULT_CONFIG, MODELS, find_model
 from rtdetrv2.training.options import TrainOptions
 from rtdetrv2.training.output_folder import choose_output
 from rtdetrv2.training.plan import plan_run
@@ -32,8 +32,8 @@ def terminal(monkeypatch, answer: str) -> Console:
     return Console(file=io.StringIO(), force_terminal=True)
 
 
-def in_console(console: Console) -> ConsoleProgress:
-    return ConsoleProgress(console, CommandLog(console), LiveLine(console))
+def in_console(console: Console) -> LoggedProgress:
+    return LoggedProgress(console, CommandLog(console), LiveLine(console))
 
 
 @pytest.fixture(autouse=True)

@@ -50,6 +50,8 @@ def to_rgb(
     if isinstance(image, bytes | bytearray | memoryview):
         return read_rgb(io.BytesIO(image), pixel_range=pixel_range, name=name or "image")
     if hasattr(image, "read"):
+        if image.seekable():
+            image.seek(0)  # as PIL does
         content = image.read()
         if isinstance(content, bytes):
             name = name or str(getattr(image, "name", "image"))
