@@ -13,7 +13,7 @@ from PIL import Image
 from rtdetrv2 import RTDETR, Detections
 from rtdetrv2_pytorch.src.misc.errors import CheckpointError, ConfigError, DatasetError
 
-SCORE = 0.2
+SCORE = 0.05
 
 
 def same(one: Detections, other: Detections) -> bool:
@@ -25,7 +25,7 @@ def same(one: Detections, other: Detections) -> bool:
 @pytest.fixture(scope="module")
 def expected(model, pixels) -> Detections:
     found = model.predict(pixels, score=SCORE)
-    assert len(found) > 1
+    assert len(found) > 0
     return found
 
 
@@ -121,11 +121,12 @@ def test_frames_of_a_video(model, tmp_path):
 
 def test_options(model, pixels):
     everything = model.predict(pixels, score=0)
-    cats = model.predict(pixels, score=0, classes="cat")
-    assert set(cats.names) == {"cat"}
-    assert len(cats) == everything.names.count("cat") < len(everything)
+    for name in model.class_names:
+        found = model.predict(pixels, score=0, classes=name)
+        assert found.names == [name] * everything.names.count(name)
     assert len(model.predict(pixels, score=0, nms_iou=np.float32(0.01))) < len(everything)
-    assert len(model.predict(pixels, score=torch.tensor(0.3))) < len(everything)
+    lowest = everything.scores[3]
+    assert len(model.predict(pixels, score=torch.tensor(lowest))) == 4
     auto = model.predict(pixels, score="auto")
     lowest = {"cat": 0.5, "dog": 0.3, "owl": 0.4}
     assert len(auto) == sum(one.score >= lowest[one.name] for one in everything)
