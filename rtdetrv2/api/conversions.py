@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from rtdetrv2_pytorch.src.misc.coco_categories import COCO_CATEGORIES
-from rtdetrv2_pytorch.src.misc.errors import ConfigError
-from rtdetrv2_pytorch.src.misc.extras import extra
+from rtdetrv2_pytorch.src.misc.errors import ConfigError, extra
 
 if TYPE_CHECKING:
     from .detections import Detections

@@ -6,8 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from rtdetrv2_pytorch.src.misc.errors import DatasetError
-from rtdetrv2_pytorch.src.misc.extras import extra
+from rtdetrv2_pytorch.src.misc.errors import DatasetError, extra
 
 _SUFFIXES = (".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".mpg", ".mpeg", ".wmv", ".flv")
 

@@ -1,5 +1,8 @@
 """Errors for users. Each message names the problem, the place, the value and the remedy."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 
 class RTDETRError(Exception):
     """Base class of errors that the user can fix."""
@@ -37,3 +40,21 @@ class OutOfMemory(RTDETRError):  # noqa: N818 (public name)
 
 class RankError(RTDETRError):
     """Another rank failed or was killed."""
+
+
+@contextmanager
+def extra(name: str) -> Iterator[None]:
+    """Name the extra to install if an import in the block fails.
+
+    Args:
+        name: of the extra in pyproject.toml.
+
+    Raises:
+        ConfigError: if a package is not installed.
+    """
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        raise ConfigError(
+            f"the package {error.name} is not installed; run: pip install 'rtdetrv2[{name}]'"
+        ) from error
