@@ -469,6 +469,15 @@ CASES: dict[str, list[tuple[str, Case, str, str]]] = {
         ("beyond", _box((50, 40, 30, 30)), "train2.png", "'cat' at (50, 40, 80, 70)"),
         ("before", _box((-5, 4, 30, 30)), "train2.png", "'cat' at (-5, 4, 25, 34)"),
     ],
+    "objects_unusable": [
+        ("null", _file("none.png", encoded("PNG", 87), bbox=None), "none.png", "1 object"),
+        (
+            "no size",
+            _file("none.png", encoded("PNG", 87), bbox=(70, 1, 9, 9), width=None),
+            "none.png",
+            "1 object",
+        ),
+    ],
     "box_outside": [
         ("declared", _box((64, 1, 9, 9)), "train2.png", "annotation 4"),
         (

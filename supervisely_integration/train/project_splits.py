@@ -12,6 +12,7 @@ from rtdetrv2_pytorch.src.data.conversion import Split, write_split
 from rtdetrv2_pytorch.src.data.findings import Finding, Findings, UnusableError
 from rtdetrv2_pytorch.src.data.readers.folders import has_byte_order_mark
 from rtdetrv2_pytorch.src.data.readers.geometry import clip_box
+from rtdetrv2_pytorch.src.data.readers.masks import MASKS, check_mask
 from rtdetrv2_pytorch.src.data.readers.source import (
     RECTANGLE,
     Point,
@@ -30,8 +31,7 @@ from rtdetrv2_pytorch.src.data.readers.supervisely import (
     read_annotation,
 )
 from rtdetrv2_pytorch.src.misc.errors import DatasetError
-
-from ..masks import MASKS, check_mask
+from rtdetrv2_pytorch.src.misc.text import counted
 
 logger = logging.getLogger(__name__)
 
@@ -193,14 +193,16 @@ def _write_split(
     if not split.num_images:
         raise DatasetError(
             f"the {name} split has {len(files)} images and none can be used, the first because of "
-            f"{findings.items[0]}; repair the annotations, or choose another split"
+            f"{findings.items[0]}; {converter.hint() or 'repair the annotations'}, or choose "
+            "another split"
         )
     converter.report(findings)
     num_boxes = sum(split.boxes.values())
     if not num_boxes:
         raise DatasetError(
-            f"the {name} split has {split.num_images} images but no box of the selected classes"
-            f"{converter.hint()}"
+            f"the {name} split has {split.num_images} images but no box of the selected classes; "
+            f"{converter.hint() or 'choose other classes, label the images'}, or choose another "
+            "split"
         )
     logger.info("%s: %d images, %d boxes", name, split.num_images, num_boxes)
     return split
@@ -225,7 +227,15 @@ def _images(
             continue
         if has_byte_order_mark(item.annotation):
             findings.add(Finding("byte_order_mark", item.annotation.name))
+        num_before = converter.num_unsupported
         objects = list(converter.objects(content, size_wh))
+        num_unsupported = converter.num_unsupported - num_before
+        if num_unsupported and all(each.problem for each in objects):
+            detail = f"{counted(num_unsupported, 'object')} of unsupported shape"
+            reason = UnusableError("objects_unusable", detail)
+            lost = len(objects)
+            findings.skip_image(reason, name, item.image, split=findings.split, objects=lost)
+            continue
         yield SourceImage(findings.split, name, item.image, objects, size_wh)
 
 
@@ -275,6 +285,11 @@ class _FigureConverter:
                     problem = rectangle_problem(*points[0], *points[1])
                     yield SourceObject(label, title, points, problem=problem)
 
+    @property
+    def num_unsupported(self) -> int:
+        """Number of objects whose shape has no box, or is not converted."""
+        return self._unsupported.total()
+
     def report(self, findings: Findings) -> None:
         """Add the objects that have been skipped."""
         for (title, shape), count in self._unsupported.items():
@@ -289,9 +304,8 @@ class _FigureConverter:
             shapes[shape] += count
         counts = ", ".join(f"{count} of shape {shape}" for shape, count in sorted(shapes.items()))
         if not self._convert_shapes and _CONVERTIBLE & shapes.keys():
-            return f"; there are {counts}; enable the conversion of class shapes"
-        remedy = "; choose another split or other classes, or label the images"
-        return f"; there are {counts}{remedy}" if counts else remedy
+            return f"there are {counts}; enable the conversion of class shapes"
+        return f"there are {counts}, without boxes; choose other classes" if counts else ""
 
 
 def _box(figure: Mapping[str, Any], shape: str, size_wh: tuple[int, int]) -> tuple[Point, Point]:

@@ -40,7 +40,6 @@ INTEGRATION = ROOT / "supervisely_integration"
 INTEGRATION_ALLOWED = {
     "paths": set(),
     "models": {"paths"},
-    "masks": set(),
     "checkpoint_export": set(),
     "task_status": set(),
     "access": set(),
@@ -51,7 +50,6 @@ INTEGRATION_ALLOWED = {
     "train": {
         "paths",
         "models",
-        "masks",
         "checkpoint_export",
         "task_status",
         "settings",
@@ -61,9 +59,9 @@ INTEGRATION_ALLOWED = {
     },
     "demo": set(),
     "local.emulator": {"paths"},
-    "local.page": {"local.emulator", "masks"},
+    "local.page": {"local.emulator"},
     "local.instance": {"local.emulator", "local.page"},
-    "local.importers": {"local.emulator", "masks"},
+    "local.importers": {"local.emulator"},
     "local.launcher": {
         *("paths", "models", "task_status", "settings", "gui", "train"),
         *("local.emulator", "local.importers", "local.instance"),

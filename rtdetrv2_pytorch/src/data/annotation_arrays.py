@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 
 from .categories import MAX_EXACT, CategoryTable
-from .findings import Box, Finding, Findings
-from .readers.source import SourceImage
+from .findings import Box, Finding, Findings, is_nothing_usable
+from .readers.source import SourceImage, SourceObject
 
 # File names may be invalid Unicode, both on disk and in JSON.
 _ANY_NAME = ("utf-8", "surrogatepass")
@@ -129,10 +129,8 @@ def make_records(
     records = []
     for image, image_id in zip(images, image_ids, strict=False):
         rows: list[tuple[float, ...]] = []
-        for each in image.objects:
-            problem = each.problem_among(categories.label_of)
-            if not problem and _is_outside(each.box, image.size_wh):
-                problem = "box_outside"
+        problems = [_problem(each, image, categories) for each in image.objects]
+        for each, problem in zip(image.objects, problems, strict=True):
             if problem:
                 findings.add(Finding(problem, image.name, each.description, lost_objects=1))
                 continue
@@ -140,6 +138,12 @@ def make_records(
             area = (x2 - x1) * (y2 - y1) if each.area is None else each.area
             label = categories.label_of[each.class_name]
             rows.append((x1, y1, x2, y2, label, area, each.is_crowd))
+        # Objects of classes that are not trained are background.
+        of_classes = zip(image.objects, problems, strict=True)
+        own = [p for o, p in of_classes if not o.class_name or o.class_name in categories.label_of]
+        if is_nothing_usable(own):
+            findings.skip_unlearnable(image.name, len(problems), None)
+            continue
         table = np.array(rows, dtype=np.float64).reshape(-1, 7)
         records.append(
             ImageRecord(
@@ -153,6 +157,11 @@ def make_records(
             )
         )
     return records
+
+
+def _problem(each: SourceObject, image: SourceImage, categories: CategoryTable) -> str:
+    problem = each.problem_among(categories.label_of)
+    return "box_outside" if not problem and _is_outside(each.box, image.size_wh) else problem
 
 
 def _is_outside(box: Box, size_wh: tuple[int, int] | None) -> bool:

@@ -9,7 +9,7 @@ from .annotation_arrays import Annotations, make_records
 from .augment.compose import Compose
 from .categories import CategoryTable
 from .dataset import DetectionDataset, files_exist
-from .findings import Finding, Findings
+from .findings import Finding, Findings, grouped
 from .images.image_cache import CacheKind
 from .images.pixel_range import PixelRange
 from .readers.coco_json import (
@@ -119,4 +119,10 @@ def parse_coco(
     class_of = dict(zip(own.ids, own.names, strict=True))
     paths = {id_: img_folder / entry["file_name"] for id_, entry in entries.items()}
     images = make_images(entries, annotations, class_of, paths, findings)
-    return Annotations(make_records(images, table, findings, image_ids=image_ids), table)
+    records = make_records(images, table, findings, image_ids=image_ids)
+    if not records:
+        raise DatasetError(
+            f"{ann_file}: none of its {len(entries)} images has a usable object: "
+            f"{grouped(findings)[0]}; repair the annotations"
+        )
+    return Annotations(records, table)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ..misc.files import write_text
-from .findings import Box, Finding, Findings, Illustration, UnusableError
+from .findings import Box, Finding, Findings, Illustration, UnusableError, is_nothing_usable
 from .images.orientation import read_oriented
 from .readers.geometry import clip_box
 from .readers.source import SourceImage, SourceObject
@@ -38,7 +38,8 @@ def write_split(
 ) -> Split:
     """Write the annotation file of a split; images stay where they are.
 
-    Boxes are clipped to their image, and crowd regions are kept. The categories of `class_names`
+    Boxes are clipped to their image, and crowd regions are kept. Images of whose objects none can
+    be used are left out. The categories of `class_names`
     are 1..K; file names are relative to `img_folder`; `findings.split` names the split.
     """
     category_of = {name: number for number, name in enumerate(class_names, start=1)}
@@ -51,11 +52,17 @@ def write_split(
             lost = len(image.objects)
             findings.skip_image(error, image.name, image.path, split=findings.split, objects=lost)
             continue
+        parts = [_usable_box(o, image, size_wh, category_of, findings) for o in image.objects]
+        pairs = list(zip(image.objects, parts, strict=True))
+        if is_nothing_usable(
+            "" if box else o.problem_among(category_of) or "box_outside" for o, box in pairs
+        ):
+            findings.skip_unlearnable(image.name, len(pairs), image.path)
+            continue
         sides = {} if size_wh is None else {"width": size_wh[0], "height": size_wh[1]}
         file_name = Path(os.path.relpath(image.path, img_folder)).as_posix()
         entries.append({"id": len(entries) + 1, "file_name": file_name, **sides})
-        for each in image.objects:
-            box = _usable_box(each, image, size_wh, category_of, findings)
+        for each, box in pairs:
             if box is not None:
                 x1, y1, x2, y2 = box
                 area = (x2 - x1) * (y2 - y1)

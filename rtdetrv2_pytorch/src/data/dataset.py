@@ -128,11 +128,18 @@ class DetectionDataset(Dataset[Item | None]):
         try:
             pixels = self.cache.get(index, path, lambda: self.read_pixels(record))
         except DatasetError as error:
-            if not self._is_unreadable[index]:
-                self._is_unreadable[index] = True
-                logger.warning("%s; the image is not used", printable(str(error)))
+            self._report(index, str(error))
             return None
-        return _make_sample(pixels, record)
+        sample = _make_sample(pixels, record)
+        if len(record.labels) and not len(sample.boxes) and not len(sample.crowd_boxes):
+            self._report(index, f"{path}: none of its boxes is inside the image")
+            return None
+        return sample
+
+    def _report(self, index: int, problem: str) -> None:
+        if not self._is_unreadable[index]:
+            self._is_unreadable[index] = True
+            logger.warning("%s; the image is not used", printable(problem))
 
     def read_pixels(self, record: ImageRecord) -> np.ndarray:
         """Decode the file of an image: [H, W, 3] uint8.

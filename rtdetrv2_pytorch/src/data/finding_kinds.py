@@ -50,6 +50,7 @@ _SKIPS_IMAGE = "the image and its boxes are skipped"
 _SKIPS_BOX = "the box is skipped"
 _SKIPS_OBJECT = "the object is skipped"
 _LEAKS = "for training and for validation, so the metrics are too good"
+_SAVE_PART = "save the annotated part as a separate image"
 _CHECK_CONVERSION = "convert the image if it is too dark or too bright, as shown here"
 
 
@@ -177,10 +178,15 @@ KINDS: dict[str, Kind] = {
                 "the annotation is skipped",
                 "add the class to the class list, or correct its id",
             ),
+            "objects_unusable": (
+                "images without any usable object of those annotated",
+                "the image is skipped: as background it would train the model to ignore them",
+                "repair the annotations, or delete them if the image shows no object",
+            ),
             "unknown_geometry": (
                 "objects of an unsupported shape",
                 _SKIPS_OBJECT,
-                "enable the conversion of shapes; points have no box and are always skipped",
+                "in the app, enable the conversion of shapes; points have no box",
             ),
             "box_not_finite": ("boxes with NaN or infinity", _SKIPS_BOX, "draw the box again"),
             "box_null": ("boxes with null values", _SKIPS_BOX, "draw the box again"),
@@ -227,16 +233,8 @@ KINDS: dict[str, Kind] = {
                 "each epoch decodes them in full, which costs time and memory",
                 "shrink the image, or cut it into tiles",
             ),
-            "animated_image": (
-                "animated images",
-                "only the first frame",
-                "save the annotated frame as a separate image",
-            ),
-            "multi_page_image": (
-                "files with several pages",
-                "only the first page",
-                "save the annotated page as a separate image",
-            ),
+            "animated_image": ("animated images", "only the first frame", _SAVE_PART),
+            "multi_page_image": ("files with several pages", "only the first page", _SAVE_PART),
             "few_levels": (
                 "images with more than 8 bits that keep fewer than 32 gray levels",
                 "details in them are invisible to the model",
@@ -298,6 +296,11 @@ KINDS: dict[str, Kind] = {
                 "classes without objects, or added by the labeling program",
                 "the class is not learned",
                 "label objects of this class if the model should learn it",
+            ),
+            "object_left_out": (
+                "objects of classes added by the labeling program",
+                _SKIPS_OBJECT,
+                "rename the class if it is one of yours",
             ),
             "class_not_selected": (
                 "objects of classes that are not selected",

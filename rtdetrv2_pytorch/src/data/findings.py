@@ -14,6 +14,7 @@ logger = logging.getLogger(__name__)
 Box = tuple[float, float, float, float]
 
 _NUM_EXAMPLES = 3
+_NOT_LEARNED = {"class_not_selected", "object_left_out"}  # kinds of objects that are background
 
 
 @dataclass(frozen=True)
@@ -59,6 +60,18 @@ class UnusableError(DatasetError):
 
     def __str__(self) -> str:
         return self.detail or KINDS[self.kind].title
+
+
+def is_nothing_usable(problems: Iterable[str]) -> bool:
+    """Return whether an image shows objects to learn, of which none can be used.
+
+    As background it would train the model to ignore them.
+
+    Args:
+        problems: kind of finding of each object of the image; empty for a usable one.
+    """
+    lost = set(problems) - _NOT_LEARNED
+    return bool(lost) and "" not in lost
 
 
 @dataclass(frozen=True)
@@ -126,6 +139,13 @@ class Findings:
                 lost_objects=objects,
             )
         )
+
+    def skip_unlearnable(
+        self, where: str, objects: int, path: Path | None, *, split: str = ""
+    ) -> None:
+        """Add an image of whose objects none can be used; they are findings of their own."""
+        error = UnusableError("objects_unusable", counted(objects, "object"))
+        self.skip_image(error, where, path, split=split)
 
     def __iter__(self) -> Iterator[Finding]:
         return iter(self.items)

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from ..misc.errors import DatasetError
+from ..misc.text import counted
 from .conversion import Split, write_split
 from .findings import Finding, Findings, grouped
 from .readers.folders import CONVERTED
@@ -56,6 +57,10 @@ def find_splits(folder: Path, work_dir: Path) -> Splits:
         raise DatasetError(
             f"{folder}: {source.decision.note} ({source.format} format), {_EXPLICIT}{reasons}"
         )
+    for group, count in source.groups.items():
+        if count and group not in source.decision.parts:
+            detail = counted(count, "image")
+            source.findings.add(Finding("left_out", group, detail, count=count, lost_images=count))
     plain = _plain(source)
     if plain is not None:
         return plain
@@ -89,23 +94,11 @@ def _convert(folder: Path, source: DataSource, work_dir: Path) -> Splits:
                 f"{folder}: no usable {title} image ({source.format} format). {'; '.join(facts)}. "
                 f"Add images, {_EXPLICIT}"
             )
-    classes = _classes(source, by_part)
+    classes = list(source.classes)
     train, val = (
         _convert_split(by_part[part], part, classes, source, work_dir) for part, _ in titles
     )
     return Splits(train, val, source.decision.note, _general(source.findings))
-
-
-def _classes(source: DataSource, by_part: dict[Part | None, list[SourceImage]]) -> list[str]:
-    """Return the classes that objects use; all if the reader knows them, or if none is used."""
-    if source.used_classes is not None:
-        return list(source.classes)
-    images = [image for each in by_part.values() for image in each]
-    used = {o.class_name for image in images for o in image.objects if not o.problem}
-    for name in source.classes:
-        if used and name not in used:
-            source.findings.add(Finding("class_left_out", name, "no object uses it"))
-    return [name for name in source.classes if name in used] or list(source.classes)
 
 
 def _convert_split(

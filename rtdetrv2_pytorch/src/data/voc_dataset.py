@@ -8,7 +8,7 @@ from .annotation_arrays import Annotations, make_records
 from .augment.compose import Compose
 from .categories import CategoryTable
 from .dataset import DetectionDataset, files_exist
-from .findings import Finding, Findings, UnusableError
+from .findings import Finding, Findings, UnusableError, grouped
 from .images.image_cache import CacheKind
 from .images.pixel_range import PixelRange
 from .readers.source import SourceImage
@@ -110,4 +110,9 @@ def _read_voc(root: Path, ann_file: Path, table: CategoryTable, findings: Findin
     if not images:
         raise DatasetError(f"{ann_file}: none of its {len(pairs)} images can be used")
     records = make_records(images.values(), table, findings, image_ids=images)
+    if not records:
+        raise DatasetError(
+            f"{ann_file}: none of its {len(pairs)} images has a usable object: "
+            f"{grouped(findings)[0]}; repair the annotations"
+        )
     return Annotations(records, table)

@@ -9,6 +9,7 @@ import numpy as np
 from ..data.annotation_arrays import ImageRecord
 from ..data.dataset import boxes_inside
 from ..data.findings import Box, Finding, Illustration
+from ..misc.text import counted
 
 _NOISE = 0.01  # pixels: rounding errors
 _TINY = 4.0  # pixels at the training size: half a cell of the finest level
@@ -32,6 +33,7 @@ class BoxExaminer:
         self.used = 0
         self.clipped = 0  # included in used
         self.skipped = 0
+        self.lost_images = 0  # without any box inside the image
         self.objects: Counter[int] = Counter()  # used boxes by label
 
     def examine(
@@ -74,7 +76,13 @@ class BoxExaminer:
             yield Finding(
                 "too_many_objects", record.file_name, detail, split=self.split, picture=picture
             )
-        if not is_used.any():
+        if len(boxes) and not has_area.any():
+            self.lost_images += 1
+            detail = counted(len(boxes), "object")
+            yield Finding(
+                "objects_unusable", record.file_name, detail, split=self.split, picture=picture
+            )
+        elif not is_used.any():
             yield Finding("image_without_objects", record.file_name, split=self.split)
 
     def _finding(

@@ -264,7 +264,7 @@ def _summary(split: _SplitState, boxes: BoxExaminer) -> SplitSummary:
     listed, written = (len(split.content[key]) for key in ("images", "annotations"))
     if split.annotations is None:
         return SplitSummary(split.name, Counts(0, listed) + lost[0], Counts(0, written) + lost[1])
-    used = sum(facts.is_used for facts in split.facts)
+    used = sum(facts.is_used for facts in split.facts) - boxes.lost_images
     clipped = sum(found.kind.name == "box_out_of_bounds" for found in converted)
     return SplitSummary(
         split.name,

@@ -11,9 +11,8 @@ from typing import Any
 from rtdetrv2_pytorch.src.data.findings import UnusableError
 from rtdetrv2_pytorch.src.data.images.orientation import OrientedImage
 from rtdetrv2_pytorch.src.data.readers.geometry import clip_box
+from rtdetrv2_pytorch.src.data.readers.masks import MASKS, check_mask
 from rtdetrv2_pytorch.src.data.readers.source import RECTANGLE
-
-from ...masks import MASKS, check_mask
 
 JsonObject = dict[str, Any]
 Figure = Mapping[str, Any]

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rtdetrv2_pytorch.src.data.findings import Finding, Findings, UnusableError
+from rtdetrv2_pytorch.src.data.findings import Finding, Findings, UnusableError, is_nothing_usable
 from rtdetrv2_pytorch.src.data.images.orientation import OrientedImage, read_oriented
 from rtdetrv2_pytorch.src.data.readers.formats import read
 from rtdetrv2_pytorch.src.data.readers.geometry import clip_box, clip_polygon
@@ -67,7 +67,10 @@ def read_items(folder: Path, format: FormatName | None = None) -> ImportSource:
         DatasetError: if nothing of it can be read.
     """
     source = read(folder, format)
-    meta = _make_meta(source.classes) if source.meta is None else stored_meta(source.meta)
+    if source.meta is None:
+        meta = _make_meta(source.classes)
+    else:
+        meta = stored_meta(source.meta, source.classes)
     items = _items(source, meta)
     return ImportSource(
         source.format, meta, items, source.num_images, source.findings, source.decision
@@ -85,14 +88,19 @@ def _items(source: DataSource, meta: Mapping[str, Any]) -> Iterator[ImportItem]:
             lost = len(image.objects)
             findings.skip_image(error, image.name, image.path, split=image.split, objects=lost)
             continue
+        num_before = len(findings)
         if image.annotation is None:
-            objects = _objects(image, oriented, source.classes, findings, is_turned=is_turned)
+            objects = list(_objects(image, oriented, source.classes, findings, is_turned=is_turned))
             annotation = _make_annotation(oriented.size_wh, objects)
         else:
             annotation = {
                 **_make_annotation(oriented.size_wh, ()),
                 **stored_annotation(image, known, oriented, findings, is_turned=is_turned),
             }
+        problems = [f.kind_name for f in findings.items[num_before:] if f.lost_objects]
+        if not annotation["objects"] and is_nothing_usable(problems):
+            findings.skip_unlearnable(image.name, len(problems), image.path, split=image.split)
+            continue
         name = names.take(image.split, image.path.name)
         yield ImportItem(image.split, name, image.path, annotation, image.part)
 

@@ -1,12 +1,17 @@
 """Convert meta and annotations of a Supervisely project to the platform's storage format."""
 
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from rtdetrv2_pytorch.src.data.findings import Finding, Findings, UnusableError
 from rtdetrv2_pytorch.src.data.images.orientation import OrientedImage
-from rtdetrv2_pytorch.src.data.readers.source import ANY_SHAPE, SourceImage, shorten
+from rtdetrv2_pytorch.src.data.readers.source import (
+    ANY_SHAPE,
+    PROGRAM_CLASSES,
+    SourceImage,
+    shorten,
+)
 
 from .geometries import to_stored
 
@@ -29,10 +34,10 @@ class Names:
         return cls(shapes, frozenset(entry["name"] for entry in meta["tags"]))
 
 
-def stored_meta(meta: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the meta of a project without the ids of its old instance."""
-    parts = {key: [_without_ids(entry) for entry in meta[key]] for key in ("classes", "tags")}
-    return {**meta, **parts}
+def stored_meta(meta: Mapping[str, Any], classes: Container[str]) -> dict[str, Any]:
+    """Return the meta of a project with some of its classes, without ids of its old instance."""
+    kept = [_without_ids(entry) for entry in meta["classes"] if entry["title"] in classes]
+    return {**meta, "classes": kept, "tags": [_without_ids(entry) for entry in meta["tags"]]}
 
 
 def stored_annotation(
@@ -73,7 +78,8 @@ def _object(
         raise UnusableError("annotation_malformed", shorten(figure))
     title = figure.get("classTitle")
     if not isinstance(title, str) or title not in names.shapes:
-        raise UnusableError("unknown_class", shorten(title))
+        kind = "object_left_out" if str(title) in PROGRAM_CLASSES else "unknown_class"
+        raise UnusableError(kind, shorten(title))
     shape = figure.get("geometryType") or figure.get("shape") or names.shapes[title]
     if not isinstance(shape, str):
         raise UnusableError("annotation_malformed", "object without a shape")

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from ...masks import MASKS, mask_size
+from rtdetrv2_pytorch.src.data.readers.masks import MASKS, mask_size
 
 Outline = dict[str, Any]  # {"kind": "box" | "polygon" | "line" | "point", "points": [[x, y], ..]}
 

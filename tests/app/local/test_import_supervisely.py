@@ -73,7 +73,7 @@ def test_geometries_are_stored_as_the_sdk_uploads_them(project, geometry):
     item(project / "ds", "a.png", annotation(figure(geometry)), "utf-8-sig")
     source = read_items(project)
     (imported,) = source.items
-    assert len(source.findings) == 0
+    assert messages(source) == {"class_left_out": ["box (no object uses it)"]}
     (stored,) = imported.annotation["objects"]
     if geometry["geometryType"] == "cuboid":  # the SDK itself fails on it
         expected = {"objects": [figure(geometry)]}
@@ -102,7 +102,6 @@ def test_import_round_trips_through_the_sdk(project, tmp_path):
     meta = sly.ProjectMeta.from_json(store.projects.meta(report.project_id))
     assert [(c.name, c.geometry_type.geometry_name(), c.hotkey) for c in meta.obj_classes] == [
         (CAT, "any", "c"),
-        ("box", "rectangle", ""),
     ]
     pixels = sly.Annotation._to_pixel_coordinate_system_json(stored["annotation"])
     found = sly.Annotation.from_json(pixels, meta)
@@ -237,7 +236,8 @@ def test_objects_without_shape_or_with_deep_nesting(project):
     found, source = taken(project)
     assert len(found["ds/a.png"]) == 2
     assert messages(source) == {
-        "annotation_malformed": ["ds: a.png (object 1: object without a shape)"]
+        "annotation_malformed": ["ds: a.png (object 1: object without a shape)"],
+        "class_left_out": ["box (no object uses it)"],
     }
 
 

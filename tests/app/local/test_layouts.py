@@ -7,6 +7,7 @@ import pytest
 
 from rtdetrv2_pytorch.src.data.coco_dataset import CocoDetection
 from rtdetrv2_pytorch.src.data.splits import find_splits
+from rtdetrv2_pytorch.src.doctor.examination import Options, examine
 from rtdetrv2_pytorch.src.misc.errors import DatasetError
 from supervisely_integration.local.emulator.storage.sql.listing import Listing
 from supervisely_integration.local.emulator.store import Store
@@ -14,7 +15,22 @@ from supervisely_integration.local.importers.into_store import import_folder
 from supervisely_integration.local.importers.items import read_items
 from supervisely_integration.local.launcher.selection import choose_split, read_project, split_note
 from tests.app.local.import_folders import write
-from tests.app.local.layouts import CAT, DOG, LAYOUTS, coco, coco_2017, pictures, voc_cvat, voc_flat
+from tests.app.local.layouts import (
+    CAT,
+    DOG,
+    LAYOUTS,
+    coco,
+    coco_2017,
+    labelme,
+    labelme_file,
+    pictures,
+    supervisely,
+    voc_beside_images,
+    voc_cvat,
+    voc_flat,
+    voc_xml,
+    yolo_list_files,
+)
 
 
 def imported(folder):
@@ -118,6 +134,51 @@ class TestRefusals:
             ),
             ("annotations.xml", "<annotations></annotations>", "CVAT for images (XML)"),
             ("labels/a.txt", "0 0.5 0.5 0.1 0.1\n", "YOLO without class names (labels/a.txt)"),
+            ("boxes.csv", "filename,width,height,class,xmin,ymin,xmax,ymax", "CSV with boxes"),
+            ("boxes.csv", "image_id,width,height,bbox,source\n", "CSV with boxes (boxes.csv)"),
+            ("labels.csv", "cat,10,20,30,20,a.jpg,100,50\n", "CSV with boxes (labels.csv)"),
+            (
+                "via.csv",
+                "filename,file_size,file_attributes,region_count,region_id,"
+                "region_shape_attributes,region_attributes\n",
+                "VGG Image Annotator (VIA) (via.csv) is not read; convert it",
+            ),
+            (
+                "via_project.json",
+                {"_via_settings": {}, "_via_img_metadata": {"a.jpg1": {"filename": "a.jpg"}}},
+                "VGG Image Annotator (VIA) (via_project.json)",
+            ),
+            (
+                "via_region_data.json",
+                {"a.jpg9": {"filename": "a.jpg", "regions": [{"shape_attributes": {"x": 1}}]}},
+                "VGG Image Annotator (VIA) (via_region_data.json)",
+            ),
+            (
+                "label_2/a.txt",
+                "Car 0.00 0 -1.57 10.0 20.0 40.0 40.0 1.5 1.6 3.7 -2.7 1.7 46.7 -1.59\n",
+                "KITTI (label_2/a.txt) is not read; convert it to COCO",
+            ),
+            (
+                "project-1.json",
+                [{"id": 1, "annotations": [{"result": []}], "data": {"image": "/data/a.jpg"}}],
+                "Label Studio JSON (project-1.json) is not read; export it again as COCO",
+            ),
+            (
+                "annotations/default.json",
+                {"info": {}, "categories": {"label": {"labels": []}}, "items": [{"id": "a"}]},
+                "Datumaro (annotations/default.json) is not read; convert it to COCO",
+            ),
+            (
+                "a.json",
+                {"asset": {"name": "a.jpg"}, "regions": [{"boundingBox": {}}]},
+                "VoTT (a.json) is not read; export it again",
+            ),
+            (
+                "export.ndjson",
+                '{"data_row": {"id": "x"}, "media_attributes": {}, "projects": {}}\n',
+                "Labelbox (export.ndjson) is not read; export it again",
+            ),
+            ("a.parquet", "PAR1", "Parquet (a.parquet) is not read; convert it to COCO"),
         ],
     )
     def test_format_that_is_not_read_is_named(self, tmp_path, read, name, content, message):
@@ -152,6 +213,88 @@ def test_unused_classes_are_left_out(tmp_path):
     for findings in (source.findings, splits.findings):
         left_out = {f.where: f.detail for f in findings if f.kind_name == "class_left_out"}
         assert left_out == {"_background_": "no object uses it", "bird": "no object uses it"}
+
+
+def test_objects_of_labeling_programs_are_left_out(tmp_path):
+    """Their images are background, which is what `_background_` says."""
+    labelme(tmp_path / "data")
+    pictures(tmp_path / "data", "train/c.jpg")
+    shapes = [("_background_", "rectangle", [[1, 1], [9, 9]])]
+    labelme_file(tmp_path / "data/train/c.json", "c.jpg", shapes)
+    expected = {"train": {"a.jpg": [CAT], "c.jpg": []}, "val": {"b.jpg": [DOG]}}
+    found, classes, source = imported(tmp_path / "data")
+    assert (found, classes) == (expected, ["cat", "dog"])
+    found, names, splits = trained_on(tmp_path / "data", tmp_path / "out")
+    assert (found, names) == (expected, ["cat", "dog"])
+    for findings in (source.findings, [*splits.findings, *splits.train.findings]):
+        assert sorted((f.kind_name, f.where, f.detail) for f in findings) == [
+            ("class_left_out", "_background_", "added by the labeling program"),
+            ("object_left_out", "train/c.jpg", "shape 1: [(1.0, 1.0), (9.0, 9.0)]"),
+        ]
+
+
+def _without_usable_object(folder, layout):
+    """Write a data set and a training image whose only object is damaged; return its name."""
+    expected = layout(folder)
+    line, reversed_box = ("cat", 10, 20, 10, 40), ("cat", 40, 20, 10, 40)
+    if layout is coco_2017:
+        pictures(folder, "train2017/x.jpg")
+        images = {"a.jpg": [CAT], "x.jpg": [line]}
+        coco(folder / "annotations/instances_train2017.json", images)
+    elif layout is yolo_list_files:
+        pictures(folder, "images/train/x.jpg")
+        write(folder / "labels/train/x.txt", "0 0.5 0.5 0 0.1")
+        write(folder / "train.txt", "images/train/a.jpg\nimages/train/x.jpg")
+    elif layout is voc_beside_images:
+        pictures(folder, "train/x.jpg")
+        write(folder / "train/x.xml", voc_xml([reversed_box]))
+    elif layout is labelme:
+        pictures(folder, "train/x.jpg")
+        labelme_file(folder / "train/x.json", "x.jpg", [("cat", "rectangle", [[1, 1], [1, 9]])])
+    else:
+        pictures(folder, "training/img/x.jpg")
+        figure = {"classTitle": "cat", "geometryType": "rectangle", "points": {"exterior": [[1]]}}
+        content = {"size": {"width": 100, "height": 50}, "objects": [figure]}
+        write(folder / "training/ann/x.jpg.json", content)
+    return expected
+
+
+@pytest.mark.parametrize(
+    "layout", [coco_2017, yolo_list_files, voc_beside_images, labelme, supervisely]
+)
+def test_image_without_usable_object_is_left_out(tmp_path, layout):
+    """As background, it would train the model to ignore the object that it shows."""
+    expected = _without_usable_object(tmp_path / "data", layout)
+    found, _, source = imported(tmp_path / "data")
+    assert found == expected
+    lost = [f for f in source.findings if f.kind_name == "objects_unusable"]
+    assert [(f.where.split("/")[-1], f.detail) for f in lost] == [("x.jpg", "1 object")]
+    assert (source.findings.lost_images, source.findings.lost_objects) == (1, 1)
+    found, _, splits = trained_on(tmp_path / "data", tmp_path / "out")
+    assert found == {part: expected[part] for part in ("train", "val")}
+    report = examine("data", splits.train, splits.val, Options(), others=splits.findings)
+    assert (report.splits[0].images.skipped, report.splits[0].boxes.skipped) == (1, 1)
+    (line,) = [g for g in report.lines() if "without any usable object" in g]
+    assert line.startswith("skips: 1 images without any usable object of those annotated: train: ")
+
+
+@pytest.mark.parametrize("layout", LAYOUTS, ids=lambda layout: layout.__name__)
+def test_counts_add_up_to_the_files_on_disk(tmp_path, layout):
+    """With an image that no annotation names, and one that is damaged."""
+    folder = tmp_path / "data"
+    layout(folder)
+    named = next(path for path in sorted(folder.rglob("*.jpg")) if path.name != "c.jpg")
+    named.write_bytes(b"no image")
+    pictures(folder, "unlisted/x.jpg")
+    on_disk = len(list(folder.rglob("*.jpg")))
+    found, _, source = imported(folder)
+    used = sum(map(len, found.values()))
+    assert source.findings.given_images == used + source.findings.lost_images == on_disk
+    splits = find_splits(folder, tmp_path / "out")
+    report = examine("data", splits.train, splits.val, Options(), others=splits.findings)
+    num_test = len(found.get("test", ()))
+    assert report.images.given == on_disk - num_test
+    assert report.images.used == used - num_test - len(found.get(None, ()))
 
 
 def test_files_in_place_are_used_without_conversion(tmp_path):

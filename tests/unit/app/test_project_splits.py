@@ -260,6 +260,7 @@ def test_shapes_are_skipped_and_counted_without_conversion(project):
         points("cat", (1, 1), (9, 9), shape="line"),
     )
     assert skipped(convert(project, convert_shapes=False).train) == [
+        ("objects_unusable", "img/more.png", "3 objects of unsupported shape", 1),
         ("unknown_geometry", "cat", "polygon", 1),
         ("unknown_geometry", "cat", "line", 2),
     ]
@@ -293,10 +294,12 @@ def test_points_are_always_skipped(project):
     ],
 )
 def test_damaged_objects_are_skipped(project, damaged):
+    """The image is skipped with them: as background it would train the model to ignore them."""
     add_image(project / "train", "bad.png", damaged)
     data = convert(project)
-    assert data.train.boxes == {"cat": 1}
-    ((kind, where, detail, _),) = skipped(data.train)
+    assert (data.train.num_images, data.train.boxes) == (1, {"cat": 1})
+    (kind, where, detail, _), *rest = skipped(data.train)
+    assert rest == [("objects_unusable", "img/bad.png", "1 object", 1)]
     shape = damaged["geometryType"]
     is_outside = damaged["points"]["exterior"][:1] == [[70, 5]] if "points" in damaged else False
     assert kind == ("box_outside" if is_outside else "annotation_malformed")
@@ -335,7 +338,7 @@ def test_split_of_other_shapes_suggests_conversion(project):
 
 def test_split_of_points_does_not_suggest_conversion(project):
     add_image(project / "train", "train.png", points("cat", (1, 1), shape="point"))
-    with pytest.raises(DatasetError, match=r"1 of shape point; choose another split"):
+    with pytest.raises(DatasetError, match=r"1 of shape point, without boxes; choose other"):
         convert(project, convert_shapes=False)
 
 
@@ -385,8 +388,9 @@ def test_damaged_annotation_skips_one_image(project, content, complaint):
     (project / "train" / "ann" / "bad.png.json").write_bytes(content)
     data = convert(project)
     assert boxes(data.train) == [[10, 5, 10, 20]]
-    (found,) = data.train.findings
+    found = next(iter(data.train.findings))
     assert (found.kind.name, found.where) == ("annotation_malformed", "img/bad.png")
+    assert data.train.findings.lost_images == 1
     assert complaint in found.detail
 
 

@@ -356,8 +356,8 @@ def test_split_without_images_raises(write_coco, tmp_path, img_folder):
 )
 def test_boxes_outside_the_declared_size_are_skipped(write_coco, bbox, is_used):
     images = [{"id": 1, "file_name": "a.png", "width": 40, "height": 30}]
-    data = CocoDetection(**write_coco([{"bbox": bbox}], images))
-    assert len(data.annotations.labels) == is_used
+    data = CocoDetection(**write_coco([{"bbox": [1, 2, 3, 4]}, {"bbox": bbox}], images))
+    assert len(data.annotations.labels) == 1 + is_used
     assert data.findings.counts() == ({} if is_used else {"box_outside": 1})
 
 

@@ -11,7 +11,7 @@ from ..findings import Finding, Illustration
 from ..split_names import Decision, decide, held_out
 from . import coco, labelme, supervisely, unread, voc, yolo
 from .folders import Tree
-from .source import DataSource, FormatName, SourceImage
+from .source import PROGRAM_CLASSES, DataSource, FormatName, SourceImage
 
 # In the order of detection, the most explicit sign first. Each module has `LOOKED_FOR`,
 # `recognize(tree)` and `read(tree)`.
@@ -23,8 +23,6 @@ FORMATS: Mapping[FormatName, ModuleType] = {
     "voc": voc,
 }
 _MAX_SUFFIXES = 4  # in a message
-# Classes that other programs add, not users.
-_NO_CLASSES = {"_background_", "__background__", "__ignore__", "_ignore_"}
 
 
 def detect_format(folder: Path) -> FormatName:
@@ -88,9 +86,9 @@ def _add_unlisted(source: DataSource, tree: Tree) -> None:
 def _classes(source: DataSource) -> Mapping[str, str]:
     """Return the classes to learn, without those of no object and those of other programs."""
     used = source.used_classes
-    if not used:  # unknown, or the data has no objects
+    if not used:
         return source.classes
-    kept = {n: s for n, s in source.classes.items() if n in used and n not in _NO_CLASSES}
+    kept = {n: s for n, s in source.classes.items() if n in used and n not in PROGRAM_CLASSES}
     if not kept:
         return source.classes
     for name in source.classes.keys() - kept.keys():

@@ -16,6 +16,9 @@ Point = tuple[float, float]
 RECTANGLE, POLYGON, ANY_SHAPE = "rectangle", "polygon", "any"
 DEFAULT_SPLIT = "ds0"  # Supervisely's name for a dataset without a name
 
+# Classes that labeling programs add, not users.
+PROGRAM_CLASSES = frozenset({"_background_", "__background__", "__ignore__", "_ignore_"})
+
 _MAX_LETTERS = 80  # of a value in a message
 
 
@@ -44,7 +47,7 @@ class SourceObject:
     def problem_among(self, classes: Container[str]) -> str:
         """Return the kind of finding that makes the object unusable; empty if it is usable."""
         if self.class_name and self.class_name not in classes:
-            return "unknown_class"
+            return "object_left_out" if self.class_name in PROGRAM_CLASSES else "unknown_class"
         return self.problem
 
     @property
@@ -89,7 +92,7 @@ class DataSource:
     groups: Mapping[str, int]  # number of images by split of the images
     findings: Findings
     listed: Collection[str]  # images that annotations name, as paths relative to the root
-    used_classes: Collection[str] | None = None  # with objects; None: unknown
+    used_classes: Collection[str]  # with objects
     files: Mapping[str, AnnotationFile] = field(default_factory=dict)  # by split, if usable
     meta: Mapping[str, Any] | None = None  # of a Supervisely project
     decision: Decision = Decision({}, frozenset(), "")

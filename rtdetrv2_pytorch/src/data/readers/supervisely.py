@@ -4,6 +4,7 @@ The SDK's reader skips a whole dataset, and only logs it, if one annotation is m
 name of the dataset ends in "img", "ann" or "meta".
 """
 
+import contextlib
 import json
 from collections import Counter
 from collections.abc import Iterator, Mapping
@@ -15,6 +16,7 @@ from ...misc.errors import DatasetError
 from ..findings import Finding, Findings, UnusableError
 from ..images.opening import is_hidden, is_image
 from .folders import Tree
+from .masks import MASKS, mask_box
 from .source import (
     DataSource,
     Point,
@@ -76,6 +78,7 @@ def read(tree: Tree) -> DataSource:
         Counter(name for name, _ in files),
         findings,
         {item.image.relative_to(folder).as_posix() for _, item in files},
+        _used_classes(files, tree),
         meta=meta,
     )
 
@@ -226,16 +229,27 @@ def _images(
         except UnusableError as error:
             findings.skip_image(error, item.image.name, item.image, split=dataset)
             continue
-        objects = content["objects"]
+        objects, size_wh = content["objects"], annotated_size(content)
         findings.given_objects += len(objects)
         yield SourceImage(
             dataset,
             item.image.name,
             item.image,
-            [_object(number, figure) for number, figure in enumerate(objects, start=1)],
-            annotated_size(content),
+            [_object(number, figure, size_wh) for number, figure in enumerate(objects, start=1)],
+            size_wh,
             annotation=content,
         )
+
+
+def _used_classes(files: list[tuple[str, ImageFiles]], tree: Tree) -> set[str]:
+    """Return the classes with objects."""
+    used = set()
+    for _, item in files:
+        with contextlib.suppress(UnusableError):
+            _check_link(item.annotation, tree)
+            objects = read_annotation(item.annotation)["objects"]
+            used |= {str(each.get("classTitle")) for each in objects if isinstance(each, dict)}
+    return used
 
 
 def _check_link(annotation: Path, tree: Tree) -> None:
@@ -249,17 +263,17 @@ def _check_link(annotation: Path, tree: Tree) -> None:
         raise UnusableError("path_outside_folder", f"{annotation.name} is a link")
 
 
-def _object(number: int, figure: Any) -> SourceObject:
-    """Read an object that has points as its box; other shapes need the SDK."""
+def _object(number: int, figure: Any, size_wh: tuple[int, int] | None) -> SourceObject:
+    """Read an object with points or a mask as its box; other shapes need the SDK."""
     label = f"object {number}"
     if not isinstance(figure, dict):
         return SourceObject(label, "", problem="annotation_malformed", detail=shorten(figure))
     name = str(figure.get("classTitle"))
     shape = figure.get("geometryType") or figure.get("shape") or "unknown shape"
-    if shape not in _WITH_POINTS:
+    if shape not in (*_WITH_POINTS, *MASKS):
         return SourceObject(label, name, problem="unknown_geometry", detail=str(shape))
     try:
-        points = points_box(figure)
+        points = mask_box(figure, size_wh or (0, 0)) if shape in MASKS else points_box(figure)
     except (LookupError, TypeError, ValueError, OverflowError) as error:
         detail = f"damaged {shape}: {error}"
         return SourceObject(label, name, problem="annotation_malformed", detail=detail)

@@ -8,6 +8,8 @@ from .folders import Tree
 _DATUMARO = "convert it to COCO, for example with Datumaro (`datum convert -if {} -f coco`)"
 _EXPORT = "export it again as COCO or YOLO from the labeling program"
 
+_IMPORT = "convert it to COCO, for example by an import into your labeling program"
+
 # Name, extensions, expression for the first bytes of a file, remedy.
 _FORMATS: Sequence[tuple[str, tuple[str, ...], bytes, str]] = (
     (
@@ -16,18 +18,22 @@ _FORMATS: Sequence[tuple[str, tuple[str, ...], bytes, str]] = (
         b"",
         _DATUMARO.format("tf_detection_api"),
     ),
+    ("VGG Image Annotator (VIA)", (".csv",), rb"region_shape_attributes", _IMPORT),
     ("Open Images CSV", (".csv",), rb"ImageID,.*XMin", _DATUMARO.format("open_images")),
     (
         "CSV with boxes",
         (".csv",),
         rb"(?i)xmin|x_min|bbox|[^,\n]+,\d+,\d+,\d+,\d+,",
-        "convert it to COCO, for example by an import into your labeling program",
+        _IMPORT,
     ),
     ("CreateML", (".json",), rb'(?s)^\s*\[.*"(image|imagefilename)".*"coordinates"', _EXPORT),
     ("CVAT for images (XML)", (".xml",), rb"<annotations>", _EXPORT),
     ("Label Studio JSON", (".json",), rb'(?s)^\s*\[.*"(completions|annotations)"', _EXPORT),
-    ("VGG Image Annotator (VIA)", (".json",), rb'"(shape_attributes|_via_settings)"', _EXPORT),
-    ("Label Box or VoTT JSON", (".json",), rb'"(Labeled Data|vott|regions)"', _EXPORT),
+    ("VGG Image Annotator (VIA)", (".json",), rb'"(shape_attributes|_via_settings)"', _IMPORT),
+    ("VoTT", (".json",), rb'"(vott|regions)"', _EXPORT),
+    ("Labelbox", (".json", ".ndjson"), rb'"(Labeled Data|data_row)"', _EXPORT),
+    ("Datumaro", (".json",), rb'"categories":\s*\{.*"items"', _DATUMARO.format("datumaro")),
+    ("Parquet", (".parquet",), b"", _IMPORT),
     (
         "KITTI",
         (".txt",),

@@ -9,7 +9,7 @@ import pytest
 import supervisely as sly
 from PIL import Image
 
-from supervisely_integration.masks import check_mask
+from rtdetrv2_pytorch.src.data.readers.masks import check_mask, mask_box
 
 
 def figure(content: bytes):
@@ -61,3 +61,25 @@ def test_decompression_bomb_is_rejected():
 def test_other_data_is_rejected(broken):
     with pytest.raises(ValueError, match="mask is not an image"):
         check_mask(broken, (60, 40))
+
+
+@pytest.mark.parametrize("kind", [sly.Bitmap, sly.AlphaMask])
+def test_box_is_that_of_the_sdk(kind):
+    pixels = np.zeros((20, 30), bool if kind is sly.Bitmap else np.uint8)
+    pixels[4:9, 2:13] = 1
+    mask = kind(pixels, sly.PointLocation(7, 5))
+    around = mask.to_bbox()
+    expected = (around.left, around.top), (around.right + 1, around.bottom + 1)
+    assert mask_box(mask.to_json(), (60, 40)) == expected == ((7, 11), (18, 16))
+
+
+def test_margins_do_not_belong_to_the_box():
+    file = io.BytesIO()
+    image = Image.new("RGBA", (10, 8), (255, 255, 255, 0))
+    image.paste((0, 0, 0, 255), (3, 2, 5, 6))
+    image.save(file, "PNG")
+    moved = figure(zlib.compress(file.getvalue()))
+    moved["bitmap"]["origin"] = [20, 10]
+    assert mask_box(moved, (60, 40)) == ((23, 12), (25, 16))
+    with pytest.raises(ValueError, match="the mask is empty"):
+        mask_box(figure(png(6, 4)), (60, 40))
