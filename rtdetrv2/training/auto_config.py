@@ -3,11 +3,8 @@
 import logging
 import math
 import os
-import time
 from pathlib import Path
 from typing import Any
-
-import torch
 
 from rtdetrv2_pytorch.src.core import YAMLConfig
 from rtdetrv2_pytorch.src.core.yaml_files import merge
@@ -15,18 +12,15 @@ from rtdetrv2_pytorch.src.data.splits import Split
 from rtdetrv2_pytorch.src.misc.errors import CheckpointError, ConfigError
 from rtdetrv2_pytorch.src.misc.text import counted
 from rtdetrv2_pytorch.src.misc.weights import locate
-from rtdetrv2_pytorch.src.solver.loop import train_one_epoch
-from rtdetrv2_pytorch.src.solver.progress import EpochProgress
-from rtdetrv2_pytorch.src.solver.run import TrainingRun
-from rtdetrv2_pytorch.src.solver.stopping import StopFlag
 
 from .model_table import MODELS
+from .timing import Speed, epoch_seconds, epochs_within, measure_speed
 
 COCO_WEIGHTS = MODELS["S"][1]
-TIMED_STEPS = 4
 
-_CPU_BUDGET_S = 8 * 60  # for training and evaluation, without startup and saving
+CPU_BUDGET_S = 8 * 60  # for training and evaluation, without startup and saving
 _CPU_BATCH = 4
+_CPU_WORKERS = 1
 _SMALL_IMAGE = 400  # pixels; smaller images are trained at 256
 _FEW_BOXES = 50  # per image; 100 queries are enough for that
 
@@ -91,9 +85,10 @@ def fit_to_cpu(config: Path, overrides: dict[str, Any]) -> tuple[dict[str, Any],
             is_from_scratch=not overrides.get("tuning"),
         )
         chosen = merge(chosen, overrides)
-        cfg = YAMLConfig(config, **merge(chosen, {"epoches": 1, "num_workers": 0}))
-        step_s = time_step(cfg)
-        return choose_epochs(chosen, len(cfg.train_dataloader), step_s, len(probe.val_dataset))
+        probed = {"epoches": 1, "num_workers": 0, "device": "cpu"}
+        cfg = YAMLConfig(config, **merge(chosen, probed))
+        num_val = len(probe.val_dataset)
+        return choose_epochs(chosen, len(cfg.train_dataloader), measure_speed(cfg), num_val)
     finally:
         logging.disable(logging.NOTSET)
 
@@ -108,11 +103,11 @@ def cpu_overrides(*, longest_side: int, max_boxes: int, is_from_scratch: bool) -
         # Strong augmentation does not pay in a run this short.
         "train_dataloader": {
             "total_batch_size": _CPU_BATCH,
-            "num_workers": 1,
+            "num_workers": _CPU_WORKERS,
             "dataset": {"transforms": {"policy": {"epoch": 0}}},
             "collate_fn": {"scales": None},
         },
-        "val_dataloader": {"total_batch_size": 2 * _CPU_BATCH, "num_workers": 1},
+        "val_dataloader": {"total_batch_size": 2 * _CPU_BATCH, "num_workers": _CPU_WORKERS},
         "checkpoint_freq": 0,
         "print_freq": 20,
     }
@@ -124,21 +119,24 @@ def cpu_overrides(*, longest_side: int, max_boxes: int, is_from_scratch: bool) -
 
 
 def choose_epochs(
-    values: dict[str, Any], steps: int, step_s: float, num_val_images: int
+    values: dict[str, Any], steps: int, speed: Speed, num_val_images: int
 ) -> tuple[dict[str, Any], str]:
     """Choose the number of epochs for the time budget, unless `values` contains it.
 
     Args:
         values: the other choices.
         steps: training steps per epoch.
-        step_s: seconds per training step; the forward pass of an evaluation takes a third of it.
+        speed: on this CPU.
         num_val_images: validation images.
 
     Returns:
         The values with the number of epochs, and a message for the user.
     """
-    epoch_s = steps * step_s + num_val_images * step_s / _CPU_BATCH / 3
-    values = merge({"epoches": max(1, math.floor(_CPU_BUDGET_S / epoch_s))}, values)
+    step_s = cpu_step_s(speed)
+    epoch_s = epoch_seconds(
+        steps=steps, step_s=step_s, num_val_images=num_val_images, val_image_s=speed.val_image_s
+    )
+    values = merge({"epoches": epochs_within(CPU_BUDGET_S, epoch_s)}, values)
     epochs = values["epoches"]
     height, width = values["eval_spatial_size"]
     minutes = math.ceil(epochs * epoch_s / 60)
@@ -149,20 +147,6 @@ def choose_epochs(
     )
 
 
-def time_step(cfg: YAMLConfig) -> float:
-    """Train a few steps on the CPU; return the seconds of the fastest one."""
-    cfg.device = torch.device("cpu")
-    run = TrainingRun.create(cfg)
-    stop = StopFlag()
-    seconds: list[float] = []
-    begin = time.perf_counter()
-
-    def after_step(progress: EpochProgress) -> None:
-        nonlocal begin
-        seconds.append(time.perf_counter() - begin)
-        if progress.step >= TIMED_STEPS:
-            stop.request("timing finished")
-        begin = time.perf_counter()
-
-    train_one_epoch(run, stop=stop, after_step=after_step)
-    return min(seconds)
+def cpu_step_s(speed: Speed) -> float:
+    """Return the seconds per training step with the workers of `cpu_overrides`."""
+    return speed.step_s(num_workers=_CPU_WORKERS, num_cores=os.cpu_count() or 1, is_gpu=False)

@@ -10,6 +10,7 @@ from typing import Any
 
 import supervisely as sly
 import torch
+from supervisely.app.widgets import Text
 from supervisely.nn.training import train_app
 from supervisely.nn.training.gui import gui as sdk_gui
 from supervisely.nn.training.gui.classes_selector import ClassesSelector
@@ -76,7 +77,24 @@ class AllShapesClassesSelector(ClassesSelector):  # type: ignore[misc]
         }
 
 
-class CpuTrainingProcess(TrainingProcess):  # type: ignore[misc]
+class TimedTrainingProcess(TrainingProcess):  # type: ignore[misc]
+    """Shows how long the training takes.
+
+    `TrainingProcess` (supervisely/nn/training/gui/training_process.py) has no place for it.
+
+    Args:
+        app_options: of the app.
+    """
+
+    def __init__(self, app_options: dict[str, Any]) -> None:
+        super().__init__(app_options)
+        self.estimate_text = Text("")
+        self.estimate_text.hide()
+        buttons = self.display_widgets[-2]
+        buttons._widgets[-1] = self.estimate_text  # instead of an empty space
+
+
+class CpuTrainingProcess(TimedTrainingProcess):
     """Trains on the CPU.
 
     Without a GPU, `TrainingProcess` (supervisely/nn/training/gui/training_process.py) returns no
@@ -164,6 +182,12 @@ def training_gui(
     class CheckedHyperparametersSelector(HyperparametersSelector):  # type: ignore[misc]
         """Validates the editor's text when its step is completed; the SDK accepts any text."""
 
+        def __init__(self, hyperparameters: str, app_options: dict[str, Any]) -> None:
+            super().__init__(hyperparameters, app_options)
+            self.preset_text = Text("")  # why the values differ from the defaults
+            self.preset_text.hide()
+            self.display_widgets.insert(0, self.preset_text)
+
         def validate_step(self) -> bool:
             """Show an error below the editor, and mark its line on the app's own page."""
             try:
@@ -186,7 +210,7 @@ def training_gui(
             """Return whether an export is selected and not ruled out by a stop."""
             return not is_stopping() and bool(super().is_export_required())
 
-    process = TrainingProcess if torch.cuda.is_available() else CpuTrainingProcess
+    process = TimedTrainingProcess if torch.cuda.is_available() else CpuTrainingProcess
     with (
         replaced(sdk_gui, "ClassesSelector", AllShapesClassesSelector),
         replaced(sdk_gui, "HyperparametersSelector", CheckedHyperparametersSelector),

@@ -37,6 +37,7 @@ from ..settings.names import valid_part
 from ..task_status import EVALUATION_REPORT, PAGE_ERROR, StatusReporter, describe_error
 from .exports import COCO_FOLDER, Exporter
 from .lifecycle import Lifecycle, TrainingStage, TrainingStopped, stays_open
+from .plan.page_plan import PagePlan
 from .project_data import ProjectData
 from .run_config import check_hyperparameters
 from .run_folder import RunFolder, SavedRun
@@ -92,6 +93,9 @@ class TrainApp(sdk.TrainApp):  # type: ignore[misc]
             if saved is not None:
                 self.data.restore_split(saved)
             self._require_valid_settings()
+            self.plan = PagePlan(self.gui, Path(self.work_dir) / "timing")
+            if not self.auto_start and not self._is_resume_upload:
+                self.plan.begin()
         except Exception as error:
             # In production a thread of the SDK (ContentOrigin in supervisely/app/content.py) would
             # keep the process alive.
@@ -137,6 +141,7 @@ class TrainApp(sdk.TrainApp):  # type: ignore[misc]
         # `_prepare_working_dir` empties this folder: not the one of an earlier start.
         self.log_dir = str(Path(self.work_dir) / self._log_dir_name)
         self.gui.need_convert_shapes = False  # `write_coco` converts
+        self.plan.stop_timing()
         try:
             if not self._is_resume_upload:
                 self._check_settings()

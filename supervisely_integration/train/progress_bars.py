@@ -12,6 +12,8 @@ from rtdetrv2_pytorch.src.solver.events import (
     TrainingPlan,
 )
 
+from .plan.estimate import format_minutes
+
 logger = logging.getLogger(__name__)
 
 
@@ -113,7 +115,7 @@ class AppProgress(TrainingEvents):
     def _remaining(self, seconds: float) -> str:
         """Return the remaining time, and what it leaves out: no speed of an upload is known yet."""
         after = f", then {self._next}" if self._next else ""
-        return f"about {_duration(seconds)} of training and evaluation{after}"
+        return f"about {format_minutes(seconds)} of training and evaluation{after}"
 
     def _start_bar(self, message: str, total: int) -> Any:
         widget = self._widgets[len(self._bars)]
@@ -125,10 +127,3 @@ class AppProgress(TrainingEvents):
         for bar in self._bars[1:]:
             bar.close()
         del self._bars[1:]
-
-
-def _duration(seconds: float) -> str:
-    minutes = round(seconds / 60)
-    if minutes < 1:
-        return f"{max(seconds, 0):.0f} s"
-    return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"

@@ -4,6 +4,7 @@ import re
 from types import SimpleNamespace
 
 import pytest
+import torch
 
 from supervisely_integration.gui.libraries import missing_libraries
 from supervisely_integration.local.instance import LocalInstance
@@ -21,6 +22,7 @@ pytestmark = [
     pytest.mark.skipif(bool(missing_libraries()), reason="no page libraries: make page"),
 ]
 DONE = re.compile("Training completed")
+PRESET = "No GPU: 256x256 pixels and"
 STATUS = "Status: Training is in progress..."
 # Per epoch. Bars are updated once a second: steps of smaller images would take less.
 SIX_STEPS = {**TINY, "batch_size": 1, "eval_spatial_size": [416, 416], "report": True}
@@ -113,6 +115,9 @@ def choose_a_split(page):
 
 def start_with_mistakes_then_without(page):
     """An unknown key is reported next to the editor, an invalid name in a dialog."""
+    if not torch.cuda.is_available():
+        expect(page.card("Hyperparameters")).to_contain_text(PRESET)
+        expect(page.card("Hyperparameters")).to_contain_text("eval_spatial_size: [256, 256]")
     page.card("Hyperparameters").get_by_role(
         "checkbox", name="Run Model Benchmark evaluation"
     ).click()
@@ -127,6 +132,8 @@ def start_with_mistakes_then_without(page):
     page.write_hyperparameters(SIX_STEPS)
     page.press("Hyperparameters", "Select")
     expect(message).to_be_hidden()
+    expect(page.card("Hyperparameters")).not_to_contain_text(PRESET)  # replaced by own values
+    expect(page.card("Training Process")).to_contain_text("Estimating the time...")
 
     name = page.card("Training Process").get_by_role("textbox", name="Experiment name")
     given = name.input_value()
@@ -254,6 +261,8 @@ def test_stop_button_saves_the_training(place, new_page, quiet):
             new_page(viewport={"width": 380, "height": 800}, reduced_motion="reduce"), app.address
         )
         assert page.step() == "Training Process"
+        time = re.compile(r"Takes about .* \(500 epochs of 3 steps at .* s, evaluation included\)")
+        expect(page.card("Training Process")).to_contain_text(time, timeout=LONG_MS)
         refuse_in_a_dialog(page, app, state)
         page.press("Training Process", "Start")
         page.wait_for_steps()

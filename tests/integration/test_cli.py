@@ -226,7 +226,7 @@ def test_signal_to_all_processes_saves_last(tmp_path, digits, number):
 
 
 def test_fit_to_cpu_times_steps_and_chooses_epochs(tmp_path, digits, monkeypatch):
-    monkeypatch.setattr(auto_config, "_CPU_BUDGET_S", 0.5)
+    monkeypatch.setattr(auto_config, "CPU_BUDGET_S", 0.5)
     overrides = merge(
         merge(NETWORK, {"PResNet": {"pretrained": False}}),
         auto_config.data_overrides(

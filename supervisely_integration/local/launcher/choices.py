@@ -1,6 +1,5 @@
 """Default model and hyperparameters for `train`."""
 
-import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -9,15 +8,13 @@ import torch
 import yaml
 
 from rtdetrv2.training import auto_config
-from rtdetrv2.training.model_table import DEFAULT_CONFIG, SAMPLE_CONFIG
-from rtdetrv2_pytorch.src.core import YAMLConfig
-from rtdetrv2_pytorch.src.core.catalog import COMPONENTS
+from rtdetrv2.training.model_table import SAMPLE_CONFIG
 from rtdetrv2_pytorch.src.core.yaml_files import get, merge, parse_overrides
-from rtdetrv2_pytorch.src.data.digits import make_digits_dataset
-from rtdetrv2_pytorch.src.data.splits import find_splits
 
 from ...models import find_base_config, published_models
-from ...train.hyperparameters import default_hyperparameters
+from ...train.hyperparameters import complete_hyperparameters, default_hyperparameters
+from ...train.plan import presets
+from ...train.plan.probe import ProbeTask, measure
 from ...train.run_config import check_hyperparameters
 from .selection import Project
 
@@ -80,24 +77,22 @@ def hyperparameters_for(
     Raises:
         ConfigError: if they are invalid; checked before steps are timed.
     """
-    values = default_hyperparameters()
     if torch.cuda.is_available():
-        return _chosen(values, given, model), ""
-    overrides = auto_config.cpu_overrides(
+        return _chosen(default_hyperparameters(), given, model), ""
+    values = presets.cpu_values(
         longest_side=project.longest_side,
-        max_boxes=project.most_objects,
+        most_objects=project.most_objects,
         is_from_scratch=model.endswith(_RANDOM_WEIGHTS),
     )
-    train = overrides.pop("train_dataloader")
-    overrides.pop("val_dataloader")
-    overrides["batch_size"] = train.pop("total_batch_size")
-    overrides["num_workers"] = train.pop("num_workers")
-    overrides["train_dataloader"] = train
-    for name in ("lr_scheduler", "epoches"):  # the choices replace these defaults
-        values.pop(name)
-    values = _chosen(merge(values, overrides), given, model)
+    values = _chosen(presets.completed(values), given, model)
     steps = max(1, num_train // int(values["batch_size"]))
-    return auto_config.choose_epochs(values, steps, _measure_step(values), num_val)
+    task = ProbeTask(
+        base_config=str(_recipe_of(model)),
+        hyperparameters=complete_hyperparameters(values),
+        longest_side=project.longest_side,
+        device="cpu",
+    )
+    return auto_config.choose_epochs(values, steps, measure(task), num_val)
 
 
 def _chosen(values: dict[str, Any], given: Mapping[str, Any], model: str) -> dict[str, Any]:
@@ -112,26 +107,3 @@ def _resize_to(size: Any, values: dict[str, Any]) -> None:
     for op in get(values, ("train_dataloader", "dataset", "transforms", "ops")) or ():
         if op["type"] == "Resize" and isinstance(size, list):
             op["size"] = list(size)
-
-
-def _measure_step(values: Mapping[str, Any]) -> float:
-    """Seconds per training step of RT-DETRv2-S at this image size, on generated images."""
-    with tempfile.TemporaryDirectory() as name:
-        images = auto_config.TIMED_STEPS * int(values["batch_size"])
-        data = make_digits_dataset(Path(name), num_train=images, num_val=1)
-        splits = find_splits(data, Path(name))
-        overrides = merge(
-            auto_config.data_overrides(splits.train, splits.val),
-            {
-                "eval_spatial_size": values["eval_spatial_size"],
-                "use_amp": values["use_amp"],
-                "train_dataloader": {"total_batch_size": values["batch_size"]},
-                "num_workers": 0,
-                "epoches": 1,
-                "device": "cpu",
-                "output_dir": name,
-            },
-        )
-        parts = {key: value for key, value in values.items() if key in COMPONENTS}
-        overrides = merge(merge(overrides, parts), {"PResNet": {"pretrained": False}})
-        return auto_config.time_step(YAMLConfig(DEFAULT_CONFIG, **overrides))

@@ -1,0 +1,187 @@
+"""The plan of a training: presets for a CPU, measured speed, estimated time."""
+
+import io
+import json
+import random
+import threading
+from dataclasses import asdict
+
+import pytest
+import torch
+import yaml
+
+from rtdetrv2.training.timing import Speed
+from supervisely_integration.models import find_base_config
+from supervisely_integration.paths import HYPERPARAMETERS
+from supervisely_integration.train.hyperparameters import complete_hyperparameters
+from supervisely_integration.train.plan import presets, probe
+from supervisely_integration.train.plan.estimate import estimate, format_minutes
+from supervisely_integration.train.plan.probe import ProbeTask
+from supervisely_integration.train.plan.runner import ProbeRunner
+from supervisely_integration.train.run_config import check_hyperparameters
+from tests.app.real_app import TINY
+
+BASE = find_base_config("rtdetrv2_r18vd_120e_coco.yml")
+WAIT_S = 120
+
+
+def task_of(**changes):
+    values = complete_hyperparameters({**TINY, **changes})
+    return ProbeTask(base_config=str(BASE), hyperparameters=values, longest_side=96, device="cpu")
+
+
+# --- presets -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("most_objects", [3, 80])
+def test_preset_text_has_the_preset_values_and_the_comments(most_objects):
+    values = presets.cpu_values(
+        longest_side=1000, most_objects=most_objects, is_from_scratch=most_objects == 3
+    )
+    text = presets.as_text({"epoches": 12, **values})
+    found = check_hyperparameters(text, BASE)
+    assert found == check_hyperparameters(presets.completed({"epoches": 12, **values}), BASE)
+    chosen = ("epoches", "batch_size", "eval_spatial_size", "num_workers", "lr_scheduler")
+    assert [found[key] for key in chosen[:4]] == [12, 4, [320, 320], 1]
+    assert found["lr_scheduler"]["type"] == "FlatCosineLR"
+    assert found["optimizer"]["lr"] == (0.0005 if most_objects == 3 else 0.0001)
+    assert ("RTDETRTransformerv2" in found) == (most_objects == 3)
+    comments = [line for line in HYPERPARAMETERS.read_text().splitlines() if line.startswith("#")]
+    assert [line for line in text.splitlines() if line in comments] == comments
+
+
+def test_text_of_the_defaults_is_the_file():
+    defaults = yaml.safe_load(HYPERPARAMETERS.read_text())
+    assert presets.as_text(defaults) == HYPERPARAMETERS.read_text()
+
+
+# --- estimate ------------------------------------------------------------------------------
+
+
+def test_estimate_by_hand():
+    speed = Speed(compute_s=2.0, load_s=0.5, val_image_s=0.5)
+    values = {"epoches": 6, "batch_size": 4, "num_workers": 0}
+    # 43 images are 10 batches of 4: 10 x 2.5 s + 30 x 0.5 s = 40 s an epoch.
+    found = estimate(speed, values, num_train=43, num_val=30, device="cpu")
+    assert (found.steps, found.step_s, found.epoch_s, found.seconds) == (10, 2.5, 40.0, 240.0)
+    assert str(found) == "about 4 min (6 epochs of 10 steps at 2.5 s, evaluation included)"
+    limited = estimate(speed, {**values, "patience": 3}, num_train=43, num_val=30, device="cpu")
+    assert str(limited).startswith("at most about 4 min (")
+
+
+def test_estimate_of_several_gpus():
+    speed = Speed(compute_s=1.0, load_s=0.0, val_image_s=0.2)
+    values = {"epoches": 1, "batch_size": 16, "num_workers": 2}
+    found = estimate(speed, values, num_train=5, num_val=40, device="cuda:0", num_ranks=4)
+    # One step with all five images; each rank validates 10 images.
+    assert (found.steps, found.epoch_s) == (1, 3.0)
+
+
+def test_durations():
+    assert [format_minutes(s) for s in (12.4, 60, 3540, 12_000)] == [
+        *("12 s", "1 min", "59 min", "3 h 20 min")
+    ]
+
+
+# --- measurement ---------------------------------------------------------------------------
+
+
+def test_timed_batches_are_small_on_a_cpu_and_scaled(monkeypatch):
+    def measure_speed(cfg):
+        _, record = cfg.train_dataset.load_readable(0)
+        assert record.image.shape[1:] == (72, 96)
+        assert (cfg.train_dataloader.batch_size, len(cfg.train_dataloader)) == (4, 4)
+        assert (cfg.val_dataloader.batch_size, len(cfg.val_dataloader)) == (4, 4)
+        assert cfg.train_dataloader.num_workers == 0
+        assert cfg.train_dataloader.collate_fn.scales is None
+        assert (cfg.settings.cache, cfg.settings.compile) == ("none", False)
+        assert cfg.yaml_cfg["eval_spatial_size"] == TINY["eval_spatial_size"]
+        return Speed(compute_s=1.0, load_s=0.5, val_image_s=0.1)
+
+    monkeypatch.setattr(probe, "measure_speed", measure_speed)
+    task = task_of(batch_size=10, num_workers=4, cache="ram", compile=True)
+    assert probe.measure(task) == Speed(compute_s=2.5, load_s=1.25, val_image_s=0.1)
+
+
+def test_ranks_share_a_batch(monkeypatch):
+    sizes = []
+
+    def measure_speed(cfg):
+        sizes.append((cfg.train_dataloader.batch_size, cfg.val_dataloader.batch_size))
+        return Speed(1.0, 0.5, 0.1)
+
+    monkeypatch.setattr(probe, "measure_speed", measure_speed)
+    values = complete_hyperparameters({**TINY, "batch_size": 12})
+    task = ProbeTask(
+        base_config=str(BASE), hyperparameters=values, longest_side=32, device="cpu", num_ranks=4
+    )
+    assert probe.measure(task) == Speed(1.0, 0.5, 0.1)
+    assert sizes == [(3, 4)]
+
+
+class Answers:
+    """The callbacks of a request."""
+
+    def __init__(self):
+        self.found, self.failures = [], []
+        self._has_ended = threading.Event()
+
+    def then(self, speed):
+        self.found.append(speed)
+        self._has_ended.set()
+
+    def failed(self, reason):
+        self.failures.append(reason)
+        self._has_ended.set()
+
+    def wait(self):
+        assert self._has_ended.wait(WAIT_S)
+        return self
+
+
+def request(runner, task):
+    answers = Answers()
+    runner.request(lambda: task, answers.then, answers.failed)
+    return answers
+
+
+def test_process_measures_the_speed_without_side_effects():
+    runner, task = ProbeRunner(), task_of()
+    before = (random.getstate(), torch.get_rng_state())
+    first = request(runner, task)
+    second = request(runner, task)  # takes over the process of the first
+    (speed,) = second.wait().found
+    assert first.found == first.failures == second.failures == []
+    assert 0 < speed.compute_s < WAIT_S
+    assert 0 < speed.load_s < WAIT_S
+    assert 0 < speed.val_image_s < WAIT_S
+    assert before[0] == random.getstate()
+    assert torch.equal(before[1], torch.get_rng_state())
+    assert request(runner, task).wait().found == [speed]  # known
+
+
+def test_canceled_process_ends_and_answers_nothing():
+    runner = ProbeRunner()
+    answers = request(runner, task_of())
+    while runner._probe is None:
+        pass
+    process = runner._probe._process
+    runner.cancel()
+    assert process.wait(WAIT_S) == -9
+    assert answers.found == answers.failures == []
+
+
+def test_process_ends_with_the_app(monkeypatch):
+    codes = []
+    monkeypatch.setattr(probe.os, "_exit", codes.append)
+    monkeypatch.setattr(probe.sys, "stdin", io.StringIO(""))  # closed, as the app has ended
+    probe._exit_with_the_app()
+    assert codes == [1]
+
+
+def test_error_of_the_process_is_the_reason(monkeypatch, capsys):
+    monkeypatch.setattr(probe, "_exit_with_the_app", lambda: None)
+    monkeypatch.setattr(probe.logging, "disable", lambda level: None)
+    probe.main(json.dumps(asdict(task_of(eval_spatial_size=[50, 64]))))
+    (message,) = json.loads(capsys.readouterr().out).values()
+    assert message.startswith("eval_spatial_size[0] = 50: ")
