@@ -12,6 +12,7 @@ _COMMANDS = "rtdetrv2.commands"
     name="rtdetrv2",
     lazy={
         "train": f"{_COMMANDS}.train:main",
+        "predict": f"{_COMMANDS}.predict:main",
         "export": f"{_COMMANDS}.export_onnx:main",
         "doctor": f"{_COMMANDS}.doctor:main",
         "report": f"{_COMMANDS}.report:main",

@@ -27,22 +27,26 @@ def to_supervision(detections: "Detections") -> Any:
     )
 
 
+def category_ids(class_names: tuple[str, ...]) -> dict[str, int]:
+    """Return the ids of COCO for its 80 classes, otherwise 1, 2, ... in label order."""
+    if class_names == tuple(COCO_CATEGORIES.values()):
+        return {name: i for i, name in COCO_CATEGORIES.items()}
+    return {name: i for i, name in enumerate(class_names, 1)}
+
+
 def to_coco(
-    detections: "Detections", image_id: int, category_ids: Mapping[str, int] | None
+    detections: "Detections", image_id: int, ids: Mapping[str, int] | None
 ) -> list[dict[str, Any]]:
     """See `Detections.to_coco`."""
-    names = detections.class_names
-    if category_ids is None:
-        ids = {name: i for i, name in COCO_CATEGORIES.items()}
-        is_coco = names == tuple(COCO_CATEGORIES.values())
-        category_ids = ids if is_coco else {name: i for i, name in enumerate(names, 1)}
-    missing = sorted(set(detections.names) - set(category_ids))
+    if ids is None:
+        ids = category_ids(detections.class_names)
+    missing = sorted(set(detections.names) - set(ids))
     if missing:
         raise ConfigError(f"category_ids: no id of the class {missing[0]!r}")
     return [
         {
             "image_id": image_id,
-            "category_id": category_ids[found.name],
+            "category_id": ids[found.name],
             "bbox": _xywh(found.box),
             "score": round(found.score, 5),
         }

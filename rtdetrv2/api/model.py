@@ -65,9 +65,7 @@ class RTDETR:
             self._open()
 
     def _open(self) -> None:
-        runtime = self._file.open(self._runtime, self._device)
-        is_cpu = runtime.device.type == "cpu"
-        self._predictor = Predictor(runtime, batch_size=1 if is_cpu else None)
+        self._predictor = self._file.predictor(self._runtime, self._device)
 
     @property
     def predictor(self) -> Predictor:
@@ -173,7 +171,7 @@ class RTDETR:
         options = PredictionOptions(score=score, nms_iou=nms_iou, classes=classes)
         options.check(predictor)
         images = find_images(source)
-        found = detect(predictor, images, options)
+        found = (one for _, one in detect(predictor, images, options))
         if stream or images.is_video:
             return found
         if images.is_single:

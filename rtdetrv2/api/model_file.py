@@ -7,6 +7,7 @@ from pathlib import Path
 
 import torch
 
+from rtdetrv2_pytorch.src.deploy.predictor import Predictor
 from rtdetrv2_pytorch.src.deploy.runtimes import Runtime, open_runtime
 from rtdetrv2_pytorch.src.misc.errors import CheckpointError, ConfigError
 from rtdetrv2_pytorch.src.misc.weights import is_url, locate
@@ -38,6 +39,15 @@ class ModelFile:
     def is_checkpoint(self) -> bool:
         """Whether it can be trained and exported."""
         return self.path is not None and self.path.suffix.lower() in _CHECKPOINTS
+
+    def predictor(self, runtime: str | None, device: str | None) -> Predictor:
+        """Open the file for predictions; see `open`.
+
+        Raises:
+            RTDETRError: if a value is unknown, or the file does not load.
+        """
+        opened = self.open(runtime, device)
+        return Predictor(opened, batch_size=1 if opened.device.type == "cpu" else None)
 
     def open(self, runtime: str | None, device: str | None) -> Runtime:
         """Open the file.

@@ -53,8 +53,8 @@ class PredictionOptions:
 
 def detect(
     predictor: Predictor, images: ImageSet, options: PredictionOptions, *, skip: Skip | None = None
-) -> Iterator[Detections]:
-    """Detect objects; yields results in the order of the images.
+) -> Iterator[tuple[SourceImage, Detections]]:
+    """Detect objects; yields the results in the order of the images.
 
     Images of a folder that cannot be read are skipped.
 
@@ -62,10 +62,10 @@ def detect(
         predictor: loaded model.
         images: of the source; read in batches, one by one if their number is unknown.
         options: checked ones.
-        skip: called with the error of a skipped image; None logs a warning.
+        skip: called with the error of any image that cannot be read, instead.
 
     Raises:
-        DatasetError: if an image that the caller gave itself cannot be read.
+        DatasetError: without `skip`, if an image that the caller gave itself cannot be read.
         ConfigError: if an object is not an image.
     """
     size = predictor.batch_size if images.count else 1
@@ -84,7 +84,7 @@ def detect(
                 pixels=None if image.path else pixels,
                 pixel_range=predictor.runtime.card.pixel_range,
             )
-            yield one if options.classes is None else one.filter(classes=options.classes)
+            yield image, one if options.classes is None else one.filter(classes=options.classes)
 
 
 def _batches(images: ImageSet, size: int) -> Iterator[list[SourceImage]]:
@@ -104,10 +104,10 @@ def _read(
     try:
         return image, image.read(predictor.runtime.card.pixel_range)
     except DatasetError as error:
-        if image.is_listed:
-            raise
-        if skip is None:
-            logger.warning("%s; skipped", error)
-        else:
+        if skip is not None:
             skip(error)
+        elif image.is_listed:
+            raise
+        else:
+            logger.warning("%s; skipped", error)
         return None

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 from typing import Union
+from urllib.parse import urlparse
 
 import numpy as np
 from PIL import Image
@@ -29,11 +30,14 @@ class SourceImage:
     Attributes:
         content: the image.
         name: for messages.
+        label: short name for tables and the files of results: that of the file, or its path in
+            the given folder.
         is_listed: whether the caller gave this image, and did not only give its folder.
     """
 
     content: ImageLike
     name: str
+    label: str = "image.png"
     is_listed: bool = True
 
     @property
@@ -84,7 +88,7 @@ def find_images(source: ImageSource) -> ImageSet:
     if isinstance(source, str | Path):
         return _of_path(source)
     if isinstance(source, np.ndarray | Tensor) and source.ndim == 4:
-        images = [SourceImage(image, f"image {i}") for i, image in enumerate(source)]
+        images = [SourceImage(image, f"image {i}", f"{i}.png") for i, image in enumerate(source)]
         return ImageSet(images, len(images))
     if isinstance(source, Sequence) and not isinstance(source, bytes | bytearray | memoryview):
         parts = [find_images(each) for each in source]  # type: ignore[arg-type]
@@ -103,7 +107,7 @@ def _chained(parts: Iterable[ImageSet]) -> Iterator[SourceImage]:
 
 def _of_path(source: str | Path) -> ImageSet:
     if isinstance(source, str) and _is_url(source):
-        return ImageSet([SourceImage(source, source)], 1, is_single=True)
+        return ImageSet([SourceImage(source, source, _name_in(source))], 1, is_single=True)
     path = Path(source).expanduser()
     if path.is_dir():
         return _of_folder(path)
@@ -113,7 +117,7 @@ def _of_path(source: str | Path) -> ImageSet:
         )
     if is_video(path):
         return _of_video(path)
-    return ImageSet([SourceImage(path, str(path))], 1, is_single=True)
+    return ImageSet([SourceImage(path, str(path), path.name)], 1, is_single=True)
 
 
 def _of_folder(folder: Path) -> ImageSet:
@@ -121,7 +125,11 @@ def _of_folder(folder: Path) -> ImageSet:
     for parent, subfolders, names in os.walk(folder):
         subfolders[:] = [name for name in subfolders if not is_hidden(Path(name))]
         paths = (Path(parent, name) for name in names)
-        found += [SourceImage(path, str(path), is_listed=False) for path in paths if is_image(path)]
+        found += [
+            SourceImage(path, str(path), path.relative_to(folder).as_posix(), is_listed=False)
+            for path in paths
+            if is_image(path)
+        ]
     if not found:
         raise DatasetError(f"{folder}: no images in this folder or its subfolders")
     return ImageSet(sorted(found, key=lambda image: image.name), len(found))
@@ -131,6 +139,11 @@ def _of_video(path: Path) -> ImageSet:
     video = Video(path)
     frames = (SourceImage(pixels, f"{path}, frame {i}") for i, pixels in enumerate(video.frames()))
     return ImageSet(frames, video.num_frames, is_video=True)
+
+
+def _name_in(url: str) -> str:
+    """Return the file name in a URL."""
+    return Path(urlparse(url).path).name or "image.png"
 
 
 def _is_url(source: str | Path) -> bool:

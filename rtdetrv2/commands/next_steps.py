@@ -11,8 +11,6 @@ from rtdetrv2_pytorch.src.solver.checkpointing import BEST
 
 from ..terminal.console import print_headline, print_path, python_name, short_path
 
-_DEMO = Path(__file__).parents[2] / "supervisely_integration" / "demo" / "demo_pytorch.py"
-
 
 def print_next_steps(console: Console, cfg: YAMLConfig, data: Path | None) -> None:
     """Print the commands that use the results of a training; they work when pasted."""
@@ -31,7 +29,7 @@ def print_commands(
         commands.append(["-m", "webbrowser", "-t", report.resolve().as_uri()])
     if best.is_file():
         if image is not None and image.is_file():
-            commands.append([short_path(_DEMO), short_path(image), "--model", short_path(best)])
+            commands.append(["-m", "rtdetrv2", "predict", short_path(best), short_path(image)])
         source = ["--data", str(data)] if data is not None else []
         export = ["-m", "rtdetrv2_pytorch.tools.export_onnx", "-r", short_path(best)]
         commands.append([*export, *source])

@@ -210,8 +210,11 @@ def test_training_in_a_terminal(tmp_path):
         predict, cwd=tmp_path, env=os.environ | ENVIRONMENT, capture_output=True, text=True
     )
     assert done.returncode == 0, done.stderr
-    (drawing,) = tmp_path.glob("*_detections.jpg")
-    assert f"{drawing.name.removesuffix('_detections.jpg')}.jpg: 320 x 256, " in done.stdout
+    (drawing,) = tmp_path.glob("predictions/*.jpg")
+    (shown_image,) = json.loads((tmp_path / "predictions" / "predictions.json").read_text())
+    assert shown_image["image"] == drawing.name
+    assert (shown_image["width"], shown_image["height"]) == (320, 256)
+    assert done.stdout.startswith(f"{drawing.name}: ")
     stages = ["Starting the app as task 1, on project digits", "Preparing data"]
     stages += ["Uploading the experiment", "Evaluating the best checkpoint"]
     assert [line for line in shown.lines if line in stages] == stages

@@ -78,7 +78,8 @@ def test_training_prints_log_and_table(run):
     *_, log, title, predict, export = result.stdout.splitlines()
     assert log == str(folder / "out" / "train.log")
     assert title.startswith("Next")
-    image, model = shlex.split(predict)[2::2]
+    *start, model, image = shlex.split(predict)[1:]
+    assert start == ["-m", "rtdetrv2", "predict"]
     assert (folder / image).is_file()
     assert (folder / model).is_file()
     assert export.endswith("-m rtdetrv2_pytorch.tools.export_onnx -r out/best.pth")

@@ -8,7 +8,6 @@ import time
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 
 from rtdetrv2_pytorch.src.data.images.decoding import read_rgb
@@ -77,31 +76,6 @@ def test_image_gets_an_annotation_a_drawing_and_a_table(predict, model, digits, 
     ]
     changed = np.abs(read_rgb(drawn).astype(int) - pixels).max(axis=2) > 60
     assert 0 < changed.mean() < 0.5
-
-
-def test_annotations_are_those_of_the_sdk(tmp_path):
-    from tests.sdk import import_sdk
-
-    import_sdk()
-    import supervisely as sly
-
-    found = {
-        "labels": torch.tensor([1]),
-        "boxes": torch.tensor([[10.2, 20.0, 30.4, 50.0]]),
-        "scores": torch.tensor([0.75]),
-    }
-    path = tmp_path / "a.json"
-    local_prediction.write(path, np.zeros((50, 100, 3), np.uint8), found, ["cat", "dog"])
-    meta = sly.ProjectMeta(
-        [sly.ObjClass("dog", sly.Rectangle)],
-        [sly.TagMeta("confidence", sly.TagValueType.ANY_NUMBER)],
-    )
-    read = sly.Annotation.from_json(json.loads(path.read_text()), meta)
-    (label,) = read.labels
-    box = label.geometry
-    assert (box.top, box.left, box.bottom, box.right) == (20, 10, 49, 29)
-    assert (label.obj_class.name, label.tags.get("confidence").value) == ("dog", 0.75)
-    assert read.img_size == (50, 100)
 
 
 def test_folder_is_predicted_without_its_broken_image(predict, tmp_path):
