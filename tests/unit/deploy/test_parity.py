@@ -275,7 +275,7 @@ def test_error_contains_limits_and_remedy():
     with pytest.raises(ExportError) as caught:
         raise_if_failed(check(changed(1, move=2.0)))
     message = str(caught.value)
-    assert message.startswith("best.onnx: results on some images differ from PyTorch: ")
+    assert message.startswith("best.onnx: results on some images differ from scripted: ")
     assert "boxes differ by 2 pixels (limit: 0.5)" in message
     assert "The file was removed" in message
     with pytest.raises(ExportError, match="export in fp32"):
