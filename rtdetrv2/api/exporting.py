@@ -10,8 +10,6 @@ from rtdetrv2_pytorch.src.misc.errors import ConfigError
 from ..terminal.console import LiveLine
 from .model_file import ModelFile
 
-_STRIDE = 32  # of the network's last feature map
-
 
 def export(
     file: ModelFile,
@@ -39,7 +37,7 @@ def export(
     source = Source(
         checkpoint=file.path,
         config=file.config,
-        input_size_hw=None if size_hw is None else _checked_size(size_hw),
+        input_size_hw=size_hw,
         find_images=None if data is None else _images_of(data, target.parent),
     )
 
@@ -64,15 +62,6 @@ def export(
             on_progress=show,
         )
     return target
-
-
-def _checked_size(size_hw: tuple[int, int]) -> tuple[int, int]:
-    height, width = (int(side) for side in size_hw)
-    if min(height, width) < _STRIDE or height % _STRIDE or width % _STRIDE:
-        raise ConfigError(
-            f"size = {size_hw}: give (height, width) as multiples of {_STRIDE}, for example 640"
-        )
-    return height, width
 
 
 def _images_of(data: Path, output: Path) -> FindImages:

@@ -46,6 +46,13 @@ OPTIONS = (
         help="Image files or folders; compare outputs on them.",
     ),
     click.Option(
+        ("--size",),
+        type=int,
+        nargs=2,
+        metavar="H W",
+        help="Height and width of the input in pixels, multiples of 32.  [default: as trained]",
+    ),
+    click.Option(
         ("--nms-iou",), type=float, help="Suppress boxes of the same class above this IoU."
     ),
 )
@@ -61,6 +68,7 @@ def run_export(
     classes: str | None,
     data: Path | None,
     images: Sequence[Path],
+    size: tuple[int, int] | None,
     nms_iou: float | None,
     discrete: bool = False,
 ) -> int:
@@ -80,6 +88,7 @@ def run_export(
             config=config,
             class_names=[name.strip() for name in classes.split(",")] if classes else None,
             sampling="discrete" if discrete else None,
+            input_size_hw=size,
             find_images=_find_images(data, images, target.parent),
         )
         with LiveLine(console) as line:

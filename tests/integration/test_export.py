@@ -24,6 +24,7 @@ from rtdetrv2_pytorch.src.deploy import export
 from rtdetrv2_pytorch.src.deploy.comparison_images import validation_images
 from rtdetrv2_pytorch.src.deploy.export import Source, export_onnx
 from rtdetrv2_pytorch.src.deploy.model_card import ModelCard
+from rtdetrv2_pytorch.src.deploy.onnx import read_card
 from rtdetrv2_pytorch.src.deploy.parity import check_parity
 from rtdetrv2_pytorch.src.deploy.runtimes import open_runtime
 from rtdetrv2_pytorch.src.misc.errors import ConfigError
@@ -193,7 +194,30 @@ def test_discrete_sampling_reports_the_ap_of_the_trained_one(trained, exported, 
     assert "GridSample" not in {node.op_type for node in onnx.load(output).graph.node}
     assert report.failures == []
     assert report.ap_trained == pytest.approx(exported()[1].ap_pytorch)
-    assert "with discrete sampling, and" in caplog.text
+    assert "with discrete sampling and an input of" in caplog.text
+
+
+def test_export_with_another_input_size(trained, exported, tmp_path, caplog):
+    source = replace(trained.source, input_size_hw=(96, 160))
+    output = tmp_path / "wide.onnx"
+    with caplog.at_level(logging.WARNING):
+        report = export_onnx(source, output)  # compared at this size
+    shape = onnx.load(output).graph.input[0].type.tensor_type.shape.dim
+    assert [dim.dim_value for dim in shape[1:]] == [3, 96, 160]
+    card = read_card(output)
+    assert (card.input_size_hw, card.trained_size_hw) == ((96, 160), tuple(SIZE_HW))
+    assert report.failures == []
+    assert report.ap_trained == pytest.approx(exported()[1].ap_pytorch)
+    assert report.ap_exported != report.ap_trained
+    assert f"wide.onnx: AP is {report.ap_exported:.4f} with default sampling and an input of" in (
+        caplog.text
+    )
+    assert f"96 x 160 pixels, and {report.ap_trained:.4f} as trained" in caplog.text
+    # Without annotations there is no AP to compare.
+    caplog.clear()
+    export_onnx(replace(source, find_images=None), output, slim=False)
+    trained_at = f"trained with {SIZE_HW[0]} x {SIZE_HW[1]}: check the accuracy"
+    assert f"an input of 96 x 160 pixels, but {trained_at}" in caplog.text
 
 
 def test_tool_exports_next_to_the_checkpoint(trained, tmp_path, capfd):

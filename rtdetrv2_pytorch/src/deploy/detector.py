@@ -14,7 +14,7 @@ from ..core.yaml_files import get, merge, merge_layers, read_layers
 from ..data.images.pixel_range import PixelRange
 from ..misc.coco_categories import COCO_CATEGORIES
 from ..misc.errors import CheckpointError, ConfigError
-from ..misc.limits import read_yaml
+from ..misc.limits import MAX_SIDE_PX, read_yaml
 from ..misc.weights import check_fits, load_checkpoint, load_strict, locate, model_state
 from .model_card import ModelCard, class_names_of, sha256_of, thresholds_of
 
@@ -78,8 +78,7 @@ def load_detector(
         config: YAML file of the network; default: the configuration in the checkpoint.
         class_names: in label order; default: the names in the checkpoint.
         sampling: sampling method of the deformable attention; None: the trained one.
-        input_size_hw: (height, width) of the network's input, multiples of 32; None: the trained
-            size.
+        input_size_hw: (height, width) of the input in pixels, multiples of 32; None: the trained one.
 
     Returns:
         The detector on the CPU in evaluation mode, and its model card.
@@ -93,9 +92,9 @@ def load_detector(
     values = _network_config(content, Path(config) if config else None, path)
     if sampling is not None:
         values = merge(values, {"RTDETRTransformerv2": {"cross_attn_method": sampling}})
+    trained_hw = _input_size(content, values, path)
     if input_size_hw is not None:
-        values = merge(values, {"eval_spatial_size": list(input_size_hw)})
-        content = {**content, "eval_spatial_size": input_size_hw}
+        values["eval_spatial_size"] = list(_checked_size(input_size_hw))
     names = class_names or class_names_of(content)
     state = model_state(content)
     cfg = YAMLConfig.from_values(values, name=f"configuration of {path.name}")
@@ -116,7 +115,8 @@ def load_detector(
     try:
         card = ModelCard(
             class_names=tuple(names),
-            input_size_hw=_input_size(content, cfg, path),
+            input_size_hw=input_size_hw or trained_hw,
+            trained_size_hw=trained_hw if input_size_hw not in (None, trained_hw) else None,
             model_name=str(info.get("model_name", "")) if isinstance(info, Mapping) else "",
             num_detections=_num_detections(cfg, len(names)),
             sampling=get(cfg.yaml_cfg, ("RTDETRTransformerv2", "cross_attn_method")) or "default",
@@ -189,8 +189,19 @@ def _check_preprocessing(values: Mapping[str, Any], path: Path) -> None:
         )
 
 
-def _input_size(content: Mapping[str, Any], cfg: YAMLConfig, path: Path) -> tuple[int, int]:
-    size = content.get("eval_spatial_size") or cfg.yaml_cfg.get("eval_spatial_size", (640, 640))
+def _checked_size(size_hw: tuple[int, int]) -> tuple[int, int]:
+    if not all(32 <= side <= MAX_SIDE_PX and side % 32 == 0 for side in size_hw):
+        height, width = size_hw
+        raise ConfigError(
+            f"size = {height} {width}: both must be multiples of 32, up to {MAX_SIDE_PX}"
+        )
+    return size_hw
+
+
+def _input_size(
+    content: Mapping[str, Any], values: Mapping[str, Any], path: Path
+) -> tuple[int, int]:
+    size = content.get("eval_spatial_size") or values.get("eval_spatial_size") or (640, 640)
     try:
         if isinstance(size, str):
             raise TypeError("a string")

@@ -41,17 +41,19 @@ class Source:
     config: Path | None = None  # YAML file, for a checkpoint without a configuration
     class_names: Sequence[str] | None = None  # in label order, for a checkpoint without them
     sampling: Sampling | None = None  # to use instead of the trained method
-    input_size_hw: tuple[int, int] | None = None  # (height, width); None: the trained size
+    input_size_hw: tuple[int, int] | None = None  # to use instead of the trained size
     find_images: FindImages | None = None  # to compare on; None: generated images
 
-    def load(self, sampling: Sampling | None = None) -> tuple[Detector, ModelCard]:
-        """Load the detector with this sampling method; None: the trained one."""
+    def load(
+        self, sampling: Sampling | None = None, input_size_hw: tuple[int, int] | None = None
+    ) -> tuple[Detector, ModelCard]:
+        """Load the detector with this sampling method and input size; None: the trained ones."""
         return load_detector(
             self.checkpoint,
             config=self.config,
             class_names=self.class_names,
             sampling=sampling,
-            input_size_hw=self.input_size_hw,
+            input_size_hw=input_size_hw,
         )
 
     @property
@@ -66,7 +68,12 @@ class Source:
         Raises:
             ConfigError: with the option.
         """
-        options = {"config": self.config, "classes": self.class_names, "sampling": self.sampling}
+        options = {
+            "config": self.config,
+            "classes": self.class_names,
+            "sampling": self.sampling,
+            "size": self.input_size_hw,
+        }
         given = [name for name, value in options.items() if value is not None]
         if self.onnx_file is not None and given:
             raise ConfigError(f"{given[0]}: {self.checkpoint} is exported; give its checkpoint")
@@ -77,7 +84,7 @@ class _Checkpoint:
 
     def __init__(self, source: Source) -> None:
         self._source = source
-        self._detector, self.card = source.load(source.sampling)
+        self._detector, self.card = source.load(source.sampling, source.input_size_hw)
 
     def write(self, path: Path, **options: Unpack[OnnxOptions]) -> None:
         """Write an ONNX file; see `write_onnx`."""
@@ -88,11 +95,11 @@ class _Checkpoint:
         return PyTorchRuntime(self._detector, self.card, device)
 
     def trained(self, device: torch.device) -> Runtime | None:
-        """Return PyTorch with the trained sampling method, if the export uses another one."""
-        if self._source.sampling is None:
+        """Return PyTorch as trained, if the export uses another sampling method or input size."""
+        if self._source.sampling is None and self._source.input_size_hw is None:
             return None
         detector, card = self._source.load()
-        if card.sampling == self.card.sampling:
+        if (card.sampling, card.input_size_hw) == (self.card.sampling, self.card.input_size_hw):
             return None
         return PyTorchRuntime(detector, card, device)
 
@@ -113,7 +120,7 @@ class _OnnxFile:
         return self._runtime
 
     def trained(self, device: torch.device) -> Runtime | None:
-        """Nothing is known about the trained sampling method."""
+        """Return None: the file contains one sampling method and input size."""
         return None
 
 
@@ -237,16 +244,25 @@ def _verified_export(
             on_progress=on_progress,
         )
         raise_if_failed(report)
-    if report.ap_trained is not None:
-        logger.warning(
-            "%s: AP is %.4f with %s sampling, and %.4f with the trained sampling",
-            output.name,
-            report.ap_exported,
-            model.card.sampling,
-            report.ap_trained,
-        )
+    _warn_of_changes(report, model.card)
     save_parity(report, output.parent)
     return report
+
+
+def _warn_of_changes(report: ParityReport, card: ModelCard) -> None:
+    """Say what the sampling method or input size costs, if it is not the trained one."""
+    if report.ap_trained is not None:
+        logger.warning(
+            "%s: AP is %.4f with %s sampling and an input of %d x %d pixels, and %.4f as trained",
+            *(report.file, report.ap_exported, card.sampling, *card.input_size_hw),
+            report.ap_trained,
+        )
+    elif card.trained_size_hw is not None:
+        logger.warning(
+            "%s: an input of %d x %d pixels, but trained with %d x %d: check the accuracy, for "
+            "example by an export with --data",
+            *(report.file, *card.input_size_hw, *card.trained_size_hw),
+        )
 
 
 @contextmanager

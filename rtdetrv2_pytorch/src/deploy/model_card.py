@@ -16,7 +16,7 @@ ExportPrecision = Literal["fp32", "fp16"]
 _FORMAT = "1"
 _MAX_DETECTIONS = 100_000  # per image
 _TEXT_FIELDS = ("model_name", "precision", "sampling", "source_sha256")  # all other fields are JSON
-_ADDED_FIELDS = ("pixel_range",)  # files of earlier versions do not have them
+_ADDED_FIELDS = ("pixel_range", "trained_size_hw")  # files of earlier versions do not have them
 # Documentation of inputs and outputs for users of other code.
 _DOCUMENTATION = {
     "images": "[N, 3, height, width] float32 RGB; pixel / 255, no mean, no standard deviation",
@@ -41,6 +41,7 @@ class ModelCard:
 
     class_names: tuple[str, ...]  # in label order
     input_size_hw: tuple[int, int]  # (height, width) of the network's input
+    trained_size_hw: tuple[int, int] | None = None  # if it is another one than `input_size_hw`
     model_name: str = ""  # in the model table, if known
     num_detections: int = 300  # per image, before thresholds
     threshold: float | None = None  # score with the best F1 over all classes, if measured
@@ -94,12 +95,14 @@ class ModelCard:
                 if each.name in metadata or each.name not in _ADDED_FIELDS
             }
             height, width = facts.pop("input_size_hw")
+            trained = facts.pop("trained_size_hw", None)
             names = facts.pop("class_names")
             if not isinstance(names, list):
                 raise TypeError("class_names is not a list")
             return cls(
                 class_names=tuple(str(name) for name in names),
                 input_size_hw=(int(height), int(width)),
+                trained_size_hw=None if trained is None else (int(trained[0]), int(trained[1])),
                 **facts,
             )
         except Exception as error:  # noqa: BLE001 (any content)

@@ -68,7 +68,7 @@ class ParityReport:
     batch_matched_share: float
     ap_pytorch: float | None  # of the reference, on the annotated images
     ap_exported: float | None
-    ap_trained: float | None  # of PyTorch with the trained sampling, if the export uses another
+    ap_trained: float | None  # of PyTorch as trained, if the sampling or size is another
     failures: Sequence[str]  # one sentence per exceeded limit
 
     @property
@@ -125,7 +125,7 @@ def check_parity(
 ) -> ParityReport:
     """Compare an exported detector with its source detector, by default in float32 PyTorch.
 
-    `trained` is PyTorch with the trained sampling, if the export uses another one. `on_progress`
+    `trained` is PyTorch as trained, if the sampling or input size is another one. `on_progress`
     is called after each batch.
     """
     card = exported.card
