@@ -78,7 +78,7 @@ def load_detector(
         config: YAML file of the network; default: the configuration in the checkpoint.
         class_names: in label order; default: the names in the checkpoint.
         sampling: sampling method of the deformable attention; None: the trained one.
-        input_size_hw: (height, width) of the input in pixels, multiples of 32; None: the trained one.
+        input_size_hw: (height, width) of the input, multiples of 32; None: the trained size.
 
     Returns:
         The detector on the CPU in evaluation mode, and its model card.

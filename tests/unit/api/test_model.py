@@ -130,7 +130,7 @@ def test_export_and_predict(model, tmp_path, pixels):
     [
         ({"int8": True}, "^int8=True: quantization is not supported yet"),
         ({"format": "coreml"}, "^format = 'coreml': unknown; choose onnx, tensorrt"),
-        ({"size": 100}, "as multiples of 32"),
+        ({"size": 100}, "size = 100 100: both must be multiples of 32"),
         ({"output": "a.engine"}, "give a name that ends in .onnx"),
     ],
 )
