@@ -9,7 +9,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from rtdetrv2_pytorch.src.deploy import tensorrt as trt_module
 from rtdetrv2_pytorch.src.deploy.model_card import ModelCard
-from rtdetrv2_pytorch.src.deploy.onnx import read_card
+from rtdetrv2_pytorch.src.deploy.onnx_file import read_card
 from rtdetrv2_pytorch.src.deploy.runtimes import open_runtime
 from rtdetrv2_pytorch.src.deploy.tensorrt import card_file
 from rtdetrv2_pytorch.src.misc.errors import CheckpointError, ExportError, RTDETRError

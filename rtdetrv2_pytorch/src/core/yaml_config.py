@@ -11,7 +11,6 @@ from torch import nn
 from torch.amp.grad_scaler import GradScaler
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
-from torch.utils.tensorboard import SummaryWriter
 
 from ..data.categories import CategoryTable
 from ..data.dataset import DetectionDataset
@@ -19,7 +18,7 @@ from ..data.loading.loader import DataLoader
 from ..data.metrics.evaluator import CocoEvaluator
 from ..misc import distributed
 from ..misc.devices import checked_device, named_device
-from ..misc.errors import ConfigError
+from ..misc.errors import ConfigError, extra
 from ..misc.limits import MAX_NETWORK_ELEMENTS, LimitedMetaDevice
 from ..optim.ema import ModelEMA
 from ..optim.param_groups import group_parameters
@@ -392,9 +391,10 @@ class YAMLConfig:
         )
 
     @cached_property
-    def writer(self) -> SummaryWriter | None:
+    def writer(self) -> Any:
         """The TensorBoard writer; None on ranks other than 0."""
         if not distributed.is_main():
             return None
-        folder = self.settings.summary_dir or self.output_dir / "summary"
-        return SummaryWriter(str(folder))
+        with extra("train"):
+            from torch.utils.tensorboard import SummaryWriter
+        return SummaryWriter(str(self.settings.summary_dir or self.output_dir / "summary"))

@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 from filelock import FileLock
 from PIL import Image
-from sklearn.datasets import load_digits
+
+from ..misc.errors import extra
 
 IMAGE_WH = (320, 256)
 _DIGIT_SIDES = (28, 88)  # pixels, smallest and largest
@@ -60,6 +61,8 @@ def _is_complete(marker: Path, settings: dict[str, int]) -> bool:
 
 
 def _write_split(folder: Path, split: str, count: int, seed: int) -> None:
+    with extra("train"):
+        from sklearn.datasets import load_digits
     digits = load_digits()
     scan = np.arange(len(digits.images))
     is_validation = scan % _VALIDATION_STEP == 0

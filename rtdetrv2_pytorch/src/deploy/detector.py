@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from importlib.metadata import version
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal
 
@@ -21,7 +22,7 @@ from .model_card import ModelCard, class_names_of, sha256_of, thresholds_of
 Sampling = Literal["default", "discrete"]
 RawDetections = tuple[Tensor, Tensor, Tensor]  # labels, boxes, scores: see `Detector.forward`
 
-_VERSIONED_PACKAGES = ("torch", "torchvision", "onnx")
+_VERSIONED_PACKAGES = ("torch", "onnx")
 # Sections that do not affect the network; some contain paths of another machine.
 _IGNORED_KEYS = (
     *("train_dataloader", "val_dataloader", "output_dir", "summary_dir", "tuning", "resume"),
@@ -122,7 +123,7 @@ def load_detector(
             sampling=get(cfg.yaml_cfg, ("RTDETRTransformerv2", "cross_attn_method")) or "default",
             pixel_range=_pixel_range(content, cfg),
             source_sha256=sha256_of(path),
-            versions={name: version(name) for name in _VERSIONED_PACKAGES},
+            versions={name: version(name) for name in _VERSIONED_PACKAGES if find_spec(name)},
             **thresholds_of(content),
         )
     except ValueError as error:

@@ -13,8 +13,12 @@ from collections.abc import Iterable
 from copy import deepcopy
 
 import numpy as np
-import onnx
-from onnx import TensorProto, helper, numpy_helper
+
+from ..misc.errors import extra
+
+with extra("onnx"):
+    import onnx
+    from onnx import TensorProto, helper, numpy_helper
 
 _FLOAT, _HALF = int(TensorProto.FLOAT), int(TensorProto.FLOAT16)
 _FLOAT_OPS = {

@@ -8,22 +8,24 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, TypedDict
 
-import onnx
-import onnxslim
 import torch
-from onnx import helper
 
-from ..misc.errors import ExportError
+from ..misc.errors import ExportError, extra
 from ..misc.text import first_line
 from .detector import Detector, example_inputs
 from .grid_sample import replace_grid_sample
 from .half import to_half
 from .model_card import ExportPrecision, ModelCard
+from .onnx_file import INPUTS, OUTPUTS
 from .suppression import add_suppression, set_output_sizes
+
+with extra("onnx"):
+    import onnx
+    import onnxslim
+    from onnx import helper
 
 Exporter = Literal["torchscript", "dynamo"]
 
-INPUTS, OUTPUTS = ("images", "orig_target_sizes"), ("labels", "boxes", "scores")
 OPSET = 17  # the first with LayerNormalization; its parts overflow in half precision
 _MAX_BATCH = 4096
 
@@ -218,40 +220,3 @@ def _quiet() -> Iterator[None]:
     finally:
         for name, level in levels.items():
             logging.getLogger(name).setLevel(level)
-
-
-def read_card(path: Path) -> ModelCard:
-    """Read the model card of an ONNX file.
-
-    Files with external data are rejected, because a runtime would read any path they name.
-
-    Raises:
-        CheckpointError: if the file has no model card.
-        ExportError: if the file is not an ONNX model or has external data.
-    """
-    try:
-        model = onnx.load(path, load_external_data=False)
-        external = next(_external_tensors(model), None)
-    except Exception as error:  # noqa: BLE001 (protobuf has its own errors)
-        raise ExportError(
-            f"{path}: not an ONNX model, or damaged; export the checkpoint again"
-        ) from error
-    if external is not None:
-        raise ExportError(
-            f"{path}: the weights {external[:80]!r} are external data; use a file that contains "
-            "all weights"
-        )
-    metadata = {entry.key: entry.value for entry in model.metadata_props}
-    return ModelCard.from_metadata(metadata, source=str(path))
-
-
-def _external_tensors(message: Any) -> Iterator[str]:
-    """Yield names of tensors with external data, anywhere in the model."""
-    if isinstance(message, onnx.TensorProto):
-        if message.data_location == onnx.TensorProto.EXTERNAL or message.external_data:
-            yield message.name
-        return
-    for field, value in message.ListFields():
-        if field.message_type is not None:
-            for part in value if field.is_repeated else (value,):
-                yield from _external_tensors(part)

@@ -16,11 +16,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from scipy.optimize import linear_sum_assignment
-from torchvision.ops import box_iou
 
 from ..data.metrics.evaluator import CocoEvaluator
-from ..misc.errors import ExportError
+from ..misc.boxes import iou_and_giou
+from ..misc.errors import ExportError, extra
 from ..misc.files import write_text
 from ..misc.text import without_non_finite
 from ..structures import DetectionTensors
@@ -242,20 +241,23 @@ def _counterparts(
         Per class, [n] each: score difference, maximum difference of a box edge in pixels, IoU.
         Differences are infinite for detections without a counterpart.
     """
+    with extra("onnx"):
+        from scipy.optimize import linear_sum_assignment
+
     confident = mine["scores"] > lowest
     for label in mine["labels"][confident].unique():
         a, b = confident & (mine["labels"] == label), theirs["labels"] == label
         scores = (mine["scores"][a, None] - theirs["scores"][b]).abs().double().numpy()
         corners = (mine["boxes"][a][:, None] - theirs["boxes"][b]).abs().double()
         boxes = corners.amax(-1).numpy()
-        overlaps = box_iou(mine["boxes"][a], theirs["boxes"][b]).double().numpy()
+        overlaps, _ = iou_and_giou(mine["boxes"][a][:, None], theirs["boxes"][b])
         cost = np.maximum(scores / MAX_SCORE_DIFFERENCE, boxes / MAX_BOX_DIFFERENCE_PX)
         rows, columns = linear_sum_assignment(cost)
         missing = len(cost) - len(rows)
         yield (
             np.append(scores[rows, columns], [math.inf] * missing),
             np.append(boxes[rows, columns], [math.inf] * missing),
-            np.append(overlaps[rows, columns], [0.0] * missing),
+            np.append(overlaps.double().numpy()[rows, columns], [0.0] * missing),
         )
 
 

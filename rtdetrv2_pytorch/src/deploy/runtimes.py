@@ -5,17 +5,16 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
-import onnxruntime as ort
 import torch
 from torch import Tensor, nn
 
 from ..misc.devices import checked_device
-from ..misc.errors import CheckpointError, ConfigError, ExportError
+from ..misc.errors import CheckpointError, ConfigError, ExportError, extra
 from ..misc.text import first_line
 from .cuda_graphs import GraphedDetector
 from .detector import RawDetections, load_detector
 from .model_card import ModelCard
-from .onnx import INPUTS, OUTPUTS, read_card
+from .onnx_file import INPUTS, OUTPUTS, read_card
 from .tensorrt import TensorRTRuntime
 
 
@@ -101,6 +100,8 @@ class OnnxRuntime:
     max_batch_size: int | None = None
 
     def __init__(self, path: Path, device: torch.device, num_threads: int = 0) -> None:
+        with extra("onnx"):
+            import onnxruntime as ort
         self.card = read_card(path)
         self.device = device
         options = ort.SessionOptions()
@@ -158,8 +159,8 @@ class OpenVINORuntime:
     ) -> None:
         if device.type != "cpu":
             raise ConfigError(f"device = {str(device)!r}: OpenVINO runs on the CPU; use cpu")
-        import openvino as ov  # the import starts a thread
-
+        with extra("openvino"):
+            import openvino as ov  # the import starts a thread
         self.card = read_card(path)
         self.device = device
         core = ov.Core()

@@ -4,12 +4,18 @@ In theory RT-DETR needs no NMS, because every object has one query. In practice 
 detected twice.
 """
 
-import onnx
-from onnx import compose, helper, parser
-from torch import Tensor
-from torchvision.ops import batched_nms
+from typing import TYPE_CHECKING
 
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..misc.boxes import iou_and_giou
+from ..misc.errors import extra
 from ..structures import DetectionTensors
+
+if TYPE_CHECKING:
+    import onnx
 
 # The outputs have a fixed size: suppressed detections move to the end and get score 0. Classes are
 # separated by an offset, as in torchvision.
@@ -49,11 +55,18 @@ suppression (int64[N, Q] all_labels, float[N, Q, 4] all_boxes, float[N, Q] all_s
 
 def suppress(detections: DetectionTensors, iou: float) -> DetectionTensors:
     """Remove detections whose IoU with a higher-scoring one of their class exceeds `iou`."""
-    places = batched_nms(detections["boxes"], detections["scores"], detections["labels"], iou)
-    return _chosen(detections, places)
+    order = detections["scores"].argsort(descending=True, stable=True)
+    boxes, labels = detections["boxes"][order], detections["labels"][order]
+    overlaps, _ = iou_and_giou(boxes[:, None], boxes)
+    suppresses = (overlaps > iou) & (labels[:, None] == labels)
+    kept = np.ones(len(order), bool)
+    for place, suppressed in enumerate(suppresses.cpu().numpy()):
+        if kept[place]:
+            kept[place + 1 :] &= ~suppressed[place + 1 :]
+    return _chosen(detections, order[torch.from_numpy(kept).to(order.device)])
 
 
-def add_suppression(model: onnx.ModelProto, iou: float, num_detections: int) -> onnx.ModelProto:
+def add_suppression(model: "onnx.ModelProto", iou: float, num_detections: int) -> "onnx.ModelProto":
     """Append NMS to an exported detector; output names and shapes do not change.
 
     Args:
@@ -64,6 +77,9 @@ def add_suppression(model: onnx.ModelProto, iou: float, num_detections: int) -> 
     Returns:
         A new model; removed detections come last, with score 0.
     """
+    with extra("onnx"):
+        from onnx import compose, parser
+
     opset = next(entry.version for entry in model.opset_import if entry.domain == "")
     text = _GRAPH.format(ir=model.ir_version, opset=opset, iou=iou, most=num_detections)
     names = ("labels", "boxes", "scores")
@@ -78,8 +94,11 @@ def add_suppression(model: onnx.ModelProto, iou: float, num_detections: int) -> 
     )
 
 
-def set_output_sizes(model: onnx.ModelProto, num_detections: int) -> None:
+def set_output_sizes(model: "onnx.ModelProto", num_detections: int) -> None:
     """Set the sizes of the three outputs, where an exporter left symbolic names."""
+    with extra("onnx"):
+        from onnx import helper
+
     pairs: tuple[str | int, ...] = ("N", num_detections)
     shapes = {"labels": pairs, "scores": pairs, "boxes": (*pairs, 4)}
     for output in model.graph.output:

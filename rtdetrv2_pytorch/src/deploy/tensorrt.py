@@ -18,7 +18,7 @@ from torch import Tensor
 from ..misc.errors import CheckpointError, ConfigError, ExportError
 from .detector import RawDetections
 from .model_card import ModelCard
-from .onnx import INPUTS, OUTPUTS, read_card
+from .onnx_file import INPUTS, OUTPUTS, read_card
 
 logger = logging.getLogger(__name__)
 
@@ -60,8 +60,8 @@ def load_tensorrt() -> Any:
         import tensorrt
     except ImportError as error:
         raise ConfigError(
-            f"TensorRT is not available ({error}); install requirements-tensorrt.txt on a machine "
-            "with an NVIDIA GPU, or choose the runtime onnxruntime"
+            f"TensorRT is not available ({error}); on a machine with an NVIDIA GPU, run: "
+            "pip install 'rtdetrv2[tensorrt]'; or choose the runtime onnxruntime"
         ) from error
     major = int(tensorrt.__version__.split(".")[0])
     if major not in _SUPPORTED:

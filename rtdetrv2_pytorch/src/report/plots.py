@@ -13,6 +13,7 @@ from xml.etree import ElementTree
 
 import numpy as np
 
+from ..misc.errors import extra
 from ..misc.text import printable
 
 _SIZE_PX = (420, 272)  # small, so that text is readable on a phone
@@ -98,9 +99,10 @@ class RenderedPlot:
 
 def render_plot(plot: Plot) -> RenderedPlot:
     """Render a plot as SVG."""
-    import matplotlib  # slow to import
-    from matplotlib.figure import Figure
-    from matplotlib.ticker import MaxNLocator
+    with extra("train"):
+        import matplotlib  # slow to import
+        from matplotlib.figure import Figure
+        from matplotlib.ticker import MaxNLocator
 
     with matplotlib.rc_context({**_STYLE, "svg.hashsalt": plot.description}):
         figure = Figure(figsize=(_SIZE_PX[0] / 72, _SIZE_PX[1] / 72), layout="constrained")

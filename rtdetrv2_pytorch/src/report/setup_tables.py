@@ -12,7 +12,7 @@ import yaml
 
 Row = tuple[str, str]
 
-_PACKAGES = ("torch", "torchvision", "numpy", "faster-coco-eval", "pillow")
+_PACKAGES = ("torch", "numpy", "faster-coco-eval", "pillow")
 _SETTINGS = (
     "epoches", "seed", "use_amp", "amp_dtype", "use_ema", "sync_bn", "clip_max_norm",
     "grad_accum_steps", "patience", "tuning", "resume",

@@ -8,8 +8,6 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from torch.utils.tensorboard import SummaryWriter
-
 from ..data.metrics.evaluator import Evaluation
 from ..misc.log_routing import FILE_ONLY
 from ..misc.text import without_non_finite
@@ -186,7 +184,7 @@ class TensorBoard(TrainingEvents):
         writer: the writer; closed at the end of the training.
     """
 
-    def __init__(self, writer: SummaryWriter) -> None:
+    def __init__(self, writer: Any) -> None:
         self.writer = writer
         self._is_alive = True
 

@@ -15,7 +15,8 @@ from PIL import Image
 from rtdetrv2_pytorch.src.deploy import export, parity
 from rtdetrv2_pytorch.src.deploy.comparison_images import given_images
 from rtdetrv2_pytorch.src.deploy.export import Source, export_onnx, export_tensorrt
-from rtdetrv2_pytorch.src.deploy.onnx import convert_onnx, read_card
+from rtdetrv2_pytorch.src.deploy.onnx import convert_onnx
+from rtdetrv2_pytorch.src.deploy.onnx_file import read_card
 from rtdetrv2_pytorch.src.misc.errors import CheckpointError, ConfigError, ExportError
 from tests.random_detectors import random_images
 

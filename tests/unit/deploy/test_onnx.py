@@ -10,7 +10,8 @@ import torch
 from rtdetrv2_pytorch.src.core.yaml_files import merge
 from rtdetrv2_pytorch.src.deploy import onnx as deploy_onnx
 from rtdetrv2_pytorch.src.deploy.detector import load_detector
-from rtdetrv2_pytorch.src.deploy.onnx import read_card, write_onnx
+from rtdetrv2_pytorch.src.deploy.onnx import write_onnx
+from rtdetrv2_pytorch.src.deploy.onnx_file import read_card
 from rtdetrv2_pytorch.src.deploy.suppression import suppress
 from rtdetrv2_pytorch.src.misc.errors import ExportError
 from rtdetrv2_pytorch.src.structures import DetectionTensors

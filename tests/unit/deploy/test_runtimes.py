@@ -4,10 +4,10 @@ from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
 
 import onnx
+import onnxruntime
 import pytest
 import torch
 
-from rtdetrv2_pytorch.src.deploy import runtimes
 from rtdetrv2_pytorch.src.deploy.onnx import write_onnx
 from rtdetrv2_pytorch.src.deploy.runtimes import open_runtime
 from rtdetrv2_pytorch.src.misc.errors import CheckpointError, ConfigError, ExportError
@@ -141,13 +141,13 @@ def test_openvino_on_a_gpu_is_rejected(files, monkeypatch):
 def test_onnx_runtime_fallback_to_the_cpu_is_rejected(files, monkeypatch):
     """Without the CUDA libraries the session is created on the CPU."""
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
-    make = runtimes.ort.InferenceSession
+    make = onnxruntime.InferenceSession
 
     def on_the_cpu(path, options, providers):
         assert providers[0] == ("CUDAExecutionProvider", {"device_id": 0, "use_tf32": 0})
         return make(path, options, providers=["CPUExecutionProvider"])
 
-    monkeypatch.setattr(runtimes.ort, "InferenceSession", on_the_cpu)
+    monkeypatch.setattr(onnxruntime, "InferenceSession", on_the_cpu)
     with pytest.raises(ConfigError, match="ONNX Runtime does not find CUDA .* use the runtime pyt"):
         open_runtime(files.onnx, device="cuda")
 

@@ -199,7 +199,7 @@ def test_unsupported_version_is_rejected(monkeypatch, tmp_path, version):
 
 def test_missing_tensorrt(monkeypatch):
     monkeypatch.setitem(sys.modules, "tensorrt", None)
-    with pytest.raises(ConfigError, match=r"not available .*requirements-tensorrt\.txt.* or c"):
+    with pytest.raises(ConfigError, match=r"not available .*rtdetrv2\[tensorrt\].* or c"):
         load_tensorrt()
 
 

@@ -4,9 +4,8 @@ import random
 from collections.abc import Sequence
 from typing import Literal
 
-from torchvision.transforms import InterpolationMode
-
 from ...misc.ranges import Fraction
+from ..images.resizing import Interpolation
 from .sample import Sample
 
 Range = tuple[float, float]
@@ -81,12 +80,12 @@ class Resize:
         self,
         *,
         size: int | list[int],
-        interpolation: Literal["bilinear", "bicubic", "nearest"] = "bilinear",
+        interpolation: Interpolation = "bilinear",
         max_size: int | None = None,
         antialias: bool = True,
     ) -> None:
         self.size = size
-        self.mode = InterpolationMode(interpolation)
+        self.mode = interpolation
         self.max_size = max_size
         self.antialias = antialias
 

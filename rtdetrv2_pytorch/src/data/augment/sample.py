@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 from torch import Tensor
-from torchvision.transforms import InterpolationMode
-from torchvision.transforms.v2.functional import resize
+
+from ..images.resizing import Interpolation, resize
 
 PixelOp = Callable[[Tensor], Tensor]
 
@@ -110,7 +110,7 @@ class Sample:
         self,
         size_hw: tuple[int, int] | None = None,
         *,
-        mode: InterpolationMode = InterpolationMode.BILINEAR,
+        mode: Interpolation = "bilinear",
         antialias: bool = True,
     ) -> None:
         """Compute the pixels of the canvas, resized to `size_hw` with the boxes if given."""
@@ -144,7 +144,7 @@ class Sample:
         self.pixel_ops = []
 
     def _render(
-        self, region: Tensor, size_hw: tuple[int, int], mode: InterpolationMode, antialias: bool
+        self, region: Tensor, size_hw: tuple[int, int], mode: Interpolation, antialias: bool
     ) -> Tensor:
         """Resize a region and change its colors, in the order that changes fewer pixels.
 
@@ -154,7 +154,7 @@ class Sample:
         if not is_shrunk:
             region = self._change_colors(region)
         if size_hw != tuple(region.shape[1:]):
-            region = resize(region, list(size_hw), interpolation=mode, antialias=antialias)
+            region = resize(region, size_hw, mode=mode, antialias=antialias)
         return self._change_colors(region) if is_shrunk else region
 
     def _change_colors(self, region: Tensor) -> Tensor:

@@ -5,7 +5,8 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 from torch import Tensor
-from torchvision.transforms.v2.functional import resize
+
+from .resizing import resize
 
 
 def preprocess(
@@ -29,6 +30,6 @@ def preprocess(
         places.setdefault(image.shape, []).append(place)
     for same in places.values():
         pixels = torch.from_numpy(np.stack([images[place] for place in same])).to(device)
-        resized = resize(pixels.permute(0, 3, 1, 2), list(size_hw), antialias=True)
+        resized = resize(pixels.permute(0, 3, 1, 2), size_hw)
         batch[torch.tensor(same, device=device)] = resized
     return batch

@@ -6,10 +6,9 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import numpy as np
-from faster_coco_eval import COCO
-from faster_coco_eval.core.faster_eval_api import COCOeval_faster
 
 from ...misc import distributed
+from ...misc.errors import extra
 from ...misc.resources import paused_garbage_collection
 from ...structures import DetectionTensors
 from ..annotation_arrays import Annotations
@@ -121,8 +120,8 @@ class CocoEvaluator:
         self.ranges = {k: list(v) for k, v in ranges.items()} if ranges else None
         self._category_ids = np.array(annotations.categories.evaluation_ids)
         self._labels_are_category_ids = labels_are_category_ids
-        self._coco_gt: COCO | None = None
-        self.coco_eval: dict[str, COCOeval_faster] = {}
+        self._coco_gt: Any = None
+        self.coco_eval: dict[str, Any] = {}
         self.cleanup()
 
     def cleanup(self) -> None:
@@ -179,8 +178,11 @@ class CocoEvaluator:
     @paused_garbage_collection()
     def accumulate(self) -> None:
         """Match detections with ground truth at all IoU thresholds."""
+        with extra("train"):
+            import faster_coco_eval as coco
+            from faster_coco_eval.core import faster_eval_api as api
         if self._coco_gt is None:
-            self._coco_gt = COCO(self.annotations.to_coco())
+            self._coco_gt = coco.COCO(self.annotations.to_coco())
         numbers = (
             self.annotations.image_ids.tolist(),
             self.annotations.evaluation_image_ids.tolist(),
@@ -198,7 +200,7 @@ class CocoEvaluator:
             for image_id, rows in zip(self._image_ids, self._rows, strict=True)
             for row in rows.tolist()
         ]
-        coco_eval = COCOeval_faster(
+        coco_eval = api.COCOeval_faster(
             self._coco_gt,
             self._coco_gt.loadRes(detections),
             "bbox",
@@ -286,7 +288,7 @@ def _corners(rows: np.ndarray) -> np.ndarray:
     return np.concatenate((rows[:, :2], rows[:, :2] + rows[:, 2:4]), axis=1)
 
 
-def _named(coco_eval: COCOeval_faster) -> dict[str, float]:
+def _named(coco_eval: Any) -> dict[str, float]:
     """Name the metrics, whose positions depend on the number of area ranges."""
     ranges = coco_eval.params.areaRngLbl[1:]  # after "all"
     names = ["AP", "AP50", "AP75", *(f"AP_{r}" for r in ranges)]

@@ -7,9 +7,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from faster_coco_eval.core import mask as rle_masks
-
-from ...misc.errors import DatasetError
+from ...misc.errors import DatasetError, extra
 from ...misc.resources import paused_garbage_collection
 from ..categories import CategoryId, CategoryTable, normalize_id
 from ..findings import Finding, Findings
@@ -249,6 +247,9 @@ def _around(mask: Any) -> tuple[tuple[Point, ...], str]:
 
 
 def _around_runs(mask: Mapping[str, Any]) -> tuple[tuple[Point, ...], str]:
+    with extra("train"):
+        from faster_coco_eval.core import mask as rle_masks
+
     height, width = (int(side) for side in mask["size"])
     counts = mask["counts"]
     if isinstance(counts, list):

@@ -11,12 +11,11 @@ from typing import Literal
 
 import numpy as np
 import torch
-from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
 from ...misc.boxes import cxcywh_to_xyxy, iou_and_giou
 from ...misc.devices import wait_for
-from ...misc.errors import TrainingDiverged
+from ...misc.errors import TrainingDiverged, extra
 from ...structures import GroundTruth, LayerOutput, Target
 
 CostName = Literal["cost_class", "cost_bbox", "cost_giou"]
@@ -111,6 +110,9 @@ class HungarianMatcher:
         Raises:
             TrainingDiverged: if predictions are not finite, naming the images.
         """
+        with extra("train"):
+            from scipy.optimize import linear_sum_assignment
+
         num_sets, batch, num_queries = logits.shape[:3]
         num_truths = len(truth.labels)
         logits, boxes = logits.float(), boxes.float()

@@ -152,7 +152,7 @@ def test_resized_crop_equals_torchvision(make_sample, is_flipped, size_hw, mode,
         sample.set_window(10, 4, 30, 20)  # of the flipped canvas: the same as from the left
     else:
         sample.set_window(10, 4, 30, 20)
-    sample.materialize(size_hw, mode=mode, antialias=antialias)
+    sample.materialize(size_hw, mode=mode.value, antialias=antialias)
     assert torch.equal(sample.image, expected)
     # The box is 5 pixels left of the center of a crop of width 30, and covers its height.
     height, width = size_hw

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from torchvision.transforms import InterpolationMode
 from torchvision.transforms.v2 import functional
 
 from rtdetrv2_pytorch.src.data.augment.compose import Compose
@@ -10,6 +11,7 @@ from rtdetrv2_pytorch.src.data.augment.geometric import Resize
 from rtdetrv2_pytorch.src.data.augment.transform import ConvertPILImage
 from rtdetrv2_pytorch.src.data.coco_dataset import CocoDetection
 from rtdetrv2_pytorch.src.data.images.preprocess import preprocess
+from rtdetrv2_pytorch.src.data.images.resizing import resize
 
 CPU = torch.device("cpu")
 
@@ -41,3 +43,24 @@ def test_non_contiguous_images(noise):
 def test_image_of_target_size_is_unchanged(noise):
     image = noise(12, 20)
     assert torch.equal(preprocess([image.permute(1, 2, 0).numpy()], (12, 20), CPU)[0], image)
+
+
+@pytest.mark.parametrize("mode", ["bilinear", "bicubic", "nearest"])
+@pytest.mark.parametrize("antialias", [True, False])
+@pytest.mark.parametrize("size_hw", [(9, 7), (40, 50), (23, 31)])
+def test_resize_equals_torchvision(noise, mode, antialias, size_hw):
+    image = noise(23, 31)
+    layouts = (image, image[None], image.permute(1, 2, 0).contiguous().permute(2, 0, 1))
+    for pixels in layouts:
+        expected = functional.resize(
+            pixels, list(size_hw), interpolation=InterpolationMode(mode), antialias=antialias
+        )
+        assert torch.equal(resize(pixels, size_hw, mode=mode, antialias=antialias), expected)
+
+
+def test_resize_without_vector_kernel_equals_torchvision(noise, monkeypatch):
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "DEFAULT")
+    image = noise(23, 31)
+    for mode in ("bilinear", "bicubic"):
+        expected = functional.resize(image, [9, 50], interpolation=InterpolationMode(mode))
+        assert torch.equal(resize(image, (9, 50), mode=mode), expected)
