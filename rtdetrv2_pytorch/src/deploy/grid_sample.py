@@ -8,10 +8,11 @@ zeros outside the map, `align_corners = 0`.
 
 from collections.abc import Mapping
 
-import onnx
-from onnx import helper, inliner, parser
+from ..misc.errors import ExportError, extra
 
-from ..misc.errors import ExportError
+with extra("onnx"):
+    import onnx
+    from onnx import helper, inliner, parser
 
 _DOMAIN, _NAME = "rtdetrv2", "gather_bilinear"
 _ATTRIBUTES: Mapping[str, object] = {

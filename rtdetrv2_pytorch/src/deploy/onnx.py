@@ -16,7 +16,7 @@ from .detector import Detector, example_inputs
 from .grid_sample import replace_grid_sample
 from .half import to_half
 from .model_card import ExportPrecision, ModelCard
-from .onnx_file import INPUTS, OUTPUTS
+from .onnx_file import INPUTS, OUTPUTS, read_card
 from .suppression import add_suppression, set_output_sizes
 
 with extra("onnx"):

@@ -11,11 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import onnx
 import torch
 from torch import Tensor
 
-from ..misc.errors import CheckpointError, ConfigError, ExportError
+from ..misc.errors import CheckpointError, ConfigError, ExportError, extra
 from .detector import RawDetections
 from .model_card import ModelCard
 from .onnx_file import INPUTS, OUTPUTS, read_card
@@ -152,6 +151,8 @@ def build_engine(
 
 
 def _warn_of_known_faults(onnx_file: Path, version: str) -> None:
+    with extra("onnx"):
+        import onnx
     operators = {node.op_type for node in onnx.load(onnx_file).graph.node}
     numbers = tuple(int(part) for part in version.split(".")[:2])
     for fault in KNOWN_FAULTS:
