@@ -55,17 +55,15 @@ def train(path, resume, kind, epoch, seed, place=None):
     rng = random.Random(seed)
     timer = KillTimer(kind, epoch, rng)
     save, step = torch.save, torch.optim.AdamW.step
-    fatal_file = rng.choice(["best.pth", "last.pth", "checkpoint"])
+    fatal_file = rng.choice(["last.pth", "checkpoint"])
     fraction = rng.random()
     if place is not None:
         fatal_file, end = place
     steps_left = [rng.randrange(3)]
 
     def save_partially(content, file):
-        # An epoch without best.pth is killed at last.pth.
-        names = (".last.pth",) if fatal_file == "best.pth" else ()
         is_fatal = timer.is_fatal and kind == "write"
-        if is_fatal and file.name.rpartition("/")[2].startswith((f".{fatal_file}", *names)):
+        if is_fatal and file.name.rpartition("/")[2].startswith(f".{fatal_file}"):
             complete = io.BytesIO()
             save(content, complete)
             size = int(fraction * complete.tell()) if place is None else end
@@ -83,5 +81,4 @@ def train(path, resume, kind, epoch, seed, place=None):
         return result
 
     torch.save, torch.optim.AdamW.step = save_partially, step_partially
-    # A kill in the first epoch leaves best.pth without a state to resume.
-    DetSolver(YAMLConfig(path, resume=resume), events=timer, overwrite=resume is None).fit()
+    DetSolver(YAMLConfig(path, resume=resume), events=timer).fit()

@@ -90,20 +90,30 @@ def test_run_killed_at_exact_offsets_of_a_checkpoint_equals_the_uninterrupted_ru
     out = tmp_path / "out"
     path = str(tiny_file(tmp_path / "run.yml", out, digits, **LONG))
     last = out / "last.pth"
-    for epoch, end in enumerate((0, 50_000, -1, None)):  # None: not renamed yet
-        place = ("last.pth", end)
+    # Epoch, file, number of bytes; None: not renamed yet. The first epoch writes best.pth.
+    for epoch, name, end in (
+        (0, "last.pth", 0),
+        (0, "best.pth", 1000),
+        (1, "last.pth", 50_000),
+        (2, "last.pth", -1),
+        (3, "last.pth", None),
+    ):
         resume = str(last) if last.is_file() else None
-        assert launch(path, resume, "write", epoch, 0, place) == -signal.SIGKILL, end
-        (partial,) = out.glob(".last.pth.*.partial")  # that of the previous kill was removed
-        if epoch == 0:
-            assert not last.is_file()
+        assert launch(path, resume, "write", epoch, 0, (name, end)) == -signal.SIGKILL, end
+        (partial,) = out.glob(".*.partial")  # that of the previous kill was removed
+        assert partial.name.startswith(f".{name}.")
+        if end == 0:
+            assert sorted(file.name for file in out.glob("*.pth")) == ["checkpoint0000.pth"]
             assert partial.stat().st_size == 0
+        elif name == "best.pth":
+            assert not (out / "best.pth").is_file()  # the resumed run writes it
+            assert load_checkpoint(last)["progress"]["epoch"] == 1
         else:
             size = {50_000: 50_000, -1: last.stat().st_size - 1, None: last.stat().st_size}[end]
             assert partial.stat().st_size == pytest.approx(size, abs=2000)
             assert load_checkpoint(last)["progress"]["epoch"] == epoch
     assert launch(path, str(last), "never", -1, 0) == 0
-    assert_equal_runs(out, whole)
+    assert_equal_runs(out, whole, unlogged={0})
 
 
 @pytest.mark.slow

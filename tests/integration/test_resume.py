@@ -292,6 +292,11 @@ def test_used_folder_is_rejected_or_emptied_when_the_training_starts(finished, t
         DetSolver(small_config(tmp_path, digits)).fit()
     after = {path.name: path.read_bytes() for path in tmp_path.glob("[a-z]*.*")}
     assert after == before
+    (tmp_path / "last.pth").unlink()
+    with pytest.raises(
+        ConfigError, match=r"start from its weights \(tuning = .*best.pth; it has no"
+    ):
+        DetSolver(small_config(tmp_path, digits)).fit()
     # Until it starts, the old weights exist.
     cfg = small_config(tmp_path, digits, tuning=str(tmp_path / "best.pth"))
     solver = DetSolver(cfg, overwrite=True)

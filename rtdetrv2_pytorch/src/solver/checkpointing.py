@@ -65,10 +65,12 @@ def check_unused(folder: Path, resumed: str | None) -> None:
     """
     is_own = resumed is not None and Path(resumed).parent.resolve() == folder.resolve()
     if has_results(folder) and not is_own:
+        resume = "resume that training (resume, --resume), "
+        if not (folder / LAST).is_file():
+            resume = f"start from its weights (tuning = {folder / BEST}; it has no {LAST}), "
         raise ConfigError(
             f"{folder}: contains the results of another training; choose another output_dir, "
-            "resume that training (resume, --resume), or delete its results (overwrite, "
-            "--overwrite)"
+            f"{resume}or delete its results (overwrite, --overwrite)"
         )
 
 
@@ -143,21 +145,28 @@ class CheckpointWriter:
                 "0 keeps all)"
             )
 
-    def restore_best(self, resumed: str, ap: float) -> bool:
-        """Find `best.pth` of a resumed run; copy it if the run used another folder.
+    def restore_best(self, resumed: str, *, epoch: int, ap: float) -> bool:
+        """Find `best.pth` of a resumed run, or write it.
+
+        It is copied if the run used another folder. If the process was killed between writing
+        `last.pth` and `best.pth`, the resumed checkpoint holds the best weights.
 
         Args:
             resumed: the resumed checkpoint.
-            ap: the best AP in its state.
+            epoch: the best epoch in its state.
+            ap: the AP of that epoch.
 
         Returns:
-            Whether `best.pth` in this folder has this AP.
+            Whether this folder has the `best.pth` of this epoch.
         """
-        target, source = self.folder / BEST, locate(resumed).with_name(BEST)
-        for path in (target, source):
+        target, source = self.folder / BEST, locate(resumed)
+        for path in (target, source.with_name(BEST), source):
             content = load_checkpoint(path) if path.is_file() else {}
-            if content.get("metrics", {}).get("AP") == ap:
-                if path != target:
+            metrics = content.get("metrics", {})
+            if (content.get("last_epoch"), metrics.get("AP")) == (epoch, ap):
+                if path == source:
+                    self.save_best(content)
+                elif path != target:
                     write_atomically(content, target)
                 return True
         return False

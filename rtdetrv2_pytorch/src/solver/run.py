@@ -231,13 +231,13 @@ class TrainingRun:
         content = self.state_dict(evaluation)
         is_best_saved = not is_best
         try:
-            # best.pth first: last.pth refers to it. If the process is killed in between, a resumed
-            # run repeats the epoch.
+            # If the process is killed before last.pth is replaced, a resumed run repeats the
+            # epoch; if it is killed after that, `restore_best` writes best.pth.
+            self.checkpoints.save_numbered(content, self.epoch - 1)
+            self.checkpoints.save_last(content)
             if is_best:
                 self.checkpoints.save_best(content)
                 is_best_saved = True
-            self.checkpoints.save_numbered(content, self.epoch - 1)
-            self.checkpoints.save_last(content)
         except CheckpointError as error:
             if self.epoch >= self.settings.epoches:
                 raise
@@ -335,7 +335,9 @@ class TrainingRun:
         resumed, best = self.settings.resume, self.best
         if resumed is None or best.epoch < 0:
             return
-        is_found = distributed.is_main() and self.checkpoints.restore_best(resumed, best.ap)
+        is_found = distributed.is_main() and self.checkpoints.restore_best(
+            resumed, epoch=best.epoch, ap=best.ap
+        )
         if not distributed.all_gather_objects(is_found)[0]:
             logger.warning(
                 "the best weights of the resumed run (epoch %d, AP %.4f) are neither in %s nor "
