@@ -48,6 +48,8 @@ class AccessGuard:
         if scope["type"] == "lifespan" or _is_internal(scope):
             await self._app(scope, receive, send)
             return
+        if self._policy.has_prefix(scope["path"]):
+            scope = {**scope, "root_path": self._policy.path_prefix}  # not part of routes
         connection = HTTPConnection(scope)
         refusal = self._policy.refusal(connection)
         if scope["type"] == "http":
@@ -96,7 +98,7 @@ class AccessGuard:
     def _takes_forms(self, connection: HTTPConnection) -> bool:
         path = self._policy.path_of(connection)
         return path.startswith(_OTHER_BODIES) or any(
-            isinstance(route, APIRoute) and route.path == connection.scope["path"]
+            isinstance(route, APIRoute) and route.path == path
             for route in self._server.routes
             if _has_form(route)
         )

@@ -67,6 +67,7 @@ class AccessPolicy:
         address = environment.get("SERVER_ADDRESS", "")
         is_deployed = environment.get("ENV") == "production" or "DEBUG_WITH_SLY_NET" in environment
         names = {name.strip().lower() for name in environment.get(ALLOWED_HOSTS, "").split(",")}
+        prefix = environment.get("SUPERVISELY_SERVER_PATH_PREFIX", "").strip("/")
         key = environment.get("API_TOKEN") or secrets.token_urlsafe(32)
         return cls(
             is_behind_platform=is_deployed and bool(address) and not is_local(address),
@@ -75,7 +76,7 @@ class AccessPolicy:
             # The same after a restart of the app, whose page stays open.
             page_token=hmac.new(key.encode(), b"page of the app", hashlib.sha256).hexdigest(),
             has_debugger=environment.get(DEBUG, "").lower() in ("1", "true"),
-            path_prefix=environment.get("SUPERVISELY_SERVER_PATH_PREFIX", ""),
+            path_prefix=f"/{prefix}" if prefix else "",
             is_widget=is_widget,
         )
 
@@ -105,8 +106,12 @@ class AccessPolicy:
 
     def path_of(self, connection: HTTPConnection) -> str:
         """Return the path without the platform's prefix."""
-        path = str(connection.scope["path"]).removeprefix(self.path_prefix)
-        return path if path.startswith("/") else f"/{path}"
+        path = str(connection.scope["path"])
+        return path.removeprefix(self.path_prefix) if self.has_prefix(path) else path
+
+    def has_prefix(self, path: str) -> bool:
+        """Return whether a path has the platform's prefix; all routes answer with and without."""
+        return bool(self.path_prefix) and path.startswith(f"{self.path_prefix}/")
 
     def is_page_route(self, path: str) -> bool:
         """Return whether only the app's own page uses a route."""

@@ -1,10 +1,19 @@
 """The access policy of the routes that the SDK adds to an app."""
 
 from fastapi import FastAPI
+from supervisely.app.fastapi import subapp
 from supervisely.app.widgets_context import JinjaWidgets
 
 from ..access.guard import guard_server
 from ..access.policy import app_policy
+
+
+def use_paths_without_prefix() -> None:
+    """Add routes without the prefix in SUPERVISELY_SERVER_PATH_PREFIX, which the access guard handles.
+
+    `PrefixRouter` adds it to some routes only: static files and WebSockets of the page have none.
+    """
+    subapp.SUPERVISELY_SERVER_PATH_PREFIX = ""
 
 
 def protect_app(server: FastAPI) -> None:

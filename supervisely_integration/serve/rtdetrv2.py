@@ -28,7 +28,7 @@ from rtdetrv2_pytorch.src.structures import DetectionTensors
 
 from ..models import find_base_config
 from ..paths import INFERENCE_SETTINGS, MODELS, SERVE_OPTIONS
-from ..sdk.access import protect_app
+from ..sdk.access import protect_app, use_paths_without_prefix
 from ..sdk.deployment import (
     LOOPBACK,
     PORT,
@@ -66,6 +66,7 @@ class RTDETRv2(ObjectDetection):  # type: ignore[misc]
         self._opened: tuple[object, ...] | None = None
         self.kept: dict[str, Any] = {}  # attributes of the model that answers during a deployment
         add_openvino()
+        use_paths_without_prefix()
         super().__init__(*args, **options)
         replace_shared_parts(self, lambda: self.pixel_range)
 

@@ -27,7 +27,7 @@ from ..gui.app_page import serve_own_page
 from ..models import find_base_config
 from ..sdk import logs
 from ..sdk import training_gui as page
-from ..sdk.access import protect_app
+from ..sdk.access import protect_app, use_paths_without_prefix
 from ..sdk.api_calls import create_collection, find_datasets_with, retry_multipart_uploads
 from ..sdk.benchmark import model_benchmark
 from ..sdk.tensorboard import add_executables_to_path
@@ -67,6 +67,7 @@ class TrainApp(sdk.TrainApp):  # type: ignore[misc]
         add_executables_to_path()
         find_datasets_with(dataset_folders)
         retry_multipart_uploads()
+        use_paths_without_prefix()
         drop_closed_connections()
         logs.attach_handlers(sly.logger.handlers)
         data_dir = Path(get_synced_data_dir())

@@ -29,6 +29,7 @@ WITHOUT_MODEL = {
     "/get_output_classes_and_tags",
     "/smart_cache",
 }
+PREFIX = "/net/7"  # all routes answer with and without it
 NO_POST = ("/debug", "/sly/ws", "/sly-app-ws")
 JSON = {"Content-Type": "application/json"}
 
@@ -62,6 +63,7 @@ def app(request, instance, tmp_path_factory):
         token=instance.token,
         data_dir=folder / "data",
         task_id=task_id,
+        environment={"SUPERVISELY_SERVER_PATH_PREFIX": PREFIX.strip("/")},
         **options,
     )
     with running:
@@ -278,3 +280,25 @@ def test_links_open_the_page(app):
     link = {"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "navigate"}
     answer = httpx.get(app.running.address, headers={**link, "Sec-Fetch-Dest": "document"})
     assert answer.status_code == 200
+
+
+def test_routes_answer_and_are_protected_below_the_prefix(app):
+    client = app.running.client
+    for path in ("/", "/gui/web/main.js", "/livez"):
+        assert client.get(PREFIX + path).status_code == 200, path
+        assert client.get(PREFIX + path).content == client.get(path).content, path
+    assert client.get("/net/77/livez").status_code == 404
+    assert len(client.post(f"{PREFIX}/sly/data").json()) > 10
+    address = app.running.address.replace("http", "ws")
+    own = {"Cookie": "; ".join(f"{k}={v}" for k, v in client.cookies.items())}
+    socket_path = f"{PREFIX}/sly/ws"
+    connect(address + socket_path, additional_headers=own, origin=app.running.address).close()
+
+    assert httpx.post(f"{app.running.address}{PREFIX}/sly/data", json={}).status_code == 403
+    assert client.get(f"{PREFIX}/debug").status_code == 404
+    assert client.get(f"{PREFIX}/sly/css/__init__.py").status_code == 404
+    assert client.get(f"{PREFIX}/livez", headers={"Origin": EVIL}).status_code == 403
+    if app.name == "serve":
+        deployment = {"state": {"deploy_params": {}}}
+        answer = client.post(f"{PREFIX}/deploy_from_api", json=deployment)
+        assert (answer.status_code, "model_source" in answer.text) == (400, True)

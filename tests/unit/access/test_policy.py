@@ -77,8 +77,11 @@ def test_debugger_exists_only_with_the_flag(environment):
     for path in ("/debug", "/debug/"):
         assert status(environment, path) == 404
         assert status({**environment, "APP_DEBUG": "1"}, path) == 200
-    prefixed = {**environment, "SUPERVISELY_SERVER_PATH_PREFIX": "/net"}
-    assert status(prefixed, "/net/debug") == 404
+    for prefix in ("/net", "net", "net/"):
+        prefixed = {**environment, "SUPERVISELY_SERVER_PATH_PREFIX": prefix}
+        assert status(prefixed, "/net/debug") == 404
+        assert status(prefixed, "/debug") == 404
+        assert status(prefixed, "/netdebug") == 200  # no route
 
 
 def test_cookie_is_the_same_after_a_restart_and_does_not_reveal_the_token():
