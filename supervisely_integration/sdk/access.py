@@ -9,7 +9,7 @@ from ..access.policy import app_policy
 
 
 def use_paths_without_prefix() -> None:
-    """Add routes without the prefix in SUPERVISELY_SERVER_PATH_PREFIX, which the access guard handles.
+    """Leave the prefix in SUPERVISELY_SERVER_PATH_PREFIX to the access guard.
 
     `PrefixRouter` adds it to some routes only: static files and WebSockets of the page have none.
     """

@@ -247,7 +247,7 @@ def test_training_in_a_terminal(tmp_path):
         ),
         (
             ("-u", "eval_spatial_size=64"),
-            "hyperparameters: eval_spatial_size = 64: Input should be",
+            "hyperparameters: eval_spatial_size = 64: give",
         ),
         (("--model", "RT-DETRv2-XXL"), "--model 'RT-DETRv2-XXL': unknown; use one of RT-DETRv2-S"),
         (("--classes", "cat"), "--classes 'cat': the project has no class ['cat']; it has 0, 1,"),

@@ -19,7 +19,7 @@ from typing_extensions import is_typeddict
 
 from ..misc.errors import ConfigError
 from ..misc.ranges import NonNegativeFloat
-from .catalog import ALIASES, COMPONENTS, FROM_THE_RUN, V1_COMPONENTS
+from .catalog import ALIASES, COMPONENTS, FROM_THE_RUN, ROLES, V1_COMPONENTS
 
 _MAX_DEPTH = 20  # of components inside each other
 
@@ -72,7 +72,7 @@ def convert(value: Any, hint: Any, at: str) -> Any:
     except ValidationError as error:
         raise ConfigError(_message(error.errors()[0], value, hint, at)) from None
     if isinstance(value, bool) and not isinstance(result, bool):
-        raise ConfigError(f"{at} = {value!r}: Input should be a number")
+        raise ConfigError(f"{at} = {value!r}: give a number")
     return result
 
 
@@ -88,14 +88,22 @@ def _message(error: ErrorDetails, value: Any, hint: Any, at: str) -> str:
             at, value = f"{at}.{part}", value[part]
         elif isinstance(value, list | tuple) and isinstance(part, int) and part < len(value):
             at, value = f"{at}[{part}]", value[part]
-    reason = error["msg"]
+    reason = _remedy(error["msg"])
     if error["type"] == "tuple_type":
         hints = (hint, *typing.get_args(hint))
         size = next(len(typing.get_args(h)) for h in hints if typing.get_origin(h) is tuple)
-        reason = f"Input should be a list of {size} values"
+        reason = f"give a list of {size} values"
     elif error["type"] == "missing" and isinstance(value, list | tuple):
-        reason = f"Input should have more than {len(value)} values"
+        reason = f"give more than {len(value)} values"
     return f"{at} = {value!r}: {reason}"
+
+
+def _remedy(reason: str) -> str:
+    """Return what to give instead, from pydantic's "Input should be ..."."""
+    wanted = reason.removeprefix("Input should be ")
+    if wanted == reason:
+        return reason
+    return f"give {'a number ' if wanted.startswith(('greater', 'less')) else ''}{wanted}"
 
 
 def _is_description(value: Any) -> bool:
@@ -128,6 +136,26 @@ class _Described:
         if not key:
             return self.at if self.inline else self.name
         return f"{self.at if key in self.inline else self.name}.{key}"
+
+
+def _components_for(role: str, kind: Any) -> tuple[str, ...]:
+    """Return the components that a slot or parameter accepts.
+
+    Args:
+        role: its name.
+        kind: its type; other types than classes accept all components.
+    """
+    if role in ROLES:
+        return ROLES[role]
+    if not inspect.isclass(kind) or kind is Any:
+        return tuple(COMPONENTS)
+    return tuple(name for name, each in COMPONENTS.items() if issubclass(_product(each), kind))
+
+
+def _product(factory: Callable[..., Any]) -> type:
+    """Return the class that a constructor or factory function makes."""
+    made = factory if inspect.isclass(factory) else _hints(factory).get("return")
+    return made if inspect.isclass(made) else object
 
 
 def _required(factory: Callable[..., Any], key: str) -> str:
@@ -187,13 +215,9 @@ class Sections:
             ConfigError: naming the first invalid key or value.
         """
         described = self._resolve(description, at)
-        factory = COMPONENTS[described.name]
-        product: Any = factory if inspect.isclass(factory) else _hints(factory).get("return")
-        is_typed = inspect.isclass(kind) and inspect.isclass(product) and kind is not Any
-        if is_typed and not issubclass(product, kind):
-            raise ConfigError(
-                f"{at} = {described.name!r}: gives {product.__name__}, needed is {kind.__name__}"
-            )
+        wanted = _components_for(at.rpartition(".")[2], kind)
+        if described.name not in wanted:
+            raise ConfigError(f"{at} = {described.name!r}: give {' or '.join(wanted)}")
         if len(above) > _MAX_DEPTH:
             raise ConfigError(f"{at} = {described.name!r}: contains itself")
         self._check(described, given=given, above=above)

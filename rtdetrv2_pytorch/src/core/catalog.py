@@ -1,4 +1,4 @@
-"""Components that YAML files can name. To add one, add an import and a line."""
+"""Components that YAML files can name. To add one, add an import and a line, and its role."""
 
 from collections.abc import Callable
 from typing import Any
@@ -90,6 +90,16 @@ SLOTS: dict[str, type] = {
     "train_dataloader": DataLoader,
     "val_dataloader": DataLoader,
     "evaluator": CocoEvaluator,
+}
+
+# Components for a slot or parameter whose type says too little: all of them are modules.
+ROLES: dict[str, tuple[str, ...]] = {
+    "model": ("RTDETR",),
+    "criterion": ("RTDETRCriterionv2",),
+    "postprocessor": ("RTDETRPostProcessor",),
+    "backbone": ("PResNet", "HGNetv2"),
+    "encoder": ("HybridEncoder",),
+    "decoder": ("RTDETRTransformerv2",),
 }
 
 # Top-level values that every component with a parameter of that name receives, with their types.

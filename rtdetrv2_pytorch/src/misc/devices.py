@@ -16,7 +16,7 @@ def named_device(name: str | torch.device) -> torch.device:
     try:
         return torch.device(name)
     except RuntimeError as error:
-        raise ConfigError(f"device = {name!r}: {first_line(error)}") from error
+        raise ConfigError(f"device = {name!r}: give cpu, cuda or cuda:1") from error
 
 
 def checked_device(name: str | torch.device) -> torch.device:

@@ -22,18 +22,18 @@ def test_convert_parses_numbers_from_strings():
 @pytest.mark.parametrize(
     ("value", "hint", "message"),
     [
-        ("256x", int, r"D = '256x': Input should be a valid integer, unable to parse string"),
-        (2.5, int, r"D = 2.5: Input should be a valid integer"),
-        (True, int, r"D = True: Input should be a number"),
-        ("v1", Literal["v2"], r"D = 'v1': Input should be 'v2'"),
-        ([1, "x"], list[int], r"D\[1\] = 'x': Input should be a valid integer"),
-        (-1, PositiveFloat, r"D = -1: Input should be greater than 0"),
-        (float("inf"), float, r"D = inf: Input should be a finite number"),
-        ([0.9, 1.0], tuple[Decay, Decay], r"D\[1\] = 1.0: Input should be less than 1"),
-        ([0.9], tuple[float, float], r"D = \[0.9\]: Input should have more than 1 values"),
-        (640, tuple[int, int] | None, r"D = 640: Input should be a list of 2 values"),
-        (0, PositiveInt | Literal["auto"], r"D = 0: Input should be greater than or equal to 1"),
-        ({"name": "never"}, Policy, r"D.name = 'never': Input should be 'default' or 'stop_epoch'"),
+        ("256x", int, r"D = '256x': give a valid integer, unable to parse string"),
+        (2.5, int, r"D = 2.5: give a valid integer"),
+        (True, int, r"D = True: give a number"),
+        ("v1", Literal["v2"], r"D = 'v1': give 'v2'"),
+        ([1, "x"], list[int], r"D\[1\] = 'x': give a valid integer"),
+        (-1, PositiveFloat, r"D = -1: give a number greater than 0"),
+        (float("inf"), float, r"D = inf: give a finite number"),
+        ([0.9, 1.0], tuple[Decay, Decay], r"D\[1\] = 1.0: give a number less than 1"),
+        ([0.9], tuple[float, float], r"D = \[0.9\]: give more than 1 values"),
+        (640, tuple[int, int] | None, r"D = 640: give a list of 2 values"),
+        (0, PositiveInt | Literal["auto"], r"D = 0: give a number greater than or equal to 1"),
+        ({"name": "never"}, Policy, r"D.name = 'never': give 'default' or 'stop_epoch'"),
     ],
 )
 def test_convert_errors_name_place_value_and_reason(value, hint, message):
@@ -80,7 +80,7 @@ def test_section_must_be_a_mapping(section):
         ({"size": 3}, "op = .*: give a component's name, or {type: name}"),
         ({"type": "Resize", "sise": 3}, r"op: unknown key 'sise'; did you mean 'size'\?"),
         ({"type": "Resize"}, "Resize: 'size' is required"),
-        ({"type": "Resize", "size": "big"}, "op.size = 'big': Input should be a valid integer"),
+        ({"type": "Resize", "size": "big"}, "op.size = 'big': give a valid integer"),
         ({"type": "RandomZoomOut", "side_range": [3, 2]}, "RandomZoomOut: side_range"),
     ],
 )
@@ -133,7 +133,7 @@ def test_parameter_rules_are_converted():
         ("x", r"optimizer.params = 'x': give a list"),
         ([{"lr": 1}], r"optimizer.params\[0\] = .*: give a mapping with 'params'"),
         ([{"params": "x", "lrr": 1}], r"optimizer.params\[0\]: unknown key 'lrr'; did you mean"),
-        ([{"params": "x", "lr": "y"}], r"optimizer.params\[0\].lr = 'y': Input should be a valid"),
+        ([{"params": "x", "lr": "y"}], r"optimizer.params\[0\].lr = 'y': give a valid"),
         ([{"params": "(x"}], r"optimizer.params\[0\].params = '\(x': not a regular expression"),
     ],
 )
@@ -145,9 +145,15 @@ def test_invalid_parameter_rules_are_rejected(rules, message):
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"model": "AdamW"}, r"model = 'AdamW': gives Optimizer, needed is Module"),
-        ({"optimizer": {"type": "PResNet"}}, r"optimizer = 'PResNet': gives PResNet, needed is"),
-        ({"RTDETR": {"backbone": "RTDETR"}}, r"RTDETR.backbone = 'RTDETR': contains itself"),
+        ({"model": "AdamW"}, r"model = 'AdamW': give RTDETR$"),
+        ({"criterion": "PResNet"}, r"criterion = 'PResNet': give RTDETRCriterionv2$"),
+        ({"optimizer": {"type": "PResNet"}}, r"optimizer = 'PResNet': give AdamW or Adam or SGD$"),
+        ({"RTDETR": {"backbone": "RTDETR"}}, r"backbone = 'RTDETR': give PResNet or HGNetv2$"),
+        ({"RTDETR": {"encoder": "RTDETR"}}, r"RTDETR.encoder = 'RTDETR': give HybridEncoder$"),
+        (
+            {"Compose": {"ops": [{"type": "Compose"}]}},
+            r"^Compose.ops\[0\] = 'Compose': contains itself$",
+        ),
         ({"lr_scheduler": {"type": "LambdaLR"}}, "LambdaLR: 'lr_lambda' is a Python function"),
         ({"RTDETRTransformer": {}}, "'RTDETRTransformer'; RT-DETR v1 is not supported"),
         ({"criterion": "SetCriterion"}, "'SetCriterion'; RT-DETR v1 is not supported"),

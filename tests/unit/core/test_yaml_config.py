@@ -249,14 +249,14 @@ def test_meta_model_uses_no_memory_and_no_random_numbers():
             r"eval_spatial_size\[1\] = 8224: .* or equal to 8192",
         ),
         ({"optimizer": {"lr": "fast"}}, r"optimizer.lr = 'fast'"),
-        ({"optimizer": {"lr": -1}}, r"^optimizer.lr = -1: Input should be greater than 0$"),
-        ({"AdamW": {"lr": -1}}, r"^AdamW.lr = -1: Input should be greater than 0$"),
-        ({"epoches": 0}, r"^epoches = 0: Input should be greater than or equal to 1$"),
+        ({"optimizer": {"lr": -1}}, r"^optimizer.lr = -1: give a number greater than 0$"),
+        ({"AdamW": {"lr": -1}}, r"^AdamW.lr = -1: give a number greater than 0$"),
+        ({"epoches": 0}, r"^epoches = 0: give a number greater than or equal to 1$"),
         ({"checkpoint_freq": -1}, r"^checkpoint_freq = -1: .* or equal to 0$"),
         ({"grad_accum_steps": 0}, r"^grad_accum_steps = 0: .* or equal to 1$"),
         ({"patience": -2}, r"^patience = -2: .* or equal to 0$"),
         ({"epoches": "many"}, r"epoches = 'many'"),
-        ({"amp_dtype": "fp8"}, r"amp_dtype = 'fp8': Input should be 'auto', 'bfloat16'"),
+        ({"amp_dtype": "fp8"}, r"amp_dtype = 'fp8': give 'auto', 'bfloat16'"),
         (
             {
                 "train_dataloader": {
