@@ -17,7 +17,7 @@ from rtdetrv2_pytorch.src.data.digits import make_digits_dataset
 from rtdetrv2_pytorch.src.misc.errors import ConfigError, DatasetError
 from supervisely_integration.local.emulator.storage.sql.listing import Listing
 from supervisely_integration.local.emulator.store import Store
-from supervisely_integration.local.launcher import cli
+from supervisely_integration.local.launcher import cli, train_session
 from supervisely_integration.local.launcher.app_log import AppError, AppLog, Bar
 from supervisely_integration.local.launcher.app_process import AppProcess
 from supervisely_integration.local.launcher.choices import hyperparameters_for, sample_choices
@@ -280,6 +280,21 @@ def test_invalid_options_are_rejected_before_an_import(tmp_path, capsys, options
     assert train(root, "--data", data, *options) == 1
     assert capsys.readouterr().err.startswith(f"ConfigError: {sentence}")
     assert Store(root).projects.page(Listing())["entities"] == []
+
+
+def test_split_is_named_once(tmp_path, capsys, monkeypatch):
+    """By the import, or else for the project that is used."""
+
+    def stop(*_):
+        raise ConfigError("before the training")
+
+    monkeypatch.setattr(train_session, "pick_model", stop)
+    data = make_digits_dataset(tmp_path / "data", num_train=2, num_val=1)
+    root = tmp_path / "root"
+    note = "Splits of the data: training train (2 images), validation val (1 image)"
+    for _ in range(2):  # the second time, the folder has been imported
+        assert train(root, "--data", data) == 1
+        assert capsys.readouterr().out.count(note) == 1
 
 
 def test_settings_without_a_project_use_the_one_that_they_name(digits_root, tmp_path, capsys):

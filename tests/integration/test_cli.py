@@ -161,6 +161,8 @@ def test_data_folder_sets_both_datasets(run, digits):
     out = folder / "from_folder"
     result = call("-c", bare, "--data", digits, "--output-dir", out, "-u", "epoches=1", cwd=folder)
     assert result.returncode == 0, result.stderr
+    note = "Splits of the data: training train (6 images), validation val (4 images)"
+    assert result.stdout.count(note) == 1
     assert load_checkpoint(out / "best.pth")["class_names"] == list("0123456789")
     report = json.loads((out / "data_report.json").read_text())
     assert [split["images"]["used"] for split in report["splits"]] == [6, 4]

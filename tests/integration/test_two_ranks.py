@@ -271,3 +271,21 @@ def test_run_resumes_after_torchrun_restarts_a_killed_rank(tmp_path, sparse, one
     start = run_start(sparse, tmp_path)
     run = ([*events, *steps[-3:]], run[1])
     assert_same_run(run, outcome(one_process), start, epochs=[0, 1])
+
+
+RANGE_SCRIPT = """
+import json, os
+from pathlib import Path
+from rtdetrv2_pytorch.src.solver import DetSolver
+from tests.tiny import tiny_config
+chosen = {{"pixel_range": [0, 4095]}} if os.environ["RANK"] == "0" else {{}}
+cfg = tiny_config(Path({folder!r}, os.environ["RANK"]), Path({data!r}), **chosen)
+DetSolver(cfg)._join_ranks()
+print(json.dumps([cfg.settings.pixel_range, cfg.train_dataset.pixel_range]))
+"""
+
+
+def test_ranks_use_the_pixel_range_of_the_main_rank(tmp_path, digits):
+    """Only the main rank examines the data, which chooses the range."""
+    script = RANGE_SCRIPT.format(folder=str(tmp_path / "out"), data=str(digits))
+    assert run_ranks(script) == [[[0, 4095], [0, 4095]]] * 2

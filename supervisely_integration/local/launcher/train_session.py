@@ -196,7 +196,7 @@ def _project(options: TrainArguments, store: Store, console: Console, line: Live
     if options.task is not None:
         return read_project(store, _initial_state(store, options.task)["slyProjectId"])
     if options.project is not None:
-        return find_project(store, options.project)
+        return _with_split_note(find_project(store, options.project), options, console)
     folder = options.data
     if options.app_state is not None and folder is None and not options.sample:
         return _named_project(options.app_state, store)
@@ -209,7 +209,7 @@ def _project(options: TrainArguments, store: Store, console: Console, line: Live
     if known is not None:
         project = read_project(store, known)
         print_headline(console, "Using project", f"{project.name}: {folder} has not changed")
-        return project
+        return _with_split_note(project, options, console)
     project_id = import_folder(
         store,
         folder,
@@ -219,6 +219,13 @@ def _project(options: TrainArguments, store: Store, console: Console, line: Live
     )
     note_import(store, project_id, fingerprint)
     return read_project(store, project_id)
+
+
+def _with_split_note(project: Project, options: TrainArguments, console: Console) -> Project:
+    """Print which split is used, as an import does."""
+    if options.split is None and options.app_state is None and not options.gui:
+        print_notice(console, split_note(project))
+    return project
 
 
 def _named_project(path: Path, store: Store) -> Project:
@@ -260,8 +267,6 @@ def _state(
         return _read_app_state(options.app_state, project, console)
     classes = choose_classes(project, options.classes)
     split, num_train, num_val = choose_split(project, options.split)
-    if options.split is None:
-        print_notice(console, split_note(project))
     line.show("looking for pretrained weights")
     model, model_notice = pick_model(options.model)
     is_sample = options.project is None and options.data is None

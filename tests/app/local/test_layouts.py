@@ -14,7 +14,7 @@ from supervisely_integration.local.emulator.store import Store
 from supervisely_integration.local.importers.into_store import import_folder
 from supervisely_integration.local.importers.items import read_items
 from supervisely_integration.local.launcher.selection import choose_split, read_project, split_note
-from tests.app.local.import_folders import write
+from tests.app.local.import_folders import picture, write
 from tests.app.local.layouts import (
     CAT,
     DOG,
@@ -93,6 +93,41 @@ class TestRefusals:
         with pytest.raises(DatasetError) as caught:
             list(getattr(read(folder), "items", ()))
         return str(caught.value)
+
+    @pytest.mark.parametrize(
+        ("names", "message"),
+        [
+            ([], "data: no data set recognized (files: none)"),
+            (["a.jpg", "b.jpg"], "images without annotations that are read (files: 2 .jpg)"),
+            (["export.zip"], "data: holds export.zip, an archive; unpack it first"),
+            (["a.jpg", "package.json"], "annotations that are read (files: 1 .jpg, 1 .json)"),
+            (["classes.txt", "labels/a.txt"], "it has YOLO files, but no image; add the images"),
+            (["data.yaml"], "data: it has YOLO files, but no image; add the images"),
+        ],
+    )
+    def test_wrong_folder_is_described_as_it_is(self, tmp_path, read, names, message):
+        folder = tmp_path / "data"
+        folder.mkdir()
+        text = {"data.yaml": "names: [cat]\ntrain: images", "labels/a.txt": "0 .5 .5 .1 .1"}
+        for name in names:
+            if name.endswith(".jpg"):
+                picture(folder / name)
+            else:
+                write(folder / name, text.get(name, "{}"))
+        assert message in self.refused(read, folder)
+
+    @pytest.mark.parametrize(
+        ("name", "message"),
+        [
+            ("a.zip", "a.zip: is an archive; unpack it and give the folder"),
+            ("a.json", "a.json: is a file; give the folder that contains it"),
+            ("gone", "gone: no such folder; give the folder of a data set"),
+        ],
+    )
+    def test_path_that_is_no_folder(self, tmp_path, read, name, message):
+        if name != "gone":
+            write(tmp_path / name, "{}")
+        assert message in self.refused(read, tmp_path / name)
 
     def test_image_in_two_folders(self, tmp_path, read):
         pictures(tmp_path, "one/a.jpg", "two/a.jpg", "b.jpg")

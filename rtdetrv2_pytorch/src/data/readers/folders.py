@@ -14,6 +14,8 @@ from ..split_names import split_of
 
 CONVERTED = "converted_annotations"  # folder for converted files in an output folder
 
+ARCHIVES = (".zip", ".tar", ".gz", ".tgz", ".7z", ".rar", ".bz2", ".xz")
+
 _DEPTH = 16  # levels of folders
 _ANNOTATIONS = (".txt", ".xml", ".json")
 _NUM_PROBES = 100  # names of a file that locate its image folder
@@ -277,11 +279,11 @@ def unwrapped(folder: Path) -> Path:
         DatasetError: if the folder does not exist.
     """
     if not folder.is_dir():
-        what = (
-            "is a file; unpack it and give the folder"
-            if folder.exists()
-            else "no such folder; give the folder of a data set"
-        )
+        what = "no such folder; give the folder of a data set"
+        if folder.exists():
+            is_archive = folder.suffix.lower() in ARCHIVES
+            what = "is a file; give the folder that contains it"
+            what = "is an archive; unpack it and give the folder" if is_archive else what
         raise DatasetError(f"{folder}: {what}")
     for _ in range(2):
         entries = [p for p in folder.iterdir() if not p.name.startswith((".", "__MACOSX"))]

@@ -10,7 +10,7 @@ from ...misc.errors import DatasetError
 from ..findings import Finding, Illustration
 from ..split_names import Decision, decide, held_out
 from . import coco, labelme, supervisely, unread, voc, yolo
-from .folders import Tree
+from .folders import ARCHIVES, Tree
 from .source import PROGRAM_CLASSES, DataSource, FormatName, SourceImage
 
 # In the order of detection, the most explicit sign first. Each module has `LOOKED_FOR`,
@@ -47,9 +47,11 @@ def _detected(tree: Tree, folder: Path) -> FormatName:
     looked_for = "; ".join(f"{name}: {each.LOOKED_FOR}" for name, each in FORMATS.items())
     suffixes = Counter(Path(name).suffix.lower() or "other" for name in tree.files)
     found = ", ".join(f"{n} {suffix}" for suffix, n in suffixes.most_common(_MAX_SUFFIXES))
-    raise DatasetError(
-        f"{folder}: no data set recognized (files: {found or 'none'}); looked for {looked_for}"
-    )
+    archives = tree.with_suffix(*ARCHIVES)
+    if archives and not tree.images:
+        raise DatasetError(f"{folder}: holds {archives[0]}, an archive; unpack it first")
+    what = "images without annotations that are read" if tree.images else "no data set recognized"
+    raise DatasetError(f"{folder}: {what} (files: {found or 'none'}); looked for {looked_for}")
 
 
 def read(folder: Path, format: FormatName | None = None) -> DataSource:
