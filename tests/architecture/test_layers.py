@@ -19,10 +19,11 @@ ALLOWED = {
     "data": {"structures", "misc"},
     "optim": {"structures", "misc"},
     "core": BELOW_CORE,
+    "interchange": {"misc", "nn", "core"},
     "robustness": {"structures", "misc", "data", "optim"},
     "report": {"structures", "misc", "data", "doctor", "core", "solver"},
-    "solver": {"structures", "misc", "nn", "data", "optim", "core", "robustness"},
-    "deploy": {"structures", "misc", "data", "core"},
+    "solver": {"structures", "misc", "nn", "data", "optim", "core", "interchange", "robustness"},
+    "deploy": {"structures", "misc", "data", "core", "interchange"},
     "doctor": {"misc", "data"},
     "tools": set(),
 }

@@ -306,6 +306,22 @@ class Sections:
         except ValueError as error:
             raise ConfigError(f"{described.name}: {error}") from error
 
+    def arguments(self, description: Any, at: str) -> tuple[str, dict[str, Any]]:
+        """Return a component's name, and all its arguments with defaults; parts stay descriptions.
+
+        Raises:
+            ConfigError: if the section is invalid.
+        """
+        self.check(description, at)
+        described = self._resolve(description, at)
+        factory = COMPONENTS[described.name]
+        parameters = parameters_of(factory)
+        arguments = {k: p.default for k, p in parameters.items() if p.default is not p.empty}
+        for key, value in self._with_shared(parameters, described.section).items():
+            hint = _hints(factory).get(key, Any)
+            arguments[key] = self._convert(value, hint, described.place(key), lambda part, _: part)
+        return described.name, arguments
+
     def _with_shared(self, parameters: Iterable[str], section: Mapping[str, Any]) -> dict[str, Any]:
         """Return the section with the shared values, which take precedence."""
         return {**section, **{k: v for k, v in self.shared.items() if k in parameters}}

@@ -77,8 +77,7 @@ class YAMLConfig:
         Raises:
             ConfigError: naming the first invalid key or value.
         """
-        own: dict[str, Any] = yaml_files.plain(yaml_files.rename_keys(values))
-        cfg = cls.__new__(cls)
+        own, cfg = yaml_files.plain(yaml_files.rename_keys(values)), cls.__new__(cls)
         try:
             cfg._open(Path(name), [Layer(name, own, own.get("epoches"))], {})
         except ConfigError as error:
@@ -144,13 +143,13 @@ class YAMLConfig:
         known = {*SETTING_NAMES, *SLOTS, *SHARED, *COMPONENTS, *ALIASES}
         for key in self.yaml_cfg:
             if key not in known:
-                owners = [f"{name}.{key}" for name in self._sections().owners_of(key)]
+                owners = [f"{name}.{key}" for name in self.sections().owners_of(key)]
                 owners = [yaml_files.SYNONYMS[key]] if key in yaml_files.SYNONYMS else owners
                 hint = f"; did you mean {' or '.join(owners)}?" if owners else suggest(key, known)
                 raise ConfigError(f"{self.path.name}: unknown key {key!r}{hint}")
         if self.settings.device is not None:
             named_device(self.settings.device)
-        sections = self._sections()
+        sections = self.sections()
         for conflict in sections.conflicts():
             logger.warning(conflict)
         for name, section in self.yaml_cfg.items():
@@ -170,7 +169,8 @@ class YAMLConfig:
 
     # Sections
 
-    def _sections(self, values: Mapping[str, Any] | None = None) -> Sections:
+    def sections(self, values: Mapping[str, Any] | None = None) -> Sections:
+        """Return the sections of the configuration, or of other values, with its shared values."""
         shared = {
             key: convert(self.yaml_cfg[key], hint, key)
             for key, hint in SHARED.items()
@@ -201,7 +201,7 @@ class YAMLConfig:
         description = self._slot(slot)
         if description is None:
             raise ConfigError(f"{self.path.name}: {slot!r} is not configured")
-        return self._sections().construct(description, slot, **given)
+        return self.sections().construct(description, slot, **given)
 
     # Classes
 
@@ -255,7 +255,7 @@ class YAMLConfig:
         Raises:
             ConfigError: if the network is larger.
         """
-        sections = self._sections(self._without_pretrained())
+        sections = self.sections(self._without_pretrained())
         with LimitedMetaDevice(max_elements):
             model: nn.Module = sections.construct(self._slot("model"), "model")
         return model
@@ -277,7 +277,7 @@ class YAMLConfig:
     @cached_property
     def optimizer(self) -> Optimizer:
         """The optimizer, with the parameter groups of `optimizer.params`."""
-        rules = self._sections().parameter_rules(self._slot("optimizer"), self._parameter_rules())
+        rules = self.sections().parameter_rules(self._slot("optimizer"), self._parameter_rules())
         try:
             groups = group_parameters(self.model, rules)
         except ValueError as error:
@@ -327,7 +327,7 @@ class YAMLConfig:
         self._resolve_classes()
         dataset = self._build_dataset(
             "val_dataloader",
-            shared=self._sections().shared,
+            shared=self.sections().shared,
             categories=self.categories,
             unreadable="skip",
         )
@@ -370,7 +370,7 @@ class YAMLConfig:
         return self._build_loader("val_dataloader", self.val_dataset)
 
     def _build_loader(self, slot: str, dataset: DetectionDataset) -> DataLoader:
-        sections, seed = self._sections(), self.settings.seed
+        sections, seed = self.sections(), self.settings.seed
         description = self._slot(slot)
         description.pop("dataset")
         collate = description.pop("collate_fn", "BatchImageCollateFunction")

@@ -13,10 +13,12 @@ from torch import Tensor, nn
 from ..core.yaml_config import YAMLConfig
 from ..core.yaml_files import get, merge, merge_layers, read_layers
 from ..data.images.pixel_range import PixelRange
+from ..interchange.folders import open_checkpoint, weights_file
 from ..misc.coco_categories import COCO_CATEGORIES
 from ..misc.errors import CheckpointError, ConfigError
-from ..misc.limits import MAX_SIDE_PX, read_yaml
-from ..misc.weights import check_fits, load_checkpoint, load_strict, locate, model_state
+from ..misc.limits import read_yaml
+from ..misc.weights import check_fits, load_strict, model_state
+from .model_card import ModelCard, class_names_of, sha256_of, thresholds_of
 from .model_card import ModelCard, class_names_of, sha256_of, thresholds_of
 
 Sampling = Literal["default", "discrete"]
@@ -71,11 +73,12 @@ def load_detector(
 ) -> tuple[Detector, ModelCard]:
     """Load the detector of a checkpoint.
 
-    Checkpoints of this package contain their configuration and class names. Other checkpoints need
-    a configuration, and class names unless they have the 80 classes of COCO.
+    Checkpoints of this package and folders of `transformers` contain their configuration and class
+    names. Other checkpoints need a configuration, and class names unless they have the 80 classes
+    of COCO.
 
     Args:
-        checkpoint: path or URL.
+        checkpoint: path or URL, or a folder of `transformers`.
         config: YAML file of the network; default: the configuration in the checkpoint.
         class_names: in label order; default: the names in the checkpoint.
         sampling: sampling method of the deformable attention; None: the trained one.
@@ -88,8 +91,30 @@ def load_detector(
         CheckpointError: if the file is not a checkpoint or does not fit the network.
         ConfigError: if the configuration is invalid.
     """
-    path = locate(checkpoint)
-    content = load_checkpoint(path)
+    cfg, card = load_network(
+        checkpoint,
+        config=config,
+        class_names=class_names,
+        sampling=sampling,
+        input_size_hw=input_size_hw,
+    )
+    return Detector(cfg.model, cfg.postprocessor), card
+
+
+def load_network(
+    checkpoint: str | Path,
+    *,
+    config: str | Path | None = None,
+    class_names: Sequence[str] | None = None,
+    sampling: Sampling | None = None,
+    input_size_hw: tuple[int, int] | None = None,
+) -> tuple[YAMLConfig, ModelCard]:
+    """Load the network of a checkpoint, without fusing its layers; see `load_detector`.
+
+    Returns:
+        Its configuration, whose `model` has the weights, and its model card.
+    """
+    content, path = open_checkpoint(checkpoint)
     values = _network_config(content, Path(config) if config else None, path)
     if sampling is not None:
         values = merge(values, {"RTDETRTransformerv2": {"cross_attn_method": sampling}})
@@ -111,7 +136,6 @@ def load_detector(
                 "names in label order"
             )
         names = list(COCO_CATEGORIES.values())
-    detector = Detector(cfg.model, cfg.postprocessor)
     info = content.get("model_info")
     try:
         card = ModelCard(
@@ -122,13 +146,13 @@ def load_detector(
             num_detections=_num_detections(cfg, len(names)),
             sampling=get(cfg.yaml_cfg, ("RTDETRTransformerv2", "cross_attn_method")) or "default",
             pixel_range=_pixel_range(content, cfg),
-            source_sha256=sha256_of(path),
+            source_sha256=sha256_of(weights_file(path)),
             versions={name: version(name) for name in _VERSIONED_PACKAGES if find_spec(name)},
             **thresholds_of(content),
         )
     except ValueError as error:
         raise CheckpointError(f"{path}: {error}") from error
-    return detector, card
+    return cfg, card
 
 
 def _check_network(cfg: YAMLConfig, state: Mapping[str, Tensor], path: Path) -> None:

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from ..interchange.folders import is_folder
 from ..misc.devices import checked_device
 from ..misc.errors import CheckpointError, ConfigError, ExportError, extra
 from ..misc.text import first_line
@@ -221,7 +222,7 @@ def open_runtime(
     """Open a model file with a runtime.
 
     Args:
-        path: checkpoint, ONNX file or TensorRT engine.
+        path: checkpoint, folder of `transformers`, ONNX file or TensorRT engine.
         kind: see `Runtime.kind`; None: chosen by the suffix.
         device: "cpu", "cuda", "cuda:1".
         **options: for checkpoints `config`, `class_names` and `sampling`, see `load_detector`, and
@@ -234,6 +235,8 @@ def open_runtime(
     """
     path = Path(path)
     suffix = path.suffix.lower()
+    if is_folder(path):
+        suffix = ".pth"  # read like a checkpoint
     chosen = kind or next((k for k, (_, taken) in _KINDS.items() if suffix in taken), None)
     if chosen not in _KINDS:
         raise ConfigError(f"runtime = {kind or path.suffix!r}: unknown; choose {', '.join(_KINDS)}")

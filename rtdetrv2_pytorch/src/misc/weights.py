@@ -65,7 +65,8 @@ def locate(source: str | Path, on_progress: Callable[[int, int], None] | None = 
     if not is_url(source):
         path = Path(source).expanduser()
         if not path.is_file():
-            raise CheckpointError(f"{path}: no such file; give the path or URL of a checkpoint")
+            reason = "is a folder" if path.is_dir() else "no such file"
+            raise CheckpointError(f"{path}: {reason}; give the path or URL of a checkpoint")
         return path
 
     url = str(source)

@@ -18,7 +18,9 @@ from .layers import check_stages, freeze_batch_norms, fuse_conv_and_norm
 _LAYERS_PER_BLOCK = 6
 
 
-class _StageSpec(NamedTuple):
+class StageSpec(NamedTuple):
+    """A stage of blocks."""
+
     mid: int  # channels inside a block
     out: int
     num_blocks: int
@@ -31,10 +33,20 @@ _SPECS = {
     "X": (32, 64, 64, 128, (1, 2, 5, 2)),
     "H": (48, 96, 96, 192, (2, 3, 6, 3)),
 }
+
 _STORAGE = "https://github.com/lyuwenyu/storage/releases/download/v0.1/"
 IMAGENET_WEIGHTS = {
     name: f"{_STORAGE}PPHGNetV2_{name}_ssld_pretrained_from_paddle.pth" for name in _SPECS
 }
+
+
+def stage_specs(name: str) -> tuple[tuple[int, int], list[StageSpec]]:
+    """Return the channels inside and after the stem, and the stages of a size."""
+    stem_mid, channels, mid, out, blocks = _SPECS[name]
+    # Widths double per stage, and the last two stages are light.
+    outs = (out, 512, 1024, 2048)
+    stages = [StageSpec(mid * 2**i, outs[i], n, i >= 2) for i, n in enumerate(blocks)]
+    return (stem_mid, channels), stages
 
 
 class LearnableAffine(nn.Module):
@@ -135,7 +147,7 @@ class StemBlock(nn.Module):
 class HGBlock(nn.Module):
     """A chain of convolutions with aggregation of all intermediate results."""
 
-    def __init__(self, in_channels: int, spec: _StageSpec, shortcut: bool, use_lab: bool) -> None:
+    def __init__(self, in_channels: int, spec: StageSpec, shortcut: bool, use_lab: bool) -> None:
         super().__init__()
         self.shortcut = shortcut
         self.layers = nn.ModuleList()
@@ -164,7 +176,7 @@ class HGBlock(nn.Module):
 class HGStage(nn.Module):
     """Blocks of one width after downsampling by 2, except in the first stage."""
 
-    def __init__(self, in_channels: int, spec: _StageSpec, downsample: bool, use_lab: bool) -> None:
+    def __init__(self, in_channels: int, spec: StageSpec, downsample: bool, use_lab: bool) -> None:
         super().__init__()
         self.downsample = (
             ConvBnAct(in_channels, in_channels, 3, 2, groups=in_channels, use_act=False)
@@ -207,10 +219,7 @@ class HGNetv2(nn.Module):
         pretrained: bool | str = False,
     ) -> None:
         super().__init__()
-        stem_mid, channels, mid, out, blocks = _SPECS[name]
-        # Widths double per stage, and the last two stages are light.
-        outs = (out, 512, 1024, 2048)
-        specs = [_StageSpec(mid * 2**i, outs[i], n, i >= 2) for i, n in enumerate(blocks)]
+        (stem_mid, channels), specs = stage_specs(name)
         self.return_idx = check_stages(return_idx, len(specs))
         self.stem = StemBlock(stem_mid, channels, use_lab)
         self.stages = nn.ModuleList()
@@ -218,7 +227,7 @@ class HGNetv2(nn.Module):
             self.stages.append(HGStage(channels, spec, i > 0, use_lab))
             channels = spec.out
 
-        self.out_channels = [outs[i] for i in self.return_idx]
+        self.out_channels = [specs[i].out for i in self.return_idx]
         self.out_strides = [4 * 2**i for i in self.return_idx]
 
         if freeze_at >= 0:

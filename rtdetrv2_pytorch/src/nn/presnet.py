@@ -22,8 +22,8 @@ from .layers import (
     make_activation,
 )
 
-_BLOCKS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3), 101: (3, 4, 23, 3)}
-_WIDTHS = (64, 128, 256, 512)
+BLOCKS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3), 101: (3, 4, 23, 3)}
+WIDTHS = (64, 128, 256, 512)
 _STORAGE = "https://github.com/lyuwenyu/storage/releases/download/v0.1/"
 IMAGENET_WEIGHTS = {
     18: _STORAGE + "ResNet18_vd_pretrained_from_paddle.pth",
@@ -84,6 +84,11 @@ class BottleNeck(nn.Module):
         """[B, in, H, W] -> [B, 4 * width, H / stride, W / stride]."""
         residual = self.branch2c(self.branch2b(self.branch2a(x)))
         return self.act(residual + self.short(x))
+
+
+def block_of(depth: int) -> type[BasicBlock | BottleNeck]:
+    """Return the block of a depth."""
+    return BottleNeck if depth >= 50 else BasicBlock
 
 
 class Stage(nn.Module):
@@ -147,17 +152,15 @@ class PResNet(nn.Module):
                 conv1_3=ConvNormLayer(32, 64, 3, act=act),
             )
         )
-        block = BottleNeck if depth >= 50 else BasicBlock
+        block = block_of(depth)
         self.res_layers = nn.ModuleList()
         channels = 64
         for i in range(num_stages):
             stride = 1 if i == 0 else 2
-            self.res_layers.append(
-                Stage(block, _BLOCKS[depth][i], channels, _WIDTHS[i], stride, act)
-            )
-            channels = _WIDTHS[i] * block.expansion
+            self.res_layers.append(Stage(block, BLOCKS[depth][i], channels, WIDTHS[i], stride, act))
+            channels = WIDTHS[i] * block.expansion
 
-        self.out_channels = [_WIDTHS[i] * block.expansion for i in self.return_idx]
+        self.out_channels = [WIDTHS[i] * block.expansion for i in self.return_idx]
         self.out_strides = [4 * 2**i for i in self.return_idx]
 
         if freeze_at >= 0:

@@ -11,11 +11,12 @@ from torch.nn.parallel import DistributedDataParallel
 
 from ..core.yaml_config import YAMLConfig
 from ..data.loading.collate import scale_sizes
+from ..interchange.folders import open_checkpoint
 from ..misc import distributed
 from ..misc.coco_categories import COCO_CATEGORIES
 from ..misc.devices import check_compiler
 from ..misc.errors import CheckpointError, ConfigError
-from ..misc.weights import LoadReport, load_checkpoint, load_matching, load_strict, model_state
+from ..misc.weights import LoadReport, load_matching, load_strict, model_state
 from ..nn.sync_batch_norm import synchronize_batch_norm
 
 logger = logging.getLogger(__name__)
@@ -61,7 +62,7 @@ def load_pretrained(cfg: YAMLConfig, source: str) -> None:
     Raises:
         CheckpointError: if no weights match.
     """
-    report = _load_by_class(cfg, load_checkpoint(source))
+    report = _load_by_class(cfg, open_checkpoint(source)[0])
     if not report.loaded:
         raise CheckpointError(
             f"{source}: no weights match this model; choose a checkpoint of the same model size"
@@ -75,7 +76,7 @@ def load_for_evaluation(cfg: YAMLConfig, source: str) -> None:
     Raises:
         CheckpointError: if weights are missing, or a class that the checkpoint does not have.
     """
-    checkpoint = load_checkpoint(source)
+    checkpoint, _ = open_checkpoint(source)
     theirs, ours = _class_names(cfg, checkpoint), cfg.class_names
     if not theirs or not ours or theirs == ours:
         load_strict(cfg.model, model_state(checkpoint), source=source)

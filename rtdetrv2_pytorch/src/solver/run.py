@@ -19,6 +19,7 @@ from ..core.yaml_config import YAMLConfig
 from ..core.yaml_files import changed_settings, get
 from ..data.loading.loader import DataLoader
 from ..data.metrics.evaluator import Evaluation
+from ..interchange.folders import open_checkpoint
 from ..misc import distributed
 from ..misc.errors import CheckpointError
 from ..misc.resources import keep_freed_memory
@@ -364,7 +365,7 @@ def use_trained_range(cfg: YAMLConfig, source: str | None) -> None:
         CheckpointError: if the checkpoint cannot be read.
     """
     if source and cfg.settings.pixel_range is None:
-        trained = get(load_checkpoint(source), ("config", "pixel_range"))
+        trained = get(open_checkpoint(source)[0], ("config", "pixel_range"))
         if trained:
             cfg.yaml_cfg["pixel_range"] = trained
 

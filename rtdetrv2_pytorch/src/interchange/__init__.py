@@ -1,0 +1,1 @@
+"""Interchange of weights and configurations with `transformers`."""
