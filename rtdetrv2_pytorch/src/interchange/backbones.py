@@ -47,7 +47,7 @@ def _hgnet(name: str, use_lab: bool) -> dict[str, Any]:
 
 
 # All backbones that both sides have, with the section that describes them.
-_KNOWN = [
+_KNOWN: list[tuple[dict[str, Any], str, dict[str, Any]]] = [
     *(
         (_resnet(depth, num), "PResNet", {"depth": depth, "num_stages": num})
         for depth in BLOCKS
