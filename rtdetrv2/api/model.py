@@ -3,6 +3,7 @@
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, BinaryIO, Literal, TypedDict, Unpack, overload
 
 import numpy as np
@@ -14,7 +15,7 @@ from rtdetrv2_pytorch.src.misc.errors import CheckpointError, ConfigError
 
 from ..terminal.console import LiveLine, open_console
 from .detections import Detections
-from .model_file import ModelFile, find_model
+from .model_file import ModelFile, find_model, find_transformers
 from .prediction import PredictionOptions, detect
 from .results import TrainingResult
 from .sources import ImageSource, find_images
@@ -36,7 +37,8 @@ class RTDETR:
     Args:
         source: a model name such as "RT-DETRv2-S" or "S"; the name or path of a configuration; a
             checkpoint (best.pth), ONNX file or TensorRT engine; the folder of a run or an
-            experiment, whose best weights are used; or the URL of a checkpoint.
+            experiment, whose best weights are used; a folder of `transformers`; or the URL of a
+            checkpoint.
         weights: of a model given by name or configuration: "coco" for the published ones, which
             are downloaded once; the path or URL of a checkpoint; None for random weights, which
             must be trained first.
@@ -60,9 +62,52 @@ class RTDETR:
         self._runtime = runtime
         self._source = str(source)
         self._file = find_model(source, weights)
+        self._copy: TemporaryDirectory[str] | None = None  # of a model that has no file
         self._predictor: Predictor | None = None
         if self._file.path is not None:
             self._open()
+
+    @classmethod
+    def from_transformers(
+        cls, source: Any, *, processor: Any = None, device: str | None = None
+    ) -> "RTDETR":
+        """Open a model of `transformers`; it computes the same logits up to rounding.
+
+        Args:
+            source: a folder with config.json and model.safetensors, or an instance of
+                RTDetrV2ForObjectDetection.
+            processor: the image processor of an instance; None: 640x640 pixels.
+            device: see `RTDETR`.
+
+        Raises:
+            CheckpointError: if it is another model, or a file is damaged.
+        """
+        from .transformers import saved
+
+        if isinstance(source, str | Path):
+            return cls(find_transformers(source), device=device)
+        folder = saved(source, processor)
+        model = cls(Path(folder.name, "transformers.pth"), device=device)
+        model._copy = folder
+        return model
+
+    def to_transformers(self, folder: str | Path) -> Path:
+        """Write a folder for `from_pretrained` of RTDetrV2ForObjectDetection, AutoImageProcessor.
+
+        Args:
+            folder: to write config.json, model.safetensors and preprocessor_config.json to.
+
+        Returns:
+            The folder.
+
+        Raises:
+            ConfigError: if the model is not a checkpoint, or naming what `transformers` cannot
+                hold.
+        """
+        from .transformers import write
+
+        self.predictor  # noqa: B018 (checks that there are weights)
+        return write(self._file, Path(folder))
 
     def _open(self) -> None:
         self._predictor = self._file.predictor(self._runtime, self._device)

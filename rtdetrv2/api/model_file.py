@@ -9,6 +9,7 @@ import torch
 
 from rtdetrv2_pytorch.src.deploy.predictor import Predictor
 from rtdetrv2_pytorch.src.deploy.runtimes import Runtime, open_runtime
+from rtdetrv2_pytorch.src.interchange.folders import is_folder
 from rtdetrv2_pytorch.src.misc.errors import CheckpointError, ConfigError
 from rtdetrv2_pytorch.src.misc.weights import is_url, locate
 
@@ -38,7 +39,9 @@ class ModelFile:
     @property
     def is_checkpoint(self) -> bool:
         """Whether it can be trained and exported."""
-        return self.path is not None and self.path.suffix.lower() in _CHECKPOINTS
+        return self.path is not None and (
+            self.path.suffix.lower() in _CHECKPOINTS or is_folder(self.path)
+        )
 
     def predictor(self, runtime: str | None, device: str | None) -> Predictor:
         """Open the file for predictions; see `open`.
@@ -85,6 +88,8 @@ def find_model(source: str | Path, weights: str | Path | None = "coco") -> Model
     if is_url(text):
         return ModelFile(path=locate(text))
     path = Path(source).expanduser()
+    if is_folder(path):
+        return ModelFile(path=path)
     if path.is_dir():
         return ModelFile(path=_in_folder(path))
     if path.suffix.lower() in (".yml", ".yaml") or (RECIPES / f"{text}.yml").is_file():
@@ -97,6 +102,21 @@ def find_model(source: str | Path, weights: str | Path | None = "coco") -> Model
     if path.suffix.lower() not in _SUFFIXES:
         raise ConfigError(f"{path}: not a model; give a file that ends in {', '.join(_SUFFIXES)}")
     return ModelFile(path=path)
+
+
+def find_transformers(folder: str | Path) -> Path:
+    """Return the path of a folder of `transformers`.
+
+    Raises:
+        ConfigError: if it is not one.
+    """
+    path = Path(folder).expanduser()
+    if not is_folder(path):
+        raise ConfigError(
+            f"{path}: not a folder with config.json; save the model there with "
+            "save_pretrained(folder). Models of the Hugging Face Hub must be downloaded first"
+        )
+    return path
 
 
 def _size_of(name: str) -> str | None:
@@ -140,7 +160,7 @@ def _in_folder(folder: Path) -> Path:
     if path is None:
         raise ConfigError(
             f"{folder}: neither {_BEST} nor checkpoints/{_BEST} in this folder; give the output "
-            "folder of a training, or a model file"
+            "folder of a training, a folder of transformers with config.json, or a model file"
         )
     return path
 

@@ -10,7 +10,7 @@ from .export import Source
 def export_transformers(source: Source, folder: Path) -> None:
     """Write a folder that `from_pretrained` of `RTDetrV2ForObjectDetection` reads.
 
-    Thresholds and pixel range are stored in `config.json`, where this package finds them.
+    Thresholds, pixel range and number of detections are stored in `config.json`, where this package finds them.
 
     Args:
         source: what to write; its images are not used.
@@ -35,5 +35,6 @@ def export_transformers(source: Source, folder: Path) -> None:
         own={
             "thresholds": measured if card.threshold is not None else None,
             "pixel_range": card.pixel_range,
+            "num_top_queries": card.num_detections,
         },
     )

@@ -21,6 +21,7 @@ _NEWER_PROCESSOR = "processor_config.json"  # contains that of images under "ima
 _PICKLED_WEIGHTS = "pytorch_model.bin"
 _MAX_JSON_BYTES = 1 << 22
 _OWN = "rtdetrv2"  # key of what only this package reads
+_OWN_VALUES = ("pixel_range", "num_top_queries")
 _BILINEAR = 2
 # Steps of the image processor, with the only value that our preprocessing computes.
 _PROCESSOR_FIXED: dict[str, Any] = {
@@ -112,6 +113,8 @@ def read_model(model: Model, processor: Any = None) -> dict[str, Any]:
         CheckpointError: if it is another model.
     """
     source = type(model).__name__
+    if not hasattr(model, "config") or not hasattr(model, "state_dict"):
+        raise CheckpointError(f"{source}: not a model of transformers")
     settings = processor.to_dict() if processor is not None else {}
     content = _checkpoint(model.config.to_dict(), settings, Path(source))
     state = {name: tensor.detach().cpu() for name, tensor in model.state_dict().items()}
@@ -126,8 +129,7 @@ def _checkpoint(
         values, class_names = configuration.to_ours(config)
         values["eval_spatial_size"] = _input_size(config, processor)
         own = config.get(_OWN) or {}
-        if own.get("pixel_range"):
-            values["pixel_range"] = own["pixel_range"]
+        values |= {key: own[key] for key in _OWN_VALUES if own.get(key)}
         YAMLConfig.from_values(values, name=source.name)
     except ConfigError as error:
         raise CheckpointError(f"{source}: {str(error).removeprefix(f'{source.name}: ')}") from error
@@ -199,7 +201,7 @@ def write_folder(
         cfg: the configuration; its `model` has the weights and is not fused.
         class_names: in label order.
         input_size_hw: (height, width) of the network's input.
-        own: `thresholds` and `pixel_range`, which only this package reads.
+        own: `thresholds`, `pixel_range` and `num_top_queries`, which only this package reads.
 
     Raises:
         ConfigError: if `transformers` cannot hold the network, or the folder is not writable.
