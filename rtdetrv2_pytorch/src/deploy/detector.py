@@ -16,9 +16,8 @@ from ..data.images.pixel_range import PixelRange
 from ..interchange.folders import open_checkpoint, weights_file
 from ..misc.coco_categories import COCO_CATEGORIES
 from ..misc.errors import CheckpointError, ConfigError
-from ..misc.limits import read_yaml
+from ..misc.limits import MAX_SIDE_PX, read_yaml
 from ..misc.weights import check_fits, load_strict, model_state
-from .model_card import ModelCard, class_names_of, sha256_of, thresholds_of
 from .model_card import ModelCard, class_names_of, sha256_of, thresholds_of
 
 Sampling = Literal["default", "discrete"]

@@ -10,7 +10,7 @@ from .export import Source
 def export_transformers(source: Source, folder: Path) -> None:
     """Write a folder that `from_pretrained` of `RTDetrV2ForObjectDetection` reads.
 
-    Thresholds, pixel range and number of detections are stored in `config.json`, where this package finds them.
+    `config.json` also holds thresholds, pixel range and number of detections for this package.
 
     Args:
         source: what to write; its images are not used.
