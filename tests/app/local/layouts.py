@@ -471,7 +471,50 @@ def yolo_val_is_train(folder):
     return random_split(TEN)
 
 
+def coco_via(folder):
+    """Ids are texts."""
+
+    def change(each):
+        each.update(id=str(each["id"]), image_id=str(each["image_id"]))
+
+    pictures(folder, *TEN)
+    coco(folder / "via_export_coco.json", TEN, change=change)
+    return random_split(TEN)
+
+
+def coco_fiftyone_splits(folder):
+    for split, name in (("train", "a.jpg"), ("validation", "b.jpg")):
+        pictures(folder, f"{split}/data/{name}")
+        coco(folder / split / "labels.json", {name: OBJECTS[name]})
+    return SPLIT
+
+
+def voc_labelimg(folder):
+    """With labelImg's list of suggested classes, and paths of another machine."""
+    for name, boxes in TEN.items():
+        picture(folder / name)
+        path = f"<path>C:\\Users\\me\\{name}</path><size>"
+        text = voc_xml(boxes, name).replace("<size>", path)
+        write((folder / name).with_suffix(".xml"), text)
+    write(folder / "predefined_classes.txt", "car\nperson\n")
+    return random_split(TEN)
+
+
+def darknet_of_another_machine(folder):
+    for name in ("a.jpg", "b.jpg"):
+        yolo_boxes(folder, "", name, "obj", "obj")
+    write(folder / "obj.names", CLASSES)
+    write(folder / "obj.data", "classes=2\ntrain=data/train.txt\nvalid=data/test.txt\n")
+    write(folder / "train.txt", "/content/darknet/data/obj/a.jpg\n")
+    write(folder / "test.txt", "/content/darknet/data/obj/b.jpg\n")
+    return SPLIT
+
+
 LAYOUTS = [
+    coco_via,
+    coco_fiftyone_splits,
+    voc_labelimg,
+    darknet_of_another_machine,
     coco_2017,
     coco_roboflow,
     coco_cvat,

@@ -115,9 +115,9 @@ def _class_list(tree: Tree) -> str | None:
 def _has_boxes(tree: Tree) -> bool:
     names = [n for n in tree.with_suffix(".txt") if Path(n).name.lower() not in _CLASS_LISTS]
     probes = names[:_NUM_PROBES] + names[-_NUM_PROBES:]
-    return not names or any(
-        _BOX_LINE.match((tree.lines(name) or ["0 0 0 0 0"])[0]) for name in probes
-    )
+    if not names:  # labelImg writes a class list beside XML files, too
+        return not tree.with_suffix(".xml", ".json")
+    return any(_BOX_LINE.match((tree.lines(name) or ["0 0 0 0 0"])[0]) for name in probes)
 
 
 def _read_layout(tree: Tree) -> _Layout:
