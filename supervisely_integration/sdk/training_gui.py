@@ -10,15 +10,18 @@ from typing import Any
 
 import supervisely as sly
 import torch
+from supervisely.api.entities_collection_api import CollectionTypeFilter
 from supervisely.app.widgets import Text
 from supervisely.nn.training import train_app
 from supervisely.nn.training.gui import gui as sdk_gui
 from supervisely.nn.training.gui.classes_selector import ClassesSelector
 from supervisely.nn.training.gui.hyperparameters_selector import HyperparametersSelector
+from supervisely.nn.training.gui.train_val_splits_selector import TrainValSplitsSelector
 from supervisely.nn.training.gui.training_process import TrainingProcess
 
 from rtdetrv2_pytorch.src.misc.errors import ConfigError
 
+from ..settings.default_split import default_split
 from .attributes import replaced
 from .train_page import CheckedModelSelector, TrainPage, show_at_step
 
@@ -75,6 +78,53 @@ class AllShapesClassesSelector(ClassesSelector):  # type: ignore[misc]
             for name in self.get_selected_classes()
             if meta.get_obj_class(name).geometry_type not in (sly.Rectangle, sly.AnyGeometry)
         }
+
+
+class DecidedTrainValSplitsSelector(TrainValSplitsSelector):  # type: ignore[misc]
+    """Selects the split that the names of datasets and collections decide, and says why.
+
+    `TrainValSplitsSelector` (supervisely/nn/training/gui/train_val_splits_selector.py) knows the
+    names train, training, val, validation, test and testing of datasets, and collections of earlier
+    trainings. These stay selected where the names decide nothing.
+
+    Args:
+        api: of the instance.
+        project_id: of the project.
+        app_options: of the app.
+    """
+
+    def __init__(self, api: sly.Api, project_id: int, app_options: dict[str, Any]) -> None:
+        super().__init__(api, project_id, app_options)
+        tree = api.dataset.tree(project_id)
+        datasets = {
+            "/".join((*parents, each.name)): (each.id, each.images_count or 0)
+            for parents, each in tree
+        }
+        kind = CollectionTypeFilter.DEFAULT
+        collections = {
+            each.name: (each.id, len(api.entities_collection.get_items(each.id, kind, project_id)))
+            for each in api.entities_collection.get_list(project_id)
+            if each.name in ("train", "val")
+        }
+        decided = default_split(datasets, collections)
+        self.default_note = ""
+        method = decided.settings.get("method")
+        if method == "datasets":
+            self.train_val_splits.set_datasets_splits(
+                decided.settings["train_datasets"], decided.settings["val_datasets"]
+            )
+        elif method == "collections":
+            self.train_val_splits.set_collections_splits(
+                decided.settings["train_collections"], decided.settings["val_collections"]
+            )
+        elif method == "random":
+            if self.latest_train_collection is not None and self.latest_val_collection is not None:
+                return  # of an earlier training
+            self.train_val_splits.set_random_splits("train", decided.settings["percent"])
+        status = "info" if decided.settings else "warning"
+        self.default_note = f"{decided.note}."
+        self.validator_text.set(escape(self.default_note, quote=False), status)
+        self.validator_text.show()
 
 
 class TimedTrainingProcess(TrainingProcess):  # type: ignore[misc]
@@ -214,6 +264,7 @@ def training_gui(
     with (
         replaced(sdk_gui, "ClassesSelector", AllShapesClassesSelector),
         replaced(sdk_gui, "HyperparametersSelector", CheckedHyperparametersSelector),
+        replaced(sdk_gui, "TrainValSplitsSelector", DecidedTrainValSplitsSelector),
         replaced(sdk_gui, "TrainingProcess", process),
         replaced(sdk_gui, "ModelSelector", CheckedModelSelector),
         replaced(train_app, "TrainGUI", TrainPage),

@@ -32,6 +32,7 @@ from supervisely_integration.local.launcher.selection import (
     folder_fingerprint,
     note_import,
     read_project,
+    split_note,
 )
 from supervisely_integration.local.launcher.train_session import _named_project, follow
 from supervisely_integration.models import find_base_config
@@ -111,6 +112,12 @@ def test_choose_split():
         5,
     )
     assert choose_split(PROJECT, None)[0]["percent"] == 80
+    only_train = replace(PROJECT, datasets={"train": 11}, num_images={11: 10})
+    assert choose_split(only_train, None)[1:] == (8, 2)
+    assert split_note(only_train) == (
+        "Random split of 10 images (the datasets name a training split only): 80 % training, 20 % "
+        "validation"
+    )
     split, train, val = choose_split(PROJECT, "tags:a:b")
     assert (split["train_tag"], split["val_tag"]) == ("a", "b")
     assert (train, val) == (20, 20)

@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from rtdetrv2_pytorch.src.data.split_names import Decision, decide
 from rtdetrv2_pytorch.src.misc.errors import ConfigError, DatasetError
 
+from ...settings.default_split import DefaultSplit, default_split
 from ..emulator.storage.sql.listing import MAX_PER_PAGE, Listing
 from ..emulator.store import Store
 
@@ -19,7 +19,6 @@ EXPORTS = {
     "tensorrt": "TensorRT",
 }  # name on the command line -> name in the SDK
 
-_RANDOM_PERCENT = 80
 _SPLIT = re.compile(r"random:0*[1-9]\d?|(datasets|tags):[^:]+:.+")
 _IMPORTED_FROM = "importedFrom"  # in a project's custom data
 
@@ -158,13 +157,14 @@ def choose_split(project: Project, text: str | None) -> tuple[dict[str, Any], in
 
     Raises:
         ConfigError: if the text is invalid, or names missing datasets.
+        DatasetError: if there is no text, and the project has only a test split.
     """
     total = sum(project.num_images.values())
     if text is None:
-        decided = _decided_split(project)
-        if decided is not None:
-            return decided
-        text = f"random:{_RANDOM_PERCENT}"
+        default = _default_split(project)
+        if not default.settings:
+            raise DatasetError(f"project {project.name!r}: {default.note}")
+        return dict(default.settings), default.num_train, default.num_val
     check_split(text)
     method, _, value = text.partition(":")
     if method == "random":
@@ -187,38 +187,13 @@ def choose_split(project: Project, text: str | None) -> tuple[dict[str, Any], in
 
 def split_note(project: Project) -> str:
     """Return which split `choose_split` uses by default, and why."""
-    return _decision(project).note
+    return _default_split(project).note
 
 
-def _decision(project: Project) -> Decision:
-    return decide(_counts(project))
-
-
-def _counts(project: Project) -> dict[str, int]:
-    return {path: project.num_images.get(id_, 0) for path, id_ in project.datasets.items()}
-
-
-def _decided_split(project: Project) -> tuple[dict[str, Any], int, int] | None:
-    """Return the split that names of datasets decide, or that of the import; None without one.
-
-    Raises:
-        DatasetError: if the project has only a test split.
-    """
-    counts, decision = _counts(project), _decision(project)
-    train, val = decision.used_for("train"), decision.used_for("val")
-    if not decision.divided and not train:
-        raise DatasetError(f"project {project.name!r}: {decision.note}")
-    if train:
-        ids = [[project.datasets[path] for path in paths] for paths in (train, val)]
-        split = {"method": "datasets", "train_datasets": ids[0], "val_datasets": ids[1]}
-        return split, sum(counts[path] for path in train), sum(counts[path] for path in val)
-    if {"train", "val"} <= project.collections.keys():
-        (train_id, num_train), (val_id, num_val) = (
-            project.collections[n] for n in ("train", "val")
-        )
-        split = {"method": "collections", "train_collections": [train_id]}
-        return {**split, "val_collections": [val_id]}, num_train, num_val
-    return None
+def _default_split(project: Project) -> DefaultSplit:
+    counts = project.num_images
+    datasets = {path: (id_, counts.get(id_, 0)) for path, id_ in project.datasets.items()}
+    return default_split(datasets, project.collections)
 
 
 def _dataset_ids(project: Project, names: str) -> list[int]:
