@@ -7,6 +7,7 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
+from supervisely.app.widgets import Button
 from supervisely.nn.training.gui.gui import TrainGUI
 from supervisely.nn.training.gui.model_selector import ModelSelector
 from supervisely.nn.utils import ModelSource
@@ -26,10 +27,28 @@ class CheckedModelSelector(ModelSelector):  # type: ignore[misc]
     """Rejects pretrained models whose weights are not available, before training is started.
 
     `ModelSelector` (supervisely/nn/training/gui/model_selector.py) accepts every row.
+
+    Args:
+        arguments: of `ModelSelector`.
     """
 
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        self._offered = ""  # a row with random weights
+        self.offer_button = Button("", plain=True)
+        self.offer_button.hide()
+        self.offer_button.click(self._take_offer)
+        self.display_widgets.insert(-1, self.offer_button)
+
+    def _take_offer(self) -> None:
+        """Select the row with random weights."""
+        self.offer_button.hide()
+        self.pretrained_models_table.set_by_model_name(self._offered)
+        show_at_step(self, f"{self._offered} is selected. Press Select to continue.", "info")
+
     def validate_step(self) -> bool:
-        """Show the reason, and the row of the same model with random weights."""
+        """Show the reason, and a button for the same model with random weights."""
+        self.offer_button.hide()
         is_selected = bool(super().validate_step())
         if not is_selected or self.get_model_source() != ModelSource.PRETRAINED:
             return is_selected
@@ -39,13 +58,15 @@ class CheckedModelSelector(ModelSelector):  # type: ignore[misc]
             if checkpoint:
                 check_available(checkpoint)
         except CheckpointError as error:
-            size = row["Model"].split("_")[0]
+            self._offered = f"{row['Model'].split('_')[0]} (random weights)"
             show_at_step(
                 self,
-                f"{error}, or select {size} (random weights), which needs many more epochs and "
-                "images for the same accuracy.",
+                f"{error}, or use {self._offered}, which needs many more epochs and images for the "
+                "same accuracy.",
                 "error",
             )
+            self.offer_button.text = f"Use {self._offered}"
+            self.offer_button.show()
             return False
         return True
 
@@ -63,6 +84,7 @@ class TrainPage(TrainGUI):  # type: ignore[misc]
     def __init__(self, *arguments: Any) -> None:
         self.is_ready = False  # the app sets it when its constructor is done
         self._used_names: set[str] = set()  # of experiments that this app saved
+        self._saved_name = ""  # in the loaded settings
         super().__init__(*arguments)
         self.step_flow.add_on_select_actions("model_selector", [self._name_experiment])
 
@@ -71,6 +93,7 @@ class TrainPage(TrainGUI):  # type: ignore[misc]
         model = self.model_selector.get_model_name()
         if model is not None:
             name = experiment_name(self.task_id, self.project_info.name, model)
+            name = self._saved_name or name
             self.training_process.set_experiment_name(unused_name(name, self._used_names))
 
     def propose_new_name(self) -> None:
@@ -143,6 +166,8 @@ class TrainPage(TrainGUI):  # type: ignore[misc]
             is_given = part in fitted or part == "input"
             click = click and is_given and part not in notes
             if is_given:
+                if part != "input":
+                    selector.validator_text.hide()  # describes the defaults
                 try:
                     click = bool(load(fitted.get(part), options, click, click)) and click
                 except Exception as error:  # noqa: BLE001 (the SDK raises any)
@@ -150,9 +175,12 @@ class TrainPage(TrainGUI):  # type: ignore[misc]
                     notes[part] = f"{error} Choose the {part} here."
                     click = False
             if part in notes:
-                show_at_step(selector, notes[part])
-        if settings.get("experiment_name"):
-            self.training_process.set_experiment_name(settings["experiment_name"])
+                is_default = part == "train_val_split" and part not in fitted
+                default = f" {selector.default_note}" if is_default else ""
+                show_at_step(selector, notes[part] + default)
+        self._saved_name = settings.get("experiment_name") or ""
+        if self._saved_name:
+            self.training_process.set_experiment_name(self._saved_name)
         text = " ".join([source, *notes.values()])
         show_at_step(self.input_selector, text, "warning" if notes else "success")
 

@@ -203,7 +203,7 @@ def test_experiment_continues_on_another_project_without_its_classes_and_dataset
     app.click(steps[1], **{app.widgets("RadioTabs")[0]: {"value": "Pretrained models"}}, **model)
     text = json.dumps(app.post("/sly/data"))
     assert "Could not download https://github.com" in text
-    assert "or select RT-DETRv2-S (random weights)" in text
+    assert "or use RT-DETRv2-S (random weights)" in text
     assert f'"message": "{PAGE_ERROR}Could not download' in app.log()
     app.click(steps[1], **{app.widgets("RadioTabs")[0]: {"value": "Custom models"}})
     names = [value.get("value") for key, value in app.post("/sly/state").items() if "Input" in key]
