@@ -46,6 +46,12 @@ OPTIONS = (
         help="Image files or folders; compare outputs on them.",
     ),
     click.Option(
+        ("--triton",), type=PATH, metavar="DIR", help="Also write a model repository for Triton."
+    ),
+    click.Option(
+        ("--deepstream",), type=PATH, metavar="DIR", help="Also write files for DeepStream."
+    ),
+    click.Option(
         ("--size",),
         type=int,
         nargs=2,
@@ -70,6 +76,8 @@ def run_export(
     images: Sequence[Path],
     size: tuple[int, int] | None,
     nms_iou: float | None,
+    triton: Path | None,
+    deepstream: Path | None,
     discrete: bool = False,
 ) -> int:
     """Export a checkpoint and print how the result compares; return the exit status.
@@ -78,6 +86,7 @@ def run_export(
     options of its format.
     """
     from rtdetrv2_pytorch.src.deploy.export import Source
+    from rtdetrv2_pytorch.src.deploy.server_files import write_deepstream, write_triton
 
     def body(console: Console, log: CommandLog) -> int:
         target = _target(resume, output, suffix)
@@ -101,7 +110,12 @@ def run_export(
         if console.is_terminal:  # elsewhere the log shows it
             print_detail(console, str(report))
         print_detail(console, f"{target.stat().st_size / 1e6:.1f} MB")
-        for path in (target, target.parent / LOG_FILE):
+        written = [target, target.parent / LOG_FILE]
+        if triton is not None:
+            written.append(write_triton(target, triton))
+        if deepstream is not None:
+            written.append(write_deepstream(target, deepstream))
+        for path in written:
             print_path(console, path)
         return 0
 

@@ -233,8 +233,14 @@ def test_tool_exports_next_to_the_checkpoint(trained, tmp_path, capfd):
 
 def test_tool_compares_on_given_images(trained, tmp_path, capfd):
     arguments = ["-r", str(trained.checkpoint), "-o", str(tmp_path / "a.onnx"), "--no-slim"]
-    assert tool.main([*arguments, "--images", str(trained.data / "val")]) == 0
-    assert "on 4 given images" in capfd.readouterr().err
+    servers = ["--triton", str(tmp_path / "models"), "--deepstream", str(tmp_path / "ds")]
+    assert tool.main([*arguments, "--images", str(trained.data / "val"), *servers]) == 0
+    out, err = capfd.readouterr()
+    assert "on 4 given images" in err
+    for path in ("models/a", "ds/config_infer.txt"):
+        assert path in out
+    assert (tmp_path / "models" / "a" / "config.pbtxt").is_file()
+    assert (tmp_path / "ds" / "config_infer.txt").is_file()
 
 
 def test_tool_compares_on_generated_images_by_default(trained, tmp_path, monkeypatch):

@@ -147,7 +147,7 @@ def test_invalid_model_card_of_an_engine_is_rejected(tmp_path, text):
     engine = tmp_path / "m.engine"
     card_file(engine).write_bytes(text.encode("latin-1"))
     with pytest.raises(CheckpointError, match=r"m\.engine\.json: file is damaged; build"):
-        trt_module._read_card_file(engine)
+        trt_module.read_card_file(engine)
 
 
 @pytest.mark.parametrize("text", ["5", "[1]", '["a", "b", "c"]', "[1, 2, 1e999]", "["])
@@ -156,4 +156,4 @@ def test_invalid_batch_sizes_of_an_engine_are_rejected(tmp_path, text):
     metadata = CARD.to_metadata() | {"batch_sizes": text}
     card_file(engine).write_text(json.dumps(metadata))
     with pytest.raises(CheckpointError, match=r"m\.engine\.json: file is damaged; build"):
-        trt_module._read_card_file(engine)
+        trt_module.read_card_file(engine)

@@ -212,7 +212,7 @@ class TensorRTRuntime:
             raise ConfigError(f"device = {str(device)!r}: TensorRT needs a GPU; use cuda")
         trt = load_tensorrt()
         self.device = device
-        self.card, self.max_batch_size, metadata = _read_card_file(path)
+        self.card, self.max_batch_size, metadata = read_card_file(path)
         messages: list[str] = []
         with torch.cuda.device(device):
             runtime = trt.Runtime(_make_logger(trt, messages))
@@ -258,7 +258,7 @@ class TensorRTRuntime:
         return result
 
 
-def _read_card_file(engine: Path) -> tuple[ModelCard, int, dict[str, str]]:
+def read_card_file(engine: Path) -> tuple[ModelCard, int, dict[str, str]]:
     """Return the model card of an engine, its maximum batch size, and all metadata."""
     path = card_file(engine)
     try:
