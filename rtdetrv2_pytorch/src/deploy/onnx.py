@@ -13,8 +13,8 @@ import torch
 from ..misc.errors import ExportError, extra
 from ..misc.text import first_line
 from .detector import Detector, example_inputs
-from .grid_sample import replace_grid_sample
-from .half import to_half
+from .graph.grid_sample import replace_grid_sample
+from .graph.half import to_half
 from .model_card import ExportPrecision, ModelCard
 from .onnx_file import INPUTS, OUTPUTS, read_card
 from .suppression import add_suppression, set_output_sizes

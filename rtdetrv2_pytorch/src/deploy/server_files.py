@@ -7,7 +7,7 @@ from pathlib import Path
 from ..misc.errors import ConfigError, ExportError
 from ..misc.files import write_text
 from .model_card import ModelCard
-from .onnx import INPUTS, OUTPUTS, read_card
+from .onnx_file import INPUTS, OUTPUTS, read_card
 from .tensorrt import read_card_file
 
 _MAX_BATCH = 16  # of ONNX files, which accept any

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import TensorProto, helper
 
-from rtdetrv2_pytorch.src.deploy.grid_sample import replace_grid_sample
+from rtdetrv2_pytorch.src.deploy.graph.grid_sample import replace_grid_sample
 from rtdetrv2_pytorch.src.misc.errors import ExportError
 
 

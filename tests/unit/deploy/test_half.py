@@ -7,7 +7,7 @@ import pytest
 from onnx import TensorProto, parser
 from onnx.reference import ReferenceEvaluator
 
-from rtdetrv2_pytorch.src.deploy.half import to_half
+from rtdetrv2_pytorch.src.deploy.graph.half import to_half
 
 FLOAT, HALF = TensorProto.FLOAT, TensorProto.FLOAT16
 

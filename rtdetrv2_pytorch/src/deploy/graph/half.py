@@ -14,7 +14,7 @@ from copy import deepcopy
 
 import numpy as np
 
-from ..misc.errors import extra
+from ...misc.errors import extra
 
 with extra("onnx"):
     import onnx

@@ -8,7 +8,7 @@ zeros outside the map, `align_corners = 0`.
 
 from collections.abc import Mapping
 
-from ..misc.errors import ExportError, extra
+from ...misc.errors import ExportError, extra
 
 with extra("onnx"):
     import onnx

@@ -1,0 +1,1 @@
+"""Conversions of exported ONNX graphs: half precision, sampling without GridSample."""
