@@ -57,7 +57,7 @@ class TrainingResult:
 
         plots = [render_plot(plot) for plot in run_charts(read_run_log(self.folder / _LOG))]
         figures = "".join(
-            f"<figure style='margin:0'><figcaption><b>{escape(plot.title)}</b></figcaption>"
+            f"<figure style='margin:0;width:420px'><figcaption><b>{escape(plot.title)}</b></figcaption>"
             f"{plot.svg}</figure>"
             for plot in plots
         )

@@ -28,6 +28,8 @@ from rich.text import Text
 
 from rtdetrv2_pytorch.src.misc.text import printable
 
+from .notebook_line import NotebookLine
+
 INTERRUPTED = 130  # exit status after Ctrl-C, as in shells
 _BAR_WIDTH = 20
 
@@ -87,7 +89,7 @@ def result_table(console: Console, title: str) -> Table:
 
 
 class LiveLine:
-    """A progress line in a terminal; no output elsewhere.
+    """A progress line in a terminal or a notebook; no output elsewhere.
 
     As a context manager, removes the line at the end. Other output appears above it.
     """
@@ -106,13 +108,14 @@ class LiveLine:
             disable=not (console.is_interactive and is_first),
         )
         self._shown: tuple[str, int | None] | None = None
+        self._notebook = NotebookLine() if console.is_jupyter else None
 
     def __enter__(self) -> "LiveLine":
         self._progress.start()
         return self
 
     def __exit__(self, *error: object) -> None:
-        self._progress.stop()
+        self.pause()
 
     def show(
         self,
@@ -133,6 +136,10 @@ class LiveLine:
             in_bytes: whether `done` and `total` are bytes.
         """
         details = printable(details)
+        if self._notebook is not None:
+            amount = f"{done}/{total}" if total and not in_bytes else ""
+            self._notebook.show(printable(activity), amount, details)
+            return
         if self._shown == (activity, total):
             (task,) = self._progress.task_ids
             self._progress.update(task, completed=done, details=details)
@@ -149,6 +156,8 @@ class LiveLine:
         """Remove the line until the next `show`, for a question to the user."""
         self._progress.stop()
         self._shown = None
+        if self._notebook is not None:
+            self._notebook.clear()
 
 
 @contextmanager

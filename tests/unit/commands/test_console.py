@@ -118,3 +118,19 @@ def test_pipe_does_not_wrap_lines(capsys):
     console = language.open_console()
     print_notice(console, "word " * 100)
     assert len(capsys.readouterr().out.splitlines()) == 1
+
+
+def test_notebook_gets_a_line_that_is_replaced(monkeypatch):
+    from IPython.core.interactiveshell import InteractiveShell
+    from IPython.utils.capture import capture_output
+
+    InteractiveShell.instance()
+    try:
+        with capture_output() as captured, LiveLine(Console(force_jupyter=True)) as line:
+            line.show("reading", 1, 4)
+            line.show("reading", 2, 4)  # too soon
+            line.show("training", 1, 3, details="loss 2.5")
+    finally:
+        InteractiveShell.clear_instance()
+    texts = [output.data["text/plain"] for output in captured.outputs]
+    assert texts == ["reading  1/4", "training  1/3  loss 2.5", ""]
