@@ -11,10 +11,12 @@ from rtdetrv2_pytorch.src.misc.text import printable
 _LOG = "log.jsonl"
 # Colors of the report's plots on white.
 _STYLE = (
-    "--text:#1c2430;--dim:#5b6675;--line:#d9dee6;--card:#fff;--s0:#1769d2;--s1:#d4560b;--s2:#22863a;"
-    "--s3:#8a3ab9;--s4:#a07700;--s5:#0b7f8f;--s6:#c2185b;--s7:#5d4037;background:#fff;"
-    "color:#1c2430;display:flex;flex-wrap:wrap;gap:1rem"
+    "--text:#1c2430;--dim:#5b6675;--line:#d9dee6;--card:#fff;"
+    "--s0:#1769d2;--s1:#d4560b;--s2:#22863a;--s3:#8a3ab9;"
+    "--s4:#a07700;--s5:#0b7f8f;--s6:#c2185b;--s7:#5d4037;"
+    "background:#fff;color:#1c2430;display:flex;flex-wrap:wrap;gap:1rem"
 )
+_FIGURE_STYLE = "margin:0;width:420px"
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
@@ -57,8 +59,8 @@ class TrainingResult:
 
         plots = [render_plot(plot) for plot in run_charts(read_run_log(self.folder / _LOG))]
         figures = "".join(
-            f"<figure style='margin:0;width:420px'><figcaption><b>{escape(plot.title)}</b></figcaption>"
-            f"{plot.svg}</figure>"
+            f"<figure style='{_FIGURE_STYLE}'><figcaption><b>{escape(plot.title)}</b>"
+            f"</figcaption>{plot.svg}</figure>"
             for plot in plots
         )
         return f"<p>{escape(printable(repr(self)))}</p><div style='{_STYLE}'>{figures}</div>"

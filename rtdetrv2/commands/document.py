@@ -1,4 +1,4 @@
-"""Write docs/configuration.md from the signatures and docstrings of the components."""
+"""Write docs/configuration.md and docs/python.md from signatures and docstrings."""
 
 import inspect
 import re
@@ -16,6 +16,7 @@ from rtdetrv2_pytorch.src.core.catalog import ALIASES, COMPONENTS, FROM_THE_RUN,
 from rtdetrv2_pytorch.src.core.settings import Settings
 
 from ..terminal.command import Command
+from . import python_page
 
 TARGET = Path(__file__).parents[2] / "docs" / "configuration.md"
 
@@ -120,9 +121,11 @@ def _range(constraints: Iterable[Any]) -> str:
 
 @click.command(cls=Command)
 def main() -> int:
-    """Write docs/configuration.md from the signatures and docstrings of the components."""
-    TARGET.write_text(configuration_page(), encoding="utf-8")
-    print(f"wrote {TARGET}")
+    """Write docs/configuration.md and docs/python.md from signatures and docstrings."""
+    pages = {TARGET: configuration_page(), python_page.TARGET: python_page.python_page()}
+    for path, text in pages.items():
+        path.write_text(text, encoding="utf-8")
+        print(f"wrote {path}")
     return 0
 
 

@@ -47,7 +47,7 @@ def report_example(checkpoint: Path) -> str:
     return code
 
 
-@pytest.mark.parametrize("page", ["README.md", "supervisely_integration/train/README.md", "report"])
+@pytest.mark.parametrize("page", ["supervisely_integration/train/README.md", "report"])
 def test_prediction_example_prints_all_detections(page, folder, checkpoint, capsys):
     code = report_example(checkpoint) if page == "report" else example(page)
     code = code.replace('"best.onnx"', '"best.pth"')
@@ -61,6 +61,17 @@ def test_prediction_example_prints_all_detections(page, folder, checkpoint, caps
     assert [line.split()[0] for line in lines] == [
         str(label) for label in detections["labels"].tolist()
     ]
+
+
+def test_readme_example_prints_all_detections(folder, capsys):
+    code = example("README.md").replace('"best.onnx"', '"best.pth"')
+    assert 'score="auto"' in code
+    names = {}
+    exec(code.replace('"auto"', "0.0"), names)
+    detections = names["detections"]
+    assert detections.boxes.shape == (20, 4)
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines] == detections.names
 
 
 def test_training_example_prints_ap50_and_checkpoint(folder, digits, capsys):
