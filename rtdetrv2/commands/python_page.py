@@ -6,7 +6,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import rtdetrv2
+from ..api.detections import Detection, Detections
+from ..api.model import RTDETR
+from ..api.results import TrainingResult
 
 TARGET = Path(__file__).parents[2] / "docs" / "python.md"
 
@@ -37,8 +39,8 @@ _SECTIONS = ("Args", "Attributes", "Returns", "Raises")
 def python_page() -> str:
     """Return the page as Markdown."""
     lines = [_HEAD]
-    for name in rtdetrv2.__all__:
-        lines += _class_lines(getattr(rtdetrv2, name))
+    for shown in (RTDETR, Detections, Detection, TrainingResult):
+        lines += _class_lines(shown)
     return "\n".join(lines).rstrip() + "\n"
 
 
