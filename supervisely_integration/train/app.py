@@ -30,6 +30,7 @@ from ..sdk import training_gui as page
 from ..sdk.access import protect_app, use_paths_without_prefix
 from ..sdk.api_calls import create_collection, find_datasets_with, retry_multipart_uploads
 from ..sdk.benchmark import model_benchmark
+from ..sdk.experiment_page import own_experiment_page
 from ..sdk.tensorboard import add_executables_to_path
 from ..sdk.train_page import read_settings
 from ..sdk.websockets import drop_closed_connections
@@ -98,8 +99,7 @@ class TrainApp(sdk.TrainApp):  # type: ignore[misc]
             if not self.auto_start and not self._is_resume_upload:
                 self.plan.begin()
         except Exception as error:
-            # In production a thread of the SDK (ContentOrigin in supervisely/app/content.py) would
-            # keep the process alive.
+            # A thread of the SDK (ContentOrigin, app/content.py) would keep the process alive.
             logger.exception("The app cannot start")
             self.status.fail(error)
             logs.flush()
@@ -309,7 +309,8 @@ class TrainApp(sdk.TrainApp):  # type: ignore[misc]
         if self.lifecycle.is_stopping:
             self._skip_optional_steps()
         try:
-            super()._finalize(experiment_info, resume)
+            with own_experiment_page():
+                super()._finalize(experiment_info, resume)
         except Exception as error:
             self._exit_with_error(error)
             raise

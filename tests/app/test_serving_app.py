@@ -1,10 +1,12 @@
 """The serving app with the real SDK and a local instance."""
 
 import json
+import re
 import shutil
 import signal
 import subprocess
 import sys
+import textwrap
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -16,6 +18,7 @@ import numpy as np
 import pytest
 import requests
 import torch
+from PIL import Image
 from supervisely.nn.inference.cache import InferenceImageCache
 
 from rtdetrv2_pytorch.src.data.digits import make_digits_dataset
@@ -24,7 +27,7 @@ from rtdetrv2_pytorch.src.deploy.predictor import Predictor
 from rtdetrv2_pytorch.src.deploy.runtimes import open_runtime
 from rtdetrv2_pytorch.src.solver import DetSolver
 from supervisely_integration.local.emulator.store import TEAM_ID
-from supervisely_integration.paths import ROOT, SERVE
+from supervisely_integration.paths import PACKAGE, ROOT, SERVE
 from supervisely_integration.sdk.inference import ImageCache
 from supervisely_integration.serve.rtdetrv2 import to_predictions, whole_pixels
 from tests.app.real_app import RunningApp, make_project
@@ -180,6 +183,23 @@ def test_session_describes_the_model(deployed):
     assert ok(ask(deployed, "list_pretrained_models"))[0] == "RT-DETRv2-S"
 
 
+def test_python_code_of_an_experiment_page_predicts(deployed, tmp_path, capsys):
+    page = (PACKAGE / "sdk" / "experiment_page.md.jinja").read_text()
+    (code,) = re.findall(r"```python\n( +from supervisely.*?)```", page, re.DOTALL)
+    code = textwrap.dedent(code).replace("http://127.0.0.1:8000", deployed.app.address)
+    code = code.replace("conf=0.5", "conf=0.0")
+    folder, names = tmp_path / "images", {}
+    folder.mkdir()
+    for name in ("a.jpg", "b.jpg"):
+        Image.new("RGB", (90, 70)).save(folder / name)
+    for source, count in ((folder / "a.jpg", 1), (folder, 2)):
+        exec(code.replace("image.jpg", str(source)), names)
+        found = [len(each.annotation.labels) for each in names["predictions"]]
+        assert len(found) == count
+        assert min(found) > 0
+        assert len(capsys.readouterr().out.splitlines()) == count
+
+
 def test_predictions_match_the_engine(deployed, checkpoint):
     image_id, path = next(iter(deployed.pictures.items()))
     by_id = ok(ask(deployed, "inference_image_id", image_id=image_id, settings=EVERYTHING))
@@ -266,6 +286,19 @@ def test_unknown_settings_and_classes_are_rejected_at_each_route(deployed):
             assert (answer.status_code, reason in answer.text) == (400, True), answer.text
     misplaced = ask(deployed, "inference_image_id", image_id=1, conf=0.3)
     assert misplaced.json()["message"] == "conf: belongs into the settings of the state"
+
+
+@pytest.mark.parametrize("text", ["[" * 100_000, "{", "[]", '"\\ud800"'])
+def test_malformed_settings_of_a_form_are_rejected(deployed, text):
+    content = next(iter(deployed.pictures.values())).read_bytes()
+    routes = ("inference_image", "inference_batch", "inference_batch_async")
+    for route in (*routes, "inference_video_async", "smart_cache_files"):
+        for field in ("settings", "state"):
+            answer = deployed.app.client.post(
+                f"/{route}", files={"files": ("a.png", content)}, data={field: text}
+            )
+            assert answer.status_code == 400, (route, field, answer.text)
+            assert answer.json()["message"]
 
 
 def test_batches_keep_the_order_of_images(deployed, checkpoint):
