@@ -1,6 +1,5 @@
 """The training page: valid experiment names, and settings of other projects."""
 
-import json
 import logging
 from collections.abc import Mapping
 from html import escape
@@ -13,6 +12,7 @@ from supervisely.nn.training.gui.model_selector import ModelSelector
 from supervisely.nn.utils import ModelSource
 
 from rtdetrv2_pytorch.src.misc.errors import CheckpointError, ConfigError
+from rtdetrv2_pytorch.src.misc.text import parse_json
 from rtdetrv2_pytorch.src.misc.weights import check_available
 
 from ..settings.fitting import ProjectContent, fit_settings
@@ -206,7 +206,7 @@ def read_settings(given: str | Mapping[str, Any]) -> dict[str, Any]:
         try:
             if not given.lstrip().startswith("{"):
                 where, given = given, Path(given).read_text(encoding="utf-8")
-            given = json.loads(given)
+            given = parse_json(given)
         except (OSError, ValueError) as error:
             raise ConfigError(f"{where}: not readable as JSON ({error})") from error
     if not isinstance(given, Mapping):

@@ -4,7 +4,6 @@ The SDK's routes (supervisely/nn/inference/inference.py, cache.py) answer 200 an
 background, where only the log shows the reason.
 """
 
-import json
 import logging
 import secrets
 from collections.abc import Callable, Mapping
@@ -15,6 +14,7 @@ from fastapi import BackgroundTasks, FastAPI, Form, HTTPException, Request, Resp
 from supervisely.nn.inference.inference import Inference
 
 from rtdetrv2_pytorch.src.misc.errors import ConfigError
+from rtdetrv2_pytorch.src.misc.text import parse_json
 
 logger = logging.getLogger(__name__)
 
@@ -94,7 +94,7 @@ def replace_unchecked_routes(
     def cache_files(
         task: BackgroundTasks, files: list[UploadFile], settings: str = Form("{}")
     ) -> Any:
-        state = json.loads(settings)
+        state = parse_json(settings)
         count = check_cache_state(state)
         if count != len(files):
             raise HTTPException(400, f"{len(files)} files for {count} images or frames")

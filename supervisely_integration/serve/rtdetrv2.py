@@ -1,6 +1,5 @@
 """RT-DETRv2 behind the SDK's `ObjectDetection`."""
 
-import json
 import math
 import os
 import threading
@@ -23,6 +22,7 @@ from rtdetrv2_pytorch.src.deploy.model_card import ModelCard
 from rtdetrv2_pytorch.src.deploy.predictor import Predictor
 from rtdetrv2_pytorch.src.deploy.runtimes import Runtime, open_runtime
 from rtdetrv2_pytorch.src.misc.errors import CheckpointError, ConfigError, RTDETRError
+from rtdetrv2_pytorch.src.misc.text import parse_json
 from rtdetrv2_pytorch.src.misc.weights import locate
 from rtdetrv2_pytorch.src.structures import DetectionTensors
 
@@ -250,10 +250,11 @@ class RTDETRv2(ObjectDetection):  # type: ignore[misc]
 
     def validate_inference_state(self, state: Any, log_error: bool = True) -> None:
         """Reject an invalid request with status 400 before any work is done for it."""
-        super().validate_inference_state(state, log_error)
         try:
-            self._check_state(json.loads(state) if isinstance(state, str) else state)
-        except RTDETRError as error:
+            given = parse_json(state) if isinstance(state, str) else state
+            super().validate_inference_state(given, log_error)
+            self._check_state(given)
+        except (RTDETRError, ValueError) as error:
             raise HTTPException(status_code=400, detail=str(error)) from error
 
     def _check_state(self, state: dict[str, Any]) -> None:

@@ -318,7 +318,13 @@ def test_settings_without_a_project_use_the_one_that_they_name(digits_root, tmp_
 
 
 @pytest.mark.parametrize(
-    ("text", "problem"), [("{", "not readable"), ("[1]", "not an object"), (None, "No such")]
+    ("text", "problem"),
+    [
+        ("{", "not readable"),
+        ("[" * 100_000, "not readable (nested too deeply)"),
+        ("[1]", "not an object"),
+        (None, "No such"),
+    ],
 )
 def test_invalid_app_state_is_rejected(tmp_path, capsys, text, problem):
     root, state = tmp_path / "instance", tmp_path / "state.json"

@@ -38,6 +38,8 @@ def test_test_files_named_in_pages_exist():
     paths = {p for text in PAGES.values() for p in re.findall(r"`(tests/[\w/.]+)`", text)}
     assert len(paths) > 25
     assert sorted(path for path in paths if not (ROOT / path).exists()) == []
+    names = {n for text in PAGES.values() for n in re.findall(r"`(test_\w+\.py)`", text)}
+    assert sorted(name for name in names if not [*(ROOT / "tests").rglob(name)]) == []
 
 
 @pytest.mark.parametrize(("app", "parts", "steps"), [("train", 5, 4), ("serve", 6, 2)])

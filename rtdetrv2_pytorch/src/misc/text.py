@@ -1,5 +1,6 @@
 """Format text for users: names from data, counts and errors."""
 
+import json
 import math
 from collections.abc import Mapping
 from typing import Any
@@ -27,6 +28,18 @@ def whole_characters(text: str) -> str:
     They occur in file names in other encodings and in truncated JSON strings.
     """
     return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+
+
+def parse_json(text: str | bytes) -> Any:
+    """Parse JSON from an untrusted source.
+
+    Raises:
+        ValueError: if it is invalid or nested too deeply.
+    """
+    try:
+        return json.loads(text)
+    except RecursionError as error:
+        raise ValueError("nested too deeply") from error
 
 
 def without_non_finite(value: Any) -> Any:

@@ -19,10 +19,10 @@ from .store import Store
 
 logger = logging.getLogger(__name__)
 
-# Raised by Python and SQLite for a list instead of a string, a missing key, a huge number.
+# Raised for a list instead of a string, a missing key, a huge number, JSON nested too deeply.
 _INVALID_VALUE = (
     *(AttributeError, LookupError, OverflowError, TypeError, ValueError),
-    sqlite3.ProgrammingError,
+    *(sqlite3.ProgrammingError, RecursionError),
 )
 
 

@@ -1,11 +1,11 @@
 """The options of `train`, without slow imports."""
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from rtdetrv2_pytorch.src.misc.errors import ConfigError, DatasetError
+from rtdetrv2_pytorch.src.misc.text import parse_json
 
 from ...models import published_models
 from ..emulator.store import Store
@@ -68,7 +68,7 @@ def read_app_state(path: Path) -> dict[str, Any]:
         ConfigError: if the file is not readable or not a JSON object.
     """
     try:
-        state = json.loads(path.read_text(encoding="utf-8"))
+        state = parse_json(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise ConfigError(f"{path}: not readable ({error})") from error
     if not isinstance(state, dict):

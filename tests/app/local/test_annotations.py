@@ -4,9 +4,13 @@ import numpy as np
 import pytest
 import requests
 import supervisely as sly
+from starlette.testclient import TestClient
 from supervisely.geometry.cuboid_2d import Cuboid2d
 from supervisely.geometry.graph import GraphNodes, KeypointsTemplate, Node
 from supervisely.geometry.oriented_bbox import OrientedBBox
+
+from supervisely_integration.local.emulator.server import create_app
+from supervisely_integration.local.emulator.store import Store
 
 SIZE = (20, 30)
 # Ids, and fields that the instance adds.
@@ -271,3 +275,13 @@ def test_lists_of_classes_and_tags(api, project, meta):
         meta.get_obj_class("line").sly_id
     )
     assert [each.name for each in api.image.tag.get_list(project.id)] == ["none", "text", "number"]
+
+
+def test_deeply_nested_geometry_is_an_error_of_the_client(tmp_path):
+    client = TestClient(create_app(Store(tmp_path), "token"), raise_server_exceptions=False)
+    answer = client.post(
+        "/public/api/v3/figures.bulk.upload.geometry",
+        headers={"x-api-key": "token"},
+        files=[("figureId", (None, "1")), ("geometry", ("1", b"[" * 100_000))],
+    )
+    assert answer.status_code == 400

@@ -2,7 +2,22 @@
 
 import pytest
 
-from rtdetrv2_pytorch.src.misc.text import counted, first_line, printable, whole_characters
+from rtdetrv2_pytorch.src.misc.text import (
+    counted,
+    first_line,
+    parse_json,
+    printable,
+    whole_characters,
+)
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"), [("[" * 100_000, "^nested too deeply$"), ("{", "Expecting property name")]
+)
+def test_invalid_json_is_a_value_error(text, problem):
+    assert parse_json(b'{"a": [1]}') == {"a": [1]}
+    with pytest.raises(ValueError, match=problem):
+        parse_json(text)
 
 
 @pytest.mark.parametrize(
