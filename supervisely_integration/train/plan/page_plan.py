@@ -19,7 +19,7 @@ from ...paths import HYPERPARAMETERS
 from ...sdk.train_page import TrainPage
 from ..hyperparameters import complete_hyperparameters, read_hyperparameters
 from . import presets
-from .estimate import Estimate, estimate, format_minutes
+from .estimate import Estimate, estimate
 from .probe import ProbeTask
 from .project_size import ProjectExtent, project_extent, split_sizes
 from .runner import ProbeRunner
@@ -128,23 +128,16 @@ class PagePlan:
         if not self._is_open:
             self._preset = presets.as_text({"epoches": fitting, **values})
             self._gui.hyperparameters_selector.set_hyperparameters(self._preset)
-        epochs = int(self._completed(self._preset)["epoches"])
-        self._explain(one, epochs, fitting)
-
-    def _explain(self, one: Estimate, epochs: int, fitting: int) -> None:
-        text = self._gui.hyperparameters_selector.preset_text
-        height, width = self._completed(self._preset)["eval_spatial_size"]
-        what = f"No GPU: {height}x{width} pixels and {_epochs(epochs)} are preset"
-        so_that = f"so that a training ends in about {format_minutes(epochs * one.epoch_s)}"
-        if self._speed is None:
-            so_that += f" ({one.step_s:.2g} s per step, not measured yet)"
-        elif epochs > fitting:
-            so_that = (
-                f"and take about {format_minutes(epochs * one.epoch_s)} on this CPU; "
-                f"{_epochs(fitting)} take about {format_minutes(fitting * one.epoch_s)}"
-            )
-        text.set(f"{what} {so_that}. Use a GPU for the full recipe.", "info")
-        text.show()
+        shown = self._completed(self._preset)
+        text = presets.reason(
+            shown["eval_spatial_size"],
+            epochs=int(shown["epoches"]),
+            fitting=fitting,
+            one=one,
+            is_measured=self._speed is not None,
+        )
+        self._gui.hyperparameters_selector.preset_text.set(text, "info")
+        self._gui.hyperparameters_selector.preset_text.show()
 
     # --- estimate ---------------------------------------------------------------------------
 
@@ -235,10 +228,6 @@ class PagePlan:
 def _estimate_on_cpu(speed: Speed, values: Mapping[str, Any], sizes: tuple[int, int]) -> Estimate:
     num_train, num_val = sizes
     return estimate(speed, values, num_train=num_train, num_val=num_val, device="cpu")
-
-
-def _epochs(count: int) -> str:
-    return f"{count} epoch{'s' * (count != 1)}"
 
 
 def _harmless(action: Callable[[], None]) -> Callable[[], None]:

@@ -1,16 +1,18 @@
 """Hyperparameters for a training on a CPU that ends in about ten minutes."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import yaml
 
 from rtdetrv2.training import auto_config
 from rtdetrv2_pytorch.src.core.yaml_files import merge
+from rtdetrv2_pytorch.src.misc.text import counted
 
 from ...paths import HYPERPARAMETERS
 from ..hyperparameters import default_hyperparameters
+from .estimate import Estimate, format_minutes
 
 _REPLACED = ("lr_scheduler",)  # sections that are not merged with their default
 _ADDED = "# For a training on a CPU: fewer queries, and weaker augmentation at one image size."
@@ -61,6 +63,31 @@ def as_text(values: Mapping[str, Any]) -> str:
             assert section is not None, "the file has a line for every key"
             text = text[: section.start()] + _dump({key: value}) + text[section.end() :]
     return f"{text}\n{_ADDED}\n{_dump(added)}" if added else text
+
+
+def reason(
+    size_hw: Sequence[int], *, epochs: int, fitting: int, one: Estimate, is_measured: bool
+) -> str:
+    """Return why the presets are what they are, in one line.
+
+    Args:
+        size_hw: (height, width) in pixels.
+        epochs: preset number.
+        fitting: number of epochs that fit in the time budget.
+        one: of one epoch.
+        is_measured: whether the speed is measured on this machine.
+    """
+    height, width = size_hw
+    time = f"about {format_minutes(epochs * one.epoch_s)}"
+    if not is_measured:
+        why = f"so that a training ends in {time} ({one.step_s:.2g} s per step, not measured yet)"
+    elif epochs > fitting:
+        shorter = f"{counted(fitting, 'epoch')} in about {format_minutes(fitting * one.epoch_s)}"
+        why = f"and end in {time} on this CPU, {shorter}"
+    else:
+        why = f"so that a training ends in {time}"
+    what = f"{height}x{width} pixels and {counted(epochs, 'epoch')} are preset"
+    return f"No GPU: {what} {why}. Use a GPU for the full recipe."
 
 
 def _dump(values: Mapping[str, Any]) -> str:

@@ -15,7 +15,7 @@ from supervisely_integration.models import find_base_config
 from supervisely_integration.paths import HYPERPARAMETERS
 from supervisely_integration.train.hyperparameters import complete_hyperparameters
 from supervisely_integration.train.plan import presets, probe
-from supervisely_integration.train.plan.estimate import estimate, format_minutes
+from supervisely_integration.train.plan.estimate import Estimate, estimate, format_minutes
 from supervisely_integration.train.plan.probe import ProbeTask
 from supervisely_integration.train.plan.runner import ProbeRunner
 from supervisely_integration.train.run_config import check_hyperparameters
@@ -53,6 +53,27 @@ def test_preset_text_has_the_preset_values_and_the_comments(most_objects):
 def test_text_of_the_defaults_is_the_file():
     defaults = yaml.safe_load(HYPERPARAMETERS.read_text())
     assert presets.as_text(defaults) == HYPERPARAMETERS.read_text()
+
+
+@pytest.mark.parametrize(
+    ("epochs", "fitting", "is_measured", "why"),
+    [
+        (12, 12, True, "so that a training ends in about 8 min"),
+        (3, 12, True, "so that a training ends in about 2 min"),
+        (24, 12, True, "and end in about 16 min on this CPU, 12 epochs in about 8 min"),
+        (
+            *(12, 12, False),
+            "so that a training ends in about 8 min (2.5 s per step, not measured yet)",
+        ),
+    ],
+)
+def test_reason_of_the_presets(epochs, fitting, is_measured, why):
+    one = Estimate(epochs=1, steps=10, step_s=2.5, epoch_s=40.0)
+    text = presets.reason(
+        [320, 256], epochs=epochs, fitting=fitting, one=one, is_measured=is_measured
+    )
+    start = f"No GPU: 320x256 pixels and {epochs} epochs are preset "
+    assert text == f"{start}{why}. Use a GPU for the full recipe."
 
 
 # --- estimate ------------------------------------------------------------------------------
