@@ -15,6 +15,7 @@ from rtdetrv2_pytorch.src.misc.errors import ConfigError, DatasetError
 from rtdetrv2_pytorch.src.misc.weights import is_url, locate
 from rtdetrv2_pytorch.src.solver.checkpointing import LAST
 from rtdetrv2_pytorch.src.solver.run import MODEL_CONFIG
+from rtdetrv2_pytorch.src.trackers import check_installed
 
 from . import auto_config
 from .model_table import SAMPLE_CONFIG, find_model
@@ -125,11 +126,12 @@ def _saved_config(checkpoint: Path) -> Path | None:
 
 
 def _checked(config: Path, overrides: dict[str, Any]) -> YAMLConfig:
-    """Check all settings and the device."""
+    """Check all settings, the device and the packages of trackers."""
     logging.disable(logging.WARNING)  # the training logs the same warnings
     try:
         cfg = YAMLConfig(config, **overrides)
         cfg.device  # noqa: B018 (checks that it is available)
+        check_installed(cfg.settings.loggers)
         return cfg
     finally:
         logging.disable(logging.NOTSET)

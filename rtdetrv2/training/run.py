@@ -14,6 +14,7 @@ from rtdetrv2_pytorch.src.report.training_report import write_report_of
 from rtdetrv2_pytorch.src.solver import DetSolver
 from rtdetrv2_pytorch.src.solver.checkpointing import lock_output
 from rtdetrv2_pytorch.src.solver.events import FanOut, FitResult, TrainingEvents
+from rtdetrv2_pytorch.src.trackers import Trackers
 
 from .examination import examine_for_training
 from .options import TrainOptions
@@ -77,12 +78,15 @@ def _train(
             name = (options.folder or Path()).resolve().name
             examine_for_training(name, splits, cfg, progress)
         progress.show("building the network and loading the data")
-        events = FanOut([TrainingImages(cfg), *followers])
-        solver = DetSolver(cfg, events=events, overwrite=options.overwrite)
         if options.test_only:
             if distributed.is_main():
                 progress.headline("Evaluating", options.resume or options.tuning or "")
-            return TrainOutcome(cfg=cfg, result=None, evaluation=solver.val(), report=None)
-        result = solver.fit()
-        report = write_report_of(cfg, result)
+            evaluation = DetSolver(cfg, events=FanOut(followers)).val()
+            return TrainOutcome(cfg=cfg, result=None, evaluation=evaluation, report=None)
+        with Trackers(cfg) as trackers:
+            images = TrainingImages(cfg, on_image=trackers.log_image)
+            events = FanOut([trackers, images, *followers])
+            result = DetSolver(cfg, events=events, overwrite=options.overwrite).fit()
+            report = write_report_of(cfg, result)
+            trackers.log_results(result, report)
         return TrainOutcome(cfg=cfg, result=result, evaluation=result.best, report=report)

@@ -23,6 +23,7 @@ ALLOWED = {
     "robustness": {"structures", "misc", "data", "optim"},
     "report": {"structures", "misc", "data", "doctor", "core", "solver"},
     "solver": {"structures", "misc", "nn", "data", "optim", "core", "interchange", "robustness"},
+    "trackers": {"misc", "core", "solver"},
     "deploy": {"structures", "misc", "data", "core", "interchange"},
     "doctor": {"misc", "data"},
     "tools": set(),

@@ -7,6 +7,8 @@ from ..data.images.pixel_range import checked_range
 from ..misc.errors import ConfigError
 from ..misc.ranges import NonNegativeFloat, NonNegativeInt, PositiveInt
 
+LoggerName = Literal["tensorboard", "wandb", "mlflow", "clearml"]
+
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
@@ -55,7 +57,10 @@ class Settings:
         patience: epochs without improvement before training stops; 0 disables early stopping.
         report: whether a run writes `report.html` to its folder when it ends.
         pictures: whether training saves augmented batches and validation images with detections to
-            the run's folder and to TensorBoard.
+            the run's folder and to the `loggers`.
+        loggers: trackers that get metrics, images and files: "tensorboard", "wandb", "mlflow" and
+            "clearml". All but TensorBoard need a package, for example
+            `pip install 'rtdetrv2[wandb]'`.
         max_skipped_steps: consecutive steps with a non-finite loss before training stops.
     """
 
@@ -91,6 +96,7 @@ class Settings:
     patience: NonNegativeInt = 0
     report: bool = True
     pictures: bool = True
+    loggers: tuple[LoggerName, ...] = ("tensorboard",)
     max_skipped_steps: PositiveInt = 10
 
     def __post_init__(self) -> None:

@@ -392,8 +392,8 @@ class YAMLConfig:
 
     @cached_property
     def writer(self) -> Any:
-        """The TensorBoard writer; None on ranks other than 0."""
-        if not distributed.is_main():
+        """The TensorBoard writer; None on ranks other than 0, or if `loggers` does not name it."""
+        if not distributed.is_main() or "tensorboard" not in self.settings.loggers:
             return None
         with extra("train"):
             from torch.utils.tensorboard import SummaryWriter

@@ -5,6 +5,7 @@ import itertools
 import logging
 import math
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -49,10 +50,14 @@ class TrainingImages(TrainingEvents):
 
     Args:
         cfg: configuration of the run; `pictures: false` disables the follower.
+        on_image: called with the tag, the file and the epoch, from 1, of each image.
     """
 
-    def __init__(self, cfg: YAMLConfig) -> None:
+    def __init__(
+        self, cfg: YAMLConfig, *, on_image: Callable[[str, Path, int], None] | None = None
+    ) -> None:
         self._cfg = cfg
+        self._on_image = on_image
         self._folder = cfg.output_dir / PICTURES
         self._epochs = 0
         self._is_enabled = cfg.settings.pictures
@@ -142,7 +147,10 @@ class TrainingImages(TrainingEvents):
     ) -> None:
         """Write a mosaic of the cells to the directory and to TensorBoard."""
         mosaic = _mosaic(cells, columns)
-        mosaic.save(self._folder / name, "JPEG", quality=_JPEG_QUALITY)
+        path = self._folder / name
+        mosaic.save(path, "JPEG", quality=_JPEG_QUALITY)
+        if self._on_image is not None:
+            self._on_image(tag, path, epoch + 1)
         with contextlib.suppress(OSError):  # the solver has logged that TensorBoard is disabled
             if self._cfg.writer is not None:
                 self._cfg.writer.add_image(tag, np.asarray(mosaic), epoch + 1, dataformats="HWC")

@@ -177,6 +177,32 @@ def _ends_within_line(file: BinaryIO) -> bool:
     return file.read(1) != b"\n"
 
 
+def step_values(report: StepReport) -> dict[str, float]:
+    """Return the values of a step for TensorBoard and other trackers."""
+    return {
+        "train/loss": report.loss,
+        **{f"train_terms/{name}": value for name, value in report.losses.items()},
+        "train/lr": report.lr,
+        "train/grad_norm": report.grad_norm,
+        "speed/images_per_s": report.images_per_s,
+        "speed/data_s": report.data_s,
+        "speed/step_s": report.step_s,
+    }
+
+
+def epoch_values(report: EpochReport) -> dict[str, float]:
+    """Return the values of an epoch for TensorBoard and other trackers."""
+    evaluation = report.evaluation
+    return {
+        **{f"val/{name}": value for name, value in evaluation.stats.items()},
+        "val/loss": evaluation.loss,
+        "val/best_f1": evaluation.best.f1,
+        "val/best_threshold": evaluation.best.threshold,
+        **{f"val_AP/{c.name}": c.ap for c in evaluation.classes if math.isfinite(c.ap)},
+        **{f"time/{name}": share for name, share in report.time_shares.items()},
+    }
+
+
 class TensorBoard(TrainingEvents):
     """Writes scalars for TensorBoard until writing fails; steps and epochs count from 1.
 
@@ -191,29 +217,12 @@ class TensorBoard(TrainingEvents):
     def step_finished(self, report: StepReport) -> None:
         """Write losses and speed."""
         if report.is_fresh:
-            values = {
-                "train/loss": report.loss,
-                **{f"train_terms/{name}": value for name, value in report.losses.items()},
-                "train/lr": report.lr,
-                "train/grad_norm": report.grad_norm,
-                "speed/images_per_s": report.images_per_s,
-                "speed/data_s": report.data_s,
-                "speed/step_s": report.step_s,
-            }
-            self._write(values, report.global_step)
+            self._write(step_values(report), report.global_step)
 
     def epoch_finished(self, report: EpochReport) -> None:
         """Write metrics."""
-        evaluation = report.evaluation
-        values = {
-            **{f"val/{name}": value for name, value in evaluation.stats.items()},
-            "val/loss": evaluation.loss,
-            "val/best_f1": evaluation.best.f1,
-            "val/best_threshold": evaluation.best.threshold,
-            **{f"val_AP/{c.name}": c.ap for c in evaluation.classes if math.isfinite(c.ap)},
-            **{f"time/{name}": share for name, share in report.time_shares.items()},
-        }
-        self._write(values, report.epoch + 1, texts={"time/verdict": report.verdict}, flush=True)
+        texts = {"time/verdict": report.verdict}
+        self._write(epoch_values(report), report.epoch + 1, texts=texts, flush=True)
 
     def train_finished(self, result: FitResult) -> None:
         """Close the files."""
