@@ -12,10 +12,13 @@ _COMMANDS = "rtdetrv2.commands"
     name="rtdetrv2",
     lazy={
         "train": f"{_COMMANDS}.train:main",
+        "val": f"{_COMMANDS}.val:main",
         "predict": f"{_COMMANDS}.predict:main",
         "export": f"{_COMMANDS}.export_onnx:main",
         "doctor": f"{_COMMANDS}.doctor:main",
         "report": f"{_COMMANDS}.report:main",
+        "benchmark": f"{_COMMANDS}.benchmark:main",
+        "profile": f"{_COMMANDS}.profile:main",
     },
 )
 def main() -> None:

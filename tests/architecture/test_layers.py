@@ -33,8 +33,9 @@ PRODUCT = ROOT / "rtdetrv2"
 PRODUCT_ALLOWED = {
     "terminal": {"training"},
     "training": set(),
-    "api": {"terminal", "training"},
-    "commands": {"api", "terminal", "training"},
+    "analysis": {"training"},
+    "api": {"analysis", "terminal", "training"},
+    "commands": {"analysis", "api", "terminal", "training"},
     "cli": {"commands", "terminal"},
 }
 

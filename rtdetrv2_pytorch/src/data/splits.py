@@ -14,7 +14,7 @@ from .readers.formats import read
 from .readers.source import DataSource, SourceImage
 from .split_names import PARTS, Part, split_of_path
 
-__all__ = ["CONVERTED", "Split", "Splits", "find_splits"]
+__all__ = ["CONVERTED", "Split", "Splits", "find_split", "find_splits"]
 
 _EXPLICIT = (
     "or name the files: -u train_dataloader.dataset.ann_file=... "
@@ -65,6 +65,49 @@ def find_splits(folder: Path, work_dir: Path) -> Splits:
     if plain is not None:
         return plain
     return _convert(folder, source, work_dir)
+
+
+def find_split(folder: Path, part: Part, work_dir: Path) -> tuple[Split, str]:
+    """Find one split of a data set, to evaluate on it; the others may be missing.
+
+    A split that the data names is used under its name. Otherwise the split is the one that
+    training uses, see `find_splits`.
+
+    Args:
+        folder: the data set, in any format that `readers` read.
+        part: the split.
+        work_dir: for the converted annotation file; created if needed.
+
+    Returns:
+        The split, and a note for the user: which images it contains.
+
+    Raises:
+        DatasetError: if the split does not exist or has no usable image.
+    """
+    source = read(folder)
+    decision = source.decision
+    named = [
+        name
+        for name, count in source.groups.items()
+        if count and split_of_path(name) == part and not (part == "train" and decision.divided)
+    ]
+    groups = named or decision.used_for(part)
+    file = source.files.get(groups[0]) if len(groups) == 1 else None
+    if file is not None:
+        split = Split(part, file.path, file.img_folder, source.groups[groups[0]])
+        return split, f"Split {part}: {groups[0]} ({counted(split.num_images, 'image')})"
+    images = list(source.images)
+    chosen = [i for i in images if (i.split in groups if groups else i.part == part)]
+    if not chosen:
+        found = ", ".join(name for name, count in source.groups.items() if count) or "nothing"
+        raise DatasetError(
+            f"{folder}: no {part} split ({source.format} format, found {found}); choose another "
+            "with --split"
+        )
+    classes = _classes(source, {None: images})
+    split = _convert_split(chosen, part, classes, source, work_dir)
+    title = ", ".join(groups) if groups else decision.note
+    return split, f"Split {part}: {title} ({counted(split.num_images, 'image')})"
 
 
 def _plain(source: DataSource) -> Splits | None:

@@ -1,0 +1,1 @@
+"""Measurements of a model: accuracy, speed, size."""
