@@ -16,7 +16,7 @@ from rich.table import Table
 
 from benchmarks.runtimes import BATCHES, MODELS
 from benchmarks.subjects import SUBJECTS
-from benchmarks.timing import machine
+from rtdetrv2.analysis.timing import machine
 
 
 def main() -> None:

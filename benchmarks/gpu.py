@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from torch.profiler import ProfilerActivity, profile
 
 from benchmarks.steps import config, our_step, random_batch, their_network, their_step
-from benchmarks.timing import machine, wait
+from rtdetrv2.analysis.timing import machine, wait
 from rtdetrv2_pytorch.src.data.digits import make_digits_dataset
 from rtdetrv2_pytorch.src.deploy.cuda_graphs import GraphedDetector
 from rtdetrv2_pytorch.src.deploy.detector import Detector

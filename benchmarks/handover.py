@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader as PlainLoader
 from torch.utils.data import Dataset, default_collate
 
-from benchmarks.timing import ratio, take_turns
+from rtdetrv2.analysis.timing import ratio, take_turns
 from rtdetrv2_pytorch.src.data.loading.loader import DataLoader
 from rtdetrv2_pytorch.src.structures import Target
 

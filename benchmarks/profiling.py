@@ -21,7 +21,7 @@ import torch
 from torch.profiler import ProfilerActivity, profile
 
 from benchmarks.steps import MODELS, our_training, random_batch
-from benchmarks.timing import machine, wait
+from rtdetrv2.analysis.timing import machine, wait
 from rtdetrv2_pytorch.src.solver.stopwatch import shares_of
 
 # Kind -> pattern of operator names; the first match counts.

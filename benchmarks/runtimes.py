@@ -12,7 +12,7 @@ import onnx
 import torch
 from torch._dynamo.exc import TorchDynamoException
 
-from benchmarks.timing import OtherProcesses, every_turn, ratio, spread, summary
+from rtdetrv2.analysis.timing import OtherProcesses, every_turn, ratio, spread, summary
 from rtdetrv2_pytorch.src.core import YAMLConfig
 from rtdetrv2_pytorch.src.deploy.detector import Detector, load_detector
 from rtdetrv2_pytorch.src.deploy.model_card import ModelCard

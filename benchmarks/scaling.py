@@ -20,7 +20,7 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.steps import MODELS, config
-from benchmarks.timing import summary
+from rtdetrv2.analysis.timing import summary
 from rtdetrv2_pytorch.src.data.images.decoding import read_rgb
 
 SIDE = 640

@@ -23,7 +23,7 @@ import torch
 from PIL import Image
 
 from benchmarks.runtimes import random_checkpoint
-from benchmarks.timing import OtherProcesses, spread, summary
+from rtdetrv2.analysis.timing import OtherProcesses, spread, summary
 from rtdetrv2_pytorch.src.deploy.detector import load_detector
 from rtdetrv2_pytorch.src.deploy.onnx import write_onnx
 from rtdetrv2_pytorch.src.deploy.predictor import Predictor

@@ -27,7 +27,7 @@ from benchmarks.steps import (
     their_network,
     their_step,
 )
-from benchmarks.timing import every_turn, ratio, summary, take_turns
+from rtdetrv2.analysis.timing import every_turn, ratio, summary, take_turns
 from rtdetrv2_pytorch.src.data.annotation_arrays import Annotations, ImageRecord
 from rtdetrv2_pytorch.src.data.augment.sample import Sample
 from rtdetrv2_pytorch.src.data.categories import CategoryTable

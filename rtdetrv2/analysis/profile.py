@@ -212,14 +212,20 @@ def _measure(network: nn.Module, images: Tensor) -> tuple[list[Layer], int]:
                 kind=type(module).__name__,
                 depth=len(name.split(".")) if name else 0,
                 parameters=_count(module.parameters()),
-                macs=sum(flops.get(f"{root}.{name}" if name else root, {}).values())
-                // _FLOPS_PER_MAC,
+                macs=_flops(module, f"{root}.{name}" if name else root, flops) // _FLOPS_PER_MAC,
                 output_shape=tuple(found[0].shape) if found else (),
                 output_bytes=_FLOAT_BYTES * _count(found),
             )
         )
     images_bytes = _FLOAT_BYTES * images.numel()
     return layers, memory.peak_bytes + images_bytes + _weights_bytes(network)
+
+
+def _flops(module: nn.Module, name: str, counted: Mapping[str, Mapping[Any, int]]) -> int:
+    """Return the operations of a module; of its parts if only those are called, as in a list."""
+    if name in counted:
+        return sum(counted[name].values())
+    return sum(_flops(part, f"{name}.{key}", counted) for key, part in module.named_children())
 
 
 def _training_bytes(network: nn.Module, images: Tensor) -> int:
@@ -248,9 +254,7 @@ class _LiveMemory(TorchDispatchMode):
         self._bytes = 0
         self._alive: dict[int, Any] = {}
 
-    def __torch_dispatch__(
-        self, func: Any, types: Any, args: Any = (), kwargs: Any = None
-    ) -> Any:
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         before = {id(t.untyped_storage()) for t in _tensors((args, kwargs))}
         result = func(*args, **(kwargs or {}))
         for tensor in _tensors(result):

@@ -10,6 +10,7 @@ from ..terminal.command import PATH, Command
 from ..terminal.command_log import CommandLog, run_logged
 from ..terminal.console import LiveLine, print_headline, print_notice, print_path, starting
 from ..terminal.training_steps import print_report
+from .size_type import SizeType
 
 LOG_FILE = "doctor.log"
 _EXAMPLES = """
@@ -19,17 +20,6 @@ examples:
 
 The exit status is 0 if the dataset can be used for training, 1 otherwise.
 """
-
-
-class _SizeType(click.ParamType[tuple[int, int]]):
-    name = "HxW"
-
-    def convert(self, value: Any, param: Any, ctx: Any) -> tuple[int, int]:
-        """Parse "640x640" into (height, width)."""
-        sides = str(value).lower().split("x")
-        if len(sides) != 2 or not all(side.isdecimal() and int(side) > 0 for side in sides):
-            self.fail(f"{value!r}: give height x width in pixels, for example 640x640", param, ctx)
-        return int(sides[0]), int(sides[1])
 
 
 @click.command(cls=Command, epilog=_EXAMPLES)
@@ -44,7 +34,7 @@ class _SizeType(click.ParamType[tuple[int, int]]):
 @click.option(
     "--size",
     "size_hw",
-    type=_SizeType(),
+    type=SizeType(),
     metavar="HxW",
     help="Height and width of the training images.  [default: 640x640]",
 )

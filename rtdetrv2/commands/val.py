@@ -129,10 +129,10 @@ def _write(
 ) -> list[Path]:
     """Write the results to the output folder; return their paths."""
     from rtdetrv2_pytorch.src.misc.files import write_text
-    from rtdetrv2_pytorch.src.misc.text import without_non_finite
 
-    metrics = without_non_finite({"model": str(file), **measured.as_dict()})
-    write_text(folder / METRICS, json.dumps(metrics, indent=1, ensure_ascii=False) + "\n")
+    from ..analysis.results import save_json as save
+
+    save(folder / METRICS, {"model": str(file), **measured.as_dict()}, option="--output")
     paths = [folder / METRICS]
     if save_json:
         write_text(folder / RESULTS, json.dumps(measured.coco_results()))

@@ -7,7 +7,7 @@ import torch
 
 from benchmarks.gpu import Plan, busy_seconds, measure, targets_met
 from benchmarks.profiling import by_kind, profile_step
-from benchmarks.timing import commit
+from rtdetrv2.analysis.timing import commit
 from tests.tiny import NETWORK
 
 

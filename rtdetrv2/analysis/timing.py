@@ -42,14 +42,18 @@ def every_turn(
     rounds: int = 7,
     warmup: int = 2,
     pause_s: float = 0,
+    on_call: Callable[[int, int], None] | None = None,
 ) -> dict[str, list[float]]:
     """Like `take_turns`, but return the seconds of every timed round.
 
     `pause_s` lets threads of a library that spin after their work end before the next function.
+    `on_call` is called before each function with the number of calls done and of all calls.
     """
     seconds: dict[str, list[float]] = {name: [] for name in ways}
     for turn in range(warmup + rounds):
-        for name, way in ways.items():
+        for place, (name, way) in enumerate(ways.items()):
+            if on_call is not None:
+                on_call(turn * len(ways) + place, (warmup + rounds) * len(ways))
             time.sleep(pause_s)
             wait(device)
             begin = time.perf_counter()
