@@ -22,7 +22,7 @@ from rtdetrv2_pytorch.src.deploy.model_card import class_names_of
 from rtdetrv2_pytorch.src.misc.errors import CheckpointError, ConfigError
 from rtdetrv2_pytorch.src.misc.weights import load_checkpoint
 
-from ..training.auto_config import MODELS, find_model
+from ..training.model_table import MODELS, find_model
 from .opening import model_file
 
 _FLOAT_BYTES = 4  # float32

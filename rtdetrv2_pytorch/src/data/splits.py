@@ -104,8 +104,7 @@ def find_split(folder: Path, part: Part, work_dir: Path) -> tuple[Split, str]:
             f"{folder}: no {part} split ({source.format} format, found {found}); choose another "
             "with --split"
         )
-    classes = _classes(source, {None: images})
-    split = _convert_split(chosen, part, classes, source, work_dir)
+    split = _convert_split(chosen, part, list(source.classes), source, work_dir)
     title = ", ".join(groups) if groups else decision.note
     return split, f"Split {part}: {title} ({counted(split.num_images, 'image')})"
 
