@@ -11,18 +11,13 @@ from rtdetrv2_pytorch.src.core.yaml_files import get, merge_layers, read_layers
 from rtdetrv2_pytorch.src.data.metrics.evaluator import Evaluation
 from rtdetrv2_pytorch.src.data.split_names import Part
 from rtdetrv2_pytorch.src.data.splits import CONVERTED, Split, find_split
-from rtdetrv2_pytorch.src.deploy.evaluation import (
-    AnnotatedSplit,
-    coco_results,
-    evaluate_runtime,
-    read_split,
-)
 from rtdetrv2_pytorch.src.deploy.model_card import ModelCard
 from rtdetrv2_pytorch.src.deploy.runtimes import Runtime
 from rtdetrv2_pytorch.src.misc.errors import ConfigError
 from rtdetrv2_pytorch.src.report.report_source import ReportSource
 from rtdetrv2_pytorch.src.report.training_report import write_report
 
+from .annotated_split import AnnotatedSplit, coco_results, evaluate_runtime, read_split
 from .opening import open_model
 
 OnProgress = Callable[[str, int, int], None]  # activity, items done, items in total

@@ -12,19 +12,19 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..data.annotation_arrays import Annotations, ImageRecord
-from ..data.categories import CategoryTable, normalize_id
-from ..data.coco_dataset import parse_coco
-from ..data.findings import Findings
-from ..data.images.decoding import read_rgb
-from ..data.images.preprocess import preprocess
-from ..data.metrics.evaluator import CocoEvaluator, Evaluation
-from ..data.readers.coco_json import read_categories, read_coco_json
-from ..misc.errors import DatasetError
-from ..misc.text import printable
-from ..structures import DetectionTensors
-from .model_card import ModelCard
-from .runtimes import Runtime
+from rtdetrv2_pytorch.src.data.annotation_arrays import Annotations, ImageRecord
+from rtdetrv2_pytorch.src.data.categories import CategoryTable, normalize_id
+from rtdetrv2_pytorch.src.data.coco_dataset import parse_coco
+from rtdetrv2_pytorch.src.data.findings import Findings
+from rtdetrv2_pytorch.src.data.images.decoding import read_rgb
+from rtdetrv2_pytorch.src.data.images.preprocess import preprocess
+from rtdetrv2_pytorch.src.data.metrics.evaluator import CocoEvaluator, Evaluation
+from rtdetrv2_pytorch.src.data.readers.coco_json import read_categories, read_coco_json
+from rtdetrv2_pytorch.src.deploy.model_card import ModelCard
+from rtdetrv2_pytorch.src.deploy.runtimes import Runtime
+from rtdetrv2_pytorch.src.misc.errors import DatasetError
+from rtdetrv2_pytorch.src.misc.text import printable
+from rtdetrv2_pytorch.src.structures import DetectionTensors
 
 logger = logging.getLogger(__name__)
 
