@@ -94,6 +94,14 @@ def test_python_code_of_the_page_works(blocks, folder, capsys):
     assert len(capsys.readouterr().out.splitlines()) == len(names["detections"]["boxes"])
 
 
+def test_page_says_why_its_metrics_differ_from_the_training_report(page, experiment):
+    metrics = experiment.info["evaluation_metrics"]
+    note = page.index("means over IoU thresholds from 0.5 to 0.95")
+    for name in ("f1", "precision", "f1_optimal_conf"):
+        assert page.index(f"{metrics[name]:.4f}") < note
+    assert note < page.index("Training Plots</h2>")
+
+
 def test_template_of_the_sdk_has_the_replaced_sections():
     """Otherwise the page would end with the SDK's text."""
     text = (ROOT / "supervisely_integration" / "sdk" / "experiment_page.md.jinja").read_text()
