@@ -155,6 +155,7 @@ def _verify(path: Path, target: Path, url: str) -> None:
     if not record.is_file():
         with contextlib.suppress(OSError):  # a read-only cache
             write_text(record, f"{digest}  {target.name}\n")
+            logger.info("%s: no published SHA-256; recorded %s at first use", url, digest)
     elif (recorded := record.read_text().split()[:1]) != [digest]:
         raise CheckpointError(
             f"{path}: its SHA-256 is {digest}, at first use it was {' '.join(recorded)}. If you "

@@ -246,11 +246,13 @@ def test_same_file_name_of_two_urls(server):
 # SHA-256
 
 
-def test_first_use_is_recorded_and_a_change_is_rejected(server, hub):
+def test_first_use_is_recorded_and_a_change_is_rejected(server, hub, caplog):
+    caplog.set_level("INFO")
     url = f"{server.url}/a.pth"
     path = locate(url)
     record = hub / "a.pth.sha256"
     digest = hashlib.sha256(CONTENT).hexdigest()
+    assert f"{url}: no published SHA-256; recorded {digest} at first use" in caplog.text
     assert record.read_text() == f"{digest}  a.pth\n"
     assert subprocess.run(("sha256sum", "--check", record), cwd=hub, check=False).returncode == 0
     path.write_bytes(OTHER)  # in the cache
