@@ -315,6 +315,10 @@ def test_settings_without_a_project_use_the_one_that_they_name(digits_root, tmp_
         error = " ".join(capsys.readouterr().err.split())
         assert error.startswith(f"ConfigError: {path}: names {problem}")
         assert error.endswith("; give --project, --data or --sample")
+    path.write_text(json.dumps({"model": settings["model"], "input": {"project_id": 1}}))
+    assert train(digits_root, "--app-state", path) == 1
+    error = " ".join(capsys.readouterr().err.split())
+    assert error.startswith(f"ConfigError: {path}: train_val_split = None: give {{'method'")
 
 
 @pytest.mark.parametrize(

@@ -294,6 +294,12 @@ def _read_app_state(path: Path, project: Project, console: Console) -> Json:
     settings, project_id = app_settings(read_app_state(path), path)
     if project_id not in (None, project.id):
         print_notice(console, f"{path} names project {project_id}; training on {project.id}.")
+    split = settings.get("train_val_split")
+    if not isinstance(split, dict) or "method" not in split:
+        raise ConfigError(
+            f"{path}: train_val_split = {split!r}: give {{'method': 'random', 'split': 'train', "
+            "'percent': 80}, or use the app_state.json of an experiment"
+        )
     settings.setdefault("classes", list(project.classes))
     return {**settings, "start_training": True}
 
