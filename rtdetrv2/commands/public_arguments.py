@@ -77,6 +77,9 @@ def translate(arguments: Sequence[str], rules: Mapping[str, Rule]) -> list[str]:
         given, equals, value = word.partition("=")
         name = _OTHER_NAMES.get(given, given) if given.startswith("-") else given
         rule = rules.get(name)
+        if rule is None and ours[-2:-1] == ["-u"] and "=" in word[1:] and word[0] != "-":
+            ours += ["-u", word]  # -u a=1 b=2
+            continue
         if rule is None:
             ours.append(f"{name}{equals}{value}")
             continue

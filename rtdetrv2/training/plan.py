@@ -11,6 +11,7 @@ from rtdetrv2_pytorch.src.core import YAMLConfig
 from rtdetrv2_pytorch.src.core.yaml_files import merge
 from rtdetrv2_pytorch.src.data import digits
 from rtdetrv2_pytorch.src.data.splits import CONVERTED, Splits, find_splits
+from rtdetrv2_pytorch.src.interchange.folders import is_folder, open_checkpoint
 from rtdetrv2_pytorch.src.misc.errors import ConfigError, DatasetError
 from rtdetrv2_pytorch.src.misc.weights import is_url, locate
 from rtdetrv2_pytorch.src.solver.checkpointing import LAST
@@ -18,7 +19,7 @@ from rtdetrv2_pytorch.src.solver.run import MODEL_CONFIG
 from rtdetrv2_pytorch.src.trackers import check_installed
 
 from . import auto_config
-from .model_table import SAMPLE_CONFIG, find_model
+from .model_table import RECIPES, SAMPLE_CONFIG, find_model
 from .options import TrainOptions
 from .output_folder import choose_output
 from .progress import TrainingProgress
@@ -51,12 +52,9 @@ def plan_run(options: TrainOptions, progress: TrainingProgress) -> Plan:
         ConfigError: if an option or setting is invalid.
         CheckpointError: if a checkpoint does not exist.
     """
-    overrides, config, folder = options.overrides(), options.config, options.folder
-    checkpoint = options.resume or options.tuning
-    if checkpoint and not is_url(checkpoint):
-        locate(checkpoint)
-        if config is None and options.model is None:
-            config = _saved_config(Path(checkpoint))
+    folder, checkpoint = options.folder, options.resume or options.tuning
+    config, recipe, network = _of_checkpoint(options, checkpoint)
+    overrides = merge(network, options.overrides())
     if config is None and folder is None:
         raise ConfigError(
             f"{checkpoint}: no {MODEL_CONFIG} in its folder; give the configuration with -c"
@@ -66,7 +64,7 @@ def plan_run(options: TrainOptions, progress: TrainingProgress) -> Plan:
     elif options.sample and options.model is None:
         base = SAMPLE_CONFIG
     else:
-        base, _ = find_model(options.model or "S")
+        base = recipe or find_model(options.model or "S")[0]
         assert folder is not None
         overrides.setdefault("output_dir", str(Path("output", folder.resolve().name)))
     wanted = _checked(base, overrides)
@@ -116,6 +114,39 @@ def configure(
         overrides, message = auto_config.fit_to_cpu(plan.config, overrides)
         progress.notice(message)
     return YAMLConfig(plan.config, **overrides), splits
+
+
+def _of_checkpoint(
+    options: TrainOptions, checkpoint: str | None
+) -> tuple[Path | None, Path | None, dict[str, Any]]:
+    """Return the configuration of a run, or the recipe and the network of its checkpoint.
+
+    Raises:
+        CheckpointError: if the checkpoint does not exist.
+    """
+    is_chosen = options.config is not None or options.model is not None
+    if checkpoint and is_folder(checkpoint):
+        return options.config, *((None, {}) if is_chosen else _network_of(checkpoint))
+    if checkpoint and not is_url(checkpoint):
+        locate(checkpoint)
+        if not is_chosen:
+            return _saved_config(Path(checkpoint)), None, {}
+    return options.config, None, {}
+
+
+def _network_of(folder: str) -> tuple[Path, dict[str, Any]]:
+    """Return the recipe for the backbone of a folder of `transformers`, and its network.
+
+    Raises:
+        CheckpointError: if the folder is damaged, or contains another model.
+    """
+    values = open_checkpoint(folder)[0]["config"]
+    name = values["RTDETR"]["backbone"]
+    backbone = values[name]
+    part = f"r{backbone['depth']}vd" if name == "PResNet" else f"hgnetv2_{backbone['name'].lower()}"
+    schedules = (RECIPES / f"rtdetrv2_{part}_{each}_coco.yml" for each in ("120e", "6x"))
+    recipe = next(path for path in schedules if path.is_file())
+    return recipe, {key: value for key, value in values.items() if key != "num_classes"}
 
 
 def _saved_config(checkpoint: Path) -> Path | None:

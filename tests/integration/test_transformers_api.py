@@ -1,5 +1,8 @@
 """`RTDETR.from_transformers` and `RTDETR.to_transformers`."""
 
+import contextlib
+import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -8,8 +11,16 @@ import torch
 from transformers import AutoImageProcessor, RTDetrV2ForObjectDetection
 
 from rtdetrv2 import RTDETR
+from rtdetrv2.training import plan
+from rtdetrv2.training.options import TrainOptions
+from rtdetrv2.training.progress import TrainingProgress
+from rtdetrv2_pytorch.src.core import YAMLConfig
+from rtdetrv2_pytorch.src.core.yaml_files import merge
+from rtdetrv2_pytorch.src.interchange import folders
 from rtdetrv2_pytorch.src.misc.errors import CheckpointError, ConfigError
+from rtdetrv2_pytorch.src.solver.network import load_pretrained
 from tests.random_detectors import NAMES, SIZE_HW, save_random_detector
+from tests.tiny import data_section, tiny_config
 
 IMAGE = np.random.default_rng(3).integers(0, 256, (70, 110, 3), dtype=np.uint8)
 
@@ -72,3 +83,38 @@ def test_mistakes_are_named(ours, tmp_path):
         RTDETR.from_transformers(torch.nn.Linear(1, 1))
     with pytest.raises(ConfigError, match=r"neither best\.pth nor checkpoints/best\.pth"):
         RTDETR(tmp_path)
+
+
+def test_training_starts_from_the_network_of_a_folder(folder, digits, tmp_path):
+    """Without a configuration, the folder decides the recipe and the network."""
+    with contextlib.chdir(tmp_path):
+        options = TrainOptions(data=digits, tuning=str(folder), device="cpu", output_dir="out")
+        chosen = plan.plan_run(options, TrainingProgress())
+    assert chosen.config.name == "rtdetrv2_r18vd_120e_coco.yml"
+    cfg = YAMLConfig(chosen.config, **merge(data_section(digits), chosen.overrides))
+    load_pretrained(cfg, str(folder))
+    state = folders.read_folder(folder)["model"]
+    assert cfg.yaml_cfg["eval_spatial_size"] == list(SIZE_HW)
+    assert cfg.yaml_cfg["num_classes"] == len(cfg.class_names) != len(NAMES)
+    loaded = cfg.model.state_dict()
+    same = [k for k, v in state.items() if k in loaded and torch.equal(loaded[k], v)]
+    assert sorted(state.keys() - set(same)) == sorted(
+        f"decoder.{key}" for key in cfg.model.decoder.class_keys
+    )
+
+
+def test_class_rows_are_carried_over_by_name(folder, digits, tmp_path):
+    names = [category["name"] for category in digit_categories(digits)]
+    content = folders.read_folder(folder)
+    renamed = shutil.copytree(folder, tmp_path / "renamed")
+    config = json.loads((renamed / folders.CONFIG).read_text())
+    config["id2label"]["2"] = names[0]
+    (renamed / folders.CONFIG).write_text(json.dumps(config))
+    cfg = tiny_config(tmp_path, digits)
+    load_pretrained(cfg, str(renamed))
+    bias = cfg.model.state_dict()["decoder.enc_score_head.bias"]
+    assert bias[0] == content["model"]["decoder.enc_score_head.bias"][2]
+
+
+def digit_categories(digits: Path) -> list[dict]:
+    return json.loads((digits / "annotations" / "instances_train.json").read_text())["categories"]
