@@ -145,11 +145,11 @@ def test_locate_expands_home(home):
     assert locate(path) == locate(str(path)) == locate("~/mine/a.pth") == path
 
 
-@pytest.mark.parametrize("name", ["nowhere.pth", ""])
-def test_locate_rejects_missing_file_and_folder(home, name):
+@pytest.mark.parametrize(("name", "reason"), [("nowhere.pth", "no such file"), ("", "is a folder")])
+def test_locate_rejects_missing_file_and_folder(home, name, reason):
     with pytest.raises(
         CheckpointError,
-        match=rf"{home / name}: no such file; give the path or URL of a checkpoint",
+        match=rf"{home / name}: {reason}; give the path or URL of a checkpoint",
     ):
         locate(home / name)
 
