@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image
 from torch import Tensor
 
-from rtdetrv2_pytorch.src.deploy.predictor import Predictor
+from rtdetrv2_pytorch.src.deploy.predictor import Predictor, fraction
 from rtdetrv2_pytorch.src.misc.errors import CheckpointError, ConfigError
 
 from ..terminal.console import LiveLine, open_console
@@ -307,6 +307,41 @@ class RTDETR:
             if self._file.path is not None:
                 self._open()
         return result
+
+    def val(
+        self,
+        data: str | Path,
+        *,
+        split: Literal["train", "val", "test"] = "val",
+        score: float = 0.0,
+    ) -> dict[str, Any]:
+        """Evaluate on a split of a dataset, in the runtime of the model.
+
+        Args:
+            data: dataset folder, see `train`; its classes are matched by name.
+            split: the images to use.
+            score: lowest score, 0 to 1.
+
+        Returns:
+            Metrics as in `TrainingResult`: AP, AP50, ..., best_threshold, best_f1, per_class; and
+            under "images" which images were used.
+
+        Raises:
+            ConfigError: if an option is invalid.
+            DatasetError: if the data is not usable or has no class of the model.
+            CheckpointError: if the model has random weights.
+        """
+        from ..analysis.evaluation import evaluate
+
+        with LiveLine(open_console()) as line:
+            measured = evaluate(
+                self.predictor.runtime,
+                data=Path(data),
+                split=split,
+                score=fraction("score", score),
+                on_progress=lambda activity, done, total: line.show(activity, done, total or None),
+            )
+        return measured.as_dict()
 
     def export(
         self,

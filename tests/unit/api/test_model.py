@@ -164,6 +164,17 @@ def test_trained_model_has_the_best_weights(trained, digits):
     assert (saved["optimizer"]["lr"], saved["seed"]) == (1e-3, 3)
 
 
+def test_val_gives_the_metrics_of_the_training(trained, digits):
+    model, result = trained
+    measured = model.val(digits)
+    for name in ("AP", "AP50", "AR_100", "best_threshold"):
+        assert measured[name] == pytest.approx(result.metrics[name], abs=1e-3), name
+    assert set(measured["per_class"]) == set("0123456789")
+    assert measured["num_images"] == 4
+    with pytest.raises(ConfigError, match="none: no such folder"):
+        model.val("none")
+
+
 def test_curves_in_a_notebook(trained):
     _, result = trained
     html = result._repr_html_()
