@@ -60,8 +60,8 @@ def test_best_weights_of_a_folder(tmp_path, files, expected):
         ("RT-DETRv2-m", "M"),
         ("rtdetrv2-L", "L"),
         ("rtdetrv2_r101vd_6x_coco", "X"),
-        ("rtdetrv2_r34vd_120e_coco", None),
-        (CONFIGS / "rtdetrv2" / "rtdetrv2_r34vd_120e_coco.yml", None),
+        ("rtdetrv2_r18vd_sp1_120e_coco", None),
+        (CONFIGS / "rtdetrv2" / "rtdetrv2_r18vd_sp1_120e_coco.yml", None),
     ],
 )
 def test_names_with_random_weights(name, size):
@@ -78,7 +78,10 @@ def test_names_with_random_weights(name, size):
         ("yolo", "^yolo: neither a file nor .*; the models are RT-DETRv2-S, RT-DETRv2-M"),
         ("none.yml", "^none.yml: no such configuration"),
         (__file__, r"test_model.py: not a model; give a file that ends in .pth, "),
-        ("rtdetrv2_r34vd_120e_coco", "has no published weights; give weights=FILE, or weights="),
+        (
+            "rtdetrv2_r18vd_sp1_120e_coco",
+            "has no published weights; give weights=FILE, or weights=",
+        ),
     ],
 )
 def test_unknown_models_are_rejected(source, message):
