@@ -5,19 +5,26 @@
     python -m tests.mutations.run --only "EMA" --out /tmp/ema.json
 
 The working tree stays untouched: faults are planted in a temporary copy, which is removed at the
-end, also after an interruption. At the end all targets run without a fault: a fault whose target
-fails then, too, proves nothing and is marked as "target fails".
+end, also after an interruption. Each test run is forked from this process, which has imported
+torch and the SDK but nothing of the project. At the end all targets run without a fault: a fault
+whose target fails then, too, proves nothing and is marked as "target fails".
 """
 
 import argparse
+import importlib
 import json
+import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import NoReturn
+
+import pytest
 
 from tests.mutations.faults import FAULTS, Fault
 
@@ -67,14 +74,57 @@ def problems(tree: Path, faults: Iterable[Fault]) -> list[str]:
 
 def run_tests(tree: Path, targets: Sequence[str]) -> tuple[int, list[str]]:
     """Run pytest in a tree; return its exit code and its output."""
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *targets]
-    try:
-        done = subprocess.run(
-            command, cwd=tree, capture_output=True, text=True, timeout=_TIMEOUT_S, check=False
-        )
-    except subprocess.TimeoutExpired:
+    arguments = ["-q", "-p", "no:cacheprovider", *targets]
+    with tempfile.TemporaryFile() as output:
+        child = os.fork()
+        if child == 0:
+            _run_pytest(tree, arguments, output.fileno())
+        code = _exit_code(child)
+        output.seek(0)
+        text = output.read().decode(errors="replace")
+    if code is None:
         return -1, [f"no result within {_TIMEOUT_S} s"]
-    return done.returncode, done.stdout.strip().splitlines() or [""]
+    return code, text.strip().splitlines() or [""]
+
+
+def _preload() -> None:
+    """Import what most tests need, which takes longer than most of them."""
+    os.environ["OMP_NUM_THREADS"] = "1"
+    os.environ["SUPERVISELY_SKIP_HTTPS_USER_HELPER_CHECK"] = "1"
+    for name in ("torch", "torchvision", "onnxruntime", "supervisely.nn.training"):
+        importlib.import_module(name)
+
+
+def _run_pytest(tree: Path, arguments: list[str], output: int) -> NoReturn:
+    """Become a pytest process in a tree, which imports nothing from this one's."""
+    os.setsid()
+    os.dup2(output, 1)
+    os.dup2(output, 2)
+    os.chdir(tree)
+    for name in [name for name in sys.modules if name.partition(".")[0] == "tests"]:
+        del sys.modules[name]
+    sys.path[:] = [str(tree), *(p for p in sys.path if p and Path(p).resolve() != ROOT)]
+    sys.argv = ["pytest", *arguments]
+    code = 70  # of an error in pytest itself
+    try:
+        code = pytest.main(arguments)
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+
+
+def _exit_code(child: int) -> int | None:
+    """Wait for a process; kill its group and return None after the timeout."""
+    deadline = time.monotonic() + _TIMEOUT_S
+    while time.monotonic() < deadline:
+        ended, status = os.waitpid(child, os.WNOHANG)
+        if ended:
+            return os.waitstatus_to_exitcode(status)
+        time.sleep(0.1)
+    os.killpg(child, signal.SIGKILL)
+    os.waitpid(child, 0)
+    return None
 
 
 def mark_failing_targets(tree: Path, results: Sequence[dict[str, str | float]]) -> None:
@@ -119,6 +169,7 @@ def main() -> int:
         print("\n".join(wrong) or f"{len(faults)} faults apply")
         return len(wrong)
 
+    _preload()
     results = []
     with tempfile.TemporaryDirectory() as folder:
         tree = Path(folder)
