@@ -18,11 +18,10 @@ from pathlib import Path
 
 import numpy as np
 
-from rtdetrv2_pytorch.src.core.yaml_files import merge
 from rtdetrv2_pytorch.src.data.digits import make_digits_dataset
 from rtdetrv2_pytorch.src.solver import DetSolver
 from rtdetrv2_pytorch.src.solver.events import EpochReport, TrainingEvents
-from tests.tiny import SMALL_BACKBONE, tiny_config
+from tests.tiny import tiny_config
 
 
 class Meter(TrainingEvents):
@@ -76,7 +75,7 @@ def run(folder: Path, epochs: int) -> Meter:
     cfg = tiny_config(
         folder / "out",
         data,
-        **merge(SMALL_BACKBONE, {"RTDETRTransformerv2": {"num_layers": 1}}),
+        RTDETRTransformerv2={"num_layers": 1},
         eval_spatial_size=[64, 64],
         epoches=epochs,
         num_workers=2,

@@ -37,11 +37,17 @@ def digits(tmp_path_factory) -> Path:
     return make_digits_dataset(tmp_path_factory.mktemp("digits"), num_train=6, num_val=4)
 
 
+def bccd_folder() -> Path | None:
+    """Return the BCCD dataset of blood cells, which is not part of the project, if it is there."""
+    folder = Path(os.environ.get("BCCD_DIR", ROOT.parent / "shared" / "data" / "bccd"))
+    return folder if (folder / "coco").is_dir() else None
+
+
 @pytest.fixture(scope="session")
 def bccd() -> Path:
-    """Return the BCCD dataset of blood cells, which is not part of the project."""
-    folder = Path(os.environ.get("BCCD_DIR", ROOT.parent / "shared" / "data" / "bccd"))
-    if not (folder / "coco").is_dir():
+    """Return the folder of BCCD."""
+    folder = bccd_folder()
+    if folder is None:
         pytest.skip("no BCCD folder: set BCCD_DIR to the data set's folder")
     return folder
 

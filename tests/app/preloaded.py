@@ -115,7 +115,7 @@ def _serve(answers: BinaryIO) -> dict[str, Any] | None:
 def _become(request: dict[str, Any]) -> None:
     """Turn a child into the requested process."""
     os.setsid()
-    log = os.open(request["log"], os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+    log = os.open(request["log"], os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOCTTY)
     null = os.open(os.devnull, os.O_RDONLY)
     for source, target in ((null, 0), (log, 1), (log, 2)):
         os.dup2(source, target)

@@ -1,10 +1,8 @@
-"""The configurations of .vscode/launch.json start."""
+"""The configurations of .vscode/launch.json start; a process that has imported torch is forked."""
 
 import json
 import os
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -12,6 +10,7 @@ import httpx
 import pytest
 
 from supervisely_integration.paths import ROOT
+from tests.app.preloaded import server
 from tests.app.real_app import make_project
 from tests.ranks import free_port
 
@@ -30,14 +29,9 @@ def start(name, cwd, log, *more, environment=None, replace=None):
         env |= {k: v.strip('"') for k, v in (line.split("=", 1) for line in lines)}
     env |= {k: v.replace("${workspaceFolder}", str(ROOT)) for k, v in launch["env"].items()}
     args = [(replace or {}).get(arg, arg) for arg in launch["args"]]
-    return subprocess.Popen(
-        [sys.executable, "-m", launch["module"], *args, *more],
-        cwd=cwd,
-        env={**env, **(environment or {})},
-        stdout=log.open("wb"),
-        stderr=subprocess.STDOUT,
-        start_new_session=True,
-    )
+    env |= environment or {}
+    log.touch()
+    return server().start(launch["module"], [*args, *more], cwd=cwd, env=env, log=log)
 
 
 def wait_for(process, condition, log):
@@ -91,7 +85,8 @@ def test_launch_configuration_starts_the_training_app(instance, tmp_path, end):
 @pytest.mark.slow
 def test_command_line_training(tmp_path, end):
     log = tmp_path / "log"
-    process = start("Command-line training", tmp_path, log, "--device", "cpu")
+    few = ("-u", "RTDETRTransformerv2.num_layers=1", "-u", "eval_spatial_size=[64,64]")
+    process = start("Command-line training", tmp_path, log, "--device", "cpu", *few)
     end(process)
     wait_for(process, lambda: "step=1/" in log.read_text(), log)
     process.send_signal(signal.SIGINT)

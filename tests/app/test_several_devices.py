@@ -87,7 +87,7 @@ def ranks_environment(monkeypatch):
 
 def test_stop_ends_all_ranks_and_keeps_checkpoints(tmp_path, digits, ranks_environment):
     events = StopInSecondEpoch()
-    overrides = {**merge(tiny_values(tmp_path / "out", digits), SMALL_BACKBONE), "epoches": 100}
+    overrides = {**tiny_values(tmp_path / "out", digits), "epoches": 100}
     ranks = train_on_devices(RECIPE, overrides, ["cpu", "cpu"], events, events.flag)
     assert ranks.result.stopped == "Stop button"
     assert events.epochs[:1] == [0]
@@ -98,7 +98,7 @@ def test_stop_ends_all_ranks_and_keeps_checkpoints(tmp_path, digits, ranks_envir
 
 
 def test_first_failure_is_reported(tmp_path, digits, ranks_environment, caplog):
-    overrides = merge(tiny_values(tmp_path / "out", digits), SMALL_BACKBONE)
+    overrides = tiny_values(tmp_path / "out", digits)
     overrides["train_dataloader"]["total_batch_size"] = 1
     with (
         caplog.at_level(logging.INFO),
@@ -115,7 +115,7 @@ class FailingEvents(TrainingEvents):
 
 
 def test_error_of_the_app_is_raised_after_the_ranks_saved(tmp_path, digits, ranks_environment):
-    overrides = {**merge(tiny_values(tmp_path / "out", digits), SMALL_BACKBONE), "epoches": 100}
+    overrides = {**tiny_values(tmp_path / "out", digits), "epoches": 100}
     with pytest.raises(ValueError, match="no bar for epoch 0"):
         train_on_devices(RECIPE, overrides, ["cpu", "cpu"], FailingEvents(), StopFlag())
     assert (tmp_path / "out" / "last.pth").is_file()

@@ -5,7 +5,6 @@ import os
 import shlex
 import socket
 import subprocess
-import sys
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -41,7 +40,7 @@ from supervisely_integration.task_status import TaskStatus
 from supervisely_integration.train.run_config import check_hyperparameters
 from tests.app.real_app import MODEL, TINY, make_project, state_of
 from tests.ranks import free_port
-from tests.terminal import in_terminal, noise
+from tests.terminal import module_in_terminal, noise
 
 SMALL = {key: value for key, value in TINY.items() if key[0].isupper()}
 PROJECT = Project(
@@ -175,12 +174,9 @@ def test_folder_is_imported_again_after_a_change(tmp_path):
 ENVIRONMENT = {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
 
 
-def command_of(*arguments, root):
-    return [
-        *(sys.executable, "-m", "supervisely_integration.local", "train"),
-        *map(str, arguments),
-        *("--root", str(root)),
-    ]
+def train_in_terminal(folder, root, *arguments):
+    words = ["train", *map(str, arguments), "--root", str(root)]
+    return module_in_terminal("supervisely_integration.local", words, folder, ENVIRONMENT)
 
 
 def test_training_in_a_terminal(tmp_path):
@@ -188,14 +184,11 @@ def test_training_in_a_terminal(tmp_path):
     make_project(Store(root), tmp_path / "digits", name="digits")
     changes = {**{k: v for k, v in TINY.items() if k != "epoches"}, "report": True}
     updates = [part for k, v in changes.items() for part in ("-u", f"{k}={json.dumps(v)}")]
-    shown = in_terminal(
-        command_of(
-            *("--project", "digits", "--model", MODEL, "--epochs", 1, "--classes", "3,7"),
-            *("--name", "first", "--port", free_port(), "--export", "tensorrt", *updates),
-            root=root,
-        ),
+    shown = train_in_terminal(
         tmp_path,
-        ENVIRONMENT,
+        root,
+        *("--project", "digits", "--model", MODEL, "--epochs", 1, "--classes", "3,7"),
+        *("--name", "first", "--port", free_port(), "--export", "tensorrt", *updates),
     )
     assert shown.code == 0, shown.text
     assert noise(shown.text) == []
@@ -349,7 +342,7 @@ def test_failed_training_reports_the_error(tmp_path, capsys):
     split = {"method": "random", "split": "train", "percent": 60}
     state.write_text(json.dumps(state_of(split, hyperparameters={"optimizr": 1})))
     arguments = ("--project", "digits", "--app-state", state, "--port", free_port())
-    shown = in_terminal(command_of(*arguments, root=root), tmp_path, ENVIRONMENT)
+    shown = train_in_terminal(tmp_path, root, *arguments)
     log = root / "tasks" / "1" / "app.log"
     sentence = "hyperparameters, line 1: unknown key 'optimizr'; did you mean 'optimizer'?"
     assert shown.code == 1

@@ -17,13 +17,14 @@ from pathlib import Path
 import pytest
 import torch
 
+from rtdetrv2_pytorch.src.core.yaml_files import merge
 from rtdetrv2_pytorch.src.data.digits import make_digits_dataset
 from rtdetrv2_pytorch.src.misc.seeding import seed_everything
 from rtdetrv2_pytorch.src.solver.loop import train_one_epoch
 from rtdetrv2_pytorch.src.solver.run import TrainingRun
 from rtdetrv2_pytorch.src.solver.stopping import StopFlag
 from rtdetrv2_pytorch.src.structures import GroundTruth
-from tests.tiny import tiny_config
+from tests.tiny import WHOLE_BACKBONE, tiny_config
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "loss_tiny_cpu.txt"
 STEPS = 20
@@ -69,7 +70,7 @@ def loss_curve(folder: Path) -> list[float]:
             data,
             eval_spatial_size=SIZE,
             # All anchors become queries: no selection depends on rounding.
-            RTDETRTransformerv2={"num_queries": NUM_ANCHORS},
+            **merge(WHOLE_BACKBONE, {"RTDETRTransformerv2": {"num_queries": NUM_ANCHORS}}),
             lr_warmup_scheduler={"warmup_duration": 10},
             train_dataloader={"dataset": {"transforms": {"ops": CROPS, "policy": {"ops": []}}}},
         )

@@ -7,26 +7,20 @@ import threading
 import pytest
 import torch
 
-from rtdetrv2_pytorch.src.core.yaml_files import merge
 from rtdetrv2_pytorch.src.misc.errors import CheckpointError, ConfigError
 from rtdetrv2_pytorch.src.misc.weights import load_checkpoint
 from rtdetrv2_pytorch.src.solver import DetSolver
 from rtdetrv2_pytorch.src.solver.events import TrainingEvents
 from rtdetrv2_pytorch.src.solver.run import TrainingRun
-from tests.tiny import SMALL_BACKBONE, tiny_config
+from tests.tiny import tiny_config
 
 EPOCHS = 3
 RUN = {
-    **SMALL_BACKBONE,
     "epoches": EPOCHS,
     "lr_scheduler": {"milestones": [2]},
     "lr_warmup_scheduler": {"warmup_duration": 3},
     "ema": {"warmups": 3},
 }
-
-
-def small_config(folder, data, **overrides):
-    return tiny_config(folder, data, **merge(SMALL_BACKBONE, overrides))
 
 
 def log_of(folder):
@@ -49,7 +43,7 @@ def curve(folder):
 def whole(tmp_path_factory, digits):
     """Folder and result of the uninterrupted run."""
     folder = tmp_path_factory.mktemp("whole")
-    result = DetSolver(small_config(folder, digits, **RUN)).fit()
+    result = DetSolver(tiny_config(folder, digits, **RUN)).fit()
     return folder, result
 
 
@@ -57,7 +51,7 @@ def whole(tmp_path_factory, digits):
 def one_epoch(tmp_path_factory, digits):
     """Folder of a finished run of one epoch."""
     folder = tmp_path_factory.mktemp("one_epoch")
-    DetSolver(small_config(folder, digits, epoches=1)).fit()
+    DetSolver(tiny_config(folder, digits, epoches=1)).fit()
     return folder
 
 
@@ -95,14 +89,14 @@ class StopAt(TrainingEvents):
 @pytest.mark.parametrize("moment", ["step", "evaluation", "epoch"])
 def test_resume_of_a_stopped_run_equals_the_uninterrupted_run(whole, tmp_path, digits, moment):
     events = StopAt(moment)
-    events.solver = DetSolver(small_config(tmp_path, digits, **RUN), events=events)
+    events.solver = DetSolver(tiny_config(tmp_path, digits, **RUN), events=events)
     stopped = events.solver.fit()
     assert stopped.stopped == "test"
     assert stopped.last_epoch == (1 if moment == "epoch" else 0)
     assert len(curve(tmp_path)[1]) == stopped.last_epoch + 1
 
     last = str(tmp_path / "last.pth")
-    resumed = DetSolver(small_config(tmp_path, digits, resume=last, **RUN)).fit()
+    resumed = DetSolver(tiny_config(tmp_path, digits, resume=last, **RUN)).fit()
     assert resumed.stopped is None
     assert resumed.last_epoch == EPOCHS - 1
     steps, epochs = curve(tmp_path)
@@ -130,7 +124,7 @@ def test_resume_keeps_the_best_epoch(finished, tmp_path, digits):
     torch.save(best, tmp_path / "best.pth")
     before = (tmp_path / "best.pth").read_bytes()
     last = str(tmp_path / "last.pth")
-    result = DetSolver(small_config(tmp_path, digits, epoches=2, resume=last)).fit()
+    result = DetSolver(tiny_config(tmp_path, digits, epoches=2, resume=last)).fit()
     assert result.best_epoch == 0
     assert (tmp_path / "best.pth").read_bytes() == before
 
@@ -139,7 +133,7 @@ def test_resume_without_ema_weights_starts_from_the_raw_weights(finished, tmp_pa
     checkpoint = load_checkpoint(tmp_path / "last.pth")
     checkpoint["ema"] = None
     torch.save(checkpoint, tmp_path / "last.pth")
-    cfg = small_config(tmp_path, digits, resume=str(tmp_path / "last.pth"))
+    cfg = tiny_config(tmp_path, digits, resume=str(tmp_path / "last.pth"))
     run = TrainingRun.create(cfg)
     assert "has no EMA weights; the EMA starts from the raw weights" in caplog.text
     key = "decoder.enc_score_head.weight"
@@ -184,9 +178,9 @@ def public_checkpoint(cfg, *, last_epoch):
 
 @pytest.mark.parametrize("scaled", [False, True])
 def test_resume_of_a_checkpoint_of_the_public_trainer(tmp_path, digits, scaled):
-    torch.save(public_checkpoint(small_config(tmp_path, digits), last_epoch=0), tmp_path / "p.pth")
+    torch.save(public_checkpoint(tiny_config(tmp_path, digits), last_epoch=0), tmp_path / "p.pth")
     amp = {"use_amp": True, "amp_dtype": "float16"} if scaled else {}
-    cfg = small_config(tmp_path, digits, epoches=2, resume=str(tmp_path / "p.pth"), **amp)
+    cfg = tiny_config(tmp_path, digits, epoches=2, resume=str(tmp_path / "p.pth"), **amp)
     result = DetSolver(cfg).fit()
     assert result.last_epoch == 1
     assert [key for key in curve(tmp_path)[0] if key[0] == 1] == [(1, 0), (1, 1), (1, 2)]
@@ -207,7 +201,7 @@ def test_settings_of_a_resume_win_and_are_shown(finished, tmp_path, digits):
         "lr_warmup_scheduler": {"warmup_duration": 0},
         "ema": {"decay": 0.9},
     }
-    cfg = small_config(tmp_path, digits, epoches=2, resume=str(tmp_path / "last.pth"), **overrides)
+    cfg = tiny_config(tmp_path, digits, epoches=2, resume=str(tmp_path / "last.pth"), **overrides)
     events = PlanRecorder()
     DetSolver(cfg, events=events).fit()
     changes = "\n".join(events.plan.changes)
@@ -224,18 +218,18 @@ def test_settings_of_a_resume_win_and_are_shown(finished, tmp_path, digits):
 def test_resume_without_optimizer_state_names_the_remedy(finished, tmp_path, digits):
     best = str(tmp_path / "best.pth")
     with pytest.raises(CheckpointError, match="no optimizer.*resume from last.pth, or start a new"):
-        DetSolver(small_config(tmp_path, digits, resume=best)).fit()
+        DetSolver(tiny_config(tmp_path, digits, resume=best)).fit()
 
 
 def test_resume_with_another_model_raises(finished, tmp_path, digits):
     last = str(tmp_path / "last.pth")
-    cfg = small_config(tmp_path, digits, resume=last, RTDETRTransformerv2={"num_layers": 1})
+    cfg = tiny_config(tmp_path, digits, resume=last, RTDETRTransformerv2={"num_layers": 1})
     with pytest.raises(CheckpointError, match="contains another model: .*unknown"):
         DetSolver(cfg).fit()
 
 
 def test_stop_from_another_thread(tmp_path, digits):
-    solver = DetSolver(small_config(tmp_path, digits, epoches=500, checkpoint_freq=0))
+    solver = DetSolver(tiny_config(tmp_path, digits, epoches=500, checkpoint_freq=0))
     timer = threading.Timer(1.5, solver.stop, args=["thread"])
     timer.start()
     result = solver.fit()
@@ -245,7 +239,7 @@ def test_stop_from_another_thread(tmp_path, digits):
 
 def test_resume_in_another_folder_copies_the_best_weights(whole, tmp_path, digits):
     last = str(whole[0] / "last.pth")
-    DetSolver(small_config(tmp_path, digits, resume=last, **RUN)).fit()
+    DetSolver(tiny_config(tmp_path, digits, resume=last, **RUN)).fit()
     ours, theirs = (load_checkpoint(folder / "best.pth") for folder in (tmp_path, whole[0]))
     assert ours["metrics"]["AP"] == theirs["metrics"]["AP"]
     assert ours["last_epoch"] == theirs["last_epoch"]
@@ -255,7 +249,7 @@ def test_resume_replaces_the_best_weights_of_another_run(whole, tmp_path, digits
     best = load_checkpoint(whole[0] / "best.pth")
     other = {**best, "metrics": {**best["metrics"], "AP": 0.5}}
     torch.save(other, tmp_path / "best.pth")
-    cfg = small_config(tmp_path, digits, resume=str(whole[0] / "last.pth"), **RUN)
+    cfg = tiny_config(tmp_path, digits, resume=str(whole[0] / "last.pth"), **RUN)
     with pytest.raises(ConfigError, match="contains the results of another training"):
         DetSolver(cfg).fit()
     assert load_checkpoint(tmp_path / "best.pth")["metrics"]["AP"] == 0.5
@@ -269,7 +263,7 @@ def test_resume_without_best_weights_keeps_the_best_remaining_epoch(
     alone = tmp_path / "alone.pth"
     alone.write_bytes((whole[0] / "last.pth").read_bytes())
     more = {**RUN, "epoches": EPOCHS + 1}
-    result = DetSolver(small_config(tmp_path / "out", digits, resume=str(alone), **more)).fit()
+    result = DetSolver(tiny_config(tmp_path / "out", digits, resume=str(alone), **more)).fit()
     assert result.best_epoch == EPOCHS
     assert "keeping the best of the remaining epochs" in caplog.text
 
@@ -280,7 +274,7 @@ def test_resume_with_another_optimizer_raises(whole, tmp_path, digits):
         ({"type": "SGD"}, "its optimizer is Adam or AdamW, here it is SGD"),
         ({"params": []}, "its parameter groups have"),
     ):
-        cfg = small_config(tmp_path, digits, resume=last, optimizer=optimizer)
+        cfg = tiny_config(tmp_path, digits, resume=last, optimizer=optimizer)
         with pytest.raises(CheckpointError, match=f"{message}.*tuning"):
             DetSolver(cfg).fit()
 
@@ -289,16 +283,16 @@ def test_used_folder_is_rejected_or_emptied_when_the_training_starts(finished, t
     (tmp_path / "checkpoint0007.pth").touch()
     before = {path.name: path.read_bytes() for path in tmp_path.glob("[a-z]*.*")}
     with pytest.raises(ConfigError, match=r"choose another output_dir, resume .* \(overwrite, "):
-        DetSolver(small_config(tmp_path, digits)).fit()
+        DetSolver(tiny_config(tmp_path, digits)).fit()
     after = {path.name: path.read_bytes() for path in tmp_path.glob("[a-z]*.*")}
     assert after == before
     (tmp_path / "last.pth").unlink()
     with pytest.raises(
         ConfigError, match=r"start from its weights \(tuning = .*best.pth; it has no"
     ):
-        DetSolver(small_config(tmp_path, digits)).fit()
+        DetSolver(tiny_config(tmp_path, digits)).fit()
     # Until it starts, the old weights exist.
-    cfg = small_config(tmp_path, digits, tuning=str(tmp_path / "best.pth"))
+    cfg = tiny_config(tmp_path, digits, tuning=str(tmp_path / "best.pth"))
     solver = DetSolver(cfg, overwrite=True)
     solver.stop("after a step")
     assert list(solver.fit().checkpoints) == ["last"]
@@ -309,7 +303,7 @@ def test_damaged_checkpoint_is_an_error_after_a_restart_only(tmp_path, digits, m
     (tmp_path / "last.pth").write_bytes(b"partial")
     monkeypatch.setenv("TORCHELASTIC_RUN_ID", "a-run")
     monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", "1")
-    solver = DetSolver(small_config(tmp_path, digits), overwrite=True)
+    solver = DetSolver(tiny_config(tmp_path, digits), overwrite=True)
     solver.stop("after a step")
     with pytest.raises(CheckpointError, match="damaged"):  # it may belong to this run
         solver.fit()
@@ -322,6 +316,6 @@ def test_damaged_checkpoint_is_an_error_after_a_restart_only(tmp_path, digits, m
 def test_resume_of_a_finished_run_evaluates_the_best_weights(finished, tmp_path, digits, caplog):
     before = curve(tmp_path)
     last = str(tmp_path / "last.pth")
-    result = DetSolver(small_config(tmp_path, digits, epoches=1, resume=last)).fit()
+    result = DetSolver(tiny_config(tmp_path, digits, epoches=1, resume=last)).fit()
     assert "all 1 epochs of this run are finished" in caplog.text
     assert (result.last_epoch, curve(tmp_path)) == (0, before)

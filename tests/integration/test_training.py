@@ -20,7 +20,7 @@ from rtdetrv2_pytorch.src.solver.run import TrainingRun
 from rtdetrv2_pytorch.src.solver.step import backward
 from rtdetrv2_pytorch.src.solver.stopwatch import SECTIONS
 from rtdetrv2_pytorch.src.structures import StepBatch
-from tests.tiny import tiny_config
+from tests.tiny import WHOLE_BACKBONE, tiny_config
 
 
 class Recorder(TrainingEvents):
@@ -189,7 +189,7 @@ def test_val_at_another_image_size(trained, digits, tmp_path):
     cfg = tiny_config(tmp_path, digits, resume=best, eval_spatial_size=[96, 128])
     evaluation = DetSolver(cfg).val()
     assert evaluation.num_images == 4
-    assert cfg.model.decoder.anchors.shape[1] == 12 * 16 + 6 * 8 + 3 * 4
+    assert cfg.model.decoder.anchors.shape[1] == 24 * 32 + 12 * 16 + 6 * 8
 
 
 def with_classes(folder, digits, names):
@@ -447,7 +447,7 @@ def test_fewer_images_than_a_batch_and_accumulation_beyond_an_epoch(tmp_path, di
 
 def test_images_that_leave_batch_norm_one_value_are_rejected(tmp_path, digits):
     for options in ({"train_dataloader": {"total_batch_size": 1}}, {"micro_batch_size": 1}):
-        cfg = tiny_config(tmp_path, digits, eval_spatial_size=[32, 32], **options)
+        cfg = tiny_config(tmp_path, digits, eval_spatial_size=[32, 32], **WHOLE_BACKBONE, **options)
         with pytest.raises(ConfigError, match=r"batch of 1: images of 32x32 .* single value"):
             DetSolver(cfg).fit()
 

@@ -16,7 +16,7 @@ from rtdetrv2_pytorch.src.misc.weights import load_checkpoint
 from rtdetrv2_pytorch.src.solver import DetSolver
 from rtdetrv2_pytorch.src.solver.events import TrainingEvents
 from tests.ranks import end_ranks, environment, run_ranks
-from tests.tiny import SMALL_BACKBONE, tiny_config, tiny_file
+from tests.tiny import tiny_config, tiny_file
 
 SCRIPT = """
 from rtdetrv2.commands.train import main
@@ -39,7 +39,6 @@ def sparse(tmp_path_factory):
 # A large eps makes the steps proportional to the gradients. With the default, Adam turns a rounding
 # difference of a small gradient into a whole step.
 SHARED_RUN = {
-    **SMALL_BACKBONE,
     "train_dataloader": {"total_batch_size": 4, "collate_fn": {"scales": [64, 96, 128]}},
     "val_dataloader": {"total_batch_size": 4},
     "optimizer": {"lr": 0.01, "eps": 1.0},
@@ -145,7 +144,7 @@ def test_two_ranks_evaluate_and_the_main_rank_prints_the_metrics(one_process):
 
 def run_start(data, folder):
     """Return the initial weights of the runs."""
-    cfg = tiny_config(folder, data, **SMALL_BACKBONE)
+    cfg = tiny_config(folder, data)
     seed_everything(cfg.settings.seed)
     return cfg.model.state_dict()
 

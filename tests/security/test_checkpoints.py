@@ -18,7 +18,7 @@ from rtdetrv2_pytorch.src.misc.weights import load_checkpoint, locate
 from rtdetrv2_pytorch.src.nn.presnet import PResNet
 from rtdetrv2_pytorch.src.solver import DetSolver
 from tests.security.peak_memory import at_most
-from tests.tiny import CONFIGS, NETWORK, tiny_config
+from tests.tiny import CONFIGS, NETWORK, SMALL_BACKBONE, tiny_config
 
 MB = 1 << 20
 
@@ -198,7 +198,10 @@ def test_sparse_and_meta_tensors_are_rejected(tmp_path, tensor):
 
 @pytest.fixture(scope="module")
 def valid():
-    values = merge(NETWORK, {"num_classes": 3, "eval_spatial_size": [64, 64], "device": "cpu"})
+    values = merge(
+        merge(NETWORK, SMALL_BACKBONE),
+        {"num_classes": 3, "eval_spatial_size": [64, 64], "device": "cpu"},
+    )
     cfg = YAMLConfig(CONFIGS / "rtdetrv2" / "rtdetrv2_r18vd_120e_coco.yml", **values)
     return {
         "model": cfg.model.state_dict(),

@@ -69,8 +69,10 @@ def test_other_names_of_the_threshold_are_accepted(name):
     assert PredictionSettings.read({"iou": 0.6, "nms_iou": "none"}).nms_iou == 0.6
 
 
-def test_arguments_that_the_client_of_the_sdk_copies_into_settings_are_accepted():
+def test_arguments_that_the_client_of_the_sdk_copies_into_settings_are_accepted(monkeypatch):
     from supervisely.nn.model.prediction_session import PredictionSession
+
+    monkeypatch.setattr("time.sleep", lambda seconds: None)  # between its retries
 
     session = PredictionSession.__new__(PredictionSession)
     arguments = {"batch_size": 4, "conf": 0.3, "stride": 2, "num_frames": 8, "upload_mode": "x"}

@@ -302,29 +302,24 @@ def test_failed_export_leaves_no_file(tiny, tmp_path, monkeypatch, stage):
 
 
 @pytest.mark.slow  # tests/integration/test_export.py does the same with a trained ResNet
-@pytest.mark.parametrize(
-    ("exporter", "head", "num_detections"),
-    # The dynamo exporter takes long for the published head, which only repeats the tiny one.
-    [("torchscript", {}, 300), ("dynamo", NETWORK, 20)],
-)
-def test_hgnetv2(make_checkpoint, tmp_path, exporter, head, num_detections):
-    size_hw = (192, 160)
-    cells = 24 * 20 + 12 * 10 + 6 * 5  # one query per cell: rounding does not affect selection
+@pytest.mark.parametrize("exporter", EXPORTERS)
+def test_hgnetv2(make_checkpoint, tmp_path, exporter):
+    size_hw = (96, 160)
+    cells = 12 * 20 + 6 * 10 + 3 * 5  # one query per cell: rounding does not affect selection
     path = make_checkpoint(
         tmp_path / "best.pth",
         "rtdetrv2_hgnetv2_l_6x_coco",
         size_hw,
         network=merge(
-            head,
+            NETWORK,
             {
-                "PResNet": {"pretrained": False},
                 "HGNetv2": {"pretrained": False},
                 "RTDETRTransformerv2": {"num_queries": cells},
             },
         ),
     )
     detector, card = load_detector(path)
-    assert card.num_detections == num_detections
+    assert card.num_detections == 20
     write_onnx(detector, card, tmp_path / "x.onnx", exporter=exporter)
     images = random_images(7, size_hw, seed=7)
     sizes_wh = torch.tensor([[500 + 10 * i, 400 - 20 * i] for i in range(7)])
