@@ -1,8 +1,7 @@
 """Build and run TensorRT engines through the Python API of TensorRT 10 and 11.
 
 Networks are strongly typed: the ONNX file (`graph/half.py`) sets the type of every layer.
-TensorRT 11
-removed the flags by which TensorRT 10 chose precisions itself.
+TensorRT 11 removed the flags by which TensorRT 10 chose precisions itself.
 """
 
 import json
