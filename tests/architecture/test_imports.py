@@ -40,7 +40,16 @@ def test_imports_have_no_side_effects(tmp_path):
 
 
 def test_help_and_invalid_options_do_not_import_torch():
-    names = ("doctor", "export_onnx", "export_trt", "report", "train")
+    names = (
+        "benchmark",
+        "doctor",
+        "export_onnx",
+        "export_trt",
+        "profile",
+        "report",
+        "train",
+        "val",
+    )
     modules = ["rtdetrv2.cli", *(f"rtdetrv2.commands.{name}" for name in names)]
     launcher = "supervisely_integration.local.launcher"
     modules.append(f"{launcher}.cli")

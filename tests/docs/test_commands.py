@@ -12,6 +12,7 @@ import click
 import pytest
 import yaml
 
+from rtdetrv2.cli import main as product
 from rtdetrv2.commands import doctor
 from supervisely_integration.local.launcher import cli
 from supervisely_integration.serve import command
@@ -27,7 +28,17 @@ PAGES = [
     ROOT / "docker" / "Dockerfile.deploy",
     ROOT / "rtdetrv2_pytorch" / "src" / "report" / "page.html",
 ]
-PROGRAMS = ("make", "python", "python3", "torchrun", "docker", "docker/publish.sh", "pip", "curl")
+PROGRAMS = (
+    "make",
+    "python",
+    "python3",
+    "torchrun",
+    "docker",
+    "docker/publish.sh",
+    "pip",
+    "curl",
+    "rtdetrv2",
+)
 TOOLS = "rtdetrv2_pytorch.tools."
 NOT_PARSED = ("benchmarks", "rtdetrv2.commands.document", "tests.integration.test_golden_loss")
 
@@ -97,6 +108,21 @@ def check_module(name, words):
         assert importlib.import_module(f"{name}.__main__").parse_arguments(words)
 
 
+def check_product(words):
+    """Check a line of the command `rtdetrv2`."""
+    command_of = product.get_command(click.Context(product), words[0])
+    assert command_of.make_context(words[0], list(words[1:]))
+
+
+@pytest.mark.parametrize("name", ["benchmark", "profile", "val"])
+def test_help_examples_of_the_product_parse(name):
+    examples = importlib.import_module(f"rtdetrv2.commands.{name}")._EXAMPLES.splitlines()
+    commands = [words for line in examples if (words := words_of(line))[:2] == ["rtdetrv2", name]]
+    assert len(commands) >= 3
+    for words in commands:
+        check_product(words[1:])
+
+
 def check_script(path, words, tmp_path, monkeypatch):
     """Check a demo script, in `demo` of an experiment or in `supervisely_integration/demo`."""
     script = ROOT / "supervisely_integration" / "demo" / Path(path).name
@@ -139,6 +165,8 @@ def test_command_parses(command, tmp_path, monkeypatch):
         check_make(words)
     elif words[0] == "docker":
         check_docker(words)
+    elif words[0] == "rtdetrv2":
+        check_product(words[1:])
     elif words[0] == "pip":
         assert words[1] == "install"
         assert "-r" not in words or (ROOT / words[words.index("-r") + 1]).is_file()
