@@ -29,23 +29,24 @@ help: ## list all commands
 install: $(VENV)/.installed ## create the environment with the pinned requirements
 
 # The environment is up to date unless the pinned versions changed.
-$(VENV)/.installed: requirements.txt dev_requirements.txt docker/requirements.lock | uv
+$(VENV)/.installed: requirements.txt dev_requirements.txt docker/requirements.lock pyproject.toml | uv
 	$(UV) venv --quiet --allow-existing --python '>=3.11,<3.13' $(VENV)
 	VIRTUAL_ENV=$(VENV) $(UV) pip install --quiet --python $(BIN)/python -r dev_requirements.txt \
 		--constraints docker/requirements.lock
+	VIRTUAL_ENV=$(VENV) $(UV) pip install --quiet --python $(BIN)/python --no-deps --editable .
 	@touch $@
 
 uv:
 	@command -v $(UV) >/dev/null || $(PYTHON) -m pip install --quiet --target .uv uv==0.13.8
 
 train: install ## train the app on DATA or a generated sample dataset, with a local instance
-	$(BIN)/python -m supervisely_integration.local train $(if $(DATA),--data $(DATA),--sample) $(ARGS)
+	$(BIN)/rtdetrv2 local train $(if $(DATA),--data $(DATA),--sample) $(ARGS)
 
 train-cli: install ## train on DATA without Supervisely
-	$(BIN)/python -m rtdetrv2_pytorch.tools.train $(if $(DATA),--data $(DATA),--sample) $(ARGS)
+	$(BIN)/rtdetrv2 train $(if $(DATA),--data $(DATA),--sample) $(ARGS)
 
 gui: install page ## open the page of the training app, with a local instance
-	$(BIN)/python -m supervisely_integration.local train --gui $(if $(DATA),--data $(DATA),--sample) $(ARGS)
+	$(BIN)/rtdetrv2 local train --gui $(if $(DATA),--data $(DATA),--sample) $(ARGS)
 
 page: $(PAGE)/node_modules/.package-lock.json ## fetch the libraries of the app page (needs npm)
 
@@ -57,7 +58,7 @@ $(PAGE)/node_modules/.package-lock.json: $(PAGE)/package.json $(PAGE)/package-lo
 	@touch $@
 
 doctor: install ## check DATA and report problems
-	$(BIN)/python -m rtdetrv2_pytorch.tools.doctor $(if $(DATA),--data $(DATA)) $(ARGS)
+	$(BIN)/rtdetrv2 doctor $(if $(DATA),--data $(DATA)) $(ARGS)
 
 # Without npm, the page tests are skipped with a reason.
 test: lint $(if $(shell command -v npm),page) ## run all checks and tests

@@ -14,11 +14,13 @@ _COMMANDS = "rtdetrv2.commands"
         "train": f"{_COMMANDS}.train:main",
         "val": f"{_COMMANDS}.val:main",
         "predict": f"{_COMMANDS}.predict:main",
-        "export": f"{_COMMANDS}.export_onnx:main",
+        "export": f"{_COMMANDS}.export:main",
         "doctor": f"{_COMMANDS}.doctor:main",
         "report": f"{_COMMANDS}.report:main",
         "benchmark": f"{_COMMANDS}.benchmark:main",
         "profile": f"{_COMMANDS}.profile:main",
+        "config": f"{_COMMANDS}.config:main",
+        "local": "supervisely_integration.local.launcher.cli:group",
     },
 )
 def main() -> None:

@@ -39,9 +39,9 @@ class RTDETR:
             checkpoint (best.pth), ONNX file or TensorRT engine; the folder of a run or an
             experiment, whose best weights are used; a folder of `transformers`; or the URL of a
             checkpoint.
-        weights: of a model given by name or configuration: "coco" for the published ones, which
-            are downloaded once; the path or URL of a checkpoint; None for random weights, which
-            must be trained first.
+        weights: of a model given by name or configuration: "coco" or "objects365" for the
+            published ones, which are downloaded once; the path or URL of a checkpoint; None for
+            random weights, which must be trained first.
         device: cpu, cuda, cuda:1; None: a GPU if available.
         runtime: pytorch, onnxruntime, openvino or tensorrt; None: by the suffix of the file.
 

@@ -13,7 +13,7 @@ from rtdetrv2_pytorch.src.interchange.folders import is_folder
 from rtdetrv2_pytorch.src.misc.errors import CheckpointError, ConfigError
 from rtdetrv2_pytorch.src.misc.weights import is_url, locate
 
-from ..training.model_table import MODELS, RECIPES, size_of
+from ..training.model_table import COCO, MODELS, OBJECTS, RECIPES, published_weights, size_of
 
 _BEST, _LAST = "best.pth", "last.pth"  # of `solver.checkpointing`, which prediction does not need
 _CHECKPOINTS = (".pth", ".pt")
@@ -81,7 +81,7 @@ def find_model(source: str | Path, weights: str | Path | None = "coco") -> Model
         CheckpointError: if weights cannot be downloaded.
     """
     text = str(source)
-    size = _size_of(text)
+    size = size_of(text)
     if size is not None:
         config, url = MODELS[size]
         return _with_weights(text, RECIPES / config, weights, url=url, size=size)
@@ -119,18 +119,14 @@ def find_transformers(folder: str | Path) -> Path:
     return path
 
 
-def _size_of(name: str) -> str | None:
-    """Return the size of a published model, given by size, name or configuration."""
-    configs = {config.removesuffix(".yml"): size for size, (config, _) in MODELS.items()}
-    return configs.get(name) or size_of(name)
-
-
 def _with_weights(
     name: str, config: Path, weights: str | Path | None, *, url: str = "", size: str | None = None
 ) -> ModelFile:
     if weights is None:
         return ModelFile(path=None, config=config, size=size)
-    if str(weights) != "coco":
+    if weights == OBJECTS:
+        url = published_weights(OBJECTS, name)
+    elif weights != COCO:
         return ModelFile(path=locate(weights), config=config, size=size)
     if not url:
         raise CheckpointError(

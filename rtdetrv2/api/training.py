@@ -17,6 +17,7 @@ from ..terminal.console import LiveLine, print_path
 from ..terminal.training_steps import ConsoleProgress
 from ..terminal.training_view import TrainingFollower
 from ..training import run
+from ..training.model_table import NONE
 from ..training.options import TrainOptions
 from .model_file import ModelFile
 from .results import TrainingResult
@@ -62,7 +63,9 @@ def train(
 @contextmanager
 def start_options(file: ModelFile, update: Sequence[str]) -> Iterator[dict[str, Any]]:
     """Yield the options for model and weights, and the other values of the configuration."""
-    if file.path is None:
+    if file.path is None and file.size is not None:
+        yield {"model": file.size, "tuning": NONE, "update": update}
+    elif file.path is None:
         yield {"config": file.config, "update": [*_RANDOM_BACKBONE, *update]}
     elif not file.is_checkpoint:
         raise ConfigError(

@@ -15,8 +15,8 @@ from .size_type import SizeType
 LOG_FILE = "doctor.log"
 _EXAMPLES = """
 examples:
-  python -m rtdetrv2_pytorch.tools.doctor --data my_dataset
-  python -m rtdetrv2_pytorch.tools.doctor --data my_dataset --size 800x1333 --queries 500
+  rtdetrv2 doctor --data my_dataset
+  rtdetrv2 doctor --data my_dataset --size 800x1333 --queries 500
 
 The exit status is 0 if the dataset can be used for training, 1 otherwise.
 """

@@ -11,9 +11,9 @@ from .export_options import EXCLUSIVE, OPTIONS, run_export
 
 _EXAMPLES = """
 examples:
-  python -m rtdetrv2_pytorch.tools.export_onnx -r output/best.pth --data my_dataset
-  python -m rtdetrv2_pytorch.tools.export_onnx -r output/best.pth --fp16 --data my_dataset
-  python -m rtdetrv2_pytorch.tools.export_onnx -r output/best.pth --nms-iou 0.7 --images a.jpg
+  rtdetrv2 export output/best.pth --data my_dataset
+  rtdetrv2 export output/best.pth --fp16 --data my_dataset
+  rtdetrv2 export output/best.pth --nms-iou 0.7 --images a.jpg
 """
 
 

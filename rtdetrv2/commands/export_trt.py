@@ -14,9 +14,9 @@ _EXAMPLES = """
 An engine runs only on the GPU model and TensorRT version that it was built with.
 
 examples:
-  python -m rtdetrv2_pytorch.tools.export_trt -r output/best.pth --data my_dataset
-  python -m rtdetrv2_pytorch.tools.export_trt --onnx output/best.onnx --data my_dataset
-  python -m rtdetrv2_pytorch.tools.export_trt -r output/best.pth --fp32 --batch-sizes 1 8 32
+  rtdetrv2 export output/best.pth --format tensorrt --data my_dataset
+  rtdetrv2 export output/best.onnx --format tensorrt --data my_dataset
+  rtdetrv2 export output/best.pth --format tensorrt --fp32 --batch-sizes 1 8 32
 """
 
 

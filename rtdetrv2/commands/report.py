@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 
 _EXAMPLES = """
 examples:
-  python -m rtdetrv2_pytorch.tools.report output/my
-  python -m rtdetrv2_pytorch.tools.report output/my --data my_dataset    # moved dataset
+  rtdetrv2 report output/my
+  rtdetrv2 report output/my --data my_dataset    # moved dataset
 
 The best weights are evaluated again on the validation split. The training curves come from the
 log of the run.

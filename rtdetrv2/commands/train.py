@@ -17,13 +17,15 @@ if TYPE_CHECKING:
     from rtdetrv2_pytorch.src.core import YAMLConfig
 
 LOG_FILE = "train.log"
+_SIZES = ("S", "M", "L", "X")
 _EXAMPLES = """
 examples:
-  python -m rtdetrv2_pytorch.tools.train --data my_dataset --model M --epochs 20
-  python -m rtdetrv2_pytorch.tools.train --data my_dataset --resume
-  python -m rtdetrv2_pytorch.tools.train -c my.yml -u epoches=20 -u optimizer.lr=0.0002
-  python -m rtdetrv2_pytorch.tools.train -c my.yml -r output/last.pth
-  python -m rtdetrv2_pytorch.tools.train -c my.yml -r output/best.pth --test-only
+  rtdetrv2 train --data my_dataset --model M --epochs 20
+  rtdetrv2 train --data my_dataset --resume
+  rtdetrv2 train --data my_dataset --weights objects365 --name second --seed 1
+  rtdetrv2 train -c my.yml -u epoches=20 optimizer.lr=0.0002
+  rtdetrv2 train -c my.yml -r output/last.pth
+  rtdetrv2 train -c my.yml -r output/best.pth --test-only
 """
 
 
@@ -46,7 +48,12 @@ examples:
 )
 @click.option("--data", type=PATH, help="Dataset folder; its splits are detected.")
 @click.option("--sample", is_flag=True, help="Generate a small dataset of digits and train on it.")
-@click.option("--model", metavar="S|M|L|X", help="Size of the model.  [default: S]")
+@click.option(
+    "--model",
+    metavar="NAME",
+    shell_complete=lambda *_: [*_SIZES],
+    help="S, M, L, X, RT-DETRv2-M*, or the name of a configuration.  [default: S]",
+)
 @click.option("--epochs", type=click.IntRange(min=1), help="Number of epochs.")
 @click.option("--batch-size", type=click.IntRange(min=1), help="Images per training batch.")
 @click.option("--size", type=click.IntRange(min=32), help="Image size in pixels, a multiple of 32.")
@@ -58,7 +65,14 @@ examples:
     metavar="[CHECKPOINT]",
     help="Resume the run of this checkpoint.  [default: that of the output folder]",
 )
-@click.option("-t", "--tuning", "--weights", metavar="CHECKPOINT", help="Checkpoint to fine-tune.")
+@click.option(
+    "-t",
+    "--tuning",
+    "--weights",
+    metavar="WEIGHTS",
+    help="Start from coco, objects365, none (random weights), a file or a URL."
+    "  [default: coco, or as in the file of -c]",
+)
 @click.option("-d", "--device", help="cuda, cuda:1 or cpu.  [default: a GPU if available]")
 @click.option("--use-amp/--no-amp", default=None, help="Mixed precision or float32.")
 @click.option("--seed", type=int, help="Random seed.")

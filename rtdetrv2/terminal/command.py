@@ -13,7 +13,9 @@ from typing import Any, TypeVar
 import click
 from click.core import ParameterSource
 
-from .console import INTERRUPTED, open_console, print_notice
+from rtdetrv2_pytorch.src.misc.errors import RTDETRError
+
+from .console import INTERRUPTED, open_console, print_error, print_notice
 
 PATH = click.Path(path_type=Path)
 _CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
@@ -28,6 +30,9 @@ class _Runnable(click.Command):
         except click.ClickException as error:
             error.show()
             return error.exit_code
+        except RTDETRError as error:
+            print_error(type(error).__name__, str(error))
+            return 1
         except (click.Abort, KeyboardInterrupt):
             print_notice(open_console(), "Interrupted.")
             return INTERRUPTED
@@ -66,16 +71,18 @@ class Command(_Runnable):
 
     def _repeat_list_options(self, args: Sequence[str]) -> list[str]:
         """Turn `--images a b`, which click does not know, into `--images a --images b`."""
-        names = {name for p in self.params if isinstance(p, ListOption) for name in p.opts}
+        options = {n: p for p in self.params if isinstance(p, ListOption) for n in p.opts}
         repeated: list[str] = []
         option, count = "", 0
         for arg in args:
             if arg.startswith("-"):
-                option, count = (arg if arg in names else ""), 0
+                option, count = (arg if arg in options else ""), 0
             elif option:
                 count += 1
-                if count > 1:
+                if count > 1 and options[option].accepts(arg):
                     repeated.append(option)
+                elif count > 1:
+                    option = ""
             repeated.append(arg)
         return repeated
 
@@ -108,8 +115,20 @@ class LazyGroup(_Runnable, click.Group):
 class ListOption(click.Option):
     """An option that takes one or more values: `--images a.jpg b.jpg`."""
 
+    def accepts(self, word: str) -> bool:
+        """Return whether a word after the first value is another value of the option."""
+        return bool(word)
+
     def __init__(self, *declarations: Any, **attributes: Any) -> None:
         super().__init__(*declarations, **{**attributes, "multiple": True})
+
+
+class _UpdateOption(ListOption):
+    """`-u a=1 b=2`; a word without "=" is an argument of the command."""
+
+    def accepts(self, word: str) -> bool:
+        """Return whether a word is an assignment."""
+        return "=" in word
 
 
 def update_option(subject: str) -> Callable[[_Function], _Function]:
@@ -117,7 +136,7 @@ def update_option(subject: str) -> Callable[[_Function], _Function]:
     return click.option(
         "-u",
         "--update",
-        multiple=True,
-        metavar="KEY=VALUE",
+        cls=_UpdateOption,
+        metavar="KEY=VALUE...",
         help=f"Override {subject}; dots separate nested keys. Repeatable.",
     )

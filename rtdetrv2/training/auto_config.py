@@ -43,11 +43,13 @@ def initial_weights(url: str | None = None) -> tuple[dict[str, Any], str]:
     """Choose the published COCO weights, or random weights if they are not available.
 
     Args:
-        url: of the weights; default: those of RT-DETRv2-S.
+        url: of the weights; default: those of RT-DETRv2-S. If it is empty, the model has none.
 
     Returns:
         Overrides of the configuration, and a message for the user.
     """
+    if url == "":
+        return {}, "No published weights of this model: training from those of its backbone"
     try:
         path = locate(url or COCO_WEIGHTS)
     except CheckpointError as error:

@@ -14,12 +14,13 @@ class TrainOptions:
         config: YAML file; default: that of the model.
         data: dataset folder; its splits are detected.
         sample: whether to generate a small dataset of digits and train on it.
-        model: size S, M, L or X.
+        model: size S, M, L or X, another name of the model table, or that of a configuration.
         epochs: number of epochs.
         batch_size: images per training batch.
         size: height and width of the training images in pixels, a multiple of 32.
         resume: checkpoint whose run is resumed; "" resumes that of the output folder.
-        tuning: checkpoint to fine-tune.
+        tuning: weights to start from: a file, a URL, "coco", "objects365", or "none" for random
+            weights.
         device: cuda, cuda:1 or cpu; default: a GPU if available.
         use_amp: whether to use mixed precision.
         seed: of all random numbers.

@@ -19,7 +19,14 @@ from rtdetrv2_pytorch.src.solver.run import MODEL_CONFIG
 from rtdetrv2_pytorch.src.trackers import check_installed
 
 from . import auto_config
-from .model_table import RECIPES, SAMPLE_CONFIG, find_model
+from .model_table import (
+    NONE,
+    RECIPES,
+    SAMPLE_CONFIG,
+    WEIGHTS,
+    find_model,
+    published_weights,
+)
 from .options import TrainOptions
 from .output_folder import choose_output
 from .progress import TrainingProgress
@@ -53,8 +60,12 @@ def plan_run(options: TrainOptions, progress: TrainingProgress) -> Plan:
         CheckpointError: if a checkpoint does not exist.
     """
     folder, checkpoint = options.folder, options.resume or options.tuning
-    config, recipe, network = _of_checkpoint(options, checkpoint)
-    overrides = merge(network, options.overrides())
+    if options.tuning in WEIGHTS:
+        config, recipe, network = options.config, None, _named_weights(options)
+        overrides = merge({**options.overrides(), "tuning": None}, network)
+    else:
+        config, recipe, network = _of_checkpoint(options, checkpoint)
+        overrides = merge(network, options.overrides())
     if config is None and folder is None:
         raise ConfigError(
             f"{checkpoint}: no {MODEL_CONFIG} in its folder; give the configuration with -c"
@@ -104,8 +115,7 @@ def configure(
 
     if not options.tuning:
         progress.show("looking for pretrained weights")
-        _, weights = find_model(options.model or "S")
-        chosen, message = auto_config.initial_weights(weights)
+        chosen, message = auto_config.initial_weights(find_model(options.model or "S")[1])
         progress.notice(message)
         overrides = merge(chosen, overrides)
     device = str(overrides.get("device") or ("cuda" if torch.cuda.is_available() else "cpu"))
@@ -147,6 +157,20 @@ def _network_of(folder: str) -> tuple[Path, dict[str, Any]]:
     schedules = (RECIPES / f"rtdetrv2_{part}_{each}_coco.yml" for each in ("120e", "6x"))
     recipe = next(path for path in schedules if path.is_file())
     return recipe, {key: value for key, value in values.items() if key != "num_classes"}
+
+
+def _named_weights(options: TrainOptions) -> dict[str, Any]:
+    """Return the overrides for weights that are given by name.
+
+    Raises:
+        ConfigError: if the model has no such weights.
+    """
+    assert options.tuning is not None
+    if options.tuning == NONE:
+        backbones = {name: {"pretrained": False} for name in ("PResNet", "HGNetv2")}
+        return {"tuning": "", **backbones}
+    model = options.model or ("S" if options.config is None else options.config.stem)
+    return {"tuning": published_weights(options.tuning, model)}
 
 
 def _saved_config(checkpoint: Path) -> Path | None:

@@ -35,7 +35,8 @@ PRODUCT_ALLOWED = {
     "training": set(),
     "analysis": {"training"},
     "api": {"analysis", "terminal", "training"},
-    "commands": {"analysis", "api", "terminal", "training"},
+    "reference": {"api", "analysis", "terminal", "training"},
+    "commands": {"analysis", "api", "reference", "terminal", "training"},
     "cli": {"commands", "terminal"},
 }
 

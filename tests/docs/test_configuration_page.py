@@ -1,11 +1,11 @@
 """docs/configuration.md is up to date."""
 
-from rtdetrv2.commands.document import TARGET, configuration_page
+from rtdetrv2.reference.configuration_page import TARGET, configuration_page
 from rtdetrv2_pytorch.src.core.catalog import COMPONENTS
 
 
 def test_page_is_up_to_date():
-    assert TARGET.read_text() == configuration_page(), "run python -m rtdetrv2.commands.document"
+    assert TARGET.read_text() == configuration_page(), "run python -m rtdetrv2.reference"
 
 
 def test_page_lists_components_and_keys():

@@ -1,11 +1,11 @@
 """docs/python.md is up to date."""
 
 import rtdetrv2
-from rtdetrv2.commands.python_page import TARGET, python_page
+from rtdetrv2.reference.python_page import TARGET, python_page
 
 
 def test_page_is_up_to_date():
-    assert TARGET.read_text() == python_page(), "run python -m rtdetrv2.commands.document"
+    assert TARGET.read_text() == python_page(), "run python -m rtdetrv2.reference"
 
 
 def test_page_documents_classes_and_arguments():

@@ -25,12 +25,15 @@ _MAX_DEPTH = 20  # of components inside each other
 
 
 def suggest(word: str, known: Iterable[str]) -> str:
-    """Return "; did you mean ...?" for a mistyped word, or a list of the known words."""
+    """Return "; did you mean ...?" for a mistyped word, with at most three known words."""
     if word in V1_COMPONENTS:
         return "; RT-DETR v1 is not supported, use a configuration of RT-DETRv2"
     known = sorted(known)
-    close = difflib.get_close_matches(str(word), known, n=1)
-    return f"; did you mean {close[0]!r}?" if close else f"; known are {', '.join(known)}"
+    close = difflib.get_close_matches(str(word), known, n=3, cutoff=0.75)
+    if close:
+        return f"; did you mean {' or '.join(map(repr, close))}?"
+    nearest = difflib.get_close_matches(str(word), known, n=3, cutoff=0.0)
+    return f"; the nearest are {', '.join(nearest)}"
 
 
 @cache

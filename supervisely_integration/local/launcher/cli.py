@@ -11,7 +11,7 @@ import click
 from rtdetrv2.terminal.command import LazyGroup
 from rtdetrv2.terminal.command_log import CommandLog
 from rtdetrv2.terminal.console import open_console, print_error
-from rtdetrv2_pytorch.src.misc.errors import RTDETRError
+from rtdetrv2_pytorch.src.misc.errors import RTDETRError, extra
 
 from ..emulator.storage.errors import StoreError
 from .app_log import AppError
@@ -19,9 +19,39 @@ from .app_log import AppError
 _PACKAGE = "supervisely_integration.local.launcher.commands"
 
 
+class _Group(LazyGroup):
+    """Logs and reports the errors of all commands in one way."""
+
+    def invoke(self, ctx: click.Context) -> int:
+        """Run a command; return the exit status."""
+        wanted = os.environ.get("LOG_LEVEL", "").upper()  # set for the SDK, which has more levels
+        level = logging.getLevelNamesMapping().get(wanted, logging.WARNING)
+        with CommandLog(open_console(), level=level) as log:
+            ctx.obj = log
+            try:
+                with extra("supervisely"):
+                    code = int(super().invoke(ctx) or 0)
+                sys.stdout.flush()  # flush here, where a closed pipe is handled
+                return code
+            except AppError as error:
+                print_error(
+                    error.name, str(error), log=error.log, resume_command=error.resume_command
+                )
+            except (StoreError, RTDETRError, RuntimeError) as error:
+                print_error(type(error).__name__, str(error))
+            except BrokenPipeError:  # the reader has closed the pipe, as in `ls | head`
+                os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            except OSError as error:
+                where = f"{error.filename}: " if error.filename else ""
+                print_error(type(error).__name__, f"{where}{error.strerror or error}")
+            except sqlite3.Error as error:
+                print_error(type(error).__name__, f"database error ({error})")
+        return 1
+
+
 @click.group(
-    cls=LazyGroup,
-    name="python -m supervisely_integration.local",
+    cls=_Group,
+    name="local",
     lazy={
         "up": f"{_PACKAGE}.up_command:main",
         "import": f"{_PACKAGE}.import_command:main",
@@ -38,22 +68,4 @@ def group() -> None:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; return the exit status."""
-    wanted = os.environ.get("LOG_LEVEL", "").upper()  # set for the SDK, which has more levels
-    level = logging.getLevelNamesMapping().get(wanted, logging.WARNING)
-    with CommandLog(open_console(), level=level) as log:
-        try:
-            code = group(arguments, prog_name=group.name, obj=log)
-            sys.stdout.flush()  # flush here, where a closed pipe is handled
-            return code
-        except AppError as error:
-            print_error(error.name, str(error), log=error.log, resume_command=error.resume_command)
-        except (StoreError, RTDETRError, RuntimeError) as error:
-            print_error(type(error).__name__, str(error))
-        except BrokenPipeError:  # the reader has closed the pipe, as in `ls | head`
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        except OSError as error:
-            where = f"{error.filename}: " if error.filename else ""
-            print_error(type(error).__name__, f"{where}{error.strerror or error}")
-        except sqlite3.Error as error:
-            print_error(type(error).__name__, f"database error ({error})")
-    return 1
+    return group(arguments, prog_name="python -m supervisely_integration.local")

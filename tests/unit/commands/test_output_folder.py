@@ -11,7 +11,7 @@ from rich.console import Console
 from rtdetrv2.commands.train import LoggedProgress
 from rtdetrv2.terminal.command_log import CommandLog
 from rtdetrv2.terminal.console import LiveLine
-from rtdetrv2.training.model_table import DEFAULT_CONFIG, MODELS, find_model
+from rtdetrv2.training.model_table import DEFAULT_CONFIG, MODELS, OBJECTS365, find_model
 from rtdetrv2.training.options import TrainOptions
 from rtdetrv2.training.output_folder import choose_output
 from rtdetrv2.training.plan import plan_run
@@ -112,4 +112,34 @@ def test_models_have_the_files_of_the_apps_table():
     for size, (config, weights) in MODELS.items():
         for name in (size.lower(), f"RT-DETRv2-{size}", f"rtdetrv2-{size}"):
             assert find_model(name) == (DEFAULT_CONFIG.with_name(config), weights)
-        assert files[f"RT-DETRv2-{size}"] == {"checkpoint": weights, "config": config}
+        assert find_model(config.removesuffix(".yml"))[1] == weights
+        if not size.startswith("HGNetv2"):
+            assert files[f"RT-DETRv2-{size}"] == {"checkpoint": weights, "config": config}
+    for size, weights in OBJECTS365.items():
+        name = f"RT-DETRv2-{size}_obj365"
+        config, found = find_model(name)
+        assert files[name] == {"checkpoint": weights, "config": config.name}
+        assert found == weights
+
+
+def test_weights_are_given_by_name():
+    Path("data").mkdir()
+    chosen = plan(data=Path("data"), tuning="objects365", model="L")
+    assert chosen.overrides["tuning"] == OBJECTS365["L"]
+    chosen = plan(data=Path("data"), tuning="coco", config=DEFAULT_CONFIG, name="a")
+    assert chosen.overrides["tuning"] == MODELS["S"][1]
+    chosen = plan(data=Path("data"), tuning="none")
+    assert chosen.overrides["tuning"] == ""
+    assert chosen.overrides["PResNet"]["pretrained"] is False
+    message = "--weights objects365: not published for M; the models .* are S, L, X. Give"
+    with pytest.raises(ConfigError, match=message):
+        plan(data=Path("data"), tuning="objects365", model="M")
+
+
+def test_configuration_name_is_a_model():
+    Path("data").mkdir()
+    chosen = plan(data=Path("data"), model="rtdetrv2_r18vd_sp1_120e_coco")
+    assert chosen.config == DEFAULT_CONFIG.with_name("rtdetrv2_r18vd_sp1_120e_coco.yml")
+    assert chosen.is_automatic
+    with pytest.raises(ConfigError, match="--model '../runtime': unknown; use one of S, M, L"):
+        plan(data=Path("data"), model="../runtime")

@@ -41,9 +41,12 @@ def test_convert_errors_name_place_value_and_reason(value, hint, message):
         convert(value, hint, "D")
 
 
-def test_suggest_close_word_or_list_all():
+def test_suggest_close_words_or_the_three_nearest():
     assert suggest("freez_norm", ["freeze_norm", "depth"]) == "; did you mean 'freeze_norm'?"
-    assert suggest("zzz", ["b", "a"]) == "; known are a, b"
+    assert suggest("lr_rate", ["lr_rates", "lr_ratio"]) == (
+        "; did you mean 'lr_rates' or 'lr_ratio'?"
+    )
+    assert suggest("depht", ["seed", "size", "lr", "name"]) == "; the nearest are size, seed, name"
 
 
 def test_inline_keys_override_named_section():

@@ -5,6 +5,7 @@ import math
 import struct
 import sys
 import threading
+import time
 from types import ModuleType, SimpleNamespace
 
 import pytest
@@ -147,7 +148,11 @@ def test_wandb_stores_values_files_and_configuration_offline(tmp_path, monkeypat
     monkeypatch.setenv("WANDB_PROJECT", "cells")
     cfg = config(tmp_path / "run", "wandb")
     follow(cfg)
-    records = list(wandb_records(cfg.output_dir))
+    for _ in range(50):  # W&B's own process writes the file; the last record is the exit
+        records = list(wandb_records(cfg.output_dir))
+        if any(kind == "exit" for kind, _ in records):
+            break
+        time.sleep(0.2)
     [run] = [record.run for kind, record in records if kind == "run"]
     assert (run.run_id, run.project, run.display_name) == (run_ids(cfg)["wandb"], "cells", "run")
     values = {item.key: json.loads(item.value_json) for item in run.config.update}

@@ -1,22 +1,16 @@
-"""Write docs/configuration.md and docs/python.md from signatures and docstrings."""
+"""The page of all configuration keys, from signatures and docstrings."""
 
 import inspect
 import re
-import sys
 import types
 import typing
 from collections.abc import Callable, Iterable
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import click
-
 from rtdetrv2_pytorch.src.core.catalog import ALIASES, COMPONENTS, FROM_THE_RUN, SHARED, SLOTS
 from rtdetrv2_pytorch.src.core.settings import Settings
-
-from ..terminal.command import Command
-from . import python_page
 
 TARGET = Path(__file__).parents[2] / "docs" / "configuration.md"
 
@@ -59,19 +53,46 @@ def configuration_page() -> str:
     return "\n".join(lines) + "\n"
 
 
+@dataclass(frozen=True)
+class KeyDescription:
+    """What the page says about a key."""
+
+    type: str
+    default: str
+    meaning: str
+
+
+def described_keys() -> dict[str, KeyDescription]:
+    """Return the settings by name, and the keys of components by "Component.key"."""
+    found = _keys(Settings, "Attributes")
+    for component, factory in COMPONENTS.items():
+        for name, key in _keys(factory, "Args").items():
+            found[f"{component}.{name}"] = key
+    return found
+
+
+def _keys(factory: Callable[..., Any], section: str) -> dict[str, KeyDescription]:
+    described = _descriptions(inspect.getdoc(factory) or "", section)
+    return {
+        name: KeyDescription(
+            _hint(parameter.annotation),
+            "required" if parameter.default is parameter.empty else f"`{parameter.default!r}`",
+            described.get(name, ""),
+        )
+        for name, parameter in inspect.signature(factory).parameters.items()
+        if name not in FROM_THE_RUN
+    }
+
+
 def _summary(factory: Callable[..., Any]) -> str:
     return (inspect.getdoc(factory) or "").split("\n\n")[0].replace("\n", " ")
 
 
 def _table(factory: Callable[..., Any], section: str) -> list[str]:
-    described = _descriptions(inspect.getdoc(factory) or "", section)
-    rows = []
-    for name, parameter in inspect.signature(factory).parameters.items():
-        if name in FROM_THE_RUN:
-            continue
-        default = "required" if parameter.default is parameter.empty else f"`{parameter.default!r}`"
-        hint = _hint(parameter.annotation)
-        rows.append(f"| `{name}` | {hint} | {default} | {described.get(name, '')} |")
+    rows = [
+        f"| `{name}` | {key.type} | {key.default} | {key.meaning} |"
+        for name, key in _keys(factory, section).items()
+    ]
     if not rows:
         return ["No keys."]
     return ["| key | type | default | |", "| --- | --- | --- | --- |", *rows]
@@ -117,17 +138,3 @@ def _range(constraints: Iterable[Any]) -> str:
         limits |= {k: v for k, v in asdict(constraint).items() if v is not None}
     signs = {"gt": ">", "ge": ">=", "lt": "<", "le": "<=", "multiple_of": "multiple of"}
     return ", ".join(f"{sign} {limits[name]}" for name, sign in signs.items() if name in limits)
-
-
-@click.command(cls=Command)
-def main() -> int:
-    """Write docs/configuration.md and docs/python.md from signatures and docstrings."""
-    pages = {TARGET: configuration_page(), python_page.TARGET: python_page.python_page()}
-    for path, text in pages.items():
-        path.write_text(text, encoding="utf-8")
-        print(f"wrote {path}")
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())
