@@ -209,5 +209,5 @@ def test_doctor_command_runs(digits, tmp_path, monkeypatch):
     assert command in COMMANDS
     monkeypatch.chdir(tmp_path)
     Path("my_dataset").symlink_to(digits)
-    assert doctor.main([*shlex.split(command)[3:], "--no-cache"]) == 0
+    assert doctor.main([*shlex.split(command)[2:], "--no-cache"]) == 0
     assert Path("data_report.html").is_file()
