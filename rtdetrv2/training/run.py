@@ -9,6 +9,7 @@ from pathlib import Path
 from rtdetrv2_pytorch.src.core import YAMLConfig
 from rtdetrv2_pytorch.src.data.metrics.evaluator import Evaluation
 from rtdetrv2_pytorch.src.misc import distributed
+from rtdetrv2_pytorch.src.misc.errors import extra
 from rtdetrv2_pytorch.src.report.training_images import TrainingImages
 from rtdetrv2_pytorch.src.report.training_report import write_report_of
 from rtdetrv2_pytorch.src.solver import DetSolver
@@ -68,6 +69,11 @@ def train(
 def _train(
     options: TrainOptions, progress: TrainingProgress, followers: Sequence[TrainingEvents]
 ) -> TrainOutcome:
+    with extra("train"):  # before anything is read or written
+        import faster_coco_eval  # noqa: F401
+        import matplotlib  # noqa: F401
+        import scipy  # noqa: F401
+        import tensorboard  # noqa: F401
     plan = plan_run(options, progress)
     is_first = os.environ.get("RANK", "0") == "0"  # the other ranks wait for it
     with lock_output(plan.output_dir) if is_first else contextlib.nullcontext():

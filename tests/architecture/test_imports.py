@@ -42,7 +42,9 @@ def test_imports_have_no_side_effects(tmp_path):
 def test_help_and_invalid_options_do_not_import_torch():
     names = (
         "benchmark",
+        "config",
         "doctor",
+        "export",
         "export_onnx",
         "export_trt",
         "profile",

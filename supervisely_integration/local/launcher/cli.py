@@ -22,6 +22,11 @@ _PACKAGE = "supervisely_integration.local.launcher.commands"
 class _Group(LazyGroup):
     """Logs and reports the errors of all commands in one way."""
 
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Import and return a command; None if the name is unknown."""
+        with extra("supervisely"):
+            return super().get_command(ctx, cmd_name)
+
     def invoke(self, ctx: click.Context) -> int:
         """Run a command; return the exit status."""
         wanted = os.environ.get("LOG_LEVEL", "").upper()  # set for the SDK, which has more levels
@@ -33,6 +38,8 @@ class _Group(LazyGroup):
                     code = int(super().invoke(ctx) or 0)
                 sys.stdout.flush()  # flush here, where a closed pipe is handled
                 return code
+            except (click.exceptions.Exit, click.Abort):  # --help and Ctrl-C; RuntimeErrors, too
+                raise
             except AppError as error:
                 print_error(
                     error.name, str(error), log=error.log, resume_command=error.resume_command

@@ -13,7 +13,6 @@ from rtdetrv2.terminal.console import LiveLine, open_console, print_path
 
 from ...emulator.storage.team_files import normalize
 from ...emulator.store import TEAM_ID, InvalidRequestError, NotFoundError, Store
-from ...emulator.streaming import read_chunks
 from .options import ROOT
 
 _PROGRESS_FROM_BYTES = 8 << 20
@@ -71,6 +70,8 @@ def _plan(store: Store, remote: str, local: Path) -> list[tuple[Path, Path]]:
 
 def _copy(source: Path, target: Path, *, on_bytes: Callable[[int], None]) -> None:
     """Copy a file; the target is created when the copy is complete."""
+    from ...emulator.streaming import read_chunks  # imports fastapi
+
     target.parent.mkdir(parents=True, exist_ok=True)
     partial = target.with_name(f".{target.name}.{os.getpid()}.part")
     try:
