@@ -10,8 +10,9 @@ from rtdetrv2_pytorch.src.misc.weights import load_checkpoint
 from rtdetrv2_pytorch.src.report.training_report import write_report
 from rtdetrv2_pytorch.src.solver import DetSolver
 from rtdetrv2_pytorch.src.solver.events import TrainingEvents
-from tests.integration.test_resume import RUN, curve, small_config
+from tests.integration.test_resume import RUN, curve
 from tests.synthetic_runs import make_run
+from tests.tiny import tiny_config
 
 MIB = 2**20
 
@@ -54,11 +55,11 @@ class FullDisk(TrainingEvents):
 
 def test_full_disk_loses_only_the_files_of_one_epoch(tmp_path, digits, caplog):
     whole = tmp_path / "whole"
-    DetSolver(small_config(whole, digits, **RUN)).fit()
+    DetSolver(tiny_config(whole, digits, **RUN)).fit()
     out = tmp_path / "out"
     events = FullDisk(out, 1)
     with limits_restored():
-        DetSolver(small_config(out, digits, **RUN), events=events).fit()
+        DetSolver(tiny_config(out, digits, **RUN), events=events).fit()
     assert sorted(events.before) == ["best.pth", "checkpoint0000.pth", "last.pth"]
     assert events.after == events.before  # no partial files
     assert not list(out.glob(".*.partial"))
@@ -79,7 +80,7 @@ def test_full_disk_loses_only_the_files_of_one_epoch(tmp_path, digits, caplog):
 def test_full_disk_in_the_last_epoch_raises(tmp_path, digits):
     events = FullDisk(tmp_path, 1)
     with limits_restored(), pytest.raises(CheckpointError, match="cannot be written.*free space"):
-        DetSolver(small_config(tmp_path, digits), events=events).fit()
+        DetSolver(tiny_config(tmp_path, digits), events=events).fit()
     assert load_checkpoint(tmp_path / "last.pth")["progress"]["epoch"] == 1
     assert events.contents() == events.before
 
@@ -87,12 +88,12 @@ def test_full_disk_in_the_last_epoch_raises(tmp_path, digits):
 def test_unwritable_folder_raises_before_the_first_step(tmp_path, digits):
     (tmp_path / "file").touch()
     with pytest.raises(CheckpointError, match="file/out: cannot be written.*choose another output"):
-        DetSolver(small_config(tmp_path / "file" / "out", digits)).fit()
+        DetSolver(tiny_config(tmp_path / "file" / "out", digits)).fit()
 
 
 def test_training_continues_without_tensorboard(tmp_path, digits, caplog):
     (tmp_path / "file").touch()
-    cfg = small_config(tmp_path, digits, epoches=1, summary_dir=str(tmp_path / "file" / "summary"))
+    cfg = tiny_config(tmp_path, digits, epoches=1, summary_dir=str(tmp_path / "file" / "summary"))
     result = DetSolver(cfg).fit()
     assert result.last_epoch == 0
     assert caplog.text.count("TensorBoard is disabled: ") == 1

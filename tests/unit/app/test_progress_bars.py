@@ -10,7 +10,6 @@ from rtdetrv2_pytorch.src.data.metrics.evaluator import STAT_NAMES, Evaluation
 from rtdetrv2_pytorch.src.data.metrics.operating_point import OperatingPoint
 from rtdetrv2_pytorch.src.solver import DetSolver
 from rtdetrv2_pytorch.src.solver.events import EpochReport, FitResult, StepReport, TrainingPlan
-from supervisely_integration.train import progress_bars
 from supervisely_integration.train.progress_bars import AppProgress
 from tests.tiny import tiny_config
 
@@ -250,11 +249,3 @@ def test_epoch_summary(bars, lines):
         "Training finished: 4 of 4 epochs",
         "Best AP 0.250 (AP50 0.500) in epoch 2",
     ]
-
-
-@pytest.mark.parametrize(
-    ("seconds", "text"),
-    [(0, "0 s"), (29, "29 s"), (90, "2 min"), (3540, "59 min"), (7300, "2 h 2 min")],
-)
-def test_durations(seconds, text):
-    assert progress_bars._duration(seconds) == text

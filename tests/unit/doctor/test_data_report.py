@@ -67,7 +67,7 @@ def test_folder_without_splits_is_an_error(tmp_path, capsys):
     assert "no data set recognized" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("options", [["--size", "640"], ["--size", "0x5"], ["--queries", "-1"]])
+@pytest.mark.parametrize("options", [["--size", "6x4x0"], ["--size", "0x5"], ["--queries", "-1"]])
 def test_invalid_options(options, capsys):
     assert doctor.main(["--data", "x", *options]) == 2
     assert options[1] in capsys.readouterr().err

@@ -1,6 +1,7 @@
 """Trackers: the stored values of W&B (offline) and MLflow (files), resume, and failures."""
 
 import json
+import logging
 import math
 import struct
 import sys
@@ -261,7 +262,7 @@ def test_a_failing_tracker_warns_once_and_the_others_continue(
     )
     cfg = config(tmp_path / "run", "clearml", "mlflow")
     follow(cfg)
-    [warning] = [r.getMessage() for r in caplog.records if r.levelname == "WARNING"]
+    [warning] = [r.getMessage() for r in caplog.records if r.levelno == logging.WARNING]
     assert warning == "clearml is disabled, training continues: network is unreachable"
     assert calls.count(failing) == 1
     assert calls[-1] == failing
