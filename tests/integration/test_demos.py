@@ -42,7 +42,7 @@ NOT_NEEDED = {
     "demo_pytorch.py": "supervisely fastapi",
     "demo_tensorrt.py": "supervisely fastapi",
 }
-# sitecustomize.py that makes the packages in BLOCKED unavailable.
+# sitecustomize.py that makes the packages in BLOCKED, and those in the folder HIDDEN, unavailable.
 BLOCKER = """
 import os, sys
 class Blocker:
@@ -50,6 +50,7 @@ class Blocker:
         if name.split(".")[0] in os.environ["BLOCKED"].split():
             raise ModuleNotFoundError(f"No module named {name!r}", name=name)
 sys.meta_path.insert(0, Blocker())
+sys.path[:] = [path for path in sys.path if path != os.environ["HIDDEN"]]
 """
 
 
@@ -95,10 +96,11 @@ def start(tmp_path):
     (tmp_path / "blocker" / "sitecustomize.py").write_text(BLOCKER)
     (tmp_path / "here").mkdir()
 
-    def run(script, *arguments, paths=(), gpus="", without=""):
+    def run(script, *arguments, paths=(), gpus="", hidden=""):
         environment = {
             **os.environ,
-            "BLOCKED": f"{NOT_NEEDED[script.name]} {without}",
+            "BLOCKED": NOT_NEEDED[script.name],
+            "HIDDEN": str(hidden),
             "PYTHONPATH": os.pathsep.join(map(str, (tmp_path / "blocker", *paths))),
             "PYTHONDONTWRITEBYTECODE": "1",
             "CUDA_VISIBLE_DEVICES": gpus,
@@ -262,7 +264,7 @@ def test_pytorch_demo_in_the_repository(experiment, photo, start):
 def test_pytorch_demo_in_a_downloaded_experiment_needs_the_repository(experiment, photo, start):
     script = experiment.folder / "demo" / "demo_pytorch.py"
     # `make install` installs the package into the environment of the tests.
-    lost = start(script, photo, "--threshold", 0, without="rtdetrv2_pytorch")
+    lost = start(script, photo, "--threshold", 0, hidden=ROOT)
     assert lost.returncode == 1
     assert "PYTHONPATH=path/to/the/repository" in lost.stderr
     assert "Traceback" not in lost.stderr
