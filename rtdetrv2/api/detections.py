@@ -161,7 +161,7 @@ class Detections:
         """Return the pixels: [H, W, 3] uint8 RGB; an image file is read again.
 
         Raises:
-            DatasetError: if there are no pixels, or the file is no longer readable.
+            DatasetError: without pixels, or if the file cannot be read.
         """
         if self._pixels is not None:
             return self._pixels
@@ -180,7 +180,7 @@ class Detections:
             An RGB image of PIL.
 
         Raises:
-            DatasetError: if the image is no longer readable.
+            DatasetError: if the image cannot be read.
         """
         picture = Image.fromarray(self.image())  # copies the pixels when it draws
         side = min(picture.size)
@@ -209,7 +209,7 @@ class Detections:
 
         Raises:
             ConfigError: if the file is not writable, or its suffix is not that of an image.
-            DatasetError: if the image is no longer readable.
+            DatasetError: if the image cannot be read.
         """
         path = Path(path)
         picture = self.plot(**options)

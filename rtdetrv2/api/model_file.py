@@ -77,7 +77,7 @@ def find_model(source: str | Path, weights: str | Path | None = "coco") -> Model
         weights: of a model given by name or configuration.
 
     Raises:
-        ConfigError: if there is no such model or file.
+        ConfigError: if the model or file does not exist.
         CheckpointError: if weights cannot be downloaded.
     """
     text = str(source)

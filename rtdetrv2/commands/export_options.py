@@ -87,9 +87,12 @@ def run_export(
     """
     from rtdetrv2_pytorch.src.deploy.export import Source
     from rtdetrv2_pytorch.src.deploy.server_files import write_deepstream, write_triton
+    from rtdetrv2_pytorch.src.misc.weights import locate
 
     def body(console: Console, log: CommandLog) -> int:
         target = _target(resume, output, suffix)
+        if "://" not in resume and not Path(resume).expanduser().exists():
+            locate(resume)  # raises, before a log file is written
         log.open_in(target.parent, LOG_FILE, option="--output")
         print_headline(console, "Exporting", f"{resume} to {_FORMATS[suffix]}")
         source = Source(

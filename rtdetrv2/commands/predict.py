@@ -7,7 +7,7 @@ from typing import Any
 import click
 from rich.console import Console
 
-from ..terminal.command import PATH, Command
+from ..terminal.command import Command, predictions_option
 from ..terminal.command_log import CommandLog, run_logged
 from ..terminal.console import starting
 
@@ -26,14 +26,7 @@ name such as RT-DETRv2-S. SOURCE is an image, a folder with its subfolders, a vi
 @click.command(cls=Command, epilog=_EXAMPLES)
 @click.argument("model")
 @click.argument("sources", metavar="SOURCE...", nargs=-1, required=True)
-@click.option(
-    "-o",
-    "--output",
-    type=PATH,
-    default=Path("predictions"),
-    show_default=True,
-    help="Folder of the results.",
-)
+@predictions_option
 @click.option(
     "--score",
     default="0.5",

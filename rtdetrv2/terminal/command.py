@@ -140,3 +140,15 @@ def update_option(subject: str) -> Callable[[_Function], _Function]:
         metavar="KEY=VALUE...",
         help=f"Override {subject}; dots separate nested keys. Repeatable.",
     )
+
+
+def predictions_option(function: _Function) -> _Function:
+    """Declare `-o` of commands that predict."""
+    return click.option(
+        "-o",
+        "--output",
+        type=PATH,
+        default=Path("predictions"),
+        show_default=True,
+        help="Folder of the results.",
+    )(function)

@@ -18,7 +18,7 @@ def choose_output(
     """Choose the output folder of a new training.
 
     An unused folder is taken as it is. If the folder contains an unfinished training on the same
-    data, the user is asked whether to resume it. Otherwise, and always if there is no one to ask, a
+    data, the user is asked whether to resume it. Otherwise, and always without a user to ask, a
     new folder such as `output/digits-2` is chosen.
 
     Args:

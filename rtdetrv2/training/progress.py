@@ -22,7 +22,7 @@ class TrainingProgress:
         """Report a choice that the user may want to change."""
 
     def confirm(self, question: str) -> bool:
-        """Ask the user a question; False if there is no one to ask."""
+        """Ask the user a question; False without a user to ask."""
         del question
         return False
 

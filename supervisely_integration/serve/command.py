@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from rtdetrv2.terminal.command import PATH, Command, LazyGroup, ListOption
+from rtdetrv2.terminal.command import PATH, Command, LazyGroup, ListOption, predictions_option
 from rtdetrv2.terminal.command_log import CommandLog, run_logged
 from rtdetrv2.terminal.console import print_error, starting
 
@@ -46,14 +46,7 @@ _PLATFORM = (
     short_help="Detect objects in images.",
 )
 @click.argument("input_path", metavar="[INPUT]", type=PATH, required=False)
-@click.option(
-    "-o",
-    "--output",
-    type=PATH,
-    default=Path("predictions"),
-    show_default=True,
-    help="Folder of the results.",
-)
+@predictions_option
 @click.option("--draw", is_flag=True, help="Save images with boxes, class names and scores.")
 @click.option(
     "--settings",

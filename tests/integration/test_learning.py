@@ -89,7 +89,7 @@ def four_cells(bccd: Path, folder: Path) -> tuple[Path, Path]:
 
 @pytest.mark.slow
 def test_four_images_are_learned(tmp_path):
-    """Photos of BCCD, the harder ones, or generated images where there is no BCCD."""
+    """Photos of BCCD, the harder ones, or generated images where BCCD is missing."""
     if (bccd := bccd_folder()) is not None:
         images, side = four_cells(bccd, tmp_path), 160
     else:

@@ -157,7 +157,7 @@ def choose_split(project: Project, text: str | None) -> tuple[dict[str, Any], in
 
     Raises:
         ConfigError: if the text is invalid, or names missing datasets.
-        DatasetError: if there is no text, and the project has only a test split.
+        DatasetError: without a text, if the project has only a test split.
     """
     total = sum(project.num_images.values())
     if text is None:
