@@ -29,7 +29,7 @@ print("exit", train.main(["-c", "tiny.yml"]))
 print("exit", doctor.main(["--data", sys.argv[1], "-o", "doctor", "--no-cache"]))
 print("exit", export_onnx.main(["-r", "out/best.pth", "--no-slim"]))
 print("exit", report.main(["out"]))
-print("exit", export_onnx.main(["-r", "out/none.pth"]))
+print("exit", export_onnx.main(["-r", "damaged/best.pth"]))
 """
 
 
@@ -37,6 +37,9 @@ print("exit", export_onnx.main(["-r", "out/none.pth"]))
 def folder(tmp_path_factory, digits):
     folder = tmp_path_factory.mktemp("terminal")
     tiny_file(folder / "tiny.yml", Path("out"), digits, epoches=1, report=True)
+    damaged = folder / "damaged" / "best.pth"
+    damaged.parent.mkdir()
+    damaged.write_bytes(b"not a checkpoint")
     return folder
 
 
@@ -82,10 +85,10 @@ def test_commands_in_terminal_and_pipe(folder, digits):
         assert live in reported
     assert lines(reported)[-2:] == ["out/report.html", "out/train.log"]
 
-    error = "CheckpointError: out/none.pth: no such file; give the path or URL of a checkpoint"
-    assert lines(failed)[-3:] == [error, "Log:", "out/export.log"]
+    error = "CheckpointError: damaged/best.pth: not a PyTorch checkpoint, or damaged"
+    assert lines(failed)[-3:] == [error, "Log:", "damaged/export.log"]
     assert "\x1b[1;31mCheckpointError\x1b[0m: " in shown.raw
-    assert "Traceback" in (folder / "out" / "export.log").read_text()
+    assert "Traceback" in (folder / "damaged" / "export.log").read_text()
 
     piped = subprocess.run(
         command,
@@ -103,7 +106,7 @@ def test_commands_in_terminal_and_pipe(folder, digits):
     counts = [len(part.splitlines()) for part in piped.stdout.split("exit ")]
     assert all(a <= b for a, b in zip(counts, (30, 20, 8, 20, 3, 1), strict=True)), counts
     assert [line for line in piped.stderr.splitlines() if not line.startswith("20")] == [
-        *(error, "Log:", "out/export.log")
+        *(error, "Log:", "damaged/export.log")
     ]
 
 
