@@ -26,7 +26,7 @@ from rtdetrv2_pytorch.src.deploy.export import Source, export_onnx
 from rtdetrv2_pytorch.src.deploy.model_card import ModelCard
 from rtdetrv2_pytorch.src.deploy.onnx import read_card
 from rtdetrv2_pytorch.src.deploy.parity import check_parity
-from rtdetrv2_pytorch.src.deploy.runtimes import open_runtime
+from rtdetrv2_pytorch.src.deploy.runtimes import open_runtime, openvino_core
 from rtdetrv2_pytorch.src.misc.errors import ConfigError
 from tests.integration.overfitted_checkpoint import SIZE_HW, overfitted_checkpoint
 
@@ -91,7 +91,7 @@ def test_export_without_grid_sample(trained, tmp_path, exporter, precision):
         return
     detector = trained.source.load()[0]
     runtime = ort.InferenceSession(str(output))
-    compiled = ov.Core().compile_model(str(output), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    compiled = openvino_core().compile_model(str(output), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
     for count in (1, 2, 7, 16):
         images, sizes_wh = batch_of_images(trained.data, count)
         with torch.inference_mode():
@@ -167,7 +167,7 @@ def test_file_works_in_every_runtime(trained, exported):
 def test_openvino_in_bfloat16(trained, exported, monkeypatch):
     output, _ = exported()
     images = trained.source.find_images(CARD)
-    if "BF16" in ov.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
+    if "BF16" in openvino_core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
         half = open_runtime(output, "openvino", bfloat16=True)
         report = check_parity(half, open_runtime(trained.checkpoint), images, file="best.onnx")
         assert abs(report.ap_exported - report.ap_pytorch) < 0.02

@@ -1,6 +1,7 @@
 """PyTorch, ONNX Runtime, OpenVINO and TensorRT behind one protocol."""
 
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -160,11 +161,9 @@ class OpenVINORuntime:
     ) -> None:
         if device.type != "cpu":
             raise ConfigError(f"device = {str(device)!r}: OpenVINO runs on the CPU; use cpu")
-        with extra("openvino"):
-            import openvino as ov  # the import starts a thread
+        core = openvino_core()
         self.card = read_card(path)
         self.device = device
-        core = ov.Core()
         if bfloat16 and "BF16" not in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
             raise ConfigError("bfloat16 = True: this CPU does not support bfloat16; disable it")
         # By default OpenVINO uses bfloat16 where the CPU supports it.
@@ -188,6 +187,22 @@ class OpenVINORuntime:
             raise ExportError(f"OpenVINO cannot run the model ({first_line(error)})") from error
         labels, boxes, scores = (torch.from_numpy(results[name].copy()) for name in OUTPUTS)
         return labels.to(torch.int64), boxes, scores
+
+
+@cache
+def openvino_core() -> Any:
+    """Return the `openvino.Core` of this process, which is never released.
+
+    On CPUs with AMX, OpenVINO's CPU plugin sets the stack that signal handlers run on, and frees
+    it with the last `Core`: the next signal, for example Ctrl-C or `docker stop`, would crash the
+    process instead of saving the training.
+
+    Raises:
+        ConfigError: if OpenVINO is not installed.
+    """
+    with extra("openvino"):
+        import openvino as ov  # the import starts a thread
+    return ov.Core()
 
 
 def _numpy_inputs(images: Tensor, sizes_wh: Tensor) -> dict[str, np.ndarray]:

@@ -12,6 +12,7 @@ from rtdetrv2_pytorch.src.deploy import onnx as deploy_onnx
 from rtdetrv2_pytorch.src.deploy.detector import load_detector
 from rtdetrv2_pytorch.src.deploy.onnx import write_onnx
 from rtdetrv2_pytorch.src.deploy.onnx_file import read_card
+from rtdetrv2_pytorch.src.deploy.runtimes import openvino_core
 from rtdetrv2_pytorch.src.deploy.suppression import suppress
 from rtdetrv2_pytorch.src.misc.errors import ExportError
 from rtdetrv2_pytorch.src.structures import DetectionTensors
@@ -62,9 +63,7 @@ def run(path, images, sizes_wh):
 
 
 def run_openvino(path, images, sizes_wh):
-    import openvino as ov
-
-    model = ov.Core().compile_model(str(path), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    model = openvino_core().compile_model(str(path), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
     results = model({"images": images.numpy(), "orig_target_sizes": sizes_wh.numpy()})
     return tuple(torch.from_numpy(results[n].copy()) for n in ("labels", "boxes", "scores"))
 

@@ -1,5 +1,8 @@
-"""Runtimes: supported files, results and thread safety."""
+"""Runtimes: supported files, results, thread safety and signals."""
 
+import gc
+import os
+import signal
 from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
 
@@ -47,6 +50,21 @@ def test_runtimes_agree(tiny, files, file, kind, opened):
         found = runtime(files.pixels[:batch], tiny.sizes_wh[:batch])
         assert [value.dtype for value in found] == [torch.int64, torch.float32, torch.float32]
         assert_same_detections(found, [value[:batch] for value in files.found])
+
+
+def test_signal_after_openvino_was_released(tiny, files):
+    """A stop request has to reach its handler; in a child, because the process may crash."""
+    opened = [open_runtime(files.onnx, "openvino") for _ in range(2)]
+    while opened:
+        opened.pop(0)(files.pixels[:1], tiny.sizes_wh[:1])
+        gc.collect()
+    child = os.fork()
+    if not child:
+        received = []
+        signal.signal(signal.SIGTERM, lambda number, frame: received.append(number))
+        signal.raise_signal(signal.SIGTERM)
+        os._exit(7 if received == [signal.SIGTERM] else 1)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
 
 
 def test_upper_case_suffix(tiny, files, tmp_path):
