@@ -91,7 +91,8 @@ def test_export_without_grid_sample(trained, tmp_path, exporter, precision):
         return
     detector = trained.source.load()[0]
     runtime = ort.InferenceSession(str(output))
-    compiled = openvino_core().compile_model(str(output), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    precise = {"INFERENCE_PRECISION_HINT": "f32"}
+    compiled = openvino_core().compile_model(str(output), "CPU", precise)
     for count in (1, 2, 7, 16):
         images, sizes_wh = batch_of_images(trained.data, count)
         with torch.inference_mode():
