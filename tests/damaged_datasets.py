@@ -239,6 +239,11 @@ def _crowded(data: CocoFolder) -> None:
         data.box("train", (i, i, 20, 20))
 
 
+def _cells(data: CocoFolder) -> None:
+    for i in range(101):
+        data.box("val", (i % 40, i // 40, 20, 20))
+
+
 def _listed_twice(data: CocoFolder) -> None:
     entry = data.content["train"]["images"][0]
     data.content["train"]["images"].append({**entry, "id": 9999})
@@ -497,6 +502,9 @@ CASES: dict[str, list[tuple[str, Case, str, str]]] = {
         ("gone", _box((1, 1, 9, 0.07)), "train2.png", "'cat' at (1, 1, 10, 1.07)")
     ],
     "too_many_objects": [("crowded", _crowded, "train2.png", "13 objects, 12 queries")],
+    "above_coco_limit": [
+        ("101 cells", _cells, "val1.png", "101 of 'cat': AP counts 300 detections")
+    ],
     "image_without_objects": [("background", _without_objects, "background.png", "")],
     "class_without_objects": [("unicorn", _unused_class, "unicorn", "cannot be learned")],
     "class_name_odd": [

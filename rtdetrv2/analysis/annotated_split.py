@@ -18,6 +18,7 @@ from rtdetrv2_pytorch.src.data.coco_dataset import parse_coco
 from rtdetrv2_pytorch.src.data.findings import Findings
 from rtdetrv2_pytorch.src.data.images.decoding import read_rgb
 from rtdetrv2_pytorch.src.data.images.preprocess import preprocess
+from rtdetrv2_pytorch.src.data.metrics.detection_limit import missed_objects_warning
 from rtdetrv2_pytorch.src.data.metrics.evaluator import CocoEvaluator, Evaluation
 from rtdetrv2_pytorch.src.data.readers.coco_json import read_categories, read_coco_json
 from rtdetrv2_pytorch.src.deploy.model_card import ModelCard
@@ -120,7 +121,12 @@ def evaluate_runtime(
         raise DatasetError(f"{split.img_folder}: no image of the split can be read; see the log")
     evaluator.accumulate()
     evaluator.summarize()
-    return evaluator.result()
+    result = evaluator.result()
+    most = 0 if result.detections is None else int(result.detections.counts.max(initial=0))
+    warning = missed_objects_warning(annotations, most)
+    if warning and score == 0:
+        logger.warning("%s", warning)
+    return result
 
 
 def _detect(

@@ -44,6 +44,12 @@ The exit status is 0 if the dataset can be used for training, 1 otherwise.
     type=click.IntRange(min=1),
     help="Number of queries of the model.  [default: 300]",
 )
+@click.option(
+    "--detections",
+    "num_top_queries",
+    type=click.IntRange(min=1),
+    help="Detections per image that the model returns (num_top_queries).  [default: 300]",
+)
 @click.option("--no-cache", is_flag=True, help="Decode every image again.")
 @click.option("--workers", type=click.IntRange(min=1), help="Number of threads that decode images.")
 def main(*, data: Path, output: Path, no_cache: bool, **options: Any) -> int:

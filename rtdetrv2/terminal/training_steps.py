@@ -42,7 +42,7 @@ class ConsoleProgress(TrainingProgress):
 
     def examined(self, report: "DataReport", paths: Sequence[Path]) -> None:
         """Print findings above notes, and the paths of the data report."""
-        from rtdetrv2_pytorch.src.data.finding_kinds import Severity
+        from rtdetrv2_pytorch.src.data.severity import Severity
 
         if any(group.kind.severity is not Severity.NOTE for group in report.groups()):
             print_report(self._console, report)

@@ -166,6 +166,12 @@ def print_metrics(console: Console, measured: Event, title: str) -> None:
     boxes = sum(found["boxes"] for found in classes.values())
     table.add_row("all", str(boxes), *_numbers(measured), style="bold")
     console.print(table)
+    if "AP_coco" in measured:
+        print_detail(
+            console,
+            f"AP counts {measured['max_detections']} detections per class and image; with COCO's "
+            f"limit of 100: AP {measured['AP_coco']:.3f}, AP50 {measured['AP50_coco']:.3f}",
+        )
 
 
 def _numbers(found: Event) -> list[str]:

@@ -4,7 +4,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 from rtdetrv2_pytorch.src.core import YAMLConfig
-from rtdetrv2_pytorch.src.core.yaml_files import get
 from rtdetrv2_pytorch.src.data.splits import Splits
 from rtdetrv2_pytorch.src.doctor import cache
 from rtdetrv2_pytorch.src.doctor.data_page import write_page
@@ -26,9 +25,8 @@ def examine_for_training(
         ConfigError: if the output folder is not writable.
     """
     values = cfg.yaml_cfg
-    options = Options(
-        size_hw=tuple(values.get("eval_spatial_size") or Options.size_hw),
-        num_queries=get(values, ("RTDETRTransformerv2", "num_queries")) or Options.num_queries,
+    options = Options.of_model(
+        values,
         pixel_range=cfg.settings.pixel_range,
         cache=cache_folder(cache.FOLDER),
     )

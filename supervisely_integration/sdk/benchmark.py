@@ -5,8 +5,10 @@ split into a project, and compares that project with the labels. `docs/benchmark
 numbers to those of the training.
 """
 
+import logging
 import sys
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Callable, Hashable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
 
@@ -16,11 +18,16 @@ import uvicorn
 from supervisely.geometry import point_location
 from supervisely.nn.benchmark import base_benchmark
 from supervisely.nn.benchmark.object_detection import benchmark as sdk_benchmark
+from supervisely.nn.benchmark.object_detection import evaluator as sdk_evaluator
 from supervisely.nn.benchmark.object_detection.metric_provider import MetricProvider
 from supervisely.nn.inference import SessionJSON
 from supervisely.nn.training import train_app as sdk_train_app
 
+from rtdetrv2_pytorch.src.data.metrics.detection_limit import COCO_LIMIT, detection_limit
+
 from .attributes import replaced
+
+logger = logging.getLogger(__name__)
 
 # An untrained network scores everything with 0.01: three quarters of all detections, and a
 # thousandth of the AP, are below this threshold.
@@ -67,6 +74,36 @@ def ap_of_labeled_classes(metrics: MetricProvider) -> float:
     return float(precision[precision > -1].mean())
 
 
+class DetectionEvaluator(sdk_evaluator.ObjectDetectionEvaluator):  # type: ignore[misc]
+    """The SDK's evaluator with the training's limit of detections per class and image.
+
+    `supervisely/nn/benchmark/object_detection/evaluation_params.yaml` limits them to 100, which
+    lowers the AP of images with more objects of a class.
+    """
+
+    evaluation_params: dict[str, Any] | None
+
+    def _convert_to_coco(self) -> tuple[Any, Any]:
+        truth, found = super()._convert_to_coco()
+        limit = detection_limit(
+            _most_common((a["image_id"], a["category_id"]) for a in truth["annotations"]),
+            _most_common(a["image_id"] for a in found["annotations"]),
+        )
+        if limit != COCO_LIMIT:
+            logger.info(
+                "The report counts %d detections per class and image; COCO counts %d, which gives "
+                "the lower AP_coco of the training",
+                limit,
+                COCO_LIMIT,
+            )
+        self.evaluation_params = {**(self.evaluation_params or {}), "max_detections": limit}
+        return truth, found
+
+
+def _most_common(keys: Iterable[Hashable]) -> int:
+    return max(Counter(keys).values(), default=0)
+
+
 class DetectionBenchmark(sdk_benchmark.ObjectDetectionBenchmark):  # type: ignore[misc]
     """The SDK's benchmark with low-score detections and unrounded predictions.
 
@@ -74,6 +111,9 @@ class DetectionBenchmark(sdk_benchmark.ObjectDetectionBenchmark):  # type: ignor
     lowers the AP and finds nothing after a short training. Its speed test runs 100 batches of each
     size, which takes hours on a CPU.
     """
+
+    def _get_evaluator_class(self) -> type:
+        return DetectionEvaluator
 
     def run_inference(self, *args: Any, **options: Any) -> None:
         """Predict the validation split."""

@@ -10,7 +10,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from rtdetrv2_pytorch.src.data.findings import Finding
-from rtdetrv2_pytorch.src.data.images.pixel_range import PixelRange
 from rtdetrv2_pytorch.src.doctor import names
 from rtdetrv2_pytorch.src.doctor.data_page import write_page
 from rtdetrv2_pytorch.src.doctor.data_report import Counts, DataReport, SplitSummary
@@ -49,10 +48,8 @@ def examine_splits(
     data: CocoData,
     origins: Origins,
     folder: Path,
+    options: Options,
     *,
-    size_hw: tuple[int, int],
-    num_queries: int,
-    pixel_range: PixelRange | None = None,
     stop: StopFlag,
 ) -> DataReport:
     """Examine the training data, log the result, and write both reports.
@@ -61,9 +58,7 @@ def examine_splits(
         data: the splits.
         origins: of their images.
         folder: for `data_report.json` and `data_report.html`; created if needed.
-        size_hw: (height, width) of the images in training.
-        num_queries: of the model.
-        pixel_range: of the hyperparameters; None: chosen by the data.
+        options: of the examination.
         stop: ends the examination.
 
     Raises:
@@ -80,7 +75,6 @@ def examine_splits(
             logger.info("Examining the data: %d of %d images", done, total)
 
     logger.info("Examining %d images", data.train.num_images + data.val.num_images)
-    options = Options(size_hw=size_hw, num_queries=num_queries, pixel_range=pixel_range)
     report = examine(
         "the splits of the project", data.train, data.val, options, on_progress=on_progress
     )

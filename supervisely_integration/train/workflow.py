@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from rtdetrv2_pytorch.src.core import YAMLConfig
-from rtdetrv2_pytorch.src.core.yaml_files import get
 from rtdetrv2_pytorch.src.doctor.data_report import REPORT_HTML, REPORT_JSON
+from rtdetrv2_pytorch.src.doctor.examination import Options
 from rtdetrv2_pytorch.src.report.training_images import TrainingImages
 from rtdetrv2_pytorch.src.report.training_report import REPORT, write_report_of
 from rtdetrv2_pytorch.src.solver import DetSolver
@@ -96,14 +96,11 @@ def run_training(
     for note in run.notes:
         logger.info("changed: %s", note)
     cfg = YAMLConfig(request.base_config, **run.overrides)
-    height, width = cfg.yaml_cfg["eval_spatial_size"]
     examined = examine_splits(
         data,
         request.origins,
         request.result_dir,
-        size_hw=(height, width),
-        num_queries=get(cfg.yaml_cfg, ("RTDETRTransformerv2", "num_queries")) or 300,
-        pixel_range=cfg.settings.pixel_range,
+        Options.of_model(cfg.yaml_cfg, pixel_range=cfg.settings.pixel_range),
         stop=stop,
     )
     if examined.pixel_range and not request.resume:  # a resumed run keeps that of its checkpoint

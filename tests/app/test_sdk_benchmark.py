@@ -10,11 +10,15 @@ from tests.sdk import import_sdk
 import_sdk()
 
 import supervisely as sly  # noqa: E402 (imported in a thread above)
+from supervisely.nn.benchmark.object_detection.evaluator import (  # noqa: E402
+    ObjectDetectionEvaluator,
+)
 from supervisely.nn.benchmark.object_detection.metric_provider import MetricProvider  # noqa: E402
 from supervisely.nn.training import train_app  # noqa: E402
 
 from supervisely_integration.sdk.benchmark import (  # noqa: E402
     DetectionBenchmark,
+    DetectionEvaluator,
     ap_of_labeled_classes,
     app_port,
     model_benchmark,
@@ -85,6 +89,22 @@ def test_classes_without_boxes_do_not_count_in_ap50():
     with pytest.warns(RuntimeWarning, match="Mean of empty slice"):
         assert metrics.AP_custom() == 0.5  # else `ap_of_labeled_classes` is not needed
     assert ap_of_labeled_classes(metrics) == 0.75
+
+
+@pytest.mark.parametrize(
+    ("objects", "detections", "limit"), [(100, 300, 100), (101, 50, 101), (150, 300, 300)]
+)
+def test_evaluator_counts_as_many_detections_as_training(monkeypatch, objects, detections, limit):
+    content = [
+        {"annotations": [{"image_id": 4, "category_id": 1}] * n} for n in (objects, detections)
+    ]
+    monkeypatch.setattr(ObjectDetectionEvaluator, "_convert_to_coco", lambda self: tuple(content))
+    evaluator = object.__new__(DetectionEvaluator)
+    evaluator.evaluation_params = evaluator._get_default_evaluation_params()
+    assert evaluator.evaluation_params["max_detections"] == 100  # of the unmodified SDK
+    assert list(evaluator._convert_to_coco()) == content
+    assert evaluator.evaluation_params["max_detections"] == limit
+    assert evaluator.evaluation_params["iou_threshold"] == 0.5
 
 
 def test_reasons_of_logged_errors_are_collected():

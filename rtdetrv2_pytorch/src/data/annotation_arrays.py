@@ -71,6 +71,17 @@ class Annotations:
         """Return the number of boxes per image: [images]."""
         return np.diff(self._box_ends, prepend=0)
 
+    def most_objects(self, *, of_one_class: bool = False) -> int:
+        """Return the largest number of objects in an image, without crowds.
+
+        Args:
+            of_one_class: count the objects of each class separately.
+        """
+        owners = np.repeat(np.arange(len(self)), self.boxes_per_image())
+        labels = self.labels if of_one_class else np.zeros_like(self.labels)
+        pairs = (owners * len(self.categories) + labels)[self.iscrowd == 0]
+        return int(np.unique(pairs, return_counts=True)[1].max(initial=0))
+
     @property
     def evaluation_image_ids(self) -> np.ndarray:
         """Ids for COCO metrics: those of the file if float64 can hold them, else 0, 1, ..."""

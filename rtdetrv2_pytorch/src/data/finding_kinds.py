@@ -4,24 +4,8 @@ The kinds describe the rules of the data layer; `docs/data_doctor.md` shows this
 """
 
 from dataclasses import dataclass
-from enum import StrEnum
 
-
-class Action(StrEnum):
-    """How the trainer handles a finding."""
-
-    USES = "uses"
-    CLIPS = "clips"
-    SKIPS = "skips"
-    REFUSES = "refuses"
-
-
-class Severity(StrEnum):
-    """Severity of a finding."""
-
-    ERROR = "error"  # training cannot start
-    WARNING = "warning"  # data are lost, or metrics are misleading
-    NOTE = "note"
+from .severity import Action, Severity
 
 
 @dataclass(frozen=True)
@@ -253,7 +237,7 @@ KINDS: dict[str, Kind] = {
             "too_many_objects": (
                 "images with more objects than queries",
                 "objects beyond the number of queries are neither learned nor detected",
-                "increase num_queries, or cut the images into tiles",
+                "increase num_queries and num_top_queries, or cut the images into tiles",
             ),
             "class_without_objects": (
                 "classes without objects",
@@ -367,6 +351,11 @@ KINDS: dict[str, Kind] = {
                 "objects that are tiny at the training size",
                 "they are hard to learn",
                 "train at a larger size, or cut the images into tiles",
+            ),
+            "above_coco_limit": (
+                "validation images with more than 100 objects of a class",
+                "AP counts all detections of a class in an image; COCO counts 100",
+                "compare with other programs by AP_coco, which keeps COCO's limit",
             ),
             "image_without_objects": (
                 "images without objects",

@@ -7,7 +7,8 @@ from pathlib import Path
 
 from ..misc.errors import DatasetError
 from ..misc.text import counted, printable
-from .finding_kinds import KINDS, Action, Kind
+from .finding_kinds import KINDS, Kind
+from .severity import Action
 
 logger = logging.getLogger(__name__)
 

@@ -9,6 +9,7 @@ import numpy as np
 from ..data.annotation_arrays import ImageRecord
 from ..data.dataset import boxes_inside
 from ..data.findings import Box, Finding, Illustration
+from ..data.metrics.detection_limit import COCO_LIMIT, detection_limit
 from ..misc.text import counted
 
 _NOISE = 0.01  # pixels: rounding errors
@@ -25,11 +26,13 @@ class BoxExaminer:
         *,
         size_hw: tuple[int, int],
         num_queries: int,
+        num_top_queries: int,
     ) -> None:
         self.split = split
         self.class_names = class_names  # in label order
         self.size_hw = size_hw  # (height, width) of the images in training
         self.num_queries = num_queries
+        self.num_top_queries = num_top_queries
         self.used = 0
         self.clipped = 0  # included in used
         self.skipped = 0
@@ -71,11 +74,7 @@ class BoxExaminer:
         ):
             if which.any():
                 yield self._finding(kind, record, which, picture)
-        if is_used.sum() > self.num_queries:
-            detail = f"{is_used.sum()} objects, {self.num_queries} queries"
-            yield Finding(
-                "too_many_objects", record.file_name, detail, split=self.split, picture=picture
-            )
+        yield from self._many_objects(record, is_used, picture)
         if len(boxes) and not has_area.any():
             self.lost_images += 1
             detail = counted(len(boxes), "object")
@@ -84,6 +83,28 @@ class BoxExaminer:
             )
         elif not is_used.any():
             yield Finding("image_without_objects", record.file_name, split=self.split)
+
+    def _many_objects(
+        self, record: ImageRecord, is_used: np.ndarray, picture: Illustration | None
+    ) -> Iterator[Finding]:
+        """Yield findings about the number of objects, for the model and for its evaluation."""
+        count = int(is_used.sum())
+        if count > min(self.num_queries, self.num_top_queries):
+            detail = f"{count} objects, {self.num_queries} queries"
+            if self.num_top_queries < self.num_queries:
+                detail += f", num_top_queries {self.num_top_queries}"
+            yield Finding(
+                "too_many_objects", record.file_name, detail, split=self.split, picture=picture
+            )
+        if self.split == "val" and count > COCO_LIMIT:
+            counts = np.bincount(record.labels[is_used])
+            if counts.max() > COCO_LIMIT:
+                limit = detection_limit(int(counts.max()), self.num_top_queries)
+                name = self.class_names[int(counts.argmax())]
+                detail = f"{counts.max()} of {name!r}: AP counts {limit} detections"
+                yield Finding(
+                    "above_coco_limit", record.file_name, detail, split=self.split, picture=picture
+                )
 
     def _finding(
         self, kind: str, record: ImageRecord, which: np.ndarray, picture: Illustration | None

@@ -6,9 +6,10 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from ..data.finding_kinds import KINDS, Action, Severity
+from ..data.finding_kinds import KINDS
 from ..data.findings import Finding, Group, grouped
 from ..data.images.pixel_range import PixelRange
+from ..data.severity import Action, Severity
 from ..misc.text import counted
 
 REPORT_JSON, REPORT_HTML = "data_report.json", "data_report.html"

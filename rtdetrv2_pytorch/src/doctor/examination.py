@@ -37,9 +37,22 @@ class Options:
 
     size_hw: tuple[int, int] = (640, 640)  # (height, width) of the images in training
     num_queries: int = 300  # of the model
+    num_top_queries: int = 300  # detections per image that the model returns
     pixel_range: PixelRange | None = None  # of the configuration; None: chosen by the data
     workers: int = min(os.cpu_count() or 1, _MAX_THREADS)  # threads; decoding releases the GIL
     cache: Path | None = None  # folder of the cache for unchanged files; None disables it
+
+    @classmethod
+    def of_model(cls, values: Mapping[str, Any], **more: Any) -> "Options":
+        """Return the options for the model of a configuration; `more` are the other ones."""
+        network = values.get("RTDETRTransformerv2") or {}
+        output = {**(values.get("RTDETRPostProcessor") or {}), **values}
+        return cls(
+            size_hw=tuple(values.get("eval_spatial_size") or cls.size_hw),
+            num_queries=network.get("num_queries") or cls.num_queries,
+            num_top_queries=output.get("num_top_queries") or cls.num_top_queries,
+            **more,
+        )
 
 
 @dataclass
@@ -255,6 +268,7 @@ def _box_examiner(split: _SplitState, options: Options) -> BoxExaminer:
         table.names if table is not None else (),
         size_hw=options.size_hw,
         num_queries=options.num_queries,
+        num_top_queries=options.num_top_queries,
     )
 
 

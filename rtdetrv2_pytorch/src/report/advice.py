@@ -27,12 +27,15 @@ class Facts:
     num_images: int = 0  # validation images
     num_background: int = 0  # validation images without objects
     num_background_wrong: int = 0  # background images with a detection
+    most_objects: int = 0  # in a validation image
+    most_detections: int = 0  # in a validation image
     calibration_error: float = float("nan")
 
 
 def advice(facts: Facts) -> list[str]:
     """Return recommendations, the most useful first."""
     return [
+        *_detections_advice(facts),
         *_length_advice(facts.log),
         *_class_advice(facts),
         *_confusion_advice(facts),
@@ -41,6 +44,16 @@ def advice(facts: Facts) -> list[str]:
         *_speed_advice(facts.log),
         *_calibration_advice(facts),
     ]
+
+
+def _detections_advice(facts: Facts) -> Iterator[str]:
+    most = facts.most_detections
+    if most and facts.most_objects > most:
+        yield (
+            f"An image has {facts.most_objects} objects, but the model returns {most} detections: "
+            "the others cannot be found. Increase num_top_queries and num_queries, or cut the "
+            "images into tiles."
+        )
 
 
 def _length_advice(log: RunLog) -> Iterator[str]:

@@ -60,6 +60,7 @@ def _precision(log: RunLog) -> Plot:
         _by_epoch(log, "AP", "AP", color=0),
         _by_epoch(log, "AP50", "AP50", color=1),
         _by_epoch(log, "AP75", "AP75", color=2),
+        _by_epoch(log, "AP, COCO's limit", "AP_coco", color=3, is_dashed=True),
     ]
     best = log.best
     top = max((float(max(one.ys)) for one in series if len(one.ys)), default=1.0)

@@ -206,11 +206,17 @@ class TrainingReport:
                 matrix=self.matrix,
                 train_boxes=self.source.train_boxes,
                 num_images=len(self.at_threshold),
+                most_objects=self.source.annotations.most_objects(),
+                most_detections=self._most_detections(),
                 num_background=len(self.background),
                 num_background_wrong=sum(o.num_false > 0 for o in self.background),
                 calibration_error=self.calibration.error if self.calibration else math.nan,
             )
         )
+
+    def _most_detections(self) -> int:
+        found = self.evaluation.detections if self.evaluation is not None else None
+        return 0 if found is None else int(found.counts.max(initial=0))
 
     def run_plots(self) -> list[RenderedPlot]:
         """Render curves by epoch."""

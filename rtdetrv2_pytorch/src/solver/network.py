@@ -210,3 +210,9 @@ def _compile(model: nn.Module) -> None:
         part = getattr(model, name, None)
         if isinstance(part, nn.Module):
             part.compile(dynamic=True)
+
+
+def detections_per_image(cfg: YAMLConfig) -> int:
+    """Return the number of detections that the postprocessor returns for an image."""
+    postprocessor: Any = cfg.postprocessor
+    return int(postprocessor.num_top_queries)

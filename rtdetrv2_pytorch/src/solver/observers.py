@@ -64,7 +64,7 @@ class LogLines(TrainingEvents):
         """Log the metrics, and the classes as a table."""
         stats = report.evaluation.stats
         logger.info(
-            "epoch=%d train_loss=%.4f val_loss=%.4f AP=%.4f AP50=%.4f AP75=%.4f best_ap=%.4f "
+            "epoch=%d train_loss=%.4f val_loss=%.4f AP=%.4f AP50=%.4f AP75=%.4f%s best_ap=%.4f "
             "best_epoch=%d train_s=%.1f eval_s=%.1f eta_s=%.0f skipped_steps=%d %s",
             report.epoch + 1,
             report.train_loss,
@@ -72,6 +72,7 @@ class LogLines(TrainingEvents):
             stats["AP"],
             stats["AP50"],
             stats["AP75"],
+            f" AP_coco={stats['AP_coco']:.4f}" if "AP_coco" in stats else "",
             report.best_ap,
             report.best_epoch + 1,
             report.train_s,

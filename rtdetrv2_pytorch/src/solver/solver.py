@@ -11,6 +11,7 @@ from torch import nn
 
 from ..core.fitting import fit_accumulation, fit_steps
 from ..core.yaml_config import YAMLConfig
+from ..data.metrics.detection_limit import missed_objects_warning
 from ..data.metrics.evaluator import Evaluation
 from ..misc import distributed
 from ..misc.errors import CheckpointError
@@ -23,7 +24,7 @@ from ..robustness.rank_watch import watch_ranks
 from .checkpointing import BEST, check_unused, lock_output, remove_results
 from .events import FanOut, FitResult, TrainingEvents
 from .loop import evaluate, train_one_epoch
-from .network import check_batch_norm, load_for_evaluation
+from .network import check_batch_norm, detections_per_image, load_for_evaluation
 from .observers import LOG, JsonLog, LogLines, TensorBoard, metrics_table
 from .progress import average_of
 from .run import TrainingRun, configured_precision, resume_after_restart, use_trained_range
@@ -97,6 +98,7 @@ class DetSolver:
                 loader.dataset.check_boxes()  # type: ignore[attr-defined]
             changes += fit_steps(cfg.yaml_cfg, steps * settings.epoches)
 
+            self._warn_of_missed_objects()
             run = TrainingRun.create(cfg)
             check_batch_norm(cfg)
             run.open_output()
@@ -134,6 +136,7 @@ class DetSolver:
         if source:
             use_trained_range(cfg, source)
             load_for_evaluation(cfg, source)
+        self._warn_of_missed_objects()
         evaluation = self._evaluate(cfg.model, self._events, configured_precision(cfg))
         assert evaluation is not None, "only a set stop flag interrupts an evaluation"
         for line in metrics_table(evaluation):
@@ -148,6 +151,12 @@ class DetSolver:
         chosen = distributed.all_gather_objects(self.cfg.yaml_cfg.get("pixel_range"))[0]
         if chosen:
             self.cfg.yaml_cfg["pixel_range"] = chosen
+
+    def _warn_of_missed_objects(self) -> None:
+        annotations = self.cfg.val_dataset.annotations
+        warning = missed_objects_warning(annotations, detections_per_image(self.cfg))
+        if warning and distributed.is_main():
+            logger.warning("%s", warning)
 
     def _followers(self) -> TrainingEvents:
         if not distributed.is_main():

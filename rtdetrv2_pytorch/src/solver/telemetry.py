@@ -6,10 +6,12 @@ from collections.abc import Mapping, Sequence
 
 import torch
 
+from ..data.metrics.detection_limit import limit_notes
 from ..data.metrics.evaluator import Evaluation
 from ..misc import distributed
 from .bottleneck import bottleneck
 from .events import EpochReport, StepReport, TrainingEvents, TrainingPlan
+from .network import detections_per_image
 from .progress import EpochProgress
 from .run import TrainingRun
 from .stopwatch import shares_of
@@ -146,6 +148,8 @@ def _schedule(run: TrainingRun) -> list[str]:
     if transforms is not None and first is not None:
         stopped = ", ".join(transforms.policy.get("ops", ()))
         lines.append(f"{stopped} disabled from epoch {first + 1}")
+    annotations = run.cfg.val_dataset.annotations
+    lines += limit_notes(annotations, detections_per_image(run.cfg))
     collate = run.train_loader.collate_fn
     if collate.scales:
         until = "" if collate.stop_epoch is None else f" until epoch {collate.stop_epoch}"

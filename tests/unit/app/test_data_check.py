@@ -6,6 +6,7 @@ import logging
 import pytest
 from PIL import Image
 
+from rtdetrv2_pytorch.src.doctor.examination import Options
 from rtdetrv2_pytorch.src.misc.errors import DatasetError
 from rtdetrv2_pytorch.src.solver.stopping import StopFlag
 from supervisely_integration.train.data_check import Origins, examine_splits
@@ -50,8 +51,7 @@ def examined(project, origins=None, stop=None, *, convert_shapes=False):
         data,
         origins or Origins(),
         project / "result",
-        size_hw=(640, 640),
-        num_queries=300,
+        Options(),
         stop=stop or StopFlag(),
     )
 

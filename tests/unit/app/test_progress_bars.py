@@ -244,6 +244,10 @@ def test_epoch_summary(bars, lines):
     )
     follower.epoch_finished(epoch(3, ap=0.125, best_epoch=1, best_ap=0.25))
     assert lines()[-1].endswith("AP 0.125, best 0.250 in epoch 2, 20.0 images/s")
+    crowded = dataclasses.replace(epoch(3), evaluation=evaluation(0.25))
+    crowded.evaluation.stats["AP_coco"] = 0.0625
+    follower.epoch_finished(crowded)
+    assert "AP 0.250 (0.062 with COCO's limit), the best so far" in lines()[-1]
     follower.train_finished(result(best=evaluation(0.25)))
     assert lines()[-2:] == [
         "Training finished: 4 of 4 epochs",

@@ -8,8 +8,9 @@ from PIL import Image
 
 from rtdetrv2_pytorch.src.data.coco_dataset import CocoDetection
 from rtdetrv2_pytorch.src.data.conversion import Split
-from rtdetrv2_pytorch.src.data.finding_kinds import KINDS, Action
+from rtdetrv2_pytorch.src.data.finding_kinds import KINDS
 from rtdetrv2_pytorch.src.data.images.opening import MAX_PIXELS_SETTING
+from rtdetrv2_pytorch.src.data.severity import Action
 from rtdetrv2_pytorch.src.doctor.examination import Options, examine
 from rtdetrv2_pytorch.src.misc.errors import DatasetError
 from tests.damaged_datasets import CASES, CocoFolder

@@ -38,6 +38,10 @@ def test_no_advice_for_a_good_run():
 @pytest.mark.parametrize(
     ("facts", "expected"),
     [
+        (
+            {"most_objects": 400, "most_detections": 300},
+            "An image has 400 objects, but the model returns 300 detections",
+        ),
         ({"log": log([0.1, 0.2, 0.3, 0.4])}, "AP was still rising: 0.400 in the last epoch, 0.300"),
         (
             {"log": log([0.1, 0.5, 0.4, 0.3, 0.3, 0.3], [3, 2, 2.2, 2.4, 2.6, 3])},

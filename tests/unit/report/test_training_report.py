@@ -45,6 +45,17 @@ def test_page_shows_the_metrics_of_the_evaluation(source):
     assert "The F1 of Supervisely's model benchmark is the mean over IoU 0.5 to 0.95" in words
 
 
+def test_page_shows_the_metrics_with_the_limit_of_coco(source):
+    assert "COCO's limit" not in page_of(source)
+    stats = {**source.evaluation.stats, "AP_coco": 0.337, "AP50_coco": 0.338}
+    evaluation = dataclasses.replace(source.evaluation, stats=stats, max_detections=300)
+    words = " ".join(page_of(dataclasses.replace(source, evaluation=evaluation)).split())
+    assert "<b>0.337</b><span>AP with COCO's limit" in words
+    assert "AP counts 300 detections per class and image" in words
+    assert "limit of 100: AP 0.337, AP50 0.338" in words
+    assert "recall (300 detections)" in words
+
+
 def test_title_is_run_name_or_output_directory(source):
     assert TrainingReport(source).title == "cells"
     output = dataclasses.replace(source, folder=source.folder / "output")

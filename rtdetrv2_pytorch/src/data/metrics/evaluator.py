@@ -12,6 +12,7 @@ from ...misc.errors import extra
 from ...misc.resources import paused_garbage_collection
 from ...structures import DetectionTensors
 from ..annotation_arrays import Annotations
+from .detection_limit import COCO_LIMIT, detection_limit
 from .operating_point import OperatingPoint, best_operating_point, match_boxes
 
 logger = logging.getLogger(__name__)
@@ -57,11 +58,14 @@ class DetectionTable:
 class Evaluation:
     """Results of an evaluation of a split."""
 
-    stats: dict[str, float]  # the 12 COCO metrics by STAT_NAMES; -1 without boxes
+    # The 12 COCO metrics by STAT_NAMES; -1 without boxes. With another limit than COCO's, AR with
+    # this limit, and AP and AP50 with COCO's limit: AP_coco, AP50_coco.
+    stats: dict[str, float]
     classes: list[ClassMetrics]
     best: OperatingPoint  # over all classes
     losses: dict[str, float] = field(default_factory=dict)  # validation losses, weighted
     num_images: int = 0
+    max_detections: int = COCO_LIMIT  # per class and image; see `detection_limit`
     detections: DetectionTable | None = field(default=None, repr=False, compare=False)
 
     @property
@@ -76,6 +80,7 @@ class Evaluation:
             "val_loss": self.loss,
             "val_losses": dict(self.losses),
             "num_images": self.num_images,
+            "max_detections": self.max_detections,
             "best_threshold": self.best.threshold,
             "best_f1": self.best.f1,
             "per_class": {
@@ -94,7 +99,8 @@ class Evaluation:
 class CocoEvaluator:
     """Collects detections of a split and computes COCO metrics with faster-coco-eval.
 
-    Only images passed to `update` are evaluated, so unreadable images do not reduce recall.
+    Only images passed to `update` are evaluated, so unreadable images do not reduce recall. Where
+    an image has more than 100 objects of a class, all detections count (`detection_limit`).
 
     Args:
         annotations: ground truth.
@@ -209,12 +215,20 @@ class CocoEvaluator:
             print_function=logger.debug,
         )
         coco_eval.params.imgIds = sorted(number_of[i] for i in self._image_ids)
+        limit = self._detection_limit()
+        if limit != COCO_LIMIT:
+            coco_eval.params.maxDets = [*coco_eval.params.maxDets, limit]
         coco_eval.evaluate()
         coco_eval.accumulate()
         self.coco_eval["bbox"] = coco_eval
 
+    def _detection_limit(self) -> int:
+        most_detections = max(map(len, self._rows), default=0)
+        most_objects = self.annotations.most_objects(of_one_class=True)
+        return detection_limit(most_objects, most_detections)
+
     def summarize(self) -> None:
-        """Compute the 12 metrics: `coco_eval["bbox"].stats`."""
+        """Compute the metrics: `coco_eval["bbox"].stats`."""
         self.coco_eval["bbox"].summarize()
 
     def result(self) -> Evaluation:
@@ -241,6 +255,7 @@ class CocoEvaluator:
             classes=classes,
             best=best_operating_point(scores, is_hit, int(num_boxes.sum())),
             num_images=len(self._image_ids),
+            max_detections=int(coco_eval.params.maxDets[-1]),
             detections=self._detections(),
         )
 
@@ -293,7 +308,12 @@ def _named(coco_eval: Any) -> dict[str, float]:
     ranges = coco_eval.params.areaRngLbl[1:]  # after "all"
     names = ["AP", "AP50", "AP75", *(f"AP_{r}" for r in ranges)]
     names += [f"AR_{n}" for n in coco_eval.params.maxDets] + [f"AR_{r}" for r in ranges]
-    return {name: float(v) for name, v in zip(names, coco_eval.stats, strict=False)}
+    named = {name: float(v) for name, v in zip(names, coco_eval.stats, strict=False)}
+    limits = list(coco_eval.params.maxDets)
+    if limits[-1] != COCO_LIMIT:
+        capped = coco_eval.eval["precision"][:, :, :, 0, limits.index(COCO_LIMIT)]
+        named |= {"AP_coco": _mean_precision(capped), "AP50_coco": _mean_precision(capped[0])}
+    return named
 
 
 def _mean_precision(precision: np.ndarray) -> float:

@@ -13,6 +13,11 @@ from torchvision.ops import box_iou
 
 from rtdetrv2_pytorch.src.data.annotation_arrays import Annotations, ImageRecord
 from rtdetrv2_pytorch.src.data.categories import CategoryTable
+from rtdetrv2_pytorch.src.data.metrics.detection_limit import (
+    limit_notes,
+    limit_of_split,
+    missed_objects_warning,
+)
 from rtdetrv2_pytorch.src.data.metrics.evaluator import (
     STAT_NAMES,
     CocoEvaluator,
@@ -102,8 +107,8 @@ def random_split(seed, num_images=24, is_crowded=True):
     return images, predictions
 
 
-def pycocotools(images, predictions, table=TABLE, category_ids=None, image_ids=None):
-    """Return the 12 metrics of the reference implementation."""
+def pycocotools(images, predictions, table=TABLE, category_ids=None, image_ids=None, limit=100):
+    """Return the 12 metrics of the reference implementation; "AR_100" is AR with the limit."""
     truth, rows = [], []
     for record in images:
         for box, label, area, crowd in zip(
@@ -139,11 +144,14 @@ def pycocotools(images, predictions, table=TABLE, category_ids=None, image_ids=N
         coco_eval = COCOeval(gt, gt.loadRes(np.array(rows, dtype=np.float64)), "bbox")
         if category_ids is not None:
             coco_eval.params.catIds = category_ids
+        coco_eval.params.maxDets = [1, 10, limit]
         if image_ids is not None:
             coco_eval.params.imgIds = image_ids
         coco_eval.evaluate()
         coco_eval.accumulate()
         coco_eval.summarize()
+        precision = coco_eval.eval["precision"][..., 0, 2]  # summarize() takes AP at 100 only
+        coco_eval.stats[0] = precision[precision > -1].mean()
     return dict(zip(STAT_NAMES, coco_eval.stats.tolist(), strict=True))
 
 
@@ -510,3 +518,86 @@ def test_labels_outside_the_table_are_rejected(labels, options, message):
     predictions = {5: found([box] * len(labels), [0.9] * len(labels), labels)}
     with pytest.raises(ValueError, match=message):
         evaluate([image(5, [box], [0])], predictions, **options)
+
+
+# --- more than 100 objects of a class in an image -----------------------------------------------
+
+
+def grid(count, label=0):
+    """Return boxes that do not overlap, with labels."""
+    place = np.arange(count)
+    left, top = 16 * (place % 40), 16 * (place // 40)
+    return np.stack((left, top, left + 10, top + 10), axis=1), [label] * count
+
+
+def detected(boxes, labels, num_top_queries=1000):
+    """Return the first boxes as perfect detections with different scores."""
+    scores = np.linspace(0.9, 0.1, len(boxes))
+    keep = slice(num_top_queries)
+    return found(boxes[keep], scores[keep], labels[keep])
+
+
+@pytest.mark.parametrize(
+    ("objects", "num_top_queries", "limit", "ap", "coco"),
+    [
+        # Recall thresholds 0, 0.01, ..., 1: of 100/150, 67 of 101 are reached, and so on.
+        (150, 300, 150, 1, 67 / 101),  # 0.663
+        (300, 300, 300, 1, 34 / 101),  # 0.337
+        (1000, 1000, 1000, 1, 11 / 101),  # 0.109
+        (1000, 300, 1000, 31 / 101, 11 / 101),  # 300 detections find 300 of 1000
+    ],
+)
+def test_all_detections_count_with_more_than_100_objects(objects, num_top_queries, limit, ap, coco):
+    boxes, labels = grid(objects)
+    result = evaluate([image(1, boxes, labels)], {1: detected(boxes, labels, num_top_queries)})
+    assert result.max_detections == limit
+    assert result.stats["AP"] == result.classes[0].ap == pytest.approx(ap)
+    assert result.stats["AP_coco"] == result.stats["AP50_coco"] == pytest.approx(coco)
+    assert result.stats[f"AR_{limit}"] == pytest.approx(min(1, num_top_queries / objects))
+    assert result.stats["AR_100"] == pytest.approx(100 / objects)
+    assert result.as_dict()["AP_coco"] == pytest.approx(coco)
+    assert result.as_dict()["max_detections"] == limit
+
+
+def test_metrics_above_the_limit_equal_pycocotools_with_that_limit():
+    images, predictions = random_split(3)
+    boxes, labels = grid(120, label=1)
+    images.append(image(5, boxes, labels))
+    noise = boxes + np.random.default_rng(0).normal(0, 1.5, boxes.shape)
+    predictions[5] = detected(noise, labels)
+    result = evaluate(images, predictions)
+    limit = max(len(each["scores"]) for each in predictions.values())
+    assert result.max_detections == limit > 350
+    expected = pycocotools(images, predictions, limit=limit)
+    for name in ("AP", "AP50", "AP75", "AP_small", "AP_medium", "AR_1", "AR_10", "AR_small"):
+        assert result.stats[name] == pytest.approx(expected[name], abs=1e-9)
+    assert result.stats[f"AR_{limit}"] == pytest.approx(expected["AR_100"], abs=1e-9)
+    coco = pycocotools(images, predictions)
+    assert result.stats["AP_coco"] == pytest.approx(coco["AP"], abs=1e-9)
+    assert result.stats["AP50_coco"] == pytest.approx(coco["AP50"], abs=1e-9)
+    assert result.stats["AP"] > coco["AP"] + 0.001
+
+
+def test_limit_of_coco_stays_up_to_100_objects_of_a_class():
+    """COCO counts per class and image: 100 of one class and 60 of another are within its limit."""
+    (some, first), (more, second) = grid(100), grid(60, label=1)
+    boxes, labels = np.concatenate((some, more + 250)), first + second
+    crowd = [[0, 0, 600, 400]]  # not an object to find
+    truth = image(1, np.concatenate((boxes, crowd)), [*labels, 0], iscrowd=[0] * 160 + [1])
+    result = evaluate([truth], {1: detected(boxes, labels)})
+    assert result.max_detections == 100
+    assert list(result.stats) == list(STAT_NAMES)
+    assert result.stats["AP"] == pytest.approx(1)
+
+
+def test_limit_is_announced_for_a_split():
+    few, many = (Annotations([image(1, *grid(n))], TABLE) for n in (100, 400))
+    assert limit_notes(few, 300) == [] and missed_objects_warning(few, 300) is None
+    assert limit_of_split(few, 300) == 100 and limit_of_split(many, 300) == 400
+    assert limit_notes(many, 500) == [
+        "AP counts 500 detections per class and image, because an image has 400 objects of a "
+        "class; AP_coco counts 100, as COCO does"
+    ]
+    assert missed_objects_warning(many, 400) is None
+    warning = missed_objects_warning(many, 399)
+    assert warning.startswith("num_top_queries = 399, but an image to evaluate has 400 objects")
