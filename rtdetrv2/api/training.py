@@ -41,7 +41,7 @@ def train(
     """
     with start_options(file, options.pop("update")) as start:
         outcome = run.train(
-            TrainOptions(**options, **start),
+            TrainOptions(**options, **start, update_name="update"),
             progress=ConsoleProgress(console, line),
             followers=[TrainingFollower(console, line)],
         )

@@ -31,12 +31,14 @@ def main(*, keys: tuple[str, ...], config: Path | None, model: str, update: tupl
         import yaml
 
         from rtdetrv2_pytorch.src.core import YAMLConfig
+        from rtdetrv2_pytorch.src.core.error_places import naming_overrides
         from rtdetrv2_pytorch.src.core.yaml_files import Layer, parse_overrides, read_layers
 
         from ..training.model_table import find_model
     path = find_model(model)[0] if config is None else config
     overrides = parse_overrides(update)
-    cfg = YAMLConfig(path, **overrides)  # checks all keys and values
+    with naming_overrides("-u"):
+        cfg = YAMLConfig(path, **overrides)  # checks all keys and values
     if not keys:
         click.echo(yaml.safe_dump(cfg.yaml_cfg, sort_keys=False), nl=False)
         return 0

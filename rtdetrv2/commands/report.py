@@ -71,6 +71,7 @@ def _configure(
 ) -> "YAMLConfig":
     """Open the configuration of a run with its best weights."""
     from rtdetrv2_pytorch.src.core import ConfigError, YAMLConfig
+    from rtdetrv2_pytorch.src.core.error_places import naming_overrides
     from rtdetrv2_pytorch.src.core.yaml_files import merge, parse_overrides
     from rtdetrv2_pytorch.src.data.splits import CONVERTED, find_splits
     from rtdetrv2_pytorch.src.solver.checkpointing import BEST, LAST
@@ -90,4 +91,5 @@ def _configure(
     if data is not None:
         splits = find_splits(data, run / CONVERTED)
         overrides = merge(data_overrides(splits.train, splits.val), overrides)
-    return YAMLConfig(config, **merge(overrides, parse_overrides(update)))
+    with naming_overrides("-u"):
+        return YAMLConfig(config, **merge(overrides, parse_overrides(update)))

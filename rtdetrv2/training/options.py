@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from rtdetrv2_pytorch.src.misc.errors import ConfigError
+
 
 @dataclass(frozen=True, kw_only=True)
 class TrainOptions:
@@ -30,6 +32,7 @@ class TrainOptions:
         examine: whether to examine the dataset first.
         test_only: whether to evaluate without training.
         update: "key=value" of the configuration.
+        update_name: of `update` in error messages.
     """
 
     config: Path | None = None
@@ -50,6 +53,7 @@ class TrainOptions:
     examine: bool = True
     test_only: bool = False
     update: Sequence[str] = ()
+    update_name: str = "-u"
 
     @property
     def folder(self) -> Path | None:
@@ -73,3 +77,12 @@ class TrainOptions:
         }
         given = {name: value for name, value in values.items() if value is not None}
         return merge(given, parse_overrides(self.update))
+
+    def name_source(self, error: ConfigError) -> None:
+        """Name `update` as the source of an error about a value that it sets."""
+        from rtdetrv2_pytorch.src.core.error_places import OVERRIDES, names_setting
+        from rtdetrv2_pytorch.src.core.yaml_files import parse_overrides
+
+        if error.source == OVERRIDES:
+            is_update = names_setting(parse_overrides(self.update), error.args[0])
+            error.source = self.update_name if is_update else None

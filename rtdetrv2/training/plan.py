@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from rtdetrv2_pytorch.src.core import YAMLConfig
+from rtdetrv2_pytorch.src.core.error_places import located
 from rtdetrv2_pytorch.src.core.yaml_files import merge
 from rtdetrv2_pytorch.src.data import digits
 from rtdetrv2_pytorch.src.data.splits import CONVERTED, Splits, find_splits
@@ -185,8 +186,9 @@ def _checked(config: Path, overrides: dict[str, Any]) -> YAMLConfig:
     logging.disable(logging.WARNING)  # the training logs the same warnings
     try:
         cfg = YAMLConfig(config, **overrides)
-        cfg.device  # noqa: B018 (checks that it is available)
-        check_installed(cfg.settings.loggers)
+        with located(cfg.layers):
+            cfg.device  # noqa: B018 (checks that it is available)
+            check_installed(cfg.settings.loggers)
         return cfg
     finally:
         logging.disable(logging.NOTSET)

@@ -9,7 +9,7 @@ from pathlib import Path
 from rtdetrv2_pytorch.src.core import YAMLConfig
 from rtdetrv2_pytorch.src.data.metrics.evaluator import Evaluation
 from rtdetrv2_pytorch.src.misc import distributed
-from rtdetrv2_pytorch.src.misc.errors import extra
+from rtdetrv2_pytorch.src.misc.errors import ConfigError, extra
 from rtdetrv2_pytorch.src.report.training_images import TrainingImages
 from rtdetrv2_pytorch.src.report.training_report import write_report_of
 from rtdetrv2_pytorch.src.solver import DetSolver
@@ -58,6 +58,8 @@ def train(
     try:
         return _train(options, progress, followers)
     except Exception as error:
+        if isinstance(error, ConfigError):
+            options.name_source(error)
         reported = distributed.report_failure(error)
         if reported is error:
             raise

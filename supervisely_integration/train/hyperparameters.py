@@ -4,8 +4,7 @@ All checks run before anything is downloaded. The engine checks its own settings
 module checks the keys that only the app knows.
 """
 
-import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import yaml
@@ -18,6 +17,8 @@ from rtdetrv2_pytorch.src.misc.errors import ConfigError
 from rtdetrv2_pytorch.src.misc.ranges import PositiveInt
 
 from ..paths import HYPERPARAMETERS
+
+NAME_IN_ERRORS = "hyperparameters"  # source of values
 
 # Components that hyperparameters may choose for a part of the run.
 CHOICES: dict[str, tuple[str, ...]] = {
@@ -68,9 +69,10 @@ def read_hyperparameters(text: str | Mapping[str, Any] | None) -> dict[str, Any]
         values = yaml.safe_load(text or "")
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
-        place = f" at line {mark.line + 1}, column {mark.column + 1}" if mark else ""
+        place = f" in column {mark.column + 1}" if mark else ""
         problem = getattr(error, "problem", None) or "unreadable"
         invalid = ConfigError(f"invalid YAML{place} ({problem}); correct it there")
+        invalid.source = NAME_IN_ERRORS
         invalid.line = mark.line + 1 if mark else None
         raise invalid from error
     if values is None:
@@ -78,34 +80,6 @@ def read_hyperparameters(text: str | Mapping[str, Any] | None) -> dict[str, Any]
     if not isinstance(values, dict) or not all(isinstance(key, str) for key in values):
         raise ConfigError(f"{str(text)[:40]!r} is not a mapping; write 'name: value' lines")
     return values
-
-
-def line_of_error(text: str, message: str) -> int | None:
-    """Return the line, from 1, of the setting that an error message names.
-
-    Args:
-        text: valid YAML.
-        message: names a setting as "section.key = value" or "section: unknown key 'key'".
-    """
-    found = []
-    for path, line in _lines_of_keys(yaml.compose(text, Loader=yaml.SafeLoader)):
-        *sections, key = path
-        names = [re.escape(".".join(rename_keys(dict.fromkeys(path)))), f"'{re.escape(key)}'"]
-        places = [re.search(rf"(?<![\w.']){names[0]}(?![\w.'])", message)]
-        if all(section in message for section in sections):
-            places.append(re.search(names[1], message))
-        found += [(len(path), -place.start(), line) for place in places if place]
-    return max(found)[2] if found else None  # the most specific one, else the first
-
-
-def _lines_of_keys(
-    node: yaml.Node | None, above: tuple[str, ...] = ()
-) -> Iterator[tuple[tuple[str, ...], int]]:
-    if isinstance(node, yaml.MappingNode):
-        for key, value in node.value:
-            path = (*above, str(key.value))
-            yield path, key.start_mark.line + 1
-            yield from _lines_of_keys(value, path)
 
 
 def complete_hyperparameters(given: Mapping[str, Any]) -> dict[str, Any]:

@@ -11,6 +11,7 @@ if __name__ == "__main__":
     )
     sys.exit(0 if {"-h", "--help"} & set(sys.argv) else 2)
 
+from rtdetrv2_pytorch.src.core.error_places import naming_overrides
 from supervisely_integration.paths import (
     HYPERPARAMETERS,
     INFERENCE_SETTINGS,
@@ -19,6 +20,7 @@ from supervisely_integration.paths import (
 )
 from supervisely_integration.serve.rtdetrv2 import RTDETRv2
 from supervisely_integration.train.app import TrainApp
+from supervisely_integration.train.hyperparameters import NAME_IN_ERRORS
 from supervisely_integration.train.progress_bars import AppProgress
 from supervisely_integration.train.workflow import LOGS, REPORTS, run_training
 
@@ -39,7 +41,8 @@ def start_training() -> dict[str, Any]:
     next_steps = ("upload", *train.optional_steps)
     progress = AppProgress(train.progress_bar_main, train.progress_bar_secondary, next_steps)
     try:
-        info = run_training(request, progress, train.lifecycle.stop_flag).as_dict()
+        with naming_overrides(NAME_IN_ERRORS):
+            info = run_training(request, progress, train.lifecycle.stop_flag).as_dict()
         reports = [request.result_dir / name for name in REPORTS]
         train.add_output_files([str(path) for path in reports if path.is_file()])
         return info

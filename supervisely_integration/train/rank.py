@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from rtdetrv2_pytorch.src.core import YAMLConfig
+from rtdetrv2_pytorch.src.core.error_places import naming_overrides
 from rtdetrv2_pytorch.src.misc import distributed
 from rtdetrv2_pytorch.src.misc.errors import RTDETRError
 from rtdetrv2_pytorch.src.report.training_images import TrainingImages
@@ -21,6 +22,8 @@ from rtdetrv2_pytorch.src.report.training_report import write_report_of
 from rtdetrv2_pytorch.src.solver import DetSolver
 from rtdetrv2_pytorch.src.solver.events import EventRelay, FanOut
 from rtdetrv2_pytorch.src.solver.stopping import StopFlag
+
+from .hyperparameters import NAME_IN_ERRORS
 
 logger = logging.getLogger(__name__)
 
@@ -105,9 +108,10 @@ def main(task_file: str) -> int:
     root.setLevel(logging.INFO)
     root.handlers = [handler]
     try:
-        cfg = YAMLConfig(task["config"], **{**task["overrides"], "device": device})
-        followers = FanOut([TrainingImages(cfg), *events])
-        result = DetSolver(cfg, events=followers, stop_flag=stop).fit()
+        with naming_overrides(NAME_IN_ERRORS):
+            cfg = YAMLConfig(task["config"], **{**task["overrides"], "device": device})
+            followers = FanOut([TrainingImages(cfg), *events])
+            result = DetSolver(cfg, events=followers, stop_flag=stop).fit()
         if link is not None:
             link.send("result", (result, cfg.yaml_cfg, write_report_of(cfg, result)))
     except Exception as error:

@@ -15,13 +15,14 @@ from torch import nn
 from rtdetrv2_pytorch.src.core import ConfigError, YAMLConfig
 from rtdetrv2_pytorch.src.core.build import parameters_of
 from rtdetrv2_pytorch.src.core.catalog import COMPONENTS
+from rtdetrv2_pytorch.src.core.error_places import OVERRIDES, line_of_error
 from rtdetrv2_pytorch.src.core.yaml_files import get, merge, merge_layers, plain, read_layers
 
 from .hyperparameters import (
+    NAME_IN_ERRORS,
     check_values,
     complete_hyperparameters,
     default_hyperparameters,
-    line_of_error,
     read_hyperparameters,
 )
 
@@ -97,14 +98,12 @@ def check_hyperparameters(
         run = run_config(completed, files, num_classes=1)
         _step_schedule(YAMLConfig(base_config, **run.overrides))
     except ConfigError as error:
-        sentence, place = " ".join(str(error).split()), "hyperparameters"
-        line = error.line
-        if line is None and isinstance(hyperparameters, str):
-            line = line_of_error(hyperparameters, sentence)
-            place = f"{place}, line {line}" if line else place
-        located = ConfigError(f"{place}: {sentence}")
-        located.line = line
-        raise located from error
+        error.args = (" ".join(str(error.args[0]).split()),)
+        if error.source in (None, OVERRIDES):
+            error.source = NAME_IN_ERRORS
+            if error.line is None and isinstance(hyperparameters, str):
+                error.line = line_of_error(hyperparameters, error.args[0])
+        raise
     return completed
 
 

@@ -243,11 +243,11 @@ def test_training_in_a_terminal(tmp_path):
     [
         (
             ("-u", "optimizr=1"),
-            "hyperparameters: unknown key 'optimizr'; did you mean 'optimizer'?",
+            "-u: unknown key 'optimizr'; did you mean 'optimizer'?",
         ),
         (
             ("-u", "eval_spatial_size=64"),
-            "hyperparameters: eval_spatial_size = 64: give",
+            "-u: eval_spatial_size = 64: give",
         ),
         (("--model", "RT-DETRv2-XXL"), "--model 'RT-DETRv2-XXL': unknown; use one of RT-DETRv2-S"),
         (("--classes", "cat"), "--classes 'cat': the project has no class ['cat']; it has 0, 1,"),
@@ -270,7 +270,7 @@ def train(root, *options):
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
-        (("-u", "optimizr=1"), "hyperparameters: unknown key 'optimizr'"),
+        (("-u", "optimizr=1"), "-u: unknown key 'optimizr'"),
         (("--classes", "cat"), "--classes 'cat': the project has no class ['cat']; it has 0, 1,"),
     ],
 )

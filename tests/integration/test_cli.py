@@ -107,7 +107,7 @@ def test_test_only_evaluates_a_checkpoint(run):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["-u", "PResNet.freez_norm=true"], "ConfigError: PResNet: unknown key 'freez_norm'"),
+        (["-u", "PResNet.freez_norm=true"], "ConfigError: -u: PResNet: unknown key 'freez_norm'"),
         (["-u", "epoches"], "expected key=value"),
         (["-t", "missing.pth"], "CheckpointError: missing.pth: no such file"),
         (["--data", "nowhere"], "DatasetError: nowhere: no such folder"),

@@ -83,7 +83,7 @@ def fit_image_sizes(values: dict[str, Any], layers: Sequence[Layer]) -> list[str
     if len(set(chosen.values())) > 1:
         listed = ", ".join(f"{'.'.join(p)}: {list(s)}" for p, s in chosen.items())
         raise ConfigError(
-            f"{layers[newest].source}: different image sizes (height, width): {listed}; training "
+            f"different image sizes (height, width): {listed}; training "
             "and evaluation need the same size"
         )
     size = next(iter(chosen.values()))

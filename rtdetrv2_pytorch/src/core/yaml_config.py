@@ -27,6 +27,7 @@ from . import yaml_files
 from .build import Sections, convert, suggest
 from .catalog import ALIASES, COMPONENTS, SHARED, SLOTS
 from .checks import check_transforms
+from .error_places import OVERRIDES, located
 from .fitting import drop_leftovers, fit_batch_size, fit_classes, fit_epochs, fit_image_sizes
 from .settings import SETTING_NAMES, Settings
 from .yaml_files import Layer, get
@@ -78,17 +79,13 @@ class YAMLConfig:
             ConfigError: naming the first invalid key or value.
         """
         own, cfg = yaml_files.plain(yaml_files.rename_keys(values)), cls.__new__(cls)
-        try:
-            cfg._open(Path(name), [Layer(name, own, own.get("epoches"))], {})
-        except ConfigError as error:
-            raise ConfigError(f"{name}: {str(error).removeprefix(f'{name}: ')}") from error
+        cfg._open(Path(name), [Layer(name, own, own.get("epoches"))], {})
         return cfg
 
     def _open(self, path: Path, layers: list[Layer], own: dict[str, Any]) -> None:
-        self.path = path
+        self.path, self.layers = path, layers
         inherited = yaml_files.merge_layers(layers).get("epoches")
-        layers.append(Layer("overrides", own, own.get("epoches", inherited)))
-        self.layers = layers
+        layers.append(Layer(OVERRIDES, own, own.get("epoches", inherited)))
         self.yaml_cfg: dict[str, Any] = yaml_files.merge_layers(layers)
         self._has_classes = False
         tuning, resume = own.get("tuning"), own.get("resume")
@@ -96,12 +93,11 @@ class YAMLConfig:
             self.yaml_cfg.pop("tuning", None)  # of the base configuration
         if tuning is not None and resume is None:
             self.yaml_cfg.pop("resume", None)  # of the run that wrote the file
-        self.notes = [
-            note
-            for fit in (drop_leftovers, fit_image_sizes, fit_epochs)
-            for note in fit(self.yaml_cfg, layers)
-        ]
-        self.check()
+        with located(layers):
+            self.notes = drop_leftovers(self.yaml_cfg, layers)
+            self.notes += fit_image_sizes(self.yaml_cfg, layers)
+            self.notes += fit_epochs(self.yaml_cfg, layers)
+            self.check()
 
     # Settings
 
@@ -146,7 +142,7 @@ class YAMLConfig:
                 owners = [f"{name}.{key}" for name in self.sections().owners_of(key)]
                 owners = [yaml_files.SYNONYMS[key]] if key in yaml_files.SYNONYMS else owners
                 hint = f"; did you mean {' or '.join(owners)}?" if owners else suggest(key, known)
-                raise ConfigError(f"{self.path.name}: unknown key {key!r}{hint}")
+                raise ConfigError(f"unknown key {key!r}{hint}")
         if self.settings.device is not None:
             named_device(self.settings.device)
         sections = self.sections()
@@ -201,7 +197,8 @@ class YAMLConfig:
         description = self._slot(slot)
         if description is None:
             raise ConfigError(f"{self.path.name}: {slot!r} is not configured")
-        return self.sections().construct(description, slot, **given)
+        with located(self.layers):
+            return self.sections().construct(description, slot, **given)
 
     # Classes
 
@@ -225,7 +222,8 @@ class YAMLConfig:
             self._has_classes = True
             if self.categories is not None:
                 annotations = self._train_annotations()
-                fit_classes(self.yaml_cfg, self.layers, self.categories, annotations)
+                with located(self.layers):
+                    fit_classes(self.yaml_cfg, self.layers, self.categories, annotations)
 
     # Network
 
@@ -278,10 +276,11 @@ class YAMLConfig:
     def optimizer(self) -> Optimizer:
         """The optimizer, with the parameter groups of `optimizer.params`."""
         rules = self.sections().parameter_rules(self._slot("optimizer"), self._parameter_rules())
-        try:
-            groups = group_parameters(self.model, rules)
-        except ValueError as error:
-            raise ConfigError(f"optimizer.params: {error}") from error
+        with located(self.layers):
+            try:
+                groups = group_parameters(self.model, rules)
+            except ValueError as error:
+                raise ConfigError(f"optimizer.params: {error}") from error
         return self._build("optimizer", params=groups)
 
     @cached_property
@@ -341,12 +340,12 @@ class YAMLConfig:
         description = get(self.yaml_cfg, (slot, "dataset"))
         if description is None:
             raise ConfigError(f"{self.path.name}: '{slot}.dataset' is not configured")
-        settings = self.settings
-        given |= {"seed": settings.seed, "cache": settings.cache}
-        given["pixel_range"] = settings.pixel_range
+        for key in ("seed", "cache", "pixel_range"):
+            given[key] = getattr(self.settings, key)
         sections = Sections(self.yaml_cfg, shared)
-        dataset: DetectionDataset = sections.construct(description, f"{slot}.dataset", **given)
-        return dataset
+        with located(self.layers):
+            built: DetectionDataset = sections.construct(description, f"{slot}.dataset", **given)
+            return built
 
     def _check_num_classes(self, slot: str, dataset: DetectionDataset) -> None:
         found, expected = len(dataset.categories), self.yaml_cfg.get("num_classes", 80)
@@ -374,10 +373,11 @@ class YAMLConfig:
         description = self._slot(slot)
         description.pop("dataset")
         collate = description.pop("collate_fn", "BatchImageCollateFunction")
-        collate_fn = sections.construct(collate, f"{slot}.collate_fn", seed=seed)
-        return sections.construct(
-            description, slot, dataset=dataset, collate_fn=collate_fn, seed=seed
-        )
+        with located(self.layers):
+            collate_fn = sections.construct(collate, f"{slot}.collate_fn", seed=seed)
+            return sections.construct(
+                description, slot, dataset=dataset, collate_fn=collate_fn, seed=seed
+            )
 
     # Results
 

@@ -110,7 +110,11 @@ def _read_mapping(path: Path) -> dict[str, Any]:
         return {}
     if not isinstance(content, dict) or not all(isinstance(key, str) for key in content):
         raise ConfigError(f"{path}: not a mapping of names to values")
-    return rename_keys(content)
+    try:
+        return rename_keys(content)
+    except ConfigError as error:
+        error.source = str(path)
+        raise
 
 
 def _read_text(path: Path) -> str:

@@ -12,10 +12,17 @@ class ConfigError(RTDETRError, ValueError):
     """A setting is unknown, invalid or contradicts another one.
 
     Attributes:
-        line: of the setting in its YAML text, from 1; None if it is not known.
+        source: file or other origin of the setting, part of the message; None if it is not known.
+        line: of the setting in its source, from 1; None if it is not known.
     """
 
+    source: str | None = None
     line: int | None = None
+
+    def __str__(self) -> str:
+        """Return the message, after the source and the line."""
+        line = f", line {self.line}" if self.line else ""
+        return f"{self.source}{line}: {super().__str__()}" if self.source else super().__str__()
 
 
 class DatasetError(RTDETRError):

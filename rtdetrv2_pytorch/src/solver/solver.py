@@ -9,6 +9,7 @@ import time
 import torch
 from torch import nn
 
+from ..core.error_places import located
 from ..core.fitting import fit_accumulation, fit_steps
 from ..core.yaml_config import YAMLConfig
 from ..data.metrics.detection_limit import missed_objects_warning
@@ -100,7 +101,8 @@ class DetSolver:
 
             self._warn_of_missed_objects()
             run = TrainingRun.create(cfg)
-            check_batch_norm(cfg)
+            with located(cfg.layers):
+                check_batch_norm(cfg)
             run.open_output()
             changes += run.changes + _choose_micro_batch(run)
             if run.epoch >= settings.epoches:

@@ -9,10 +9,15 @@ import yaml
 
 from rtdetrv2.training import auto_config
 from rtdetrv2.training.model_table import SAMPLE_CONFIG
+from rtdetrv2_pytorch.src.core.error_places import naming_overrides
 from rtdetrv2_pytorch.src.core.yaml_files import get, merge, parse_overrides
 
 from ...models import find_base_config, published_models
-from ...train.hyperparameters import complete_hyperparameters, default_hyperparameters
+from ...train.hyperparameters import (
+    NAME_IN_ERRORS,
+    complete_hyperparameters,
+    default_hyperparameters,
+)
 from ...train.plan import presets
 from ...train.plan.probe import ProbeTask, measure
 from ...train.run_config import check_hyperparameters
@@ -56,7 +61,8 @@ def check_updates(updates: Sequence[str], model: str | None) -> None:
     """
     if updates:
         given = parse_overrides(updates)
-        _chosen(default_hyperparameters(), given, model or _DEFAULT_MODEL)
+        with naming_overrides("-u", instead_of=NAME_IN_ERRORS):
+            _chosen(default_hyperparameters(), given, model or _DEFAULT_MODEL)
 
 
 def hyperparameters_for(

@@ -243,7 +243,11 @@ def test_number_that_yaml_parses_as_string():
         ("amp_dtype: fp16", "amp_dtype = 'fp16'", "'bfloat16' or 'float16'"),
         ("seed: -1", "seed = -1", "greater than or equal to 0"),
         ("num_workers: -1", "num_workers = -1", "greater than or equal to 0"),
-        ("lr_scheduler: [1", "line 1, column 17", "correct it there"),
+        (
+            "lr_scheduler: [1",
+            "invalid YAML in column 17",
+            "correct it there",
+        ),
         ("- 1", "'- 1'", "'name: value' lines"),
         ("1: 2", "'1: 2'", "'name: value' lines"),
     ],
@@ -257,7 +261,7 @@ def test_invalid_values_are_rejected_with_name_and_remedy(text, named, remedy):
 def test_error_in_base_config_names_the_base_config(tmp_path):
     broken = tmp_path / "model_config.yml"
     broken.write_text("epoches: 3\nmodle: RTDETR\n")
-    with pytest.raises(ConfigError, match=r"^model_config.yml: unknown key 'modle'"):
+    with pytest.raises(ConfigError, match=r"model_config.yml, line 2: unknown key 'modle'"):
         check_hyperparameters(None, broken)
 
 

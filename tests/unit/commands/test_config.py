@@ -29,7 +29,7 @@ def test_keys_are_explained(capsys):
     ("arguments", "message"),
     [
         (["optimzer.lr"], "ConfigError: optimzer.lr: unknown key; did you mean 'optimizer.lr'?"),
-        (["-u", "optimizer.lr=-1"], "ConfigError: optimizer.lr = -1"),
+        (["-u", "optimizer.lr=-1"], "ConfigError: -u: optimizer.lr = -1"),
         (["--model", "Q"], "ConfigError: --model 'Q': unknown; use one of S, M, L, X"),
         (["-c", "none.yml"], "ConfigError: "),
     ],

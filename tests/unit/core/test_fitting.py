@@ -73,7 +73,7 @@ def test_different_sizes_in_one_layer_are_rejected():
             "val_dataloader": resize([640, 640]),
         }
     )
-    with pytest.raises(ConfigError, match=r"layer0: different image sizes.*ops: \[320, 320\]"):
+    with pytest.raises(ConfigError, match=r"different image sizes.*ops: \[320, 320\]"):
         fit_image_sizes(values, layers)
 
 
