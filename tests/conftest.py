@@ -1,7 +1,13 @@
 """Fixtures of all tests: a tiny dataset, the BCCD dataset, the GPU."""
 
+import gc
 import os
+import sys
 from pathlib import Path
+
+# Write bytecode, also where the environment forbids it: dozens of processes, of tests and workers,
+# import torch and the SDK, which takes up to three times as long without it.
+os.environ["PYTHONDONTWRITEBYTECODE"] = ""
 
 # One thread per process, including processes started by tests: more threads do not help tiny
 # tensors, and sums do not depend on the number of processors.
@@ -13,6 +19,7 @@ import torch
 from rtdetrv2_pytorch.src.data.digits import make_digits_dataset
 from tests.skips import forbidden_skips
 
+sys.dont_write_bytecode = False
 ROOT = Path(__file__).parents[1]
 CONFIGS = ROOT / "rtdetrv2_pytorch" / "configs" / "rtdetrv2"
 
@@ -58,6 +65,12 @@ def gpu() -> torch.device:
     if not torch.cuda.is_available():
         pytest.skip("no GPU")
     return torch.device("cuda")
+
+
+def pytest_collection_finish() -> None:
+    """Exclude all imported modules and tests from garbage collection, which reads every object."""
+    gc.collect()
+    gc.freeze()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
