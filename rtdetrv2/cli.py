@@ -16,6 +16,7 @@ _COMMANDS = "rtdetrv2.commands"
         "predict": f"{_COMMANDS}.predict:main",
         "export": f"{_COMMANDS}.export:main",
         "doctor": f"{_COMMANDS}.doctor:main",
+        "radar": f"{_COMMANDS}.radar:main",
         "report": f"{_COMMANDS}.report:main",
         "benchmark": f"{_COMMANDS}.benchmark:main",
         "profile": f"{_COMMANDS}.profile:main",

@@ -9,8 +9,8 @@ from rich.console import Console
 from ..terminal.command import PATH, Command
 from ..terminal.command_log import CommandLog, run_logged
 from ..terminal.console import LiveLine, print_headline, print_notice, print_path, starting
+from ..terminal.size_type import SizeType
 from ..terminal.training_steps import print_report
-from .size_type import SizeType
 
 LOG_FILE = "doctor.log"
 _EXAMPLES = """

@@ -11,7 +11,7 @@ from rich.markup import escape
 from ..terminal.command import PATH, Command
 from ..terminal.command_log import CommandLog, run_logged
 from ..terminal.console import print_detail, print_headline, print_path, result_table, starting
-from .size_type import SizeType
+from ..terminal.size_type import SizeType
 
 if TYPE_CHECKING:
     from ..analysis.profile import Layer, NetworkProfile

@@ -90,9 +90,9 @@ def main(*, no_doctor: bool, **values: Any) -> int:
             "give a configuration (-c), a dataset (--data or --sample), or a checkpoint (-r)"
         )
     with starting():
+        from ..terminal.next_steps import print_next_steps
         from ..terminal.training_view import TrainingFollower, print_metrics
         from ..training.run import train
-        from .next_steps import print_next_steps
 
     def body(console: Console, log: CommandLog) -> int:
         with LiveLine(console) as line:

@@ -114,10 +114,19 @@ def check_product(words):
     assert command_of.make_context(words[0], list(words[1:]))
 
 
-PRODUCT_COMMANDS = ("benchmark", "config", "doctor", "export", "predict", "profile", "report")
+PRODUCT_COMMANDS = (
+    "benchmark",
+    "config",
+    "doctor",
+    "export",
+    "predict",
+    "profile",
+    "radar",
+    "report",
+)
 
 
-@pytest.mark.parametrize("name", [*PRODUCT_COMMANDS, "train", "val"])
+@pytest.mark.parametrize("name", PRODUCT_COMMANDS)
 def test_help_examples_of_the_product_parse(name):
     examples = importlib.import_module(f"rtdetrv2.commands.{name}")._EXAMPLES.splitlines()
     commands = [words for line in examples if (words := words_of(line))[:2] == ["rtdetrv2", name]]

@@ -21,18 +21,21 @@ class ReportSource:
     evaluation: Evaluation | None  # metrics of the best weights, if any
     annotations: Annotations  # of the validation split
     img_folder: Path  # of the validation split
+    train_img_folder: Path | None = None
     train_boxes: Sequence[int] = ()  # per class
 
 
 def report_source(cfg: YAMLConfig, folder: Path, evaluation: Evaluation | None) -> ReportSource:
     """Collect the input of a report; `folder` is the output directory of the run."""
-    train, val = cfg.train_dataset.annotations, cfg.val_dataset
-    boxes = np.bincount(train.labels[train.iscrowd == 0], minlength=len(train.categories))
+    train, val = cfg.train_dataset, cfg.val_dataset
+    objects = train.annotations.labels[train.annotations.iscrowd == 0]
+    boxes = np.bincount(objects, minlength=len(train.annotations.categories))
     return ReportSource(
         folder=folder,
         config=cfg.yaml_cfg,
         evaluation=evaluation,
         annotations=val.annotations,
         img_folder=val.img_folder,
+        train_img_folder=train.img_folder,
         train_boxes=boxes.tolist(),
     )

@@ -25,6 +25,7 @@ from . import setup_tables
 from .advice import Facts, advice, confusions
 from .annotated_images import AnnotatedImage, annotated_image, select_examples
 from .charts import calibration_chart, run_charts, threshold_charts
+from .label_errors import LabelErrors, label_errors
 from .outcomes import Calibration, Outcome, Outcomes, confusion_matrix
 from .plots import RenderedPlot, render_plot, shortened
 from .report_source import ReportSource, report_source
@@ -347,6 +348,14 @@ class TrainingReport:
             logger.warning("Could not read %s: %s", REPORT_JSON, error)
             return None
         return content if isinstance(content, dict) and "findings" in content else None
+
+    def label_errors(self) -> LabelErrors | None:
+        """Return the suspicions of the label radar, if it was run; see `label_errors`."""
+        folders = {"val": self.source.img_folder}
+        if self.source.train_img_folder is not None:
+            folders["train"] = self.source.train_img_folder
+        pixel_range = checked_range(self.source.config.get("pixel_range"))
+        return label_errors(self.source.folder, folders, pixel_range)
 
     @staticmethod
     def number(value: float | None, digits: int = 3) -> str:

@@ -21,6 +21,7 @@ _RESULTS = (
     "checkpoint[0-9]*.pth",
     "log.jsonl",
     "report.html",
+    "label_radar.json",
     "pictures/*",
     "summary/*",
 )

@@ -11,8 +11,8 @@ from typing import Any
 
 from rich.console import Console
 
-from rtdetrv2.commands.next_steps import print_commands
 from rtdetrv2.terminal.console import print_detail, print_headline, print_notice, print_path
+from rtdetrv2.terminal.next_steps import print_commands
 from rtdetrv2_pytorch.src.misc.errors import ConfigError
 from rtdetrv2_pytorch.src.report.training_report import REPORT
 

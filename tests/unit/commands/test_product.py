@@ -14,7 +14,18 @@ from rtdetrv2.commands import export, export_onnx, export_trt, report, train
 
 ROOT = Path(__file__).parents[3]
 COMMANDS = [
-    *("train", "val", "predict", "export", "doctor", "report", "benchmark", "profile", "config")
+    *(
+        "train",
+        "val",
+        "predict",
+        "export",
+        "doctor",
+        "radar",
+        "report",
+        "benchmark",
+        "profile",
+        "config",
+    )
 ]
 
 

@@ -9,7 +9,7 @@ from rtdetrv2_pytorch.src.core import YAMLConfig
 from rtdetrv2_pytorch.src.report.training_report import REPORT
 from rtdetrv2_pytorch.src.solver.checkpointing import BEST
 
-from ..terminal.console import print_headline, print_path, python_name, short_path
+from .console import print_headline, print_path, python_name, short_path
 
 
 def print_next_steps(console: Console, cfg: YAMLConfig, data: Path | None) -> None:

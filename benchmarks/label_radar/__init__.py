@@ -1,0 +1,1 @@
+"""Proof of the label radar on spoiled labels."""

@@ -1,0 +1,211 @@
+"""Spoil 5 % of the training boxes, and measure what the label radar finds.
+
+    python -m benchmarks.label_radar --sets digits bccd cards --folder output/label_radar
+
+Each set is trained from random weights on its own labels, on spoiled labels, and on the labels that
+are left spoiled after those that the radar found are repaired. A finished training is not repeated,
+and a stopped one goes on. The results are in benchmarks/results/label_radar_SET.json.
+"""
+
+import argparse
+import json
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+
+from benchmarks.label_radar.spoiling import (
+    KINDS,
+    Spoiled,
+    hits,
+    precision_at,
+    recall_at,
+    repaired,
+    spoil,
+)
+from rtdetrv2.analysis.annotated_split import evaluate_runtime, read_split
+from rtdetrv2.analysis.opening import open_model
+from rtdetrv2.analysis.radar.radar import RadarOptions, find_label_errors
+from rtdetrv2.analysis.radar.suspicions import Suspicion, find_suspicions
+from rtdetrv2.analysis.timing import machine
+from rtdetrv2.terminal.console import LiveLine
+from rtdetrv2.terminal.training_steps import ConsoleProgress
+from rtdetrv2.terminal.training_view import TrainingFollower
+from rtdetrv2.training import run as training
+from rtdetrv2.training.finished_run import best_weights
+from rtdetrv2.training.options import TrainOptions
+from rtdetrv2_pytorch.src.data.digits import make_digits_dataset
+from rtdetrv2_pytorch.src.data.splits import Splits, find_splits
+from rtdetrv2_pytorch.src.misc.weights import load_checkpoint
+from rtdetrv2_pytorch.src.solver.checkpointing import LAST
+
+_ROOT = Path(__file__).parents[2]
+_SHARED = _ROOT.parent / "shared" / "data"
+_RECIPE = _ROOT / "rtdetrv2_pytorch" / "configs" / "rtdetrv2" / "rtdetrv2_r18vd_120e_coco.yml"
+_SETS = ("digits", "bccd", "cards", "raccoon")
+_FIRST, _FALSE_RATE = 50, 0.05
+
+
+class Proof:
+    """The trainings of one set.
+
+    Args:
+        name: of the set.
+        folder: for trainings and labels.
+        args: of the command line.
+        console: to print to.
+    """
+
+    def __init__(self, name: str, folder: Path, args: argparse.Namespace, console: Console) -> None:
+        self.name, self.folder, self.args, self.console = name, folder, args, console
+        self.folder.mkdir(parents=True, exist_ok=True)
+        source = _SHARED / name
+        if name == "digits":
+            source = make_digits_dataset(folder / "digits", num_train=args.digits)
+        elif name == "bccd":
+            source = source / "supervisely"
+        self.splits: Splits = find_splits(source, folder / "coco")
+        self.content = json.loads(self.splits.train.ann_file.read_text())
+
+    def measure(self) -> dict[str, Any]:
+        """Train, search and repair; return the results."""
+        spoiled, made = spoil(self.content, self.args.fraction, seed=self.args.seed)
+        num_clean = len(self.content["annotations"]) - len(made)
+        results: dict[str, Any] = {"set": self.name, "labels": len(self.content["annotations"])}
+        results |= {"spoiled": len(made), "settings": vars(self.args) | {"folder": ""}}
+        seconds = {}
+        started = time.monotonic()
+        run = self._train("spoiled", spoiled)
+        seconds["training"] = time.monotonic() - started
+        started = time.monotonic()
+        with LiveLine(self.console) as line:
+            found = find_label_errors(
+                run,
+                RadarOptions(device=self.args.device, folds=self.args.folds, start=self.args.start),
+                progress=ConsoleProgress(self.console, line),
+                followers=[TrainingFollower(self.console, line)],
+            )
+        seconds["radar"] = time.monotonic() - started
+        own = [each for each in found.suspicions if each.split == "train"]
+        results["radar"] = _scores(own, made, num_clean)
+        results["radar"]["rates"] = found.rates["train"]
+        results["without folds"] = _scores(self._in_sample(run), made, num_clean)
+        results["seconds"] = seconds
+        if not self.args.no_repair:
+            seen = {i for i in hits([e for e in own if e.probability >= 0.5], made) if i >= 0}
+            left = repaired(self.content, spoiled, made, seen)
+            runs = {"spoiled": run, "repaired": self._train("repaired", left)}
+            runs["own labels"] = self._train("own", self.content)
+            results["AP"] = {name: _ap(each) for name, each in runs.items()}
+        return results
+
+    def _in_sample(self, run: Path) -> list[Suspicion]:
+        """Return the suspicions by the trained network itself, which has seen the labels."""
+        runtime = open_model(best_weights(run), device=self.args.device)
+        img_folder = self.splits.train.img_folder
+        split = read_split(self.folder / "spoiled.json", img_folder, runtime.card)
+        found = evaluate_runtime(runtime, split, batch_size=8).detections
+        assert found is not None
+        return find_suspicions(split.annotations, found, split="train")[0]
+
+    def _train(self, name: str, content: dict[str, Any]) -> Path:
+        labels, run = self.folder / f"{name}.json", self.folder / f"run_{name}"
+        labels.write_text(json.dumps(content))
+        if (run / "finished").is_file():
+            return run
+        size = self.args.size
+        data = {"train": (labels, self.splits.train), "val": (None, self.splits.val)}
+        update = [
+            f"{part}_dataloader.dataset.{key}={value}"
+            for part, (file, split) in data.items()
+            for key, value in (
+                ("ann_file", file or split.ann_file),
+                ("img_folder", split.img_folder),
+                ("type", "CocoDetection"),
+            )
+        ]
+        update += ["PResNet.pretrained=False", "report=False", "pictures=False", "loggers=[]"]
+        update += ["checkpoint_freq=0", f"eval_spatial_size=[{size},{size}]", *self.args.update]
+        with LiveLine(self.console) as line:
+            outcome = training.train(
+                TrainOptions(
+                    config=_RECIPE,
+                    epochs=self.args.epochs,
+                    batch_size=self.args.batch_size,
+                    device=self.args.device,
+                    resume="" if (run / LAST).is_file() else None,
+                    output_dir=str(run),
+                    examine=False,
+                    update=update,
+                ),
+                progress=ConsoleProgress(self.console, line),
+                followers=[TrainingFollower(self.console, line)],
+            )
+        if outcome.result is not None and outcome.result.stopped:
+            raise SystemExit(f"{outcome.result.stopped}: run the same command again to go on")
+        (run / "finished").touch()
+        return run
+
+
+def _scores(
+    suspicions: Sequence[Suspicion], made: Sequence[Spoiled], num_clean: int
+) -> dict[str, Any]:
+    found = hits(suspicions, made)
+    seen = {i for i in found if i >= 0}
+    return {
+        f"precision of the first {_FIRST}": precision_at(found, _FIRST),
+        "recall at 5 % false alarms": recall_at(found, len(made), num_clean, _FALSE_RATE),
+        "listed": len(suspicions),
+        "found by kind": {
+            kind: [
+                sum(made[i].kind == kind for i in seen),
+                sum(each.kind == kind for each in made),
+            ]
+            for kind in KINDS
+        },
+        "first": [
+            {**each.as_dict(), "spoiled": index >= 0}
+            for each, index in list(zip(suspicions, found, strict=True))[:_FIRST]
+        ],
+    }
+
+
+def _ap(run: Path) -> float:
+    metrics = load_checkpoint(best_weights(run))["metrics"]
+    return float(metrics["AP"])
+
+
+def main() -> None:
+    """Measure the chosen sets."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.label_radar", description=__doc__)
+    parser.add_argument("--sets", nargs="+", default=_SETS[:3], choices=_SETS)
+    parser.add_argument("--folder", type=Path, default=Path("output", "label_radar"))
+    parser.add_argument("--epochs", type=int, default=10)
+    parser.add_argument("--size", type=int, default=320)
+    parser.add_argument("--batch-size", type=int, default=4)
+    parser.add_argument("--digits", type=int, default=480, help="training images of the digits")
+    parser.add_argument("--fraction", type=float, default=0.05)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--folds", type=int, default=3)
+    parser.add_argument("--start", default="weights", choices=("weights", "checkpoint"))
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--no-repair", action="store_true", help="only search")
+    parser.add_argument("-u", "--update", nargs="+", default=[], help="of the configuration")
+    args = parser.parse_args()
+    console = Console()
+    for name in args.sets:
+        results = Proof(name, args.folder / name, args, console).measure()
+        results["machine"] = machine(torch.device(args.device))
+        path = _ROOT / "benchmarks" / "results" / f"label_radar_{name}.json"
+        path.write_text(json.dumps(results, indent=1, default=str) + "\n")
+        shown = {key: value for key, value in results.items() if key != "machine"}
+        for kind in ("radar", "without folds"):
+            shown[kind] = {key: v for key, v in results[kind].items() if key != "first"}
+        console.print(shown, path)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""Label radar: annotation errors, found where labels and detections disagree."""

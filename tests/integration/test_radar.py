@@ -1,0 +1,103 @@
+"""The label radar on a finished training, from the command line."""
+
+import json
+import os
+import re
+import signal
+
+import pytest
+
+from rtdetrv2.analysis.radar import radar as label_radar
+from rtdetrv2.commands import radar
+from rtdetrv2.training import run as training
+from rtdetrv2_pytorch.src.misc.errors import RTDETRError
+from rtdetrv2_pytorch.src.report.label_errors import label_errors
+from rtdetrv2_pytorch.src.solver import DetSolver
+from rtdetrv2_pytorch.src.solver.events import TrainingEvents
+from tests.tiny import tiny_config
+
+
+@pytest.fixture(scope="module")
+def run(digits, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("radar") / "out"
+    DetSolver(tiny_config(folder, digits, epoches=1, loggers=[])).fit()
+    return folder
+
+
+def test_radar_trains_networks_and_writes_its_list(run, capsys, monkeypatch):
+    assert radar.main([str(run), "--folds", "2", "--device", "cpu"]) == 0
+    content = json.loads((run / "label_radar.json").read_text())
+    assert content["images"] == {"train": 6, "val": 4}
+    assert content["settings"]["epochs"] == 1
+    assert set(content["kinds"]) == {"missed", "unsupported", "wrong_class", "loose_box"}
+    for number in range(2):
+        fold = run / "label_radar" / f"fold{number}"
+        assert (fold / "detections.npz").is_file()
+        assert len(json.loads((fold / "instances_held_out.json").read_text())["images"]) == 3
+    out = capsys.readouterr().out
+    assert "By kind" in out
+    assert str(run / "report.html") in out.splitlines()
+    assert 'id="labels"' in (run / "report.html").read_text()
+
+    def no_training(*_, **__):
+        raise AssertionError("finished networks are trained again")
+
+    monkeypatch.setattr(training, "train", no_training)
+    assert radar.main([str(run), "--folds", "2", "--device", "cpu"]) == 0
+
+
+def test_stopped_radar_goes_on(run, capsys):
+    class Stop(TrainingEvents):
+        def epoch_started(self, epoch, num_steps):
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    options = label_radar.RadarOptions(folds=3, device="cpu")
+    progress = label_radar.TrainingProgress()
+    with pytest.raises(label_radar.RadarStopped, match="SIGTERM"):
+        label_radar.find_label_errors(run, options, progress=progress, followers=[Stop()])
+    assert (run / "label_radar" / "fold0" / "training" / "last.pth").is_file()
+    assert not list((run / "label_radar").glob("fold*/detections.npz"))
+    result = label_radar.find_label_errors(run, options, progress=progress)
+    assert result.images == {"train": 6, "val": 4}
+
+
+def test_wrong_arguments_are_one_sentence(run, tmp_path, capsys):
+    assert radar.main([str(tmp_path)]) == 1
+    assert "not the folder of a run" in capsys.readouterr().err
+    assert radar.main([str(run), "--folds", "9", "--device", "cpu"]) == 1
+    assert "the training split has 6 images" in capsys.readouterr().err
+    with pytest.raises(RTDETRError, match="folds = 1"):
+        label_radar.RadarOptions(folds=1)
+
+
+def test_report_shows_label_and_detection(digits, tmp_path):
+    name = sorted(path.name for path in (digits / "train").iterdir())[0]
+    found = {"class": "3", "box_xyxy": [10, 20, 60, 90], "score": 0.9}
+    label = {"class": "<5>", "box_xyxy": [200, 200, 260, 250], "score": 1}
+    base = {"split": "train", "image_id": 1}
+    suspicions = [
+        {
+            "kind": "missed",
+            "probability": 0.93,
+            "file_name": name,
+            "label": None,
+            "detection": found,
+        },
+        {"kind": "wrong_class", "probability": 0.4, "file_name": "gone.jpg", "label": label},
+    ]
+    content = {
+        "kinds": {"missed": "missing label", "wrong_class": "wrong class"},
+        "suspicions": [{**base, "label": None, "detection": None, **each} for each in suspicions],
+    }
+    (tmp_path / "label_radar.json").write_text(json.dumps(content))
+    section = label_errors(tmp_path, {"train": digits / "train"}, None)
+    assert section.counts == [("missing label", 1, 1), ("wrong class", 0, 1)]
+    first, second = section.shown
+    assert first.title == "93 %: missing label"
+    assert re.match(r"labeled nothing, detected 3 \(train, ", first.where)
+    assert first.source.startswith("data:image/jpeg")
+    assert second.source == ""
+
+    (tmp_path / "label_radar.json").write_text("{")
+    assert label_errors(tmp_path, {}, None) is None
+    assert label_errors(tmp_path / "none", {}, None) is None
