@@ -91,12 +91,15 @@ class TrainingView:
     def epoch(self, epoch: Event) -> None:
         """Print the results of an epoch on one line of 80 characters."""
         duration = format_duration(epoch["train_s"] + epoch["eval_s"])
-        self._console.print(
-            f"epoch {epoch['epoch'] + 1:>3}/{self._epochs}  AP {epoch['AP']:.3f}  "
-            f"AP50 {epoch['AP50']:.3f}  loss {epoch['train_loss']:.3f}  "
-            f"val loss {epoch['val_loss']:.3f}  {duration}"
-            + ("  [green]best[/]" if epoch["is_best"] else "")
-        )
+        loss = f"loss {epoch['train_loss']:.3f}"
+        line = f"{loss}  {duration}"  # without an evaluation
+        if "AP" in epoch:
+            best = "  [green]best[/]" if epoch["is_best"] else ""
+            line = (
+                f"AP {epoch['AP']:.3f}  AP50 {epoch['AP50']:.3f}  {loss}  "
+                f"val loss {epoch['val_loss']:.3f}  {duration}{best}"
+            )
+        self._console.print(f"epoch {epoch['epoch'] + 1:>3}/{self._epochs}  {line}")
         if self._console.is_terminal:
             speed = f"{epoch['images_per_s']:.1f} img/s"
             print_detail(self._console, f"{speed}, {epoch['verdict']}")
@@ -142,7 +145,8 @@ class TrainingFollower(TrainingEvents):
 
     def epoch_finished(self, report: EpochReport) -> None:
         """Print the results of an epoch."""
-        self._view.epoch({**vars(report), **report.evaluation.as_dict()})
+        measured = report.evaluation.as_dict() if report.evaluation is not None else {}
+        self._view.epoch({**vars(report), **measured})
 
     def train_finished(self, result: FitResult) -> None:
         """Print the results of the training and the checkpoints."""

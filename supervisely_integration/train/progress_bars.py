@@ -76,18 +76,12 @@ class AppProgress(TrainingEvents):
         """Update the bar of epochs, and log the epoch."""
         self._bars[0].update(1)
         is_last = report.epoch + 1 >= self._epochs
-        stats = report.evaluation.stats
-        coco = f" ({stats['AP_coco']:.3f} with COCO's limit)" if "AP_coco" in stats else ""
-        best = f"best {report.best_ap:.3f} in epoch {report.best_epoch + 1}"
         logger.info(
-            "Epoch %d/%d: loss %.3f, validation loss %.3f, AP %.3f%s, %s, %.1f images/s%s",
+            "Epoch %d/%d: loss %.3f, %s%.1f images/s%s",
             report.epoch + 1,
             self._epochs,
             report.train_loss,
-            report.evaluation.loss,
-            stats["AP"],
-            coco,
-            "the best so far" if report.is_best else best,
+            _metrics(report),
             report.images_per_s,
             "" if is_last else f", {self._remaining(report.eta_s)}",
         )
@@ -130,3 +124,17 @@ class AppProgress(TrainingEvents):
         for bar in self._bars[1:]:
             bar.close()
         del self._bars[1:]
+
+
+def _metrics(report: EpochReport) -> str:
+    """Return the metrics of an evaluated epoch."""
+    evaluation = report.evaluation
+    if evaluation is None:
+        return ""
+    stats = evaluation.stats
+    coco = f" ({stats['AP_coco']:.3f} with COCO's limit)" if "AP_coco" in stats else ""
+    best = f"best {report.best_ap:.3f} in epoch {report.best_epoch + 1}"
+    return (
+        f"validation loss {evaluation.loss:.3f}, AP {stats['AP']:.3f}{coco}, "
+        f"{'the best so far' if report.is_best else best}, "
+    )

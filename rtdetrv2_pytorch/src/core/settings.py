@@ -54,7 +54,10 @@ class Settings:
             training can resume from them.
         save_ema: whether best and numbered checkpoints contain raw weights in addition to EMA
             weights.
-        patience: epochs without improvement before training stops; 0 disables early stopping.
+        eval_freq: epochs between two evaluations; the last epoch is always evaluated. Only an
+            evaluated epoch can become best.pth.
+        patience: epochs without improvement before training stops, checked at every evaluation; 0
+            disables early stopping.
         report: whether a run writes `report.html` to its folder when it ends.
         pictures: whether training saves augmented batches and validation images with detections to
             the run's folder and to the `loggers`.
@@ -93,6 +96,7 @@ class Settings:
     keep_last: NonNegativeInt = 0
     save_optimizer: bool = False
     save_ema: bool = False
+    eval_freq: PositiveInt = 1
     patience: NonNegativeInt = 0
     report: bool = True
     pictures: bool = True

@@ -64,8 +64,8 @@ def _length_advice(log: RunLog) -> Iterator[str]:
     last_epoch, last = curve[-1]
     if best_epoch == last_epoch and best > 0:
         yield (
-            f"AP was still rising: {best:.3f} in the last epoch, {curve[-2][1]:.3f} in the epoch "
-            "before. Train for more epochs (epoches)."
+            f"AP was still rising: {best:.3f} in the last epoch, {curve[-2][1]:.3f} in the "
+            "evaluation before. Train for more epochs (epoches)."
         )
         return
     lowest_epoch, lowest = min(losses, key=lambda point: point[1], default=(0, 0.0))

@@ -60,11 +60,15 @@ class TrainingImages(TrainingEvents):
         self._on_image = on_image
         self._folder = cfg.output_dir / PICTURES
         self._epochs = 0
+        self._every = 1  # epochs between two saved images
+        self._place = -1  # of the last saved images, in units of `_every`
         self._is_enabled = cfg.settings.pictures
 
     def train_started(self, plan: TrainingPlan) -> None:
         """Save the first batches of the first epoch."""
         self._epochs = plan.epochs
+        self._every = max(1, math.ceil(plan.epochs / _MAX_VAL_EPOCHS))
+        self._place = plan.first_epoch // self._every if plan.first_epoch else -1
 
         def save() -> None:
             self._folder.mkdir(parents=True, exist_ok=True)
@@ -81,14 +85,15 @@ class TrainingImages(TrainingEvents):
             self._guarded(save)
 
     def epoch_finished(self, report: EpochReport) -> None:
-        """Save the same validation images after every epoch, with the current detections."""
-        epoch = report.epoch
-        every = math.ceil(self._epochs / _MAX_VAL_EPOCHS)
-        if epoch > 0 and (epoch + 1) % every and epoch + 1 < self._epochs:
+        """Save the same validation images after evaluated epochs, with the current detections."""
+        epoch, evaluation = report.epoch, report.evaluation
+        place = (epoch + 1) // self._every
+        if evaluation is None or (place == self._place and epoch + 1 < self._epochs):
             return
+        self._place = place
 
         def save() -> None:
-            cells = list(self._val_cells(report.evaluation))
+            cells = list(self._val_cells(evaluation))
             if cells:
                 self._save(
                     VAL_NAME.format(epoch=epoch), "val/detections", cells, _VAL_COLUMNS, epoch

@@ -13,7 +13,7 @@ class BestSoFar:
     def __init__(self) -> None:
         self.ap = -math.inf
         self.epoch = -1
-        self.stale_epochs = 0  # evaluations since the best epoch
+        self.stale_epochs = 0  # from the best to the last evaluated epoch
         self.evaluation: Evaluation | None = None  # None if it was evaluated before a resume
 
     def update(self, epoch: int, evaluation: Evaluation) -> bool:
@@ -22,7 +22,7 @@ class BestSoFar:
         if ap > self.ap:
             self.ap, self.epoch, self.evaluation, self.stale_epochs = ap, epoch, evaluation, 0
             return True
-        self.stale_epochs += 1
+        self.stale_epochs = epoch - self.epoch
         return False
 
     def state_dict(self) -> dict[str, Any]:

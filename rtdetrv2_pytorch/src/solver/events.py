@@ -50,18 +50,18 @@ class StepReport:
 
 @dataclass(frozen=True)
 class EpochReport:
-    """A finished epoch with its evaluation."""
+    """A finished epoch with its evaluation, if it had one (`eval_freq`)."""
 
     epoch: int
     train_loss: float
     train_losses: dict[str, float]
-    evaluation: Evaluation
+    evaluation: Evaluation | None
     is_best: bool
     best_epoch: int
     best_ap: float
     lr: float
     train_s: float
-    eval_s: float
+    eval_s: float  # 0 without an evaluation
     data_s: float  # mean wait per step
     step_s: float  # mean step
     images_per_s: float
@@ -103,7 +103,7 @@ class TrainingEvents:
         """Handle the end of a validation batch."""
 
     def epoch_finished(self, report: EpochReport) -> None:
-        """Handle the end of an epoch and its evaluation."""
+        """Handle the end of an epoch and of its evaluation, if it had one."""
 
     def train_finished(self, result: FitResult) -> None:
         """Handle the end of the training, complete or stopped; not called after an error."""

@@ -61,20 +61,12 @@ class LogLines(TrainingEvents):
             )
 
     def epoch_finished(self, report: EpochReport) -> None:
-        """Log the metrics, and the classes as a table."""
-        stats = report.evaluation.stats
+        """Log the metrics of an evaluated epoch, and the time."""
         logger.info(
-            "epoch=%d train_loss=%.4f val_loss=%.4f AP=%.4f AP50=%.4f AP75=%.4f%s best_ap=%.4f "
-            "best_epoch=%d train_s=%.1f eval_s=%.1f eta_s=%.0f skipped_steps=%d %s",
+            "epoch=%d train_loss=%.4f%s train_s=%.1f eval_s=%.1f eta_s=%.0f skipped_steps=%d %s",
             report.epoch + 1,
             report.train_loss,
-            report.evaluation.loss,
-            stats["AP"],
-            stats["AP50"],
-            stats["AP75"],
-            f" AP_coco={stats['AP_coco']:.4f}" if "AP_coco" in stats else "",
-            report.best_ap,
-            report.best_epoch + 1,
+            "" if report.evaluation is None else _metrics(report, report.evaluation),
             report.train_s,
             report.eval_s,
             report.eta_s,
@@ -98,6 +90,16 @@ class LogLines(TrainingEvents):
                 result.best.stats["AP50"],
                 result.best.best.threshold,
             )
+
+
+def _metrics(report: EpochReport, evaluation: Evaluation) -> str:
+    stats = evaluation.stats
+    names = [name for name in ("AP", "AP50", "AP75", "AP_coco") if name in stats]
+    return (
+        f" val_loss={evaluation.loss:.4f} "
+        + " ".join(f"{name}={stats[name]:.4f}" for name in names)
+        + f" best_ap={report.best_ap:.4f} best_epoch={report.best_epoch + 1}"
+    )
 
 
 def _times(report: EpochReport) -> str:
@@ -141,7 +143,8 @@ class JsonLog(TrainingEvents):
     def epoch_finished(self, report: EpochReport) -> None:
         """Write the metrics."""
         content = {k: v for k, v in vars(report).items() if k != "evaluation"}
-        self._write("epoch", {**content, **report.evaluation.as_dict()})
+        measured = report.evaluation.as_dict() if report.evaluation is not None else {}
+        self._write("epoch", {**content, **measured})
 
     def train_finished(self, result: FitResult) -> None:
         """Write the result."""
@@ -193,14 +196,17 @@ def step_values(report: StepReport) -> dict[str, float]:
 
 def epoch_values(report: EpochReport) -> dict[str, float]:
     """Return the values of an epoch for TensorBoard and other trackers."""
+    shares = {f"time/{name}": share for name, share in report.time_shares.items()}
     evaluation = report.evaluation
+    if evaluation is None:
+        return shares
     return {
         **{f"val/{name}": value for name, value in evaluation.stats.items()},
         "val/loss": evaluation.loss,
         "val/best_f1": evaluation.best.f1,
         "val/best_threshold": evaluation.best.threshold,
         **{f"val_AP/{c.name}": c.ap for c in evaluation.classes if math.isfinite(c.ap)},
-        **{f"time/{name}": share for name, share in report.time_shares.items()},
+        **shares,
     }
 
 

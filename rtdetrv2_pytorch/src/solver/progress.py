@@ -59,12 +59,13 @@ class Pace:
     evaluations: int = 0
     eval_s: float = 0.0
 
-    def add(self, progress: EpochProgress, eval_s: float) -> None:
-        """Add a finished epoch with its evaluation."""
+    def add(self, progress: EpochProgress, eval_s: float | None) -> None:
+        """Add a finished epoch with its evaluation, if it had one."""
         self.steps += progress.timed_steps
         self.train_s += progress.total_s
-        self.evaluations += 1
-        self.eval_s += eval_s
+        if eval_s is not None:
+            self.evaluations += 1
+            self.eval_s += eval_s
 
 
 def average_of(sums: Mapping[str, float]) -> dict[str, float]:

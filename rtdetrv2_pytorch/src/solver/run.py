@@ -211,11 +211,16 @@ class TrainingRun:
         if distributed.is_main():
             self.checkpoints.save_last(content)
 
-    def finish_epoch(self, evaluation: Evaluation) -> None:
+    def is_evaluated(self, epoch: int) -> bool:
+        """Return whether an epoch ends with an evaluation."""
+        is_last = epoch + 1 >= self.settings.epoches
+        return is_last or (epoch + 1) % self.settings.eval_freq == 0
+
+    def finish_epoch(self, evaluation: Evaluation | None) -> None:
         """Advance to the next epoch and write the checkpoints of this one."""
         self.warmup.step_epoch()
         previous = copy.copy(self.best)
-        is_best = self.best.update(self.epoch, evaluation)
+        is_best = evaluation is not None and self.best.update(self.epoch, evaluation)
         self.epoch, self.step, self.loss_sums = self.epoch + 1, 0, {}
         is_saved = True
         if distributed.is_main():
@@ -223,7 +228,7 @@ class TrainingRun:
         if distributed.on_any_rank(not is_saved):
             self.best = previous  # its file still exists
 
-    def _save_epoch(self, evaluation: Evaluation, *, is_best: bool) -> bool:
+    def _save_epoch(self, evaluation: Evaluation | None, *, is_best: bool) -> bool:
         """Write the checkpoints of an epoch; only a failure in the last epoch is an error.
 
         Returns:

@@ -185,7 +185,7 @@ class DetSolver:
         return None
 
     def _run_epoch(self, run: TrainingRun, events: TrainingEvents) -> bool:
-        """Train, evaluate and save one epoch; returns False if it was interrupted."""
+        """Train, evaluate if it is due and save one epoch; returns False if it was interrupted."""
         cfg = self.cfg
         events.epoch_started(run.epoch, len(run.train_loader))
         progress = train_one_epoch(run, stop=self.stop_flag, after_step=StepReporter(run, events))
@@ -194,12 +194,13 @@ class DetSolver:
         if progress.step < progress.num_steps:
             return False
         begin = time.perf_counter()
-        model = run.evaluated_model
+        model, evaluation, eval_s = run.evaluated_model, None, None
         distributed.share_buffers(model)  # checkpoints hold those of the main rank
-        evaluation = self._evaluate(model, events, run.amp.precision)
-        if evaluation is None:
-            return False
-        eval_s = time.perf_counter() - begin
+        if run.is_evaluated(run.epoch):
+            evaluation = self._evaluate(model, events, run.amp.precision)
+            if evaluation is None:
+                return False
+            eval_s = time.perf_counter() - begin
         run.pace.add(progress, eval_s)
         run.finish_epoch(evaluation)
         unreadable = cfg.train_dataset.new_unreadable() + cfg.val_dataset.new_unreadable()
@@ -208,7 +209,7 @@ class DetSolver:
             progress,
             evaluation,
             losses=average_of(loss_sums),
-            eval_s=eval_s,
+            eval_s=eval_s or 0.0,
             skipped_images=unreadable,
         )
         events.epoch_finished(report)

@@ -72,13 +72,13 @@ class StepReporter:
 def epoch_report(
     run: TrainingRun,
     progress: EpochProgress,
-    evaluation: Evaluation,
+    evaluation: Evaluation | None,
     *,
     losses: Mapping[str, float],
     eval_s: float,
     skipped_images: Sequence[str],
 ) -> EpochReport:
-    """Return the report of a finished epoch and its evaluation."""
+    """Return the report of a finished epoch, with its evaluation if it had one."""
     data_s, step_s = _means(progress)
     shares = shares_of(run.stopwatch.seconds(), eval_s)
     loader = run.train_loader
@@ -148,6 +148,8 @@ def _schedule(run: TrainingRun) -> list[str]:
     if transforms is not None and first is not None:
         stopped = ", ".join(transforms.policy.get("ops", ()))
         lines.append(f"{stopped} disabled from epoch {first + 1}")
+    if run.settings.eval_freq > 1:
+        lines.append(f"evaluation every {run.settings.eval_freq} epochs and after the last one")
     annotations = run.cfg.val_dataset.annotations
     lines += limit_notes(annotations, detections_per_image(run.cfg))
     collate = run.train_loader.collate_fn
@@ -166,7 +168,7 @@ def _means(progress: EpochProgress) -> tuple[float, float]:
 def _remaining_s(run: TrainingRun, progress: EpochProgress) -> float:
     """Estimate the time to the end of the run from all its steps and evaluations so far.
 
-    Includes the evaluations after the remaining epochs, and that of best.pth at the end.
+    Includes the remaining evaluations, and that of best.pth at the end.
     """
     pace, steps = run.pace, progress.num_steps
     epochs = run.settings.epoches - progress.epoch
@@ -176,7 +178,8 @@ def _remaining_s(run: TrainingRun, progress: EpochProgress) -> float:
     else:
         images = len(run.cfg.val_dataset) / len(run.cfg.train_dataset)
         eval_s = _EVALUATION_COST * images * steps * step_s
-    return (epochs * steps - progress.step) * step_s + (epochs + 1) * eval_s
+    evaluations = sum(map(run.is_evaluated, range(progress.epoch, run.settings.epoches))) + 1
+    return (epochs * steps - progress.step) * step_s + evaluations * eval_s
 
 
 def _images_per_second(progress: EpochProgress) -> float:

@@ -244,6 +244,8 @@ def test_epoch_summary(bars, lines):
     )
     follower.epoch_finished(epoch(3, ap=0.125, best_epoch=1, best_ap=0.25))
     assert lines()[-1].endswith("AP 0.125, best 0.250 in epoch 2, 20.0 images/s")
+    follower.epoch_finished(dataclasses.replace(epoch(2), evaluation=None, eta_s=60.0))
+    assert "Epoch 3/4: loss 2.500, 20.0 images/s, about 1 min of training" in lines()[-1]
     crowded = dataclasses.replace(epoch(3), evaluation=evaluation(0.25))
     crowded.evaluation.stats["AP_coco"] = 0.0625
     follower.epoch_finished(crowded)

@@ -25,6 +25,13 @@ def test_first_epoch_is_best_without_any_boxes():
     assert best.update(0, evaluation(-1.0))
 
 
+def test_epochs_without_improvement_count_those_without_an_evaluation():
+    best = BestSoFar()
+    for epoch, ap in ((4, 0.5), (9, 0.4), (11, 0.3)):
+        best.update(epoch, evaluation(ap))
+    assert (best.epoch, best.stale_epochs) == (4, 7)
+
+
 def test_state_dict_round_trip():
     best = BestSoFar()
     best.update(0, evaluation(0.5))

@@ -30,6 +30,7 @@ from rtdetrv2_pytorch.src.solver.observers import (
     JsonLog,
     LogLines,
     TensorBoard,
+    epoch_values,
     metrics_table,
 )
 
@@ -118,6 +119,17 @@ def test_log_lines_are_key_value_pairs(caplog):
     assert 'data=25% forward=75% verdict="input bound: 2 more workers"' in caplog.text
     assert "epoch=2 image not used: broken.jpg" in caplog.text
     assert len(caplog.records) == 3
+
+
+def test_epoch_without_evaluation_has_no_metrics(tmp_path, caplog):
+    report = dataclasses.replace(epoch_report(), evaluation=None, is_best=False, eval_s=0.0)
+    with caplog.at_level("INFO"):
+        LogLines().epoch_finished(report)
+    assert "epoch=2 train_loss=2.0000 train_s=10.0 eval_s=0.0 eta_s=30" in caplog.text
+    JsonLog(tmp_path / "log.jsonl").epoch_finished(report)
+    (line,) = read(tmp_path / "log.jsonl")
+    assert line["train_loss"] == 2.0 and "AP" not in line and "val_loss" not in line
+    assert epoch_values(report) == {"time/data": 0.25, "time/forward": 0.75}
 
 
 def test_metrics_table_is_aligned():

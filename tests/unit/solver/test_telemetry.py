@@ -64,6 +64,22 @@ def test_remaining_time_is_estimated_over_all_epochs(tmp_path, digits):
     assert events.reports[0].eta_s == pytest.approx((3 * num_steps - 1) * step_s + 4 * 9.0)
 
 
+@pytest.mark.parametrize(
+    ("eval_freq", "epochs", "evaluated"),
+    [(1, 3, [0, 1, 2]), (2, 5, [1, 3, 4]), (3, 6, [2, 5]), (10, 4, [3])],
+)
+def test_remaining_time_includes_the_evaluations_that_are_due(
+    tmp_path, digits, eval_freq, epochs, evaluated
+):
+    cfg = tiny_config(tmp_path, digits, epoches=epochs, eval_freq=eval_freq)
+    run = TrainingRun.create(cfg)
+    assert [epoch for epoch in range(epochs) if run.is_evaluated(epoch)] == evaluated
+    run.pace.evaluations, run.pace.eval_s, run.pace.steps, run.pace.train_s = 1, 100.0, 1, 2.0
+    events = Collector()
+    StepReporter(run, events)(EpochProgress(0, num_steps=3))
+    assert events.reports[0].eta_s == epochs * 3 * 2.0 + 100.0 * (len(evaluated) + 1)
+
+
 def test_losses_are_read_every_half_second(tmp_path, digits, monkeypatch):
     run = TrainingRun.create(tiny_config(tmp_path, digits, print_freq=100))
     clock = iter([0.0, 0.3, 0.6])
