@@ -239,6 +239,14 @@ def _crowded(data: CocoFolder) -> None:
         data.box("train", (i, i, 20, 20))
 
 
+def _rare_class(data: CocoFolder) -> None:
+    owl = data.add_class("train", "owl")
+    data.add_class("val", "owl")
+    data.add("train", "owl.png", category=owl)
+    for number in range(20):  # besides two of cats and one of a dog
+        data.add("train", f"cat{number}.png")
+
+
 def _cells(data: CocoFolder) -> None:
     for i in range(101):
         data.box("val", (i % 40, i // 40, 20, 20))
@@ -502,6 +510,14 @@ CASES: dict[str, list[tuple[str, Case, str, str]]] = {
         ("gone", _box((1, 1, 9, 0.07)), "train2.png", "'cat' at (1, 1, 10, 1.07)")
     ],
     "too_many_objects": [("crowded", _crowded, "train2.png", "13 objects, 12 queries")],
+    "class_rare": [
+        (
+            "one of 24",
+            _rare_class,
+            "dog",
+            "in 1 of 24 images, 'cat' in 22; repeat_threshold 0.33 repeats them 2.8 times",
+        )
+    ],
     "above_coco_limit": [
         ("101 cells", _cells, "val1.png", "101 of 'cat': AP counts 300 detections")
     ],

@@ -114,4 +114,5 @@ SHARED: dict[str, Any] = {
 # Parameters that the run provides; a section may not contain them.
 FROM_THE_RUN = frozenset(
     {"params", "optimizer", "model", "lr_scheduler", "annotations", "categories", "pixel_range"}
+    | {"repeat_threshold"}
 )

@@ -5,7 +5,7 @@ from typing import Literal
 
 from ..data.images.pixel_range import checked_range
 from ..misc.errors import ConfigError
-from ..misc.ranges import NonNegativeFloat, NonNegativeInt, PositiveInt
+from ..misc.ranges import Fraction, NonNegativeFloat, NonNegativeInt, PositiveInt
 
 LoggerName = Literal["tensorboard", "wandb", "mlflow", "clearml"]
 
@@ -31,6 +31,9 @@ class Settings:
         pixel_range: [low, high], the pixel values of images with more than 8 bits that become 0 and
             255, in the whole data set and in inference. Without it, the data doctor chooses a range
             if the range of the data type does not fit: 0..65535 for integers, 0..1 for floats.
+        repeat_threshold: images of classes in fewer than this fraction of the training images are
+            repeated within an epoch (repeat-factor sampling of LVIS); 0 disables it. The data
+            doctor recommends a value.
         device: "cuda", "cuda:1", "cpu", ...; default: a GPU if available.
         seed: random seed.
         use_amp: mixed precision; see `amp_dtype`.
@@ -78,6 +81,7 @@ class Settings:
     num_workers: NonNegativeInt | None = None
     cache: Literal["none", "ram", "disk"] = "none"
     pixel_range: tuple[float, float] | None = None
+    repeat_threshold: Fraction = 0.0
     device: str | None = None
     seed: NonNegativeInt = 0
     use_amp: bool = False

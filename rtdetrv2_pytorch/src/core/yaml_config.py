@@ -359,25 +359,24 @@ class YAMLConfig:
     @cached_property
     def train_dataloader(self) -> DataLoader:
         """Batches of augmented training images."""
-        loader, num_images = self._slot("train_dataloader"), len(self.train_dataset)
-        self.notes += fit_batch_size(self.yaml_cfg, loader, num_images)
-        return self._build_loader("train_dataloader", self.train_dataset)
+        slot, dataset = "train_dataloader", self.train_dataset
+        self.notes += fit_batch_size(self.yaml_cfg, self._slot(slot), len(dataset))
+        return self._build_loader(slot, dataset, repeat_threshold=self.settings.repeat_threshold)
 
     @cached_property
     def val_dataloader(self) -> DataLoader:
         """Batches of validation images."""
         return self._build_loader("val_dataloader", self.val_dataset)
 
-    def _build_loader(self, slot: str, dataset: DetectionDataset) -> DataLoader:
+    def _build_loader(self, slot: str, dataset: DetectionDataset, **given: Any) -> DataLoader:
         sections, seed = self.sections(), self.settings.seed
         description = self._slot(slot)
         description.pop("dataset")
         collate = description.pop("collate_fn", "BatchImageCollateFunction")
         with located(self.layers):
             collate_fn = sections.construct(collate, f"{slot}.collate_fn", seed=seed)
-            return sections.construct(
-                description, slot, dataset=dataset, collate_fn=collate_fn, seed=seed
-            )
+            given |= {"dataset": dataset, "collate_fn": collate_fn, "seed": seed}
+            return sections.construct(description, slot, **given)
 
     # Results
 

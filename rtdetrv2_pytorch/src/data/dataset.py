@@ -89,11 +89,20 @@ class DetectionDataset(Dataset[Item | None]):
         return len(self.annotations)
 
     def __getitem__(self, index: int) -> Item | None:
-        index = range(len(self))[index]  # IndexError ends a plain loop over the data set
+        return self.load(range(len(self))[index])  # IndexError ends a plain loop over the data set
+
+    def load(self, index: int) -> Item | None:
+        """Read and augment an image; None if it cannot be read and is not replaced.
+
+        Args:
+            index: of the image, plus a multiple of the number of images for a copy with another
+                augmentation.
+        """
+        copy, index = divmod(index, len(self))
         if self.unreadable == "replace":
-            return self._augment(*self.load_readable(index))
+            return self._augment(*self.load_readable(index), copy)
         sample = self._try_load(index)
-        return None if sample is None else self._augment(index, sample)
+        return None if sample is None else self._augment(index, sample, copy)
 
     def check_boxes(self) -> None:
         """Check that the split has a box to learn or measure.
@@ -156,10 +165,10 @@ class DetectionDataset(Dataset[Item | None]):
         self._reported |= found
         return [self.annotations[i].file_name for i in sorted(found)]
 
-    def _augment(self, index: int, sample: Sample) -> Item:
+    def _augment(self, index: int, sample: Sample, copy: int) -> Item:
         width, height = sample.image.shape[2], sample.image.shape[1]
         if self.transforms is not None:
-            rng = random.Random(derive_seed(self.seed, self.epoch, index))
+            rng = random.Random(derive_seed(self.seed, self.epoch, index + copy * len(self)))
             sample = self.transforms(sample, rng, self.epoch)
         sample.materialize()
         target = Target(

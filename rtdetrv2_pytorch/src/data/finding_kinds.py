@@ -352,6 +352,11 @@ KINDS: dict[str, Kind] = {
                 "they are hard to learn",
                 "train at a larger size, or cut the images into tiles",
             ),
+            "class_rare": (
+                "classes in fewer than a tenth of the images of the most frequent class",
+                "seldom, so the class is learned late",
+                "set repeat_threshold to the value stated here, or label more of its objects",
+            ),
             "above_coco_limit": (
                 "validation images with more than 100 objects of a class",
                 "AP counts all detections of a class in an image; COCO counts 100",

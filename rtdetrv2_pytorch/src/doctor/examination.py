@@ -8,12 +8,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from ..data.annotation_arrays import Annotations, ImageRecord
 from ..data.categories import CategoryTable, normalize_id
 from ..data.coco_dataset import parse_coco
 from ..data.conversion import Split
 from ..data.findings import Finding, Findings, Illustration
 from ..data.images.pixel_range import MIN_LEVELS, PixelRange
+from ..data.loading.repeats import class_factors, image_fractions, is_rare, recommended_threshold
 from ..data.readers.coco_json import name_of, read_categories, read_coco_json
 from ..data.readers.folders import has_byte_order_mark
 from ..misc.errors import DatasetError
@@ -121,6 +124,7 @@ def examine(
     pixel_range = options.pixel_range or choose_range(_deep_values(first))
     findings = list(_pixel_range_findings(splits, pixel_range))
     summaries = []
+    findings += _balance_findings(first)
     for split in splits:
         boxes = _box_examiner(split, options)
         findings += _split_findings(split, boxes)
@@ -259,6 +263,25 @@ def _pixel_range_findings(
 def _real(path: Path) -> Path:
     """Resolve all links; a link that refers to itself stays."""
     return Path(os.path.realpath(path))
+
+
+def _balance_findings(split: _SplitState) -> Iterator[Finding]:
+    """Yield the classes that are far rarer than others, with the threshold that repeats them."""
+    if split.annotations is None:
+        return
+    fractions, total = image_fractions(split.annotations), len(split.annotations)
+    threshold = recommended_threshold(fractions)
+    if threshold is None:
+        return
+    factors, names = class_factors(fractions, threshold), split.annotations.categories.names
+    common = int(fractions.argmax())
+    for label in np.flatnonzero(is_rare(fractions)):
+        detail = (
+            f"in {fractions[label] * total:.0f} of {total} images, {names[common]!r} in "
+            f"{fractions[common] * total:.0f}; repeat_threshold {threshold:g} repeats them "
+            f"{factors[label]:.1f} times"
+        )
+        yield Finding("class_rare", names[label], detail, split=split.name)
 
 
 def _box_examiner(split: _SplitState, options: Options) -> BoxExaminer:

@@ -105,7 +105,7 @@ class TrainingImages(TrainingEvents):
         loader, dataset = self._cfg.train_dataloader, self._cfg.train_dataset
         loader.set_epoch(epoch)
         for step, indices in enumerate(itertools.islice(loader.epoch_sampler, _NUM_BATCHES)):
-            images, targets = loader.collate_fn([dataset[i] for i in indices[:_BATCH_IMAGES]])
+            images, targets = loader.collate_fn([dataset.load(i) for i in indices[:_BATCH_IMAGES]])
             size = loader.collate_fn.size_for((images.shape[2], images.shape[3]), epoch, step)
             yield resize_batch(images, size), targets
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import torch
 
+from ..data.loading.repeats import class_factors, image_fractions
 from ..data.metrics.detection_limit import limit_notes
 from ..data.metrics.evaluator import Evaluation
 from ..misc import distributed
@@ -148,6 +149,7 @@ def _schedule(run: TrainingRun) -> list[str]:
     if transforms is not None and first is not None:
         stopped = ", ".join(transforms.policy.get("ops", ()))
         lines.append(f"{stopped} disabled from epoch {first + 1}")
+    lines += _repeats(run)
     if run.settings.eval_freq > 1:
         lines.append(f"evaluation every {run.settings.eval_freq} epochs and after the last one")
     annotations = run.cfg.val_dataset.annotations
@@ -157,6 +159,21 @@ def _schedule(run: TrainingRun) -> list[str]:
         until = "" if collate.stop_epoch is None else f" until epoch {collate.stop_epoch}"
         lines.append(f"multi-scale {min(collate.scales)} to {max(collate.scales)}{until}")
     return lines
+
+
+def _repeats(run: TrainingRun) -> list[str]:
+    """Describe how often the images of the rarest class are repeated."""
+    sampler, threshold = run.train_loader.epoch_sampler, run.settings.repeat_threshold
+    if sampler.repeated is None:
+        return []
+    annotations = run.cfg.train_dataset.annotations
+    factors = class_factors(image_fractions(annotations), threshold)
+    rarest = int(factors.argmax())
+    return [
+        f"{sampler.num_images} images per epoch instead of {len(annotations)}: those of classes in "
+        f"fewer than {threshold:g} of the images are repeated, those of "
+        f"{annotations.categories.names[rarest]} {factors[rarest]:.1f} times"
+    ]
 
 
 def _means(progress: EpochProgress) -> tuple[float, float]:

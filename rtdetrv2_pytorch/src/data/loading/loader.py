@@ -13,6 +13,7 @@ from ...misc.ranges import NonNegativeFloat, NonNegativeInt, PositiveInt
 from ..dataset import DetectionDataset
 from .collate import Batch, BatchImageCollateFunction
 from .pinning import pin_ahead
+from .repeats import RepeatedImages, repeat_factors
 from .sampler import EpochSampler, divided_batch_size
 from .worker_pool import StartMethod, WorkerPool, WorkersUnavailableError, load_batch
 
@@ -48,6 +49,7 @@ class DataLoader:
         pin_memory_device: kept for existing YAML files.
         in_order: keep the order of batches.
         seed: of the run.
+        repeat_threshold: of the run.
 
     Raises:
         DatasetError: if there are too few images for a batch; in iteration, if a batch takes longer
@@ -76,6 +78,7 @@ class DataLoader:
         pin_memory_device: Literal[""] = "",
         in_order: bool = True,
         seed: int = 0,
+        repeat_threshold: NonNegativeFloat = 0.0,
     ) -> None:
         self.dataset = dataset
         self.collate_fn = collate_fn or BatchImageCollateFunction()
@@ -85,6 +88,9 @@ class DataLoader:
             shuffle=bool(shuffle),
             drop_last=drop_last,
             seed=seed,
+            repeated=RepeatedImages(repeat_factors(dataset.annotations, repeat_threshold))
+            if repeat_threshold
+            else None,
         )
         if len(self.epoch_sampler) == 0 and (shuffle or drop_last or not len(dataset)):
             raise DatasetError(

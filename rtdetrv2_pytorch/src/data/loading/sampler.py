@@ -8,6 +8,7 @@ import torch
 from ...misc import distributed
 from ...misc.errors import ConfigError
 from ...misc.seeding import derive_seed
+from .repeats import RepeatedImages
 
 
 class EpochSampler:
@@ -24,12 +25,21 @@ class EpochSampler:
         shuffle: use a new random order every epoch.
         drop_last: drop the last batch if it is smaller.
         seed: of the run.
+        repeated: chooses how often each image occurs in a shuffled epoch; default: once.
     """
 
     def __init__(
-        self, num_images: int, total_batch_size: int, *, shuffle: bool, drop_last: bool, seed: int
+        self,
+        num_images: int,
+        total_batch_size: int,
+        *,
+        shuffle: bool,
+        drop_last: bool,
+        seed: int,
+        repeated: RepeatedImages | None = None,
     ) -> None:
-        self.num_images = num_images
+        self.num_images = num_images if repeated is None else len(repeated)  # of an epoch
+        self.repeated = repeated
         self.total_batch_size = total_batch_size
         self.shuffle = shuffle
         self.drop_last = drop_last
@@ -65,7 +75,11 @@ class EpochSampler:
     def __iter__(self) -> Iterator[list[int]]:
         if self.shuffle:
             generator = torch.Generator().manual_seed(derive_seed(self.seed, self.epoch))
-            order = torch.randperm(self.num_images, generator=generator).tolist()
+            order = (
+                torch.randperm(self.num_images, generator=generator).tolist()
+                if self.repeated is None
+                else self.repeated.shuffled(generator)
+            )
         else:
             order = list(range(self.num_images))
         for batch in range(self.start_step, len(self)):

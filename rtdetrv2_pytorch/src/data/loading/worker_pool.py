@@ -41,8 +41,9 @@ class WorkersUnavailableError(Exception):
 def load_batch(
     dataset: DetectionDataset, collate_fn: BatchImageCollateFunction, indices: Sequence[int]
 ) -> Batch:
-    """Load and collate the images of one batch."""
-    return collate_fn([dataset[index] for index in indices])
+    """Load and collate the images of one batch; indices from `len(dataset)` on are copies."""
+    size = len(dataset)
+    return collate_fn([dataset[i] if i < size else dataset.load(i) for i in indices])
 
 
 @dataclass
