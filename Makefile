@@ -19,7 +19,7 @@ TORCH ?= 2.15.0
 
 .DEFAULT_GOAL := help
 .PHONY: help install uv train train-cli gui page doctor test test-fast test-torch check lint fix lock \
-	audit bench gpu-bundle clean
+	audit bench proof gpu-bundle clean
 
 help: ## list all commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -102,6 +102,9 @@ audit: | uv ## check the locked packages and the page libraries for known vulner
 bench: install ## compare speed with public implementations
 	$(BIN)/python -m benchmarks $(ARGS)
 
+proof: install ## compare the accuracy of training recipes, with ARGS="--peers" also of other trainers
+	$(BIN)/python -m benchmarks.accuracy $(ARGS)
+
 # Wheels for Python 3.12 on x86-64, without dependencies, which that machine provides.
 gpu-bundle: ## download packages for python -m benchmarks.gpu on a machine without internet access
 	rm -rf .gpu-bundle
@@ -110,4 +113,4 @@ gpu-bundle: ## download packages for python -m benchmarks.gpu on a machine witho
 		--platform manylinux2014_x86_64 -d .gpu-bundle -r benchmarks/gpu-requirements.txt
 
 clean: ## remove files created by make; keeps data and results
-	rm -rf $(PAGE)/node_modules .venv .venv-torch-* .uv .gpu-bundle .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(PAGE)/node_modules .venv .venv-torch-* .venv-peer-* .uv .gpu-bundle .mypy_cache .pytest_cache .ruff_cache

@@ -1,8 +1,12 @@
-"""Run the benchmarks: `python -m benchmarks [subject ...] [--device cpu] [--output FILE]`."""
+"""Run the benchmarks: `python -m benchmarks [subject ...] [--device cpu] [--output FILE]`.
+
+`python -m benchmarks accuracy ...` compares the accuracy of recipes; see its --help.
+"""
 
 import argparse
 import json
 import os
+import sys
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -92,4 +96,8 @@ def show(console: Console, result: dict[str, Any]) -> None:
 
 
 if __name__ == "__main__":
+    if sys.argv[1:2] == ["accuracy"]:
+        from benchmarks.accuracy.command import main as compare_recipes
+
+        sys.exit(compare_recipes(sys.argv[2:]))
     main()

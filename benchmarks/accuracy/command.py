@@ -1,0 +1,165 @@
+"""The command line of the accuracy benchmark."""
+
+import argparse
+import signal
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from rtdetrv2_pytorch.src.misc.files import FolderLock, write_text
+
+from . import page, results
+from .datasets import DATASETS, WORK, DataSet, rf100vl
+from .jobs import Experiment, Job, estimates, left_minutes, plan
+from .peers import PEERS
+from .recipes import RECIPES, REFERENCE
+from .running import run_all
+
+_PROTOCOL = "rf100vl"
+_RF100VL_DETECTIONS = 500
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run what is missing, and write the page."""
+    parser = _parser()
+    args = parser.parse_args(arguments)
+    try:
+        datasets, experiment = _experiment(args)
+        names = _chosen(args.only, [*datasets, *RECIPES, *PEERS])
+    except ValueError as error:
+        parser.error(str(error))
+    console = Console()
+    jobs = _jobs(args, datasets, names, experiment, console)
+    if args.list:
+        console.print(_overview(jobs, experiment))
+        return 0
+    if args.page:
+        return _write_page(console)
+
+    def interrupt(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    signal.signal(signal.SIGTERM, interrupt)
+    experiment.work.mkdir(parents=True, exist_ok=True)
+    with FolderLock(experiment.work):
+        failed = run_all(jobs, experiment, console)
+    is_default = experiment.results == results.FOLDER
+    return max(_write_page(console) if is_default else 0, int(failed > 0))
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks accuracy", description=__doc__)
+    parser.add_argument(
+        "--only", nargs="+", default=[], metavar="NAME", help="data sets, recipes and trainers"
+    )
+    parser.add_argument("--peers", action="store_true", help="also run the public trainers")
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2], help="default: 0 1 2")
+    parser.add_argument("--epochs", type=int, help="epochs of a run; named NAME-EPOCHSe")
+    parser.add_argument("--weights", help="none, coco, objects365 or a file; default: none")
+    parser.add_argument("--device", default="cpu", help="cpu, cuda; default: cpu")
+    parser.add_argument(
+        "--protocol",
+        nargs=2,
+        metavar=(_PROTOCOL, "FOLDER"),
+        help="the RF100-VL protocol on each data set in a folder; default weights: coco",
+    )
+    parser.add_argument("--size", type=int, help="side of the images in pixels")
+    parser.add_argument("--batch", type=int, help="images per step")
+    parser.add_argument("--results", type=Path, help="folder of the results")
+    parser.add_argument("--work", type=Path, default=WORK, help="folder of unfinished runs")
+    parser.add_argument("--list", action="store_true", help="list the runs and the time left")
+    parser.add_argument("--page", action="store_true", help="only write docs/accuracy.md")
+    return parser
+
+
+def _experiment(args: argparse.Namespace) -> tuple[dict[str, DataSet], Experiment]:
+    """Return the data sets and the options of all runs.
+
+    Raises:
+        ValueError: if an option is invalid.
+    """
+    datasets, folder, weights, limit = DATASETS, results.FOLDER, args.weights or "none", None
+    if args.protocol:
+        name, place = args.protocol
+        if name != _PROTOCOL:
+            raise ValueError(f"--protocol {name}: unknown; there is {_PROTOCOL}")
+        datasets, limit = rf100vl(Path(place)), _RF100VL_DETECTIONS
+        folder, weights = folder / _PROTOCOL, args.weights or "coco"
+    elif args.weights or args.device != "cpu":
+        folder = folder / f"{args.device.split(':')[0]}-{Path(weights).stem}"
+    changes = {"epochs": args.epochs, "size": args.size, "batch": args.batch}
+    changes = {name: value for name, value in changes.items() if value is not None}
+    if changes:
+        datasets = dict(_changed(each, changes) for each in datasets.values())
+    experiment = Experiment(
+        results=args.results or folder,
+        work=args.work,
+        device=args.device,
+        weights=weights,
+        max_detections=limit,
+    )
+    return datasets, experiment
+
+
+def _changed(dataset: DataSet, changes: dict[str, int]) -> tuple[str, DataSet]:
+    """Return a data set with runs of another length or size, under a name that says so."""
+    suffix = {"epochs": "e", "size": "px", "batch": "b"}
+    name = "-".join([dataset.name, *(f"{value}{suffix[key]}" for key, value in changes.items())])
+    minutes = dataset.minutes * changes.get("epochs", dataset.epochs) / dataset.epochs
+    return dataset.name, replace(dataset, name=name, minutes=minutes, **changes)
+
+
+def _chosen(names: Sequence[str], known: Sequence[str]) -> list[str]:
+    unknown = sorted(set(names) - set(known))
+    if unknown:
+        raise ValueError(f"--only: unknown names {unknown}; there are {', '.join(known)}")
+    return list(names)
+
+
+def _jobs(
+    args: argparse.Namespace,
+    datasets: dict[str, DataSet],
+    names: Sequence[str],
+    experiment: Experiment,
+    console: Console,
+) -> list[Job]:
+    """Return the chosen runs on the data sets that are present."""
+    wanted = [each for name, each in datasets.items() if name in names] or list(datasets.values())
+    recipes = [name for name in (*RECIPES, *PEERS) if name in names]
+    recipes = recipes or [*RECIPES, *(PEERS if args.peers else ())]
+    if experiment.max_detections is not None and not set(names) & set(RECIPES):
+        recipes = [REFERENCE]
+    for dataset in wanted:
+        if reason := dataset.missing():
+            console.print(f"{dataset.name} skipped: {reason}", style="yellow")
+    present = [dataset for dataset in wanted if not dataset.missing()]
+    return plan(present, recipes, args.seeds, experiment)
+
+
+def _overview(jobs: Sequence[Job], experiment: Experiment) -> Table:
+    done = {job.name for job in jobs if job.path(experiment).is_file()}
+    finished = results.load_all(experiment.results)
+    minutes = estimates(jobs, finished)
+    table = Table("run", "state", "minutes")
+    table.columns[2].justify = "right"
+    for job in jobs:
+        state = "finished" if job.name in done else "missing"
+        table.add_row(job.name, state, f"{minutes[job.name]:.1f}")
+    left = left_minutes(jobs, minutes, done, 0.0)
+    table.caption = f"{len(done)} of {len(jobs)} runs finished, about {left / 60:.1f} hours left"
+    return table
+
+
+def _write_page(console: Console) -> int:
+    write_text(page.PAGE, page.generate(results.load_all(results.FOLDER)))
+    console.print(f"{page.PAGE}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,111 @@
+"""The data sets, with the length of a run on each of them."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from rtdetrv2_pytorch.src.data.digits import make_digits_dataset
+from rtdetrv2_pytorch.src.data.splits import CONVERTED, Splits, find_splits
+
+ROOT = Path(__file__).parents[2]
+WORK = ROOT / "output" / "accuracy"
+SHARED = ROOT.parent / "shared" / "data"
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataSet:
+    """A data set and the length of its runs, the same for all recipes.
+
+    Attributes:
+        name: in file names and tables.
+        folder: in any format that `rtdetrv2 train` reads.
+        size: side of training and validation images in pixels.
+        epochs: of a run.
+        batch: images per optimizer step.
+        minutes: of a run on two free cores, estimated.
+        model: of the model table.
+        about: for the page.
+        update: other values of the configuration, for all recipes.
+        is_generated: whether the folder is generated.
+    """
+
+    name: str
+    folder: Path
+    size: int
+    epochs: int
+    batch: int = 4
+    minutes: float = 10.0
+    model: str = "S"
+    about: str = ""
+    update: Mapping[str, Any] = field(default_factory=dict)
+    is_generated: bool = False
+
+    def missing(self) -> str | None:
+        """Return why the data set cannot be used; None if it can."""
+        if self.is_generated or self.folder.is_dir():
+            return None
+        return f"{self.folder}: no such folder"
+
+    def splits(self) -> Splits:
+        """Return the COCO files and image folders; the sample set is generated once."""
+        if self.is_generated:
+            make_digits_dataset(self.folder)
+        return find_splits(self.folder, WORK / "data" / self.name / CONVERTED)
+
+
+DATASETS = {
+    each.name: each
+    for each in (
+        DataSet(
+            name="bccd",
+            folder=SHARED / "bccd" / "supervisely",
+            size=320,
+            epochs=10,
+            minutes=4.6,
+            about="blood cells, microscopy, 3 classes",
+        ),
+        DataSet(
+            name="digits",
+            folder=WORK / "data" / "digits",
+            size=192,
+            epochs=6,
+            minutes=4.0,
+            about="generated sample set, 10 classes",
+            is_generated=True,
+        ),
+        DataSet(
+            name="raccoon",
+            folder=SHARED / "raccoon",
+            size=224,
+            epochs=20,
+            minutes=5.0,
+            about="photographs, 1 class",
+        ),
+        DataSet(
+            name="cards",
+            folder=SHARED / "cards",
+            size=256,
+            epochs=20,
+            minutes=9.0,
+            about="photographs of playing cards, 6 classes",
+        ),
+    )
+}
+
+
+def rf100vl(folder: Path) -> dict[str, DataSet]:
+    """Return the data sets in a folder with the protocol of RF100-VL: 100 epochs, batch size 16.
+
+    Raises:
+        ValueError: if the folder contains no folder.
+    """
+    found = sorted(path for path in folder.glob("*") if path.is_dir())
+    if not found:
+        raise ValueError(f"{folder}: contains no folders; give a folder of data sets")
+    return {
+        path.name: DataSet(
+            name=path.name, folder=path, size=640, epochs=100, batch=16, about=path.name
+        )
+        for path in found
+    }

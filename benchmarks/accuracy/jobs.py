@@ -1,0 +1,111 @@
+"""The runs of an experiment, in order of value, and their files."""
+
+import statistics
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from .datasets import DataSet
+from .peers import PEERS
+from .recipes import RECIPES, REFERENCE
+from .results import Result
+
+
+@dataclass(frozen=True, kw_only=True)
+class Experiment:
+    """Options of all runs.
+
+    Attributes:
+        results: folder of the JSON files.
+        work: folder for runs, data and environments of peers.
+        device: cpu or cuda.
+        weights: none, coco, objects365 or a file.
+        max_detections: per image and class in the final AP; None: the trainer's own limit.
+    """
+
+    results: Path
+    work: Path
+    device: str = "cpu"
+    weights: str = "none"
+    max_detections: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """One run: a recipe or a peer on a data set with a seed."""
+
+    dataset: DataSet
+    recipe: str
+    seed: int
+
+    @property
+    def name(self) -> str:
+        """Name of its files."""
+        return f"{self.dataset.name}_{self.recipe}_s{self.seed}"
+
+    @property
+    def is_peer(self) -> bool:
+        """Whether it is a run of another package."""
+        return self.recipe in PEERS
+
+    def path(self, experiment: Experiment) -> Path:
+        """Return the path of its result."""
+        return experiment.results / f"{self.name}.json"
+
+
+def plan(
+    datasets: Sequence[DataSet],
+    recipes: Sequence[str],
+    seeds: Sequence[int],
+    experiment: Experiment,
+) -> list[Job]:
+    """Return all runs: the first seed of everything before the second one, peers last.
+
+    Peers need the minutes of the reference recipe, so it comes first.
+    """
+    has_weights = experiment.weights != "none"
+    usable = [r for r in recipes if r in PEERS or has_weights or not RECIPES[r].needs_weights]
+    ordered = sorted(usable, key=lambda recipe: (recipe in PEERS, recipe != REFERENCE))
+    return [
+        Job(dataset=dataset, recipe=recipe, seed=seed)
+        for seed in seeds
+        for dataset in datasets
+        for recipe in ordered
+    ]
+
+
+def budget_minutes(dataset: DataSet, results: Sequence[Result]) -> float | None:
+    """Return the time for peers: the mean of the reference recipe; None if it has not run."""
+    found = [r.minutes for r in results if (r.dataset, r.recipe) == (dataset.name, REFERENCE)]
+    return statistics.fmean(found) if found else None
+
+
+def estimates(jobs: Sequence[Job], results: Sequence[Result]) -> dict[str, float]:
+    """Return the minutes of each run by name, from finished runs where there are any."""
+    return {job.name: _estimate(job, results) for job in jobs}
+
+
+def _estimate(job: Job, results: Sequence[Result]) -> float:
+    same: list[Iterator[float]] = [
+        (r.minutes for r in results if (r.dataset, r.recipe) == (job.dataset.name, job.recipe)),
+        (r.minutes for r in results if r.dataset == job.dataset.name),
+    ]
+    for each in same:
+        if found := list(each):
+            return statistics.median(found)
+    return job.dataset.minutes
+
+
+def left_minutes(
+    jobs: Sequence[Job], estimate: Mapping[str, float], done: set[str], share: float
+) -> float:
+    """Return the estimated minutes that are left.
+
+    Args:
+        jobs: all runs, in order.
+        estimate: minutes by name.
+        done: names of finished and failed runs.
+        share: finished part of the first run that is not done, 0..1.
+    """
+    rest = [job.name for job in jobs if job.name not in done]
+    return sum(estimate[name] for name in rest) - (share * estimate[rest[0]] if rest else 0)

@@ -1,0 +1,137 @@
+"""Run a recipe with `rtdetrv2 train`, in a process of its own."""
+
+import json
+import shutil
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from rtdetrv2.analysis.timing import OtherProcesses, machine
+from rtdetrv2_pytorch.src.report.run_log import RunLog, read_run_log
+from rtdetrv2_pytorch.src.solver.checkpointing import LAST
+from rtdetrv2_pytorch.src.solver.observers import LOG as EVENTS
+
+from .jobs import Experiment, Job
+from .processes import RunError, log_tail, run_logged
+from .recipes import RECIPES
+from .results import Point, Result
+from .scoring import score_checkpoint
+
+# Report, pictures and trackers take time and change no weights; last.pth suffices to resume.
+_QUIET = {"report": False, "pictures": False, "loggers": [], "checkpoint_freq": 0}
+_RUN = ("epochs", "steps_per_epoch", "batch_size", "image_size_hw", "precision", "schedule")
+
+
+def run(job: Job, experiment: Experiment, on_progress: Callable[[float], None]) -> Result:
+    """Train, or resume an interrupted training.
+
+    Args:
+        job: the run.
+        experiment: its options.
+        on_progress: called with the finished part, 0..1.
+
+    Raises:
+        RunError: if the training fails or was stopped.
+        RTDETRError: if the data set cannot be used.
+    """
+    folder = experiment.work / "runs" / job.name
+    splits = job.dataset.splits()
+    num_images = len(json.loads(splits.train.ann_file.read_text())["images"])
+    steps = num_images // job.dataset.batch * job.dataset.epochs
+    update = {
+        **_QUIET,
+        **job.dataset.update,
+        **RECIPES[job.recipe].resolved(epochs=job.dataset.epochs, steps=steps),
+    }
+    is_resumed = (folder / LAST).is_file()
+    command = train_command(job, experiment, folder, update, is_resumed=is_resumed)
+
+    def on_poll() -> None:
+        done = read_run_log(folder / EVENTS).epochs
+        on_progress(len(done) / job.dataset.epochs)
+
+    facts = machine(torch.device(experiment.device))
+    with (others := OtherProcesses()):
+        run_logged([sys.executable, *command], folder.with_suffix(".log"), on_poll=on_poll)
+    events = read_run_log(folder / EVENTS)
+    if events.end is None or events.end["stopped"]:
+        raise RunError(f"stopped after {len(events.epochs)} epochs; run it again to resume")
+    best = Point.summary(events.end["best"])
+    if experiment.max_detections is not None:
+        best["AP_max_detections"] = score_checkpoint(
+            folder / "best.pth", splits.val, experiment.max_detections, experiment.device
+        )
+    result = Result(
+        dataset=job.dataset.name,
+        recipe=job.recipe,
+        seed=job.seed,
+        kind="ours",
+        settings={**settings_of(job, experiment), "update": update},
+        run={key: events.plan[key] for key in _RUN} | {"changes": events.plan["changes"]},
+        command=["rtdetrv2", *command[2:]],
+        machine=facts,
+        steps=events.plan["steps_per_epoch"] * events.plan["epochs"],
+        curve=curve(events),
+        best=best,
+        other_cores=round(others.cores(), 2),
+        is_resumed=is_resumed,
+        log=log_tail(folder.with_suffix(".log")),
+    )
+    shutil.rmtree(folder)  # checkpoints take 400 MB
+    return result
+
+
+def train_command(
+    job: Job, experiment: Experiment, folder: Path, update: Mapping[str, Any], *, is_resumed: bool
+) -> list[str]:
+    """Return the arguments of Python that train or resume a run."""
+    data = job.dataset
+    options = {
+        "--data": data.folder,
+        "--model": data.model,
+        "--epochs": data.epochs,
+        "--batch-size": data.batch,
+        "--size": data.size,
+        "--seed": job.seed,
+        "--device": experiment.device,
+        "--output-dir": folder,
+    }
+    if is_resumed:
+        return [
+            "-m",
+            "rtdetrv2",
+            "train",
+            "--data",
+            str(data.folder),
+            "--resume",
+            str(folder / LAST),
+        ]
+    return [
+        *("-m", "rtdetrv2", "train", "--no-doctor", "--weights", experiment.weights),
+        *(text for name, value in options.items() for text in (name, str(value))),
+        *(text for key, value in update.items() for text in ("-u", f"{key}={json.dumps(value)}")),
+    ]
+
+
+def settings_of(job: Job, experiment: Experiment) -> dict[str, Any]:
+    """Return what the data set and the experiment set."""
+    data = job.dataset
+    return {
+        "model": data.model,
+        "size": data.size,
+        "epochs": data.epochs,
+        "batch": data.batch,
+        "weights": experiment.weights,
+    }
+
+
+def curve(events: RunLog) -> list[Point]:
+    """Return all evaluations with the time of training and evaluation so far."""
+    seconds, points = 0.0, []
+    for event in events.epochs:
+        seconds += event["train_s"] + event["eval_s"]
+        points.append(Point.of(event, minutes=seconds / 60, epoch=event["epoch"] + 1))
+    return points

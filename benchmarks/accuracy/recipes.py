@@ -1,0 +1,160 @@
+"""Candidate recipes: values of the configuration that differ from the trainer's own rules.
+
+`today` is what `rtdetrv2 train` chooses. Every other recipe changes one thing. Steps, images per
+step and image size belong to the data set, so no recipe may set them.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+REFERENCE = "today"
+
+_FIXED = (
+    *("epoches", "epochs", "batch_size", "grad_accum_steps", "eval_spatial_size", "seed"),
+    *("train_dataloader.total_batch_size", "train_dataloader.batch_size"),
+)
+_STRONG_UNTIL = "train_dataloader.dataset.transforms.policy.epoch"
+_WARMUP = "lr_warmup_scheduler.warmup_duration"
+
+
+@dataclass(frozen=True)
+class OfSteps:
+    """A fraction of the optimizer steps of the run."""
+
+    fraction: float
+
+
+@dataclass(frozen=True)
+class OfEpochs:
+    """A fraction of the epochs of the run."""
+
+    fraction: float
+
+
+@dataclass(frozen=True)
+class EmaDecay:
+    """The decay of an EMA that averages over a fraction of the optimizer steps."""
+
+    fraction: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """A candidate.
+
+    Attributes:
+        about: what it changes, for the page.
+        update: values of the configuration by key, as for `rtdetrv2 train -u`.
+        needs_weights: whether it is only sensible with pretrained weights.
+    """
+
+    about: str
+    update: Mapping[str, Any] = field(default_factory=dict)
+    needs_weights: bool = False
+
+    def __post_init__(self) -> None:
+        fixed = sorted(set(self.update) & set(_FIXED))
+        if fixed:
+            raise ValueError(f"recipe '{self.about}' sets {fixed}, which belong to the data set")
+
+    def resolved(self, *, epochs: int, steps: int) -> dict[str, Any]:
+        """Return the values for a run of this length.
+
+        Args:
+            epochs: of the run.
+            steps: optimizer steps of the run.
+        """
+        return {key: _resolve(value, epochs, steps) for key, value in self.update.items()}
+
+
+def _resolve(value: Any, epochs: int, steps: int) -> Any:
+    match value:
+        case OfSteps(fraction):
+            return max(1, round(fraction * steps))
+        case OfEpochs(fraction):
+            return max(1, round(fraction * epochs))
+        case EmaDecay(fraction):
+            return round(1 - 1 / max(2, fraction * steps), 6)
+    return value
+
+
+def _ema(fraction: float) -> dict[str, Any]:
+    return {"ema.decay": EmaDecay(fraction), "ema.warmups": OfSteps(fraction)}
+
+
+def _flat_cosine(**options: float) -> dict[str, Any]:
+    return {"lr_scheduler": {"type": "FlatCosineLR", **options}}
+
+
+def _backbone_rate(lr: float) -> dict[str, Any]:
+    """Return the parameter groups of S with an own learning rate for its backbone."""
+    groups = [
+        {"params": "^(?=.*backbone)(?!.*(?:norm|bn)).*$", "lr": lr},
+        {"params": "^(?=.*(?:norm|bn)).*$", "weight_decay": 0.0},
+    ]
+    return {"optimizer.params": groups}
+
+
+def _frozen(stages: int) -> dict[str, Any]:
+    return {"PResNet.freeze_at": stages, "PResNet.freeze_norm": True}
+
+
+RECIPES = {
+    REFERENCE: Recipe(about="what `rtdetrv2 train` chooses"),
+    # Learning rate
+    "lr-half": Recipe(about="learning rate 2.5e-4", update={"optimizer.lr": 2.5e-4}),
+    "lr-double": Recipe(about="learning rate 1e-3", update={"optimizer.lr": 1e-3}),
+    "warmup-1": Recipe(about="warm-up 1 % of the run", update={_WARMUP: OfSteps(0.01)}),
+    "warmup-15": Recipe(about="warm-up 15 % of the run", update={_WARMUP: OfSteps(0.15)}),
+    "cosine": Recipe(
+        about="cosine decay from the first epoch", update=_flat_cosine(flat_fraction=0.0)
+    ),
+    "flat-80": Recipe(
+        about="constant learning rate for 80 % of the run",
+        update=_flat_cosine(flat_fraction=0.8),
+    ),
+    "decay-to-0": Recipe(
+        about="decay to 0.5 % of the learning rate, not 5 %",
+        update=_flat_cosine(min_fraction=0.005),
+    ),
+    # EMA; today: 5 % of the run
+    "ema-2": Recipe(about="EMA over 2 % of the run", update=_ema(0.02)),
+    "ema-10": Recipe(about="EMA over 10 % of the run", update=_ema(0.1)),
+    # Augmentation; today: horizontal flip only on a CPU, strong until the last epochs on a GPU
+    "strong-50": Recipe(
+        about="strong augmentation in the first half", update={_STRONG_UNTIL: OfEpochs(0.5)}
+    ),
+    "strong-80": Recipe(
+        about="strong augmentation until 80 % of the run", update={_STRONG_UNTIL: OfEpochs(0.8)}
+    ),
+    # Optimization
+    "clip-1": Recipe(about="gradients clipped at norm 1, not 0.1", update={"clip_max_norm": 1.0}),
+    "weight-decay": Recipe(
+        about="weight decay 0.01, not 0.0001", update={"optimizer.weight_decay": 0.01}
+    ),
+    "denoising-200": Recipe(
+        about="200 denoising queries, not 100",
+        update={"RTDETRTransformerv2.num_denoising": 200},
+    ),
+    # Layer-wise rates
+    "backbone-slow": Recipe(
+        about="backbone at a fifth of the learning rate", update=_backbone_rate(1e-4)
+    ),
+    "backbone-frozen-0": Recipe(
+        about="stem and batch norms of the backbone frozen", update=_frozen(0), needs_weights=True
+    ),
+    "backbone-frozen-2": Recipe(
+        about="stem, two stages and batch norms of the backbone frozen",
+        update=_frozen(2),
+        needs_weights=True,
+    ),
+    "published": Recipe(
+        about="the COCO recipe, warm-up and EMA fitted: constant rate 1e-4, strong augmentation",
+        update={
+            "optimizer.lr": 1e-4,
+            "lr_scheduler": {"type": "MultiStepLR", "milestones": [1000], "gamma": 0.1},
+            _STRONG_UNTIL: OfEpochs(0.975),
+        },
+    ),
+}
