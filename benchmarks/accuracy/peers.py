@@ -18,7 +18,7 @@ import torch
 from rtdetrv2.analysis.timing import OtherProcesses, machine
 from rtdetrv2_pytorch.src.data.splits import Split
 
-from .datasets import ROOT
+from .datasets import ROOT, WORK
 from .processes import RunError, log_tail, run_logged
 from .results import Point, Result
 from .scoring import score_predictions
@@ -164,7 +164,8 @@ def build_environment(peer: Peer) -> Path:
     uv = str(own) if own.is_file() else shutil.which("uv")
     if uv is None:
         raise RunError("uv is missing; run 'make uv'")
-    log = folder.with_name(f"{folder.name}.log")
+    log = WORK / f"{peer.environment}.log"
+    log.parent.mkdir(parents=True, exist_ok=True)
     try:
         for command in (
             [uv, "venv", "--allow-existing", "--python", ">=3.11,<3.13", str(folder)],

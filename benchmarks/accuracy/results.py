@@ -76,7 +76,7 @@ class Result:
     best: Mapping[str, float]
     other_cores: float
     is_resumed: bool = False
-    log: Sequence[str] = field(default_factory=tuple)
+    log: Sequence[str] = field(default_factory=list)
 
     @property
     def minutes(self) -> float:

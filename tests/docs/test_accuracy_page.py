@@ -1,0 +1,64 @@
+"""docs/accuracy.md is generated from the results."""
+
+from benchmarks.accuracy import results
+from benchmarks.accuracy.page import PAGE, generate
+from tests.accuracy_results import point, result
+
+
+def test_page_is_up_to_date():
+    page = generate(results.load_all(results.FOLDER))
+    assert PAGE.read_text() == page, 'run make proof ARGS="--page"'
+
+
+def runs(dataset, recipe, aps, **values):
+    return [result(dataset, recipe, seed, ap=ap, **values) for seed, ap in enumerate(aps)]
+
+
+RESULTS = [
+    *runs("bccd", "today", [0.44, 0.46, 0.48]),
+    *runs("bccd", "cosine", [0.50, 0.52, 0.54]),
+    *runs("bccd", "lr-half", [0.47, 0.49, 0.51]),
+    *runs("bccd", "ema-2", [0.38, 0.40, 0.42]),
+    *runs("bccd", "flat-80", [0.6]),
+    *runs("digits", "today", [0.44, 0.46, 0.48]),
+    *runs("digits", "cosine", [0.46, 0.48, 0.50]),
+    result(
+        "bccd",
+        "transformers",
+        kind="peer",
+        curve=[point(3.0, 0.1, 0.55), point(4.1, 0.2, 0.6, epoch=2), point(9.0, 0.9, 0.95)],
+    ),
+]
+
+
+def test_tables():
+    page = generate(RESULTS)
+    first, second = page.index("## bccd"), page.index("## digits")
+    assert page.index("## All data sets, equal steps") < first < second
+    # Intervals: tests/unit/benchmarks/test_spread.py.
+    lines = [line.removesuffix(" |") for line in page.splitlines()]
+    equal = "0.800 ± 0.000 | 4.0"  # AP50 and minutes
+    for line in (
+        "| `cosine` | 2 | 6 | +0.040 [+0.013, +0.067] | **better**",
+        f"| `today` | 3 | 0.460 ± 0.020 | {equal} |  | ",
+        f"| `cosine` | 3 | 0.520 ± 0.020 | {equal} | +0.060 [+0.015, +0.105] | **better**",
+        f"| `lr-half` | 3 | 0.490 ± 0.020 | {equal} | +0.030 [-0.015, +0.075] | no difference",
+        f"| `ema-2` | 3 | 0.400 ± 0.020 | {equal} | -0.060 [-0.105, -0.015] | **worse**",
+        "| `flat-80` | 1 | 0.600 | 0.800 | 4.0 | +0.160 | too few runs",
+        # Equal minutes: the evaluation at 9 minutes does not count, that at 4.1 does.
+        "| `transformers` (other trainer) | 1 | 0.200 | 0.600 | 3.0 | 9.0 | -0.240 | too few runs",
+        f"| `today` | 3 | 0.460 ± 0.020 | {equal} | 4.0 |  | ",
+    ):
+        assert line in lines
+    assert "RT-DETRv2-S, 320 px, 10 epochs, batch size 4: 510 steps." in page
+
+
+def test_a_value_that_was_not_reached():
+    slow = [point(4.0, 0.3, 0.5)]
+    page = generate([result(seed=0), result(seed=1, curve=slow), result("b", curve=slow)])
+    assert "| 4.0 | 4.0 (1 of 2 runs) |" in page
+    assert "| 4.0 | never |" in page
+
+
+def test_page_without_results():
+    assert "There are no results yet." in generate([])

@@ -1,0 +1,78 @@
+"""Options of the accuracy benchmark."""
+
+import pytest
+
+from benchmarks.accuracy import command, page, results
+from benchmarks.accuracy.datasets import DATASETS, rf100vl
+from tests.accuracy_results import dataset, result
+
+
+@pytest.fixture
+def sets(tmp_path, monkeypatch):
+    """Two data sets, of which one is missing."""
+    found = {"a": dataset("a", tmp_path), "b": dataset("b", tmp_path / "missing")}
+    monkeypatch.setattr(command, "DATASETS", found)
+
+
+def options(*arguments):
+    return command._experiment(command._parser().parse_args(arguments))
+
+
+def test_list_skips_missing_datasets_with_the_reason(sets, tmp_path, capsys):
+    path = tmp_path / "results"
+    results.save(result("a", "today", 0, minutes=5.0), path / "a_today_s0.json")
+    arguments = ["--list", "--only", "today", "cosine", "--seeds", "0", "1"]
+    assert command.main([*arguments, "--results", str(path)]) == 0
+    output = " ".join(capsys.readouterr().out.split())
+    assert "b skipped" in output
+    assert "missing: no such folder" in output.replace("\n", "")
+    assert "1 of 4 runs finished, about 0.2 hours left" in output  # 3 runs of 5 minutes
+    assert "b_today_s0" not in output
+
+
+def test_unknown_names_are_listed(sets, capsys):
+    with pytest.raises(SystemExit):
+        command.main(["--only", "toddy"])
+    assert "unknown names ['toddy']; there are a, b, today" in capsys.readouterr().err
+
+
+def test_other_lengths_have_names_of_their_own():
+    datasets, experiment = options("--epochs", "20", "--size", "256")
+    assert datasets["bccd"].name == "bccd-20e-256px"
+    assert (datasets["bccd"].epochs, datasets["bccd"].size) == (20, 256)
+    assert datasets["bccd"].minutes == pytest.approx(2 * DATASETS["bccd"].minutes)
+    assert experiment.results == results.FOLDER
+
+
+def test_weights_and_devices_have_folders_of_their_own():
+    assert options("--weights", "coco", "--device", "cuda:1")[1].results.name == "cuda-coco"
+
+
+def test_rf100vl_protocol(tmp_path):
+    for name in ("second", "first"):
+        (tmp_path / name).mkdir()
+    datasets, experiment = options("--protocol", "rf100vl", str(tmp_path), "--device", "cuda")
+    assert list(datasets) == ["first", "second"]
+    for each in datasets.values():
+        assert (each.epochs, each.batch, each.size) == (100, 16, 640)
+    assert (experiment.weights, experiment.max_detections) == ("coco", 500)
+    assert experiment.results == results.FOLDER / "rf100vl"
+    jobs = command._jobs(
+        command._parser().parse_args(["--seeds", "0"]), datasets, [], experiment, None
+    )
+    assert [job.name for job in jobs] == ["first_today_s0", "second_today_s0"]
+
+
+def test_rf100vl_needs_folders(tmp_path):
+    with pytest.raises(ValueError, match="contains no folders"):
+        rf100vl(tmp_path)
+    with pytest.raises(ValueError, match="--protocol coco: unknown; there is rf100vl"):
+        options("--protocol", "coco", str(tmp_path))
+
+
+def test_page_is_written(sets, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(page, "PAGE", tmp_path / "accuracy.md")
+    monkeypatch.setattr(results, "FOLDER", tmp_path / "results")
+    results.save(result(ap=0.123), tmp_path / "results" / "bccd_today_s0.json")
+    assert command.main(["--page"]) == 0
+    assert "| `today` | 1 | 0.123 |" in (tmp_path / "accuracy.md").read_text()
