@@ -15,6 +15,7 @@ from PIL import Image
 from torchvision import tv_tensors
 from torchvision.transforms import v2
 
+from benchmarks.augmentation import augmentation, one_thread, write_pictures
 from benchmarks.handover import hand_over
 from benchmarks.runtimes import random_checkpoint, runtimes
 from benchmarks.serving import serving
@@ -144,19 +145,9 @@ def losses(device: torch.device, batch: int = 16, boxes: int = 30) -> Result:
 
 def input_pipeline(device: torch.device, images: int = 60) -> Result:
     """Compare the published augmentations of one 640x480 image to 640x640, one thread."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        with tempfile.TemporaryDirectory() as name:
-            paths = [Path(name, f"{i}.jpg") for i in range(images)]
-            rng = np.random.default_rng(0)
-            for path in paths:
-                coarse = rng.integers(0, 255, (24, 32, 3), dtype=np.uint8)
-                picture = Image.fromarray(coarse).resize((640, 480), Image.Resampling.BICUBIC)
-                picture.save(path, quality=92)
-            times = take_turns(_pipelines(paths), device, rounds=5, warmup=1)
-    finally:
-        torch.set_num_threads(threads)
+    with one_thread(), tempfile.TemporaryDirectory() as name:
+        paths = write_pictures(Path(name), images)
+        times = take_turns(_pipelines(paths), device, rounds=5, warmup=1)
     for result in times.values():
         for key in result:
             result[key] /= images
@@ -172,7 +163,7 @@ def _pipelines(paths: list[Path]) -> dict[str, Callable[[], None]]:
     labels = np.array([1, 2, 3])
     cfg = config()
     values = cfg.yaml_cfg["train_dataloader"]["dataset"]["transforms"]
-    compose = cfg._sections().construct(values, "transforms")
+    compose = cfg.sections().construct(values, "transforms")
 
     def ours() -> None:
         for i, path in enumerate(paths):
@@ -330,6 +321,7 @@ SUBJECTS: dict[str, Callable[..., Result]] = {
     "training_step": training_step,
     "losses": losses,
     "input_pipeline": input_pipeline,
+    "augmentation": augmentation,
     "hand_over": hand_over,
     "inference": inference,
     "evaluation": evaluation,

@@ -17,6 +17,7 @@ _COMMANDS = "rtdetrv2.commands"
         "export": f"{_COMMANDS}.export:main",
         "doctor": f"{_COMMANDS}.doctor:main",
         "radar": f"{_COMMANDS}.radar:main",
+        "augment": f"{_COMMANDS}.augment:main",
         "report": f"{_COMMANDS}.report:main",
         "benchmark": f"{_COMMANDS}.benchmark:main",
         "profile": f"{_COMMANDS}.profile:main",

@@ -42,11 +42,13 @@ def every_turn(
     rounds: int = 7,
     warmup: int = 2,
     pause_s: float = 0,
+    clock: Callable[[], float] = time.perf_counter,
     on_call: Callable[[int, int], None] | None = None,
 ) -> dict[str, list[float]]:
     """Like `take_turns`, but return the seconds of every timed round.
 
     `pause_s` lets threads of a library that spin after their work end before the next function.
+    `clock` is `time.process_time` for CPU time.
     `on_call` is called before each function with the number of calls done and of all calls.
     """
     seconds: dict[str, list[float]] = {name: [] for name in ways}
@@ -56,11 +58,11 @@ def every_turn(
                 on_call(turn * len(ways) + place, (warmup + rounds) * len(ways))
             time.sleep(pause_s)
             wait(device)
-            begin = time.perf_counter()
+            begin = clock()
             way()
             wait(device)
             if turn >= warmup:
-                seconds[name].append(time.perf_counter() - begin)
+                seconds[name].append(clock() - begin)
     return seconds
 
 

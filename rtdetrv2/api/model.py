@@ -244,6 +244,7 @@ class RTDETR:
         output_dir: str | Path | None = None,
         seed: int | None = None,
         use_amp: bool | None = None,
+        augmentation: str | None = None,
         overwrite: bool = False,
         examine: bool = True,
         update: Mapping[str, Any] | None = None,
@@ -261,6 +262,7 @@ class RTDETR:
             output_dir: folder of the run, instead of output/NAME.
             seed: of all random numbers.
             use_amp: whether to use mixed precision.
+            augmentation: preset for a kind of pictures, see docs/augmentation.md.
             overwrite: whether to delete results in the output folder; otherwise a new folder such
                 as output/NAME-2 is chosen.
             examine: whether to examine the dataset first.
@@ -291,6 +293,7 @@ class RTDETR:
             "output_dir": None if output_dir is None else str(output_dir),
             "seed": seed,
             "use_amp": use_amp,
+            "augmentation": augmentation,
             "device": self._device,
             "overwrite": overwrite,
             "examine": examine,

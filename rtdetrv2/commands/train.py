@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 import click
 from rich.console import Console
 
+from rtdetrv2_pytorch.src.data.augment.presets import PRESETS
+
 from ..terminal.command import PATH, Command, update_option
 from ..terminal.command_log import CommandLog, run_logged
 from ..terminal.console import LiveLine, print_path, starting
@@ -72,6 +74,12 @@ examples:
     metavar="WEIGHTS",
     help="Start from coco, objects365, none (random weights), a file or a URL."
     "  [default: coco, or as in the file of -c]",
+)
+@click.option(
+    "--augmentation",
+    type=click.Choice([*PRESETS]),
+    help="Augmentation for a kind of pictures; see `rtdetrv2 augment`."
+    "  [default: that of the configuration]",
 )
 @click.option("-d", "--device", help="cuda, cuda:1 or cpu.  [default: a GPU if available]")
 @click.option("--use-amp/--no-amp", default=None, help="Mixed precision or float32.")

@@ -23,6 +23,8 @@ class TrainOptions:
         resume: checkpoint whose run is resumed; "" resumes that of the output folder.
         tuning: weights to start from: a file, a URL, "coco", "objects365", or "none" for random
             weights.
+        augmentation: preset for a kind of pictures, see docs/augmentation.md; default: that of the
+            configuration.
         device: cuda, cuda:1 or cpu; default: a GPU if available.
         use_amp: whether to use mixed precision.
         seed: of all random numbers.
@@ -44,6 +46,7 @@ class TrainOptions:
     size: int | None = None
     resume: str | None = None
     tuning: str | None = None
+    augmentation: str | None = None
     device: str | None = None
     use_amp: bool | None = None
     seed: int | None = None
@@ -65,6 +68,7 @@ class TrainOptions:
         from rtdetrv2_pytorch.src.core.yaml_files import merge, parse_overrides  # imports torch
 
         values = {
+            "augmentation": self.augmentation,
             "device": self.device,
             "use_amp": self.use_amp,
             "seed": self.seed,

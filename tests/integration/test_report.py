@@ -62,7 +62,7 @@ def test_images_are_saved_to_files_and_tensorboard(run):
     folder, *_ = run
     names = sorted(path.name for path in (folder / "pictures").iterdir())
     assert names == [
-        "train_epoch0000_batch0.jpg", "train_epoch0000_batch1.jpg",
+        "augmentation_presets.jpg", "train_epoch0000_batch0.jpg", "train_epoch0000_batch1.jpg",
         "val_epoch0000.jpg", "val_epoch0001.jpg",
     ]  # fmt: skip
     events = EventAccumulator(str(folder / "summary"), size_guidance={"images": 0})
@@ -72,6 +72,8 @@ def test_images_are_saved_to_files_and_tensorboard(run):
     with Image.open(folder / "pictures" / "val_epoch0000.jpg") as picture:
         assert picture.width <= 3 * 304
         assert np.asarray(picture).std() > 20  # not uniform
+    with Image.open(folder / "pictures" / "augmentation_presets.jpg") as picture:
+        assert picture.height == 7 * (22 + 160 + 4)  # a row per preset
 
 
 def test_long_run_saves_images_of_some_epochs(tmp_path, digits, monkeypatch):

@@ -119,6 +119,7 @@ def test_two_ranks_train_the_same_model_as_one(tmp_path, sparse, one_process):
     page = (tmp_path / "run/out/report.html").read_text()
     assert f"<b>{end['confirmed']['AP']:.3f}</b>" in page
     assert sorted(path.name for path in (tmp_path / "run/out/pictures").iterdir()) == [
+        "augmentation_presets.jpg",
         *(f"train_epoch0000_batch{i}.jpg" for i in (0, 1)),
         *(f"val_epoch000{i}.jpg" for i in (0, 1)),
     ]

@@ -8,7 +8,15 @@ from torch.amp.grad_scaler import GradScaler
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
-from ..data.augment import box_transforms, cropping, geometric, photometric, transform
+from ..data.augment import (
+    box_transforms,
+    cropping,
+    degradation,
+    geometric,
+    mixing,
+    photometric,
+    transform,
+)
 from ..data.augment.compose import Compose
 from ..data.augment.mosaic import Mosaic
 from ..data.coco_dataset import CocoDetection
@@ -62,10 +70,19 @@ COMPONENTS: dict[str, Callable[..., Any]] = {
     "RandomIoUCrop": cropping.RandomIoUCrop,
     "SanitizeBoundingBoxes": box_transforms.SanitizeBoundingBoxes,
     "RandomHorizontalFlip": geometric.RandomHorizontalFlip,
+    "RandomVerticalFlip": geometric.RandomVerticalFlip,
+    "RandomQuarterTurn": geometric.RandomQuarterTurn,
+    "RandomAffine": geometric.RandomAffine,
     "RandomCrop": cropping.RandomCrop,
     "Resize": geometric.Resize,
     "PadToSize": geometric.PadToSize,
     "Mosaic": Mosaic,
+    "MixUp": mixing.MixUp,
+    "CopyPaste": mixing.CopyPaste,
+    "RandomGrayscale": photometric.RandomGrayscale,
+    "RandomBlur": degradation.RandomBlur,
+    "RandomNoise": degradation.RandomNoise,
+    "RandomJPEG": degradation.RandomJPEG,
     "Normalize": photometric.Normalize,
     "ConvertPILImage": transform.ConvertPILImage,
     "ConvertBoxes": box_transforms.ConvertBoxes,

@@ -11,6 +11,7 @@ from typing import Any
 from ..data.categories import CategoryTable
 from ..misc import distributed
 from ..misc.errors import ConfigError
+from .augmentation import apply_augmentation
 from .build import parameters_of
 from .catalog import ALIASES, COMPONENTS
 from .yaml_files import KeyPath, Layer, get, last_setter, put
@@ -28,6 +29,12 @@ _WARMUPS: tuple[KeyPath, ...] = (("lr_warmup_scheduler", "warmup_duration"), ("e
 _EMA_DECAY: KeyPath = ("ema", "decay")
 _MAX_WARMUP = 1 / 3  # of the run
 _SHORT_WARMUP = 0.05  # of the run
+
+
+def fit_layers(values: dict[str, Any], layers: Sequence[Layer]) -> list[str]:
+    """Adjust all values that do not depend on the data."""
+    fits = (drop_leftovers, fit_image_sizes, fit_epochs, apply_augmentation)
+    return [note for fit in fits for note in fit(values, layers)]
 
 
 def drop_leftovers(values: dict[str, Any], layers: Sequence[Layer]) -> list[str]:

@@ -3,6 +3,7 @@
 from dataclasses import dataclass, fields
 from typing import Literal
 
+from ..data.augment.presets import AugmentationName
 from ..data.images.pixel_range import checked_range
 from ..misc.errors import ConfigError
 from ..misc.ranges import Fraction, NonNegativeFloat, NonNegativeInt, PositiveInt
@@ -34,6 +35,9 @@ class Settings:
         repeat_threshold: images of classes in fewer than this fraction of the training images are
             repeated within an epoch (repeat-factor sampling of LVIS); 0 disables it. The data
             doctor recommends a value.
+        augmentation: augmentations for a kind of pictures, in place of those of the model's
+            configuration: "photos", "aerial", "microscopy", "documents", "industrial", "light" or
+            "none"; see docs/augmentation.md.
         device: "cuda", "cuda:1", "cpu", ...; default: a GPU if available.
         seed: random seed.
         use_amp: mixed precision; see `amp_dtype`.
@@ -63,7 +67,7 @@ class Settings:
             disables early stopping.
         report: whether a run writes `report.html` to its folder when it ends.
         pictures: whether training saves augmented batches and validation images with detections to
-            the run's folder and to the `loggers`.
+            the run's folder and to the `loggers`, and draws the presets of `augmentation`.
         loggers: trackers that get metrics, images and files: "tensorboard", "wandb", "mlflow" and
             "clearml". All but TensorBoard need a package, for example
             `pip install 'rtdetrv2[wandb]'`.
@@ -82,6 +86,7 @@ class Settings:
     cache: Literal["none", "ram", "disk"] = "none"
     pixel_range: tuple[float, float] | None = None
     repeat_threshold: Fraction = 0.0
+    augmentation: AugmentationName | None = None
     device: str | None = None
     seed: NonNegativeInt = 0
     use_amp: bool = False

@@ -28,7 +28,7 @@ from .build import Sections, convert, suggest
 from .catalog import ALIASES, COMPONENTS, SHARED, SLOTS
 from .checks import check_transforms
 from .error_places import OVERRIDES, located
-from .fitting import drop_leftovers, fit_batch_size, fit_classes, fit_epochs, fit_image_sizes
+from .fitting import fit_batch_size, fit_classes, fit_layers
 from .settings import SETTING_NAMES, Settings
 from .yaml_files import Layer, get
 
@@ -94,9 +94,7 @@ class YAMLConfig:
         if tuning is not None and resume is None:
             self.yaml_cfg.pop("resume", None)  # of the run that wrote the file
         with located(layers):
-            self.notes = drop_leftovers(self.yaml_cfg, layers)
-            self.notes += fit_image_sizes(self.yaml_cfg, layers)
-            self.notes += fit_epochs(self.yaml_cfg, layers)
+            self.notes = fit_layers(self.yaml_cfg, layers)
             self.check()
 
     # Settings

@@ -25,7 +25,7 @@ _FILES = {
     "train.log": "the log of the run",
     "data_report.html": "problems found in the data, with images",
     "summary": "TensorBoard event files",
-    "pictures": "augmented training batches, and validation images by epoch",
+    "pictures": "augmentation presets, augmented training batches, and validation images by epoch",
 }
 _DRIVE = re.compile(r"^[A-Za-z]:[\\/]")
 

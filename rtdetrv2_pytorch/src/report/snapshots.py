@@ -5,6 +5,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
+SHEET_NAME = "augmentation_presets.jpg"
 PICTURES = "pictures"  # directory in the output directory
 TRAIN_NAME = "train_epoch{epoch:04d}_batch{batch}.jpg"
 VAL_NAME = "val_epoch{epoch:04d}.jpg"
@@ -33,8 +34,10 @@ def snapshots(folder: Path) -> list[Snapshot]:
     shown = val
     if len(val) > _MAX_VAL:
         shown = [val[round(i * (len(val) - 1) / (_MAX_VAL - 1))] for i in range(_MAX_VAL)]
+    sheet = {SHEET_NAME: "augmentation presets, on images of this training"}
     captions = {
         **{m[0]: f"batch {int(m[2]) + 1} of epoch {int(m[1]) + 1}, augmented" for m in train},
+        **{name: sheet[name] for name in names if name in sheet},
         **{m[0]: f"validation images after epoch {int(m[1]) + 1}" for m in shown},
     }
     found = (_read(folder / PICTURES / name, caption) for name, caption in captions.items())

@@ -15,29 +15,25 @@ from torch import Tensor
 from ..core.yaml_config import YAMLConfig
 from ..data.loading.collate import resize_batch
 from ..data.metrics.evaluator import Evaluation
-from ..misc.drawing import Shape, box_shape, draw_shapes
-from ..misc.errors import DatasetError
+from ..misc.drawing import box_shape
+from ..misc.errors import ConfigError, DatasetError
 from ..misc.text import printable
 from ..solver.events import EpochReport, TrainingEvents, TrainingPlan
 from ..structures import Target
-from .snapshots import PICTURES, TRAIN_NAME, VAL_NAME, remove_snapshots
+from .augmentation_sheet import augmentation_sheet
+from .cells import arranged, cell, class_color, normalized_shapes
+from .snapshots import PICTURES, SHEET_NAME, TRAIN_NAME, VAL_NAME, remove_snapshots
 
 logger = logging.getLogger(__name__)
 
 _NUM_BATCHES = 2
 _BATCH_IMAGES, _BATCH_COLUMNS = 8, 4
 _VAL_IMAGES, _VAL_COLUMNS = 6, 3
-_CELL_PX, _GAP_PX = 300, 4
 _MAX_VAL_EPOCHS = 20  # epochs whose validation images are saved, evenly over the run
 _MAX_BOXES = 50  # per image
 _DEFAULT_THRESHOLD = 0.5  # while F1 is 0, so that no threshold is the best
 _JPEG_QUALITY = 80
 _ANNOTATION_COLOR = (255, 255, 255)
-_GAP_COLOR = (96, 104, 116)
-_CLASS_COLORS = (
-    (55, 214, 122), (255, 92, 92), (255, 194, 51), (98, 170, 255), (214, 130, 255),
-    (70, 220, 230), (255, 140, 190), (190, 230, 70),
-)  # fmt: skip
 
 
 class TrainingImages(TrainingEvents):
@@ -75,14 +71,20 @@ class TrainingImages(TrainingEvents):
             remove_snapshots(self._folder, plan.first_epoch)
             for number, (images, targets) in enumerate(self._first_batches(plan.first_epoch)):
                 name = TRAIN_NAME.format(epoch=plan.first_epoch, batch=number)
+                names = self._cfg.train_dataset.categories.names
                 cells = [
-                    _cell(_to_uint8(image), self._target_shapes(target, image))
+                    cell(
+                        _to_uint8(image),
+                        normalized_shapes(target["boxes"].numpy(), target["labels"], image, names),
+                    )
                     for image, target in zip(images, targets, strict=True)
                 ]
                 self._save(name, f"train/batch_{number}", cells, _BATCH_COLUMNS, plan.first_epoch)
 
         if plan.first_epoch < plan.epochs:
             self._guarded(save)
+        if plan.first_epoch == 0:
+            self._guarded(self._save_presets)
 
     def epoch_finished(self, report: EpochReport) -> None:
         """Save the same validation images after evaluated epochs, with the current detections."""
@@ -101,6 +103,15 @@ class TrainingImages(TrainingEvents):
 
         self._guarded(save)
 
+    def _save_presets(self) -> None:
+        """Save the augmentation presets on training images, to compare them."""
+        try:
+            sheet = augmentation_sheet(self._cfg)
+        except ConfigError as error:
+            logger.debug("augmentation presets not drawn: %s", error)
+        else:
+            sheet.save(self._folder / SHEET_NAME, quality=_JPEG_QUALITY)
+
     def _first_batches(self, epoch: int) -> Iterator[tuple[Tensor, Sequence[Target]]]:
         loader, dataset = self._cfg.train_dataloader, self._cfg.train_dataset
         loader.set_epoch(epoch)
@@ -108,17 +119,6 @@ class TrainingImages(TrainingEvents):
             images, targets = loader.collate_fn([dataset.load(i) for i in indices[:_BATCH_IMAGES]])
             size = loader.collate_fn.size_for((images.shape[2], images.shape[3]), epoch, step)
             yield resize_batch(images, size), targets
-
-    def _target_shapes(self, target: Target, image: Tensor) -> list[Shape]:
-        height, width = image.shape[1:]
-        cx, cy, w, h = target["boxes"].numpy().T
-        scale = np.array([width, height, width, height])
-        boxes_xyxy_px = np.stack((cx - w / 2, cy - h / 2, cx + w / 2, cy + h / 2), axis=1) * scale
-        names = self._cfg.train_dataset.categories.names
-        return [
-            box_shape(box, _class_color(label), label=names[label])
-            for box, label in zip(boxes_xyxy_px, target["labels"].tolist(), strict=True)
-        ]
 
     def _val_cells(self, evaluation: Evaluation) -> Iterator[Image.Image]:
         dataset, found = self._cfg.val_dataset, evaluation.detections
@@ -144,14 +144,14 @@ class TrainingImages(TrainingEvents):
             )
             for box, label, score in itertools.islice(zip(*columns, strict=True), _MAX_BOXES):
                 text = f"{dataset.categories.names[label]} {score:.2f}"
-                shapes.append(box_shape(box, _class_color(int(label)), label=text))
-            yield _cell(pixels, shapes)
+                shapes.append(box_shape(box, class_color(int(label)), label=text))
+            yield cell(pixels, shapes)
 
     def _save(
         self, name: str, tag: str, cells: Sequence[Image.Image], columns: int, epoch: int
     ) -> None:
         """Write a mosaic of the cells to the directory and to TensorBoard."""
-        mosaic = _mosaic(cells, columns)
+        mosaic = arranged(cells, columns)
         path = self._folder / name
         mosaic.save(path, "JPEG", quality=_JPEG_QUALITY)
         if self._on_image is not None:
@@ -183,34 +183,3 @@ def _select_images(boxes_per_image: np.ndarray) -> list[int]:
 def _to_uint8(image: Tensor) -> np.ndarray:
     """[3, H, W] 0..1 -> [H, W, 3] uint8."""
     return (image * 255).round().to(torch.uint8).permute(1, 2, 0).numpy()
-
-
-def _class_color(label: int) -> tuple[int, int, int]:
-    return _CLASS_COLORS[label % len(_CLASS_COLORS)]
-
-
-def _cell(pixels: np.ndarray, shapes: Sequence[Shape]) -> Image.Image:
-    """Return an image of cell size with its shapes."""
-    image = Image.fromarray(pixels)
-    factor = _CELL_PX / max(image.size)
-    width, height = (max(1, round(side * factor)) for side in image.size)
-    cell = image.resize((width, height), Image.Resampling.BILINEAR)
-    draw_shapes(cell, shapes, image.size)
-    return cell
-
-
-def _mosaic(cells: Sequence[Image.Image], columns: int) -> Image.Image:
-    """Arrange cells in rows on gray, because images may have black borders."""
-    columns = min(columns, len(cells))
-    rows = [cells[i : i + columns] for i in range(0, len(cells), columns)]
-    width = columns * (_CELL_PX + _GAP_PX) - _GAP_PX
-    heights = [max(cell.height for cell in row) for row in rows]
-    size = (width, sum(heights) + _GAP_PX * (len(rows) - 1))
-    canvas = Image.new("RGB", size, _GAP_COLOR)
-    top = 0
-    for row, height in zip(rows, heights, strict=True):
-        for column, cell in enumerate(row):
-            left = column * (_CELL_PX + _GAP_PX) + (_CELL_PX - cell.width) // 2
-            canvas.paste(cell, (left, top + (height - cell.height) // 2))
-        top += height + _GAP_PX
-    return canvas

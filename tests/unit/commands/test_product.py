@@ -14,18 +14,8 @@ from rtdetrv2.commands import export, export_onnx, export_trt, report, train
 
 ROOT = Path(__file__).parents[3]
 COMMANDS = [
-    *(
-        "train",
-        "val",
-        "predict",
-        "export",
-        "doctor",
-        "radar",
-        "report",
-        "benchmark",
-        "profile",
-        "config",
-    )
+    *("train", "val", "predict", "export", "doctor", "radar", "augment", "report", "benchmark"),
+    *("profile", "config"),
 ]
 
 

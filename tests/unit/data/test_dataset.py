@@ -8,7 +8,14 @@ import pytest
 import torch
 
 from rtdetrv2_pytorch.src.data.augment.compose import Compose
-from rtdetrv2_pytorch.src.data.augment.geometric import RandomZoomOut, Resize
+from rtdetrv2_pytorch.src.data.augment.degradation import RandomJPEG, RandomNoise
+from rtdetrv2_pytorch.src.data.augment.geometric import (
+    RandomAffine,
+    RandomQuarterTurn,
+    RandomZoomOut,
+    Resize,
+)
+from rtdetrv2_pytorch.src.data.augment.mixing import CopyPaste, MixUp
 from rtdetrv2_pytorch.src.data.augment.mosaic import Mosaic
 from rtdetrv2_pytorch.src.data.coco_dataset import CocoDetection
 from rtdetrv2_pytorch.src.data.dataset import files_exist
@@ -185,6 +192,34 @@ def test_damaged_image_of_a_mosaic_is_reported(write_coco):
         data.set_epoch(epoch)
         data[0]
     assert data.new_unreadable() == ["b.png"]
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_mixed_and_degraded_items_do_not_depend_on_workers(four_images, workers):
+    """Random numbers of all operations come from (seed, epoch, index)."""
+    ops = [
+        CopyPaste(p=0.9),
+        Mosaic(size=32, p=0.5),
+        RandomAffine(p=0.9),
+        RandomQuarterTurn(),
+        Resize(size=(32, 48)),
+        MixUp(p=0.9),
+        RandomNoise(p=0.9),
+        RandomJPEG(p=0.9),
+    ]
+    arguments = four_images | {"transforms": Compose(ops=ops), "unreadable": "replace", "seed": 3}
+    data = CocoDetection(**arguments)
+    data.set_epoch(1)
+    expected = [data[i] for i in range(4)]
+    loader = DataLoader(
+        dataset=CocoDetection(**arguments), batch_size=2, num_workers=workers, seed=3
+    )
+    loader.set_epoch(1)
+    images, targets = zip(*loader, strict=True)
+    found = zip(torch.cat(images), [t for batch in targets for t in batch], strict=True)
+    assert all(same(item, other) for item, other in zip(found, expected, strict=True))
+    data.set_epoch(2)
+    assert not same(data[0], expected[0])
 
 
 def test_iteration_ends(write_coco):

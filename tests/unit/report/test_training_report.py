@@ -211,10 +211,12 @@ def test_training_images_are_embedded(source, tmp_path):
     for epoch in range(9):
         shutil.copy(source.folder / "image 00.png", folder / f"val_epoch{epoch:04}.jpg")
     shutil.copy(source.folder / "image 00.png", folder / "train_epoch0000_batch0.jpg")
+    shutil.copy(source.folder / "image 00.png", folder / "augmentation_presets.jpg")
     (folder / "other.jpg").write_bytes(b"another file")
     shown = TrainingReport(dataclasses.replace(source, folder=tmp_path)).snapshots()
     assert [s.caption for s in shown] == [
         "batch 1 of epoch 1, augmented",
+        "augmentation presets, on images of this training",
         *(f"validation images after epoch {n}" for n in (1, 3, 5, 7, 9)),
     ]
 

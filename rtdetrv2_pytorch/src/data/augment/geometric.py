@@ -1,12 +1,13 @@
-"""Zoom, flip, resize and padding, with the semantics of torchvision.transforms.v2."""
+"""Zoom, flips, turns, affine maps, resize and padding, named as in torchvision.transforms.v2."""
 
 import random
 from collections.abc import Sequence
 from typing import Literal
 
-from ...misc.ranges import Fraction
+from ...misc.ranges import Fraction, NonNegativeFloat
 from ..images.resizing import Interpolation
 from .sample import Sample
+from .warping import rotation, shear, shift, stretch
 
 Range = tuple[float, float]
 SizeHW = int | tuple[int, int]
@@ -63,6 +64,99 @@ class RandomHorizontalFlip:
         """Flip with probability `p`."""
         if rng.random() < self.p:
             sample.flip()
+        return sample
+
+
+class RandomVerticalFlip:
+    """Flip top to bottom.
+
+    Args:
+        p: probability.
+    """
+
+    def __init__(self, *, p: Fraction = 0.5) -> None:
+        self.p = p
+
+    def __call__(self, sample: Sample, rng: random.Random) -> Sample:
+        """Flip with probability `p`."""
+        if rng.random() < self.p:
+            sample.flip_vertically()
+        return sample
+
+
+class RandomQuarterTurn:
+    """Turn by 90, 180 or 270 degrees, each with the same probability. Pixels are not interpolated.
+
+    Args:
+        p: probability of turning.
+    """
+
+    def __init__(self, *, p: Fraction = 0.75) -> None:
+        self.p = p
+
+    def __call__(self, sample: Sample, rng: random.Random) -> Sample:
+        """Turn with probability `p`."""
+        if rng.random() < self.p:
+            sample.turn(rng.randint(1, 3))
+        return sample
+
+
+class RandomAffine:
+    """Rotate, shear, scale and move the content of the canvas, which keeps its size.
+
+    A box becomes the smallest box with the corners of the moved box, clipped to the canvas. Boxes
+    whose center leaves the canvas are dropped. Boxes of rotated objects become looser, so keep the
+    angles small; `RandomQuarterTurn` is exact.
+
+    Args:
+        degrees: maximum rotation to either side.
+        translate: maximum shift to either side, as fractions of width and height.
+        scale: range of the factor.
+        shear: maximum angle to either side, in degrees.
+        fill: pixel value of empty canvas.
+        p: probability.
+    """
+
+    def __init__(
+        self,
+        *,
+        degrees: NonNegativeFloat = 5.0,
+        translate: tuple[Fraction, Fraction] = (0.0, 0.0),
+        scale: Range = (1.0, 1.0),
+        shear: NonNegativeFloat = 0.0,
+        fill: int = 0,
+        p: Fraction = 0.5,
+    ) -> None:
+        if not 0 < scale[0] <= scale[1]:
+            raise ValueError(f"scale {scale}: give (low, high) with 0 < low <= high")
+        if shear >= 90:
+            raise ValueError(f"shear {shear}: give less than 90 degrees")
+        self.degrees = degrees
+        self.translate = translate
+        self.scale = scale
+        self.shear = shear
+        self.fill = fill
+        self.p = p
+
+    def __call__(self, sample: Sample, rng: random.Random) -> Sample:
+        """Change the canvas with probability `p`."""
+        if rng.random() >= self.p:
+            return sample
+        height, width = sample.canvas_hw
+        angle = rng.uniform(-self.degrees, self.degrees)
+        factor = rng.uniform(*self.scale)
+        slant = rng.uniform(-self.shear, self.shear)
+        x, y = (rng.uniform(-limit, limit) for limit in self.translate)
+        sample.warp(
+            shift(width * (0.5 + x), height * (0.5 + y))
+            @ rotation(angle)
+            @ shear(slant)
+            @ stretch(factor, factor)
+            @ shift(-width / 2, -height / 2),
+            fill=self.fill,
+        )
+        sample.keep(sample.centers_inside())
+        sample.clip_boxes()
         return sample
 
 

@@ -5,6 +5,7 @@ from typing import Protocol
 
 import numpy as np
 
+from ...misc.ranges import Fraction
 from .cropping import RandomCrop
 from .geometric import Resize
 from .sample import Sample
@@ -25,11 +26,13 @@ class Mosaic:
     Args:
         size: shorter side to which every image is resized first.
         max_size: maximum of the longer side, and side of the crop (default: `size`).
+        p: probability.
     """
 
-    def __init__(self, *, size: int, max_size: int | None = None) -> None:
+    def __init__(self, *, size: int, max_size: int | None = None, p: Fraction = 1.0) -> None:
         self.resize = Resize(size=size, max_size=max_size)
         self.crop = RandomCrop(size=max_size or size)
+        self.p = p
         self._source: SampleSource | None = None
 
     def bind(self, source: SampleSource) -> None:
@@ -37,7 +40,9 @@ class Mosaic:
         self._source = source
 
     def __call__(self, sample: Sample, rng: random.Random) -> Sample:
-        """Build the mosaic."""
+        """Build the mosaic with probability `p`."""
+        if self.p < 1 and rng.random() >= self.p:
+            return sample
         if self._source is None:
             raise ValueError("Mosaic needs a data set: use it inside Compose")
         picks = [rng.randrange(len(self._source)) for _ in range(3)]

@@ -17,8 +17,9 @@ class RandomPhotometricDistort:
         brightness: range of the factor.
         contrast: range of the factor.
         saturation: range of the factor.
-        hue: range of the shift, as a fraction of the color circle.
+        hue: range of the shift, as a fraction of the color circle; (0, 0) keeps the hue.
         p: probability of each change.
+        permute: whether to change the channel order.
 
     Source: SSD, arXiv:1512.02325.
     """
@@ -31,23 +32,28 @@ class RandomPhotometricDistort:
         saturation: Range = (0.5, 1.5),
         hue: Range = (-0.05, 0.05),
         p: Fraction = 0.5,
+        permute: bool = True,
     ) -> None:
         self.brightness = brightness
         self.contrast = contrast
         self.saturation = saturation
         self.hue = hue
         self.p = p
+        self.permute = permute
 
     def __call__(self, sample: Sample, rng: random.Random) -> Sample:
         """Record the change; `Resize` computes the pixels."""
 
-        def factor(bounds: Range) -> float | None:
+        def factor(bounds: Range, neutral: float = 1.0) -> float | None:
+            if bounds == (neutral, neutral):
+                return None
             return rng.uniform(*bounds) if rng.random() < self.p else None
 
         brightness, contrast = factor(self.brightness), factor(self.contrast)
-        saturation, hue = factor(self.saturation), factor(self.hue)
+        saturation, hue = factor(self.saturation), factor(self.hue, neutral=0.0)
         contrast_first = rng.random() < 0.5
-        permutation = tuple(rng.sample(range(3), 3)) if rng.random() < self.p else None
+        is_permuted = self.permute and rng.random() < self.p
+        permutation = tuple(rng.sample(range(3), 3)) if is_permuted else None
         mean = 0.0
         if contrast is not None:
             # 1/16 of the pixels estimate the mean to well below one gray level.
@@ -57,6 +63,23 @@ class RandomPhotometricDistort:
                 brightness, contrast, contrast_first, mean, saturation, hue, permutation
             )
         )
+        return sample
+
+
+class RandomGrayscale:
+    """Remove the colors.
+
+    Args:
+        p: probability.
+    """
+
+    def __init__(self, *, p: Fraction = 0.1) -> None:
+        self.p = p
+
+    def __call__(self, sample: Sample, rng: random.Random) -> Sample:
+        """Record the change with probability `p`; `Resize` computes the pixels."""
+        if rng.random() < self.p:
+            sample.add_pixel_op(PhotometricChange(saturation=0.0))
         return sample
 
 

@@ -34,11 +34,24 @@ class Eager:
         width = self.canvas_hw[1]
         self.boxes = np.stack((width - x2, y1, width - x1, y2), axis=1)
 
+    def turn(self, quarters):
+        for _ in range(quarters):
+            x1, y1, x2, y2 = self.boxes.T
+            width = self.canvas_hw[1]
+            self.boxes = np.stack((y1, width - x2, y2, width - x1), axis=1)
+            self.pixels = torch.rot90(self.pixels, 1, (1, 2))
+
 
 def maybe_flip(targets, rng):
     if rng.random() < 0.5:
         for target in targets:
             target.flip()
+
+
+def maybe_turn(targets, rng):
+    quarters = rng.randrange(4)
+    for target in targets:
+        target.turn(quarters)
 
 
 def grow(targets, rng):
@@ -73,6 +86,33 @@ def test_lazy_zoom_flip_and_crop_equal_eager(make_sample, seed):
     maybe_flip(targets, rng)
     sample.materialize()
     equal(*targets)
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_lazy_turns_flips_and_windows_equal_eager(make_sample, seed):
+    rng = random.Random(seed)
+    sample = make_sample(13, 17, (1, 2, 5, 9), (0, 0, 17, 13), seed=seed)
+    targets = (sample, Eager(sample))
+    for step in rng.sample([grow, shrink, maybe_flip, maybe_turn, maybe_turn, grow], 6):
+        step(targets, rng)
+    size = rng.choice([None, (20, 30)])
+    eager = targets[1]
+    sample.materialize(size)
+    if size is None:
+        equal(*targets)
+    else:  # the border of empty canvas is rounded to pixels
+        scale = np.array([30 / eager.canvas_hw[1], 20 / eager.canvas_hw[0]] * 2)
+        np.testing.assert_allclose(sample.boxes, eager.boxes * scale, atol=1e-9)
+        assert sample.image.shape == (3, 20, 30)
+
+
+def test_turned_image_is_resized_like_torchvision(make_sample):
+    sample = make_sample(30, 50)
+    expected = functional.resize(torch.rot90(sample.image, 1, (1, 2)), [24, 20], antialias=True)
+    sample.turn(1)
+    sample.materialize((24, 20))
+    # The image is resized before it is turned, so rows and columns are rounded in another order.
+    assert (sample.image.int() - expected.int()).abs().max() <= 1
 
 
 def test_double_flip_is_identity(make_sample):
