@@ -11,6 +11,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from rtdetrv2_pytorch.src.misc.errors import ConfigError
 from rtdetrv2_pytorch.src.misc.files import FolderLock, write_text
 
 from . import page, results
@@ -46,8 +47,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     signal.signal(signal.SIGTERM, interrupt)
     experiment.work.mkdir(parents=True, exist_ok=True)
-    with FolderLock(experiment.work):
-        failed = run_all(jobs, experiment, console)
+    try:
+        with FolderLock(experiment.work, remedy="wait until it ends, or give another --work"):
+            failed = run_all(jobs, experiment, console)
+    except ConfigError as error:
+        parser.error(str(error))
+    except KeyboardInterrupt:
+        console.print("Interrupted. Run the same command again to resume.")
+        return 130
     is_default = experiment.results == results.FOLDER
     return max(_write_page(console) if is_default else 0, int(failed > 0))
 

@@ -8,7 +8,8 @@ from typing import Any
 from rtdetrv2_pytorch.src.data.digits import make_digits_dataset
 from rtdetrv2_pytorch.src.data.splits import CONVERTED, Splits, find_splits
 
-ROOT = Path(__file__).parents[2]
+from .results import ROOT
+
 WORK = ROOT / "output" / "accuracy"
 SHARED = ROOT.parent / "shared" / "data"
 

@@ -99,18 +99,11 @@ def train_command(
         "--device": experiment.device,
         "--output-dir": folder,
     }
+    start = ["-m", "rtdetrv2", "train", "--no-doctor"]
     if is_resumed:
-        return [
-            "-m",
-            "rtdetrv2",
-            "train",
-            "--data",
-            str(data.folder),
-            "--resume",
-            str(folder / LAST),
-        ]
+        return [*start, "--data", str(data.folder), "--resume", str(folder / LAST)]
     return [
-        *("-m", "rtdetrv2", "train", "--no-doctor", "--weights", experiment.weights),
+        *(*start, "--weights", experiment.weights),
         *(text for name, value in options.items() for text in (name, str(value))),
         *(text for key, value in update.items() for text in ("-u", f"{key}={json.dumps(value)}")),
     ]
@@ -133,5 +126,6 @@ def curve(events: RunLog) -> list[Point]:
     seconds, points = 0.0, []
     for event in events.epochs:
         seconds += event["train_s"] + event["eval_s"]
-        points.append(Point.of(event, minutes=seconds / 60, epoch=event["epoch"] + 1))
+        if "AP" in event:  # otherwise an epoch without an evaluation
+            points.append(Point.of(event, minutes=seconds / 60, epoch=event["epoch"] + 1))
     return points

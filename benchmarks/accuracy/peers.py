@@ -18,9 +18,9 @@ import torch
 from rtdetrv2.analysis.timing import OtherProcesses, machine
 from rtdetrv2_pytorch.src.data.splits import Split
 
-from .datasets import ROOT, WORK
+from .datasets import WORK
 from .processes import RunError, log_tail, run_logged
-from .results import Point, Result
+from .results import ROOT, Point, Result
 from .scoring import score_predictions
 
 if TYPE_CHECKING:

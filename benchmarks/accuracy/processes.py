@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from .datasets import ROOT
+from .results import ROOT
 
 _POLL_S = 1.0
 _GRACE_S = 120.0  # to finish a step and save

@@ -9,7 +9,8 @@ from typing import Any
 
 from rtdetrv2_pytorch.src.misc.files import write_text
 
-FOLDER = Path(__file__).parents[1] / "results" / "accuracy"
+ROOT = Path(__file__).parents[2]
+FOLDER = ROOT / "benchmarks" / "results" / "accuracy"
 _TOLERANCE = 1.05  # epochs do not end exactly at the time limit
 
 
@@ -95,9 +96,10 @@ class Result:
 
 
 def save(result: Result, path: Path) -> None:
-    """Write a result; the file is complete or does not exist."""
+    """Write a result with relative paths; the file is complete or does not exist."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_text(path, json.dumps(asdict(result), indent=1) + "\n")
+    text = json.dumps(asdict(result), indent=1) + "\n"
+    write_text(path, text.replace(f"{ROOT}/", "").replace(f"{ROOT.parent}/", "../"))
 
 
 def load(path: Path) -> Result:

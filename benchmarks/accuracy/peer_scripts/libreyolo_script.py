@@ -101,10 +101,11 @@ class Evaluations:
     def __init__(self, request: Request, steps_per_epoch: int, run: dict[str, Any]) -> None:
         self._request = request
         self._steps_per_epoch = steps_per_epoch
-        self._recorder = Recorder(request, run)
+        self._run = run
 
     def on_train_start(self, event: Any) -> None:
-        """Do nothing; the clock starts before the package prepares the training."""
+        """Start the clock."""
+        self._recorder = Recorder(self._request, self._run)
 
     def on_train_epoch_end(self, event: Any) -> None:
         """Predict if the package evaluated this epoch."""

@@ -2,7 +2,7 @@
 
 import pytest
 
-from benchmarks.accuracy import command, page, results
+from benchmarks.accuracy import command, page, results, running
 from benchmarks.accuracy.datasets import DATASETS, rf100vl
 from tests.accuracy_results import dataset, result
 
@@ -28,6 +28,24 @@ def test_list_skips_missing_datasets_with_the_reason(sets, tmp_path, capsys):
     assert "missing: no such folder" in output.replace("\n", "")
     assert "1 of 4 runs finished, about 0.2 hours left" in output  # 3 runs of 5 minutes
     assert "b_today_s0" not in output
+
+
+def test_runs_what_is_missing(sets, tmp_path, monkeypatch, capsys):
+    path, calls = tmp_path / "results", []
+
+    def run(job, experiment, on_progress):
+        calls.append(job.name)
+        if job.recipe == "flat-80":
+            raise KeyboardInterrupt
+        return result(job.dataset.name, job.recipe, job.seed)
+
+    monkeypatch.setattr(running.ours, "run", run)
+    places = ["--seeds", "0", "--results", str(path), "--work", str(tmp_path / "work")]
+    assert command.main(["--only", "today", "cosine", *places]) == 0
+    assert command.main(["--only", "today", "cosine", "flat-80", *places]) == 130
+    assert "Run the same command again to resume" in capsys.readouterr().out
+    assert calls == ["a_today_s0", "a_cosine_s0", "a_flat-80_s0"]
+    assert sorted(each.name for each in path.iterdir()) == ["a_cosine_s0.json", "a_today_s0.json"]
 
 
 def test_unknown_names_are_listed(sets, capsys):

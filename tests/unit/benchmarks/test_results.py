@@ -1,10 +1,11 @@
 """Result files, and what is read from a curve."""
 
 import math
+from dataclasses import replace
 
 import pytest
 
-from benchmarks.accuracy.results import Point, load, load_all, save
+from benchmarks.accuracy.results import ROOT, Point, load, load_all, save
 from tests.accuracy_results import point, result
 
 CURVE = [point(1.0, 0.2, 0.4), point(2.0, 0.4, 0.6), point(3.0, 0.3, 0.9)]
@@ -34,6 +35,12 @@ def test_saved_results_are_loaded(tmp_path):
         save(result(seed=seed), tmp_path / "folder" / f"bccd_today_s{seed}.json")
     assert load_all(tmp_path / "folder") == [result(seed=0), result(seed=1)]
     assert load_all(tmp_path / "missing") == []
+
+
+def test_saved_paths_are_relative(tmp_path):
+    paths = (f"{ROOT}/output/a.log", f"{ROOT.parent}/shared/data/b")
+    save(replace(result(), command=paths), tmp_path / "x.json")
+    assert load(tmp_path / "x.json").command == ["output/a.log", "../shared/data/b"]
 
 
 @pytest.mark.parametrize("text", ["", "[]", '{"curve": []}'])
