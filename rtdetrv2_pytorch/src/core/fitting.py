@@ -14,6 +14,7 @@ from ..misc.errors import ConfigError
 from .augmentation import apply_augmentation
 from .build import parameters_of
 from .catalog import ALIASES, COMPONENTS
+from .dense import apply_dense
 from .yaml_files import KeyPath, Layer, get, last_setter, put
 
 _TRAIN_DATASET: KeyPath = ("train_dataloader", "dataset")
@@ -33,7 +34,7 @@ _SHORT_WARMUP = 0.05  # of the run
 
 def fit_layers(values: dict[str, Any], layers: Sequence[Layer]) -> list[str]:
     """Adjust all values that do not depend on the data."""
-    fits = (drop_leftovers, fit_image_sizes, fit_epochs, apply_augmentation)
+    fits = (drop_leftovers, fit_image_sizes, fit_epochs, apply_augmentation, apply_dense)
     return [note for fit in fits for note in fit(values, layers)]
 
 

@@ -38,6 +38,8 @@ class Settings:
         augmentation: augmentations for a kind of pictures, in place of those of the model's
             configuration: "photos", "aerial", "microscopy", "documents", "industrial", "light" or
             "none"; see docs/augmentation.md.
+        recipe: "dense" adds mosaics, MixUp and the matchability-aware loss of DEIM
+            (arXiv:2412.04234). Not recommended: no gain has been measured with this package.
         device: "cuda", "cuda:1", "cpu", ...; default: a GPU if available.
         seed: random seed.
         use_amp: mixed precision; see `amp_dtype`.
@@ -87,6 +89,7 @@ class Settings:
     pixel_range: tuple[float, float] | None = None
     repeat_threshold: Fraction = 0.0
     augmentation: AugmentationName | None = None
+    recipe: Literal["dense"] | None = None
     device: str | None = None
     seed: NonNegativeInt = 0
     use_amp: bool = False

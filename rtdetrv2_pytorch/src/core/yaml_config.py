@@ -27,6 +27,7 @@ from . import yaml_files
 from .build import Sections, convert, suggest
 from .catalog import ALIASES, COMPONENTS, SHARED, SLOTS
 from .checks import check_transforms
+from .dense import fit_dense
 from .error_places import OVERRIDES, located
 from .fitting import fit_batch_size, fit_classes, fit_layers
 from .settings import SETTING_NAMES, Settings
@@ -359,7 +360,9 @@ class YAMLConfig:
         """Batches of augmented training images."""
         slot, dataset = "train_dataloader", self.train_dataset
         self.notes += fit_batch_size(self.yaml_cfg, self._slot(slot), len(dataset))
-        return self._build_loader(slot, dataset, repeat_threshold=self.settings.repeat_threshold)
+        loader = self._build_loader(slot, dataset, repeat_threshold=self.settings.repeat_threshold)
+        self.notes += fit_dense(self.yaml_cfg, loader)
+        return loader
 
     @cached_property
     def val_dataloader(self) -> DataLoader:

@@ -170,7 +170,7 @@ def _data_parallel(cfg: YAMLConfig) -> nn.Module:
 def _has_complete_loss(cfg: YAMLConfig) -> bool:
     """Return whether each part of the network has a loss; if not, ranks must look for gradients."""
     losses = set(getattr(cfg.criterion, "losses", ()))
-    is_complete = "boxes" in losses and not losses.isdisjoint({"vfl", "focal"})
+    is_complete = "boxes" in losses and not losses.isdisjoint({"vfl", "mal", "focal"})
     return is_complete and bool(getattr(cfg.model.decoder, "aux_loss", True))
 
 

@@ -149,6 +149,11 @@ def _schedule(run: TrainingRun) -> list[str]:
     if transforms is not None and first is not None:
         stopped = ", ".join(transforms.policy.get("ops", ()))
         lines.append(f"{stopped} disabled from epoch {first + 1}")
+    if transforms is not None:
+        lines += [
+            f"{name} in epochs {begin + 1} to {end}"
+            for name, (begin, end) in transforms.policy.get("active", {}).items()
+        ]
     lines += _repeats(run)
     if run.settings.eval_freq > 1:
         lines.append(f"evaluation every {run.settings.eval_freq} epochs and after the last one")

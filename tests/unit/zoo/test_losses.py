@@ -2,6 +2,7 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
 from torchvision.ops import sigmoid_focal_loss as torchvision_focal
@@ -9,6 +10,7 @@ from torchvision.ops import sigmoid_focal_loss as torchvision_focal
 from rtdetrv2_pytorch.src.structures import GroundTruth
 from rtdetrv2_pytorch.src.zoo.rtdetr.losses import (
     inside_crowds,
+    matchability_aware_loss,
     sigmoid_focal_loss,
     sum_per_set,
     varifocal_loss,
@@ -55,6 +57,40 @@ def test_varifocal_weights_have_no_gradient():
     # d BCE / d logit = sigmoid - target, times the weight alone.
     expected = [0.5 * sigmoid(0.3) * sigmoid(0.3), 0.6 * (sigmoid(1) - 0.6)]
     torch.testing.assert_close(logits.grad.flatten(), torch.tensor(expected))
+
+
+@pytest.mark.parametrize("gamma", [1.0, 1.5, 2.0])
+def test_matchability_aware_loss_has_the_formula_of_the_paper(gamma):
+    """Loss and gradient of every entry, in loops; the weight p^gamma has no gradient."""
+    generator = torch.Generator().manual_seed(0)
+    logits = torch.randn(2, 2, 4, 3, generator=generator, dtype=torch.float64).requires_grad_()
+    rows, labels = [(0, 0, 1, 0), (0, 1, 3, 1), (1, 0, 0, 0)], torch.tensor([2, 0, 1])
+    quality = torch.tensor([0.9, 0.05, 0.5], dtype=torch.float64)
+    found = matchability_aware_loss(logits, matches_of(*rows), labels, quality, gamma=gamma)
+    matched = {
+        (*row[:3], int(label)): float(q)
+        for row, label, q in zip(rows, labels, quality, strict=True)
+    }
+    expected, gradient = [0.0, 0.0], torch.zeros_like(logits)
+    for place in np.ndindex(2, 2, 4, 3):
+        p = sigmoid(float(logits.detach()[place]))
+        if place in matched:
+            q = matched[place] ** gamma
+            expected[place[0]] += -q * math.log(p) - (1 - q) * math.log(1 - p)
+            gradient[place] = p - q
+        else:
+            expected[place[0]] += -(p**gamma) * math.log(1 - p)
+            gradient[place] = p**gamma * p
+    torch.testing.assert_close(found, torch.tensor(expected, dtype=torch.float64))
+    torch.testing.assert_close(torch.autograd.grad(found.sum(), logits)[0], gradient)
+
+
+def test_matchability_aware_loss_of_boxes_apart_is_finite():
+    """A GIoU below 0 counts as 0."""
+    logits = torch.tensor([[[[0.5]]]])
+    arguments = (logits, matches_of((0, 0, 0, 0)), torch.tensor([0]))
+    found = matchability_aware_loss(*arguments, torch.tensor([-0.4]), gamma=1.5)
+    torch.testing.assert_close(found, torch.tensor([-math.log(1 - sigmoid(0.5))]))
 
 
 def test_focal_by_hand():
@@ -139,7 +175,7 @@ def test_predictions_inside_a_crowd_of_their_class():
     assert found[:, 1, :, 1].tolist() == [[True, True, False, False]] * 3
 
 
-@pytest.mark.parametrize("loss", ["vfl", "focal"])
+@pytest.mark.parametrize("loss", ["vfl", "mal", "focal"])
 def test_ignored_entries_have_no_loss_unless_matched(loss):
     logits = torch.randn(1, 1, 3, 2, requires_grad=True)
     ignored = torch.zeros(1, 1, 3, 2, dtype=torch.bool)
@@ -148,6 +184,9 @@ def test_ignored_entries_have_no_loss_unless_matched(loss):
     options = {"alpha": 0.75, "gamma": 2.0, "ignored": ignored}
     if loss == "vfl":
         found = varifocal_loss(logits, pairs, labels, torch.tensor([0.6]), **options)
+    elif loss == "mal":
+        options.pop("alpha")
+        found = matchability_aware_loss(logits, pairs, labels, torch.tensor([0.6]), **options)
     else:
         found = sigmoid_focal_loss(logits, pairs, labels, **options)
     (gradient,) = torch.autograd.grad(found.sum(), logits)

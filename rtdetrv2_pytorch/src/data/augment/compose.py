@@ -16,11 +16,13 @@ class Policy(TypedDict):
 
     `stop_epoch`: the operations named in `ops` are disabled from `epoch` (0-based), so that the
     last epochs train on unmodified images.
+    `active`: an operation named here runs in the epochs from the first number to before the second.
     """
 
     name: Literal["default", "stop_epoch"]
     epoch: NotRequired[int | None]
     ops: NotRequired[list[str]]
+    active: NotRequired[dict[str, tuple[int, int]]]
 
 
 Policy.__pydantic_config__ = {"extra": "forbid"}  # type: ignore[attr-defined]
@@ -49,8 +51,11 @@ class Compose:
         """Apply the operations of this epoch."""
         stop = self.policy.get("epoch")
         is_stopped = self.policy["name"] == "stop_epoch" and stop is not None and epoch >= stop
-        disabled = self.policy.get("ops", ()) if is_stopped else ()
+        disabled = set(self.policy.get("ops", ()) if is_stopped else ())
+        for name, (first, end) in self.policy.get("active", {}).items():
+            if not first <= epoch < end:
+                disabled.add(name)
         for op in self.ops:
-            if type(op).__name__ not in disabled:
+            if type(op).__name__ not in disabled.union(sample.skips):
                 sample = op(sample, rng)
         return sample

@@ -1,6 +1,7 @@
 """The mosaic augmentation."""
 
 import random
+from collections.abc import Sequence
 from typing import Protocol
 
 import numpy as np
@@ -27,12 +28,21 @@ class Mosaic:
         size: shorter side to which every image is resized first.
         max_size: maximum of the longer side, and side of the crop (default: `size`).
         p: probability.
+        skip: types of later operations that leave a mosaic as it is, for example RandomZoomOut.
     """
 
-    def __init__(self, *, size: int, max_size: int | None = None, p: Fraction = 1.0) -> None:
+    def __init__(
+        self,
+        *,
+        size: int,
+        max_size: int | None = None,
+        p: Fraction = 1.0,
+        skip: Sequence[str] = (),
+    ) -> None:
         self.resize = Resize(size=size, max_size=max_size)
         self.crop = RandomCrop(size=max_size or size)
         self.p = p
+        self.skip = tuple(skip)
         self._source: SampleSource | None = None
 
     def bind(self, source: SampleSource) -> None:
@@ -65,5 +75,6 @@ class Mosaic:
             area=np.concatenate([t.area for t in tiles]),
             crowd_boxes=np.concatenate([t.crowd_boxes for t in tiles]),
             crowd_labels=np.concatenate([t.crowd_labels for t in tiles]),
+            skips=self.skip,
         )
         return self.crop(mosaic, rng)

@@ -39,6 +39,7 @@ class Sample:
     is_transposed: bool = False
     fill: int = 0  # pixel value of empty canvas
     pixel_ops: list[PixelOp] = field(default_factory=list)
+    skips: tuple[str, ...] = ()  # types of operations that leave the sample as it is
     crowd_boxes: np.ndarray = field(default_factory=lambda: np.empty((0, 4)))  # [C, 4], as boxes
     crowd_labels: np.ndarray = field(default_factory=lambda: np.empty(0, np.int64))  # [C]
 

@@ -14,11 +14,17 @@ from ...misc import distributed
 from ...misc.boxes import cxcywh_to_xyxy, iou_and_giou
 from ...misc.errors import TrainingDiverged
 from ...structures import DecoderOutput, DenoisingMeta, GroundTruth, LayerOutput, Target
-from .losses import inside_crowds, sigmoid_focal_loss, sum_per_set, varifocal_loss
+from .losses import (
+    inside_crowds,
+    matchability_aware_loss,
+    sigmoid_focal_loss,
+    sum_per_set,
+    varifocal_loss,
+)
 from .matcher import HungarianMatcher, Matches
 
-LossName = Literal["vfl", "focal", "boxes"]
-TermName = Literal["loss_vfl", "loss_focal", "loss_bbox", "loss_giou"]
+LossName = Literal["vfl", "mal", "focal", "boxes"]
+TermName = Literal["loss_vfl", "loss_mal", "loss_focal", "loss_bbox", "loss_giou"]
 
 
 class RTDETRCriterionv2(nn.Module):
@@ -28,10 +34,11 @@ class RTDETRCriterionv2(nn.Module):
 
     Args:
         matcher: pairs predictions with ground truth.
-        weight_dict: weight of `loss_vfl`, `loss_focal`, `loss_bbox`, `loss_giou`; terms without
-            an entry are left out.
-        losses: which groups of terms to compute; "boxes" is L1 and GIoU.
-        alpha: balance of the classification loss.
+        weight_dict: weight of `loss_vfl`, `loss_mal`, `loss_focal`, `loss_bbox`, `loss_giou`;
+            terms without an entry are left out.
+        losses: which groups of terms to compute: the classification loss "vfl" (varifocal), "mal"
+            (matchability-aware, without a measured gain so far) or "focal"; "boxes" is L1 and GIoU.
+        alpha: balance of the classification loss; "mal" has none.
         gamma: focus of the classification loss.
         num_classes: classes (K).
         boxes_weight_format: "iou" or "giou": the match's overlap also weighs `loss_giou` and is
@@ -209,6 +216,10 @@ class RTDETRCriterionv2(nn.Module):
         if "vfl" in self.losses:
             terms["loss_vfl"] = varifocal_loss(
                 logits, matches, labels, overlap, ignored=ignored, **balance
+            )
+        if "mal" in self.losses:
+            terms["loss_mal"] = matchability_aware_loss(
+                logits, matches, labels, overlap, gamma=self.gamma, ignored=ignored
             )
         if "focal" in self.losses:
             terms["loss_focal"] = sigmoid_focal_loss(

@@ -70,6 +70,37 @@ def varifocal_loss(
     return loss.flatten(1).sum(1)
 
 
+def matchability_aware_loss(
+    logits: Tensor,
+    matches: Matches,
+    labels: Tensor,
+    quality: Tensor,
+    *,
+    gamma: float,
+    ignored: Tensor | None = None,
+) -> Tensor:
+    """Compute the matchability-aware loss (MAL): matched entries have the full weight.
+
+    The varifocal loss weights a matched entry by its quality, so that matches with a low overlap
+    are hardly trained. With p the score and q the overlap, a matched entry has the loss
+    -q^gamma log(p) - (1 - q^gamma) log(1 - p), and another one -p^gamma log(1 - p).
+
+    `quality` is the overlap of each pair, [p]; `gamma` the focus of both. Unmatched entries where
+    `ignored`, [S, B, Q, K] bool, have no loss.
+
+    Source: DEIM, arXiv:2412.04234.
+    """
+    place = (matches.set_index, matches.image_index, matches.query_index, labels)
+    target = torch.zeros_like(logits)
+    target[place] = quality.clamp(min=0) ** gamma  # GIoU can be negative
+    weight = logits.detach().sigmoid() ** gamma
+    if ignored is not None:
+        weight = weight.masked_fill(ignored, 0)
+    weight[place] = 1
+    loss = F.binary_cross_entropy_with_logits(logits, target, weight, reduction="none")
+    return loss.flatten(1).sum(1)
+
+
 def sigmoid_focal_loss(
     logits: Tensor,
     matches: Matches,

@@ -45,6 +45,27 @@ def test_policy_disables_named_operations(make_sample, policy, epoch, expected):
     assert happened(flip_and_zoom(policy), make_sample(20, 30), epoch) == expected
 
 
+def test_operation_is_active_in_its_epochs(make_sample):
+    policy = {"name": "default", "active": {"RandomZoomOut": (1, 3)}}
+    for epoch, is_zoomed in enumerate((False, True, True, False)):
+        assert happened(flip_and_zoom(policy), make_sample(20, 30), epoch) == (True, is_zoomed)
+
+
+def test_mosaic_can_skip_later_operations(make_sample):
+    class Source:
+        def __len__(self):
+            return 1
+
+        def load_readable(self, index):
+            return index, make_sample(32, 32)
+
+    zoom = RandomZoomOut(p=1, side_range=(2, 2))
+    for skip, size in ((["RandomZoomOut"], 32), ([], 64)):
+        compose = Compose(ops=[Mosaic(size=32, skip=skip), zoom])
+        compose.bind(Source())
+        assert compose(make_sample(32, 32), random.Random(0)).canvas_hw == (size, size)
+
+
 def test_operations_run_in_order(make_sample):
     # Flip uses the current canvas: width 30 before the resize, 60 after it.
     flip, resize = RandomHorizontalFlip(p=1), Resize(size=[20, 60])
