@@ -102,7 +102,7 @@ audit: | uv ## check the locked packages and the page libraries for known vulner
 bench: install ## compare speed with public implementations
 	$(BIN)/python -m benchmarks $(ARGS)
 
-proof: install ## compare the accuracy of training recipes, with ARGS="--peers" also of other trainers
+proof: install | uv ## compare the accuracy of training recipes, with ARGS="--peers" also of other trainers
 	$(BIN)/python -m benchmarks.accuracy $(ARGS)
 
 # Wheels for Python 3.12 on x86-64, without dependencies, which that machine provides.

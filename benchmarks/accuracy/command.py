@@ -3,7 +3,7 @@
 import argparse
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from . import page, results
 from .datasets import DATASETS, WORK, DataSet, rf100vl
 from .jobs import Experiment, Job, estimates, left_minutes, plan
 from .peers import PEERS
-from .recipes import RECIPES, REFERENCE
+from .recipes import RECIPES, REFERENCE, find_recipe
 from .running import run_all
 
 _PROTOCOL = "rf100vl"
@@ -31,11 +31,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     args = parser.parse_args(arguments)
     try:
         datasets, experiment = _experiment(args)
-        names = _chosen(args.only, [*datasets, *RECIPES, *PEERS])
+        _check_names(args.only, datasets)
     except ValueError as error:
         parser.error(str(error))
     console = Console()
-    jobs = _jobs(args, datasets, names, experiment, console)
+    jobs = _jobs(args, datasets, experiment, console)
     if args.list:
         console.print(_overview(jobs, experiment))
         return 0
@@ -121,26 +121,35 @@ def _changed(dataset: DataSet, changes: dict[str, int]) -> tuple[str, DataSet]:
     return dataset.name, replace(dataset, name=name, minutes=minutes, **changes)
 
 
-def _chosen(names: Sequence[str], known: Sequence[str]) -> list[str]:
-    unknown = sorted(set(names) - set(known))
-    if unknown:
-        raise ValueError(f"--only: unknown names {unknown}; there are {', '.join(known)}")
-    return list(names)
+def _check_names(names: Sequence[str], datasets: Iterable[str]) -> None:
+    """Check the names of data sets, trainers, recipes and combinations of recipes.
+
+    Raises:
+        ValueError: if a name is unknown.
+    """
+    for name in set(names) - {*datasets, *PEERS}:
+        try:
+            find_recipe(name)
+        except ValueError as error:
+            raise ValueError(
+                f"--only {name}: {error}; data sets {', '.join(datasets)}; trainers "
+                f"{', '.join(PEERS)}"
+            ) from error
 
 
 def _jobs(
     args: argparse.Namespace,
     datasets: dict[str, DataSet],
-    names: Sequence[str],
     experiment: Experiment,
     console: Console,
 ) -> list[Job]:
     """Return the chosen runs on the data sets that are present."""
-    wanted = [each for name, each in datasets.items() if name in names] or list(datasets.values())
-    recipes = [name for name in (*RECIPES, *PEERS) if name in names]
-    recipes = recipes or [*RECIPES, *(PEERS if args.peers else ())]
-    if experiment.max_detections is not None and not set(names) & set(RECIPES):
-        recipes = [REFERENCE]
+    wanted = [each for name, each in datasets.items() if name in args.only]
+    wanted = wanted or list(datasets.values())
+    recipes = [name for name in args.only if name not in datasets]
+    if not recipes:
+        recipes = [REFERENCE] if args.protocol else list(RECIPES)
+        recipes += PEERS if args.peers else ()
     for dataset in wanted:
         if reason := dataset.missing():
             console.print(f"{dataset.name} skipped: {reason}", style="yellow")

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from .datasets import DataSet
 from .peers import PEERS
-from .recipes import RECIPES, REFERENCE
+from .recipes import REFERENCE, find_recipe
 from .results import Result
 
 
@@ -64,7 +64,7 @@ def plan(
     Peers need the minutes of the reference recipe, so it comes first.
     """
     has_weights = experiment.weights != "none"
-    usable = [r for r in recipes if r in PEERS or has_weights or not RECIPES[r].needs_weights]
+    usable = [r for r in recipes if r in PEERS or has_weights or not find_recipe(r).needs_weights]
     ordered = sorted(usable, key=lambda recipe: (recipe in PEERS, recipe != REFERENCE))
     return [
         Job(dataset=dataset, recipe=recipe, seed=seed)

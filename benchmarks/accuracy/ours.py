@@ -16,7 +16,7 @@ from rtdetrv2_pytorch.src.solver.observers import LOG as EVENTS
 
 from .jobs import Experiment, Job
 from .processes import RunError, log_tail, run_logged
-from .recipes import RECIPES
+from .recipes import find_recipe
 from .results import Point, Result
 from .scoring import score_checkpoint
 
@@ -44,7 +44,7 @@ def run(job: Job, experiment: Experiment, on_progress: Callable[[float], None]) 
     update = {
         **_QUIET,
         **job.dataset.update,
-        **RECIPES[job.recipe].resolved(epochs=job.dataset.epochs, steps=steps),
+        **find_recipe(job.recipe).resolved(epochs=job.dataset.epochs, steps=steps),
     }
     is_resumed = (folder / LAST).is_file()
     command = train_command(job, experiment, folder, update, is_resumed=is_resumed)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from .datasets import DATASETS
 from .peers import PEERS
-from .recipes import RECIPES, REFERENCE
+from .recipes import RECIPES, REFERENCE, find_recipe
 from .results import Result, by_seed
 from .spread import CONFIDENCE, Difference, Spread, difference, mean_difference
 
@@ -38,7 +38,7 @@ _COMMANDS = """\
 ```
 make proof                                  # all recipes and data sets, 3 seeds, then this page
 make proof ARGS="--list"                    # the runs, finished and missing, with the time left
-make proof ARGS="--only bccd today lr-half --seeds 0 1 2 3 4"
+make proof ARGS="--only bccd today lr-half lr-half+cosine --seeds 0 1 2 3"
 make proof ARGS="--peers"                   # also the public trainers
 make proof ARGS="--protocol rf100vl FOLDER --weights coco --device cuda"
 ```
@@ -191,13 +191,12 @@ def _change(change: Difference | None) -> list[str]:
 def _definitions(results: Sequence[Result]) -> list[str]:
     """Return what the recipes and peers in the tables are."""
     recipes, peers = _recipes(results, "ours"), _recipes(results, "peer")
-    known = {name: each.about for name, each in (*RECIPES.items(), *PEERS.items())}
     parts = []
     if recipes:
-        rows = [[f"`{name}`", known.get(name, "")] for name in recipes]
+        rows = [[f"`{name}`", find_recipe(name).about] for name in recipes]
         parts += ["## Recipes\n", _table(["recipe", "change"], rows)]
     if peers:
-        rows = [[f"`{name}`", known.get(name, "")] for name in peers]
+        rows = [[f"`{name}`", PEERS[name].about] for name in peers]
         parts += [
             "## Other trainers\n",
             "Each is installed from PyPI in its own environment, starts from random weights of the "

@@ -1,7 +1,8 @@
 """Candidate recipes: values of the configuration that differ from the trainer's own rules.
 
-`today` is what `rtdetrv2 train` chooses. Every other recipe changes one thing. Steps, images per
-step and image size belong to the data set, so no recipe may set them.
+`today` is what `rtdetrv2 train` chooses. Every other recipe changes one thing; "lr-half+cosine"
+combines two of them. Steps, images per step and image size belong to the data set, so no recipe may
+set them.
 """
 
 from collections.abc import Mapping
@@ -158,3 +159,25 @@ RECIPES = {
         },
     ),
 }
+
+
+def find_recipe(name: str) -> Recipe:
+    """Return a recipe, or a combination of recipes joined by "+".
+
+    Raises:
+        ValueError: if a name is unknown, or two recipes set the same key.
+    """
+    parts = name.split("+")
+    unknown = [part for part in parts if part not in RECIPES]
+    if unknown:
+        raise ValueError(f"unknown recipe {', '.join(unknown)}; there are {', '.join(RECIPES)}")
+    found = [RECIPES[part] for part in parts]
+    keys = [key for each in found for key in each.update]
+    twice = sorted({key for key in keys if keys.count(key) > 1})
+    if twice:
+        raise ValueError(f"recipe {name}: {', '.join(twice)} is set twice")
+    return Recipe(
+        about="; ".join(each.about for each in found),
+        update={key: value for each in found for key, value in each.update.items()},
+        needs_weights=any(each.needs_weights for each in found),
+    )

@@ -48,10 +48,13 @@ def test_runs_what_is_missing(sets, tmp_path, monkeypatch, capsys):
     assert sorted(each.name for each in path.iterdir()) == ["a_cosine_s0.json", "a_today_s0.json"]
 
 
-def test_unknown_names_are_listed(sets, capsys):
+@pytest.mark.parametrize("name", ["toddy", "today+toddy"])
+def test_unknown_names_are_listed(sets, capsys, name):
     with pytest.raises(SystemExit):
-        command.main(["--only", "toddy"])
-    assert "unknown names ['toddy']; there are a, b, today" in capsys.readouterr().err
+        command.main(["--only", name])
+    message = " ".join(capsys.readouterr().err.split())
+    assert f"--only {name}: unknown recipe toddy; there are today, lr-half," in message
+    assert "data sets a, b; trainers transformers," in message
 
 
 def test_other_lengths_have_names_of_their_own():
@@ -75,9 +78,8 @@ def test_rf100vl_protocol(tmp_path):
         assert (each.epochs, each.batch, each.size) == (100, 16, 640)
     assert (experiment.weights, experiment.max_detections) == ("coco", 500)
     assert experiment.results == results.FOLDER / "rf100vl"
-    jobs = command._jobs(
-        command._parser().parse_args(["--seeds", "0"]), datasets, [], experiment, None
-    )
+    arguments = ["--seeds", "0", "--protocol", "rf100vl", str(tmp_path)]
+    jobs = command._jobs(command._parser().parse_args(arguments), datasets, experiment, None)
     assert [job.name for job in jobs] == ["first_today_s0", "second_today_s0"]
 
 

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from benchmarks.accuracy.recipes import RECIPES, EmaDecay, OfEpochs, OfSteps, Recipe
+from benchmarks.accuracy.recipes import RECIPES, EmaDecay, OfEpochs, OfSteps, Recipe, find_recipe
 from rtdetrv2.training.model_table import find_model
 from rtdetrv2_pytorch.src.core import YAMLConfig
 from rtdetrv2_pytorch.src.core.yaml_files import parse_overrides
@@ -24,6 +24,17 @@ def test_fractions_of_the_run():
 def test_recipes_cannot_change_the_number_of_steps(key):
     with pytest.raises(ValueError, match=key):
         Recipe(about="", update={key: 2})
+
+
+def test_combined_recipes():
+    found = find_recipe("lr-half+backbone-frozen-2")
+    assert found.update == {
+        **{"optimizer.lr": 2.5e-4, "PResNet.freeze_at": 2, "PResNet.freeze_norm": True}
+    }
+    assert found.needs_weights
+    assert found.about.startswith("learning rate 2.5e-4; stem,")
+    with pytest.raises(ValueError, match=r"lr-half\+lr-double: optimizer\.lr is set twice"):
+        find_recipe("lr-half+lr-double")
 
 
 @pytest.mark.parametrize("name", RECIPES)
