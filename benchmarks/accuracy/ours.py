@@ -10,15 +10,17 @@ from typing import Any
 import torch
 
 from rtdetrv2.analysis.timing import OtherProcesses, machine
+from rtdetrv2_pytorch.src.data.splits import Split
 from rtdetrv2_pytorch.src.report.run_log import RunLog, read_run_log
-from rtdetrv2_pytorch.src.solver.checkpointing import LAST
+from rtdetrv2_pytorch.src.solver.checkpointing import BEST, LAST
 from rtdetrv2_pytorch.src.solver.observers import LOG as EVENTS
 
+from .averaging import average_best
 from .jobs import Experiment, Job
 from .processes import RunError, log_tail, run_logged
 from .recipes import find_recipe
 from .results import Point, Result
-from .scoring import score_checkpoint
+from .scoring import average_precision, evaluate_checkpoint
 
 # Report, pictures and trackers take time and change no weights; last.pth suffices to resume.
 _QUIET = {"report": False, "pictures": False, "loggers": [], "checkpoint_freq": 0}
@@ -37,14 +39,14 @@ def run(job: Job, experiment: Experiment, on_progress: Callable[[float], None]) 
         RunError: if the training fails or was stopped.
         RTDETRError: if the data set cannot be used.
     """
-    folder = experiment.work / "runs" / job.name
+    recipe, folder = find_recipe(job.recipe), experiment.work / "runs" / job.name
     splits = job.dataset.splits()
     num_images = len(json.loads(splits.train.ann_file.read_text())["images"])
     steps = num_images // job.dataset.batch * job.dataset.epochs
     update = {
         **_QUIET,
         **job.dataset.update,
-        **find_recipe(job.recipe).resolved(epochs=job.dataset.epochs, steps=steps),
+        **recipe.resolved(epochs=job.dataset.epochs, steps=steps),
     }
     is_resumed = (folder / LAST).is_file()
     command = train_command(job, experiment, folder, update, is_resumed=is_resumed)
@@ -55,15 +57,12 @@ def run(job: Job, experiment: Experiment, on_progress: Callable[[float], None]) 
 
     facts = machine(torch.device(experiment.device))
     with (others := OtherProcesses()):
-        run_logged([sys.executable, *command], folder.with_suffix(".log"), on_poll=on_poll)
+        if not _is_complete(read_run_log(folder / EVENTS)):  # killed before the result was written
+            run_logged([sys.executable, *command], folder.with_suffix(".log"), on_poll=on_poll)
     events = read_run_log(folder / EVENTS)
-    if events.end is None or events.end["stopped"]:
+    if not _is_complete(events):
         raise RunError(f"stopped after {len(events.epochs)} epochs; run it again to resume")
-    best = Point.summary(events.end["best"])
-    if experiment.max_detections is not None:
-        best["AP_max_detections"] = score_checkpoint(
-            folder / "best.pth", splits.val, experiment.max_detections, experiment.device
-        )
+    points, best = _scores(folder, events, recipe.average, splits.val, experiment)
     result = Result(
         dataset=job.dataset.name,
         recipe=job.recipe,
@@ -74,7 +73,7 @@ def run(job: Job, experiment: Experiment, on_progress: Callable[[float], None]) 
         command=["rtdetrv2", *command[2:]],
         machine=facts,
         steps=events.plan["steps_per_epoch"] * events.plan["epochs"],
-        curve=curve(events),
+        curve=points,
         best=best,
         other_cores=round(others.cores(), 2),
         is_resumed=is_resumed,
@@ -82,6 +81,39 @@ def run(job: Job, experiment: Experiment, on_progress: Callable[[float], None]) 
     )
     shutil.rmtree(folder)  # checkpoints take 400 MB
     return result
+
+
+def _is_complete(events: RunLog) -> bool:
+    return events.end is not None and not events.end["stopped"]
+
+
+def _scores(
+    folder: Path, events: RunLog, average: int, val: Split, experiment: Experiment
+) -> tuple[list[Point], dict[str, float]]:
+    """Return all evaluations, and the metrics of the weights that the recipe gives.
+
+    Args:
+        folder: of the run.
+        events: of the run.
+        average: see `Recipe.average`.
+        val: the validation split.
+        experiment: its device and limit of detections.
+    """
+    assert events.end is not None
+    points, best = curve(events), Point.summary(events.end["best"])
+    checkpoint, limit = folder / BEST, experiment.max_detections
+    if average:
+        checkpoint = average_best(folder, events.epochs, average)
+    if not average and limit is None:
+        return points, best
+    evaluation, rows = evaluate_checkpoint(checkpoint, val, experiment.device)
+    if average:
+        metrics, end = evaluation.as_dict(), points[-1]
+        best = Point.summary(metrics)
+        points.append(Point.of(metrics, minutes=end.minutes, epoch=end.epoch))
+    if limit is not None:
+        best["AP_max_detections"] = average_precision(val.ann_file, rows, limit)
+    return points, best
 
 
 def train_command(

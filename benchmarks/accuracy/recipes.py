@@ -9,6 +9,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from rtdetrv2_pytorch.src.data.augment.presets import PRESETS
+
 REFERENCE = "today"
 
 _FIXED = (
@@ -48,11 +50,14 @@ class Recipe:
         about: what it changes, for the page.
         update: values of the configuration by key, as for `rtdetrv2 train -u`.
         needs_weights: whether it is only sensible with pretrained weights.
+        average: number of epochs whose weights are averaged after the training, those with the
+            highest AP; 0: the weights of the best epoch.
     """
 
     about: str
     update: Mapping[str, Any] = field(default_factory=dict)
     needs_weights: bool = False
+    average: int = 0
 
     def __post_init__(self) -> None:
         fixed = sorted(set(self.update) & set(_FIXED))
@@ -129,6 +134,12 @@ RECIPES = {
     "strong-80": Recipe(
         about="strong augmentation until 80 % of the run", update={_STRONG_UNTIL: OfEpochs(0.8)}
     ),
+    **{
+        f"augment-{name}": Recipe(
+            about=f"`augmentation: {name}` until the last epoch", update={"augmentation": name}
+        )
+        for name in PRESETS
+    },
     # Optimization
     "clip-1": Recipe(about="gradients clipped at norm 1, not 0.1", update={"clip_max_norm": 1.0}),
     "weight-decay": Recipe(
@@ -149,6 +160,12 @@ RECIPES = {
         about="stem, two stages and batch norms of the backbone frozen",
         update=_frozen(2),
         needs_weights=True,
+    ),
+    # Weight averaging
+    "average-3": Recipe(
+        about="mean of the weights of the three best epochs",
+        update={"checkpoint_freq": 1},
+        average=3,
     ),
     "published": Recipe(
         about="the COCO recipe, warm-up and EMA fitted: constant rate 1e-4, strong augmentation",
@@ -180,4 +197,5 @@ def find_recipe(name: str) -> Recipe:
         about="; ".join(each.about for each in found),
         update={key: value for each in found for key, value in each.update.items()},
         needs_weights=any(each.needs_weights for each in found),
+        average=max(each.average for each in found),
     )

@@ -51,13 +51,12 @@ def score_predictions(split: Split, rows: Rows) -> Evaluation:
     return evaluator.result()
 
 
-def score_checkpoint(checkpoint: Path, split: Split, max_detections: int, device: str) -> float:
-    """Return the AP of a checkpoint with another limit of detections per class and image."""
+def evaluate_checkpoint(checkpoint: Path, split: Split, device: str) -> tuple[Evaluation, Rows]:
+    """Evaluate a checkpoint on a split; return the evaluation and all detections."""
     runtime = open_model(checkpoint, device=device)
     annotated = read_split(split.ann_file, split.img_folder, runtime.card)
     evaluation = evaluate_runtime(runtime, annotated, batch_size=8)
-    rows = coco_results(evaluation, annotated.annotations)
-    return average_precision(split.ann_file, rows, max_detections)
+    return evaluation, coco_results(evaluation, annotated.annotations)
 
 
 def average_precision(ann_file: Path, rows: Rows, max_detections: int) -> float:

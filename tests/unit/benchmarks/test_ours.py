@@ -3,11 +3,14 @@
 import json
 
 import pytest
+import torch
 
 from benchmarks.accuracy import ours
+from benchmarks.accuracy.averaging import average_best
 from benchmarks.accuracy.jobs import Experiment, Job
 from benchmarks.accuracy.processes import RunError
 from rtdetrv2_pytorch.src.data.digits import make_digits_dataset
+from rtdetrv2_pytorch.src.report.run_log import RunLog
 from tests.accuracy_results import dataset
 
 PLAN = {
@@ -103,3 +106,28 @@ def test_stopped_run_is_resumed_from_its_checkpoint(job, experiment, training):
     assert commands[1][-2:] == ["--resume", str(folder / "last.pth")]
     assert "--weights" not in commands[1]
     assert ([p.AP for p in found.curve], found.is_resumed) == ([0.4, 0.5], True)
+
+
+def test_complete_run_is_not_trained_again(job, experiment, training):
+    folder, commands, events = training
+    folder.mkdir(parents=True)
+    lines = [PLAN, epoch(0, 0.4), epoch(1, 0.3), end()]
+    (folder / "log.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    assert ours.run(job, experiment, lambda share: None).minutes == 2.0
+    assert commands == []
+
+
+def test_epochs_without_an_evaluation_take_time_only():
+    without = {"event": "epoch", "epoch": 0, "train_s": 50.0, "eval_s": 0.0}
+    log = RunLog(epochs=[without, epoch(1, 0.3)])
+    assert [(point.minutes, point.epoch) for point in ours.curve(log)] == [(1.833, 2)]
+
+
+def test_mean_of_the_best_weights(tmp_path):
+    for number, value in enumerate((1.0, 5.0, 3.0)):
+        model = {"a": torch.full((2,), value), "steps": torch.tensor(number)}
+        torch.save({"model": model, "config": {}}, tmp_path / f"checkpoint{number:04d}.pth")
+    epochs = [epoch(0, 0.1), epoch(1, 0.3), epoch(2, 0.2)]
+    content = torch.load(average_best(tmp_path, epochs, 2))
+    assert content["model"]["a"].tolist() == [4.0, 4.0]
+    assert content["model"]["steps"].item() == 1
