@@ -15,6 +15,7 @@ from rtdetrv2_pytorch.src.report.training_report import write_report_of
 from rtdetrv2_pytorch.src.solver import DetSolver
 from rtdetrv2_pytorch.src.solver.checkpointing import lock_output
 from rtdetrv2_pytorch.src.solver.events import FanOut, FitResult, TrainingEvents
+from rtdetrv2_pytorch.src.solver.stopping import StopFlag
 from rtdetrv2_pytorch.src.trackers import Trackers
 
 from .examination import examine_for_training
@@ -41,7 +42,11 @@ class TrainOutcome:
 
 
 def train(
-    options: TrainOptions, *, progress: TrainingProgress, followers: Sequence[TrainingEvents] = ()
+    options: TrainOptions,
+    *,
+    progress: TrainingProgress,
+    followers: Sequence[TrainingEvents] = (),
+    stop: StopFlag | None = None,
 ) -> TrainOutcome:
     """Examine the dataset, then train, or evaluate with `test_only`.
 
@@ -51,12 +56,13 @@ def train(
         options: of the training.
         progress: follows the steps before and after the epochs.
         followers: follow the epochs.
+        stop: ends the training at its next batch; signals do in any case, in the main thread.
 
     Raises:
         RTDETRError: if an option, the dataset or a checkpoint is invalid, or the training fails.
     """
     try:
-        return _train(options, progress, followers)
+        return _train(options, progress, followers, stop)
     except Exception as error:
         if isinstance(error, ConfigError):
             options.name_source(error)
@@ -69,7 +75,10 @@ def train(
 
 
 def _train(
-    options: TrainOptions, progress: TrainingProgress, followers: Sequence[TrainingEvents]
+    options: TrainOptions,
+    progress: TrainingProgress,
+    followers: Sequence[TrainingEvents],
+    stop: StopFlag | None,
 ) -> TrainOutcome:
     with extra("train"):  # before anything is read or written
         import faster_coco_eval  # noqa: F401
@@ -94,7 +103,8 @@ def _train(
         with Trackers(cfg) as trackers:
             images = TrainingImages(cfg, on_image=trackers.log_image)
             events = FanOut([trackers, images, *followers])
-            result = DetSolver(cfg, events=events, overwrite=options.overwrite).fit()
+            solver = DetSolver(cfg, events=events, overwrite=options.overwrite, stop_flag=stop)
+            result = solver.fit()
             report = write_report_of(cfg, result)
             trackers.log_results(result, report)
         return TrainOutcome(cfg=cfg, result=result, evaluation=result.best, report=report)

@@ -30,7 +30,11 @@ CHOICES: dict[str, tuple[str, ...]] = {
 _OPTIONAL = ("lr_scheduler", "lr_warmup_scheduler")
 
 # Keys of the app that are not keys of the engine, or mean something else there.
-_APP_KEYS = {"batch_size": PositiveInt, "val_batch_size": PositiveInt | None}
+_APP_KEYS = {
+    "batch_size": PositiveInt,
+    "val_batch_size": PositiveInt | None,
+    "label_radar": bool,
+}
 
 # Keys of the engine that follow from a selection in the app.
 _SET_BY_THE_APP = {

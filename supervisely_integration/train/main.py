@@ -12,6 +12,7 @@ if __name__ == "__main__":
     sys.exit(0 if {"-h", "--help"} & set(sys.argv) else 2)
 
 from rtdetrv2_pytorch.src.core.error_places import naming_overrides
+from rtdetrv2_pytorch.src.report.label_errors import RADAR_JSON
 from supervisely_integration.paths import (
     HYPERPARAMETERS,
     INFERENCE_SETTINGS,
@@ -45,6 +46,7 @@ def start_training() -> dict[str, Any]:
             info = run_training(request, progress, train.lifecycle.stop_flag).as_dict()
         reports = [request.result_dir / name for name in REPORTS]
         train.add_output_files([str(path) for path in reports if path.is_file()])
+        train.data.queue_label_errors(request.result_dir / RADAR_JSON)
         return info
     finally:
         progress.close()

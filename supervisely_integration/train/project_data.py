@@ -12,6 +12,7 @@ from supervisely.project.project import ItemInfo
 
 from ..sdk.api_calls import refetch_damaged_images
 from .data_check import Origins
+from .label_radar.queue import queue_images
 from .project_splits import box_objects, check_complete, images_on_disk
 from .run_folder import Items, SavedRun, fingerprint
 
@@ -51,6 +52,24 @@ class ProjectData:
             dataset_folder = folder.joinpath(*path.replace("/", "/datasets/").split("/"))
             refetch_damaged_images(app._api, dataset_folder / "img", images)
         check_complete(folder, expected)
+
+    def queue_label_errors(self, suspicions: Path) -> None:
+        """Tag and collect the images that the label radar found, if it was run.
+
+        A failure is logged, because the training is complete without it.
+        """
+        if not suspicions.is_file():
+            return
+        api = self._app._api
+        try:
+            image_ids = {
+                f"{path}/{image.name}": image.id
+                for path, dataset in self._selected_datasets()
+                for image in api.image.get_list(dataset.id)
+            }
+            queue_images(api, self._app.project_id, image_ids, suspicions)
+        except Exception:
+            logger.exception("Could not tag the images that the label radar found")
 
     def _selected_datasets(self) -> list[tuple[str, Any]]:
         """Return path ("parent/child") and record of every dataset that is downloaded."""

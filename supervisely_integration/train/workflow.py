@@ -9,6 +9,7 @@ from typing import Any
 from rtdetrv2_pytorch.src.core import YAMLConfig
 from rtdetrv2_pytorch.src.doctor.data_report import REPORT_HTML, REPORT_JSON
 from rtdetrv2_pytorch.src.doctor.examination import Options
+from rtdetrv2_pytorch.src.report.label_errors import RADAR_JSON
 from rtdetrv2_pytorch.src.report.training_images import TrainingImages
 from rtdetrv2_pytorch.src.report.training_report import REPORT, write_report_of
 from rtdetrv2_pytorch.src.solver import DetSolver
@@ -17,6 +18,7 @@ from rtdetrv2_pytorch.src.solver.stopping import StopFlag
 
 from .data_check import Origins, examine_splits
 from .experiment import ExperimentInfo
+from .label_radar.search import search_labels
 from .lifecycle import TrainingStopped
 from .project_splits import write_coco
 from .ranks import train_on_devices
@@ -25,7 +27,7 @@ from .run_config import RunFiles, portable_config, run_config, write_config
 logger = logging.getLogger(__name__)
 
 MODEL_CONFIG = "model_config.yml"
-REPORTS = (REPORT, REPORT_HTML, REPORT_JSON)  # in the result folder
+REPORTS = (REPORT, REPORT_HTML, REPORT_JSON, RADAR_JSON)  # in the result folder
 LOGS = "summary"  # TensorBoard event files, in the run folder
 
 
@@ -117,6 +119,10 @@ def run_training(
         followers = FanOut([TrainingImages(cfg), events])
         result = DetSolver(cfg, events=followers, stop_flag=stop).fit()
         values, report = cfg.yaml_cfg, write_report_of(cfg, result)
+    if request.hyperparameters.get("label_radar") and not stop.is_set:
+        found = search_labels(request.run_dir, request.devices[0], events, stop)
+        if found is not None:
+            report = found.write(request.result_dir, request.origins.restore)
     if report is not None:
         page = request.origins.restore_in_page(report.read_text(encoding="utf-8"))
         (request.result_dir / REPORT).write_text(page, encoding="utf-8")

@@ -18,6 +18,7 @@ from rtdetrv2_pytorch.src.report.report_source import ReportSource, report_sourc
 from rtdetrv2_pytorch.src.solver.checkpointing import LAST
 from rtdetrv2_pytorch.src.solver.events import TrainingEvents
 from rtdetrv2_pytorch.src.solver.run import MODEL_CONFIG
+from rtdetrv2_pytorch.src.solver.stopping import StopFlag
 
 from ...training import run as training
 from ...training.finished_run import best_weights, open_run
@@ -94,6 +95,7 @@ def find_label_errors(
     *,
     progress: TrainingProgress,
     followers: Sequence[TrainingEvents] = (),
+    stop: StopFlag | None = None,
 ) -> RadarResult:
     """Find probable annotation errors in both splits of a training, and write them to its folder.
 
@@ -105,9 +107,10 @@ def find_label_errors(
         options: of the radar.
         progress: follows the steps.
         followers: follow the trainings.
+        stop: stops the radar at the next training batch.
 
     Raises:
-        RadarStopped: if a training was stopped by a signal.
+        RadarStopped: if a training was stopped, by a signal or by `stop`.
         RTDETRError: if the run or its data are not usable.
     """
     progress.show("reading the dataset")
@@ -131,7 +134,18 @@ def find_label_errors(
     for number, fold in enumerate(folds, start=1):
         if not fold.detections.is_file():
             progress.headline("Label radar", f"network {number} of {len(folds)}")
-            _train_fold(run, cfg, fold, epochs, options, progress, followers)
+            outcome = training.train(
+                _fold_options(run, cfg, fold, epochs, options),
+                progress=progress,
+                followers=followers,
+                stop=stop,
+            )
+            if outcome.result is not None and outcome.result.stopped:
+                raise RadarStopped(
+                    f"{outcome.result.stopped}: the label radar is incomplete; run the same "
+                    "command again to go on"
+                )
+            _detect_held_out(fold, cfg, options.device, progress)
     found = {"train": join_detections(folds, annotations)}
     evaluation = _detect(
         open_model(best_weights(run), device=options.device, config=run / MODEL_CONFIG),
@@ -173,48 +187,39 @@ def epochs_within(epochs: int, folds: int) -> int:
     return max(math.floor(epochs / (folds - 1)), 1)
 
 
-def _train_fold(
-    run: Path,
-    cfg: YAMLConfig,
-    fold: Fold,
-    epochs: int,
-    options: RadarOptions,
-    progress: TrainingProgress,
-    followers: Sequence[TrainingEvents],
-) -> None:
-    """Train the network of a fold, or resume it, and save what it detects on the other images."""
+def _fold_options(
+    run: Path, cfg: YAMLConfig, fold: Fold, epochs: int, options: RadarOptions
+) -> TrainOptions:
+    """Return the options to train the network of a fold, or to resume it."""
     weights = str(best_weights(run))
     if options.start == "weights":
         weights = get(merge_layers(read_layers(run / MODEL_CONFIG)), ("tuning",)) or ""
-    update = [
-        f"train_dataloader.dataset.ann_file={fold.train}",
-        f"train_dataloader.dataset.img_folder={cfg.train_dataset.img_folder}",
-        f"val_dataloader.dataset.ann_file={fold.held_out}",
-        f"val_dataloader.dataset.img_folder={cfg.train_dataset.img_folder}",
-        *("report=False", "pictures=False", "loggers=[]", "checkpoint_freq=0", "patience=0"),
-        *options.update,
-    ]
-    outcome = training.train(
-        TrainOptions(
-            config=run / MODEL_CONFIG,
-            epochs=epochs,
-            tuning=None if (fold.output / LAST).is_file() else weights,
-            resume="" if (fold.output / LAST).is_file() else None,
-            device=options.device,
-            output_dir=str(fold.output),
-            examine=False,
-            update=update,
-        ),
-        progress=progress,
-        followers=followers,
+    is_started = (fold.output / LAST).is_file()
+    img_folder = cfg.train_dataset.img_folder
+    return TrainOptions(
+        config=run / MODEL_CONFIG,
+        epochs=epochs,
+        tuning=None if is_started else weights,
+        resume="" if is_started else None,
+        device=options.device,
+        output_dir=str(fold.output),
+        examine=False,
+        update=[
+            f"train_dataloader.dataset.ann_file={fold.train}",
+            f"train_dataloader.dataset.img_folder={img_folder}",
+            f"val_dataloader.dataset.ann_file={fold.held_out}",
+            f"val_dataloader.dataset.img_folder={img_folder}",
+            *("report=False", "pictures=False", "loggers=[]", "checkpoint_freq=0", "patience=0"),
+            *options.update,
+        ],
     )
-    if outcome.result is not None and outcome.result.stopped:
-        raise RadarStopped(
-            f"{outcome.result.stopped}: the label radar is incomplete; run the same command again "
-            "to go on"
-        )
-    checkpoint = best_weights(fold.output)
-    runtime = open_model(checkpoint, device=options.device)
+
+
+def _detect_held_out(
+    fold: Fold, cfg: YAMLConfig, device: str | None, progress: TrainingProgress
+) -> None:
+    """Save what the network of a fold detects on the images that it was not trained on."""
+    runtime = open_model(best_weights(fold.output), device=device)
     split = read_split(fold.held_out, cfg.train_dataset.img_folder, runtime.card)
     found = _detect(runtime, split, progress).detections
     assert found is not None

@@ -56,6 +56,9 @@ METHODS: Methods = {
         {a.integer("imageId"): a.required("annotation") for a in f.objects("annotations")}
     ),
     "image-tags.bulk.add-to-image": _tag_images,
+    "image-tags.bulk.remove-from-images": lambda store, f: store.annotations.untag_images(
+        f.integers("tagIds"), f.integers("ids")
+    ),
     "tags.entities.bulk.add": lambda store, f: _ids(
         store.annotations.tag_images(_tags(f, "entityId"))
     ),

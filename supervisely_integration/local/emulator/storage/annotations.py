@@ -166,6 +166,17 @@ class ImageAnnotations(Resource):
         with self._writers([tag["entityId"] for tag in tags]) as writers:
             return [writers[tag["entityId"]].add_tag("image", tag["entityId"], tag) for tag in tags]
 
+    def untag_images(self, tag_ids: Sequence[int], image_ids: Sequence[int]) -> None:
+        """Remove the tags of these kinds from images."""
+        with self._database.transaction() as connection:
+            self._store.images.infos(list(image_ids))
+            connection.execute(
+                "DELETE FROM image_tags WHERE tag_id IN (SELECT value FROM json_each(?))"
+                " AND image_id IN (SELECT value FROM json_each(?))",
+                (dumps(list(tag_ids)), dumps(list(image_ids))),
+            )
+            self._store.images.touch_projects(list(image_ids))
+
     def tag_figures(self, tags: Sequence[Mapping[str, Any]]) -> list[int]:
         """Add tags `{"tagId", "figureId", "value"}` to figures; return the ids of the tags."""
         figures = self.infos([tag["figureId"] for tag in tags])
