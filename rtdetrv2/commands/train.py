@@ -40,6 +40,7 @@ examples:
         ("resume", "overwrite"),
         ("config", "model"),
         ("output_dir", "name"),
+        ("epochs", "time_budget"),
     ),
 )
 @click.option(
@@ -57,6 +58,11 @@ examples:
     help="S, M, L, X, RT-DETRv2-M*, or the name of a configuration.  [default: S]",
 )
 @click.option("--epochs", type=click.IntRange(min=1), help="Number of epochs.")
+@click.option(
+    "--time-budget",
+    metavar="30m|2h",
+    help="Duration of the run; chooses the number of epochs that fits.",
+)
 @click.option("--batch-size", type=click.IntRange(min=1), help="Images per training batch.")
 @click.option("--size", type=click.IntRange(min=32), help="Image size in pixels, a multiple of 32.")
 @click.option(

@@ -12,9 +12,10 @@ from rtdetrv2_pytorch.src.data.splits import Split
 from rtdetrv2_pytorch.src.misc.errors import CheckpointError, ConfigError
 from rtdetrv2_pytorch.src.misc.text import counted
 from rtdetrv2_pytorch.src.misc.weights import locate
+from rtdetrv2_pytorch.src.solver.speed_test import measure_speed
+from rtdetrv2_pytorch.src.timing.estimates import EpochTime, Speed
 
 from .model_table import MODELS
-from .timing import Speed, epoch_seconds, epochs_within, measure_speed
 
 COCO_WEIGHTS = MODELS["S"][1]
 
@@ -87,6 +88,11 @@ def fit_to_cpu(config: Path, overrides: dict[str, Any]) -> tuple[dict[str, Any],
             is_from_scratch=not overrides.get("tuning"),
         )
         chosen = merge(chosen, overrides)
+        if probe.settings.time_budget is not None:
+            height, width = chosen["eval_spatial_size"]
+            return chosen, (
+                f"No GPU: training at {height}x{width} pixels. Use a GPU for the full recipe"
+            )
         probed = {"epoches": 1, "num_workers": 0, "device": "cpu"}
         cfg = YAMLConfig(config, **merge(chosen, probed))
         num_val = len(probe.val_dataset)
@@ -135,13 +141,12 @@ def choose_epochs(
         The values with the number of epochs, and a message for the user.
     """
     step_s = cpu_step_s(speed)
-    epoch_s = epoch_seconds(
-        steps=steps, step_s=step_s, num_val_images=num_val_images, val_image_s=speed.val_image_s
-    )
-    values = merge({"epoches": epochs_within(CPU_BUDGET_S, epoch_s)}, values)
+    freq = int(values.get("eval_freq") or 1)
+    one = EpochTime(steps * step_s, num_val_images * speed.val_image_s, freq)
+    values = merge({"epoches": one.epochs_within(CPU_BUDGET_S)}, values)
     epochs = values["epoches"]
     height, width = values["eval_spatial_size"]
-    minutes = math.ceil(epochs * epoch_s / 60)
+    minutes = math.ceil(one.seconds(0, epochs) / 60)
     return values, (
         f"No GPU: training at {height}x{width} pixels for {counted(epochs, 'epoch')} of "
         f"{counted(steps, 'step')} at {step_s:.2f} s, about {counted(minutes, 'minute')}. Use a "

@@ -18,6 +18,7 @@ class TrainOptions:
         sample: whether to generate a small dataset of digits and train on it.
         model: size S, M, L or X, another name of the model table, or that of a configuration.
         epochs: number of epochs.
+        time_budget: duration of the run, such as 30m or 2h; chooses the number of epochs.
         batch_size: images per training batch.
         size: height and width of the training images in pixels, a multiple of 32.
         resume: checkpoint whose run is resumed; "" resumes that of the output folder.
@@ -42,6 +43,7 @@ class TrainOptions:
     sample: bool = False
     model: str | None = None
     epochs: int | None = None
+    time_budget: str | None = None
     batch_size: int | None = None
     size: int | None = None
     resume: str | None = None
@@ -76,6 +78,7 @@ class TrainOptions:
             "resume": self.resume or None,
             "output_dir": self.output_dir or (self.name and str(Path("output", self.name))),
             "epoches": self.epochs,
+            "time_budget": self.time_budget,
             "batch_size": self.batch_size,
             "eval_spatial_size": self.size and [self.size, self.size],
         }

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -80,6 +81,7 @@ def _train(
     followers: Sequence[TrainingEvents],
     stop: StopFlag | None,
 ) -> TrainOutcome:
+    start_s = time.monotonic()
     with extra("train"):  # before anything is read or written
         import faster_coco_eval  # noqa: F401
         import matplotlib  # noqa: F401
@@ -103,7 +105,13 @@ def _train(
         with Trackers(cfg) as trackers:
             images = TrainingImages(cfg, on_image=trackers.log_image)
             events = FanOut([trackers, images, *followers])
-            solver = DetSolver(cfg, events=events, overwrite=options.overwrite, stop_flag=stop)
+            solver = DetSolver(
+                cfg,
+                events=events,
+                start_s=start_s,
+                overwrite=options.overwrite,
+                stop_flag=stop,
+            )
             result = solver.fit()
             report = write_report_of(cfg, result)
             trackers.log_results(result, report)

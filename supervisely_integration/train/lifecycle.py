@@ -65,6 +65,7 @@ class Lifecycle:
         self.stays_open = stays_open
         self.stop_flag = StopFlag()
         self.stage = TrainingStage.IDLE
+        self.start_s = time.monotonic()  # of the training, with its preparation
         self._leave = leave
         self._previous: dict[int, Any] = {}
 
@@ -76,6 +77,7 @@ class Lifecycle:
     def begin(self) -> None:
         """Begin a training, without the stop request of an earlier one."""
         self.stop_flag = StopFlag()
+        self.start_s = time.monotonic()
         self.stage = TrainingStage.PREPARATION
 
     def stop(self, reason: str) -> None:

@@ -1,5 +1,6 @@
 """The training app: its page, and the function of the Start button."""
 
+import dataclasses
 import sys
 from typing import Any
 
@@ -22,6 +23,7 @@ from supervisely_integration.paths import (
 from supervisely_integration.serve.rtdetrv2 import RTDETRv2
 from supervisely_integration.train.app import TrainApp
 from supervisely_integration.train.hyperparameters import NAME_IN_ERRORS
+from supervisely_integration.train.plan.estimate import reserve_seconds
 from supervisely_integration.train.progress_bars import AppProgress
 from supervisely_integration.train.workflow import LOGS, REPORTS, run_training
 
@@ -37,9 +39,13 @@ train.register_inference_class(RTDETRv2, str(INFERENCE_SETTINGS))
 @train.start
 def start_training() -> dict[str, Any]:
     """Train with the selected settings; returns the files that the app uploads."""
-    request = train.training_request()
-    train.show_tensorboard(request.run_dir / LOGS)
     next_steps = ("upload", *train.optional_steps)
+    request = dataclasses.replace(
+        train.training_request(),
+        start_s=train.lifecycle.start_s,
+        reserve_s=reserve_seconds(next_steps),
+    )
+    train.show_tensorboard(request.run_dir / LOGS)
     progress = AppProgress(train.progress_bar_main, train.progress_bar_secondary, next_steps)
     try:
         with naming_overrides(NAME_IN_ERRORS):

@@ -111,7 +111,8 @@ def main(task_file: str) -> int:
         with naming_overrides(NAME_IN_ERRORS):
             cfg = YAMLConfig(task["config"], **{**task["overrides"], "device": device})
             followers = FanOut([TrainingImages(cfg), *events])
-            result = DetSolver(cfg, events=followers, stop_flag=stop).fit()
+            options = task["time_budget"]
+            result = DetSolver(cfg, events=followers, stop_flag=stop, **options).fit()
         if link is not None:
             link.send("result", (result, cfg.yaml_cfg, write_report_of(cfg, result)))
     except Exception as error:

@@ -47,6 +47,8 @@ def train_on_devices(
     devices: Sequence[str],
     events: TrainingEvents,
     stop: StopFlag,
+    *,
+    time_budget: Mapping[str, float] | None = None,
 ) -> RankResult:
     """Train on multiple devices; blocks until all ranks have ended.
 
@@ -56,6 +58,7 @@ def train_on_devices(
         devices: one per rank: "cuda:0", "cuda:2", ..., or "cpu" several times.
         events: receives the events of the main rank.
         stop: ends the training at its next batch.
+        time_budget: `start_s` and `reserve_s` of `DetSolver`.
 
     Raises:
         RankError: with the rank that failed first, and the reason.
@@ -65,7 +68,8 @@ def train_on_devices(
     task = folder / "task.json"
     address = str(folder / "main_rank")
     values = {"config": str(base_config), "overrides": dict(overrides), "devices": list(devices)}
-    task.write_text(json.dumps({**values, "address": address}))
+    values |= {"address": address, "time_budget": dict(time_budget or {})}
+    task.write_text(json.dumps(values))
     try:
         with Follower(address, events, stop) as follower:
             logger.info("Training on %d devices: %s", len(devices), ", ".join(devices))

@@ -2,6 +2,7 @@
 
 import logging
 import shutil
+import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -50,6 +51,8 @@ class TrainingRequest:
     devices: tuple[str, ...]  # one rank on each
     name: str | None = None  # of the experiment
     origins: Origins = field(default_factory=Origins)  # original names of the images
+    start_s: float = field(default_factory=time.monotonic)  # of the time budget
+    reserve_s: float = 0.0  # of the time budget, for what follows the training
 
 
 def run_training(
@@ -113,11 +116,24 @@ def run_training(
     request.run_dir.mkdir(parents=True, exist_ok=True)
     shutil.copy2(request.result_dir / REPORT_JSON, request.run_dir)  # for the training report
     if len(request.devices) > 1:
-        ranks = train_on_devices(request.base_config, run.overrides, request.devices, events, stop)
+        ranks = train_on_devices(
+            request.base_config,
+            run.overrides,
+            request.devices,
+            events,
+            stop,
+            time_budget={"start_s": request.start_s, "reserve_s": request.reserve_s},
+        )
         result, values, report = ranks.result, ranks.config, ranks.report
     else:
         followers = FanOut([TrainingImages(cfg), events])
-        result = DetSolver(cfg, events=followers, stop_flag=stop).fit()
+        result = DetSolver(
+            cfg,
+            events=followers,
+            stop_flag=stop,
+            start_s=request.start_s,
+            reserve_s=request.reserve_s,
+        ).fit()
         values, report = cfg.yaml_cfg, write_report_of(cfg, result)
     if request.hyperparameters.get("label_radar") and not stop.is_set:
         found = search_labels(request.run_dir, request.devices[0], events, stop)

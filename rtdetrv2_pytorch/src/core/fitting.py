@@ -15,6 +15,7 @@ from .augmentation import apply_augmentation
 from .build import parameters_of
 from .catalog import ALIASES, COMPONENTS
 from .dense import apply_dense
+from .settings import Settings
 from .yaml_files import KeyPath, Layer, get, last_setter, put
 
 _TRAIN_DATASET: KeyPath = ("train_dataloader", "dataset")
@@ -26,6 +27,7 @@ _STOP_EPOCHS: tuple[KeyPath, ...] = (
     ("train_dataloader", "collate_fn", "stop_epoch"),
 )
 _MILESTONES: KeyPath = ("lr_scheduler", "milestones")
+_COSINE_LENGTH: KeyPath = ("lr_scheduler", "T_max")
 _WARMUPS: tuple[KeyPath, ...] = (("lr_warmup_scheduler", "warmup_duration"), ("ema", "warmups"))
 _EMA_DECAY: KeyPath = ("ema", "decay")
 _MAX_WARMUP = 1 / 3  # of the run
@@ -161,6 +163,37 @@ def _scaled(epoch: Any, inherited_epochs: int, epochs: int) -> Any:
         return epoch
     # At least one epoch before and after it, if there are two.
     return min(max(round(epoch / inherited_epochs * epochs), 1), max(epochs - 1, 1))
+
+
+def fit_budget(values: dict[str, Any], epochs: int, why: str) -> list[str]:
+    """Set the number of epochs, and scale the epochs of the schedule with it.
+
+    Epochs at or after the end of the run are kept, such as a milestone of 1000 that disables decay.
+    """
+    planned = int(values.get("epoches") or Settings.epoches)
+    values["epoches"] = epochs
+    notes = [f"epoches: {planned} -> {epochs}; {why}"] if epochs != planned else []
+    for path in (*_STOP_EPOCHS, _MILESTONES, _COSINE_LENGTH):
+        old = get(values, path)
+        scaled = [
+            min(max(round(e / planned * epochs), 1), max(epochs - 1, 1)) if 0 < e < planned else e
+            for e in (old if isinstance(old, list) else [old])
+            if type(e) is int
+        ]
+        new = scaled if isinstance(old, list) else next(iter(scaled), old)
+        if path == _COSINE_LENGTH and old == planned:
+            new = epochs
+        if new != old:
+            put(values, path, new)
+            notes.append(f"{'.'.join(path)}: {old} -> {new}, scaled to {epochs} epochs")
+    return notes
+
+
+def schedule_changes(values: Mapping[str, Any]) -> list[int]:
+    """Return the epochs at which augmentation, image sizes or learning rates change."""
+    found = [get(values, path) for path in (*_STOP_EPOCHS, _MILESTONES)]
+    flat = [e for each in found for e in (each if isinstance(each, list) else [each])]
+    return [epoch for epoch in flat if type(epoch) is int]
 
 
 def fit_steps(values: dict[str, Any], optimizer_steps: int) -> list[str]:

@@ -6,7 +6,8 @@ from typing import Literal
 from ..data.augment.presets import AugmentationName
 from ..data.images.pixel_range import checked_range
 from ..misc.errors import ConfigError
-from ..misc.ranges import Fraction, NonNegativeFloat, NonNegativeInt, PositiveInt
+from ..misc.ranges import Fraction, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
+from ..timing.estimates import parse_duration
 
 LoggerName = Literal["tensorboard", "wandb", "mlflow", "clearml"]
 
@@ -21,6 +22,9 @@ class Settings:
         output_dir: folder for checkpoints and logs.
         summary_dir: folder for TensorBoard; default: `output_dir`/summary.
         epoches: number of epochs (spelled as in the public files; `epochs` works too).
+        time_budget: duration of the whole run, such as 30m or 2h; a number is hours. The number of
+            epochs that fits is measured and replaces `epoches`, and the schedule is scaled to it.
+            If training becomes slower than measured, epochs in the middle are skipped.
         last_epoch: index of the last finished epoch when training starts without a checkpoint.
         batch_size: images per rank for both loaders; replaces the loaders' own values.
         micro_batch_size: images per rank and forward pass if the batch does not fit in memory;
@@ -81,6 +85,7 @@ class Settings:
     output_dir: str = "./output"
     summary_dir: str | None = None
     epoches: PositiveInt = 72
+    time_budget: PositiveFloat | str | None = None
     last_epoch: int = -1
     batch_size: PositiveInt | None = None
     micro_batch_size: PositiveInt | Literal["auto"] = "auto"
@@ -117,6 +122,8 @@ class Settings:
 
     def __post_init__(self) -> None:
         checked_range(self.pixel_range)
+        if self.time_budget is not None:
+            parse_duration(self.time_budget)
         if self.tuning and self.resume:
             raise ConfigError(
                 f"tuning = {self.tuning!r} and resume = {self.resume!r}: give one of them; resume "

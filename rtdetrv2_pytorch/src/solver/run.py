@@ -32,6 +32,7 @@ from ..robustness.guard import FiniteGuard
 from ..robustness.memory import MicroBatches
 from ..robustness.precision import MixedPrecision, Precision, resolve_precision
 from ..robustness.recovery import Recovery
+from ..timing.budget import TimeBudget
 from .best import BestSoFar
 from .checkpointing import BEST, FORMAT_VERSION, LAST, CheckpointWriter
 from .network import prepare_model
@@ -69,6 +70,7 @@ class TrainingRun:
     loss_sums: dict[str, float] = field(default_factory=dict)  # of the epoch before `step`
     best: BestSoFar = field(default_factory=BestSoFar)
     pace: Pace = field(default_factory=Pace)
+    budget: TimeBudget | None = None
     changes: list[str] = field(default_factory=list)  # settings that differ from the resumed run's
 
     @classmethod
@@ -188,6 +190,7 @@ class TrainingRun:
                 "batch_size": self.train_loader.epoch_sampler.total_batch_size,
                 "run": distributed.run_id(),
                 "best": self.best.state_dict(),
+                "time_budget": self.budget.state_dict() if self.budget else None,
                 # Reduced batch size and precision: a resumed run does not try the others again.
                 "micro_batch": self.recovery.micro_batches.size,
                 "fallback": str(self.amp.precision) if self.amp.has_fallen_back else None,

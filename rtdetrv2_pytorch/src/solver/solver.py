@@ -29,6 +29,7 @@ from .network import check_batch_norm, detections_per_image, load_for_evaluation
 from .observers import LOG, JsonLog, LogLines, TensorBoard, metrics_table
 from .progress import average_of
 from .run import TrainingRun, configured_precision, resume_after_restart, use_trained_range
+from .speed_test import deadline, skip_to_fit, start_budget, warn_of_short_epoch
 from .step import backward
 from .stopping import StopFlag, stop_on_signals
 from .telemetry import StepReporter, epoch_report, training_plan
@@ -45,6 +46,8 @@ class DetSolver:
         cfg: the configuration.
         events: follower of the training, on the main rank.
         stop_flag: a flag shared with other code; default: a new one.
+        start_s: reading of `time.monotonic` when the time budget begins; default: now.
+        reserve_s: seconds of the time budget for what follows the training.
         overwrite: whether to delete the results of another training in the output folder when
             this one starts; until then this one can fail. Default: such a folder is an error.
     """
@@ -55,11 +58,15 @@ class DetSolver:
         events: TrainingEvents | None = None,
         *,
         stop_flag: StopFlag | None = None,
+        start_s: float | None = None,
+        reserve_s: float = 0.0,
         overwrite: bool = False,
     ) -> None:
         self.cfg = cfg
         self.stop_flag = stop_flag or StopFlag()
         self._events = events or TrainingEvents()
+        self._start_s = time.monotonic() if start_s is None else start_s
+        self._reserve_s = reserve_s
         self._overwrite = overwrite
 
     def stop(self, reason: str = "stop requested") -> None:
@@ -89,9 +96,10 @@ class DetSolver:
             if distributed.is_main() and not self._overwrite:
                 check_unused(cfg.output_dir, cfg.settings.resume)
             use_trained_range(cfg, cfg.settings.resume)
+            budget, changes = start_budget(cfg, self._start_s, self._reserve_s)
             seed_everything(cfg.settings.seed)
             num_batches = len(cfg.train_dataloader)
-            changes = [*cfg.notes, *fit_accumulation(cfg.yaml_cfg, num_batches)]
+            changes += [*cfg.notes, *fit_accumulation(cfg.yaml_cfg, num_batches)]
             settings = cfg.settings
             steps = math.ceil(num_batches / settings.grad_accum_steps)
             # Errors in the validation data are raised before the first step, too.
@@ -101,6 +109,7 @@ class DetSolver:
 
             self._warn_of_missed_objects()
             run = TrainingRun.create(cfg)
+            run.budget = budget
             with located(cfg.layers):
                 check_batch_norm(cfg)
             run.open_output()
@@ -175,6 +184,7 @@ class DetSolver:
         """Train the remaining epochs; returns the reason of an early end."""
         settings = run.settings
         while run.epoch < settings.epoches:
+            skip_to_fit(run)
             if not self._run_epoch(run, events):
                 run.save_interrupted()
                 return self.stop_flag.reason
@@ -188,11 +198,15 @@ class DetSolver:
         """Train, evaluate if it is due and save one epoch; returns False if it was interrupted."""
         cfg = self.cfg
         events.epoch_started(run.epoch, len(run.train_loader))
-        progress = train_one_epoch(run, stop=self.stop_flag, after_step=StepReporter(run, events))
+        clock = time.monotonic if run.budget is None else run.budget.clock
+        started, stop = clock(), deadline(run, self.stop_flag)
+        progress = train_one_epoch(run, stop=stop, after_step=StepReporter(run, events))
         run.step = progress.step
         run.loss_sums = loss_sums = distributed.mean_over_ranks(progress.sums())
         if progress.step < progress.num_steps:
-            return False
+            if run.budget is None or self.stop_flag.agreed():
+                return False
+            warn_of_short_epoch(run, progress)
         begin = time.perf_counter()
         model, evaluation, eval_s = run.evaluated_model, None, None
         distributed.share_buffers(model)  # checkpoints hold those of the main rank
@@ -213,6 +227,10 @@ class DetSolver:
             skipped_images=unreadable,
         )
         events.epoch_finished(report)
+        if run.budget is not None:
+            whole_s = max(0.0, clock() - started - (eval_s or 0.0))
+            is_whole = progress.timed_steps == progress.num_steps
+            run.budget.add(train_s=whole_s if is_whole else None, eval_s=eval_s)
         return True
 
     def _evaluate(

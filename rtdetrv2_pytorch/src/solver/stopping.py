@@ -4,7 +4,7 @@ import logging
 import os
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
@@ -43,6 +43,24 @@ class StopFlag:
             return False
         self.request("requested on another rank")
         return True
+
+
+class Deadline(StopFlag):
+    """Ends an epoch when a stop is requested, or when it is late.
+
+    Args:
+        flag: the request.
+        is_late: whether this rank wants to end the epoch.
+    """
+
+    def __init__(self, flag: StopFlag, is_late: Callable[[], bool]) -> None:
+        super().__init__()
+        self._flag = flag
+        self._is_late = is_late
+
+    def agreed(self) -> bool:
+        """Return whether any rank has a stop request or is late; see `StopFlag.agreed`."""
+        return distributed.on_any_rank(self._flag.is_set or self._is_late())
 
 
 @contextmanager

@@ -201,7 +201,8 @@ def _remaining_s(run: TrainingRun, progress: EpochProgress) -> float:
         images = len(run.cfg.val_dataset) / len(run.cfg.train_dataset)
         eval_s = _EVALUATION_COST * images * steps * step_s
     evaluations = sum(map(run.is_evaluated, range(progress.epoch, run.settings.epoches))) + 1
-    return (epochs * steps - progress.step) * step_s + evaluations * eval_s
+    seconds = (epochs * steps - progress.step) * step_s + evaluations * eval_s
+    return seconds if run.budget is None else min(seconds, max(0.0, run.budget.left_s()))
 
 
 def _images_per_second(progress: EpochProgress) -> float:

@@ -1,12 +1,12 @@
 """The time that a training takes."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from rtdetrv2.training.timing import Speed, epoch_seconds
 from rtdetrv2_pytorch.src.misc.text import counted
+from rtdetrv2_pytorch.src.timing.estimates import EpochTime, Speed, parse_duration
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -16,13 +16,18 @@ class Estimate:
     epochs: int
     steps: int  # per epoch
     step_s: float
-    epoch_s: float  # with the evaluation
+    time: EpochTime
     is_limit: bool = False  # early stopping may end the training before
+
+    @property
+    def epoch_s(self) -> float:
+        """Seconds of an epoch with its evaluation."""
+        return self.time.seconds(0, 1)
 
     @property
     def seconds(self) -> float:
         """Seconds of the whole training."""
-        return self.epochs * self.epoch_s
+        return self.time.seconds(0, self.epochs)
 
     def __str__(self) -> str:
         """Format the time and its parts."""
@@ -58,17 +63,17 @@ def estimate(
         is_gpu=device != "cpu",
     )
     steps = max(1, num_train // int(values["batch_size"]))  # an incomplete batch is dropped
-    epoch_s = epoch_seconds(
-        steps=steps,
-        step_s=step_s,
-        num_val_images=num_val,
-        val_image_s=speed.val_image_s / num_ranks,
+    time = EpochTime(
+        train_s=steps * step_s,
+        eval_s=num_val * speed.val_image_s / num_ranks,
+        eval_freq=int(values.get("eval_freq") or 1),
     )
+    budget = values.get("time_budget")
     return Estimate(
-        epochs=int(values["epoches"]),
+        epochs=time.epochs_within(parse_duration(budget)) if budget else int(values["epoches"]),
         steps=steps,
         step_s=step_s,
-        epoch_s=epoch_s,
+        time=time,
         is_limit=bool(values.get("patience")),
     )
 
@@ -79,3 +84,13 @@ def format_minutes(seconds: float) -> str:
     if minutes < 1:
         return f"{max(seconds, 0):.0f} s"
     return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
+
+
+# Assumed durations of what follows a training, in seconds: their speed is not known before.
+_UPLOAD_S = 60.0
+_STEPS_S = {"evaluation report": 180.0, "ONNXRuntime": 90.0, "TensorRT": 600.0}
+
+
+def reserve_seconds(steps: Iterable[str]) -> float:
+    """Return the seconds to reserve for the upload and the selected steps after a training."""
+    return _UPLOAD_S + sum(_STEPS_S.get(step.replace("_", " "), 0.0) for step in steps)

@@ -12,7 +12,7 @@ import torch
 from supervisely.nn.utils import ModelSource
 
 from rtdetrv2.training.auto_config import CPU_BUDGET_S
-from rtdetrv2.training.timing import Speed, epochs_within
+from rtdetrv2_pytorch.src.timing.estimates import Speed
 
 from ...models import find_base_config
 from ...paths import HYPERPARAMETERS
@@ -124,7 +124,7 @@ class PagePlan:
         sizes = split_sizes(self._gui._api, self._gui.train_val_splits_selector)
         completed = presets.completed({"epoches": 1, **values})
         one = _estimate_on_cpu(self._speed or _ASSUMED, completed, sizes)
-        fitting = epochs_within(CPU_BUDGET_S, one.epoch_s)
+        fitting = one.time.epochs_within(CPU_BUDGET_S)
         if not self._is_open:
             self._preset = presets.as_text({"epoches": fitting, **values})
             self._gui.hyperparameters_selector.set_hyperparameters(self._preset)

@@ -78,11 +78,13 @@ def reason(
         is_measured: whether the speed is measured on this machine.
     """
     height, width = size_hw
-    time = f"about {format_minutes(epochs * one.epoch_s)}"
+    time = f"about {format_minutes(one.time.seconds(0, epochs))}"
     if not is_measured:
         why = f"so that a training ends in {time} ({one.step_s:.2g} s per step, not measured yet)"
     elif epochs > fitting:
-        shorter = f"{counted(fitting, 'epoch')} in about {format_minutes(fitting * one.epoch_s)}"
+        shorter = (
+            f"{counted(fitting, 'epoch')} in about {format_minutes(one.time.seconds(0, fitting))}"
+        )
         why = f"and end in {time} on this CPU, {shorter}"
     else:
         why = f"so that a training ends in {time}"

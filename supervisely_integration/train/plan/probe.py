@@ -19,9 +19,10 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from rtdetrv2.training.timing import TIMED_BATCHES, Speed, measure_speed
 from rtdetrv2_pytorch.src.core import YAMLConfig
 from rtdetrv2_pytorch.src.core.yaml_files import merge
+from rtdetrv2_pytorch.src.solver.speed_test import TIMED_BATCHES, measure_speed
+from rtdetrv2_pytorch.src.timing.estimates import Speed
 
 from ..run_config import RunFiles, run_config
 

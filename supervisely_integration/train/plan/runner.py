@@ -8,8 +8,8 @@ import sys
 import threading
 from collections.abc import Callable
 
-from rtdetrv2.training.timing import Speed
 from rtdetrv2_pytorch.src.misc.text import first_line
+from rtdetrv2_pytorch.src.timing.estimates import Speed
 
 from ...paths import ROOT
 from .probe import ProbeTask

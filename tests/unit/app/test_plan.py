@@ -10,12 +10,18 @@ import pytest
 import torch
 import yaml
 
-from rtdetrv2.training.timing import Speed
+from rtdetrv2_pytorch.src.timing.estimates import EpochTime, Speed
 from supervisely_integration.models import find_base_config
 from supervisely_integration.paths import HYPERPARAMETERS
+from supervisely_integration.task_status import EVALUATION_REPORT
 from supervisely_integration.train.hyperparameters import complete_hyperparameters
 from supervisely_integration.train.plan import presets, probe
-from supervisely_integration.train.plan.estimate import Estimate, estimate, format_minutes
+from supervisely_integration.train.plan.estimate import (
+    Estimate,
+    estimate,
+    format_minutes,
+    reserve_seconds,
+)
 from supervisely_integration.train.plan.probe import ProbeTask
 from supervisely_integration.train.plan.runner import ProbeRunner
 from supervisely_integration.train.run_config import check_hyperparameters
@@ -68,7 +74,7 @@ def test_text_of_the_defaults_is_the_file():
     ],
 )
 def test_reason_of_the_presets(epochs, fitting, is_measured, why):
-    one = Estimate(epochs=1, steps=10, step_s=2.5, epoch_s=40.0)
+    one = Estimate(epochs=1, steps=10, step_s=2.5, time=EpochTime(25.0, 15.0))
     text = presets.reason(
         [320, 256], epochs=epochs, fitting=fitting, one=one, is_measured=is_measured
     )
@@ -96,6 +102,22 @@ def test_estimate_of_several_gpus():
     found = estimate(speed, values, num_train=5, num_val=40, device="cuda:0", num_ranks=4)
     # One step with all five images; each rank validates 10 images.
     assert (found.steps, found.epoch_s) == (1, 3.0)
+
+
+def test_estimate_with_fewer_evaluations_and_a_time_budget():
+    speed = Speed(compute_s=2.0, load_s=0.5, val_image_s=0.5)
+    values = {"epoches": 6, "batch_size": 4, "num_workers": 0, "eval_freq": 4}
+    # 25 s an epoch, and two evaluations of 15 s.
+    found = estimate(speed, values, num_train=43, num_val=30, device="cpu")
+    assert (found.seconds, found.time) == (180.0, EpochTime(25.0, 15.0, 4))
+    found = estimate(speed, {**values, "time_budget": "5m"}, num_train=43, num_val=30, device="cpu")
+    assert (found.epochs, found.seconds) == (10, 295.0)  # 250 s, and three evaluations
+
+
+def test_reserve_for_what_follows_a_training():
+    assert reserve_seconds(["upload"]) == 60
+    assert reserve_seconds(["upload", EVALUATION_REPORT, "ONNXRuntime"]) == 330
+    assert reserve_seconds(["upload", "TensorRT"]) == 660
 
 
 def test_durations():

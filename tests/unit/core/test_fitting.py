@@ -7,9 +7,11 @@ from rtdetrv2_pytorch.src.core.fitting import (
     drop_leftovers,
     fit_accumulation,
     fit_batch_size,
+    fit_budget,
     fit_epochs,
     fit_image_sizes,
     fit_steps,
+    schedule_changes,
 )
 from rtdetrv2_pytorch.src.core.yaml_files import Layer, merge_layers
 
@@ -234,3 +236,33 @@ def test_batch_has_at_most_all_images(loader, images, total):
     assert values["train_dataloader"].get("total_batch_size") == total
     expected = [f"batch size: 16 -> {total}, the number of training images"] if total else []
     assert notes == expected
+
+
+def test_schedule_is_scaled_to_the_epochs_of_a_time_budget():
+    """50 epochs become 20: 35 -> 14, 45 -> 18, 48 -> 19; 1000 disables decay."""
+    values = {
+        "epoches": 50,
+        "lr_scheduler": {"type": "MultiStepLR", "milestones": [35, 45, 1000]},
+        "train_dataloader": {
+            "dataset": {"transforms": {"policy": {"epoch": 48}}},
+            "collate_fn": {"stop_epoch": 0},
+        },
+    }
+    notes = fit_budget(values, 20, "why")
+    assert notes[0] == "epoches: 50 -> 20; why"
+    assert values["epoches"] == 20
+    assert values["lr_scheduler"]["milestones"] == [14, 18, 1000]
+    assert values["train_dataloader"]["dataset"]["transforms"]["policy"]["epoch"] == 19
+    assert values["train_dataloader"]["collate_fn"]["stop_epoch"] == 0
+    assert schedule_changes(values) == [19, 0, 14, 18, 1000]
+    assert len(notes) == 3
+    assert fit_budget(values, 20, "why") == []  # as a resumed run does
+    fit_budget(values, 200, "why")
+    assert values["lr_scheduler"]["milestones"] == [140, 180, 1000]
+
+
+@pytest.mark.parametrize(("length", "expected"), [(50, 1), (25, 1), (80, 80), (None, None)])
+def test_cosine_follows_a_run_of_one_epoch(length, expected):
+    values = {"epoches": 50, "lr_scheduler": {"type": "CosineAnnealingLR", "T_max": length}}
+    fit_budget(values, 1, "why")
+    assert values["lr_scheduler"]["T_max"] == expected

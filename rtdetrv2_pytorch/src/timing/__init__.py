@@ -1,0 +1,1 @@
+"""The time of a training: durations, estimates, and a limit."""
