@@ -20,10 +20,12 @@ import numpy as np
 from PIL import Image
 
 from rtdetrv2_pytorch.src.core import YAMLConfig
+from rtdetrv2_pytorch.src.core.error_places import naming_overrides
 from rtdetrv2_pytorch.src.core.yaml_files import merge
 from rtdetrv2_pytorch.src.solver.speed_test import TIMED_BATCHES, measure_speed
 from rtdetrv2_pytorch.src.timing.estimates import Speed
 
+from ..hyperparameters import NAME_IN_ERRORS
 from ..run_config import RunFiles, run_config
 
 _CPU_IMAGES = 4  # per timed batch; a CPU takes N times as long for N times as many images
@@ -76,7 +78,9 @@ def measure(task: ProbeTask) -> Speed:
             "compile": False,
             "train_dataloader": {"collate_fn": {"scales": None}},  # their mean is the base size
         }
-        speed = measure_speed(YAMLConfig(files.base_config, **merge(run.overrides, fixed)))
+        with naming_overrides(NAME_IN_ERRORS):
+            cfg = YAMLConfig(files.base_config, **merge(run.overrides, fixed))
+            speed = measure_speed(cfg)
     scale = batch / timed
     return dataclasses.replace(
         speed, compute_s=speed.compute_s * scale, load_s=speed.load_s * scale

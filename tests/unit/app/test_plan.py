@@ -227,4 +227,4 @@ def test_error_of_the_process_is_the_reason(monkeypatch, capsys):
     monkeypatch.setattr(probe.logging, "disable", lambda level: None)
     probe.main(json.dumps(asdict(task_of(eval_spatial_size=[50, 64]))))
     (message,) = json.loads(capsys.readouterr().out).values()
-    assert message.startswith("eval_spatial_size[0] = 50: ")
+    assert message.startswith("hyperparameters: eval_spatial_size[0] = 50: ")
