@@ -17,6 +17,7 @@ import pytest
 import torch
 
 from rtdetrv2_pytorch.src.data.digits import make_digits_dataset
+from tests.order import spread
 from tests.skips import forbidden_skips
 
 sys.dont_write_bytecode = False
@@ -36,6 +37,22 @@ def pytest_fixture_setup(fixturedef):
     """Seed torch before shared fixtures, so that each process builds the same networks."""
     if fixturedef.scope != "function":
         torch.manual_seed(0)
+
+
+@pytest.fixture(scope="session")
+def shared_folder(tmp_path_factory) -> Path:
+    """Return a folder of all workers of the session."""
+    base = tmp_path_factory.getbasetemp()
+    return base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+
+
+@pytest.fixture(scope="session", autouse=True)
+def traces(shared_folder):
+    """Share the results of ONNX exporters; see `tests/traces.py`."""
+    from tests.traces import shared_traces
+
+    with shared_traces(shared_folder / "traces"):
+        yield
 
 
 @pytest.fixture(scope="session")
@@ -74,8 +91,9 @@ def pytest_collection_finish() -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Begin with the shared experiment, so that no worker waits for it at the end."""
-    items.sort(key=lambda item: "experiment" not in getattr(item, "fixturenames", ()))
+    """Begin with long tests, if several workers share the tests."""
+    if count := os.environ.get("PYTEST_XDIST_WORKER_COUNT"):
+        items[:] = spread(items, int(count))
 
 
 @pytest.hookimpl(trylast=True)

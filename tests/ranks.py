@@ -11,7 +11,11 @@ from typing import Any
 
 ROOT = Path(__file__).parents[1]
 _TIMEOUT_S = 240
-_PRELOADED = ["rtdetrv2.terminal.training_view", "tests.integration.killed_training"]
+_PRELOADED = [
+    "rtdetrv2.terminal.training_view",
+    "tests.integration.killed_training",
+    "tests.frozen",
+]
 
 
 def free_port() -> int:

@@ -1,7 +1,5 @@
 """A local instance for the tests, and a finished experiment on it."""
 
-import os
-
 import pytest
 
 from tests.sdk import import_sdk
@@ -19,14 +17,12 @@ def instance(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
-def experiment(tmp_path_factory):
+def experiment(tmp_path_factory, shared_folder):
     """The session's experiment; see `tests/app/experiment.py`."""
     from tests.app.experiment import shared_experiment
 
-    base = tmp_path_factory.getbasetemp()
-    shared = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
     own = tmp_path_factory.mktemp("experiment") / "instance"
-    with shared_experiment(shared / "shared_experiment", own) as finished:
+    with shared_experiment(shared_folder / "shared_experiment", own) as finished:
         yield finished
 
 

@@ -140,6 +140,8 @@ if __name__ == "__main__":
     import supervisely.nn.inference
     import supervisely.nn.training  # noqa: F401
 
+    import tests.frozen  # noqa: F401
+
     torch.set_num_threads(1)
     signal.signal(signal.SIGINT, signal.default_int_handler)
     wanted = _serve(os.fdopen(int(sys.argv[1]), "wb"))

@@ -16,7 +16,7 @@ from rtdetrv2_pytorch.src.deploy.runtimes import openvino_core
 from rtdetrv2_pytorch.src.deploy.suppression import suppress
 from rtdetrv2_pytorch.src.misc.errors import ExportError
 from rtdetrv2_pytorch.src.structures import DetectionTensors
-from tests.random_detectors import assert_same_detections, random_images
+from tests.random_detectors import assert_same_detections
 from tests.tiny import NETWORK
 
 EXPORTERS = ["torchscript", pytest.param("dynamo", marks=pytest.mark.slow)]
@@ -24,27 +24,14 @@ EXPORTERS = ["torchscript", pytest.param("dynamo", marks=pytest.mark.slow)]
 
 @pytest.fixture(scope="module")
 def exported(tiny, tmp_path_factory):
-    """exported("torchscript", ...): export the tiny detector once per set of options.
-
-    Exports with one exporter and opset share the trace, which takes most of the time.
-    """
-    written, traces = {}, {}
-    trace = deploy_onnx._export
-
-    def trace_once(detector, card, path, opset, exporter):
-        key = (opset, exporter)
-        if key not in traces:
-            trace(detector, card, path, opset, exporter)
-            traces[key] = path.read_bytes()
-        path.write_bytes(traces[key])
+    """exported("torchscript", ...): export the tiny detector once per set of options."""
+    written = {}
 
     def export(exporter="torchscript", **options):
         key = (exporter, *sorted(options.items()))
         if key not in written:
             path = tmp_path_factory.mktemp("onnx") / "model.onnx"
-            with pytest.MonkeyPatch.context() as patch:
-                patch.setattr(deploy_onnx, "_export", trace_once)
-                card = write_onnx(tiny.detector, tiny.card, path, exporter=exporter, **options)
+            card = write_onnx(tiny.detector, tiny.card, path, exporter=exporter, **options)
             written[key] = path, card
         return written[key]
 
@@ -183,22 +170,35 @@ def test_discrete_sampling_avoids_grid_sample(tiny, tmp_path, exporter):
     assert_nearly_same(run_openvino(path, *inputs), expected, share=0.9)
 
 
+@pytest.fixture(scope="module")
+def every_cell(make_checkpoint, tmp_path_factory):
+    """A detector with HGNetv2, one query per cell, so that rounding does not affect selection."""
+    path = make_checkpoint(
+        tmp_path_factory.mktemp("every_cell") / "best.pth",
+        "rtdetrv2_hgnetv2_l_6x_coco",
+        network=merge(
+            NETWORK,
+            {
+                "HGNetv2": {"pretrained": False},
+                "RTDETRTransformerv2": {"num_queries": 12 * 20 + 6 * 10 + 3 * 5},
+            },
+        ),
+    )
+    return load_detector(path)
+
+
 @pytest.mark.parametrize("exporter", EXPORTERS)
-def test_half_precision_nearly_agrees(tiny, tmp_path, exporter):
-    # With one query per cell, rounding does not affect query selection.
-    content = torch.load(tiny.path, weights_only=True)
-    content["config"]["RTDETRTransformerv2"]["num_queries"] = 12 * 20 + 6 * 10 + 3 * 5
-    torch.save(content, tmp_path / "best.pth")
-    detector, card = load_detector(tmp_path / "best.pth")
+def test_half_precision_nearly_agrees(tiny, every_cell, tmp_path, exporter):
+    detector, card = every_cell
     path = tmp_path / "x.onnx"
     card = write_onnx(detector, card, path, exporter=exporter, precision="fp16", slim=False)
     assert card.precision == read_card(path).precision == "fp16"
     labels, boxes, scores = run(path, tiny.images, tiny.sizes_wh)
     assert (labels.dtype, boxes.dtype, scores.dtype) == (torch.int64, *2 * [torch.float32])
     expected = one_by_one(detector, tiny.images, tiny.sizes_wh)
-    torch.testing.assert_close(scores, expected[2], rtol=0, atol=0.1)
-    assert (scores - expected[2]).abs().mean() < 0.02
-    assert (expected[2] - expected[2].roll(1, 0)).abs().mean() > 0.05  # images differ more
+    torch.testing.assert_close(scores, expected[2], rtol=0, atol=0.05)
+    assert (scores - expected[2]).abs().mean() < 0.01
+    assert (expected[2] - expected[2].roll(1, 0)).abs().mean() > 0.03  # images differ more
     # Random weights have near ties; labels and boxes are compared on trained networks.
 
 
@@ -302,27 +302,11 @@ def test_failed_export_leaves_no_file(tiny, tmp_path, monkeypatch, stage):
 
 @pytest.mark.slow  # tests/integration/test_export.py does the same with a trained ResNet
 @pytest.mark.parametrize("exporter", EXPORTERS)
-def test_hgnetv2(make_checkpoint, tmp_path, exporter):
-    size_hw = (96, 160)
-    cells = 12 * 20 + 6 * 10 + 3 * 5  # one query per cell: rounding does not affect selection
-    path = make_checkpoint(
-        tmp_path / "best.pth",
-        "rtdetrv2_hgnetv2_l_6x_coco",
-        size_hw,
-        network=merge(
-            NETWORK,
-            {
-                "HGNetv2": {"pretrained": False},
-                "RTDETRTransformerv2": {"num_queries": cells},
-            },
-        ),
-    )
-    detector, card = load_detector(path)
+def test_hgnetv2(tiny, every_cell, tmp_path, exporter):
+    detector, card = every_cell
     assert card.num_detections == 20
     write_onnx(detector, card, tmp_path / "x.onnx", exporter=exporter)
-    images = random_images(7, size_hw, seed=7)
-    sizes_wh = torch.tensor([[500 + 10 * i, 400 - 20 * i] for i in range(7)])
-    expected = one_by_one(detector, images, sizes_wh)
+    expected = one_by_one(detector, tiny.images, tiny.sizes_wh)
     for batch in (1, 2, 7):
-        found = run(tmp_path / "x.onnx", images[-batch:], sizes_wh[-batch:])
+        found = run(tmp_path / "x.onnx", tiny.images[-batch:], tiny.sizes_wh[-batch:])
         assert_nearly_same(found, [values[-batch:] for values in expected], share=0.9)
