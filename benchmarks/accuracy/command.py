@@ -55,7 +55,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         console.print("Interrupted. Run the same command again to resume.")
         return 130
-    is_default = experiment.results == results.FOLDER
+    is_default = results.FOLDER in (experiment.results, experiment.results.parent)
     return max(_write_page(console) if is_default else 0, int(failed > 0))
 
 
@@ -99,6 +99,8 @@ def _experiment(args: argparse.Namespace) -> tuple[dict[str, DataSet], Experimen
         folder, weights = folder / _PROTOCOL, args.weights or "coco"
     elif args.weights or args.device != "cpu":
         folder = folder / f"{args.device.split(':')[0]}-{Path(weights).stem}"
+    if weights != "none" and (args.peers or set(args.only) & set(PEERS)):
+        raise ValueError("other trainers start from random weights: leave out --weights")
     changes = {"epochs": args.epochs, "size": args.size, "batch": args.batch}
     changes = {name: value for name, value in changes.items() if value is not None}
     if changes:
@@ -172,7 +174,7 @@ def _overview(jobs: Sequence[Job], experiment: Experiment) -> Table:
 
 
 def _write_page(console: Console) -> int:
-    write_text(page.PAGE, page.generate(results.load_all(results.FOLDER)))
+    write_text(page.PAGE, page.generate(results.load_tree(results.FOLDER)))
     console.print(f"{page.PAGE}")
     return 0
 

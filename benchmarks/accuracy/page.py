@@ -2,7 +2,7 @@
 
 import math
 import statistics
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 from .datasets import DATASETS
@@ -50,13 +50,19 @@ epoch of the EMA weights; AP counts 500 detections per class and image.
 """
 
 
-def generate(results: Sequence[Result]) -> str:
-    """Return the page."""
+def generate(tree: Mapping[str, Sequence[Result]]) -> str:
+    """Return the page.
+
+    Args:
+        tree: see `results.load_tree`.
+    """
+    results = tree.get("", [])
     names = _ordered({r.dataset for r in results}, DATASETS)
     parts = [
         _HEAD.format(reference=REFERENCE, confidence=CONFIDENCE),
         *_summary(results, names),
         *(text for name in names for text in _dataset(results, name)),
+        *(text for name, found in tree.items() if name for text in _other(name, found)),
         *_definitions(results),
         _COMMANDS,
         *_machines(results),
@@ -157,6 +163,29 @@ def _equal_minutes(results: Sequence[Result], name: str, minutes: float) -> list
     targets = [f"minutes to AP50 {target}" for target in _TARGETS]
     head = ["", "runs", "AP", "AP50", *targets, f"AP against `{REFERENCE}`", "verdict"]
     return [text, _table(head, rows)]
+
+
+def _other(name: str, results: Sequence[Result]) -> list[str]:
+    """Return the table of runs with weights, on a GPU or of a protocol."""
+    rows = []
+    for dataset in sorted({r.dataset for r in results}):
+        reference = _values(results, dataset, REFERENCE)
+        for recipe in _recipes([r for r in results if r.dataset == dataset], "ours"):
+            runs = by_seed(results, dataset, recipe)
+            values = _values(results, dataset, recipe)
+            limited = [run.best.get("AP_max_detections") for run in runs.values()]
+            cells = [_spread(values.values()), _spread(run.best["AP50"] for run in runs.values())]
+            cells.append(_spread([v for v in limited if v is not None]) if any(limited) else "")
+            change = None if recipe == REFERENCE else difference(values, reference)
+            rows.append([dataset, f"`{recipe}`", str(len(runs)), *cells, *_change(change)])
+    head = ["data set", "recipe", "runs", "AP", "AP50", "AP, 500 detections"]
+    head += [f"AP against `{REFERENCE}`", "verdict"]
+    first = results[0].settings
+    about = (
+        f"Weights {first['weights']}, {first['epochs']} epochs, batch size {first['batch']}, "
+        f"{first['size']} px.\n"
+    )
+    return [f"## {name}\n", about, _table(head, rows)]
 
 
 def _time_to(minutes: Sequence[float | None]) -> str:

@@ -120,6 +120,13 @@ def load_all(folder: Path) -> list[Result]:
     return [load(path) for path in sorted(folder.glob("*.json"))]
 
 
+def load_tree(folder: Path) -> dict[str, list[Result]]:
+    """Return the results of a folder under "", and those of its subfolders by name."""
+    folders = [folder, *(path for path in sorted(folder.glob("*")) if path.is_dir())]
+    found = {"" if each == folder else each.name: load_all(each) for each in folders}
+    return {name: results for name, results in found.items() if results}
+
+
 def by_seed(results: Iterable[Result], dataset: str, recipe: str) -> dict[int, Result]:
     """Return the results of a recipe on a data set by seed."""
     return {r.seed: r for r in results if (r.dataset, r.recipe) == (dataset, recipe)}

@@ -1,12 +1,14 @@
 """docs/accuracy.md is generated from the results."""
 
+from dataclasses import replace
+
 from benchmarks.accuracy import results
 from benchmarks.accuracy.page import PAGE, generate
 from tests.accuracy_results import point, result
 
 
 def test_page_is_up_to_date():
-    page = generate(results.load_all(results.FOLDER))
+    page = generate(results.load_tree(results.FOLDER))
     assert PAGE.read_text() == page, 'run make proof ARGS="--page"'
 
 
@@ -32,7 +34,7 @@ RESULTS = [
 
 
 def test_tables():
-    page = generate(RESULTS)
+    page = generate({"": RESULTS})
     first, second = page.index("## bccd"), page.index("## digits")
     assert page.index("## All data sets, equal steps") < first < second
     # Intervals: tests/unit/benchmarks/test_spread.py.
@@ -55,10 +57,21 @@ def test_tables():
 
 def test_a_value_that_was_not_reached():
     slow = [point(4.0, 0.3, 0.5)]
-    page = generate([result(seed=0), result(seed=1, curve=slow), result("b", curve=slow)])
+    found = [result(seed=0), result(seed=1, curve=slow), result("b", curve=slow)]
+    page = generate({"": found})
     assert "| 4.0 | 4.0 (1 of 2 runs) |" in page
     assert "| 4.0 | never |" in page
 
 
 def test_page_without_results():
-    assert "There are no results yet." in generate([])
+    assert "There are no results yet." in generate({})
+
+
+def test_protocol_has_a_table_of_its_own():
+    settings = {"weights": "coco", "epochs": 100, "batch": 16, "size": 640}
+    best = {"AP": 0.4, "AP50": 0.6, "AP_max_detections": 0.5}
+    found = [replace(result("weeds"), settings=settings, best=best)]
+    lines = generate({"rf100vl": found}).splitlines()
+    assert "## rf100vl" in lines
+    assert "Weights coco, 100 epochs, batch size 16, 640 px." in lines
+    assert "| weeds | `today` | 1 | 0.400 | 0.600 | 0.500 |  |  |" in lines

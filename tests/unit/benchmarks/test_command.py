@@ -69,6 +69,12 @@ def test_weights_and_devices_have_folders_of_their_own():
     assert options("--weights", "coco", "--device", "cuda:1")[1].results.name == "cuda-coco"
 
 
+@pytest.mark.parametrize("chosen", [["--peers"], ["--only", "libreyolo"]])
+def test_other_trainers_have_no_weights(chosen):
+    with pytest.raises(ValueError, match="start from random weights"):
+        options("--weights", "coco", *chosen)
+
+
 def test_rf100vl_protocol(tmp_path):
     for name in ("second", "first"):
         (tmp_path / name).mkdir()

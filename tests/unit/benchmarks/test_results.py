@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 
-from benchmarks.accuracy.results import ROOT, Point, load, load_all, save
+from benchmarks.accuracy.results import ROOT, Point, load, load_all, load_tree, save
 from tests.accuracy_results import point, result
 
 CURVE = [point(1.0, 0.2, 0.4), point(2.0, 0.4, 0.6), point(3.0, 0.3, 0.9)]
@@ -35,6 +35,8 @@ def test_saved_results_are_loaded(tmp_path):
         save(result(seed=seed), tmp_path / "folder" / f"bccd_today_s{seed}.json")
     assert load_all(tmp_path / "folder") == [result(seed=0), result(seed=1)]
     assert load_all(tmp_path / "missing") == []
+    save(result(), tmp_path / "x.json")
+    assert load_tree(tmp_path) == {"": [result()], "folder": [result(seed=0), result(seed=1)]}
 
 
 def test_saved_paths_are_relative(tmp_path):
