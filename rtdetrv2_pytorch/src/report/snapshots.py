@@ -34,14 +34,17 @@ def snapshots(folder: Path) -> list[Snapshot]:
     shown = val
     if len(val) > _MAX_VAL:
         shown = [val[round(i * (len(val) - 1) / (_MAX_VAL - 1))] for i in range(_MAX_VAL)]
-    sheet = {SHEET_NAME: "augmentation presets, on images of this training"}
     captions = {
         **{m[0]: f"batch {int(m[2]) + 1} of epoch {int(m[1]) + 1}, augmented" for m in train},
-        **{name: sheet[name] for name in names if name in sheet},
         **{m[0]: f"validation images after epoch {int(m[1]) + 1}" for m in shown},
     }
     found = (_read(folder / PICTURES / name, caption) for name, caption in captions.items())
     return [snapshot for snapshot in found if snapshot is not None]
+
+
+def preset_sheet(folder: Path) -> Snapshot | None:
+    """Load the picture of the augmentation presets, if there is one."""
+    return _read(folder / PICTURES / SHEET_NAME, "augmentation presets on images of this training")
 
 
 def remove_snapshots(folder: Path, first_epoch: int) -> None:

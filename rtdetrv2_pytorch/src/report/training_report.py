@@ -30,7 +30,7 @@ from .outcomes import Calibration, Outcome, Outcomes, confusion_matrix
 from .plots import RenderedPlot, render_plot, shortened
 from .report_source import ReportSource, report_source
 from .run_log import Event, RunLog, read_run_log
-from .snapshots import Snapshot, snapshots
+from .snapshots import Snapshot, preset_sheet, snapshots
 
 logger = logging.getLogger(__name__)
 
@@ -303,6 +303,10 @@ class TrainingReport:
     def snapshots(self) -> list[Snapshot]:
         """Return images saved during training."""
         return snapshots(self.source.folder)
+
+    def preset_sheet(self) -> Snapshot | None:
+        """Return the picture of the augmentation presets, if it was saved."""
+        return preset_sheet(self.source.folder)
 
     @property
     def seconds(self) -> float:

@@ -213,12 +213,16 @@ def test_training_images_are_embedded(source, tmp_path):
     shutil.copy(source.folder / "image 00.png", folder / "train_epoch0000_batch0.jpg")
     shutil.copy(source.folder / "image 00.png", folder / "augmentation_presets.jpg")
     (folder / "other.jpg").write_bytes(b"another file")
-    shown = TrainingReport(dataclasses.replace(source, folder=tmp_path)).snapshots()
+    report = TrainingReport(dataclasses.replace(source, folder=tmp_path))
+    shown = report.snapshots()
     assert [s.caption for s in shown] == [
         "batch 1 of epoch 1, augmented",
-        "augmentation presets, on images of this training",
         *(f"validation images after epoch {n}" for n in (1, 3, 5, 7, 9)),
     ]
+    sheet = report.preset_sheet()
+    assert sheet.source == shown[0].source  # the same file
+    assert f'<img src="{sheet.source}" alt="{sheet.caption}"' in page_of(report.source)
+    assert TrainingReport(source).preset_sheet() is None
 
 
 def test_formatting():
