@@ -28,6 +28,8 @@ def apply_augmentation(values: dict[str, Any], layers: Sequence[Layer]) -> list[
     name, ops = values.get("augmentation"), get(values, _OPS)
     if not isinstance(name, str) or name not in PRESETS:  # null, or an error of the settings
         return []
+    if values.get("train_dataloader") is None:  # the configuration of a detector
+        return []
     setter = last_setter(layers, ("augmentation",))
     path = ".".join(_OPS)
     if not any(isinstance(op, Mapping) and op.get("type") == "Resize" for op in ops or ()):

@@ -33,7 +33,8 @@ def apply_dense(values: dict[str, Any], layers: Sequence[Layer]) -> list[str]:
     Raises:
         ConfigError: if the training data has no `Resize` to (height, width).
     """
-    if values.get("recipe") != "dense":
+    # A configuration without training data is that of a detector.
+    if values.get("recipe") != "dense" or values.get("train_dataloader") is None:
         return []
     notes = []
     criterion = values.get(_CRITERION)

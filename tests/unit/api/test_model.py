@@ -150,7 +150,8 @@ def trained(digits, tmp_path_factory):
         folder / "tiny.yml", folder / "out", digits, **merge(SMALL_BACKBONE, {"epoches": 1})
     )
     model = RTDETR(config, weights=None, device="cpu")
-    return model, model.train(digits, examine=False, seed=3, update={"optimizer.lr": 1e-3})
+    options = {"examine": False, "seed": 3, "augmentation": "aerial"}
+    return model, model.train(digits, **options, update={"optimizer.lr": 1e-3})
 
 
 def test_trained_model_has_the_best_weights(trained, digits):
@@ -165,6 +166,9 @@ def test_trained_model_has_the_best_weights(trained, digits):
     assert len(found) == 4
     saved = torch.load(result.best, weights_only=True)["config"]
     assert (saved["optimizer"]["lr"], saved["seed"]) == (1e-3, 3)
+    assert saved["augmentation"] == "aerial"
+    ops = saved["train_dataloader"]["dataset"]["transforms"]["ops"]
+    assert {"type": "RandomQuarterTurn"} in ops
 
 
 def test_val_gives_the_metrics_of_the_training(trained, digits):

@@ -136,6 +136,13 @@ def test_weights_are_given_by_name():
         plan(data=Path("data"), tuning="objects365", model="M")
 
 
+def test_augmentation_is_given_by_name():
+    Path("data").mkdir()
+    assert plan(data=Path("data"), augmentation="light").overrides["augmentation"] == "light"
+    with pytest.raises(ConfigError, match="augmentation = 'dark': give 'photos', "):
+        plan(data=Path("data"), augmentation="dark")
+
+
 def test_configuration_name_is_a_model():
     Path("data").mkdir()
     chosen = plan(data=Path("data"), model="rtdetrv2_r18vd_sp1_120e_coco")

@@ -50,6 +50,13 @@ def test_saved_configuration_of_a_run_opens_unchanged():
     assert again.notes == []
 
 
+def test_configuration_of_a_detector_opens():
+    """It has no training data; see `deploy.detector`."""
+    values = YAMLConfig(S, augmentation="microscopy", recipe="dense").yaml_cfg
+    values.pop("train_dataloader")
+    assert YAMLConfig.from_values(values, name="best.pth").notes == []
+
+
 def test_later_preset_replaces_that_of_a_saved_configuration(tmp_path):
     path = tmp_path / "model_config.yml"
     path.write_text(yaml.safe_dump(YAMLConfig(S, augmentation="microscopy").yaml_cfg))
