@@ -210,6 +210,7 @@ def _fold_options(
             f"val_dataloader.dataset.ann_file={fold.held_out}",
             f"val_dataloader.dataset.img_folder={img_folder}",
             *("report=False", "pictures=False", "loggers=[]", "checkpoint_freq=0", "patience=0"),
+            f"eval_freq={epochs}",  # only the last epoch, so that the labels do not select one
             *options.update,
         ],
     )
