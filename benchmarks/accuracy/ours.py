@@ -18,7 +18,7 @@ from rtdetrv2_pytorch.src.solver.observers import LOG as EVENTS
 from .averaging import average_best
 from .jobs import Experiment, Job
 from .processes import RunError, log_tail, run_logged
-from .recipes import find_recipe
+from .recipes import assignments, find_recipe
 from .results import Point, Result
 from .scoring import average_precision, evaluate_checkpoint
 
@@ -48,6 +48,7 @@ def run(job: Job, experiment: Experiment, on_progress: Callable[[float], None]) 
         **job.dataset.update,
         **recipe.resolved(epochs=job.dataset.epochs, steps=steps),
     }
+    log = folder.with_name(f"{job.name}.log")
     is_resumed = (folder / LAST).is_file()
     command = train_command(job, experiment, folder, update, is_resumed=is_resumed)
 
@@ -58,7 +59,7 @@ def run(job: Job, experiment: Experiment, on_progress: Callable[[float], None]) 
     facts = machine(torch.device(experiment.device))
     with (others := OtherProcesses()):
         if not _is_complete(read_run_log(folder / EVENTS)):  # killed before the result was written
-            run_logged([sys.executable, *command], folder.with_suffix(".log"), on_poll=on_poll)
+            run_logged([sys.executable, *command], log, on_poll=on_poll)
     events = read_run_log(folder / EVENTS)
     if not _is_complete(events):
         raise RunError(f"stopped after {len(events.epochs)} epochs; run it again to resume")
@@ -77,7 +78,7 @@ def run(job: Job, experiment: Experiment, on_progress: Callable[[float], None]) 
         best=best,
         other_cores=round(others.cores(), 2),
         is_resumed=is_resumed,
-        log=log_tail(folder.with_suffix(".log")),
+        log=log_tail(log),
     )
     shutil.rmtree(folder)  # checkpoints take 400 MB
     return result
@@ -137,7 +138,7 @@ def train_command(
     return [
         *(*start, "--weights", experiment.weights),
         *(text for name, value in options.items() for text in (name, str(value))),
-        *(text for key, value in update.items() for text in ("-u", f"{key}={json.dumps(value)}")),
+        *(text for assignment in assignments(update) for text in ("-u", assignment)),
     ]
 
 

@@ -38,7 +38,7 @@ _COMMANDS = """\
 ```
 make proof                                  # all recipes and data sets, 3 seeds, then this page
 make proof ARGS="--list"                    # the runs, finished and missing, with the time left
-make proof ARGS="--only bccd today lr-half lr-half+cosine --seeds 0 1 2 3"
+make proof ARGS="--only bccd today lr-1e-3 lr-1e-3+cosine --seeds 0 1 2 3"
 make proof ARGS="--peers"                   # also the public trainers
 make proof ARGS="--protocol rf100vl FOLDER --weights coco --device cuda"
 ```

@@ -123,7 +123,7 @@ def run(
         stamps = read_stamps(folder)
         on_progress(min(stamps[-1]["minutes"] / minutes, 1.0) if stamps else 0.0)
 
-    facts, log = machine(torch.device(experiment.device)), folder.with_suffix(".log")
+    facts, log = machine(torch.device(experiment.device)), folder.with_name(f"{job.name}.log")
     with (others := OtherProcesses()):
         run_logged([str(python), script, str(folder / "request.json")], log, on_poll=on_poll)
     stamps = read_stamps(folder)

@@ -1,6 +1,6 @@
 """Candidate recipes: values of the configuration that differ from the trainer's own rules.
 
-`today` is what `rtdetrv2 train` chooses. Every other recipe changes one thing; "lr-half+cosine"
+`today` is what `rtdetrv2 train` chooses. Every other recipe changes one thing; "lr-1e-3+cosine"
 combines two of them. Steps, images per step and image size belong to the data set, so no recipe may
 set them.
 """
@@ -8,6 +8,8 @@ set them.
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
+
+import yaml
 
 from rtdetrv2_pytorch.src.data.augment.presets import PRESETS
 
@@ -108,9 +110,11 @@ def _frozen(stages: int) -> dict[str, Any]:
 
 RECIPES = {
     REFERENCE: Recipe(about="what `rtdetrv2 train` chooses"),
-    # Learning rate
-    "lr-half": Recipe(about="learning rate 2.5e-4", update={"optimizer.lr": 2.5e-4}),
-    "lr-double": Recipe(about="learning rate 1e-3", update={"optimizer.lr": 1e-3}),
+    # Learning rate; today: 5e-4 from random weights on a CPU, otherwise 1e-4
+    **{
+        f"lr-{name}": Recipe(about=f"learning rate {name}", update={"optimizer.lr": float(name)})
+        for name in ("1e-4", "2e-4", "1e-3")
+    },
     "warmup-1": Recipe(about="warm-up 1 % of the run", update={_WARMUP: OfSteps(0.01)}),
     "warmup-15": Recipe(about="warm-up 15 % of the run", update={_WARMUP: OfSteps(0.15)}),
     "cosine": Recipe(
@@ -150,9 +154,12 @@ RECIPES = {
         update={"RTDETRTransformerv2.num_denoising": 200},
     ),
     # Layer-wise rates
-    "backbone-slow": Recipe(
-        about="backbone at a fifth of the learning rate", update=_backbone_rate(1e-4)
-    ),
+    **{
+        f"backbone-lr-{name}": Recipe(
+            about=f"learning rate {name} of the backbone", update=_backbone_rate(float(name))
+        )
+        for name in ("1e-5", "1e-4")
+    },
     "backbone-frozen-0": Recipe(
         about="stem and batch norms of the backbone frozen", update=_frozen(0), needs_weights=True
     ),
@@ -199,3 +206,14 @@ def find_recipe(name: str) -> Recipe:
         needs_weights=any(each.needs_weights for each in found),
         average=max(each.average for each in found),
     )
+
+
+def assignments(values: Mapping[str, Any]) -> list[str]:
+    """Return the values as `key=value` for `rtdetrv2 train -u`."""
+    return [f"{key}={_as_yaml(value)}" for key, value in values.items()]
+
+
+def _as_yaml(value: Any) -> str:
+    """Return a value in one line of YAML, in which 1e-05 of JSON would be a string."""
+    text = yaml.safe_dump({"v": value}, default_flow_style=True, width=1_000_000)
+    return text.strip().removeprefix("{v: ").removesuffix("}")

@@ -19,7 +19,7 @@ def runs(dataset, recipe, aps, **values):
 RESULTS = [
     *runs("bccd", "today", [0.44, 0.46, 0.48]),
     *runs("bccd", "cosine", [0.50, 0.52, 0.54]),
-    *runs("bccd", "lr-half", [0.47, 0.49, 0.51]),
+    *runs("bccd", "lr-1e-3", [0.47, 0.49, 0.51]),
     *runs("bccd", "ema-2", [0.38, 0.40, 0.42]),
     *runs("bccd", "flat-80", [0.6]),
     *runs("digits", "today", [0.44, 0.46, 0.48]),
@@ -44,7 +44,7 @@ def test_tables():
         "| `cosine` | 2 | 6 | +0.040 [+0.013, +0.067] | **better**",
         f"| `today` | 3 | 0.460 ± 0.020 | {equal} |  | ",
         f"| `cosine` | 3 | 0.520 ± 0.020 | {equal} | +0.060 [+0.015, +0.105] | **better**",
-        f"| `lr-half` | 3 | 0.490 ± 0.020 | {equal} | +0.030 [-0.015, +0.075] | no difference",
+        f"| `lr-1e-3` | 3 | 0.490 ± 0.020 | {equal} | +0.030 [-0.015, +0.075] | no difference",
         f"| `ema-2` | 3 | 0.400 ± 0.020 | {equal} | -0.060 [-0.105, -0.015] | **worse**",
         "| `flat-80` | 1 | 0.600 | 0.800 | 4.0 | +0.160 | too few runs",
         # Equal minutes: the evaluation at 9 minutes does not count, that at 4.1 does.

@@ -53,7 +53,7 @@ def test_unknown_names_are_listed(sets, capsys, name):
     with pytest.raises(SystemExit):
         command.main(["--only", name])
     message = " ".join(capsys.readouterr().err.split())
-    assert f"--only {name}: unknown recipe toddy; there are today, lr-half," in message
+    assert f"--only {name}: unknown recipe toddy; there are today, lr-1e-4," in message
     assert "data sets a, b; trainers transformers," in message
 
 

@@ -31,7 +31,7 @@ def experiment(tmp_path):
 
 @pytest.fixture
 def job(digits):
-    return Job(dataset=dataset("digits", digits, batch=4), recipe="warmup-15", seed=1)
+    return Job(dataset=dataset("digits.v2", digits, batch=4), recipe="warmup-15", seed=1)
 
 
 def epoch(number, ap):
@@ -76,7 +76,7 @@ def test_result_of_a_run(job, experiment, training):
     assert (found.is_resumed, found.log, shares) == (False, ["first", "last"], [1.0])
     # 12 images in batches of 4 for 2 epochs are 6 steps; 15 % of them is one.
     assert found.settings["update"]["lr_warmup_scheduler.warmup_duration"] == 1
-    assert not folder.exists()
+    assert [path.name for path in folder.parent.iterdir()] == ["digits.v2_warmup-15_s1.log"]
     assert len(commands) == 1
 
 

@@ -1,10 +1,16 @@
 """Recipes are valid configurations that keep the number of steps."""
 
-import json
-
 import pytest
 
-from benchmarks.accuracy.recipes import RECIPES, EmaDecay, OfEpochs, OfSteps, Recipe, find_recipe
+from benchmarks.accuracy.recipes import (
+    RECIPES,
+    EmaDecay,
+    OfEpochs,
+    OfSteps,
+    Recipe,
+    assignments,
+    find_recipe,
+)
 from rtdetrv2.training.model_table import find_model
 from rtdetrv2_pytorch.src.core import YAMLConfig
 from rtdetrv2_pytorch.src.core.yaml_files import parse_overrides
@@ -27,20 +33,20 @@ def test_recipes_cannot_change_the_number_of_steps(key):
 
 
 def test_combined_recipes():
-    found = find_recipe("lr-half+backbone-frozen-2")
+    found = find_recipe("lr-1e-3+backbone-frozen-2")
     assert found.update == {
-        **{"optimizer.lr": 2.5e-4, "PResNet.freeze_at": 2, "PResNet.freeze_norm": True}
+        **{"optimizer.lr": 1e-3, "PResNet.freeze_at": 2, "PResNet.freeze_norm": True}
     }
     assert found.needs_weights
-    assert found.about.startswith("learning rate 2.5e-4; stem,")
-    with pytest.raises(ValueError, match=r"lr-half\+lr-double: optimizer\.lr is set twice"):
-        find_recipe("lr-half+lr-double")
+    assert found.about.startswith("learning rate 1e-3; stem,")
+    with pytest.raises(ValueError, match=r"lr-1e-3\+lr-1e-4: optimizer\.lr is set twice"):
+        find_recipe("lr-1e-3+lr-1e-4")
 
 
 @pytest.mark.parametrize("name", RECIPES)
 def test_recipes_are_valid(name):
     values = RECIPES[name].resolved(epochs=10, steps=500)
-    overrides = parse_overrides([f"{key}={json.dumps(value)}" for key, value in values.items()])
+    overrides = parse_overrides(assignments(values))
     cfg = YAMLConfig(find_model("S")[0], **overrides)
     for key, value in values.items():
         found = cfg.yaml_cfg
@@ -51,9 +57,7 @@ def test_recipes_are_valid(name):
 
 
 def test_slow_backbone_has_all_its_convolutions():
-    update = parse_overrides(
-        [f"{k}={json.dumps(v)}" for k, v in RECIPES["backbone-slow"].update.items()]
-    )
+    update = parse_overrides(assignments(RECIPES["backbone-lr-1e-4"].update))
     model = YAMLConfig(find_model("S")[0], PResNet={"pretrained": False}).model
     slow = group_parameters(model, update["optimizer"]["params"])[0]
     convolutions = [p for name, p in model.named_parameters() if "backbone" in name and p.dim() > 1]
