@@ -27,6 +27,7 @@ from rtdetrv2_pytorch.src.data.readers.supervisely import (
     dataset_folders,
     dataset_path,
     image_files,
+    is_crowd,
     points_box,
     read_annotation,
 )
@@ -109,7 +110,7 @@ def annotation_file(folder: Path, split: str) -> Path:
 def box_objects(
     content: Mapping[str, Any], classes: Sequence[str], image: str
 ) -> list[dict[str, Any]]:
-    """Convert the objects of an annotation to the rectangles that the model is trained on.
+    """Convert the objects of an annotation, without crowd regions, to those that are learned.
 
     Args:
         content: of an annotation file.
@@ -124,6 +125,8 @@ def box_objects(
         raise DatasetError(f"{image}: has no width and height; start again")
     rectangles = []
     for each in _FigureConverter(classes, convert_shapes=True).objects(content, size_wh):
+        if each.is_crowd:  # would count as a missed object
+            continue
         try:
             (x1, y1), (x2, y2) = clip_box(each.points, size_wh)
         except (UnusableError, ValueError):
@@ -283,7 +286,8 @@ class _FigureConverter:
                     yield SourceObject(label, title, problem="annotation_malformed")
                 else:
                     problem = rectangle_problem(*points[0], *points[1])
-                    yield SourceObject(label, title, points, problem=problem)
+                    crowd = is_crowd(figure)
+                    yield SourceObject(label, title, points, problem=problem, is_crowd=crowd)
 
     @property
     def num_unsupported(self) -> int:

@@ -21,6 +21,7 @@ from rtdetrv2_pytorch.src.data.readers.source import (
     SourceImage,
     SourceObject,
 )
+from rtdetrv2_pytorch.src.data.readers.supervisely import CROWD_TAG
 from rtdetrv2_pytorch.src.data.split_names import Decision, Part
 from rtdetrv2_pytorch.src.misc.text import whole_characters
 
@@ -68,7 +69,7 @@ def read_items(folder: Path, format: FormatName | None = None) -> ImportSource:
     """
     source = read(folder, format)
     if source.meta is None:
-        meta = _make_meta(source.classes)
+        meta = _make_meta(source.classes, has_crowds=source.has_crowds)
     else:
         meta = stored_meta(source.meta, source.classes)
     items = _items(source, meta)
@@ -115,9 +116,12 @@ def _objects(
 ) -> Iterator[dict[str, Any]]:
     for each in image.objects:
         try:
-            if problem := each.problem_among(classes) or ("box_crowd" if each.is_crowd else ""):
+            if problem := each.problem_among(classes):
                 raise UnusableError(problem)
-            yield _make_object(each, image, oriented, is_turned=is_turned)
+            made = _make_object(each, image, oriented, is_turned=is_turned)
+            if each.is_crowd:
+                findings.add(Finding("box_crowd", image.name, each.description, split=image.split))
+            yield made
         except UnusableError as error:
             detail = f"{each.description}: {error.detail}" if error.detail else each.description
             findings.add(Finding(error.kind, image.name, detail, split=image.split, lost_objects=1))
@@ -136,7 +140,7 @@ def _make_object(
         "description": "",
         "geometryType": each.shape,
         "shape": each.shape,
-        "tags": [],
+        "tags": [{"name": CROWD_TAG, "value": None}] if each.is_crowd else [],
         "points": {"exterior": exterior, "interior": []},
     }
 
@@ -163,8 +167,9 @@ def _color_of(number: int) -> str:
     return f"#{round(red * 255):02X}{round(green * 255):02X}{round(blue * 255):02X}"
 
 
-def _make_meta(shapes: Mapping[str, str]) -> dict[str, Any]:
+def _make_meta(shapes: Mapping[str, str], *, has_crowds: bool) -> dict[str, Any]:
     """Create the meta of a project with these classes: shape by name."""
+    crowd_tag = {"name": CROWD_TAG, "value_type": "none", "color": "#888888"}
     classes = [
         {
             "title": title,
@@ -176,7 +181,7 @@ def _make_meta(shapes: Mapping[str, str]) -> dict[str, Any]:
         }
         for number, (title, shape) in enumerate(shapes.items())
     ]
-    return {"classes": classes, "tags": [], "projectType": "images"}
+    return {"classes": classes, "tags": [crowd_tag] * has_crowds, "projectType": "images"}
 
 
 def _make_annotation(

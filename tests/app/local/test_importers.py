@@ -105,7 +105,7 @@ def test_invalid_coco_entries_are_skipped(tmp_path):
     ]
     write(tmp_path / "labels.json", coco(images, annotations))
     found, source = taken(tmp_path)
-    assert found == {"labels/good.png": [(CAT, "rectangle", [[0, 0], [10, 10]])]}
+    assert found == {"labels/good.png": [(CAT, "rectangle", [[0, 0], [10, 10]])] * 2}
     at = "labels: good.png (annotation "
     assert messages(source) == {
         "image_entry_malformed": [

@@ -8,6 +8,11 @@ import pytest
 import supervisely as sly
 from supervisely.project.download import download_async_or_sync
 
+from rtdetrv2_pytorch.src.data.readers.supervisely import is_crowd
+from rtdetrv2_pytorch.src.data.splits import find_splits
+from supervisely_integration.local.importers.into_store import import_folder
+from supervisely_integration.train.project_splits import box_objects, write_coco
+
 BATCH = 60  # more than one batch of the SDK
 
 
@@ -117,3 +122,65 @@ def test_removal_frees_disk_space(tmp_path, local_project):
             instance.store.database.connection.execute("UPDATE blobs SET reserved_until = ''")
         instance.store.clean()
         assert [p for p in blobs.rglob("*") if p.is_file()] == []
+
+
+# Crowd regions of COCO
+
+
+def test_crowd_regions_survive_import_download_and_conversion(api, instance, tmp_path):
+    """Both doors give the same boxes: the training app, and `--data`."""
+    folder = tmp_path / "crowds"
+    for split in ("train", "val"):
+        path = folder / split / f"{split}.png"
+        path.parent.mkdir(parents=True)
+        sly.image.write(str(path), np.zeros((40, 60, 3), np.uint8))
+        entry = {"id": 1, "file_name": path.name, "width": 60, "height": 40}
+        box = {"image_id": 1, "category_id": 3, "segmentation": []}
+        content = {
+            "images": [entry],
+            "annotations": [
+                {**box, "id": 1, "bbox": [1, 2, 10, 12], "iscrowd": 0},
+                {**box, "id": 2, "bbox": [20, 5, 30, 20], "iscrowd": 1},
+                {**box, "id": 3, "bbox": [0, 30, 60, 10], "iscrowd": "1"},
+            ],
+            "categories": [{"id": 3, "name": "cat"}],
+        }
+        (folder / split / "_annotations.coco.json").write_text(json.dumps(content))
+    report = import_folder(instance.store, folder, name="crowds")
+    assert report.objects == 6
+    assert report.findings.counts() == {"box_crowd": 4}
+    target = tmp_path / "down"
+    sly.Project.download(api, report.project_id, str(target), log_progress=False)
+    data = write_coco(target / "train", target / "val", tmp_path, ["cat"], convert_shapes=False)
+
+    def crowds(split):
+        found = json.loads(split.ann_file.read_text())["annotations"]
+        return [(each["bbox"], each["iscrowd"]) for each in found]
+
+    expected = [([1, 2, 10, 12], 0), ([20, 5, 30, 20], 1), ([0, 30, 60, 10], 1)]
+    assert crowds(data.train) == crowds(data.val) == expected
+    again = find_splits(target, tmp_path / "converted")  # the project as a folder for --data
+    assert crowds(again.train) == crowds(again.val) == expected
+    direct = find_splits(folder, tmp_path / "direct").train
+    assert [int(each[1]) for each in crowds(direct)] == [0, 1, 1]
+    # The SDK's evaluation report has no crowd regions.
+    stored = json.loads((target / "train" / "ann" / "train.png.json").read_text())
+    assert [o["points"]["exterior"] for o in box_objects(stored, ["cat"], "train.png")] == [
+        [[1, 2], [10, 13]]
+    ]
+
+
+@pytest.mark.parametrize(
+    ("tags", "expected"),
+    [
+        ([{"name": "iscrowd", "value": None}], True),
+        ([{"name": "iscrowd"}], True),
+        ([{"name": "iscrowd", "value": 1}], True),
+        ([{"name": "iscrowd", "value": "0"}], False),
+        ([{"name": "iscrowd", "value": False}], False),
+        ([{"name": "crowded"}, "iscrowd"], False),
+        (None, False),
+    ],
+)
+def test_tag_of_crowd_regions(tags, expected):
+    assert is_crowd({"tags": tags}) is expected

@@ -17,6 +17,7 @@ from .coco_json import (
     Entry,
     group_annotations,
     image_entries,
+    is_crowd,
     make_images,
     read_categories,
     read_coco_json,
@@ -41,6 +42,7 @@ class _File:
     base: str  # folder that its file names are relative to
     images: Mapping[CategoryId, str | UnusableError]  # paths relative to the root
     is_plain: bool  # whether all images are at `base` / their file name
+    has_crowds: bool
 
 
 def recognize(tree: Tree) -> bool:
@@ -85,6 +87,7 @@ def read(tree: Tree) -> DataSource:
             for group, file in zip(groups, files, strict=True)
             if file.is_plain
         },
+        has_crowds=any(file.has_crowds for file in files),
     )
 
 
@@ -156,7 +159,9 @@ def _read_file(tree: Tree, name: str, findings: Findings) -> _File | None:
             images[image_id] = error
             is_plain = is_plain and error.kind == "missing_image"
     has_images = any(isinstance(found, str) for found in images.values())
-    return _File(name, path, part, table, used, base, images, is_plain and has_images)
+    is_plain = is_plain and has_images
+    crowds = any(isinstance(each, dict) and is_crowd(each) for each in content["annotations"])
+    return _File(name, path, part, table, used, base, images, is_plain, crowds)
 
 
 def _is_category(entry: Any) -> bool:

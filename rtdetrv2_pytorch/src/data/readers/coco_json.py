@@ -206,9 +206,14 @@ def _object(entry: Entry, class_of: Mapping[CategoryId, str]) -> SourceObject:
         label,
         class_name,
         points,
-        is_crowd=normalize_id(entry.get("iscrowd") or 0) != 0,
+        is_crowd=is_crowd(entry),
         area=float(area) if is_area and area is not None else None,
     )
+
+
+def is_crowd(entry: Entry) -> bool:
+    """Return whether an annotation is a crowd region."""
+    return normalize_id(entry.get("iscrowd") or 0) != 0
 
 
 def _corners(bbox: Any) -> tuple[tuple[Point, ...], str]:

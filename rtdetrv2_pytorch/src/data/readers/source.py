@@ -96,6 +96,7 @@ class DataSource:
     files: Mapping[str, AnnotationFile] = field(default_factory=dict)  # by split, if usable
     meta: Mapping[str, Any] | None = None  # of a Supervisely project
     decision: Decision = Decision({}, frozenset(), "")
+    has_crowds: bool = False  # whether COCO annotations contain crowd regions
 
     @property
     def num_images(self) -> int:

@@ -30,6 +30,7 @@ from .source import (
 LOOKED_FOR = "meta.json with 'classes'"
 NESTED = "datasets"  # folder between a dataset and its children
 PARTS = ("img", "ann")
+CROWD_TAG = "iscrowd"  # of objects that are crowd regions, as in COCO
 _WITH_POINTS = ("rectangle", "polygon", "line")
 
 
@@ -277,7 +278,18 @@ def _object(number: int, figure: Any, size_wh: tuple[int, int] | None) -> Source
     except (LookupError, TypeError, ValueError, OverflowError) as error:
         detail = f"damaged {shape}: {error}"
         return SourceObject(label, name, problem="annotation_malformed", detail=detail)
-    return SourceObject(label, name, points, problem=rectangle_problem(*points[0], *points[1]))
+    problem = rectangle_problem(*points[0], *points[1])
+    return SourceObject(label, name, points, problem=problem, is_crowd=is_crowd(figure))
+
+
+def is_crowd(figure: Mapping[str, Any]) -> bool:
+    """Return whether an object has the tag of crowd regions, with no value or one other than 0."""
+    tags = figure.get("tags")
+    found = [t for t in tags if isinstance(t, dict)] if isinstance(tags, list) else []
+    return any(
+        tag.get("name") == CROWD_TAG and str(tag.get("value")).lower() not in ("0", "false", "no")
+        for tag in found
+    )
 
 
 def points_box(figure: Mapping[str, Any]) -> tuple[Point, Point]:
