@@ -29,7 +29,7 @@ from .hyperparameters import (
 _BACKBONES = ("PResNet", "HGNetv2")
 _LOADERS = ("train_dataloader", "val_dataloader")
 # Hyperparameters translated below or used by the app; all others are keys of the engine.
-_TRANSLATED = ("batch_size", "val_batch_size", "optimizer", "lr_scheduler", "label_radar")
+_TRANSLATED = ("batch_size", "val_batch_size", "optimizer", "ema", "lr_scheduler", "label_radar")
 _DATA_PATHS = ("img_folder", "ann_file", "root", "label_file")
 _RUN_KEYS = (
     *("run_name", "output_dir", "summary_dir", "device"),
@@ -160,6 +160,7 @@ def run_config(
         "run_name": name,
         "remap_mscoco_category": False,  # our annotation files have ids 1..K
         "optimizer": _optimizer(values["optimizer"], get(base, ("optimizer",)) or {}),
+        "ema": _ema(values["ema"]),
         "lr_scheduler": _lr_scheduler(values, get(base, ("lr_scheduler",)) or {}, notes),
         "train_dataloader": _loader(files.train_images, files.train_annotations, batch_size),
         "val_dataloader": _loader(files.val_images, files.val_annotations, val_batch_size),
@@ -209,6 +210,12 @@ def _optimizer(section: Mapping[str, Any], base: Mapping[str, Any]) -> dict[str,
         for rule in rules
     ]
     return own
+
+
+def _ema(section: Mapping[str, Any]) -> dict[str, Any]:
+    """Replace the default decay by null: the engine adapts it to the run, and keeps other ones."""
+    default = default_hyperparameters()["ema"]["decay"]
+    return {**section, "decay": None} if section.get("decay") == default else dict(section)
 
 
 def _rounded(value: float) -> float:

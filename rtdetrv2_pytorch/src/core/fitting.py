@@ -15,6 +15,7 @@ from .augmentation import apply_augmentation
 from .build import parameters_of
 from .catalog import ALIASES, COMPONENTS
 from .dense import apply_dense
+from .error_places import OVERRIDES
 from .settings import Settings
 from .yaml_files import KeyPath, Layer, get, last_setter, put
 
@@ -30,6 +31,7 @@ _MILESTONES: KeyPath = ("lr_scheduler", "milestones")
 _COSINE_LENGTH: KeyPath = ("lr_scheduler", "T_max")
 _WARMUPS: tuple[KeyPath, ...] = (("lr_warmup_scheduler", "warmup_duration"), ("ema", "warmups"))
 _EMA_DECAY: KeyPath = ("ema", "decay")
+_CONFIGS = Path(__file__).parents[2] / "configs"
 _MAX_WARMUP = 1 / 3  # of the run
 _SHORT_WARMUP = 0.05  # of the run
 
@@ -196,14 +198,19 @@ def schedule_changes(values: Mapping[str, Any]) -> list[int]:
     return [epoch for epoch in flat if type(epoch) is int]
 
 
-def fit_steps(values: dict[str, Any], optimizer_steps: int) -> list[str]:
+def fit_steps(
+    values: dict[str, Any], optimizer_steps: int, layers: Sequence[Layer] = ()
+) -> list[str]:
     """Shorten warm-ups of more than a third of the run to 5 % of it.
 
     Warm-ups are counted in optimizer steps and tuned for COCO, where an epoch has thousands. The
     EMA decay is lowered with its warm-up: 0.9999 averages over 10,000 steps, so that the initial
-    weights would dominate a short run.
+    weights would dominate a short run. A decay that was set for this run is kept.
     """
     notes = []
+    if _EMA_DECAY[1] in (values.get("ema") or {}):  # null is the default
+        put(values, _EMA_DECAY, _or_default(values, _EMA_DECAY))
+    is_given = _is_for_this_run(layers, _EMA_DECAY, values.get("epoches"))
     short = max(1, round(optimizer_steps * _SHORT_WARMUP))
     for path in _WARMUPS:
         old = _or_default(values, path)
@@ -212,13 +219,23 @@ def fit_steps(values: dict[str, Any], optimizer_steps: int) -> list[str]:
         put(values, path, short)
         notes.append(f"{'.'.join(path)}: {old} -> {short} steps, 5 % of {optimizer_steps}")
         decay = _or_default(values, _EMA_DECAY)
-        if path[0] == "ema" and isinstance(decay, float) and decay > 1 - 1 / short:
+        is_adapted = path[0] == "ema" and not is_given
+        if is_adapted and isinstance(decay, float) and decay > 1 - 1 / short:
             put(values, _EMA_DECAY, 1 - 1 / short)
             notes.append(
                 f"{'.'.join(_EMA_DECAY)}: {decay:g} -> {1 - 1 / short:.4g}, to average over "
                 f"{short} steps"
             )
     return notes
+
+
+def _is_for_this_run(layers: Sequence[Layer], path: KeyPath, epochs: Any) -> bool:
+    """Return whether overrides set a value, or a user's file that has the epochs of the run."""
+    setter = last_setter(layers, path)
+    if setter < 0 or layers[setter].source == OVERRIDES:
+        return setter >= 0
+    is_recipe = Path(layers[setter].source).is_relative_to(_CONFIGS)
+    return not is_recipe and layers[setter].recipe_epochs == epochs
 
 
 def fit_accumulation(values: dict[str, Any], steps_per_epoch: int) -> list[str]:

@@ -185,11 +185,11 @@ class YAMLConfig:
             settings = self.settings
             if settings.batch_size is not None:
                 description.pop("total_batch_size", None)
-            for key in ("batch_size", "num_workers"):
-                if getattr(settings, key) is not None:
-                    description[key] = getattr(settings, key)
+            sizes = {key: getattr(settings, key) for key in ("batch_size", "num_workers")}
+            description |= {key: value for key, value in sizes.items() if value is not None}
         if slot in _DEFAULT_TYPES:
-            description.setdefault("type", _DEFAULT_TYPES[slot])
+            given = {key: value for key, value in description.items() if value is not None}
+            description = {"type": _DEFAULT_TYPES[slot], **given}
         return description
 
     def _build(self, slot: str, **given: Any) -> Any:

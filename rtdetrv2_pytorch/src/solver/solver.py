@@ -105,7 +105,7 @@ class DetSolver:
             # Errors in the validation data are raised before the first step, too.
             for loader in (cfg.train_dataloader, cfg.val_dataloader):
                 loader.dataset.check_boxes()  # type: ignore[attr-defined]
-            changes += fit_steps(cfg.yaml_cfg, steps * settings.epoches)
+            changes += fit_steps(cfg.yaml_cfg, steps * settings.epoches, cfg.layers)
 
             self._warn_of_missed_objects()
             run = TrainingRun.create(cfg)

@@ -5,6 +5,7 @@ import logging
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
 
 from rtdetrv2_pytorch.src.core import ConfigError, YAMLConfig
@@ -321,3 +322,14 @@ def test_batch_size_of_base_config_is_reset(tmp_path):
         {**portable_config(YAMLConfig(S).yaml_cfg), "batch_size": 64}, tmp_path / "own.yml"
     )
     assert configure(recipe)[0].settings.batch_size is None
+
+
+@pytest.mark.parametrize(
+    ("text", "decay"),
+    [(None, None), ("ema: {decay: 0.9}", 0.9), ("ema: {decay: 0.5}", 0.5)],
+)
+def test_only_the_default_decay_is_adapted(text, decay):
+    cfg, run = configure(hyperparameters=text)
+    assert run.overrides["ema"] == {"type": "ModelEMA", "decay": decay, "warmups": 2000}
+    cfg.model = torch.nn.Linear(1, 1)
+    assert cfg.ema.decay == (decay or 0.9999)

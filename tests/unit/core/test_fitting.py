@@ -14,6 +14,7 @@ from rtdetrv2_pytorch.src.core.fitting import (
     schedule_changes,
 )
 from rtdetrv2_pytorch.src.core.yaml_files import Layer, merge_layers
+from tests.tiny import CONFIGS
 
 POLICY = ("train_dataloader", "dataset", "transforms", "policy", "epoch")
 
@@ -266,3 +267,36 @@ def test_cosine_follows_a_run_of_one_epoch(length, expected):
     values = {"epoches": 50, "lr_scheduler": {"type": "CosineAnnealingLR", "T_max": length}}
     fit_budget(values, 1, "why")
     assert values["lr_scheduler"]["T_max"] == expected
+
+
+@pytest.mark.parametrize(
+    ("source", "epochs", "kept"),
+    [
+        ("overrides", None, True),
+        ("my.yml", 2, True),
+        ("my.yml", 120, False),  # written for a longer run
+        (str(CONFIGS / "runtime.yml"), 2, False),
+        (str(CONFIGS / "runtime.yml"), 120, False),
+    ],
+)
+def test_decay_that_was_set_for_the_run_is_kept(source, epochs, kept):
+    layers = [
+        Layer("base.yml", {"ema": {"decay": 0.5, "warmups": 2000}}, 120),
+        Layer(source, {"ema": {"decay": 0.9999}}, epochs),
+    ]
+    values = {**merge_layers(layers), "epoches": 2}
+    notes = fit_steps(values, 20, layers)
+    assert values["ema"] == {"decay": 0.9999 if kept else 0.0, "warmups": 1}
+    assert len(notes) == 1 + (not kept)
+
+
+def test_null_is_the_default_decay():
+    layers = [
+        Layer("base.yml", {"ema": {"decay": 0.5, "warmups": 2000}}, 120),
+        Layer("overrides", {"ema": {"decay": None}}, 2),
+    ]
+    values = {**merge_layers(layers), "epoches": 2}
+    fit_steps(values, 6000, layers)
+    assert values["ema"] == {"decay": 0.9999, "warmups": 2000}
+    fit_steps(values, 100, layers)
+    assert values["ema"] == {"decay": 0.8, "warmups": 5}
