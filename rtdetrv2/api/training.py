@@ -1,17 +1,12 @@
 """Train a model file with the options of `RTDETR.train`."""
 
-import tempfile
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from pathlib import Path
+from collections.abc import Sequence
 from typing import Any
 
-import yaml
 from rich.console import Console
 
+from rtdetrv2_pytorch.src.interchange.folders import is_folder
 from rtdetrv2_pytorch.src.misc.errors import ConfigError
-from rtdetrv2_pytorch.src.misc.weights import load_checkpoint
-from rtdetrv2_pytorch.src.solver.run import MODEL_CONFIG
 
 from ..terminal.console import LiveLine, print_path
 from ..terminal.training_steps import ConsoleProgress
@@ -39,12 +34,12 @@ def train(
     Raises:
         RTDETRError: if an option, the dataset or the model is invalid, or the training fails.
     """
-    with start_options(file, options.pop("update")) as start:
-        outcome = run.train(
-            TrainOptions(**options, **start, update_name="update"),
-            progress=ConsoleProgress(console, line),
-            followers=[TrainingFollower(console, line)],
-        )
+    start = start_options(file, options.pop("update"))
+    outcome = run.train(
+        TrainOptions(**options, **start, update_name="update"),
+        progress=ConsoleProgress(console, line),
+        followers=[TrainingFollower(console, line)],
+    )
     result = outcome.result
     assert result is not None
     if outcome.report is not None:
@@ -60,38 +55,19 @@ def train(
     )
 
 
-@contextmanager
-def start_options(file: ModelFile, update: Sequence[str]) -> Iterator[dict[str, Any]]:
-    """Yield the options for model and weights, and the other values of the configuration."""
+def start_options(file: ModelFile, update: Sequence[str]) -> dict[str, Any]:
+    """Return the options for model and weights, and the other values of the configuration."""
     if file.path is None and file.size is not None:
-        yield {"model": file.size, "tuning": NONE, "update": update}
-    elif file.path is None:
-        yield {"config": file.config, "update": [*_RANDOM_BACKBONE, *update]}
-    elif not file.is_checkpoint:
+        return {"model": file.size, "tuning": NONE, "update": update}
+    if file.path is None:
+        return {"config": file.config, "update": [*_RANDOM_BACKBONE, *update]}
+    if not file.is_checkpoint:
         raise ConfigError(
             f"{file.path}: an exported file cannot be trained; open the checkpoint instead"
         )
-    elif file.size is not None:
-        yield {"model": file.size, "tuning": str(file.path), "update": update}
-    elif file.config is not None:
-        yield {"config": file.config, "tuning": str(file.path), "update": update}
-    else:
-        with tempfile.TemporaryDirectory() as folder:
-            config = Path(folder, MODEL_CONFIG)
-            config.write_text(yaml.safe_dump(_configuration(file.path)), encoding="utf-8")
-            yield {"config": config, "tuning": str(file.path), "update": update}
-
-
-def _configuration(checkpoint: Path) -> dict[str, Any]:
-    """Return the configuration in a checkpoint.
-
-    Raises:
-        ConfigError: if it has none.
-    """
-    config = load_checkpoint(checkpoint).get("config")
-    if not isinstance(config, dict):
-        raise ConfigError(
-            f"{checkpoint}: the checkpoint does not contain its configuration; open it as weights "
-            'of its model, for example RTDETR("S", weights=...)'
-        )
-    return {key: value for key, value in config.items() if key not in ("resume", "tuning")}
+    start = {"tuning": str(file.path), "update": update}
+    if file.size is not None:
+        return {"model": file.size, **start}
+    if is_folder(file.path):
+        return start
+    return {"config": file.config or file.path, **start}

@@ -53,8 +53,8 @@ class Plan:
 def plan_run(options: TrainOptions, progress: TrainingProgress) -> Plan:
     """Check the options and choose configuration and output folder; nothing is written.
 
-    A configuration file is used unchanged; a checkpoint without one has its configuration in its
-    folder.
+    A configuration file is used unchanged. A checkpoint without one has its configuration in its
+    folder, or contains it.
 
     Raises:
         ConfigError: if an option or setting is invalid.
@@ -139,10 +139,20 @@ def _of_checkpoint(
     if checkpoint and is_folder(checkpoint):
         return options.config, *((None, {}) if is_chosen else _network_of(checkpoint))
     if checkpoint and not is_url(checkpoint):
-        locate(checkpoint)
+        path = locate(checkpoint)
+        if not is_chosen and (saved := _saved_config(path)) is not None:
+            return saved, None, {}
         if not is_chosen:
-            return _saved_config(Path(checkpoint)), None, {}
+            return path, None, _folder_of(options, path)
     return options.config, None, {}
+
+
+def _folder_of(options: TrainOptions, checkpoint: Path) -> dict[str, Any]:
+    """Return the default output folder of a run with the configuration in a checkpoint."""
+    if options.resume:
+        return {"output_dir": str(checkpoint.parent)}
+    folder = options.folder
+    return {} if folder is None else {"output_dir": str(Path("output", folder.resolve().name))}
 
 
 def _network_of(folder: str) -> tuple[Path, dict[str, Any]]:

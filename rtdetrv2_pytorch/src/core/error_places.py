@@ -51,7 +51,7 @@ def _locate(error: ConfigError, layers: Sequence[Layer]) -> None:
     _, index, name = max(found)
     error.source = layers[index].source
     path = Path(error.source)
-    if path.suffix and path.is_file():
+    if path.suffix in (".yml", ".yaml") and path.is_file():
         error.line = _lines(path.read_text(encoding="utf-8")).get(name)
 
 

@@ -13,8 +13,9 @@ from typing import Any
 
 import yaml
 
-from ..misc.errors import ConfigError
+from ..misc.errors import CheckpointError, ConfigError
 from ..misc.limits import MAX_YAML_CHARS, read_yaml
+from ..misc.weights import load_checkpoint
 
 INCLUDE = "__include__"
 _RENAMED = {"epochs": "epoches"}  # both spellings are accepted; public files use the second
@@ -31,6 +32,8 @@ SYNONYMS = {
     "amp": "use_amp",
 }
 
+CHECKPOINT_SUFFIXES = (".pth", ".pt")
+_OF_THE_RUN = ("resume", "tuning", "output_dir", "summary_dir", "device")
 _SUFFIXES = (".yml", ".yaml")  # of included files, to keep private files and devices out
 _MAX_INCLUDED = 100  # files that include two others each grow exponentially
 _MAX_DEPTH = 20
@@ -51,13 +54,18 @@ def read_layers(path: str | Path, _above: Sequence[Path] = ()) -> list[Layer]:
     """Read a file with its includes, in the order of merging.
 
     Args:
-        path: the file; its includes are relative to its folder.
+        path: the file; its includes are relative to its folder. Of a checkpoint (.pth), the
+            configuration that it contains.
 
     Raises:
         ConfigError: if a file is missing, is not a YAML mapping, includes itself, or includes too
             many files.
+        CheckpointError: if a checkpoint is missing, damaged, or has no configuration.
     """
     path = Path(path).expanduser().resolve()
+    if path.suffix.lower() in CHECKPOINT_SUFFIXES:
+        values = _read_checkpoint(path)
+        return [Layer(str(path), values, values.get("epoches"))]
     if path in _above:
         chain = " -> ".join(p.name for p in (*_above, path))
         raise ConfigError(f"{path}: includes itself ({chain}); remove one of the includes")
@@ -84,6 +92,17 @@ def read_layers(path: str | Path, _above: Sequence[Path] = ()) -> list[Layer]:
     return [*included, Layer(str(path), values, values.get("epoches", inherited))]
 
 
+def _read_checkpoint(path: Path) -> dict[str, Any]:
+    """Return the configuration in a checkpoint, without the files of its run."""
+    values = load_checkpoint(path).get("config")
+    if not isinstance(values, Mapping):
+        raise CheckpointError(
+            f"{path}: the checkpoint does not contain its configuration; give --model, or the "
+            "configuration with -c"
+        )
+    return {key: value for key, value in rename_keys(values).items() if key not in _OF_THE_RUN}
+
+
 def _included_path(path: Path, name: Any) -> Path:
     if Path(str(name)).suffix not in _SUFFIXES:
         raise ConfigError(f"{path}: {INCLUDE} contains {name!r}; give .yml or .yaml files")
@@ -95,7 +114,7 @@ def _included_path(path: Path, name: Any) -> Path:
         OSError,
     ) as error:  # null byte, unknown user, loop of symbolic links
         raise ConfigError(
-            f"{path}: {INCLUDE} contains {name!r}, which is not a valid path ({error})"
+            f"{path}: {INCLUDE} contains {name!r}, which is not a valid path ({error}); correct it"
         ) from error
 
 
@@ -103,13 +122,15 @@ def _read_mapping(path: Path) -> dict[str, Any]:
     try:
         content = read_yaml(_read_text(path))
     except OSError as error:
-        raise ConfigError(f"{path}: could not read ({error.strerror or error})") from error
+        raise ConfigError(
+            f"{path}: could not read ({error.strerror or error}); give a YAML file"
+        ) from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: invalid YAML ({error})") from error
+        raise ConfigError(f"{path}: invalid YAML ({error}); correct it") from error
     if content is None:
         return {}
     if not isinstance(content, dict) or not all(isinstance(key, str) for key in content):
-        raise ConfigError(f"{path}: not a mapping of names to values")
+        raise ConfigError(f"{path}: not a mapping; write 'name: value' lines")
     try:
         return rename_keys(content)
     except ConfigError as error:
@@ -208,7 +229,9 @@ def parse_overrides(assignments: Sequence[str]) -> dict[str, Any]:
         try:
             parsed = read_yaml(value)
         except yaml.YAMLError as error:
-            raise ConfigError(f"-u {text}: the value is not valid YAML ({error})") from error
+            raise ConfigError(
+                f"-u {text}: the value is not valid YAML ({error}); quote it"
+            ) from error
         name = SYNONYMS.get(key.strip(), key.strip())
         if key != name == "eval_spatial_size" and isinstance(parsed, int):
             parsed = [parsed, parsed]

@@ -4,6 +4,7 @@ import json
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,6 +13,9 @@ import torch
 from rtdetrv2 import RTDETR
 from rtdetrv2.api.model_file import find_model
 from rtdetrv2.api.training import start_options
+from rtdetrv2.training.options import TrainOptions
+from rtdetrv2.training.plan import plan_run
+from rtdetrv2.training.progress import TrainingProgress
 from rtdetrv2_pytorch.src.core import YAMLConfig
 from rtdetrv2_pytorch.src.core.yaml_files import merge
 from rtdetrv2_pytorch.src.misc.errors import CheckpointError, ConfigError
@@ -194,21 +198,36 @@ def test_curves_in_a_notebook(trained):
 def test_moved_checkpoint_is_fine_tuned_with_its_configuration(trained, tmp_path):
     moved = tmp_path / "moved.pth"
     shutil.copy(trained[1].best, moved)
-    with start_options(find_model(moved), []) as start:
-        cfg = YAMLConfig(start["config"])
+    start = start_options(find_model(moved), [])
+    cfg = YAMLConfig(start["config"])
     assert start["tuning"] == str(moved)
     assert cfg.yaml_cfg["eval_spatial_size"] == [64, 96]
     assert cfg.yaml_cfg["RTDETRTransformerv2"]["num_queries"] == 12
     assert not cfg.settings.resume
 
 
+@pytest.mark.parametrize("name", ["tuning", "resume"])
+def test_moved_checkpoint_is_trained_with_its_configuration_by_command(trained, tmp_path, name):
+    moved = tmp_path / "moved.pth"
+    shutil.copy(trained[1].best, moved)
+    options = TrainOptions(data=tmp_path, **{name: str(moved)}, update=["epochs=7"])
+    plan = plan_run(options, TrainingProgress())
+    cfg = YAMLConfig(plan.config, **plan.overrides)
+    assert cfg.yaml_cfg["eval_spatial_size"] == [64, 96]
+    assert cfg.yaml_cfg["RTDETRTransformerv2"]["num_queries"] == 12
+    assert cfg.epoches == 7
+    assert not plan.is_automatic
+    expected = {"tuning": Path("output", tmp_path.name), "resume": tmp_path}
+    assert plan.output_dir == expected[name]  # not that of the old run
+    chosen = TrainOptions(data=tmp_path, model="M", **{name: str(moved)})
+    assert plan_run(chosen, TrainingProgress()).config.name == "rtdetrv2_r50vd_m_7x_coco.yml"
+
+
 def test_checkpoint_without_configuration_is_not_trained(checkpoint, tmp_path):
-    torch.save({"model": torch.load(checkpoint)["model"]}, tmp_path / "bare.pth")
-    with (
-        pytest.raises(ConfigError, match=r"bare.pth: .* open it as weights of its model"),
-        start_options(find_model(tmp_path / "bare.pth"), []),
-    ):
-        pass
+    bare = tmp_path / "bare.pth"
+    torch.save({"model": torch.load(checkpoint)["model"]}, bare)
+    with pytest.raises(CheckpointError, match=r"bare.pth: .* its configuration; give --model, or"):
+        plan_run(TrainOptions(data=tmp_path, tuning=str(bare)), TrainingProgress())
 
 
 def test_training_needs_data(model):
