@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import (
     AutoImageProcessor,
@@ -337,6 +338,40 @@ def test_damaged_files_are_named(small, tmp_path):
     (folder / folders.CONFIG).write_text("[1, 2]")
     with pytest.raises(CheckpointError, match=r"config\.json: not readable \(not an object\)"):
         load_detector(folder)
+
+
+@pytest.mark.parametrize("suffix", [".safetensors", ".bin"])
+def test_weights_in_several_files(small, tmp_path, suffix):
+    folder = edited(small, tmp_path / "x")
+    state = load_file(folder / folders.WEIGHTS)
+    (folder / folders.WEIGHTS).unlink()
+    stem = {".safetensors": "model", ".bin": "pytorch_model"}[suffix]
+    save = {".safetensors": save_file, ".bin": torch.save}[suffix]
+    places = {}
+    for number in (1, 2, 3):
+        file = f"{stem}-{number:05}-of-00003{suffix}"
+        part = dict(list(state.items())[number - 1 :: 3])
+        save(part, folder / file)
+        places |= dict.fromkeys(part, file)
+    index = folder / f"{stem}{suffix}.index.json"
+    index.write_text(json.dumps({"metadata": {"total_size": 1}, "weight_map": places}))
+    whole, several = folders.read_folder(small)["model"], folders.read_folder(folder)["model"]
+    assert whole.keys() == several.keys()
+    assert all(torch.equal(whole[name], several[name]) for name in whole)
+    assert load_detector(folder)[1].class_names == load_detector(small)[1].class_names
+
+    lost = sorted(places)[0]
+    index.write_text(json.dumps({"weight_map": {**places, "other": places[lost]}}))
+    with pytest.raises(CheckpointError, match=r"lack 1 of the tensors, such as other; save"):
+        folders.read_folder(folder)
+    for bad in ({lost: f"../{places[lost]}"}, {lost: 3}, [lost], {lost: "config.json"}):
+        index.write_text(json.dumps({"weight_map": bad}))
+        with pytest.raises(CheckpointError, match=r"'weight_map' does not name files .* of its"):
+            folders.read_folder(folder)
+    index.write_text(json.dumps({"weight_map": places}))
+    (folder / places[lost]).unlink()
+    with pytest.raises(CheckpointError, match=r"is missing; download it into the same folder"):
+        folders.read_folder(folder)
 
 
 def test_pickled_weights_are_read_without_running_code(small, tmp_path):

@@ -19,6 +19,7 @@ from . import configuration, names
 CONFIG, PROCESSOR, WEIGHTS = "config.json", "preprocessor_config.json", "model.safetensors"
 _NEWER_PROCESSOR = "processor_config.json"  # contains that of images under "image_processor"
 _PICKLED_WEIGHTS = "pytorch_model.bin"
+_INDEX = ".index.json"  # after the name of weights in several files: the file of each tensor
 _MAX_JSON_BYTES = 1 << 22
 _OWN = "rtdetrv2"  # key of what only this package reads
 _OWN_VALUES = ("pixel_range", "num_top_queries")
@@ -67,19 +68,20 @@ def open_checkpoint(source: str | Path) -> tuple[dict[str, Any], Path]:
 
 
 def weights_file(path: Path) -> Path:
-    """Return the file with the weights of a checkpoint or folder.
+    """Return the file with the weights of a checkpoint or folder, or the index of several files.
 
     Raises:
         CheckpointError: if a folder has none.
     """
     if not path.is_dir():
         return path
-    for name in (WEIGHTS, _PICKLED_WEIGHTS):
+    files = (WEIGHTS, f"{WEIGHTS}{_INDEX}", _PICKLED_WEIGHTS, f"{_PICKLED_WEIGHTS}{_INDEX}")
+    for name in files:
         if (path / name).is_file():
             return path / name
     raise CheckpointError(
-        f"{path}: has {CONFIG}, but neither {WEIGHTS} nor {_PICKLED_WEIGHTS}; save the model "
-        "with save_pretrained(folder), in one file"
+        f"{path}: has {CONFIG}, but neither {WEIGHTS} nor {_PICKLED_WEIGHTS}, nor an index of "
+        "several files; save the model with save_pretrained(folder)"
     )
 
 
@@ -92,14 +94,48 @@ def read_folder(folder: Path) -> dict[str, Any]:
     path = weights_file(folder)
     config, processor = _read_json(folder / CONFIG), _read_processor(folder)
     content = _checkpoint(config, processor, folder / CONFIG)
-    if path.name == _PICKLED_WEIGHTS:
-        state = load_checkpoint(path)
-    else:
-        try:
-            state = load_file(path)
-        except (SafetensorError, OSError) as error:
-            raise CheckpointError(f"{path}: damaged or truncated ({error})") from error
+    state = _read_shards(path) if path.name.endswith(_INDEX) else _read_weights(path)
     return {**content, "model": names.to_ours(state, source=str(path))}
+
+
+def _read_weights(path: Path) -> Mapping[str, Tensor]:
+    if path.suffix == ".bin":
+        return load_checkpoint(path)
+    try:
+        return load_file(path)
+    except (SafetensorError, OSError) as error:
+        raise CheckpointError(
+            f"{path}: damaged or truncated ({error}); download or save it again"
+        ) from error
+
+
+def _read_shards(index: Path) -> Mapping[str, Tensor]:
+    """Read the files that an index names, which are in its folder.
+
+    Raises:
+        CheckpointError: if the index is malformed, or a file or a tensor is missing.
+    """
+    places = _read_json(index).get("weight_map")
+    suffix = Path(index.name.removesuffix(_INDEX)).suffix
+    shards = set(places.values()) if isinstance(places, dict) else set()
+    is_valid = all(isinstance(n, str) and n == Path(n).name and n.endswith(suffix) for n in shards)
+    if not isinstance(places, dict) or not is_valid:
+        raise CheckpointError(
+            f"{index}: 'weight_map' does not name files (*{suffix}) of its folder; save the model "
+            "again"
+        )
+    state: dict[str, Tensor] = {}
+    for name in sorted(shards):
+        if not (index.parent / name).is_file():
+            raise CheckpointError(f"{index}: {name} is missing; download it into the same folder")
+        state |= _read_weights(index.parent / name)
+    missing = sorted(places.keys() - state.keys())
+    if missing:
+        raise CheckpointError(
+            f"{index}: its files lack {len(missing)} of the tensors, such as {missing[0]}; save "
+            "the model again"
+        )
+    return state
 
 
 def read_model(model: Model, processor: Any = None) -> dict[str, Any]:
@@ -114,7 +150,9 @@ def read_model(model: Model, processor: Any = None) -> dict[str, Any]:
     """
     source = type(model).__name__
     if not hasattr(model, "config") or not hasattr(model, "state_dict"):
-        raise CheckpointError(f"{source}: not a model of transformers")
+        raise CheckpointError(
+            f"{source}: not a model of transformers; give RTDetrV2ForObjectDetection"
+        )
     settings = processor.to_dict() if processor is not None else {}
     content = _checkpoint(model.config.to_dict(), settings, Path(source))
     state = {name: tensor.detach().cpu() for name, tensor in model.state_dict().items()}
@@ -134,7 +172,7 @@ def _checkpoint(
     except ConfigError as error:
         raise CheckpointError(f"{source}: {str(error).removeprefix(f'{source.name}: ')}") from error
     except (AttributeError, KeyError, IndexError, TypeError, ValueError) as error:
-        raise CheckpointError(f"{source}: damaged ({error!r})") from error
+        raise CheckpointError(f"{source}: damaged ({error!r}); save the model again") from error
     return {
         "config": values,
         "class_names": class_names,
@@ -182,7 +220,7 @@ def _read_json(path: Path) -> dict[str, Any]:
         if not isinstance(content, dict):
             raise ValueError("not an object")
     except (OSError, ValueError, RecursionError) as error:
-        raise CheckpointError(f"{path}: not readable ({error})") from error
+        raise CheckpointError(f"{path}: not readable ({error}); save the model again") from error
     return content
 
 
