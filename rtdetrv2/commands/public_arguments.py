@@ -41,10 +41,15 @@ _OTHER_NAMES = {
     "--maxBatchSize": "-Mb",
     "--update": "-u",
     "--local_rank": "--local-rank",
+    "--use-wandb": "--wandb",
+    "--use_wandb": "--wandb",
+    "--wandb_project": "--wandb-project",
 }
 TRAIN = {
     "--summary-dir": Rule(("-u", "summary_dir={}"), takes_value=True),
     "--amp": Rule(("--use-amp",)),
+    "--wandb": Rule(("-u", "loggers=[tensorboard,wandb]")),
+    "--wandb-project": Rule(takes_value=True, note="set WANDB_PROJECT in the environment"),
     "--print-method": Rule(takes_value=True, note="the log is always formatted"),
     "--print-rank": Rule(takes_value=True, note="rank 0 writes the log"),
     "--local-rank": Rule(takes_value=True, note="torchrun sets LOCAL_RANK"),
@@ -77,9 +82,6 @@ def translate(arguments: Sequence[str], rules: Mapping[str, Rule]) -> list[str]:
         given, equals, value = word.partition("=")
         name = _OTHER_NAMES.get(given, given) if given.startswith("-") else given
         rule = rules.get(name)
-        if rule is None and ours[-2:-1] == ["-u"] and "=" in word[1:] and word[0] != "-":
-            ours += ["-u", word]  # -u a=1 b=2
-            continue
         if rule is None:
             ours.append(f"{name}{equals}{value}")
             continue

@@ -76,7 +76,9 @@ def test_arguments_of_train(line, result, capsys):
     name = re.split("[ =]", line)[0]
     params = parsed(train.main, translate(line.split(), TRAIN))
     assert ("is ignored: " in output(capsys)) == result.startswith("ignored")
-    if name in ("-u", "--update", "--summary-dir"):
+    if "wandb" in name and not result.startswith("ignored"):
+        assert parse_overrides(params["update"]) == {"loggers": ["tensorboard", "wandb"]}
+    elif name in ("-u", "--update", "--summary-dir"):
         expected = {"summary_dir": "logs"} if "summary" in name else {"epoches": 2}
         if "lr" in line:
             expected["optimizer"] = {"lr": 0.001}
