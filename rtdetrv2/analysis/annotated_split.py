@@ -24,7 +24,7 @@ from rtdetrv2_pytorch.src.data.readers.coco_json import read_categories, read_co
 from rtdetrv2_pytorch.src.deploy.model_card import ModelCard
 from rtdetrv2_pytorch.src.deploy.runtimes import Runtime
 from rtdetrv2_pytorch.src.misc.errors import DatasetError
-from rtdetrv2_pytorch.src.misc.text import printable
+from rtdetrv2_pytorch.src.misc.text import counted, printable
 from rtdetrv2_pytorch.src.structures import DetectionTensors
 
 logger = logging.getLogger(__name__)
@@ -63,8 +63,8 @@ def read_split(ann_file: Path, img_folder: Path, card: ModelCard) -> AnnotatedSp
     findings.log(str(ann_file))
     if not (annotations.iscrowd == 0).any():
         raise DatasetError(
-            f"{ann_file}: none of {len(annotations)} images has a usable box of the classes of the "
-            "model; choose another split or label them"
+            f"{ann_file}: none of {counted(len(annotations), 'image')} has a usable box of the "
+            "classes of the model; choose another split or label them"
         )
     used = {normalize_id(a.get("category_id")) for a in content.get("annotations") or ()}
     unknown = [name for id_, name in pairs if id_ in used and name not in card.class_names]

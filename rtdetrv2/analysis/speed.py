@@ -15,7 +15,7 @@ from torch import Tensor
 
 from rtdetrv2_pytorch.src.deploy.runtimes import Runtime, open_runtime
 from rtdetrv2_pytorch.src.misc.errors import ConfigError, RTDETRError
-from rtdetrv2_pytorch.src.misc.text import first_line
+from rtdetrv2_pytorch.src.misc.text import counted, first_line
 
 from .opening import model_file, open_model
 from .timing import OtherProcesses, every_turn, machine
@@ -244,7 +244,9 @@ def _calls(
     calls: dict[str, Callable[[], Any]] = {}
     for name, runtime in runtimes.items():
         if batch > (runtime.max_batch_size or batch):
-            missing[f"{name}, batch {batch}"] = f"at most {runtime.max_batch_size} images per batch"
+            missing[f"{name}, batch {batch}"] = (
+                f"at most {counted(runtime.max_batch_size or batch, 'image')} per batch"
+            )
             continue
         images, sizes_wh = _inputs(runtime, batch)
         try:

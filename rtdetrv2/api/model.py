@@ -12,6 +12,7 @@ from torch import Tensor
 
 from rtdetrv2_pytorch.src.deploy.predictor import Predictor, fraction
 from rtdetrv2_pytorch.src.misc.errors import CheckpointError, ConfigError
+from rtdetrv2_pytorch.src.misc.text import counted
 
 from ..terminal.console import LiveLine, open_console
 from .detections import Detections
@@ -147,8 +148,8 @@ class RTDETR:
         runtime = self._predictor.runtime
         height, width = self.input_size_hw
         return (
-            f"RTDETR({self._source!r}, {len(self.class_names)} classes, {height}x{width}, "
-            f"{runtime.kind} on {runtime.device})"
+            f"RTDETR({self._source!r}, {counted(len(self.class_names), 'class')}, "
+            f"{height}x{width}, {runtime.kind} on {runtime.device})"
         )
 
     @overload

@@ -129,7 +129,7 @@ class PredictionRun:
             table.add_row(*(escape(printable(cell)) for cell in row))
         self.console.print(table)
         if len(rows) > _MAX_ROWS:
-            print_detail(self.console, f"and {len(rows) - _MAX_ROWS} more rows")
+            print_detail(self.console, f"and {counted(len(rows) - _MAX_ROWS, 'more row')}")
 
 
 def _make_folder(folder: Path) -> None:

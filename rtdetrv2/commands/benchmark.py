@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 import click
 from rich.console import Console
 
+from rtdetrv2_pytorch.src.misc.text import counted
+
 from ..terminal.command import PATH, Command, ListOption
 from ..terminal.command_log import CommandLog, run_logged
 from ..terminal.console import (
@@ -104,7 +106,8 @@ def _show(report: "SpeedReport", console: Console) -> None:
     machine, (height, width) = report.machine, report.input_size_hw
     print_detail(
         console,
-        f"{machine['device']}, {machine['cores']} cores, {machine['threads']} threads, torch "
+        f"{machine['device']}, {counted(int(machine['cores']), 'core')}, "
+        f"{counted(int(machine['threads']), 'thread')}, torch "
         f"{machine['torch']}, {height}x{width} pixels (height x width)",
     )
     table = result_table(console, "")

@@ -55,7 +55,8 @@ class TrainingView:
         print_headline(
             self._console,
             "Training",
-            f"on {plan['num_train_images']} images, evaluating on {plan['num_val_images']}; "
+            f"on {counted(plan['num_train_images'], 'image')}, evaluating on "
+            f"{plan['num_val_images']}; "
             f"{counted(len(names), 'class')}: {', '.join(names[:_CLASSES_SHOWN])}{more}",
         )
         if not self._console.is_terminal:  # the log contains the rest
@@ -106,7 +107,7 @@ class TrainingView:
         for name in epoch["skipped_images"]:
             print_notice(self._console, f"  skipped image: {name}")
         if epoch["skipped_steps"]:
-            print_notice(self._console, f"  {epoch['skipped_steps']} steps skipped")
+            print_notice(self._console, f"  {counted(epoch['skipped_steps'], 'step')} skipped")
         if epoch["epoch"] + 1 >= self._epochs:
             self._line.show("verifying the best weights")
 
@@ -173,7 +174,8 @@ def print_metrics(console: Console, measured: Event, title: str) -> None:
     if "AP_coco" in measured:
         print_detail(
             console,
-            f"AP counts {measured['max_detections']} detections per class and image; with COCO's "
+            f"AP counts {counted(measured['max_detections'], 'detection')} per class and image; "
+            "with COCO's "
             f"limit of 100: AP {measured['AP_coco']:.3f}, AP50 {measured['AP50_coco']:.3f}",
         )
 

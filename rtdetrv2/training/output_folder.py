@@ -6,6 +6,7 @@ from typing import Any
 
 from rtdetrv2_pytorch.src.misc import distributed
 from rtdetrv2_pytorch.src.misc.errors import CheckpointError
+from rtdetrv2_pytorch.src.misc.text import counted
 from rtdetrv2_pytorch.src.misc.weights import load_checkpoint
 from rtdetrv2_pytorch.src.solver.checkpointing import LAST, check_unused, has_results
 
@@ -67,7 +68,7 @@ def _unfinished(folder: Path, data: Path | None) -> str:
         return ""
     if epoch >= epochs or (data and not images.resolve().is_relative_to(data.resolve())):
         return ""
-    return f"{epoch} of {epochs} epochs"
+    return f"{epoch} of {counted(epochs, 'epoch')}"
 
 
 def _progress(folder: Path) -> dict[str, Any]:

@@ -24,6 +24,7 @@ from supervisely.nn.inference import SessionJSON
 from supervisely.nn.training import train_app as sdk_train_app
 
 from rtdetrv2_pytorch.src.data.metrics.detection_limit import COCO_LIMIT, detection_limit
+from rtdetrv2_pytorch.src.misc.text import counted
 
 from .attributes import replaced
 
@@ -91,9 +92,9 @@ class DetectionEvaluator(sdk_evaluator.ObjectDetectionEvaluator):  # type: ignor
         )
         if limit != COCO_LIMIT:
             logger.info(
-                "The report counts %d detections per class and image; COCO counts %d, which gives "
+                "The report counts %s per class and image; COCO counts %d, which gives "
                 "the lower AP_coco of the training",
-                limit,
+                counted(limit, "detection"),
                 COCO_LIMIT,
             )
         self.evaluation_params = {**(self.evaluation_params or {}), "max_detections": limit}

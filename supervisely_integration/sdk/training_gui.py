@@ -20,6 +20,7 @@ from supervisely.nn.training.gui.train_val_splits_selector import TrainValSplits
 from supervisely.nn.training.gui.training_process import TrainingProcess
 
 from rtdetrv2_pytorch.src.misc.errors import ConfigError
+from rtdetrv2_pytorch.src.misc.text import counted
 
 from ..settings.default_split import default_split
 from .attributes import replaced
@@ -58,10 +59,12 @@ class AllShapesClassesSelector(ClassesSelector):  # type: ignore[misc]
         selected = self.get_selected_classes()
         if not left_out or len(left_out) == len(selected):
             return bool(super().validate_step())
-        listed = ", ".join(f"{name} ({objects} objects)" for name, objects in left_out.items())
+        listed = ", ".join(
+            f"{name} ({counted(objects, 'object')})" for name, objects in left_out.items()
+        )
         text = (
-            f"Selected {len(selected)} classes. Non-rectangular objects are left out: {listed}. "
-            "Enable conversion to train on their bounding boxes."
+            f"Selected {counted(len(selected), 'class')}. Non-rectangular objects are left out: "
+            f"{listed}. Enable conversion to train on their bounding boxes."
         )
         self.validator_text.set(text=escape(text, quote=False), status="warning")
         self.validator_text.show()

@@ -14,7 +14,7 @@ from fastapi import BackgroundTasks, FastAPI, Form, HTTPException, Request, Resp
 from supervisely.nn.inference.inference import Inference
 
 from rtdetrv2_pytorch.src.misc.errors import ConfigError
-from rtdetrv2_pytorch.src.misc.text import parse_json
+from rtdetrv2_pytorch.src.misc.text import counted, parse_json
 
 logger = logging.getLogger(__name__)
 
@@ -97,7 +97,7 @@ def replace_unchecked_routes(
         state = parse_json(settings)
         count = check_cache_state(state)
         if count != len(files):
-            raise HTTPException(400, f"{len(files)} files for {count} images or frames")
+            raise HTTPException(400, f"{counted(len(files), 'file')} for {counted(count, 'image')}")
         task.add_task(_logged, model.cache.cache_files_task, files=files, state=state)
         return _STARTED
 
@@ -110,7 +110,9 @@ def replace_unchecked_routes(
             raise ConfigError("projectId: give the id of a project")
         number = _whole_number(state, key)
         if _api(model, request).project.get_info_by_id(number) is None:
-            raise ConfigError(f"{key} = {number}: no such project, or no access to it")
+            raise ConfigError(
+                f"{key} = {number}: no such project, or no access to it; give another id"
+            )
         return project_route.endpoint(response=response, request=request)
 
     @server.post("/inference_video_async")

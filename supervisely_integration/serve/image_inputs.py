@@ -28,6 +28,7 @@ from rtdetrv2_pytorch.src.data.images.opening import (
 from rtdetrv2_pytorch.src.data.images.pixel_range import PixelRange
 from rtdetrv2_pytorch.src.data.images.urls import download_image, shown_url
 from rtdetrv2_pytorch.src.misc.errors import ConfigError
+from rtdetrv2_pytorch.src.misc.text import counted
 
 MAX_UPLOAD_BYTES = 500 * 2**20  # of all files of a request
 _ROUTES = ("/inference_image", "/inference_image_url", "/inference_batch", "/inference_batch_async")
@@ -160,7 +161,8 @@ def _uploaded(files: Sequence[UploadFile]) -> list[InputImage]:
     if size > MAX_UPLOAD_BYTES:
         raise HTTPException(
             413,
-            f"{len(files)} files of {size:,} bytes in all; send at most {MAX_UPLOAD_BYTES:,} in a "
+            f"{counted(len(files), 'file')} of {size:,} bytes in all; send at most "
+            f"{MAX_UPLOAD_BYTES:,} in a "
             "request",
         )
     images = [InputImage.open(file.file, file.filename or "the file") for file in files]

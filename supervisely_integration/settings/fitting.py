@@ -4,6 +4,8 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from rtdetrv2_pytorch.src.misc.text import counted
+
 _IDS = {"datasets": "dataset", "collections": "collection"}  # split method -> what it lists
 
 
@@ -35,7 +37,7 @@ def fit_settings(
     if classes:
         fitted["classes"], missing = _split(classes, {*project.classes, *project.classes.values()})
         if missing:
-            kept = f"{len(fitted['classes'])} of {len(classes)} classes are selected"
+            kept = f"{len(fitted['classes'])} of {counted(len(classes), 'class')} are selected"
             notes["classes"] = f"The project has no class {_listed(missing)}; {kept}."
         if not fitted["classes"]:
             del fitted["classes"]

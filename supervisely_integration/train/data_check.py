@@ -15,7 +15,7 @@ from rtdetrv2_pytorch.src.doctor.data_page import write_page
 from rtdetrv2_pytorch.src.doctor.data_report import Counts, DataReport, SplitSummary
 from rtdetrv2_pytorch.src.doctor.examination import Options, examine
 from rtdetrv2_pytorch.src.misc.errors import DatasetError
-from rtdetrv2_pytorch.src.misc.text import printable
+from rtdetrv2_pytorch.src.misc.text import counted, printable
 from rtdetrv2_pytorch.src.solver.stopping import StopFlag
 
 from .lifecycle import TrainingStopped
@@ -72,9 +72,10 @@ def examine_splits(
             raise TrainingStopped(stop.reason)
         if time.monotonic() - logged_at[0] >= _LOG_INTERVAL_S:
             logged_at[0] = time.monotonic()
-            logger.info("Examining the data: %d of %d images", done, total)
+            logger.info("Examining the data: %d of %s", done, counted(total, "image"))
 
-    logger.info("Examining %d images", data.train.num_images + data.val.num_images)
+    total = data.train.num_images + data.val.num_images
+    logger.info("Examining %s", counted(total, "image"))
     report = examine(
         "the splits of the project", data.train, data.val, options, on_progress=on_progress
     )

@@ -4,6 +4,7 @@ import logging
 from collections.abc import Sequence
 from typing import Any, Protocol
 
+from rtdetrv2_pytorch.src.misc.text import counted
 from rtdetrv2_pytorch.src.solver.events import (
     EpochReport,
     FitResult,
@@ -54,10 +55,10 @@ class AppProgress(TrainingEvents):
         if plan.first_epoch:
             logger.info("Resuming after epoch %d of %d", plan.first_epoch, plan.epochs)
         logger.info(
-            "Training on %d images, validating on %d, %d classes, on %s in %s",
-            plan.num_train_images,
+            "Training on %s, validating on %d, %s, on %s in %s",
+            counted(plan.num_train_images, "image"),
             plan.num_val_images,
-            len(plan.class_names),
+            counted(len(plan.class_names), "class"),
             plan.device,
             plan.precision,
         )
@@ -89,7 +90,7 @@ class AppProgress(TrainingEvents):
     def train_finished(self, result: FitResult) -> None:
         """Hide the bars, and log the result."""
         self.close()
-        trained = f"{result.last_epoch + 1} of {self._epochs} epochs"
+        trained = f"{result.last_epoch + 1} of {counted(self._epochs, 'epoch')}"
         if result.stopped:
             logger.info("Training stopped after %s: %s", trained, result.stopped)
         else:

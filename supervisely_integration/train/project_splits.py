@@ -172,7 +172,7 @@ def check_complete(project_dir: Path, expected: Mapping[str, Collection[str]]) -
         total = sum(len(set(names)) for names in expected.values())
         more = f" and {len(missing) - _MAX_NAMES} more" if len(missing) > _MAX_NAMES else ""
         raise DatasetError(
-            f"{len(missing)} of {total} images were not downloaded: "
+            f"{len(missing)} of {counted(total, 'image')} were not downloaded: "
             f"{', '.join(missing[:_MAX_NAMES])}{more}; start again, and if they are missing again, "
             "check them in the project"
         )
@@ -195,19 +195,19 @@ def _write_split(
     )
     if not split.num_images:
         raise DatasetError(
-            f"the {name} split has {len(files)} images and none can be used, the first because of "
-            f"{findings.items[0]}; {converter.hint() or 'repair the annotations'}, or choose "
-            "another split"
+            f"the {name} split has {counted(len(files), 'image')} and none can be used, the first "
+            f"because of {findings.items[0]}; {converter.hint() or 'repair the annotations'}, or "
+            "choose another split"
         )
     converter.report(findings)
     num_boxes = sum(split.boxes.values())
     if not num_boxes:
         raise DatasetError(
-            f"the {name} split has {split.num_images} images but no box of the selected classes; "
-            f"{converter.hint() or 'choose other classes, label the images'}, or choose another "
-            "split"
+            f"the {name} split has {counted(split.num_images, 'image')} but no box of the selected "
+            f"classes; {converter.hint() or 'choose other classes, label the images'}, or choose "
+            "another split"
         )
-    logger.info("%s: %d images, %d boxes", name, split.num_images, num_boxes)
+    logger.info("%s: %s, %s", name, counted(split.num_images, "image"), counted(num_boxes, "box"))
     return split
 
 

@@ -22,6 +22,7 @@ from torch.distributed.elastic.multiprocessing.errors import ChildFailedError, P
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
 from rtdetrv2_pytorch.src.misc.errors import RankError
+from rtdetrv2_pytorch.src.misc.text import counted
 from rtdetrv2_pytorch.src.solver.events import FitResult, TrainingEvents
 from rtdetrv2_pytorch.src.solver.stopping import StopFlag
 
@@ -72,7 +73,7 @@ def train_on_devices(
     task.write_text(json.dumps(values))
     try:
         with Follower(address, events, stop) as follower:
-            logger.info("Training on %d devices: %s", len(devices), ", ".join(devices))
+            logger.info("Training on %s: %s", counted(len(devices), "device"), ", ".join(devices))
             launch = LaunchConfig(
                 min_nodes=1,
                 max_nodes=1,

@@ -17,6 +17,7 @@ from rtdetrv2_pytorch.src.core.build import parameters_of
 from rtdetrv2_pytorch.src.core.catalog import COMPONENTS
 from rtdetrv2_pytorch.src.core.error_places import OVERRIDES, line_of_error
 from rtdetrv2_pytorch.src.core.yaml_files import get, merge, merge_layers, plain, read_layers
+from rtdetrv2_pytorch.src.misc.text import counted
 
 from .hyperparameters import (
     NAME_IN_ERRORS,
@@ -118,8 +119,8 @@ def _step_schedule(cfg: YAMLConfig) -> None:
             cfg.lr_scheduler.step()
     except (ValueError, ArithmeticError) as error:
         raise ConfigError(
-            f"lr_scheduler: does not fit a run of {cfg.epoches} epochs ({error}); change its "
-            "lengths or epoches"
+            f"lr_scheduler: does not fit a run of {counted(cfg.epoches, 'epoch')} ({error}); "
+            "change its lengths or epoches"
         ) from error
 
 
@@ -252,7 +253,7 @@ def _milestones(milestones: Any, epochs: Any, notes: list[str]) -> Any:
     if milestones != default or type(epochs) is not int or epochs == length or epochs < 1:
         return milestones
     moved = sorted({max(1, round(m / length * epochs)) for m in milestones} & set(range(epochs)))
-    notes.append(f"lr_scheduler.milestones: {default} -> {moved}, for {epochs} epochs")
+    notes.append(f"lr_scheduler.milestones: {default} -> {moved}, for {counted(epochs, 'epoch')}")
     return moved
 
 

@@ -19,6 +19,7 @@ from typing_extensions import is_typeddict
 
 from ..misc.errors import ConfigError
 from ..misc.ranges import NonNegativeFloat
+from ..misc.text import counted
 from .catalog import ALIASES, COMPONENTS, FROM_THE_RUN, ROLES, V1_COMPONENTS
 
 _MAX_DEPTH = 20  # of components inside each other
@@ -95,9 +96,9 @@ def _message(error: ErrorDetails, value: Any, hint: Any, at: str) -> str:
     if error["type"] == "tuple_type":
         hints = (hint, *typing.get_args(hint))
         size = next(len(typing.get_args(h)) for h in hints if typing.get_origin(h) is tuple)
-        reason = f"give a list of {size} values"
+        reason = f"give a list of {counted(size, 'value')}"
     elif error["type"] == "missing" and isinstance(value, list | tuple):
-        reason = f"give more than {len(value)} values"
+        reason = f"give more than {counted(len(value), 'value')}"
     return f"{at} = {value!r}: {reason}"
 
 
@@ -222,7 +223,7 @@ class Sections:
         if described.name not in wanted:
             raise ConfigError(f"{at} = {described.name!r}: give {' or '.join(wanted)}")
         if len(above) > _MAX_DEPTH:
-            raise ConfigError(f"{at} = {described.name!r}: contains itself")
+            raise ConfigError(f"{at} = {described.name!r}: contains itself; name another component")
         self._check(described, given=given, above=above)
 
     def check_section(self, name: str, section: Mapping[str, Any]) -> None:
@@ -365,6 +366,6 @@ def _rule(rule: Any, hints: Mapping[str, Any], at: str) -> dict[str, Any]:
         regex.compile(converted["params"])
     except regex.error as error:
         raise ConfigError(
-            f"{at}.params = {rule['params']!r}: not a regular expression ({error})"
+            f"{at}.params = {rule['params']!r}: not a regular expression ({error}); correct it"
         ) from error
     return converted

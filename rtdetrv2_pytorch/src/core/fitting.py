@@ -11,6 +11,7 @@ from typing import Any
 from ..data.categories import CategoryTable
 from ..misc import distributed
 from ..misc.errors import ConfigError
+from ..misc.text import counted
 from .augmentation import apply_augmentation
 from .build import parameters_of
 from .catalog import ALIASES, COMPONENTS
@@ -96,7 +97,7 @@ def fit_image_sizes(values: dict[str, Any], layers: Sequence[Layer]) -> list[str
         listed = ", ".join(f"{'.'.join(p)}: {list(s)}" for p, s in chosen.items())
         raise ConfigError(
             f"different image sizes (height, width): {listed}; training "
-            "and evaluation need the same size"
+            "and evaluation need the same size: set one"
         )
     size = next(iter(chosen.values()))
     notes = []
@@ -154,7 +155,8 @@ def fit_epochs(values: dict[str, Any], layers: Sequence[Layer]) -> list[str]:
         if new != old:
             put(values, path, new)
             notes.append(
-                f"{'.'.join(path)}: {old} -> {new}, scaled from {inherited} to {epochs} epochs"
+                f"{'.'.join(path)}: {old} -> {new}, scaled from {inherited} to "
+                f"{counted(epochs, 'epoch')}"
             )
     return notes
 
@@ -217,14 +219,16 @@ def fit_steps(
         if type(old) is not int or old <= optimizer_steps * _MAX_WARMUP:
             continue
         put(values, path, short)
-        notes.append(f"{'.'.join(path)}: {old} -> {short} steps, 5 % of {optimizer_steps}")
+        notes.append(
+            f"{'.'.join(path)}: {old} -> {counted(short, 'step')}, 5 % of {optimizer_steps}"
+        )
         decay = _or_default(values, _EMA_DECAY)
         is_adapted = path[0] == "ema" and not is_given
         if is_adapted and isinstance(decay, float) and decay > 1 - 1 / short:
             put(values, _EMA_DECAY, 1 - 1 / short)
             notes.append(
                 f"{'.'.join(_EMA_DECAY)}: {decay:g} -> {1 - 1 / short:.4g}, to average over "
-                f"{short} steps"
+                f"{counted(short, 'step')}"
             )
     return notes
 
@@ -299,7 +303,7 @@ def fit_classes(
         elif key == "num_classes" and value != fact:
             names = ", ".join(table.names[:5]) + (", ..." if fact > 5 else "")
             raise ConfigError(
-                f"num_classes = {value}, but {annotations} has {fact} classes ({names}); "
+                f"num_classes = {value}, but {annotations} has {counted(fact, 'class')} ({names}); "
                 "remove num_classes, it is read from the data"
             )
         elif value and not fact:

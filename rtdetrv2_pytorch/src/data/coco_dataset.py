@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from ..misc.errors import DatasetError
+from ..misc.text import counted
 from .annotation_arrays import Annotations, make_records
 from .augment.compose import Compose
 from .categories import CategoryTable
@@ -110,8 +111,8 @@ def parse_coco(
             del entries[id_]
     if not entries:
         raise DatasetError(
-            f"{ann_file}: none of its {len(content['images'])} images is in {img_folder}; "
-            "check the image folder of this split"
+            f"{ann_file}: none of its {counted(len(content['images']), 'image')} is in "
+            f"{img_folder}; check the image folder of this split"
         )
     # The metrics need integers that a float can represent; other ids are numbered.
     is_usable = all(isinstance(id_, int) and abs(id_) <= 2**53 for id_ in entries)
@@ -122,7 +123,7 @@ def parse_coco(
     records = make_records(images, table, findings, image_ids=image_ids)
     if not records:
         raise DatasetError(
-            f"{ann_file}: none of its {len(entries)} images has a usable object: "
+            f"{ann_file}: none of its {counted(len(entries), 'image')} has a usable object: "
             f"{grouped(findings)[0]}; repair the annotations"
         )
     return Annotations(records, table)

@@ -13,7 +13,7 @@ from torch.utils.data import Dataset
 
 from ..misc.errors import DatasetError
 from ..misc.seeding import derive_seed
-from ..misc.text import printable
+from ..misc.text import counted, printable
 from ..structures import Target
 from .annotation_arrays import Annotations, ImageRecord
 from .augment.compose import Compose
@@ -112,8 +112,8 @@ class DetectionDataset(Dataset[Item | None]):
         """
         if not (self.annotations.iscrowd == 0).any():
             raise DatasetError(
-                f"{self.img_folder}: none of {len(self)} images has a usable box; label them, or "
-                "choose other images for this split"
+                f"{self.img_folder}: none of {counted(len(self), 'image')} has a usable box; label "
+                "them, or choose other images for this split"
             )
 
     def load_readable(self, index: int) -> tuple[int, Sample]:
@@ -129,7 +129,9 @@ class DetectionDataset(Dataset[Item | None]):
             sample = self._try_load(candidate % len(self))
             if sample is not None:
                 return candidate % len(self), sample
-        raise DatasetError(f"{self.img_folder}: none of {len(self)} images can be read")
+        raise DatasetError(
+            f"{self.img_folder}: none of {counted(len(self), 'image')} can be read; check the files"
+        )
 
     def _try_load(self, index: int) -> Sample | None:
         record = self.annotations[index]

@@ -97,7 +97,7 @@ class Group:
     def __str__(self) -> str:
         lost = sum(finding.lost_objects for finding in self.findings if finding.lost_images)
         with_them = f" with {counted(lost, 'object')}" if lost else ""
-        return f"{self.kind.action}: {self.count} {self.kind.title}{with_them}: {self.examples}"
+        return f"{self.kind.action}: {self.kind.title} ({self.count}{with_them}): {self.examples}"
 
 
 def grouped(findings: Iterable[Finding]) -> list[Group]:

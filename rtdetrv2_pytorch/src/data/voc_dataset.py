@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Literal
 
 from ..misc.errors import DatasetError
+from ..misc.text import counted
 from .annotation_arrays import Annotations, make_records
 from .augment.compose import Compose
 from .categories import CategoryTable
@@ -83,7 +84,7 @@ def _lines(path: Path) -> list[str]:
     try:
         text = path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
-        raise DatasetError(f"{path}: cannot be read ({error})") from error
+        raise DatasetError(f"{path}: cannot be read ({error}); save it as UTF-8 text") from error
     return [line.strip() for line in text.splitlines() if line.strip()]
 
 
@@ -92,7 +93,9 @@ def _read_voc(root: Path, ann_file: Path, table: CategoryTable, findings: Findin
     for line in _lines(ann_file):
         parts = line.split()
         if len(parts) != 2:
-            raise DatasetError(f"{ann_file}: line {line!r} is not 'image path annotation path'")
+            raise DatasetError(
+                f"{ann_file}: line {line!r} is not 'image path annotation path'; correct it"
+            )
         pairs.append((parts[0], parts[1]))
     exist = files_exist([image for image, _ in pairs], root)
     images = {}
@@ -108,11 +111,14 @@ def _read_voc(root: Path, ann_file: Path, table: CategoryTable, findings: Findin
             continue
         images[number] = SourceImage("", image, root / image, objects, size_wh)
     if not images:
-        raise DatasetError(f"{ann_file}: none of its {len(pairs)} images can be used")
+        raise DatasetError(
+            f"{ann_file}: none of its {counted(len(pairs), 'image')} can be used; correct "
+            "the list or the root"
+        )
     records = make_records(images.values(), table, findings, image_ids=images)
     if not records:
         raise DatasetError(
-            f"{ann_file}: none of its {len(pairs)} images has a usable object: "
+            f"{ann_file}: none of its {counted(len(pairs), 'image')} has a usable object: "
             f"{grouped(findings)[0]}; repair the annotations"
         )
     return Annotations(records, table)

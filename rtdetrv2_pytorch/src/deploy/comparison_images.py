@@ -13,6 +13,7 @@ from ..data.coco_dataset import read_coco
 from ..data.findings import Findings
 from ..data.images.decoding import read_rgb
 from ..misc.errors import DatasetError
+from ..misc.text import counted
 from .model_card import ModelCard
 
 logger = logging.getLogger(__name__)
@@ -63,12 +64,14 @@ def validation_images(
             continue
         ids.append(record.image_id)
     if not images:
-        raise DatasetError(f"{img_folder}: no image of {ann_file.name} is readable")
-    origin = f"{len(images)} of {len(annotations)} images of {ann_file.name}"
+        raise DatasetError(
+            f"{img_folder}: no image of {ann_file.name} is readable; give others with --images"
+        )
+    origin = f"{len(images)} of {counted(len(annotations), 'image')} of {ann_file.name}"
     if len({image.shape for image in images}) == 1:
         crops = [_crop(image) for image in images[:_NUM_CROPS]]
         images += crops
-        origin += f" and {len(crops)} crops"
+        origin += f" and {counted(len(crops), 'crop')}"
     return ComparisonImages(images, origin, annotations, tuple(ids))
 
 
@@ -79,7 +82,7 @@ def given_images(paths: Sequence[Path], card: ModelCard) -> ComparisonImages:
         DatasetError: if a file is not readable.
     """
     images = [read_rgb(path, pixel_range=card.pixel_range) for path in paths]
-    return ComparisonImages(images, f"{len(paths)} given images")
+    return ComparisonImages(images, f"{counted(len(paths), 'given image')}")
 
 
 def generated_images() -> ComparisonImages:
@@ -96,7 +99,7 @@ def generated_images() -> ComparisonImages:
             image[top:bottom, left:right] = rng.uniform(0, 255, 3)
         noise = rng.normal(0, 6, image.shape)
         images.append((image + noise).clip(0, 255).astype(np.uint8))
-    return ComparisonImages(images, f"{len(images)} generated images")
+    return ComparisonImages(images, f"{counted(len(images), 'generated image')}")
 
 
 def _choose_images(annotations: Annotations, limit: int) -> list[int]:

@@ -17,6 +17,7 @@ from ..interchange.folders import open_checkpoint, weights_file
 from ..misc.coco_categories import COCO_CATEGORIES
 from ..misc.errors import CheckpointError, ConfigError
 from ..misc.limits import MAX_SIDE_PX, read_yaml
+from ..misc.text import counted
 from ..misc.weights import check_fits, load_strict, model_state
 from .model_card import ModelCard, class_names_of, sha256_of, thresholds_of
 
@@ -131,8 +132,8 @@ def load_network(
         num_classes = int(cfg.yaml_cfg.get("num_classes", 80))
         if num_classes != len(COCO_CATEGORIES):
             raise CheckpointError(
-                f"{path}: the checkpoint has {num_classes} classes without names; give class "
-                "names in label order"
+                f"{path}: the checkpoint has {counted(num_classes, 'class')} without names; give "
+                "class names in label order"
             )
         names = list(COCO_CATEGORIES.values())
     info = content.get("model_info")
@@ -161,7 +162,8 @@ def _check_network(cfg: YAMLConfig, state: Mapping[str, Tensor], path: Path) -> 
         model = cfg.build_meta_model(_EXTRA_ELEMENTS + _ALLOCATIONS_PER_WEIGHT * elements)
     except ValueError as error:
         raise CheckpointError(
-            f"{path}: the configuration in the checkpoint is invalid ({error})"
+            f"{path}: the configuration in the checkpoint is invalid ({error}); give a valid one "
+            "with -c"
         ) from error
     check_fits(model, state, source=str(path))
 
@@ -190,7 +192,7 @@ def _embedded_config(content: Mapping[str, Any], path: Path) -> Any:
         values = read_yaml(text) if isinstance(text, str) else None
     except yaml.YAMLError as error:
         raise CheckpointError(
-            f"{path}: the configuration in the checkpoint is damaged ({error})"
+            f"{path}: the configuration in the checkpoint is damaged ({error}); give it with -c"
         ) from error
     if not isinstance(values, Mapping):
         raise CheckpointError(

@@ -21,7 +21,7 @@ from ..data.metrics.evaluator import CocoEvaluator
 from ..misc.boxes import iou_and_giou
 from ..misc.errors import ExportError, extra
 from ..misc.files import write_text
-from ..misc.text import without_non_finite
+from ..misc.text import counted, without_non_finite
 from ..structures import DetectionTensors
 from .comparison_images import ComparisonImages
 from .predictor import Predictor
@@ -82,7 +82,7 @@ class ParityReport:
             ap = f"; AP {self.ap_exported:.4f}, {self.reference_name} {self.ap_pytorch:.4f}"
         return (
             f"{self.file}: {self.runtime} against {self.reference_name} on {self.images}: "
-            f"{self.num_detections} detections {self.compared}, scores differ by up to "
+            f"{counted(self.num_detections, 'detection')} {self.compared}, scores differ by up to "
             f"{self.max_score_difference:.1e}, boxes by {self.max_box_difference_px:.1e} pixels{ap}"
         )
 

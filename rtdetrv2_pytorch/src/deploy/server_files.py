@@ -6,6 +6,7 @@ from pathlib import Path
 
 from ..misc.errors import ConfigError, ExportError
 from ..misc.files import write_text
+from ..misc.text import counted
 from .model_card import ModelCard
 from .onnx_file import INPUTS, OUTPUTS, read_card
 from .tensorrt import read_card_file
@@ -97,9 +98,10 @@ def write_deepstream(file: Path, folder: Path) -> Path:
     card, max_batch = _open(file)
     model = "onnx-file" if file.suffix.lower() == ".onnx" else "model-engine-file"
     threshold = 0.5 if card.threshold is None else card.threshold
+    entries = counted(card.num_detections, "entry")
     lines = [
         "# Gst-nvinfer, see its documentation for the meaning of the keys.",
-        f"# The outputs {', '.join(OUTPUTS)} have {card.num_detections} entries per image, boxes",
+        f"# The outputs {', '.join(OUTPUTS)} have {entries} per image, boxes",
         f"# are xyxy in pixels of the size that the input {INPUTS[1]} (width, height) contains.",
         "# Set custom-lib-path to a library with your functions: a parser of bounding boxes, and",
         f"# NvDsInferInitializeInputLayers, which fills {INPUTS[1]}.",

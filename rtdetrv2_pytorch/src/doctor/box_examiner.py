@@ -90,7 +90,7 @@ class BoxExaminer:
         """Yield findings about the number of objects, for the model and for its evaluation."""
         count = int(is_used.sum())
         if count > min(self.num_queries, self.num_top_queries):
-            detail = f"{count} objects, {self.num_queries} queries"
+            detail = f"{counted(count, 'object')}, {counted(self.num_queries, 'query')}"
             if self.num_top_queries < self.num_queries:
                 detail += f", num_top_queries {self.num_top_queries}"
             yield Finding(
@@ -101,7 +101,7 @@ class BoxExaminer:
             if counts.max() > COCO_LIMIT:
                 limit = detection_limit(int(counts.max()), self.num_top_queries)
                 name = self.class_names[int(counts.argmax())]
-                detail = f"{counts.max()} of {name!r}: AP counts {limit} detections"
+                detail = f"{counts.max()} of {name!r}: AP counts {counted(limit, 'detection')}"
                 yield Finding(
                     "above_coco_limit", record.file_name, detail, split=self.split, picture=picture
                 )

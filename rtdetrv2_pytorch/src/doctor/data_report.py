@@ -93,8 +93,8 @@ class DataReport:
         """Return the result in one sentence."""
         images, boxes = self.images, self.boxes
         numbers = (
-            f"{images.given} images: {images.used} used, {images.skipped} skipped; "
-            f"{boxes.given} boxes: {boxes.used} used, {boxes.skipped} skipped"
+            f"{counted(images.given, 'image')}: {images.used} used, {images.skipped} skipped; "
+            f"{counted(boxes.given, 'box')}: {boxes.used} used, {boxes.skipped} skipped"
         )
         if self.refusals:
             return f"The trainer refuses this data. {numbers}"

@@ -317,10 +317,10 @@ def _refusals(split: _SplitState, summary: SplitSummary) -> Iterator[Finding]:
     yield from split.refusals
     where = split.source.ann_file.name
     if not split.refusals and not summary.images.used:
-        detail = f"none of {summary.images.given} images can be used"
+        detail = f"none of {counted(summary.images.given, 'image')} can be used"
         yield Finding("empty_split", where, detail, split=split.name)
     elif not split.refusals and not summary.boxes.used:
-        detail = f"none of {summary.boxes.given} boxes can be used"
+        detail = f"none of {counted(summary.boxes.given, 'box')} can be used"
         yield Finding("no_boxes", where, detail, split=split.name)
 
 

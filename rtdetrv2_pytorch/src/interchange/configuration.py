@@ -5,6 +5,7 @@ from typing import Any
 
 from ..core.yaml_config import YAMLConfig
 from ..misc.errors import ConfigError
+from ..misc.text import counted
 from . import backbones
 
 MODEL_TYPE = "rt_detr_v2"
@@ -128,7 +129,7 @@ def _check(cfg: YAMLConfig, encoder: Mapping[str, Any], decoder: Mapping[str, An
     if decoder["num_levels"] > maps + 1:
         raise _cannot_hold(
             f"{_DECODER}.num_levels = {decoder['num_levels']}",
-            f"it adds one level to {maps} maps",
+            f"it adds one level to {counted(maps, 'map')}",
         )
     if cfg.yaml_cfg.get("use_focal_loss") is False:
         raise _cannot_hold("use_focal_loss = False", "its scores are sigmoids")

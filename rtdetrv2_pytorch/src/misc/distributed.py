@@ -22,6 +22,7 @@ from torch.distributed.rendezvous import rendezvous
 
 from .devices import checked_device
 from .errors import RankError
+from .text import counted
 
 _START_TIMEOUT = timedelta(minutes=30)  # from the first rank to the last
 _EXTRA_TIMEOUT_S = 60  # torch's timeout follows ours, which names the rank
@@ -136,8 +137,8 @@ def _wait_for_all(store: Store, rank: int, ranks: int) -> None:
     except RuntimeError as error:
         missing = [str(each) for each in range(ranks) if not store.check([f"came/{each}"])]
         raise RankError(
-            f"of {ranks} ranks, these have not started within {_START_TIMEOUT}: "
-            f"{', '.join(missing)}"
+            f"of {counted(ranks, 'rank')}, these have not started within {_START_TIMEOUT}: "
+            f"{', '.join(missing)}; see their output, and check that they reach MASTER_ADDR"
         ) from error
 
 

@@ -14,6 +14,8 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from .text import counted
+
 MAX_YAML_CHARS = 1 << 20  # a hundred times the longest configuration
 MAX_VALUES = 5_000_000  # in one file, with aliases expanded
 MAX_SIDE_PX = 8192  # of an input: 800 MB as float32
@@ -28,7 +30,9 @@ def read_yaml(text: str) -> Any:
         yaml.YAMLError: if the text is invalid or too large.
     """
     if len(text) > MAX_YAML_CHARS:
-        raise yaml.YAMLError(f"{len(text)} characters; configurations have {MAX_YAML_CHARS:,}")
+        raise yaml.YAMLError(
+            f"{counted(len(text), 'character')}; configurations have {MAX_YAML_CHARS:,}"
+        )
     try:
         loader = yaml.SafeLoader(text)
         try:

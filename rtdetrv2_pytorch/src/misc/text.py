@@ -17,8 +17,10 @@ def printable(text: str) -> str:
 
 
 def counted(count: int, thing: str) -> str:
-    """Format a count, as in "1 epoch" or "2 epochs"."""
-    plural = thing + ("es" if thing.endswith("s") else "s")
+    """Format a count, as in "1 epoch", "2 epochs", "3 boxes" or "4 entries"."""
+    plural = f"{thing}es" if thing.endswith(("s", "x", "tch")) else f"{thing}s"
+    if thing.endswith("y") and thing[-2] not in "aeiou":
+        plural = f"{thing[:-1]}ies"
     return f"{count} {thing if count == 1 else plural}"
 
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..data.metrics.evaluator import Evaluation
+from ..misc.text import counted
 from .run_log import RunLog
 
 _FEW_IMAGES = 50
@@ -50,9 +51,9 @@ def _detections_advice(facts: Facts) -> Iterator[str]:
     most = facts.most_detections
     if most and facts.most_objects > most:
         yield (
-            f"An image has {facts.most_objects} objects, but the model returns {most} detections: "
-            "the others cannot be found. Increase num_top_queries and num_queries, or cut the "
-            "images into tiles."
+            f"An image has {counted(facts.most_objects, 'object')}, but the model returns "
+            f"{counted(most, 'detection')}: the others cannot be found. Increase num_top_queries "
+            "and num_queries, or cut the images into tiles."
         )
 
 
@@ -92,7 +93,9 @@ def _class_advice(facts: Facts) -> Iterator[str]:
         key=lambda pair: pair[0].ap,
     )
     if weak:
-        names = "; ".join(f"{c.name}: AP {c.ap:.3f}, {n} boxes" for c, n in weak[:_MAX_NAMED])
+        names = "; ".join(
+            f"{c.name}: AP {c.ap:.3f}, {counted(n, 'box')}" for c, n in weak[:_MAX_NAMED]
+        )
         more = f" and {len(weak) - _MAX_NAMED} more" if len(weak) > _MAX_NAMED else ""
         yield f"Classes with few training boxes have low AP: {names}{more}. Label more of them."
 
@@ -104,8 +107,8 @@ def _confusion_advice(facts: Facts) -> Iterator[str]:
     for true, found, count, total in confusions(facts.matrix)[:1]:
         if count >= _MIN_CONFUSED_BOXES and count >= _CONFUSED_FRACTION * total:
             yield (
-                f"{names[true]} is confused with {names[found]} in {count} of {total} boxes. Check "
-                "that both classes are labeled consistently."
+                f"{names[true]} is confused with {names[found]} in {count} of "
+                f"{counted(total, 'box')}. Check that both classes are labeled consistently."
             )
 
 
@@ -132,8 +135,8 @@ def _background_advice(facts: Facts) -> Iterator[str]:
     wrong, total = facts.num_background_wrong, facts.num_background
     if total and wrong > 0.1 * total:
         yield (
-            f"{wrong} of {total} images without objects have false positives. Add images without "
-            "objects to the training split."
+            f"{wrong} of {counted(total, 'image')} without objects have false positives. Add "
+            "images without objects to the training split."
         )
 
 
@@ -152,6 +155,6 @@ def _calibration_advice(facts: Facts) -> Iterator[str]:
         )
     if 0 < facts.num_images < _FEW_IMAGES:
         yield (
-            f"With only {facts.num_images} validation images, AP differences of a few hundredths "
-            "are not significant."
+            f"With only {counted(facts.num_images, 'validation image')}, AP differences of a few "
+            "hundredths are not significant."
         )

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from ..data.metrics.operating_point import OperatingCurve, OperatingPoint
+from ..misc.text import counted
 from .outcomes import Calibration, Outcomes
 from .plots import SERIES_COLORS, Plot, Series
 from .run_log import RunLog
@@ -168,7 +169,7 @@ def calibration_chart(calibration: Calibration) -> Plot:
     """Return a chart of precision by score."""
     known = np.flatnonzero(calibration.counts)
     texts = [
-        f"{calibration.counts[i]} detections with scores {calibration.edges[i]:.1f} to "
+        f"{counted(calibration.counts[i], 'detection')} with scores {calibration.edges[i]:.1f} to "
         f"{calibration.edges[i + 1]:.1f}: {calibration.precision[i]:.0%} correct"
         for i in known
     ]

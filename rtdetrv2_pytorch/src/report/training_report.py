@@ -19,6 +19,7 @@ from ..doctor.data_report import REPORT_HTML, REPORT_JSON
 from ..misc import distributed
 from ..misc.files import write_text
 from ..misc.pages import render
+from ..misc.text import counted
 from ..solver.events import FitResult
 from ..solver.observers import LOG
 from . import setup_tables
@@ -172,14 +173,14 @@ class TrainingReport:
     @property
     def state(self) -> tuple[str, str]:
         """How the run ended, and its severity: "good", "warning" or "note"."""
-        planned, done = self.log.plan.get("epochs"), len(self.log.epochs)
         if not self.log.plan:
             return "log.jsonl is missing: the report contains no training metrics", "warning"
+        epochs = f"{len(self.log.epochs)} of {counted(self.log.plan.get('epochs', 0), 'epoch')}"
         if self.log.end is None:
-            return f"Not finished: the log contains {done} of {planned} epochs", "warning"
+            return f"Not finished: the log contains {epochs}", "warning"
         if self.log.end.get("stopped"):
-            return f"Stopped after {done} of {planned} epochs: {self.log.end['stopped']}", "note"
-        return f"Finished: {done} of {planned} epochs", "good"
+            return f"Stopped after {epochs}: {self.log.end['stopped']}", "note"
+        return f"Finished: {epochs}", "good"
 
     @property
     def skipped(self) -> tuple[int, list[str]]:

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from ..misc.devices import wait_for
 from ..misc.errors import TrainingDiverged
+from ..misc.text import counted
 
 logger = logging.getLogger(__name__)
 
@@ -62,7 +63,8 @@ class FiniteGuard:
         self._skipped += 1
         if self._skipped >= self._max_skipped:
             raise TrainingDiverged(
-                f"{error} ({self._skipped} consecutive steps; the last good checkpoint is kept)"
+                f"{error} ({counted(self._skipped, 'consecutive step')}; the last good checkpoint "
+                "is kept)"
             ) from error
         logger.warning("step skipped, %d in a row: %s", self._skipped, error)
 
@@ -84,7 +86,7 @@ class FiniteGuard:
         bad = int(wait_for(self._bad_norms))
         if bad >= self._max_bad_norms:
             raise TrainingDiverged(
-                f"gradients were not finite for {bad} consecutive steps although the losses were; "
-                "lower the learning rate or clip_max_norm, or train without mixed precision. The "
-                "last good checkpoint is kept"
+                f"gradients were not finite for {counted(bad, 'consecutive step')} although the "
+                "losses were; lower the learning rate or clip_max_norm, or train without mixed "
+                "precision. The last good checkpoint is kept"
             )

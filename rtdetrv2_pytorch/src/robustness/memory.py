@@ -10,7 +10,7 @@ import torch
 
 from ..misc import distributed
 from ..misc.errors import OutOfMemory
-from ..misc.text import first_line
+from ..misc.text import counted, first_line
 
 logger = logging.getLogger(__name__)
 
@@ -99,15 +99,15 @@ class MicroBatches:
             )
         if self.is_fixed:
             raise OutOfMemory(
-                f"a micro-batch of {tried} images does not fit in memory ({reason}), and other "
-                f"ranks wait for this one; resume last.pth with micro_batch_size = {tried // 2}, "
-                "which keeps the batch size"
+                f"a micro-batch of {counted(tried, 'image')} does not fit in memory ({reason}), "
+                f"and other ranks wait for this one; resume last.pth with micro_batch_size = "
+                f"{tried // 2}, which keeps the batch size"
             )
         self.size = tried // 2
         logger.warning(
-            "a micro-batch of %d images does not fit in memory (%s); using micro-batches of %d. "
+            "a micro-batch of %s does not fit in memory (%s); using micro-batches of %d. "
             "The batch size stays: gradients are accumulated",
-            tried,
+            counted(tried, "image"),
             reason,
             self.size,
         )

@@ -13,6 +13,7 @@ from ..data.loading.collate import scale_sizes
 from ..data.loading.loader import DataLoader
 from ..misc import distributed
 from ..misc.errors import TrainingDiverged
+from ..misc.text import counted
 from ..structures import StepBatch, Target
 from .memory import MicroBatches, free_memory
 from .recovery import Recovery
@@ -75,10 +76,10 @@ def find_micro_batch(
         free_memory()
     smallest = min(distributed.all_gather_objects(min(found.size or num_images, num_images)))
     logger.info(
-        "largest batch: %d images at %dx%d with %d boxes each; micro-batches of %d fit in memory",
-        num_images,
+        "largest batch: %s at %dx%d with %s each; micro-batches of %d fit in memory",
+        counted(num_images, "image"),
         *batch.size_hw,
-        len(batch.targets[0]["labels"]),
+        counted(len(batch.targets[0]["labels"]), "box"),
         smallest,
     )
     return smallest if smallest < num_images else None

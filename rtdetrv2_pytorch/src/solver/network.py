@@ -16,6 +16,7 @@ from ..misc import distributed
 from ..misc.coco_categories import COCO_CATEGORIES
 from ..misc.devices import check_compiler
 from ..misc.errors import CheckpointError, ConfigError
+from ..misc.text import counted
 from ..misc.weights import LoadReport, load_matching, load_strict, model_state
 from ..nn.sync_batch_norm import synchronize_batch_norm
 
@@ -93,7 +94,8 @@ def load_for_evaluation(cfg: YAMLConfig, source: str) -> None:
             f"{source} contains another model: missing {report.new[:3]} ({len(report.new)} in "
             "total); use the configuration of the checkpoint"
         )
-    logger.info("evaluating %d of %d classes of %s", len(ours), len(theirs), source)
+    total = counted(len(theirs), "class")
+    logger.info("evaluating %d of %s of %s", len(ours), total, source)
 
 
 def _load_by_class(cfg: YAMLConfig, checkpoint: Mapping[str, Any]) -> LoadReport:

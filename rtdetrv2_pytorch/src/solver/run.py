@@ -23,6 +23,7 @@ from ..interchange.folders import open_checkpoint
 from ..misc import distributed
 from ..misc.errors import CheckpointError
 from ..misc.resources import keep_freed_memory
+from ..misc.text import counted
 from ..misc.weights import load_checkpoint, load_strict
 from ..optim.ema import ModelEMA, unwrap
 from ..optim.resume import restore_optimizer, resume_schedule
@@ -325,7 +326,9 @@ class TrainingRun:
         if saved_size == size:
             return step
         if step:
-            logger.warning("a batch has %d images, in the resumed run it had %d", size, saved_size)
+            logger.warning(
+                "a batch has %s, in the resumed run it had %d", counted(size, "image"), saved_size
+            )
         step = step * saved_size // size
         return step - step % self.settings.grad_accum_steps
 

@@ -18,6 +18,7 @@ from ..misc import distributed
 from ..misc.errors import CheckpointError
 from ..misc.log_routing import FILE_ONLY
 from ..misc.seeding import seed_everything
+from ..misc.text import counted
 from ..misc.weights import load_checkpoint, load_strict, model_state
 from ..robustness.precision import Precision
 from ..robustness.probing import find_micro_batch
@@ -116,9 +117,9 @@ class DetSolver:
             changes += run.changes + _choose_micro_batch(run)
             if run.epoch >= settings.epoches:
                 logger.warning(
-                    "all %d epochs of this run are finished: evaluating best.pth; to continue, "
+                    "this run has finished after %s: evaluating best.pth; to continue, "
                     "set a higher number of epochs (-u epoches=...)",
-                    settings.epoches,
+                    counted(settings.epoches, "epoch"),
                 )
             if distributed.is_main() and self._overwrite and settings.resume is None:
                 remove_results(cfg.output_dir)
@@ -189,7 +190,7 @@ class DetSolver:
                 run.save_interrupted()
                 return self.stop_flag.reason
             if settings.patience and run.best.stale_epochs >= settings.patience:
-                return f"no better AP for {run.best.stale_epochs} epochs"
+                return f"no better AP for {counted(run.best.stale_epochs, 'epoch')}"
             if run.epoch < settings.epoches and self.stop_flag.agreed():
                 return self.stop_flag.reason
         return None
@@ -288,7 +289,7 @@ def _choose_micro_batch(run: TrainingRun) -> list[str]:
         micro_batches.size = find_micro_batch_of(run)
     if not micro_batches.size:
         return []
-    return [f"micro-batches of {micro_batches.size} images; the batch size stays"]
+    return [f"micro-batches of {counted(micro_batches.size, 'image')}; the batch size stays"]
 
 
 def find_micro_batch_of(run: TrainingRun) -> int | None:

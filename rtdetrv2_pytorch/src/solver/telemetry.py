@@ -10,6 +10,7 @@ from ..data.loading.repeats import class_factors, image_fractions
 from ..data.metrics.detection_limit import limit_notes
 from ..data.metrics.evaluator import Evaluation
 from ..misc import distributed
+from ..misc.text import counted
 from .bottleneck import bottleneck
 from .events import EpochReport, StepReport, TrainingEvents, TrainingPlan
 from .network import detections_per_image
@@ -140,10 +141,10 @@ def _schedule(run: TrainingRun) -> list[str]:
     details = ", ".join(f"{key} {value}" for key, value in scheduler.items())
     lines = [
         f"learning rate {', '.join(f'{lr:g}' for lr in rates)}; {f'{name} {details}'.strip()}; "
-        f"warm-up {run.warmup.warmup_duration} steps"
+        f"warm-up {counted(run.warmup.warmup_duration, 'step')}"
     ]
     if run.ema is not None:
-        lines.append(f"EMA decay {run.ema.decay:g}, warm-up {run.ema.warmups} steps")
+        lines.append(f"EMA decay {run.ema.decay:g}, warm-up {counted(run.ema.warmups, 'step')}")
     transforms = run.cfg.train_dataset.transforms
     first = transforms.policy.get("epoch") if transforms is not None else None
     if transforms is not None and first is not None:

@@ -64,8 +64,8 @@ class ImportReport:
         """Return the report, line by line."""
         result = [
             f"project {self.project_id} {self.project_name!r} from {self.format} format: "
-            f"{self.images} of {self.findings.given_images} images, "
-            f"{self.objects} of {self.findings.given_objects} objects"
+            f"{self.images} of {counted(self.findings.given_images, 'image')}, "
+            f"{self.objects} of {counted(self.findings.given_objects, 'object')}"
         ]
         result += [
             f"  {name}: {counted(count.images, 'image')}, {counted(count.objects, 'object')}"
@@ -113,7 +113,9 @@ def import_folder(
         if not datasets:
             reasons = "; ".join(map(str, grouped(source.findings)[:_MAX_REASONS])) or "it has none"
             given = source.findings.given_images
-            raise DatasetError(f"{folder}: none of its {given} images can be used: {reasons}")
+            raise DatasetError(
+                f"{folder}: none of its {counted(given, 'image')} can be used: {reasons}"
+            )
         if source.decision.divided:
             _note_split(store, project_id, by_part)
     except BaseException:

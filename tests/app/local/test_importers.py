@@ -530,9 +530,10 @@ def test_report_lines(tmp_path, store):
         "  train: 1 image, 2 objects",
         "  val: 1 image, 0 objects",
         "  Splits of the data: training train (2 images), validation val (2 images)",
-        "  skips: 2 images that no annotation names: JPEGImages/unlisted.jpg; val: gone (gone.xml "
+        "  skips: images that no annotation names (2): JPEGImages/unlisted.jpg; val: gone "
+        "(gone.xml "
         "is missing)",
-        "  skips: 1 malformed annotations: train: JPEGImages/c.jpg (c.xml cannot be read: no "
+        "  skips: malformed annotations (1): train: JPEGImages/c.jpg (c.xml cannot be read: no "
         "element found: line 1, column 20)",
     ]
 
@@ -547,6 +548,6 @@ def test_failed_import_leaves_no_project(tmp_path, store):
         import_folder(store, tmp_path / "y", on_progress=interrupt)
     for path in (tmp_path / "y" / "images").rglob("*.png"):
         path.write_bytes(b"")
-    with pytest.raises(DatasetError, match=r"none of its 2 images can be used: skips: 2 images"):
+    with pytest.raises(DatasetError, match=r"none of its 2 images can be used: skips: images"):
         import_folder(store, tmp_path / "y")
     assert store.projects.page(Listing())["entities"] == []

@@ -310,7 +310,7 @@ def test_image_without_usable_object_is_left_out(tmp_path, layout):
     report = examine("data", splits.train, splits.val, Options(), others=splits.findings)
     assert (report.splits[0].images.skipped, report.splits[0].boxes.skipped) == (1, 1)
     (line,) = [g for g in report.lines() if "without any usable object" in g]
-    assert line.startswith("skips: 1 images without any usable object of those annotated: train: ")
+    assert line.startswith("skips: images without any usable object of those annotated (1): ")
 
 
 @pytest.mark.parametrize("layout", LAYOUTS, ids=lambda layout: layout.__name__)

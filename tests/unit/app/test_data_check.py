@@ -133,7 +133,7 @@ def test_split_without_readable_images_is_rejected(project):
     (project / "train" / "img" / "train_img_1.png").write_bytes(b"")
     assert not examined(project).refusals
     (project / "val" / "img" / "val_img_1.png").write_bytes(b"")
-    with pytest.raises(DatasetError, match="none of 1 images can be used.*add images, or choose"):
+    with pytest.raises(DatasetError, match="none of 1 image can be used.*add images, or choose"):
         examined(project)
     content = json.loads((project / "result" / "data_report.json").read_text())
     assert content["verdict"] == "refuses"

@@ -211,7 +211,7 @@ def test_number_that_yaml_parses_as_string():
         ("optimizer: {lr: -1}", "optimizer.lr = -1", "greater than 0"),
         ("optimizer: {lr: .nan}", "optimizer.lr = nan", "finite number"),
         ("optimizer: {lr: fast}", "optimizer.lr = 'fast'", "valid number"),
-        ("optimizer: {betas: [0.9]}", "optimizer.betas = [0.9]", "more than 1 values"),
+        ("optimizer: {betas: [0.9]}", "optimizer.betas = [0.9]", "more than 1 value"),
         ("optimizer: {betas: [0.9, 1.0]}", "optimizer.betas[1] = 1.0", "less than 1"),
         (
             "optimizer: {weight_decay: -0.1}",

@@ -325,7 +325,7 @@ def test_missing_folder_raises(project):
 
 def test_split_without_boxes_raises(project):
     add_image(project / "val", "val.png")
-    with pytest.raises(DatasetError, match=r"the val split has 1 images but no box.*label the"):
+    with pytest.raises(DatasetError, match=r"the val split has 1 image but no box.*label the"):
         convert(project)
 
 
@@ -396,9 +396,7 @@ def test_damaged_annotation_skips_one_image(project, content, complaint):
 
 def test_split_with_only_damaged_annotations_raises(project):
     (project / "train" / "ann" / "train.png.json").write_text("{")
-    message = (
-        r"train split has 1 images and none can be used.*img/train.png.*repair the annotations"
-    )
+    message = r"train split has 1 image and none can be used.*img/train.png.*repair the annotations"
     with pytest.raises(DatasetError, match=message):
         convert(project)
 

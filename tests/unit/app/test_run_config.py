@@ -10,6 +10,7 @@ import yaml
 
 from rtdetrv2_pytorch.src.core import ConfigError, YAMLConfig
 from rtdetrv2_pytorch.src.core.yaml_files import get
+from rtdetrv2_pytorch.src.misc.text import counted
 from supervisely_integration import paths
 from supervisely_integration.models import find_base_config
 from supervisely_integration.train.run_config import (
@@ -201,7 +202,7 @@ def test_default_milestones_are_scaled(epochs, milestones):
     cfg, run = configure(hyperparameters={"epoches": epochs})
     assert cfg.yaml_cfg["lr_scheduler"]["milestones"] == milestones
     assert run.notes == [
-        f"lr_scheduler.milestones: [35, 45] -> {milestones}, for {epochs} epochs",
+        f"lr_scheduler.milestones: [35, 45] -> {milestones}, for {counted(epochs, 'epoch')}",
     ]
 
 

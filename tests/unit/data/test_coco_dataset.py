@@ -99,7 +99,8 @@ def test_unusable_boxes_are_skipped_and_logged(write_coco, bbox, kind, caplog):
     assert data.findings.counts() == {kind: 2}
     text = str(bbox) if len(str(bbox)) <= 80 else f"{str(bbox)[:80]}..."
     assert (
-        f"skips: 2 {KINDS[kind].title}: a.png (annotation 1: {text}); a.png (annotation 77: {text})"
+        f"skips: {KINDS[kind].title} (2): a.png (annotation 1: {text}); "
+        f"a.png (annotation 77: {text})"
     ) in caplog.text
 
 
@@ -147,7 +148,7 @@ def test_missing_images_are_logged(write_coco, caplog):
     assert data.findings.counts() == {"missing_image": 6}
     assert (data.findings.lost_images, data.findings.lost_objects) == (6, 1)
     warning = (
-        "skips: 6 listed images whose file is missing with 1 object: 2.png; 3.png; 4.png; "
+        "skips: listed images whose file is missing (6 with 1 object): 2.png; 3.png; 4.png; "
         "and 3 more"
     )
     assert f"{arguments['ann_file']}: {warning}" in caplog.messages
@@ -274,7 +275,7 @@ def test_objects_of_classes_that_training_lacks_are_skipped_and_counted(write_co
     data = CocoDetection(**write_coco(annotations, categories=categories), categories=training)
     assert data.annotations.labels.tolist() == [0]
     assert data.findings.counts() == {"unknown_class": 2}
-    assert "skips: 2 annotations of an unknown class" in caplog.text
+    assert "skips: annotations of an unknown class (2)" in caplog.text
 
 
 def test_validation_file_without_a_class_of_training_raises(write_coco):

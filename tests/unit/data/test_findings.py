@@ -16,9 +16,9 @@ def test_log_warns_once_per_kind_of_skipped_data(caplog):
     assert (findings.lost_images, findings.lost_objects) == (1, 7)
     findings.log("train.json")
     assert caplog.messages == [
-        "train.json: skips: 5 boxes without area: 0.png (annotation 7); 1.png (annotation 7); "
+        "train.json: skips: boxes without area (5): 0.png (annotation 7); 1.png (annotation 7); "
         "2.png (annotation 7); and 2 more",
-        "train.json: skips: 1 listed images whose file is missing with 2 objects: a\\x1b.png",
+        "train.json: skips: listed images whose file is missing (1 with 2 objects): a\\x1b.png",
     ]
 
 

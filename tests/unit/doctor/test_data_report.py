@@ -100,7 +100,7 @@ def test_log_lines_are_limited_and_sorted_by_severity():
     lines = list(report.lines(most=3))
     assert lines[0].startswith("The trainer uses this data. 10 images: 7 used, 3 skipped")
     assert lines[1] == (
-        "skips: 5 empty image files: train: 0.png; train: 1.png; train: 2.png; and 2 more"
+        "skips: empty image files (5): train: 0.png; train: 1.png; train: 2.png; and 2 more"
     )
     assert len(lines) == 5
     assert lines[4].endswith("more kinds are in data_report.html")

@@ -108,7 +108,7 @@ def test_cache_needs_access_and_a_file_for_each_image(client, model):
     answer = client.post(
         "/smart_cache_files", files=files, data={"settings": '{"image_ids":[1,2]}'}
     )
-    assert (answer.status_code, "1 files for 2 images" in answer.text) == (400, True)
+    assert (answer.status_code, "1 file for 2 images" in answer.text) == (400, True)
     answer = client.post("/smart_cache_files", files=files, data={"settings": "{"})
     assert answer.status_code == 400
 

@@ -21,6 +21,7 @@ import PIL
 
 from ...misc.files import replacing
 from ...misc.resources import available_memory, cache_folder
+from ...misc.text import counted
 from ..annotation_arrays import Annotations
 from .opening import max_pixels
 from .pixel_range import PixelRange
@@ -242,14 +243,14 @@ def _log_size(
     no_size = int((needed == 0).sum()) if kind == "ram" else 0
     reason = f" ({no_size} have no valid size in the annotations)" if no_size else ""
     logger.warning(
-        "cache: %s: %s needs %.2f GiB%s: %d of %d images are cached (%.2f GiB), the others are "
+        "cache: %s: %s needs %.2f GiB%s: %d of %s are cached (%.2f GiB), the others are "
         "decoded every time%s%s",
         kind,
         img_folder,
         int(needed.sum()) / _GIB,
         available,
         int(is_cached.sum()),
-        len(needed),
+        counted(len(needed), "image"),
         size,
         reason,
         f"; to remove the caches of all data sets: rm -r {shlex.quote(place)}" * (kind == "disk"),

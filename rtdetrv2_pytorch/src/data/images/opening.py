@@ -16,6 +16,7 @@ from PIL import Image, ImageFile, TiffImagePlugin, UnidentifiedImageError
 
 from ...misc.errors import ConfigError, DatasetError, RTDETRError
 from ...misc.resources import release_freed_memory
+from ...misc.text import counted
 
 Source = str | Path | BinaryIO
 
@@ -203,7 +204,9 @@ def _check_channels(file: Image.Image, name: str) -> None:
     """Reject TIFF files of which PIL would silently drop channels."""
     channels = getattr(file, "tag_v2", {}).get(_CHANNELS, 1)
     if channels > _MAX_CHANNELS:
-        raise ImageFileError(name, f"{channels} channels{_SUPPORTED}", "unreadable_image")
+        raise ImageFileError(
+            name, f"{counted(channels, 'channel')}{_SUPPORTED}", "unreadable_image"
+        )
 
 
 def _unsupported_tiff(source: Path | BinaryIO) -> str | None:
@@ -222,7 +225,7 @@ def _unsupported_tiff(source: Path | BinaryIO) -> str | None:
             channels, bits = tags.get(_CHANNELS, 1), max(tags.get(_BITS, (1,)))
     except Exception:  # noqa: BLE001 (damaged files)
         return None
-    return f"TIFF with {channels} channels of {bits} bits{_SUPPORTED}"
+    return f"TIFF with {counted(channels, 'channel')} of {bits} bits{_SUPPORTED}"
 
 
 @cache

@@ -10,6 +10,7 @@ import torch
 from ...misc import distributed
 from ...misc.errors import DatasetError
 from ...misc.ranges import NonNegativeFloat, NonNegativeInt, PositiveInt
+from ...misc.text import counted
 from ..dataset import DetectionDataset
 from .collate import Batch, BatchImageCollateFunction
 from .pinning import pin_ahead
@@ -94,8 +95,10 @@ class DataLoader:
         )
         if len(self.epoch_sampler) == 0 and (shuffle or drop_last or not len(dataset)):
             raise DatasetError(
-                f"{len(dataset)} images give no batch of {self.epoch_sampler.total_batch_size} for "
-                f"{distributed.world_size()} ranks; use a smaller batch_size or add images"
+                f"no batch of {self.epoch_sampler.total_batch_size} can be made from "
+                f"{counted(len(dataset), 'image')} for "
+                f"{counted(distributed.world_size(), 'rank')}; use a smaller batch_size or add "
+                "images"
             )
         self.batch_size = self.epoch_sampler.batch_size
         self.drop_last = drop_last

@@ -8,6 +8,7 @@ import torch
 from ...misc import distributed
 from ...misc.errors import ConfigError
 from ...misc.seeding import derive_seed
+from ...misc.text import counted
 from .repeats import RepeatedImages
 
 
@@ -98,6 +99,6 @@ def divided_batch_size(per_rank: int, total: int | None, *, is_training: bool) -
     if total >= (ranks if is_training else 1):
         return max(total, ranks)  # results of an evaluation do not depend on the batch size
     raise ConfigError(
-        f"total_batch_size = {total}: cannot be divided among {ranks} ranks; give at least "
-        f"{ranks}, or train on fewer ranks"
+        f"total_batch_size = {total}: cannot be divided among {counted(ranks, 'rank')}; give at "
+        f"least {ranks}, or train on fewer ranks"
     )

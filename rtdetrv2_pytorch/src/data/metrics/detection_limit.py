@@ -1,5 +1,6 @@
 """The number of detections per class and image that AP counts."""
 
+from ...misc.text import counted
 from ..annotation_arrays import Annotations
 
 COCO_LIMIT = 100
@@ -35,8 +36,8 @@ def limit_notes(annotations: Annotations, num_top_queries: int) -> list[str]:
         return []
     limit = limit_of_split(annotations, num_top_queries)
     return [
-        f"AP counts {limit} detections per class and image, because an image has {most} objects of "
-        f"a class; AP_coco counts {COCO_LIMIT}, as COCO does"
+        f"AP counts {counted(limit, 'detection')} per class and image, because an image has "
+        f"{counted(most, 'object')} of a class; AP_coco counts {COCO_LIMIT}, as COCO does"
     ]
 
 
@@ -51,7 +52,7 @@ def missed_objects_warning(annotations: Annotations, num_top_queries: int) -> st
     if most <= num_top_queries:
         return None
     return (
-        f"num_top_queries = {num_top_queries}, but an image to evaluate has {most} objects: the "
-        "others cannot be detected, which limits AP; increase num_top_queries and "
-        "RTDETRTransformerv2.num_queries, or cut the images into tiles"
+        f"num_top_queries = {num_top_queries}, but an image to evaluate has "
+        f"{counted(most, 'object')}: the others cannot be detected, which limits AP; increase "
+        "num_top_queries and RTDETRTransformerv2.num_queries, or cut the images into tiles"
     )

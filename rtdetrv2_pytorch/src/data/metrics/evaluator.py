@@ -10,6 +10,7 @@ import numpy as np
 from ...misc import distributed
 from ...misc.errors import extra
 from ...misc.resources import paused_garbage_collection
+from ...misc.text import counted
 from ...structures import DetectionTensors
 from ..annotation_arrays import Annotations
 from .detection_limit import COCO_LIMIT, detection_limit
@@ -162,7 +163,7 @@ class CocoEvaluator:
         if len(unknown):
             raise ValueError(
                 f"image {image_id}: detections have the {what} {unknown[:5].tolist()}, but the "
-                f"ground truth has {len(known)} classes with the {what} {known.min()} to "
+                f"ground truth has {counted(len(known), 'class')} with the {what} {known.min()} to "
                 f"{known.max()}; evaluate it with the classes of the detector"
             )
         return labels if self._labels_are_category_ids else self._category_ids[labels]

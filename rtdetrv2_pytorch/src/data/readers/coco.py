@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ...misc.errors import DatasetError
+from ...misc.text import counted
 from ..categories import CategoryId, CategoryTable
 from ..findings import Finding, Findings, UnusableError
 from ..split_names import PARTS, Part, split_of
@@ -183,7 +184,7 @@ def _check_disjoint(files: Sequence[_File]) -> None:
             what = f"of the {one.part} split" if one.part else "without the name of a split"
             raise DatasetError(
                 f"{one.name} and {other.name}: both files {what} list {min(both)} and "
-                f"{len(both) - 1} other images; remove one of the files, or merge them"
+                f"{counted(len(both) - 1, 'other image')}; remove one of the files, or merge them"
             )
 
 

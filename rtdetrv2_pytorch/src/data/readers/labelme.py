@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from ...misc.errors import DatasetError
+from ...misc.text import counted
 from ..findings import Findings, UnusableError
 from ..split_names import split_of_path
 from .folders import Tree, folder_of
@@ -138,6 +139,6 @@ def _box(kind: str, points: list[Point]) -> tuple[Point, Point] | None:
         radius = math.hypot(edge_x - x, edge_y - y)
         return (x - radius, y - radius), (x + radius, y + radius)
     if kind in _TWO_CORNERS and len(points) < 2:
-        raise ValueError(f"{len(points)} points")
+        raise ValueError(f"{counted(len(points), 'point')}")
     xs, ys = [x for x, _ in points], [y for _, y in points]
     return (min(xs), min(ys)), (max(xs), max(ys))

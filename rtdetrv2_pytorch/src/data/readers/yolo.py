@@ -12,6 +12,7 @@ import yaml
 
 from ...misc.errors import DatasetError
 from ...misc.limits import read_yaml
+from ...misc.text import counted
 from ..findings import Finding, Findings, UnusableError
 from ..images.opening import is_image
 from ..split_names import Part, split_of, split_of_path
@@ -70,8 +71,8 @@ def read(tree: Tree) -> DataSource:
     if not images:
         count = len(tree.images)
         raise DatasetError(
-            f"{tree.root}: none of its {count} images is in the folders and lists of its YOLO "
-            "files; correct their paths"
+            f"{tree.root}: none of its {counted(count, 'image')} is in the folders and lists of "
+            "its YOLO files; correct their paths"
             if count
             else f"{tree.root}: it has YOLO files, but no image; add the images"
         )

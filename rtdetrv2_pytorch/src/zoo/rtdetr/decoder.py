@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from ...misc.ranges import Fraction, NonNegativeInt, PositiveInt
+from ...misc.text import counted
 from ...nn.layers import (
     MLP,
     Activation,
@@ -143,11 +144,13 @@ class RTDETRTransformerv2(nn.Module):
     ) -> None:
         super().__init__()
         if num_levels < len(feat_channels):
-            raise ValueError(f"num_levels {num_levels} is less than {len(feat_channels)} maps")
+            raise ValueError(
+                f"num_levels {num_levels} is less than {counted(len(feat_channels), 'map')}"
+            )
         if not -num_layers <= eval_idx < num_layers:
             raise ValueError(
-                f"eval_idx {eval_idx}: of {num_layers} layers, give one from {-num_layers} to "
-                f"{num_layers - 1}"
+                f"eval_idx {eval_idx}: of {counted(num_layers, 'layer')}, give one from "
+                f"{-num_layers} to {num_layers - 1}"
             )
         self.num_classes = num_classes
         self.num_queries = num_queries

@@ -13,6 +13,8 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
+from ...misc.text import counted
+
 Sampling = Literal["default", "discrete"]
 
 # An offset of 1 is this fraction of the box size, divided by the points of the level.
@@ -69,7 +71,7 @@ class MSDeformableAttention(nn.Module):
         points = [num_points] * num_levels if isinstance(num_points, int) else list(num_points)
         if len(points) != num_levels:
             raise ValueError(
-                f"num_points {points}: give one number for each of {num_levels} levels"
+                f"num_points {points}: give one number for each of {counted(num_levels, 'level')}"
             )
         self.num_heads = num_heads
         self.num_points = points
