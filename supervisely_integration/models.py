@@ -23,7 +23,10 @@ def find_base_config(name: str | Path) -> Path:
     for candidate in candidates:
         if candidate.is_file():
             return candidate.resolve()
-    raise ConfigError(f"{name}: no such model configuration, neither here nor in {CONFIGS.name}")
+    raise ConfigError(
+        f"{name}: no such model configuration, neither here nor in {CONFIGS.name}; "
+        "choose another model"
+    )
 
 
 def published_models() -> list[dict[str, Any]]:

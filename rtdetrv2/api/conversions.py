@@ -42,7 +42,7 @@ def to_coco(
         ids = category_ids(detections.class_names)
     missing = sorted(set(detections.names) - set(ids))
     if missing:
-        raise ConfigError(f"category_ids: no id of the class {missing[0]!r}")
+        raise ConfigError(f"category_ids: no id of the class {missing[0]!r}; add it")
     return [
         {
             "image_id": image_id,

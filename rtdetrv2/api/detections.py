@@ -166,7 +166,9 @@ class Detections:
         if self._pixels is not None:
             return self._pixels
         if self.path is None:
-            raise DatasetError(f"{self.name}: these detections have no image")
+            raise DatasetError(
+                f"{self.name}: these detections have no image; give the image to predict()"
+            )
         return to_rgb(self.path, self._pixel_range)
 
     def plot(self, *, line_px: int | None = None, font_px: int | None = None) -> Image.Image:

@@ -95,7 +95,7 @@ def find_model(source: str | Path, weights: str | Path | None = "coco") -> Model
     if path.suffix.lower() in (".yml", ".yaml") or (RECIPES / f"{text}.yml").is_file():
         recipe = path if path.suffix else RECIPES / f"{text}.yml"
         if not recipe.is_file():
-            raise ConfigError(f"{recipe}: no such configuration")
+            raise ConfigError(f"{recipe}: no such configuration; give a name of the model table")
         return _with_weights(text, recipe, weights)
     if not path.is_file():
         raise ConfigError(_unknown(text))

@@ -131,7 +131,9 @@ def _of_folder(folder: Path) -> ImageSet:
             if is_image(path)
         ]
     if not found:
-        raise DatasetError(f"{folder}: no images in this folder or its subfolders")
+        raise DatasetError(
+            f"{folder}: no images in this folder or its subfolders; give another one"
+        )
     return ImageSet(sorted(found, key=lambda image: image.name), len(found))
 
 

@@ -33,6 +33,8 @@ def write(file: ModelFile, folder: Path) -> Path:
         ConfigError: if the file is not a checkpoint, or naming what `transformers` cannot hold.
     """
     if not file.is_checkpoint or file.path is None:
-        raise ConfigError(f"{file.path}: only checkpoints can be written for transformers")
+        raise ConfigError(
+            f"{file.path}: only checkpoints can be written for transformers; open best.pth"
+        )
     export_transformers(Source(checkpoint=file.path, config=file.config), folder)
     return folder

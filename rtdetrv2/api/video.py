@@ -65,7 +65,7 @@ class Video:
             raise self._unreadable(error) from error
         if not container.streams.video:
             container.close()
-            raise DatasetError(f"{self.path}: the file has no video stream")
+            raise DatasetError(f"{self.path}: the file has no video stream; give a video")
         return container
 
     def _unreadable(self, error: Exception) -> DatasetError:

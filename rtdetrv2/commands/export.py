@@ -67,7 +67,9 @@ def main(ctx: click.Context, /, *, model: str, format_: str | None, **values: An
         assert option.name is not None
         is_given = ctx.get_parameter_source(option.name) is ParameterSource.COMMANDLINE
         if is_given and option.name not in {*names, "model", "format_"}:
-            raise click.UsageError(f"{option.opts[-1]} is not an option of --format {chosen}", ctx)
+            raise click.UsageError(
+                f"{option.opts[-1]} is not an option of --format {chosen}; remove it", ctx
+            )
     options = {name: value for name, value in values.items() if name in names}
     assert command.callback is not None
     return int(command.callback(resume=model, **options))

@@ -163,5 +163,5 @@ def _image_files(path: Path) -> list[Path]:
         return [path]
     files = sorted(filter(is_image, path.iterdir()))
     if not files:
-        raise ConfigError(f"--images {path}: the folder contains no image files")
+        raise ConfigError(f"--images {path}: the folder contains no image files; give images")
     return files

@@ -55,7 +55,9 @@ def main(*, run: Path, data: Path | None, device: str | None, update: tuple[str,
             try:
                 path = write_report(source)
             except OSError as error:
-                raise ConfigError(f"{run}: not writable ({error.strerror})") from error
+                raise ConfigError(
+                    f"{run}: not writable ({error.strerror}); copy the run to another folder"
+                ) from error
         for each in (path, run / LOG_FILE):
             print_path(console, each)
         return 0

@@ -66,7 +66,9 @@ class Command(_Runnable):
                 if ctx.get_parameter_source(name) is ParameterSource.COMMANDLINE
             ]
             if len(given) > 1:
-                raise click.UsageError(f"{' and '.join(given)} are mutually exclusive", ctx)
+                raise click.UsageError(
+                    f"{' and '.join(given)} are mutually exclusive; give one", ctx
+                )
         return rest
 
     def _repeat_list_options(self, args: Sequence[str]) -> list[str]:

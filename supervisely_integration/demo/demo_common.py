@@ -100,7 +100,7 @@ def show(
     for path in _find_images(arguments.images):
         image = open_image(path, pixel_range)
         detections = detect(image)
-        print(f"{path}: {image.width} x {image.height}, {len(detections)} detections")
+        print(f"{path}: {image.width} x {image.height}, {len(detections)} found")
         _print_table(detections)
         target = arguments.output / f"{_free_name(path.stem, taken)}{_SUFFIX}.jpg"
         try:

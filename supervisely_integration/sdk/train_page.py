@@ -208,7 +208,7 @@ def read_settings(given: str | Mapping[str, Any]) -> dict[str, Any]:
                 where, given = given, Path(given).read_text(encoding="utf-8")
             given = parse_json(given)
         except (OSError, ValueError) as error:
-            raise ConfigError(f"{where}: not readable as JSON ({error})") from error
+            raise ConfigError(f"{where}: not readable as JSON ({error}); correct it") from error
     if not isinstance(given, Mapping):
         raise ConfigError(f"{where}: not an object; use the app_state.json of an experiment")
     return app_settings(given, where)[0]

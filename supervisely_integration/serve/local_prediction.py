@@ -78,7 +78,9 @@ def read_settings(words: Sequence[str]) -> dict[str, Any]:
         try:
             settings = yaml.safe_load(Path(words[0]).read_text(encoding="utf-8"))
         except (OSError, ValueError, yaml.YAMLError) as error:
-            raise ConfigError(f"--settings {words[0]}: not readable ({error})") from error
+            raise ConfigError(
+                f"--settings {words[0]}: not readable ({error}); give JSON or a YAML file"
+            ) from error
         if not isinstance(settings, dict):
             raise ConfigError(f"--settings {words[0]}: give a mapping of names to values")
         return settings

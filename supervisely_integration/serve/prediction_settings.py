@@ -140,5 +140,7 @@ def _fraction(name: str, value: object, others: str) -> float:
 def _nms_iou(value: object) -> float:
     number = _fraction("nms_iou", value, "or none")
     if number == 0:
-        raise ConfigError("nms_iou = 0: would drop every detection that touches another one")
+        raise ConfigError(
+            "nms_iou = 0: would drop every detection that touches another one; give more"
+        )
     return number

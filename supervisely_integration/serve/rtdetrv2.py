@@ -274,9 +274,11 @@ class RTDETRv2(ObjectDetection):  # type: ignore[misc]
             note(f"{key} is read as {SYNONYMS[key]}")
         for key in state:
             if key in ("confidence_threshold", "nms_iou", "classes", *SYNONYMS):
-                raise ConfigError(f"{key}: belongs into the settings of the state")
+                raise ConfigError(f"{key}: belongs into the settings of the state; move it there")
         if state.get("tracker"):
-            raise ConfigError(f"tracker = {state['tracker']!r}: this model does not track objects")
+            raise ConfigError(
+                f"tracker = {state['tracker']!r}: this model does not track objects; remove it"
+            )
 
     def serve(self) -> None:
         """Start to answer requests."""
@@ -312,8 +314,8 @@ class RTDETRv2(ObjectDetection):  # type: ignore[misc]
             return files, ModelSource.CUSTOM, {}, False
         if self.api is None or not os.environ.get("TEAM_ID"):
             raise ConfigError(
-                f"--model {path}: neither a published model nor a file; for a file in Team Files "
-                "set SERVER_ADDRESS, API_TOKEN and TEAM_ID"
+                f"--model {path}: neither a published model nor a file; to use a file in Team "
+                "Files, set SERVER_ADDRESS, API_TOKEN and TEAM_ID"
             )
         return {"checkpoint": str(path)}, ModelSource.CUSTOM, {}, True
 

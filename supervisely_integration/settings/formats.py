@@ -60,7 +60,7 @@ def app_settings(given: Mapping[str, Any], where: object) -> tuple[Json, int | N
     if _GUI_STATE in content:
         content = content[_GUI_STATE]
         if not isinstance(content, Mapping):
-            raise ConfigError(f"{where}: {_GUI_STATE} = {content!r}: not an object of settings")
+            raise ConfigError(f"{where}: {_GUI_STATE} = {content!r}: not an object; give settings")
     source = content.get("input")
     if project is None and isinstance(source, Mapping):
         project = _project_id(source.get("project_id"), where)

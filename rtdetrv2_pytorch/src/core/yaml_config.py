@@ -195,7 +195,7 @@ class YAMLConfig:
     def _build(self, slot: str, **given: Any) -> Any:
         description = self._slot(slot)
         if description is None:
-            raise ConfigError(f"{self.path.name}: {slot!r} is not configured")
+            raise ConfigError(f"{self.path.name}: {slot!r} is not configured; add it")
         with located(self.layers):
             return self.sections().construct(description, slot, **given)
 
@@ -338,7 +338,7 @@ class YAMLConfig:
     ) -> DetectionDataset:
         description = get(self.yaml_cfg, (slot, "dataset"))
         if description is None:
-            raise ConfigError(f"{self.path.name}: '{slot}.dataset' is not configured")
+            raise ConfigError(f"{self.path.name}: '{slot}.dataset' is not configured; add it")
         for key in ("seed", "cache", "pixel_range"):
             given[key] = getattr(self.settings, key)
         sections = Sections(self.yaml_cfg, shared)
@@ -350,7 +350,7 @@ class YAMLConfig:
         found, expected = len(dataset.categories), self.yaml_cfg.get("num_classes", 80)
         if found != expected:
             raise ConfigError(
-                f"num_classes = {expected}, but {slot}.dataset has {found} classes; use data and "
+                f"num_classes = {expected}, but that of {slot}.dataset is {found}; use data and "
                 "num_classes of the weights, or set the training annotations "
                 "(train_dataloader.dataset.ann_file)"
             )

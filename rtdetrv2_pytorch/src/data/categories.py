@@ -69,7 +69,9 @@ class CategoryTable:
         """
         for entry in categories:
             if not isinstance(entry, Mapping) or "id" not in entry or "name" not in entry:
-                raise DatasetError(f"{source}: category {entry!r} lacks an id or a name")
+                raise DatasetError(
+                    f"{source}: category {entry!r} lacks an id or a name; export it again"
+                )
         classes = [
             (normalize_id(entry["id"]), str(entry["name"]))
             for entry in categories

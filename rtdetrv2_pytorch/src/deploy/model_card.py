@@ -141,7 +141,9 @@ def thresholds_of(checkpoint: Mapping[str, Any]) -> dict[str, Any]:
         values = {str(k): float(v) for k, v in per_class.items()} if per_class else {}
         overall = float(measured["overall"])
     except (AttributeError, TypeError, ValueError) as error:
-        raise CheckpointError(f"the thresholds in the checkpoint are damaged ({error})") from error
+        raise CheckpointError(
+            f"the thresholds in the checkpoint are damaged ({error}); use a complete checkpoint"
+        ) from error
     return {
         "threshold": overall if overall < 1 else 0.5,
         "class_thresholds": {name: value for name, value in values.items() if value < 1},
@@ -162,7 +164,9 @@ def class_names_of(checkpoint: Mapping[str, Any]) -> Sequence[str] | None:
         if isinstance(meta, Mapping) and meta.get("classes"):
             return _strings([entry["title"] for entry in meta["classes"]])
     except (LookupError, TypeError) as error:
-        raise CheckpointError(f"the class names in the checkpoint are damaged ({error})") from error
+        raise CheckpointError(
+            f"the class names in the checkpoint are damaged ({error}); give class names"
+        ) from error
     return None
 
 

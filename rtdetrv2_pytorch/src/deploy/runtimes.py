@@ -118,7 +118,8 @@ class OnnxRuntime:
             self._session = ort.InferenceSession(str(path), options, providers=providers)
         except Exception as error:  # noqa: BLE001 (ONNX Runtime has no common base class)
             raise ExportError(
-                f"{path}: ONNX Runtime cannot load the file ({first_line(error)})"
+                f"{path}: ONNX Runtime cannot load the file ({first_line(error)}); export the "
+                "checkpoint again"
             ) from error
         # Without the CUDA libraries ONNX Runtime silently falls back to the CPU.
         if device.type == "cuda" and "CUDAExecutionProvider" not in self._session.get_providers():
@@ -132,7 +133,9 @@ class OnnxRuntime:
         try:
             results = self._session.run(list(OUTPUTS), _numpy_inputs(images, sizes_wh))
         except Exception as error:  # noqa: BLE001 (as above)
-            raise ExportError(f"ONNX Runtime cannot run the model ({first_line(error)})") from error
+            raise ExportError(
+                f"ONNX Runtime cannot run the model ({first_line(error)}); use the runtime pytorch"
+            ) from error
         labels, boxes, scores = (torch.from_numpy(result).to(self.device) for result in results)
         return labels, boxes, scores
 
@@ -174,7 +177,8 @@ class OpenVINORuntime:
             self._model = core.compile_model(str(path), "CPU", options)
         except RuntimeError as error:
             raise ExportError(
-                f"{path}: OpenVINO cannot load the file ({first_line(error)})"
+                f"{path}: OpenVINO cannot load the file ({first_line(error)}); export the "
+                "checkpoint again"
             ) from error
 
     def __call__(self, images: Tensor, sizes_wh: Tensor) -> RawDetections:
@@ -184,7 +188,9 @@ class OpenVINORuntime:
         try:
             results = request.infer(_numpy_inputs(images, sizes_wh))
         except RuntimeError as error:
-            raise ExportError(f"OpenVINO cannot run the model ({first_line(error)})") from error
+            raise ExportError(
+                f"OpenVINO cannot run the model ({first_line(error)}); use the runtime pytorch"
+            ) from error
         labels, boxes, scores = (torch.from_numpy(results[name].copy()) for name in OUTPUTS)
         return labels.to(torch.int64), boxes, scores
 

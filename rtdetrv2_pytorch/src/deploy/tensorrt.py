@@ -239,8 +239,8 @@ class TensorRTRuntime:
             for name, value in zip(INPUTS, values, strict=True):
                 if not self._context.set_input_shape(name, tuple(value.shape)):
                     raise ConfigError(
-                        f"{name} has shape {list(value.shape)}: the engine supports up to "
-                        f"{self.max_batch_size} images of {self.card.input_size_hw} pixels"
+                        f"{name} has shape {list(value.shape)}: the engine supports batches of up "
+                        f"to {self.max_batch_size}, and images of {self.card.input_size_hw} pixels"
                     )
                 self._context.set_tensor_address(name, value.data_ptr())
             labels, boxes, scores = (self._output(name) for name in OUTPUTS)
@@ -269,7 +269,8 @@ def read_card_file(engine: Path) -> tuple[ModelCard, int, dict[str, str]]:
         return card, int(json.loads(metadata["batch_sizes"])[2]), metadata
     except OSError as error:
         raise CheckpointError(
-            f"{path}: file is missing; it contains the classes and input size of {engine.name}"
+            f"{path}: file is missing; it contains the classes and input size of {engine.name}: "
+            "copy it beside the engine"
         ) from error
     except CheckpointError:
         raise

@@ -112,7 +112,7 @@ def to_ours(config: Mapping[str, Any], *, is_frozen: bool) -> tuple[str, dict[st
         raise ConfigError(
             "backbone_config: "
             + ", ".join(f"{key} = {value!r}" for key, value in nearest.items())
-            + ": not a backbone of RT-DETRv2"
+            + ": not a backbone of RT-DETRv2; give another model"
         )
     _, name, values = candidates[differences.index({})]
     return name, {

@@ -153,7 +153,9 @@ def _joined(state: Mapping[str, Tensor], source: str) -> Iterator[tuple[str, Ten
             names = [f"{match[1]}{part}_proj.{match[3]}" for part in "qkv"]
             missing = [each for each in names if each not in state]
             if missing:
-                raise CheckpointError(f"{source}: the weights of {missing[0]!r} are missing")
+                raise CheckpointError(
+                    f"{source}: the weights of {missing[0]!r} are missing; save the model again"
+                )
             yield f"{match[1]}in_proj_{match[3]}", torch.cat([state[each] for each in names])
 
 

@@ -210,14 +210,17 @@ def load_checkpoint(source: str | Path) -> dict[str, Any]:
                 f"{path}: contains Python objects other than tensors and plain values. "
                 "Loading them would run code from the file; save its state dict instead"
             ) from error
-        raise CheckpointError(f"{path}: not a PyTorch checkpoint, or damaged") from error
+        raise CheckpointError(
+            f"{path}: not a PyTorch checkpoint, or damaged; download or copy it again"
+        ) from error
     except Exception as error:  # noqa: BLE001 (a damaged pickle can raise anything)
         raise CheckpointError(
             f"{path}: damaged or truncated ({error}); download it again"
         ) from error
     if not isinstance(checkpoint, dict):
         raise CheckpointError(
-            f"{path}: contains a {type(checkpoint).__name__}, not a dict of weights"
+            f"{path}: contains a {type(checkpoint).__name__}, not a dict of weights; save the "
+            "state dict of the model"
         )
     try:
         check_values(checkpoint)
@@ -261,7 +264,10 @@ def model_state(checkpoint: Mapping[str, Any]) -> dict[str, Tensor]:
     }
     if not tensors:
         held = sorted(map(str, checkpoint))[:10]
-        raise CheckpointError(f"no weights under 'ema.module' or 'model'; the file contains {held}")
+        raise CheckpointError(
+            f"no weights under 'ema.module' or 'model'; the file contains {held}; give a "
+            "checkpoint of a training, or a state dict"
+        )
     return tensors
 
 

@@ -36,7 +36,7 @@ def restore_optimizer(optimizer: Optimizer, saved: Mapping[str, Any]) -> None:
         )
     theirs, ours = ([len(group["params"]) for group in side] for side in (groups, own))
     if theirs != ours:
-        raise ValueError(f"its parameter groups have {theirs} parameters, those here {ours}")
+        raise ValueError(f"its parameter groups have sizes {theirs}, those here {ours}")
     if any(group.get("amsgrad") for group in own) and not all(
         "max_exp_avg_sq" in entry for entry in saved["state"].values()
     ):

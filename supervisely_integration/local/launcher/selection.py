@@ -79,7 +79,7 @@ def folder_fingerprint(folder: Path) -> str:
         DatasetError: if it is not a folder.
     """
     if not folder.is_dir():
-        raise DatasetError(f"{folder}: no such folder")
+        raise DatasetError(f"{folder}: no such folder; give the folder of a data set")
     digest = hashlib.sha256(os.fsencode(folder.resolve()))
     for path in sorted(path for path in folder.rglob("*") if path.is_file()):
         status = path.stat()

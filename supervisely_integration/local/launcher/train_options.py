@@ -44,7 +44,7 @@ def check_options(options: TrainArguments) -> None:
         DatasetError: if the folder of the data or the project does not exist.
     """
     if options.data is not None and not options.data.is_dir():
-        raise DatasetError(f"{options.data}: no such folder")
+        raise DatasetError(f"{options.data}: no such folder; give the folder of a data set")
     names = [row["Model"] for row in published_models()]
     if options.model is not None and options.model not in names:
         raise ConfigError(f"--model {options.model!r}: unknown; use one of {', '.join(names)}")
@@ -70,7 +70,9 @@ def read_app_state(path: Path) -> dict[str, Any]:
     try:
         state = parse_json(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise ConfigError(f"{path}: not readable ({error})") from error
+        raise ConfigError(
+            f"{path}: not readable ({error}); give the app_state.json of an experiment"
+        ) from error
     if not isinstance(state, dict):
         raise ConfigError(f"{path}: not an object; use the app_state.json of an experiment")
     return state

@@ -87,7 +87,7 @@ def array_to_rgb(image: np.ndarray, pixel_range: PixelRange | None) -> np.ndarra
             f"{shown}: not supported; give 1 channel, RGB or RGBA in the last axis{hint}"
         )
     if 0 in image.shape:
-        raise ConfigError(f"{shown}: it has no pixels")
+        raise ConfigError(f"{shown}: it has no pixels; give another image")
     image = image[..., :3]
     if image.dtype not in (np.uint8, np.uint16) and pixel_range is None:
         image = _without_range(image, shown)

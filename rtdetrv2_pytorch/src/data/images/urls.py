@@ -57,10 +57,14 @@ def download_image(
         with _Connections(time_limit_s, only_public=only_public) as pools:
             return _read(pools, url)
     except TimeoutError as error:
-        raise DatasetError(f"{shown}: was not downloaded within {time_limit_s:g} s") from error
+        raise DatasetError(
+            f"{shown}: was not downloaded within {time_limit_s:g} s; download it first"
+        ) from error
     except (HTTPError, OSError, ValueError) as error:
         reason = error.reason if isinstance(error, urllib3.exceptions.MaxRetryError) else error
-        raise DatasetError(f"{shown}: cannot be downloaded ({reason})") from error
+        raise DatasetError(
+            f"{shown}: cannot be downloaded ({reason}); check the address"
+        ) from error
 
 
 def shown_url(url: Any) -> str:

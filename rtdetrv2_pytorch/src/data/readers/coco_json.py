@@ -28,15 +28,18 @@ def read_coco_json(path: Path) -> dict[str, Any]:
         with paused_garbage_collection():
             content = json.loads(path.read_text(encoding="utf-8-sig"))
     except OSError as error:
-        raise DatasetError(f"{path}: cannot be read ({error.strerror})") from error
+        raise DatasetError(f"{path}: cannot be read ({error.strerror}); check the file") from error
     except UnicodeDecodeError as error:
         raise DatasetError(f"{path}: is not in UTF-8 ({error.reason}); save it as UTF-8") from error
     except json.JSONDecodeError as error:
         raise DatasetError(
-            f"{path}: is not valid JSON at line {error.lineno}, column {error.colno} ({error.msg})"
+            f"{path}: is not valid JSON at line {error.lineno}, column {error.colno} "
+            f"({error.msg}); export it again"
         ) from error
     except (ValueError, RecursionError) as error:  # a number too long, or nesting too deep
-        raise DatasetError(f"{path}: cannot be parsed as JSON ({error})") from error
+        raise DatasetError(
+            f"{path}: cannot be parsed as JSON ({error}); export it again"
+        ) from error
     for key in LISTS:
         if not isinstance(content, dict) or not isinstance(content.get(key), list):
             raise DatasetError(
