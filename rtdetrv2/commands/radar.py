@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Any
 import click
 from rich.console import Console
 
+from rtdetrv2_pytorch.src.misc.text import counted
+
 from ..terminal.command import PATH, Command, update_option
 from ..terminal.command_log import CommandLog, run_logged
 from ..terminal.console import (
@@ -89,7 +91,7 @@ def _print(console: Console, result: "RadarResult") -> None:
     from ..analysis.radar.suspicions import KINDS
 
     labels, images = sum(result.labels.values()), sum(result.images.values())
-    print_headline(console, "Suspicions", f"in {labels} labels of {images} images")
+    print_headline(console, "Suspicions", f"in {labels} labels of {counted(images, 'image')}")
     table = result_table(console, "By kind")
     for name in ("error", "certain (90 %)", "likely (50 %)", "possible"):
         table.add_column(name, justify="left" if name == "error" else "right")

@@ -13,6 +13,7 @@ from rtdetrv2_pytorch.src.data.metrics.evaluator import Evaluation
 from rtdetrv2_pytorch.src.deploy.runtimes import Runtime
 from rtdetrv2_pytorch.src.misc.errors import ConfigError, RTDETRError
 from rtdetrv2_pytorch.src.misc.files import write_text
+from rtdetrv2_pytorch.src.misc.text import counted
 from rtdetrv2_pytorch.src.report.label_errors import RADAR_JSON
 from rtdetrv2_pytorch.src.report.report_source import ReportSource, report_source
 from rtdetrv2_pytorch.src.solver.checkpointing import LAST
@@ -118,7 +119,8 @@ def find_label_errors(
     annotations = cfg.train_dataset.annotations
     if len(annotations) < options.folds:
         raise ConfigError(
-            f"folds = {options.folds}: the training split has {len(annotations)} images; give fewer"
+            f"folds = {options.folds}: the training split has "
+            f"{counted(len(annotations), 'image')}; give fewer"
         )
     epochs = options.epochs or epochs_within(int(cfg.yaml_cfg["epoches"]), options.folds)
     weights = best_weights(run).stat()

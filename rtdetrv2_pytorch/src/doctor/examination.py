@@ -277,7 +277,7 @@ def _balance_findings(split: _SplitState) -> Iterator[Finding]:
     common = int(fractions.argmax())
     for label in np.flatnonzero(is_rare(fractions)):
         detail = (
-            f"in {fractions[label] * total:.0f} of {total} images, {names[common]!r} in "
+            f"in {fractions[label] * total:.0f} of {counted(total, 'image')}, {names[common]!r} in "
             f"{fractions[common] * total:.0f}; repeat_threshold {threshold:g} repeats them "
             f"{factors[label]:.1f} times"
         )

@@ -157,7 +157,9 @@ def _schedule(run: TrainingRun) -> list[str]:
         ]
     lines += _repeats(run)
     if run.settings.eval_freq > 1:
-        lines.append(f"evaluation every {run.settings.eval_freq} epochs and after the last one")
+        lines.append(
+            f"evaluation every {counted(run.settings.eval_freq, 'epoch')} and after the last one"
+        )
     annotations = run.cfg.val_dataset.annotations
     lines += limit_notes(annotations, detections_per_image(run.cfg))
     collate = run.train_loader.collate_fn
@@ -176,8 +178,8 @@ def _repeats(run: TrainingRun) -> list[str]:
     factors = class_factors(image_fractions(annotations), threshold)
     rarest = int(factors.argmax())
     return [
-        f"{sampler.num_images} images per epoch instead of {len(annotations)}: those of classes in "
-        f"fewer than {threshold:g} of the images are repeated, those of "
+        f"{counted(sampler.num_images, 'image')} per epoch instead of {len(annotations)}: those of "
+        f"classes in fewer than {threshold:g} of the images are repeated, those of "
         f"{annotations.categories.names[rarest]} {factors[rarest]:.1f} times"
     ]
 
