@@ -155,7 +155,7 @@ def test_invalid_parameter_rules_are_rejected(rules, message):
         ({"RTDETR": {"encoder": "RTDETR"}}, r"RTDETR.encoder = 'RTDETR': give HybridEncoder$"),
         (
             {"Compose": {"ops": [{"type": "Compose"}]}},
-            r"^overrides: Compose.ops\[0\] = 'Compose': contains itself$",
+            r"^overrides: Compose.ops\[0\] = 'Compose': contains itself; name another",
         ),
         ({"lr_scheduler": {"type": "LambdaLR"}}, "LambdaLR: 'lr_lambda' is a Python function"),
         ({"RTDETRTransformer": {}}, "'RTDETRTransformer'; RT-DETR v1 is not supported"),

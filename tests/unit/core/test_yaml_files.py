@@ -62,7 +62,7 @@ def test_repeated_include_is_not_a_cycle(tmp_path):
     [
         ("x: [1", "invalid YAML"),
         ("- 1\n- 2", "not a mapping"),
-        ("1: x", "not a mapping of names"),
+        ("1: x", "not a mapping; write"),
         ("__include__: other.yml", "give a list of files"),
         ("__include__: [missing.yml]", r"missing.yml: could not read \(No such file"),
         ("x: !!python/object/apply:os.getcwd []", "invalid YAML"),
