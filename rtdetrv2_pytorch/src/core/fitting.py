@@ -189,7 +189,7 @@ def fit_budget(values: dict[str, Any], epochs: int, why: str) -> list[str]:
             new = epochs
         if new != old:
             put(values, path, new)
-            notes.append(f"{'.'.join(path)}: {old} -> {new}, scaled to {epochs} epochs")
+            notes.append(f"{'.'.join(path)}: {old} -> {new}, scaled to {counted(epochs, 'epoch')}")
     return notes
 
 

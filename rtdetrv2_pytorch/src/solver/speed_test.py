@@ -16,6 +16,7 @@ from ..core.fitting import fit_budget, schedule_changes
 from ..core.yaml_config import YAMLConfig
 from ..core.yaml_files import merge
 from ..misc import distributed
+from ..misc.text import counted
 from ..misc.weights import load_checkpoint
 from ..robustness.memory import free_memory
 from ..timing.budget import TimeBudget
@@ -192,12 +193,11 @@ def deadline(run: TrainingRun, flag: StopFlag) -> StopFlag:
 def warn_of_short_epoch(run: TrainingRun, progress: EpochProgress) -> None:
     """Log that the time budget ended an epoch early."""
     logger.warning(
-        "time_budget %s: epoch %d ended after %d of %d steps, because training is slower than "
-        "measured",
+        "time_budget %s: epoch %d ended after %d of %s, because training is slower than measured",
         run.settings.time_budget,
         run.epoch + 1,
         progress.step,
-        progress.num_steps,
+        counted(progress.num_steps, "step"),
     )
 
 
@@ -234,7 +234,7 @@ def _choose_epochs(cfg: YAMLConfig, budget: TimeBudget) -> list[str]:
     budget.expect(one)
     epochs = one.epochs_within(found[0][2] - one.eval_s)
     why = (
-        f"time_budget {settings.time_budget}: an epoch of {steps} steps takes about "
+        f"time_budget {settings.time_budget}: an epoch of {counted(steps, 'step')} takes about "
         f"{one.train_s:.3g} s, an evaluation {one.eval_s:.3g} s"
     )
     return fit_budget(cfg.yaml_cfg, epochs, why)

@@ -47,7 +47,7 @@ def queue_images(
             tagged[each["kind"]].append(id_)
     _replace_tags(api, project_id, list(image_ids.values()), tagged)
     _replace_collection(api, project_id, list(chosen))
-    logger.info("Label radar: %d images with probable errors are in %r", len(chosen), COLLECTION)
+    logger.info("Label radar: images with probable errors in %r: %d", COLLECTION, len(chosen))
     return len(chosen)
 
 
