@@ -23,7 +23,6 @@ from ..interchange.folders import open_checkpoint
 from ..misc import distributed
 from ..misc.errors import CheckpointError
 from ..misc.resources import keep_freed_memory
-from ..misc.text import counted
 from ..misc.weights import load_checkpoint, load_strict
 from ..optim.ema import ModelEMA, unwrap
 from ..optim.resume import restore_optimizer, resume_schedule
@@ -326,9 +325,7 @@ class TrainingRun:
         if saved_size == size:
             return step
         if step:
-            logger.warning(
-                "a batch has %s, in the resumed run it had %d", counted(size, "image"), saved_size
-            )
+            logger.warning("images in a batch: %d, in the resumed run: %d", size, saved_size)
         step = step * saved_size // size
         return step - step % self.settings.grad_accum_steps
 
