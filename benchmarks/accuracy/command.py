@@ -1,4 +1,4 @@
-"""The command line of the accuracy benchmark."""
+"""Compare the accuracy of training recipes and of other trainers; see docs/accuracy.md."""
 
 import argparse
 import signal
@@ -62,11 +62,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m benchmarks accuracy", description=__doc__)
     parser.add_argument(
-        "--only", nargs="+", default=[], metavar="NAME", help="data sets, recipes and trainers"
+        "--only",
+        nargs="+",
+        default=[],
+        metavar="NAME",
+        help="data sets, recipes, combinations such as lr-1e-3+cosine, trainers; default: all data "
+        "sets and recipes",
     )
     parser.add_argument("--peers", action="store_true", help="also run the public trainers")
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2], help="default: 0 1 2")
-    parser.add_argument("--epochs", type=int, help="epochs of a run; named NAME-EPOCHSe")
+    parser.add_argument(
+        "--epochs", type=int, help="epochs of a run instead of those of the data set"
+    )
     parser.add_argument("--weights", help="none, coco, objects365 or a file; default: none")
     parser.add_argument("--device", default="cpu", help="cpu, cuda; default: cpu")
     parser.add_argument(

@@ -59,19 +59,20 @@ def plan(
     seeds: Sequence[int],
     experiment: Experiment,
 ) -> list[Job]:
-    """Return all runs: the first seed of everything before the second one, peers last.
+    """Return all runs: the first seed of everything before the second one, then the peers.
 
-    Peers need the minutes of the reference recipe, so it comes first.
+    Peers get the mean time of the reference recipe, so it runs first with all seeds.
     """
     has_weights = experiment.weights != "none"
     usable = [r for r in recipes if r in PEERS or has_weights or not find_recipe(r).needs_weights]
-    ordered = sorted(usable, key=lambda recipe: (recipe in PEERS, recipe != REFERENCE))
-    return [
+    ordered = sorted(usable, key=lambda recipe: recipe != REFERENCE)
+    jobs = [
         Job(dataset=dataset, recipe=recipe, seed=seed)
         for seed in seeds
         for dataset in datasets
         for recipe in ordered
     ]
+    return sorted(jobs, key=lambda job: job.is_peer)
 
 
 def budget_minutes(dataset: DataSet, results: Sequence[Result]) -> float | None:

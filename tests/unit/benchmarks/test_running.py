@@ -45,8 +45,8 @@ class Runner:
 def test_first_seed_of_everything_first_and_peers_last(tmp_path, experiment):
     jobs = plan([dataset("a", tmp_path)], ["transformers", "cosine", "today"], [0, 1], experiment)
     assert [job.name for job in jobs] == [
-        *("a_today_s0", "a_cosine_s0", "a_transformers_s0"),
-        *("a_today_s1", "a_cosine_s1", "a_transformers_s1"),
+        *("a_today_s0", "a_cosine_s0", "a_today_s1", "a_cosine_s1"),
+        *("a_transformers_s0", "a_transformers_s1"),
     ]
 
 
