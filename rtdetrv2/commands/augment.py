@@ -1,5 +1,6 @@
 """Show what the augmentation presets do to the images of a dataset; see --help."""
 
+import tempfile
 from pathlib import Path
 
 import click
@@ -53,17 +54,17 @@ def main(
     with starting():
         from rtdetrv2_pytorch.src.core import ConfigError, YAMLConfig
         from rtdetrv2_pytorch.src.core.yaml_files import merge, parse_overrides
-        from rtdetrv2_pytorch.src.data.splits import CONVERTED, find_splits
+        from rtdetrv2_pytorch.src.data.splits import find_splits
         from rtdetrv2_pytorch.src.report.augmentation_sheet import ALL, augmentation_sheet
 
         from ..training.auto_config import data_overrides
         from ..training.model_table import find_model
 
     def draw(console: Console, log: CommandLog) -> int:
-        with LiveLine(console) as line:
+        with LiveLine(console) as line, tempfile.TemporaryDirectory() as converted:
             print_headline(console, "Augmenting", data.name or str(data))
             line.show("reading the dataset")
-            splits = find_splits(data, output.parent / CONVERTED)
+            splits = find_splits(data, Path(converted))
             overrides = merge(data_overrides(splits.train, splits.val), parse_overrides(update))
             cfg = YAMLConfig(find_model("S")[0], **overrides)
             line.show("drawing")
