@@ -30,7 +30,7 @@ from .network import check_batch_norm, detections_per_image, load_for_evaluation
 from .observers import LOG, JsonLog, LogLines, TensorBoard, metrics_table
 from .progress import average_of
 from .run import TrainingRun, configured_precision, resume_after_restart, use_trained_range
-from .speed_test import deadline, skip_to_fit, start_budget, warn_of_short_epoch
+from .speed_test import deadline, is_in_time, skip_to_fit, start_budget, warn_of_short_epoch
 from .step import backward
 from .stopping import StopFlag, stop_on_signals
 from .telemetry import StepReporter, epoch_report, training_plan
@@ -100,7 +100,7 @@ class DetSolver:
             budget, changes = start_budget(cfg, self._start_s, self._reserve_s)
             seed_everything(cfg.settings.seed)
             num_batches = len(cfg.train_dataloader)
-            changes += [*cfg.notes, *fit_accumulation(cfg.yaml_cfg, num_batches)]
+            changes = [*cfg.notes, *changes, *fit_accumulation(cfg.yaml_cfg, num_batches)]
             settings = cfg.settings
             steps = math.ceil(num_batches / settings.grad_accum_steps)
             # Errors in the validation data are raised before the first step, too.
@@ -256,7 +256,10 @@ class DetSolver:
         distributed.barrier()  # the main rank may still be writing best.pth
         is_there = all(distributed.all_gather_objects((run.checkpoints.folder / BEST).is_file()))
         if run.best.epoch >= 0 and is_there and not self.stop_flag.agreed():
-            confirmed = self._verify_best(run)
+            if is_in_time(run):
+                confirmed = self._verify_best(run)
+            else:
+                logger.warning("%s is not evaluated again: the time budget is used", BEST)
         return FitResult(
             best_epoch=run.best.epoch,
             best=run.best.evaluation or confirmed,

@@ -190,6 +190,12 @@ def deadline(run: TrainingRun, flag: StopFlag) -> StopFlag:
     return Deadline(flag, lambda: budget.is_late(is_last=is_last, is_evaluated=is_evaluated))
 
 
+def is_in_time(run: TrainingRun) -> bool:
+    """Return whether the time budget, if there is one, suffices for another evaluation."""
+    is_possible = run.budget is None or run.budget.fits_evaluation()
+    return bool(distributed.all_gather_objects(is_possible)[0])
+
+
 def warn_of_short_epoch(run: TrainingRun, progress: EpochProgress) -> None:
     """Log that the time budget ended an epoch early."""
     logger.warning(
@@ -232,7 +238,17 @@ def _choose_epochs(cfg: YAMLConfig, budget: TimeBudget) -> list[str]:
     found = distributed.all_gather_objects((one.train_s, one.eval_s, budget.left_s()))
     one = EpochTime(max(t for t, _, _ in found), max(e for _, e, _ in found), settings.eval_freq)
     budget.expect(one)
-    epochs = one.epochs_within(found[0][2] - one.eval_s)
+    left_s = found[0][2] - one.eval_s  # without that of best.pth
+    epochs = one.epochs_within(left_s)
+    if distributed.is_main() and one.seconds(0, 1) > left_s:
+        logger.warning(
+            "time_budget %s: %.0f s are left, but an epoch takes about %.0f s and an evaluation "
+            "%.0f s; the only epoch ends early. Give more time, or use fewer or smaller images",
+            settings.time_budget,
+            found[0][2],
+            one.train_s,
+            one.eval_s,
+        )
     why = (
         f"time_budget {settings.time_budget}: an epoch of {counted(steps, 'step')} takes about "
         f"{one.train_s:.3g} s, an evaluation {one.eval_s:.3g} s"

@@ -112,6 +112,10 @@ class TimeBudget:
         need_s = evaluations * expected.eval_s + (0 if is_last else expected.train_s)
         return self.left_s() < need_s
 
+    def fits_evaluation(self) -> bool:
+        """Return whether there is time for an evaluation, in the margin, too."""
+        return self.left_s() + _MARGIN * self.seconds >= self.expected.eval_s
+
     def state_dict(self) -> dict[str, Any]:
         """Return the state for a resumed run."""
         expected = self.expected

@@ -149,6 +149,14 @@ def test_budget_without_time_for_an_epoch_ends_early():
     assert clock.now - 1000 <= 100 + 20
 
 
+def test_last_evaluation_may_use_the_margin():
+    budget, clock = make_budget(1000, reserve_s=100)
+    clock.now += 895
+    assert budget.fits_evaluation()
+    clock.now += 1
+    assert not budget.fits_evaluation()
+
+
 def test_resumed_training_has_the_rest_of_the_time():
     budget, clock = make_budget(1000)
     ran = train(budget, clock, epochs=64, train_s=lambda epoch: 10.0, tail=6, last=30)
