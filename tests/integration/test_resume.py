@@ -17,6 +17,9 @@ from tests.tiny import tiny_config
 EPOCHS = 3
 RUN = {
     "epoches": EPOCHS,
+    # All kinds of random operations: the published ones, blur, JPEG, and mosaics in epoch 1.
+    "augmentation": "photos",
+    "recipe": "dense",
     "lr_scheduler": {"milestones": [2]},
     "lr_warmup_scheduler": {"warmup_duration": 3},
     "ema": {"warmups": 3},
