@@ -122,7 +122,7 @@ def _experiment(args: argparse.Namespace) -> tuple[dict[str, DataSet], Experimen
     return datasets, experiment
 
 
-def _changed(dataset: DataSet, changes: dict[str, int]) -> tuple[str, DataSet]:
+def _changed(dataset: DataSet, changes: dict[str, Any]) -> tuple[str, DataSet]:
     """Return a data set with runs of another length or size, under a name that says so."""
     suffix = {"epochs": "e", "size": "px", "batch": "b"}
     name = "-".join([dataset.name, *(f"{value}{suffix[key]}" for key, value in changes.items())])

@@ -71,7 +71,7 @@ DATASETS = {
             folder=WORK / "data" / "digits",
             size=192,
             epochs=6,
-            minutes=4.0,
+            minutes=3.2,
             about="generated sample set, 10 classes",
             is_generated=True,
         ),
@@ -80,7 +80,7 @@ DATASETS = {
             folder=SHARED / "raccoon",
             size=224,
             epochs=20,
-            minutes=5.0,
+            minutes=4.5,
             about="photographs, 1 class",
         ),
         DataSet(
@@ -88,7 +88,7 @@ DATASETS = {
             folder=SHARED / "cards",
             size=256,
             epochs=20,
-            minutes=9.0,
+            minutes=9.2,
             about="photographs of playing cards, 6 classes",
         ),
     )
