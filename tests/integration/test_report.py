@@ -78,11 +78,11 @@ def test_images_are_saved_to_files_and_tensorboard(run):
 
 def test_long_run_saves_images_of_some_epochs(tmp_path, digits, monkeypatch):
     pictures = TrainingImages(tiny_config(tmp_path, digits, pictures=True))
-    pictures._epochs, kept = 300, []
+    pictures._epochs, pictures._every, kept = 300, 15, []
     monkeypatch.setattr(pictures, "_val_cells", lambda _: ["cell"])
     monkeypatch.setattr(pictures, "_save", lambda name, *_: kept.append(name))
     for epoch in range(300):
-        pictures.epoch_finished(type("Report", (), {"epoch": epoch, "evaluation": None})())
+        pictures.epoch_finished(type("Report", (), {"epoch": epoch, "evaluation": object()})())
     assert len(kept) == 21
     assert (kept[0], kept[-1]) == ("val_epoch0000.jpg", "val_epoch0299.jpg")
 

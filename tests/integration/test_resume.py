@@ -320,5 +320,5 @@ def test_resume_of_a_finished_run_evaluates_the_best_weights(finished, tmp_path,
     before = curve(tmp_path)
     last = str(tmp_path / "last.pth")
     result = DetSolver(tiny_config(tmp_path, digits, epoches=1, resume=last)).fit()
-    assert "all 1 epochs of this run are finished" in caplog.text
+    assert "this run has finished after 1 epoch: evaluating best.pth" in caplog.text
     assert (result.last_epoch, curve(tmp_path)) == (0, before)
