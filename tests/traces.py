@@ -56,7 +56,9 @@ def _made_once(stored: Path, make: Callable[[Path], object]) -> Path:
 def _digest(*values: Any) -> str:
     """Return a digest of modules with all their attributes, of tensors and of options."""
     content = io.BytesIO()
-    _Pickler(content).dump(values)
+    pickler = _Pickler(content)
+    pickler.fast = True  # independent of which equal values are one object; dynamo changes that
+    pickler.dump(values)
     return hashlib.sha256(content.getbuffer()).hexdigest()
 
 
