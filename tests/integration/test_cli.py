@@ -193,7 +193,7 @@ def test_unwritable_data_report_names_its_folder(run, digits, tmp_path):
 
 
 @pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGINT])
-def test_signal_to_all_processes_saves_last(tmp_path, digits, number):
+def test_signal_to_all_processes_saves_last(request, tmp_path, digits, number):
     """Both also reach the workers, which must leave the shutdown to the main process."""
     path = tiny_file(
         tmp_path / "tiny.yml",
@@ -210,7 +210,9 @@ def test_signal_to_all_processes_saves_last(tmp_path, digits, number):
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
+        preexec_fn=lambda: signal.signal(number, signal.SIG_DFL),  # nohup and shells ignore it
     )
+    request.addfinalizer(process.kill)
     log = tmp_path / "out" / "log.jsonl"
     deadline = time.monotonic() + 240
     while time.monotonic() < deadline and not (log.is_file() and '"step"' in log.read_text()):
