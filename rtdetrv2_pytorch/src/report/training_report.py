@@ -328,7 +328,7 @@ class TrainingReport:
         """Return rows about throughput."""
         rates = [value for _, value in self.log.numbers("images_per_s")]
         steps = [value for _, value in self.log.numbers("step_s")]
-        evaluations = [value for _, value in self.log.numbers("eval_s")]
+        evaluations = [value for _, value in self.log.numbers("eval_s") if value > 0]
         rows = []
         verdict = self.log.epochs[-1].get("verdict") if self.log.epochs else None
         if verdict:

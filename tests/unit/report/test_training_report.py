@@ -50,7 +50,7 @@ def test_page_shows_the_metrics_with_the_limit_of_coco(source):
     stats = {**source.evaluation.stats, "AP_coco": 0.337, "AP50_coco": 0.338}
     evaluation = dataclasses.replace(source.evaluation, stats=stats, max_detections=300)
     words = " ".join(page_of(dataclasses.replace(source, evaluation=evaluation)).split())
-    assert "<b>0.337</b><span>AP with COCO's limit" in words
+    assert "<span>AP (IoU 0.5 to 0.95); 0.337 with COCO's limit</span>" in words
     assert "AP counts 300 detections per class and image" in words
     assert "limit of 100: AP 0.337, AP50 0.338" in words
     assert "recall (300 detections)" in words
@@ -231,3 +231,13 @@ def test_formatting():
     assert report.clock(59.6) == "1 min 00 s"
     assert report.clock(7260) == "2 h 01 min"
     assert report.short("x" * 30) == "x" * 17 + "\u2026"
+
+
+def test_speed_of_evaluations_ignores_epochs_without_one(source):
+    report = TrainingReport(source)
+    expected = dict(report.speed())["evaluation"]
+    epochs = [{**event, "eval_s": 0.0} for event in report.log.epochs[:-1]]
+    report.log.epochs[:] = [*epochs, report.log.epochs[-1]]
+    assert dict(report.speed())["evaluation"] == expected
+    report.log.epochs[:] = epochs
+    assert "evaluation" not in dict(report.speed())
