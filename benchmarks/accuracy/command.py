@@ -37,7 +37,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     console = Console()
     jobs = _jobs(args, datasets, experiment, console)
     if args.list:
-        console.print(_overview(jobs, experiment))
+        _list(jobs, experiment, console)
         return 0
     if args.page:
         return _write_page(console)
@@ -166,7 +166,8 @@ def _jobs(
     return plan(present, recipes, args.seeds, experiment)
 
 
-def _overview(jobs: Sequence[Job], experiment: Experiment) -> Table:
+def _list(jobs: Sequence[Job], experiment: Experiment, console: Console) -> None:
+    """Print all runs and the time left."""
     done = {job.name for job in jobs if job.path(experiment).is_file()}
     finished = results.load_all(experiment.results)
     minutes = estimates(jobs, finished)
@@ -176,8 +177,8 @@ def _overview(jobs: Sequence[Job], experiment: Experiment) -> Table:
         state = "finished" if job.name in done else "missing"
         table.add_row(job.name, state, f"{minutes[job.name]:.1f}")
     left = left_minutes(jobs, minutes, done, 0.0)
-    table.caption = f"{len(done)} of {len(jobs)} runs finished, about {left / 60:.1f} hours left"
-    return table
+    console.print(table)
+    console.print(f"{len(done)} of {len(jobs)} runs finished, about {left / 60:.1f} hours left")
 
 
 def _write_page(console: Console) -> int:
