@@ -12,7 +12,7 @@ import yaml
 from rtdetrv2_pytorch.src.core.build import Sections, convert, parameters_of, suggest
 from rtdetrv2_pytorch.src.core.catalog import COMPONENTS, SHARED, SLOTS
 from rtdetrv2_pytorch.src.core.settings import SETTING_NAMES
-from rtdetrv2_pytorch.src.core.yaml_files import rename_keys
+from rtdetrv2_pytorch.src.core.yaml_files import invalid_yaml, rename_keys
 from rtdetrv2_pytorch.src.misc.errors import ConfigError
 from rtdetrv2_pytorch.src.misc.ranges import PositiveInt
 
@@ -72,12 +72,8 @@ def read_hyperparameters(text: str | Mapping[str, Any] | None) -> dict[str, Any]
     try:
         values = yaml.safe_load(text or "")
     except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        place = f" in column {mark.column + 1}" if mark else ""
-        problem = getattr(error, "problem", None) or "unreadable"
-        invalid = ConfigError(f"invalid YAML{place} ({problem}); correct it there")
+        invalid = invalid_yaml(error)
         invalid.source = NAME_IN_ERRORS
-        invalid.line = mark.line + 1 if mark else None
         raise invalid from error
     if values is None:
         return {}

@@ -44,7 +44,7 @@ def test_hostile_file_raises_one_error(tmp_path, monkeypatch, kind):
     (tmp_path / "hostile.yml").write_text(text)
     with (
         at_most(128 * MB),
-        pytest.raises(ConfigError, match=rf"hostile\.yml: invalid YAML \((.|\n)*{reason}"),
+        pytest.raises(ConfigError, match=rf"hostile\.yml.*: invalid YAML.* \(.*{reason}"),
     ):
         read_layers(tmp_path / "hostile.yml")
     assert not (tmp_path / "ran").exists()
@@ -60,7 +60,7 @@ def test_tag_executes_code_with_unsafe_loader(tmp_path, monkeypatch):
 def test_hostile_override_raises_one_error(tmp_path, monkeypatch, kind):
     monkeypatch.chdir(tmp_path)
     text = HOSTILE[kind][0].removeprefix("a: ")
-    with pytest.raises(ConfigError, match="the value is not valid YAML"):
+    with pytest.raises(ConfigError, match="invalid YAML .*; quote the value"):
         parse_overrides([f"PResNet.depth={text}"])
     assert not (tmp_path / "ran").exists()
 

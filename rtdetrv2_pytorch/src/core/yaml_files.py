@@ -126,7 +126,9 @@ def _read_mapping(path: Path) -> dict[str, Any]:
             f"{path}: could not read ({error.strerror or error}); give a YAML file"
         ) from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: invalid YAML ({error}); correct it") from error
+        invalid = invalid_yaml(error)
+        invalid.source = str(path)
+        raise invalid from error
     if content is None:
         return {}
     if not isinstance(content, dict) or not all(isinstance(key, str) for key in content):
@@ -136,6 +138,17 @@ def _read_mapping(path: Path) -> dict[str, Any]:
     except ConfigError as error:
         error.source = str(path)
         raise
+
+
+def invalid_yaml(error: Exception) -> ConfigError:
+    """Return the error for a text that is not YAML, with its line if it is known."""
+    mark = getattr(error, "problem_mark", None)
+    place = f" in column {mark.column + 1}" if mark else ""
+    parts = (getattr(error, "context", None), getattr(error, "problem", None))
+    problem = ", ".join(filter(None, parts)) or " ".join(str(error).split())
+    invalid = ConfigError(f"invalid YAML{place} ({problem}); correct it")
+    invalid.line = mark.line + 1 if mark else None
+    return invalid
 
 
 def _read_text(path: Path) -> str:
@@ -229,9 +242,8 @@ def parse_overrides(assignments: Sequence[str]) -> dict[str, Any]:
         try:
             parsed = read_yaml(value)
         except yaml.YAMLError as error:
-            raise ConfigError(
-                f"-u {text}: the value is not valid YAML ({error}); quote it"
-            ) from error
+            problem = getattr(error, "problem", None) or error
+            raise ConfigError(f"-u {text}: invalid YAML ({problem}); quote the value") from error
         name = SYNONYMS.get(key.strip(), key.strip())
         if key != name == "eval_spatial_size" and isinstance(parsed, int):
             parsed = [parsed, parsed]

@@ -246,7 +246,7 @@ def test_number_that_yaml_parses_as_string():
         (
             "lr_scheduler: [1",
             "invalid YAML in column 17",
-            "correct it there",
+            "correct it",
         ),
         ("- 1", "'- 1'", "'name: value' lines"),
         ("1: 2", "'1: 2'", "'name: value' lines"),

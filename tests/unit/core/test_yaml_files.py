@@ -60,7 +60,10 @@ def test_repeated_include_is_not_a_cycle(tmp_path):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("x: [1", "invalid YAML"),
+        (
+            "x: [1",
+            r"top.yml, line 1: invalid YAML in column 6 \(while .*, expected .*; correct it$",
+        ),
         ("- 1\n- 2", "not a mapping"),
         ("1: x", "not a mapping; write"),
         ("__include__: other.yml", "give a list of files"),
@@ -154,7 +157,7 @@ def test_override_without_key_or_value_is_rejected(text):
 
 
 def test_override_with_invalid_yaml_is_rejected():
-    with pytest.raises(ConfigError, match="-u a=.*is not valid YAML"):
+    with pytest.raises(ConfigError, match="-u a=.*invalid YAML .*; quote the value"):
         parse_overrides(["a=[1"])
 
 
