@@ -18,8 +18,8 @@ WORKERS ?= $(shell echo $$(( ($$(nproc) * 3 + 1) / 2 )))
 TORCH ?= 2.15.0
 
 .DEFAULT_GOAL := help
-.PHONY: help install uv train train-cli gui page doctor test test-fast test-torch check lint fix lock \
-	audit bench proof gpu-bundle clean
+.PHONY: help install uv train train-cli gui page doctor test pytest test-fast test-torch check lint \
+	ruff types fix lock audit bench proof gpu-bundle clean
 
 help: ## list all commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -61,7 +61,11 @@ doctor: install ## check DATA and report problems
 	$(BIN)/rtdetrv2 doctor $(if $(DATA),--data $(DATA)) $(ARGS)
 
 # Without npm, the page tests are skipped with a reason.
-test: lint $(if $(shell command -v npm),page) ## run all checks and tests
+test: ruff $(if $(shell command -v npm),page) ## run all checks and tests
+	@$(MAKE) --no-print-directory -j2 types pytest
+
+# Beside mypy, which uses one processor.
+pytest: install
 	$(PYTEST) -n $(WORKERS) --dist worksteal $(ARGS)
 
 test-fast: install ## run the fast tests
@@ -81,9 +85,13 @@ $(VENV)-torch-$(TORCH)/.installed: requirements.txt dev_requirements.txt | uv
 check: lint ## check format, lint, types and layers
 	$(PYTEST) -q tests/architecture
 
-lint: install
+lint: ruff types
+
+ruff: install
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
+
+types: install
 	$(BIN)/mypy
 
 fix: install ## format and fix lint errors
