@@ -3,11 +3,13 @@
 import statistics
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+import numpy as np
 import onnx
 import torch
 from torch._dynamo.exc import TorchDynamoException
@@ -15,6 +17,9 @@ from torch._dynamo.exc import TorchDynamoException
 from rtdetrv2.analysis.timing import OtherProcesses, every_turn, ratio, spread, summary
 from rtdetrv2_pytorch.src.core import YAMLConfig
 from rtdetrv2_pytorch.src.deploy.detector import Detector, load_detector
+from rtdetrv2_pytorch.src.deploy.int8.calibration import quantize
+from rtdetrv2_pytorch.src.deploy.int8.graph import MixedGraph
+from rtdetrv2_pytorch.src.deploy.int8.trials import save_model
 from rtdetrv2_pytorch.src.deploy.model_card import ModelCard
 from rtdetrv2_pytorch.src.deploy.onnx import convert_onnx, write_onnx
 from rtdetrv2_pytorch.src.deploy.runtimes import (
@@ -22,6 +27,7 @@ from rtdetrv2_pytorch.src.deploy.runtimes import (
     OpenVINORuntime,
     PyTorchRuntime,
     Runtime,
+    openvino_core,
 )
 from rtdetrv2_pytorch.src.deploy.tensorrt import TensorRTRuntime, build_engine, load_tensorrt
 from rtdetrv2_pytorch.src.misc.errors import RTDETRError
@@ -31,7 +37,8 @@ from tests.tiny import CONFIGS
 MODELS = ("rtdetrv2_r18vd_120e_coco", "rtdetrv2_hgnetv2_l_6x_coco")
 BATCHES = (1, 4)
 EAGER = "PyTorch eager"
-_FILES = ("fp32", "fp16", "whole", "fp32 gather", "fp16 gather")  # gather: without GridSample
+_FILES = ("fp32", "fp16", "int8", "whole", "fp32 gather", "fp16 gather")  # without GridSample
+_BASELINES = {"OpenVINO INT8": "OpenVINO", "OpenVINO INT8 bf16": "OpenVINO bf16"}
 
 
 def random_checkpoint(path: Path, model: str, size: int) -> Path:
@@ -115,12 +122,24 @@ def _export(
     for precision in ("fp32", "fp16"):
         converted = files[f"{precision} gather"]
         convert_onnx(files[precision], converted, precision=precision, grid_sample=False)
+    _quantize(files["fp32"], card, files["int8"])
     write_onnx(detector, card, files["whole"], slim=False)
     for name, path in files.items():
         facts[f"nodes {name}"] = len(onnx.load(path).graph.node)
     # Not of the unslimmed file: torch stores equal weights once.
-    facts |= {f"MB {name}": files[name].stat().st_size / 1e6 for name in ("fp32", "fp16")}
+    facts |= {f"MB {name}": files[name].stat().st_size / 1e6 for name in ("fp32", "fp16", "int8")}
     return files, facts
+
+
+def _quantize(source: Path, card: ModelCard, path: Path) -> None:
+    """Write an INT8 file with the default layers; the ranges do not affect the times."""
+    openvino_core()  # before NNCF creates its own one
+    rng = np.random.default_rng(0)
+    images = [rng.integers(0, 256, (*card.input_size_hw, 3), np.uint8) for _ in range(2)]
+    graph = MixedGraph(
+        *quantize(onnx.load(source), images, card.input_size_hw, lambda *progress: None)
+    )
+    save_model(graph.with_float(()), replace(card, precision="int8"), path)
 
 
 def _runtimes(
@@ -154,6 +173,11 @@ def _runtimes(
     ways["ONNX Runtime gather"] = lambda: OnnxRuntime(files["fp32 gather"], device, threads)
     if device.type == "cpu":
         ways["OpenVINO"] = lambda: OpenVINORuntime(files["fp32"], device, threads)
+        half = partial(OpenVINORuntime, device=device, num_threads=threads, bfloat16=True)
+        ways["OpenVINO bf16"] = partial(half, files["fp32"])
+        ways["OpenVINO INT8"] = lambda: OpenVINORuntime(files["int8"], device, threads)
+        ways["OpenVINO INT8 bf16"] = partial(half, files["int8"])
+        ways["ONNX Runtime INT8"] = lambda: OnnxRuntime(files["int8"], device, threads)
         ways["OpenVINO gather"] = lambda: OpenVINORuntime(files["fp32 gather"], device, threads)
     else:
         ways["ONNX Runtime fp16"] = lambda: OnnxRuntime(files["fp16"], device, threads)
@@ -199,9 +223,14 @@ def _measure(
         samples = every_turn(ready, device, rounds=rounds, pause_s=0.05)
     result["seconds"] |= {row: summary(seconds) for row, seconds in samples.items()}
     eager = f"{title}, {EAGER}"
+    pairs = [(f"{row} vs eager", eager, row) for row in samples if row != eager]
+    pairs += [
+        (f"{title}, {name} vs {base}", f"{title}, {base}", f"{title}, {name}")
+        for name, base in _BASELINES.items()
+    ]
+    for name, base, row in pairs:
+        if base in samples and row in samples:
+            result["ratios"][name] = ratio(result["seconds"], base, row)
+            result["spread"][name] = spread(samples[base], samples[row])
     for row, seconds in samples.items():
         result["rates"]["images/s"][row] = batch / statistics.median(seconds)
-        if row != eager:
-            name = f"{row} vs eager"
-            result["ratios"][name] = ratio(result["seconds"], eager, row)
-            result["spread"][name] = spread(samples[eager], seconds)

@@ -19,6 +19,7 @@ An engine runs only on the GPU model and TensorRT version that it was built with
 examples:
   rtdetrv2 export output/my/best.pth --data my_dataset
   rtdetrv2 export output/my/best.pth --fp16 --data my_dataset
+  rtdetrv2 export output/my/best.pth --int8 --data my_dataset
   rtdetrv2 export output/my/best.pth --nms-iou 0.7 --images a.jpg
   rtdetrv2 export output/my/best.pth --format tensorrt --batch-sizes 1 8 32
 """

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from rtdetrv2_pytorch.src.deploy.parity import ParityReport
 
 LOG_FILE = "export.log"
-EXCLUSIVE = (("data", "images"),)
+EXCLUSIVE = (("data", "images"), ("fp16", "int8"), ("int8", "images"))
 _FORMATS = {".onnx": "ONNX", ".engine": "TensorRT"}
 
 OPTIONS = (
@@ -24,7 +24,7 @@ OPTIONS = (
         ("-r", "--resume", "--onnx", "resume"),
         required=True,
         metavar="CHECKPOINT",
-        help="Path or URL of a checkpoint; for TensorRT also an exported ONNX file.",
+        help="Path or URL of a checkpoint; for TensorRT and INT8 also an exported ONNX file.",
     ),
     click.Option(("-o", "--output"), type=PATH, help="[default: next to the checkpoint]"),
     click.Option(
@@ -79,18 +79,19 @@ def run_export(
     triton: Path | None,
     deepstream: Path | None,
     discrete: bool = False,
+    tag: str = "",
 ) -> int:
     """Export a checkpoint and print how the result compares; return the exit status.
 
-    The keywords are those of `OPTIONS`; `export` is `export_onnx` or `export_tensorrt` with the
-    options of its format.
+    The keywords are those of `OPTIONS`; `export` is `export_onnx`, `export_int8` or
+    `export_tensorrt` with the options of its format. `tag` is the end of the default name.
     """
     from rtdetrv2_pytorch.src.deploy.export import Source
     from rtdetrv2_pytorch.src.deploy.server_files import write_deepstream, write_triton
     from rtdetrv2_pytorch.src.misc.weights import locate
 
     def body(console: Console, log: CommandLog) -> int:
-        target = _target(resume, output, suffix)
+        target = _target(resume, output, tag, suffix)
         if "://" not in resume and not Path(resume).expanduser().exists():
             locate(resume)  # raises, before a log file is written
         log.open_in(target.parent, LOG_FILE, option="--output")
@@ -125,7 +126,7 @@ def run_export(
     return run_logged(body)
 
 
-def _target(checkpoint: str, output: Path | None, suffix: str) -> Path:
+def _target(checkpoint: str, output: Path | None, tag: str, suffix: str) -> Path:
     """Return the output path; by default the checkpoint's name with another suffix.
 
     Raises:
@@ -136,7 +137,7 @@ def _target(checkpoint: str, output: Path | None, suffix: str) -> Path:
     if output is None:
         path = Path(checkpoint)
         folder = Path() if "://" in checkpoint else path.parent
-        return folder / f"{path.stem}{suffix}"
+        return folder / f"{path.stem}{tag}{suffix}"
     if output.suffix.lower() != suffix:
         raise ConfigError(f"--output {output}: give a name that ends in {suffix}")
     return output

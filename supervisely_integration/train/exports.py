@@ -8,12 +8,15 @@ from typing import Any
 
 from supervisely.nn.training.train_app import TrainApp
 
+from rtdetrv2_pytorch.src.data.splits import Split, Splits
 from rtdetrv2_pytorch.src.deploy.comparison_images import validation_images
 from rtdetrv2_pytorch.src.deploy.parity import PARITY_FILE
 from rtdetrv2_pytorch.src.deploy.tensorrt import card_file
+from rtdetrv2_pytorch.src.misc.errors import RTDETRError
 
-from ..checkpoint_export import export_checkpoint
+from ..checkpoint_export import export_checkpoint, export_quantized, int8_file
 from ..task_status import StatusReporter, describe_error
+from .hyperparameters import complete_hyperparameters, read_hyperparameters
 from .project_splits import annotation_file
 
 logger = logging.getLogger(__name__)
@@ -78,6 +81,8 @@ class Exporter:
             else:
                 logger.warning("%s: not found; comparing the export on generated images", ann_file)
             export_checkpoint(checkpoint, output, find_images=images, on_progress=bar)
+            if runtime == "ONNXRuntime" and self._is_int8_selected:
+                self._export_int8(output, bar)
             return str(output)
         except Exception as error:
             self._status.add_missing(runtime, describe_error(error))
@@ -86,8 +91,23 @@ class Exporter:
             bar.close()
             app.progress_bar_main.hide()
 
+    @property
+    def _is_int8_selected(self) -> bool:
+        values = complete_hyperparameters(read_hyperparameters(self._app.hyperparameters))
+        return bool(values["export_int8"])
+
+    def _export_int8(self, onnx_file: Path, bar: StageBar) -> None:
+        """Also write an INT8 file; a failure leaves the float32 file."""
+        app, coco = self._app, Path(self._app.work_dir, COCO_FOLDER)
+        train = Split("train", annotation_file(coco, "train"), Path(app.train_dataset_dir))
+        val = Split("val", annotation_file(coco, "val"), Path(app.val_dataset_dir))
+        try:
+            export_quantized(onnx_file, data=Splits(train, val), on_progress=bar)
+        except RTDETRError as error:
+            self._status.add_missing("INT8", describe_error(error))
+
     def upload_companions(self, exported: Mapping[str, str], remote_dir: str) -> None:
-        """Upload model cards and parity reports.
+        """Upload model cards, parity reports and INT8 files.
 
         `TrainApp._upload_export_weights` (supervisely/nn/training/train_app.py) uploads one file of
         each export.
@@ -99,7 +119,7 @@ class Exporter:
         files = {
             path
             for file in map(Path, exported.values())
-            for path in (card_file(file), file.with_name(PARITY_FILE))
+            for path in (card_file(file), file.with_name(PARITY_FILE), int8_file(file))
             if path.is_file()
         }
         if files:

@@ -34,6 +34,7 @@ _APP_KEYS = {
     "batch_size": PositiveInt,
     "val_batch_size": PositiveInt | None,
     "label_radar": bool,
+    "export_int8": bool,
 }
 
 # Keys of the engine that follow from a selection in the app.

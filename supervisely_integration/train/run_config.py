@@ -30,7 +30,10 @@ from .hyperparameters import (
 _BACKBONES = ("PResNet", "HGNetv2")
 _LOADERS = ("train_dataloader", "val_dataloader")
 # Hyperparameters translated below or used by the app; all others are keys of the engine.
-_TRANSLATED = ("batch_size", "val_batch_size", "optimizer", "ema", "lr_scheduler", "label_radar")
+_TRANSLATED = (
+    *("batch_size", "val_batch_size", "optimizer", "ema", "lr_scheduler"),
+    *("label_radar", "export_int8"),
+)
 _DATA_PATHS = ("img_folder", "ann_file", "root", "label_file")
 _RUN_KEYS = (
     *("run_name", "output_dir", "summary_dir", "device"),

@@ -7,7 +7,6 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import onnx
@@ -19,49 +18,20 @@ from PIL import Image
 
 from rtdetrv2.commands import export_onnx as tool
 from rtdetrv2_pytorch.src.data.images.preprocess import preprocess
-from rtdetrv2_pytorch.src.data.splits import find_splits
 from rtdetrv2_pytorch.src.deploy import export
-from rtdetrv2_pytorch.src.deploy.comparison_images import validation_images
-from rtdetrv2_pytorch.src.deploy.export import Source, export_onnx
+from rtdetrv2_pytorch.src.deploy.export import export_onnx
 from rtdetrv2_pytorch.src.deploy.model_card import ModelCard
 from rtdetrv2_pytorch.src.deploy.onnx import read_card
 from rtdetrv2_pytorch.src.deploy.parity import check_parity
 from rtdetrv2_pytorch.src.deploy.runtimes import open_runtime, openvino_core
 from rtdetrv2_pytorch.src.misc.errors import ConfigError
-from tests.integration.overfitted_checkpoint import SIZE_HW, overfitted_checkpoint
+from tests.integration.overfitted_checkpoint import SIZE_HW
 
 pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).parents[2]
 NAMES = [str(n) for n in range(10)]
 CARD = ModelCard(class_names=tuple(NAMES), input_size_hw=(64, 64))
-
-
-@pytest.fixture(scope="session")
-def trained(tmp_path_factory):
-    """RT-DETRv2-S with a small head, overfitted to four images."""
-    checkpoint, data = overfitted_checkpoint(tmp_path_factory)
-    split = find_splits(data, data.parent / "converted").val
-
-    def find_images(card):
-        return validation_images(split.ann_file, split.img_folder, card)
-
-    source = Source(checkpoint=checkpoint, find_images=find_images)
-    return SimpleNamespace(source=source, checkpoint=checkpoint, data=data)
-
-
-@pytest.fixture(scope="session")
-def exported(trained, tmp_path_factory):
-    """exported("torchscript"): a float32 export and its report, made once per exporter."""
-    made = {}
-
-    def make(exporter="torchscript"):
-        if exporter not in made:
-            output = tmp_path_factory.mktemp("exported") / "best.onnx"
-            made[exporter] = output, export_onnx(trained.source, output, exporter=exporter)
-        return made[exporter]
-
-    return make
 
 
 def batch_of_images(data, count):

@@ -113,7 +113,7 @@ def test_pins_are_within_the_bounds_of_the_package():
             unknown.append(bound.name)
     # Not in the image.
     optional = {"av", "clearml", "mlflow", "supervision", "wandb"}
-    assert {*unknown} <= optional | {"nncf", "onnxruntime", "tensorrt-cu12"}
+    assert {*unknown} <= optional | {"onnxruntime", "tensorrt-cu12"}
     for name in optional & {*unknown}:
         (bound,) = [bound for bound in bounds if bound.name == name]
         # The tests use the part of MLflow without its server, which has the same version.

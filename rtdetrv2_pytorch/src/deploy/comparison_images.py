@@ -1,9 +1,11 @@
 """Images to verify an export on: of a validation split, given by the user, or generated."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import overload
 
 import numpy as np
 
@@ -49,20 +51,11 @@ def validation_images(
     Raises:
         DatasetError: if the split is not usable or has classes that are unknown to the model.
     """
-    class_names = card.class_names
-    # Classes are matched by name; ids only have to be distinct.
-    table = CategoryTable(tuple(range(1, len(class_names) + 1)), tuple(class_names))
-    annotations = read_coco(ann_file, img_folder, Findings(), table)
+    annotations = _read_annotations(ann_file, img_folder, card)
     images, ids = [], []
-    for place in _choose_images(annotations, limit):
-        record = annotations[place]
-        try:
-            path = img_folder / record.file_name
-            images.append(read_rgb(path, record.size_wh, pixel_range=card.pixel_range))
-        except DatasetError as error:
-            logger.warning("Skipping an image of the export verification: %s", error)
-            continue
-        ids.append(record.image_id)
+    for image_id, _, image in _readable_images(annotations, img_folder, card, limit):
+        images.append(image)
+        ids.append(image_id)
     if not images:
         raise DatasetError(
             f"{img_folder}: no image of {ann_file.name} is readable; give others with --images"
@@ -73,6 +66,49 @@ def validation_images(
         images += crops
         origin += f" and {counted(len(crops), 'crop')}"
     return ComparisonImages(images, origin, annotations, tuple(ids))
+
+
+def split_images(ann_file: Path, img_folder: Path, card: ModelCard, limit: int) -> ComparisonImages:
+    """Choose up to `limit` images as `validation_images` does, without crops.
+
+    Images are decoded again each time they are used, so that any number of them fits in memory.
+
+    Raises:
+        DatasetError: as `validation_images`.
+    """
+    annotations = _read_annotations(ann_file, img_folder, card)
+    readable = _readable_images(annotations, img_folder, card, limit)
+    chosen = [(image_id, read) for image_id, read, _ in readable]
+    if not chosen:
+        raise DatasetError(f"{img_folder}: no image of {ann_file.name} is readable")
+    origin = f"{len(chosen)} of {len(annotations)} images of {ann_file.name}"
+    images = _ImageFiles([read for _, read in chosen])
+    return ComparisonImages(images, origin, annotations, tuple(id_ for id_, _ in chosen))
+
+
+class _ImageFiles(Sequence[np.ndarray]):
+    """Images that are decoded when they are used.
+
+    Args:
+        readers: return one image each.
+    """
+
+    def __init__(self, readers: Sequence[Callable[[], np.ndarray]]) -> None:
+        self._readers = readers
+
+    def __len__(self) -> int:
+        return len(self._readers)
+
+    @overload
+    def __getitem__(self, place: int) -> np.ndarray: ...
+
+    @overload
+    def __getitem__(self, place: slice) -> list[np.ndarray]: ...
+
+    def __getitem__(self, place: int | slice) -> np.ndarray | list[np.ndarray]:
+        if isinstance(place, slice):
+            return [read() for read in self._readers[place]]
+        return self._readers[place]()
 
 
 def given_images(paths: Sequence[Path], card: ModelCard) -> ComparisonImages:
@@ -100,6 +136,27 @@ def generated_images() -> ComparisonImages:
         noise = rng.normal(0, 6, image.shape)
         images.append((image + noise).clip(0, 255).astype(np.uint8))
     return ComparisonImages(images, f"{counted(len(images), 'generated image')}")
+
+
+def _read_annotations(ann_file: Path, img_folder: Path, card: ModelCard) -> Annotations:
+    """Read a COCO file with the classes of a model, which are matched by name."""
+    names = tuple(card.class_names)
+    table = CategoryTable(tuple(range(1, len(names) + 1)), names)  # ids only have to be distinct
+    return read_coco(ann_file, img_folder, Findings(), table)
+
+
+def _readable_images(
+    annotations: Annotations, img_folder: Path, card: ModelCard, limit: int
+) -> Iterator[tuple[int, Callable[[], np.ndarray], np.ndarray]]:
+    """Yield the id, a function that reads the image, and the image, of chosen images."""
+    for place in _choose_images(annotations, limit):
+        record = annotations[place]
+        path = img_folder / record.file_name
+        read = partial(read_rgb, path, record.size_wh, pixel_range=card.pixel_range)
+        try:
+            yield record.image_id, read, read()
+        except DatasetError as error:
+            logger.warning("Skipping an image of the export verification: %s", error)
 
 
 def _choose_images(annotations: Annotations, limit: int) -> list[int]:

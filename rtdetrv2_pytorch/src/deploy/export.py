@@ -111,9 +111,10 @@ class _OnnxFile:
         self._path, self._runtime = path, open_runtime(path, "onnxruntime")
         self.card = self._runtime.card
 
-    def write(self, path: Path, **options: Unpack[ConversionOptions]) -> None:
-        """Write a converted ONNX file; see `convert_onnx`."""
-        convert_onnx(self._path, path, **options)
+    def write(self, path: Path, **options: Unpack[OnnxOptions]) -> None:
+        """Write a converted ONNX file; see `convert_onnx`, which has fewer options."""
+        kept = ConversionOptions.__annotations__
+        convert_onnx(self._path, path, **{k: v for k, v in options.items() if k in kept})  # type: ignore[arg-type]
 
     def reference(self, device: torch.device) -> Runtime:
         """Return the runtime to compare with, on any device."""
@@ -124,7 +125,20 @@ class _OnnxFile:
         return None
 
 
-_Model = _Checkpoint | _OnnxFile
+Model = _Checkpoint | _OnnxFile
+
+
+def open_source(source: Source) -> Model:
+    """Load a checkpoint or an ONNX file.
+
+    Raises:
+        CheckpointError: if the file is not usable.
+        ExportError: if it is not an ONNX model.
+    """
+    file = source.onnx_file
+    return _Checkpoint(source) if file is None else _OnnxFile(file)
+
+
 # (file to write, progress) -> the file, opened.
 _Build = Callable[[Path, OnProgress], Runtime]
 
@@ -154,9 +168,11 @@ def export_onnx(
         DatasetError: if the images to compare on are not usable.
     """
     if source.onnx_file is not None:
-        raise ConfigError(f"{source.checkpoint}: already exported; give its checkpoint")
+        raise ConfigError(
+            f"{source.checkpoint}: already exported; give its checkpoint, or use int8"
+        )
 
-    on_progress = on_progress or _no_progress
+    on_progress = on_progress or no_progress
     on_progress("loading", 0, 0)
     model = _Checkpoint(source)
 
@@ -207,10 +223,9 @@ def export_tensorrt(
     """
     load_tensorrt()  # fail early
     source.check()
-    on_progress = on_progress or _no_progress
+    on_progress = on_progress or no_progress
     on_progress("loading", 0, 0)
-    file = source.onnx_file
-    model = _Checkpoint(source) if file is None else _OnnxFile(file)
+    model = open_source(source)
 
     def build(path: Path, report: OnProgress) -> Runtime:
         with tempfile.TemporaryDirectory() as folder:
@@ -225,7 +240,7 @@ def export_tensorrt(
 
 
 def _verified_export(
-    model: _Model,
+    model: Model,
     find_images: FindImages | None,
     output: Path,
     build: _Build,
@@ -233,7 +248,7 @@ def _verified_export(
 ) -> ParityReport:
     """Build a file under a temporary name; rename it if it matches the model."""
     images = generated_images() if find_images is None else find_images(model.card)
-    with _replacing(output) as partial:
+    with replacing_output(output) as partial:
         exported = build(partial, on_progress)
         report = check_parity(
             exported,
@@ -244,9 +259,14 @@ def _verified_export(
             on_progress=on_progress,
         )
         raise_if_failed(report)
-    _warn_of_changes(report, model.card)
-    save_parity(report, output.parent)
+    save_verified(report, model.card, output)
     return report
+
+
+def save_verified(report: ParityReport, card: ModelCard, output: Path) -> None:
+    """Save the report of a written file, and warn of what its options cost."""
+    _warn_of_changes(report, card)
+    save_parity(report, output.parent)
 
 
 def _warn_of_changes(report: ParityReport, card: ModelCard) -> None:
@@ -266,7 +286,7 @@ def _warn_of_changes(report: ParityReport, card: ModelCard) -> None:
 
 
 @contextmanager
-def _replacing(output: Path) -> Iterator[Path]:
+def replacing_output(output: Path) -> Iterator[Path]:
     """Yield a temporary name and rename it to `output` on success; on failure no file remains.
 
     An existing file is removed first, so that it is not mistaken for the result of a failed export.
@@ -296,5 +316,5 @@ def _write_errors(output: Path) -> Iterator[None]:
         ) from error
 
 
-def _no_progress(activity: str, done: int, total: int) -> None:
-    pass
+def no_progress(activity: str, done: int, total: int) -> None:
+    """Show nothing."""

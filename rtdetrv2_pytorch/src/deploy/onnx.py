@@ -134,6 +134,11 @@ def convert_onnx(
     """
     _check_nms_iou(nms_iou)
     old = read_card(source)
+    if old.precision == "int8":
+        raise ExportError(
+            f"{source.name}: the file is in INT8 and cannot be converted; give the float32 file or "
+            "the checkpoint"
+        )
     if old.precision == "fp16" and precision == "fp32":
         raise ExportError(
             f"{source.name}: the file is in half precision and cannot be converted to float32; "

@@ -1,8 +1,8 @@
 """Verify an export: compare its detections with those of PyTorch on the same images.
 
 In float32 every confident detection must have a counterpart with the same score and box. In half
-precision, where scores change slightly, the AP is compared instead. In both, the
-file's answers must not depend on the batch.
+precision and INT8, where scores change slightly, the AP is compared instead. In all, the file's
+answers must not depend on the batch.
 """
 
 import json
@@ -17,12 +17,12 @@ from typing import Any
 import numpy as np
 import torch
 
-from ..data.metrics.evaluator import CocoEvaluator
 from ..misc.boxes import iou_and_giou
 from ..misc.errors import ExportError, extra
 from ..misc.files import write_text
 from ..misc.text import counted, without_non_finite
 from ..structures import DetectionTensors
+from .accuracy import ClassAP, ap_losses, class_ap, evaluation
 from .comparison_images import ComparisonImages
 from .predictor import Predictor
 from .runtimes import Runtime
@@ -33,15 +33,31 @@ PARITY_FILE = "parity.json"
 BATCH = 7  # odd, so that errors of memory layout show
 CONFIDENT = 0.3  # detections with higher scores are compared one by one
 MAX_SCORE_DIFFERENCE, MAX_BOX_DIFFERENCE_PX = 1e-3, 0.5  # float32
-MAX_AP_DIFFERENCE, MAX_AP_LOSS_HALF = 1e-3, 5e-3
+MAX_AP_DIFFERENCE = 1e-3  # float32; for others see `accuracy`
 # Half precision without annotations: minimum fraction of confident detections that have a
 # counterpart with at least this IoU and at most this score difference.
 MIN_SHARE_HALF, MIN_IOU_HALF, MAX_SCORE_DIFFERENCE_HALF = 0.98, 0.9, 0.05
 _BATCH_1_IMAGES = 16  # images that are also run with batch size 1
 _TOP_DETECTIONS = 10  # compared per image if no detection is confident
-_MIN_SCORE = 1e-6  # excludes only detections removed by NMS in the graph
+_REMEDIES = {
+    "fp32": "please report this with the versions of torch and the runtime",
+    "fp16": "export in fp32",
+    "int8": "export with fp16, or in fp32",
+}
+MIN_SCORE = 1e-6  # excludes only detections removed by NMS in the graph
 
 OnProgress = Callable[[str, int, int], None]  # activity, images done, images in total
+
+
+@dataclass(frozen=True, kw_only=True)
+class Quantization:
+    """How an INT8 file was made; its AP is in the report."""
+
+    scheme: str  # what computes in INT8, before the search
+    float_layers: Sequence[str]  # that the search added to those in float32
+    num_int8_layers: int
+    calibration_images: str  # description
+    trials: Sequence[str]  # of the search: one sentence each
 
 
 @dataclass(frozen=True)
@@ -68,7 +84,9 @@ class ParityReport:
     ap_pytorch: float | None  # of the reference, on the annotated images
     ap_exported: float | None
     ap_trained: float | None  # of PyTorch as trained, if the sampling or size is another
+    class_ap: ClassAP
     failures: Sequence[str]  # one sentence per exceeded limit
+    quantization: Quantization | None = None  # of an INT8 file
 
     @property
     def reference_name(self) -> str:
@@ -142,6 +160,8 @@ def check_parity(
         if trained is not None:
             intended = progress.detect(trained, comparison.images, batch, card.nms_iou)
 
+    before, after = evaluation(wanted, comparison), evaluation(together, comparison)
+    as_trained = evaluation(intended, comparison) if intended else None
     is_confident = any((each["scores"] > CONFIDENT).any() for each in (*wanted, *together))
     differences = _Differences()
     for places, found in ((range(len(together)), together), (singles, one_by_one)):
@@ -173,42 +193,45 @@ def check_parity(
         batch_score_difference=within.score,
         batch_box_difference_px=within.box_px,
         batch_matched_share=within.matched_share,
-        ap_pytorch=average_precision(wanted, comparison),
-        ap_exported=average_precision(together, comparison),
-        ap_trained=average_precision(intended, comparison) if intended else None,
+        ap_pytorch=None if before is None else before.stats["AP"],
+        ap_exported=None if after is None else after.stats["AP"],
+        ap_trained=None if as_trained is None else as_trained.stats["AP"],
+        class_ap=class_ap(before, after) if before and after else {},
         failures=(),
     )
     return replace(report, failures=_failures(report))
 
 
 def _failures(report: ParityReport) -> list[str]:
-    is_half = report.precision == "fp16"
+    is_exact = report.precision == "fp32"
     failures = []
     if report.ap_pytorch is not None and report.ap_exported is not None:
         loss = report.ap_pytorch - report.ap_exported
-        limit = MAX_AP_LOSS_HALF if is_half else MAX_AP_DIFFERENCE
-        if (loss if is_half else abs(loss)) > limit:
+        if is_exact and abs(loss) > MAX_AP_DIFFERENCE:
             failures.append(
                 f"AP {report.ap_exported:.4f} instead of {report.ap_pytorch:.4f} (limit: "
-                f"{'a loss' if is_half else 'a difference'} of {limit})"
+                f"a difference of {MAX_AP_DIFFERENCE})"
             )
-    elif is_half and report.matched_share < MIN_SHARE_HALF:
+        elif not is_exact:
+            classes = report.class_ap if report.precision == "int8" else {}
+            failures += ap_losses(report.ap_pytorch, report.ap_exported, classes)
+    elif not is_exact and report.matched_share < MIN_SHARE_HALF:
         failures.append(
             f"{report.matched_share:.1%} of the detections have a counterpart (limit: "
             f"{MIN_SHARE_HALF:.0%} with IoU {MIN_IOU_HALF} and scores within "
             f"{MAX_SCORE_DIFFERENCE_HALF})"
         )
-    if not is_half and report.max_score_difference > MAX_SCORE_DIFFERENCE:
+    if is_exact and report.max_score_difference > MAX_SCORE_DIFFERENCE:
         failures.append(
             f"scores differ by {report.max_score_difference:.2g} (limit: {MAX_SCORE_DIFFERENCE})"
         )
-    if not is_half and report.max_box_difference_px > MAX_BOX_DIFFERENCE_PX:
+    if is_exact and report.max_box_difference_px > MAX_BOX_DIFFERENCE_PX:
         failures.append(
             f"boxes differ by {report.max_box_difference_px:.2g} pixels (limit: "
             f"{MAX_BOX_DIFFERENCE_PX})"
         )
     is_stable = report.batch_matched_share >= MIN_SHARE_HALF
-    if not is_half:
+    if is_exact:
         is_stable = (
             report.batch_score_difference <= MAX_SCORE_DIFFERENCE
             and report.batch_box_difference_px <= MAX_BOX_DIFFERENCE_PX
@@ -261,20 +284,6 @@ def _counterparts(
         )
 
 
-def average_precision(
-    found: Sequence[DetectionTensors], comparison: ComparisonImages
-) -> float | None:
-    """Compute the COCO AP on the annotated images; None without annotations."""
-    if comparison.annotations is None:
-        return None
-    evaluator = CocoEvaluator(annotations=comparison.annotations, iou_types=["bbox"])
-    # Images without annotations come last and have no id.
-    evaluator.update(dict(zip(comparison.image_ids, found, strict=False)))
-    evaluator.accumulate()
-    evaluator.summarize()
-    return float(evaluator.result().stats["AP"])
-
-
 class _Progress:
     """Run detectors and report progress."""
 
@@ -293,7 +302,7 @@ class _Progress:
         found: list[DetectionTensors] = []
         for start in range(0, len(images), batch):
             some = images[start : start + batch]
-            found += predictor.predict(some, _MIN_SCORE, nms_iou)[0]
+            found += predictor.predict(some, MIN_SCORE, nms_iou)[0]
             self._done += len(some)
             if self._on_progress is not None:
                 self._on_progress(f"comparing {runtime.kind}", self._done, self._total)
@@ -351,13 +360,11 @@ def raise_if_failed(report: ParityReport) -> None:
     logger.log(logging.ERROR if report.failures else logging.INFO, "%s", report)
     if not report.failures:
         return
-    remedy = (
-        "export in fp32"
-        if report.precision == "fp16"
-        else "please report this with the versions of torch and the runtime"
-    )
+    remedy, tried = _REMEDIES[report.precision], ""
+    if report.quantization is not None:
+        tried = f"Tried: {'. '.join(report.quantization.trials)}. "
     raise ExportError(
         f"{report.file}: results on {report.images} differ from "
         f"{report.reference_name}: "
-        f"{'; '.join(report.failures)}. The file was removed; {remedy}"
+        f"{'; '.join(report.failures)}. {tried}The file was removed; {remedy}"
     )

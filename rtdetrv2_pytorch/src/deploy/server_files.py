@@ -17,6 +17,7 @@ _PLATFORMS = {
     ".engine": ("tensorrt_plan", "model.plan"),
 }
 _LABELS = "labels.txt"
+_NETWORK_MODES = {"fp32": 0, "int8": 1, "fp16": 2}
 
 
 def write_triton(file: Path, repository: Path) -> Path:
@@ -110,7 +111,7 @@ def write_deepstream(file: Path, folder: Path) -> Path:
         f"{model}={file.resolve()}",
         f"labelfile-path={(folder / _LABELS).resolve()}",
         f"batch-size={max_batch}",
-        f"network-mode={2 if card.precision == 'fp16' else 0}",  # the graph sets the types
+        f"network-mode={_NETWORK_MODES[card.precision]}",  # the graph sets the types
         "network-type=0",  # detector
         f"infer-dims=3;{card.input_size_hw[0]};{card.input_size_hw[1]}",
         "model-color-format=0",  # RGB

@@ -135,7 +135,9 @@ def test_export_and_predict(model, tmp_path, pixels):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"int8": True}, "^int8=True: quantization is not supported yet"),
+        ({"int8": True}, "^int8=True needs data: images of the training split for calibration"),
+        ({"int8": True, "fp16": True}, "^int8=True and fp16=True: choose one"),
+        ({"int8": True, "format": "tensorrt"}, "^int8=True: only for format='onnx'"),
         ({"format": "coreml"}, "^format = 'coreml': unknown; choose onnx, tensorrt"),
         ({"size": 100}, "size = 100 100: both must be multiples of 32"),
         ({"output": "a.engine"}, "give a name that ends in .onnx"),

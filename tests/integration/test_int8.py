@@ -1,0 +1,187 @@
+"""INT8 exports of a trained detector: files, search, refusals."""
+
+import json
+from types import SimpleNamespace
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from onnx import numpy_helper
+
+from rtdetrv2 import RTDETR
+from rtdetrv2.commands import export_onnx as tool
+from rtdetrv2_pytorch.src.data.splits import find_splits
+from rtdetrv2_pytorch.src.deploy.export import Source
+from rtdetrv2_pytorch.src.deploy.int8 import export
+from rtdetrv2_pytorch.src.deploy.int8.graph import float_nodes
+from rtdetrv2_pytorch.src.deploy.onnx_file import read_card
+from rtdetrv2_pytorch.src.deploy.runtimes import open_runtime
+from rtdetrv2_pytorch.src.misc.errors import ExportError
+from tests.integration.overfitted_checkpoint import SIZE_HW
+
+pytestmark = pytest.mark.slow
+
+BLOCK = "model.backbone.res_layers.0.blocks.0"
+OUTLIER = 1e4
+
+
+@pytest.fixture(scope="module")
+def quantized(exported, trained, tmp_path_factory):
+    """An INT8 file, made by the command from a float32 file, and the images of the calibration."""
+    folder = tmp_path_factory.mktemp("quantized")
+    source = folder / "best.onnx"
+    source.write_bytes(exported()[0].read_bytes())
+    seen = []
+    with pytest.MonkeyPatch.context() as patch:
+        quantize = export.quantize
+
+        def spy(model, images, *rest):
+            seen.extend(images)
+            return quantize(model, images, *rest)
+
+        patch.setattr(export, "quantize", spy)
+        options = ["--int8", "--data", str(trained.data), "--calibration-images", "3"]
+        assert tool.main(["--onnx", str(source), *options]) == 0
+    return SimpleNamespace(source=source, path=folder / "best_int8.onnx", calibrated_on=seen)
+
+
+def test_int8_file_is_verified_and_described(quantized, trained, capfd):
+    report = json.loads(quantized.path.with_name("parity.json").read_text())["best_int8.onnx"]
+    assert report["failures"] == []
+    assert (report["precision"], report["reference"]) == ("int8", "onnxruntime")
+    assert report["ap_pytorch"] > 0.1
+    assert report["ap_exported"] >= report["ap_pytorch"] - 0.005
+    facts = report["quantization"]
+    assert facts["calibration_images"] == "3 of 4 images of instances_train.json"
+    assert facts["num_int8_layers"] > 60
+    assert facts["float_layers"] == []
+    assert facts["trials"][0].startswith("0 more layers in float32: AP ")
+    assert len(quantized.calibrated_on) == 3
+
+    before, after = read_card(quantized.source), read_card(quantized.path)
+    assert (before.precision, after.precision) == ("fp32", "int8")
+    assert (after.class_names, after.input_size_hw) == (before.class_names, before.input_size_hw)
+    assert after.threshold == before.threshold
+    assert quantized.path.stat().st_size < 0.4 * quantized.source.stat().st_size
+    graph = onnx.load(quantized.path).graph
+    producers = {name: node.op_type for node in graph.node for name in node.output}
+    convolutions = [node for node in graph.node if node.op_type == "Conv"]
+    in_int8 = [producers.get(node.input[1]) == "DequantizeLinear" for node in convolutions]
+    assert in_int8[:4] == [False, False, False, True]  # the stem, the first block
+    assert sum(in_int8) == len(convolutions) - 3
+
+
+def test_both_runtimes_read_int8_files(quantized):
+    generator = torch.Generator().manual_seed(0)
+    images = torch.randint(0, 256, (5, 3, *SIZE_HW), generator=generator, dtype=torch.uint8)
+    sizes_wh = torch.tensor([[320, 256]]).repeat(5, 1)
+    scores = {}
+    for kind in ("onnxruntime", "openvino"):
+        runtime = open_runtime(quantized.path, kind)
+        assert runtime.card.precision == "int8"
+        together = runtime(images, sizes_wh)
+        assert together[1].shape[:1] == (5,)
+        for place in (0, 4):
+            alone = runtime(images[place : place + 1], sizes_wh[place : place + 1])
+            torch.testing.assert_close(alone[2][0], together[2][place], rtol=0, atol=0.02)
+        scores[kind] = together[2]
+    assert (scores["onnxruntime"] - scores["openvino"]).abs().mean() < 0.01
+    exact = open_runtime(quantized.source)(images, sizes_wh)[2]
+    assert 1e-5 < (scores["onnxruntime"] - exact).abs().max() < 0.2
+
+
+def test_structure_is_found_with_both_exporters(exported):
+    counts = {}
+    for exporter in ("torchscript", "dynamo"):
+        model = onnx.load(exported(exporter)[0])
+        kept = {*float_nodes(model)}
+        convolutions = [node for node in model.graph.node if node.op_type == "Conv"]
+        in_float = [node for node in convolutions if node.name in kept]
+        assert in_float == convolutions[:3]
+        assert [node.name in kept for node in model.graph.node if node.op_type == "GridSample"] == (
+            [True] * 6
+        )
+        counts[exporter] = len(convolutions)
+    assert counts["torchscript"] == counts["dynamo"]
+
+
+@pytest.fixture(scope="module")
+def with_outliers(exported, tmp_path_factory):
+    """The same detector, with a layer whose weights have outliers: INT8 rounds the others to 0.
+
+    A channel between two convolutions is divided by a factor, and the weights that read it are
+    multiplied by it.
+    """
+    path = tmp_path_factory.mktemp("outliers") / "best.onnx"
+    model = onnx.load(exported()[0])
+    constants = {tensor.name: tensor for tensor in model.graph.initializer}
+
+    def scale(name, where, factor):
+        tensor = constants[f"{BLOCK}.{name}"]
+        values = numpy_helper.to_array(tensor).copy()
+        values[where] *= factor
+        tensor.CopyFrom(numpy_helper.from_array(values, tensor.name))
+
+    weights = numpy_helper.to_array(constants[f"{BLOCK}.branch2b.conv.weight"])
+    channel = int(np.abs(weights).sum((0, 2, 3)).argmax())
+    for name in ("branch2a.conv.weight", "branch2a.conv.bias"):
+        scale(name, channel, 1 / OUTLIER)
+    scale("branch2b.conv.weight", (slice(None), channel), OUTLIER)
+    onnx.save(model, path)
+    return path
+
+
+def test_search_finds_the_layer_with_outliers(with_outliers, trained, tmp_path, monkeypatch):
+    output = tmp_path / "best_int8.onnx"
+    written = RTDETR(with_outliers).export("onnx", output=output, data=trained.data, int8=True)
+    assert written == output
+    facts = json.loads((tmp_path / "parity.json").read_text())["best_int8.onnx"]["quantization"]
+    assert facts["float_layers"] == [f"{BLOCK}.branch2b.conv"]
+    assert "0 more layers in float32: AP 0." in facts["trials"][0]
+    assert "(limit: a loss of 0.005)" in facts["trials"][0]
+    assert facts["trials"][1].startswith(f"1 more layer in float32 ({BLOCK}.branch2b.conv): AP 0.")
+
+
+def test_refused_where_too_few_layers_remain(with_outliers, trained, tmp_path, monkeypatch):
+    monkeypatch.setattr(export, "_MAX_FLOAT_SHARE", 0)
+    output = tmp_path / "best_int8.onnx"
+    output.write_text("an earlier file")
+    data = find_splits(trained.data, tmp_path / "converted")
+    message = r"1 of \d+ layers would have to stay in float32 \(limit: 0\). Tried on 4 of 4 images"
+    with pytest.raises(ExportError, match=message) as error:
+        export.export_int8(Source(checkpoint=with_outliers), output, data=data)
+    assert "0 more layers in float32: AP 0." in str(error.value)
+    assert str(error.value).endswith("No file was written; use half precision")
+    assert not list(tmp_path.glob("*.onnx"))
+
+
+def test_time_limit(quantized, trained, tmp_path):
+    data = find_splits(trained.data, tmp_path / "converted")
+    with pytest.raises(ExportError, match="was found in 1e-06 minutes. No file was written; give"):
+        export.export_int8(
+            Source(checkpoint=quantized.source),
+            tmp_path / "best_int8.onnx",
+            data=data,
+            search_minutes=1e-6,
+        )
+    assert not list(tmp_path.glob("*.onnx"))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--int8"], "--int8 needs --data: images of the training split"),
+        (["--int8", "--fp16", "--data", "."], "--fp16 and --int8 are mutually exclusive"),
+        (["--int8", "--data", ".", "--no-slim"], "--no-slim need a checkpoint"),
+    ],
+)
+def test_tool_reports_invalid_options_of_int8(quantized, arguments, message, capfd):
+    assert tool.main(["--onnx", str(quantized.source), *arguments]) == 2
+    assert message in capfd.readouterr().err
+
+
+def test_int8_files_are_not_converted_again(quantized, trained, tmp_path, capfd):
+    options = ["--int8", "--data", str(trained.data), "-o", str(tmp_path / "a.onnx")]
+    assert tool.main(["--onnx", str(quantized.path), *options]) == 1
+    assert "best_int8.onnx: the file is in INT8 and cannot be converted" in capfd.readouterr().err
