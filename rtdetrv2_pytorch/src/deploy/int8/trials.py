@@ -52,8 +52,8 @@ class Trials:
         self._graph, self._folder = graph, float_file.parent
         self._card = replace(read_card(float_file), precision="int8")
         self._images, self._deadline, self._on_progress = images, deadline, on_progress
-        self._before = self._evaluate(float_file, "measuring float32")
         self.sentences: list[str] = []  # one for each trial
+        self._before = self._evaluate(float_file, "measuring float32")
 
     def save(self, float_layers: Sequence[str], path: Path) -> None:
         """Write the model with some layers in float32."""
@@ -86,7 +86,7 @@ class Trials:
         predictor = Predictor(open_runtime(path, trial_runtime()), BATCH)
         images, found = self._images.images, []
         for start in range(0, len(images), BATCH):
-            if len(self.sentences) > 0:
+            if self.sentences:
                 self._deadline.check()
             self._on_progress(activity, start, len(images))
             found += predictor.predict(images[start : start + BATCH], MIN_SCORE)[0]
