@@ -80,8 +80,8 @@ def split_images(ann_file: Path, img_folder: Path, card: ModelCard, limit: int) 
     readable = _readable_images(annotations, img_folder, card, limit)
     chosen = [(image_id, read) for image_id, read, _ in readable]
     if not chosen:
-        raise DatasetError(f"{img_folder}: no image of {ann_file.name} is readable")
-    origin = f"{len(chosen)} of {len(annotations)} images of {ann_file.name}"
+        raise DatasetError(f"{img_folder}: no image of {ann_file.name} is readable; give others")
+    origin = f"{len(chosen)} of {counted(len(annotations), 'image')} of {ann_file.name}"
     images = _ImageFiles([read for _, read in chosen])
     return ComparisonImages(images, origin, annotations, tuple(id_ for id_, _ in chosen))
 

@@ -56,7 +56,7 @@ def test_default_values():
         "use_amp": True,
     }
     assert {key: values[key] for key in promised} == promised
-    added = set(values) - set(promised) - {"val_batch_size", "label_radar"}
+    added = set(values) - set(promised) - {"val_batch_size", "label_radar", "export_int8"}
     assert added <= set(Settings.__dataclass_fields__)
     own_defaults = {key: values[key] for key in added - {"num_workers"}}
     engine = Settings()

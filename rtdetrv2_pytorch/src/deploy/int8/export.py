@@ -11,6 +11,7 @@ import torch
 
 from ...data.splits import Splits
 from ...misc.errors import ConfigError, ExportError
+from ...misc.text import counted
 from ..comparison_images import split_images
 from ..export import Source, no_progress, open_source, replacing_output, save_verified
 from ..onnx import OnnxOptions
@@ -103,8 +104,8 @@ def export_int8(
         most = int(_MAX_FLOAT_SHARE * len(graph.layers))
         if len(float_layers) > most:
             raise ExportError(
-                f"{output.name}: {len(float_layers)} of {len(graph.layers)} layers would have to "
-                f"stay in float32 (limit: {most}). Tried on {part.origin}: "
+                f"{output.name}: {len(float_layers)} of {counted(len(graph.layers), 'layer')} would "
+                f"have to stay in float32 (limit: {most}). Tried on {part.origin}: "
                 f"{'. '.join(trials.sentences)}. No file was written; use half precision"
             )
         while True:
