@@ -103,9 +103,10 @@ def export_int8(
             )
         most = int(_MAX_FLOAT_SHARE * len(graph.layers))
         if len(float_layers) > most:
+            layers = counted(len(graph.layers), "layer")
             raise ExportError(
-                f"{output.name}: {len(float_layers)} of {counted(len(graph.layers), 'layer')} would "
-                f"have to stay in float32 (limit: {most}). Tried on {part.origin}: "
+                f"{output.name}: {len(float_layers)} of {layers} would have to stay in "
+                f"float32 (limit: {most}). Tried on {part.origin}: "
                 f"{'. '.join(trials.sentences)}. No file was written; use half precision"
             )
         while True:
