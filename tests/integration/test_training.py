@@ -173,7 +173,7 @@ def test_saved_configuration_is_complete_and_loads(trained, digits):
 
 def test_training_plan_lists_changed_settings(trained):
     changes = "\n".join(trained[2].plan.changes)
-    assert "lr_warmup_scheduler.warmup_duration: 2000 -> 1 steps, 5 % of 6" in changes
+    assert "lr_warmup_scheduler.warmup_duration: 2000 -> 1 step, 5 % of 6" in changes
     assert "policy.epoch: 117 -> 1, scaled from 120 to 2 epochs" in changes
 
 
