@@ -95,8 +95,9 @@ def _message(error: ErrorDetails, value: Any, hint: Any, at: str) -> str:
     reason = _remedy(error["msg"])
     if error["type"] == "tuple_type":
         hints = (hint, *typing.get_args(hint))
-        size = next(len(typing.get_args(h)) for h in hints if typing.get_origin(h) is tuple)
-        reason = f"give a list of {counted(size, 'value')}"
+        items = next(typing.get_args(h) for h in hints if typing.get_origin(h) is tuple)
+        size = f" of {counted(len(items), 'value')}" if Ellipsis not in items else ""
+        reason = f"give a list{size}"
     elif error["type"] == "missing" and isinstance(value, list | tuple):
         reason = f"give more than {counted(len(value), 'value')}"
     return f"{at} = {value!r}: {reason}"

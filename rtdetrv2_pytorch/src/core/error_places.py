@@ -15,7 +15,7 @@ OVERRIDES = "overrides"  # source of values that are not in a file
 
 
 @contextmanager
-def naming_overrides(source: str, *, instead_of: str = OVERRIDES) -> Iterator[None]:
+def naming_overrides(source: str | None, *, instead_of: str = OVERRIDES) -> Iterator[None]:
     """Replace the source of errors of the block about overrides, for example by "-u"."""
     try:
         yield

@@ -10,8 +10,9 @@ import torch
 import yaml
 from torch import Tensor, nn
 
+from ..core.error_places import located, naming_overrides
 from ..core.yaml_config import YAMLConfig
-from ..core.yaml_files import get, merge, merge_layers, read_layers
+from ..core.yaml_files import Layer, get, merge, merge_layers, read_layers
 from ..data.images.pixel_range import PixelRange
 from ..interchange.folders import open_checkpoint, weights_file
 from ..misc.coco_categories import COCO_CATEGORIES
@@ -123,7 +124,10 @@ def load_network(
         values["eval_spatial_size"] = list(_checked_size(input_size_hw))
     names = class_names or class_names_of(content)
     state = model_state(content)
-    cfg = YAMLConfig.from_values(values, name=f"configuration of {path.name}")
+    name = f"configuration of {path.name}"
+    layers = read_layers(config) if config else [Layer(name, values, None)]
+    with located(layers), naming_overrides(None, instead_of=name):
+        cfg = YAMLConfig.from_values(values, name=name)
     if names is not None:
         cfg.yaml_cfg["num_classes"] = len(names)
     _check_network(cfg, state, path)

@@ -32,6 +32,7 @@ def test_convert_parses_numbers_from_strings():
         ([0.9, 1.0], tuple[Decay, Decay], r"D\[1\] = 1.0: give a number less than 1"),
         ([0.9], tuple[float, float], r"D = \[0.9\]: give more than 1 value"),
         (640, tuple[int, int] | None, r"D = 640: give a list of 2 values"),
+        ("a", tuple[str, ...], r"D = 'a': give a list$"),
         (0, PositiveInt | Literal["auto"], r"D = 0: give a number greater than or equal to 1"),
         ({"name": "never"}, Policy, r"D.name = 'never': give 'default' or 'stop_epoch'"),
     ],

@@ -1,11 +1,14 @@
 """Errors of settings name the file, the line, the key and the value."""
 
 import pytest
+import torch
 
 from rtdetrv2.training.options import TrainOptions
 from rtdetrv2_pytorch.src.core import ConfigError, YAMLConfig
 from rtdetrv2_pytorch.src.core.error_places import line_of_error, naming_overrides
+from rtdetrv2_pytorch.src.deploy.detector import load_detector
 from supervisely_integration.train.run_config import check_hyperparameters
+from tests.random_detectors import save_random_detector
 from tests.tiny import CONFIGS
 
 S = CONFIGS / "rtdetrv2" / "rtdetrv2_r18vd_120e_coco.yml"
@@ -95,6 +98,19 @@ def test_app_names_hyperparameters_or_the_file_of_the_model(tmp_path):
     with pytest.raises(ConfigError) as caught:
         check_hyperparameters("epochs: 3\n", main)
     assert str(caught.value).startswith(f"{part}, line 1: PResNet: unknown key 'depht'")
+
+
+def test_detector_names_the_given_file_or_the_checkpoint(tmp_path):
+    checkpoint = save_random_detector(tmp_path / "best.pth")
+    part, main = included(tmp_path, "PResNet: {depht: 18}\n")
+    with pytest.raises(ConfigError) as caught:
+        load_detector(checkpoint, config=main)
+    assert str(caught.value).startswith(f"{part}, line 1: PResNet: unknown key 'depht'")
+    content = torch.load(checkpoint)
+    content["config"]["PResNet"]["depht"] = 18
+    torch.save(content, checkpoint)
+    with pytest.raises(ConfigError, match=r"^configuration of best\.pth: PResNet: unknown key"):
+        load_detector(checkpoint)
 
 
 def test_line_of_error_in_lists_and_flow_mappings():
