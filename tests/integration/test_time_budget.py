@@ -14,7 +14,7 @@ from rtdetrv2_pytorch.src.solver.observers import LOG
 from rtdetrv2_pytorch.src.timing.estimates import Speed
 from tests.tiny import tiny_config
 
-MILESTONES = {"lr_scheduler": {"milestones": [35, 45]}, "epoches": 50}
+MILESTONES = {"lr_scheduler": {"milestones": [35, 45]}, "epoches": 50, "checkpoint_freq": 0}
 
 
 class Collector(TrainingEvents):

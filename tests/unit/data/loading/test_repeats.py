@@ -142,7 +142,7 @@ def test_copies_have_different_augmentations(digits, tmp_path, threshold):
 
 
 def test_resumed_training_repeats_the_same_images(digits, tmp_path, threshold):
-    values = {"repeat_threshold": threshold, "epoches": 1}
+    values = {"repeat_threshold": threshold, "epoches": 1, "checkpoint_freq": 0}
     run = TrainingRun.create(tiny_config(tmp_path / "plan", digits, **values))
     steps = len(run.train_loader)
     assert steps > 3  # of 6 images in batches of 2
