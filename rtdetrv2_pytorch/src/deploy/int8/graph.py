@@ -49,14 +49,13 @@ def float_nodes(model: "onnx.ModelProto") -> list[str]:
     before_convolutions: set[str] = set()
     names: list[str] = []
     for node in reversed(model.graph.node):
-        if node.op_type == "Conv":
-            if heights.get(node.input[0], 0) * _STEM_STRIDE > height:
-                names.append(node.name)
-        elif node.op_type in _ATTENTION_OPS:
-            names.append(node.name)
-        elif before_convolutions.isdisjoint(node.output):
+        is_convolution = node.op_type == "Conv"
+        if not is_convolution and before_convolutions.isdisjoint(node.output):
             names.append(node.name)
             continue
+        is_in_stem = is_convolution and heights.get(node.input[0], 0) * _STEM_STRIDE > height
+        if is_in_stem or node.op_type in _ATTENTION_OPS:
+            names.append(node.name)
         before_convolutions.update(node.input)
     return names[::-1]
 
