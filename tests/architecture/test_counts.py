@@ -73,3 +73,12 @@ def test_uncounted_finds_both_kinds_of_messages():
     assert [text for _, text in uncounted(ast.parse(code))] == [
         "{n} images", "{n} other images", "{m} classes", "%d boxes"
     ]  # fmt: skip
+
+
+def test_counts_of_pages_use_the_filter():
+    found = [
+        f"{path.relative_to(ROOT)}: {match[0]}"
+        for path in source_files(".html")
+        for match in re.finditer(rf"\{{\{{[^}}]*\}}\}}{PHRASE}", path.read_text(encoding="utf-8"))
+    ]
+    assert found == []

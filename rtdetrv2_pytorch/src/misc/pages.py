@@ -8,7 +8,7 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from PIL import Image
 
-from .text import printable
+from .text import counted, printable
 
 _BASE = Path(__file__).parent  # folder of base.html, the layout of all pages
 
@@ -22,6 +22,7 @@ def render(template: Path, **values: Any) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    environment.filters["counted"] = counted
     environment.filters["printable"] = lambda value: printable(str(value))
     return environment.get_template(template.name).render(**values)
 
