@@ -2,7 +2,7 @@
 
 INT8 suits the convolutions of the backbone and the encoder. The decoder, whose tensors contain box
 coordinates, and attention lose accuracy; OpenVINO computes the stem wrongly in INT8, see
-docs/decisions/0026. All are found by the structure of the graph: names of nodes depend on the
+docs/decisions/0031-int8.md. All are found by the structure of the graph: names of nodes depend on the
 exporter.
 """
 
