@@ -10,6 +10,7 @@ import httpx
 import pytest
 import yaml
 
+from rtdetrv2_pytorch.src.misc.text import counted
 from supervisely_integration.paths import DEMO, MODELS
 from supervisely_integration.task_status import PAGE_ERROR, TaskStatus
 from tests.app.experiment import QUICK
@@ -368,7 +369,8 @@ def test_sigterm_stops_a_training_of_mixed_shapes(instance, launch, tmp_path):
     app.process.send_signal(signal.SIGTERM)
     assert app.wait(240) == 0, app.log_tail(60)
     assert (
-        f"Non-rectangular objects are left out: 3 ({count['3']} objects), 7 ({count['7']} objects)"
+        f"Non-rectangular objects are left out: 3 ({counted(count['3'], 'object')}), "
+        f"7 ({counted(count['7'], 'object')})"
     ) in app.log()
     assert "Traceback" not in app.log()
     files, info = experiment_of(instance, project_id, app.task_id, name)

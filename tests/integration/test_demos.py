@@ -172,7 +172,7 @@ def printed(text):
     tables = []
     for line in text.splitlines():
         row = re.fullmatch(r"  (.+?) +(\d\.\d{3})" + r" +(-?\d+\.\d)" * 4, line)
-        if re.search(r": \d+ x \d+, \d+ detections$", line):
+        if re.search(r": \d+ x \d+, \d+ found$", line):
             tables.append((line, []))
         elif row:
             name, *numbers = row.groups()
@@ -244,7 +244,7 @@ def test_onnx_demo_in_a_downloaded_experiment(experiment, photo, start):
     assert result.returncode == 0, result.stderr
     ((headline, rows),) = printed(result.stdout)
     expected = found_by_pytorch(experiment, photo, threshold)
-    assert headline == f"{photo}: 640 x 480, {len(expected)} detections"
+    assert headline == f"{photo}: 640 x 480, {len(expected)} found"
     assert_same(rows, expected, **OTHER_RUNTIME)
     assert [score for _, score, _ in rows] == sorted((r[1] for r in rows), reverse=True)
     assert_drawn(result.here / f"{photo.stem}_detections.jpg", photo, rows)
@@ -337,9 +337,9 @@ def test_folder_with_images_of_the_same_name(experiment, call, tmp_path):
     assert call(script, *arguments).returncode == 0
     result = call(script, *arguments)  # ignores the output of the first run
     assert [headline for headline, _ in printed(result.stdout)] == [
-        f"{folder / 'a.jpg'}: 50 x 40, 0 detections",
-        f"{folder / 'a.png'}: 51 x 40, 0 detections",
-        f"{folder / 'b.webp'}: 52 x 40, 0 detections",
+        f"{folder / 'a.jpg'}: 50 x 40, 0 found",
+        f"{folder / 'a.png'}: 51 x 40, 0 found",
+        f"{folder / 'b.webp'}: 52 x 40, 0 found",
     ]
     widths = {
         name: Image.open(folder / f"{name}.jpg").width
