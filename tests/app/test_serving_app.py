@@ -221,7 +221,9 @@ def test_image_by_url(deployed, checkpoint):
         web.shutdown()
     assert found(answer) == expected(checkpoint, path, confidence_threshold=0.0)
     assert missing.status_code == 400
-    assert missing.json()["message"] == f"{url}x: cannot be downloaded (status 404)"
+    assert (
+        missing.json()["message"] == f"{url}x: cannot be downloaded (status 404); check the address"
+    )
 
 
 def test_large_image_and_other_format_are_rejected(deployed):
@@ -285,7 +287,9 @@ def test_unknown_settings_and_classes_are_rejected_at_each_route(deployed):
         for answer in answers:
             assert (answer.status_code, reason in answer.text) == (400, True), answer.text
     misplaced = ask(deployed, "inference_image_id", image_id=1, conf=0.3)
-    assert misplaced.json()["message"] == "conf: belongs into the settings of the state"
+    assert (
+        misplaced.json()["message"] == "conf: belongs into the settings of the state; move it there"
+    )
 
 
 @pytest.mark.parametrize("text", ["[" * 100_000, "{", "[]", '"\\ud800"'])

@@ -85,7 +85,8 @@ def test_commands_in_terminal_and_pipe(folder, digits):
         assert live in reported
     assert lines(reported)[-2:] == ["out/report.html", "out/train.log"]
 
-    error = "CheckpointError: damaged/best.pth: not a PyTorch checkpoint, or damaged"
+    error = "CheckpointError: damaged/best.pth: not a PyTorch checkpoint, or damaged; download or "
+    error += "copy it again"
     assert lines(failed)[-3:] == [error, "Log:", "damaged/export.log"]
     assert "\x1b[1;31mCheckpointError\x1b[0m: " in shown.raw
     assert "Traceback" in (folder / "damaged" / "export.log").read_text()

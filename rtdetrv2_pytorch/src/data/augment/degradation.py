@@ -89,5 +89,5 @@ class RandomJPEG:
             sample.materialize()
             buffer = io.BytesIO()
             to_pillow(sample.image).save(buffer, "JPEG", quality=quality)
-            sample.image = from_pillow(Image.open(buffer))
+            sample.image = from_pillow(Image.open(buffer, formats=("JPEG",)))
         return sample

@@ -2,8 +2,8 @@
 
 INT8 suits the convolutions of the backbone and the encoder. The decoder, whose tensors contain box
 coordinates, and attention lose accuracy; OpenVINO computes the stem wrongly in INT8, see
-docs/decisions/0031-int8.md. All are found by the structure of the graph: names of nodes depend on the
-exporter.
+docs/decisions/0031-int8.md. All are found by the structure of the graph: names of nodes depend on
+the exporter.
 """
 
 from collections.abc import Collection, Iterable, Iterator, Sequence
