@@ -24,6 +24,7 @@ _MAX_OVERLAP = 0.1  # IoU of an invented box with any label
 _FOUND_IOU = 0.5
 _MIN_TAIL = 0.2  # fraction of the planted errors that a prior is estimated from
 _BINS = 12
+_MAX_PROBABILITY = 0.99  # the labels are a sample: nothing is certain
 _MAX_PRIOR = 0.3  # above it, the detections are too inaccurate to judge labels
 
 
@@ -85,7 +86,8 @@ def fit(observed: np.ndarray, planted: np.ndarray, *, total: int) -> Posterior:
     of_errors = np.histogram(planted, bounds)[0] / len(planted)
     of_all = np.histogram(observed, bounds)[0] / total
     weights = np.maximum(of_all, 0.5 / total)  # a bin may have no candidate
-    smooth = isotonic_regression(prior * of_errors / weights, weights=weights).x.clip(0, 1)
+    smooth = isotonic_regression(prior * of_errors / weights, weights=weights).x
+    smooth = smooth.clip(0, _MAX_PROBABILITY)
     centers = (lower + np.append(lower[1:], edges[-1])) / 2
     return Posterior(
         values=np.append(edges[0], centers),
