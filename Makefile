@@ -13,7 +13,7 @@ DATA ?=
 # Additional options for the trainer, for example ARGS="--epochs 3".
 ARGS ?=
 # Test processes: tests wait for apps and servers for a third of the time.
-WORKERS ?= $(shell echo $$(( ($$(nproc) * 3 + 1) / 2 )))
+WORKERS ?= $(shell echo $$(( $$(nproc) * 2 )))
 # torch version for `make test-torch`.
 TORCH ?= 2.15.0
 
