@@ -239,7 +239,7 @@ def _definitions(results: Sequence[Result]) -> list[str]:
 def _machines(results: Sequence[Result]) -> list[str]:
     """Return the machines and commits, and how many cores other processes used."""
     if not results:
-        return ["## Results\n", "There are no results yet.\n"]
+        return ["## Results\n", "No runs are finished yet.\n"]
     machines = sorted({f"{r.machine['device']}, {r.machine['cores']} cores" for r in results})
     torch = sorted({r.machine["torch"] for r in results})
     commits = sorted({r.machine["commit"] for r in results})

@@ -4,7 +4,7 @@
 
 Each set is trained from random weights on its own labels, on spoiled labels, and on the labels that
 are left spoiled after those that the radar found are repaired. A finished training is not repeated,
-and a stopped one goes on. The results are in benchmarks/results/label_radar_SET.json.
+and a stopped one is resumed. The results are in benchmarks/results/label_radar_SET.json.
 """
 
 import argparse
@@ -145,7 +145,7 @@ class Proof:
                 followers=[TrainingFollower(self.console, line)],
             )
         if outcome.result is not None and outcome.result.stopped:
-            raise SystemExit(f"{outcome.result.stopped}: run the same command again to go on")
+            raise SystemExit(f"{outcome.result.stopped}: run the same command again to resume")
         (run / "finished").touch()
         return run
 

@@ -75,7 +75,7 @@ def hits(suspicions: Sequence[Suspicion], made: Sequence[Spoiled]) -> list[int]:
     """Return the index of the spoiled label that each suspicion shows, or -1.
 
     A suspicion shows a spoiled label if its label, or its detection for a removed label, overlaps
-    it at IoU 0.5. The kind may differ: whoever looks at it sees the error.
+    it at IoU 0.5. The kind may differ: the picture shows the error anyway.
     """
     result = []
     for each in suspicions:

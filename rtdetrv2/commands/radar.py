@@ -32,7 +32,7 @@ examples:
 
 Images of the validation split are compared with detections of best.pth; those of the training split
 with detections of networks that are trained on the other training images. By default this takes as
-many training steps as the training itself. Stop with Ctrl-C; the same command goes on from there.
+many training steps as the training itself. Stop with Ctrl-C; the same command resumes it.
 Annotations are not changed.
 """
 

@@ -64,7 +64,7 @@ def test_a_value_that_was_not_reached():
 
 
 def test_page_without_results():
-    assert "There are no results yet." in generate({})
+    assert "No runs are finished yet." in generate({})
 
 
 def test_protocol_has_a_table_of_its_own():

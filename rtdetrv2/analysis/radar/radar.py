@@ -37,7 +37,7 @@ Start = Literal["weights", "checkpoint"]
 
 
 class RadarStopped(RTDETRError):  # noqa: N818 (not an error)
-    """The radar was stopped; the same command goes on from there."""
+    """The radar was stopped; the same command resumes it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -145,7 +145,7 @@ def find_label_errors(
             if outcome.result is not None and outcome.result.stopped:
                 raise RadarStopped(
                     f"{outcome.result.stopped}: the label radar is incomplete; run the same "
-                    "command again to go on"
+                    "command again to resume it"
                 )
             _detect_held_out(fold, cfg, options.device, progress)
     found = {"train": join_detections(folds, annotations)}

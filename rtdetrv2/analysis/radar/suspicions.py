@@ -40,7 +40,7 @@ class Suspicion:
         kind: key of `KINDS`.
         probability: of an error, from 0 to 1.
         strength: ranks suspicions with the same probability: the score of the detection, or the
-            evidence that there is no object.
+            evidence against an object.
         split: "train" or "val".
         file_name: of the image.
         image_id: of the image in its annotation file.

@@ -64,7 +64,7 @@ def label_errors(
         pixel_range: of images with more than 8 bits.
 
     Returns:
-        None if there is no readable file of the radar.
+        None if the file of the radar is missing or damaged.
     """
     try:
         content = json.loads((folder / RADAR_JSON).read_text(encoding="utf-8"))
