@@ -6,7 +6,7 @@ from typing import Literal, NotRequired
 
 from typing_extensions import TypedDict
 
-from .mosaic import SampleSource
+from .other_images import SampleSource
 from .sample import Sample
 from .transform import Transform
 

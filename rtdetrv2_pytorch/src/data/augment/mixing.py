@@ -7,11 +7,11 @@ import numpy as np
 from ...misc.ranges import Fraction, PositiveInt
 from ..images.resizing import resize
 from .geometric import Range
-from .mosaic import SampleSource
+from .other_images import UsesOtherImages
 from .sample import Sample
 
 
-class MixUp:
+class MixUp(UsesOtherImages):
     """Average the image with another image of the data set; the objects of both remain.
 
     Both images are resized to the canvas. Use it after `Resize`, because pixels are computed here.
@@ -28,20 +28,13 @@ class MixUp:
             raise ValueError(f"ratio {ratio}: give (low, high) with 0 <= low <= high <= 1")
         self.ratio = ratio
         self.p = p
-        self._source: SampleSource | None = None
-
-    def bind(self, source: SampleSource) -> None:
-        """Set the data set of the other images."""
-        self._source = source
 
     def __call__(self, sample: Sample, rng: random.Random) -> Sample:
         """Mix with probability `p`."""
         if rng.random() >= self.p:
             return sample
-        if self._source is None:
-            raise ValueError("MixUp needs a data set: use it inside Compose")
         ratio = rng.uniform(*self.ratio)
-        other = self._source.load_readable(rng.randrange(len(self._source)))[1]
+        other = self.other_image(rng)
         sample.materialize()
         if rng.random() < 0.5:
             other.flip()
@@ -54,7 +47,7 @@ class MixUp:
         return sample
 
 
-class CopyPaste:
+class CopyPaste(UsesOtherImages):
     """Paste the boxes of objects of another image at random positions.
 
     A position is used if it covers little of every object and crowd region. Objects are pasted with
@@ -83,19 +76,12 @@ class CopyPaste:
         self.scale = scale
         self.max_covered = max_covered
         self.p = p
-        self._source: SampleSource | None = None
-
-    def bind(self, source: SampleSource) -> None:
-        """Set the data set of the other images."""
-        self._source = source
 
     def __call__(self, sample: Sample, rng: random.Random) -> Sample:
         """Paste with probability `p`."""
         if rng.random() >= self.p:
             return sample
-        if self._source is None:
-            raise ValueError("CopyPaste needs a data set: use it inside Compose")
-        other = self._source.load_readable(rng.randrange(len(self._source)))[1]
+        other = self.other_image(rng)
         if not len(other.boxes):
             return sample
         sample.materialize()

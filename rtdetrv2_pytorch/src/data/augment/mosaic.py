@@ -2,26 +2,17 @@
 
 import random
 from collections.abc import Sequence
-from typing import Protocol
 
 import numpy as np
 
 from ...misc.ranges import Fraction
 from .cropping import RandomCrop
 from .geometric import Resize
+from .other_images import UsesOtherImages
 from .sample import Sample
 
 
-class SampleSource(Protocol):
-    """The data set from which `Mosaic` loads images."""
-
-    def __len__(self) -> int: ...
-
-    def load_readable(self, index: int) -> tuple[int, Sample]:
-        """Load an image (the next readable one) and its boxes, without augmentation."""
-
-
-class Mosaic:
+class Mosaic(UsesOtherImages):
     """Combine the image with three others in a 2x2 grid and crop a window.
 
     Args:
@@ -43,20 +34,12 @@ class Mosaic:
         self.crop = RandomCrop(size=max_size or size)
         self.p = p
         self.skip = tuple(skip)
-        self._source: SampleSource | None = None
-
-    def bind(self, source: SampleSource) -> None:
-        """Set the data set of the other images."""
-        self._source = source
 
     def __call__(self, sample: Sample, rng: random.Random) -> Sample:
         """Build the mosaic with probability `p`."""
         if self.p < 1 and rng.random() >= self.p:
             return sample
-        if self._source is None:
-            raise ValueError("Mosaic needs a data set: use it inside Compose")
-        picks = [rng.randrange(len(self._source)) for _ in range(3)]
-        tiles = [sample, *(self._source.load_readable(i)[1] for i in picks)]
+        tiles = [sample, *(self.other_image(rng) for _ in range(3))]
         for tile in tiles:
             self.resize(tile, rng)
         height = max(t.canvas_hw[0] for t in tiles)
