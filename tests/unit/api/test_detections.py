@@ -4,13 +4,17 @@ import io
 
 import numpy as np
 import pytest
-import supervisely as sly
 import supervision
 from PIL import Image
 
 from rtdetrv2 import Detection, Detections
 from rtdetrv2_pytorch.src.misc.coco_categories import COCO_CATEGORIES
 from rtdetrv2_pytorch.src.misc.errors import ConfigError, DatasetError
+from tests.sdk import import_sdk
+
+import_sdk()
+
+import supervisely as sly  # noqa: E402 (imported in a thread above)
 
 NAMES = ("cat", "dog", "owl")
 

@@ -4,10 +4,14 @@ import json
 
 import numpy as np
 import pytest
-import supervisely as sly
 from PIL import Image
 
 from rtdetrv2.commands.predict import main
+from tests.sdk import import_sdk
+
+import_sdk()
+
+import supervisely as sly  # noqa: E402 (imported in a thread above)
 
 SCORE = "0.05"
 

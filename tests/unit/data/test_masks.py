@@ -6,10 +6,14 @@ import zlib
 
 import numpy as np
 import pytest
-import supervisely as sly
 from PIL import Image
 
 from rtdetrv2_pytorch.src.data.readers.masks import check_mask, mask_box
+from tests.sdk import import_sdk
+
+import_sdk()
+
+import supervisely as sly  # noqa: E402 (imported in a thread above)
 
 
 def figure(content: bytes):
