@@ -5,6 +5,11 @@
 Each set is trained from random weights on its own labels, on spoiled labels, and on the labels that
 are left spoiled after those that the radar found are repaired. A finished training is not repeated,
 and a stopped one is resumed. The results are in benchmarks/results/label_radar_SET.json.
+
+    python -m benchmarks.label_radar --judge output/bccd
+
+spoils the labels of a finished training afterwards, so that its network has seen the correct ones.
+This is the best case and needs no training.
 """
 
 import argparse
@@ -35,12 +40,15 @@ from rtdetrv2.terminal.console import LiveLine
 from rtdetrv2.terminal.training_steps import ConsoleProgress
 from rtdetrv2.terminal.training_view import TrainingFollower
 from rtdetrv2.training import run as training
-from rtdetrv2.training.finished_run import best_weights
+from rtdetrv2.training.finished_run import best_weights, open_run
 from rtdetrv2.training.options import TrainOptions
+from rtdetrv2_pytorch.src.data.coco_dataset import parse_coco
 from rtdetrv2_pytorch.src.data.digits import make_digits_dataset
+from rtdetrv2_pytorch.src.data.findings import Findings
 from rtdetrv2_pytorch.src.data.splits import Splits, find_splits
 from rtdetrv2_pytorch.src.misc.weights import load_checkpoint
 from rtdetrv2_pytorch.src.solver.checkpointing import LAST
+from rtdetrv2_pytorch.src.solver.run import MODEL_CONFIG
 
 _ROOT = Path(__file__).parents[2]
 _SHARED = _ROOT.parent / "shared" / "data"
@@ -150,6 +158,28 @@ class Proof:
         return run
 
 
+def judge(run: Path, args: argparse.Namespace) -> dict[str, Any]:
+    """Spoil the labels of a finished training three times; return the scores by split and seed."""
+    cfg = open_run(run, data=None, device=args.device)
+    runtime = open_model(best_weights(run), device=args.device, config=run / MODEL_CONFIG)
+    results = {}
+    for split, dataset in (("train", cfg.train_dataset), ("val", cfg.val_dataset)):
+        content = json.loads(Path(dataset.ann_file).read_text())
+        whole = read_split(Path(dataset.ann_file), dataset.img_folder, runtime.card)
+        found = evaluate_runtime(runtime, whole, batch_size=8).detections
+        assert found is not None
+        for seed in range(args.seed, args.seed + 3):
+            spoiled, made = spoil(content, args.fraction, seed=seed)
+            table = whole.annotations.categories
+            findings = Findings()
+            path = Path(dataset.ann_file)
+            annotations = parse_coco(spoiled, path, dataset.img_folder, findings, table)
+            suspicions = find_suspicions(annotations, found, split=split)[0]
+            num_clean = len(content["annotations"]) - len(made)
+            results[f"{split}, seed {seed}"] = _scores(suspicions, made, num_clean)
+    return results
+
+
 def _scores(
     suspicions: Sequence[Suspicion], made: Sequence[Spoiled], num_clean: int
 ) -> dict[str, Any]:
@@ -194,8 +224,13 @@ def main() -> None:
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--no-repair", action="store_true", help="only search")
     parser.add_argument("-u", "--update", nargs="+", default=[], help="of the configuration")
+    parser.add_argument("--judge", type=Path, metavar="RUN", help="spoil the labels of this run")
     args = parser.parse_args()
     console = Console()
+    if args.judge is not None:
+        for name, scores in judge(args.judge, args).items():
+            console.print(name, {key: v for key, v in scores.items() if key != "first"})
+        return
     for name in args.sets:
         results = Proof(name, args.folder / name, args, console).measure()
         results["machine"] = machine(torch.device(args.device))
