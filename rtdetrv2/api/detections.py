@@ -12,8 +12,8 @@ from PIL import Image
 from rtdetrv2_pytorch.src.data.images.conversion import to_rgb
 from rtdetrv2_pytorch.src.data.images.pixel_range import PixelRange
 from rtdetrv2_pytorch.src.deploy.predictor import fraction
-from rtdetrv2_pytorch.src.misc.drawing import box_shape, draw_shapes
-from rtdetrv2_pytorch.src.misc.errors import ConfigError, DatasetError
+from rtdetrv2_pytorch.src.misc.drawing import box_shape, draw_shapes, save_picture
+from rtdetrv2_pytorch.src.misc.errors import DatasetError
 from rtdetrv2_pytorch.src.misc.text import printable
 from rtdetrv2_pytorch.src.structures import DetectionTensors
 
@@ -214,14 +214,7 @@ class Detections:
             DatasetError: if the image cannot be read.
         """
         path = Path(path)
-        picture = self.plot(**options)
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            picture.save(path, quality=95)
-        except (OSError, ValueError) as error:
-            raise ConfigError(
-                f"{path}: cannot be written ({error}); choose another path, ending in .jpg or .png"
-            ) from error
+        save_picture(self.plot(**options), path, quality=95)
         return path
 
     def to_supervision(self) -> "supervision.Detections":

@@ -52,9 +52,10 @@ def main(
 ) -> int:
     """Draw training images as each augmentation preset changes them, with their boxes."""
     with starting():
-        from rtdetrv2_pytorch.src.core import ConfigError, YAMLConfig
+        from rtdetrv2_pytorch.src.core import YAMLConfig
         from rtdetrv2_pytorch.src.core.yaml_files import merge, parse_overrides
         from rtdetrv2_pytorch.src.data.splits import find_splits
+        from rtdetrv2_pytorch.src.misc.drawing import save_picture
         from rtdetrv2_pytorch.src.report.augmentation_sheet import ALL, augmentation_sheet
 
         from ..training.auto_config import data_overrides
@@ -69,14 +70,7 @@ def main(
             cfg = YAMLConfig(find_model("S")[0], **overrides)
             line.show("drawing")
             sheet = augmentation_sheet(cfg, presets or ALL, columns=images, side_px=side)
-        try:
-            output.parent.mkdir(parents=True, exist_ok=True)
-            sheet.save(output, quality=85)
-        except (OSError, ValueError) as error:
-            raise ConfigError(
-                f"{output}: could not write the picture ({error}); give a writable .jpg or .png "
-                "file with -o"
-            ) from error
+        save_picture(sheet, output, quality=85)
         print_path(console, output)
         return 0
 

@@ -14,6 +14,8 @@ from onnx import numpy_helper
 
 from rtdetrv2 import RTDETR
 from rtdetrv2.commands import export_onnx as tool
+from rtdetrv2_pytorch.src.data.images.decoding import read_rgb
+from rtdetrv2_pytorch.src.data.images.preprocess import preprocess
 from rtdetrv2_pytorch.src.data.splits import find_splits
 from rtdetrv2_pytorch.src.deploy import accuracy
 from rtdetrv2_pytorch.src.deploy.export import Source
@@ -74,7 +76,7 @@ def test_int8_file_is_verified_and_described(quantized, calibrated_on):
     facts = report["quantization"]
     assert facts["calibration_images"] == "3 of 4 images of instances_train.json"
     num_float = len(facts["float_layers"])  # more than 0 if rounding moves a box of four images
-    assert num_float < 10
+    assert num_float <= 3
     assert 60 < facts["num_int8_layers"] + num_float < 90
     assert facts["trials"][0].startswith("0 more layers in float32: AP ")
     assert calibrated_on[0] == 3
@@ -96,9 +98,10 @@ def test_int8_file_is_verified_and_described(quantized, calibrated_on):
     assert sum(in_int8) >= len(convolutions) - 3 - num_float
 
 
-def test_both_runtimes_read_int8_files(quantized):
-    generator = torch.Generator().manual_seed(0)
-    images = torch.randint(0, 256, (5, 3, *SIZE_HW), generator=generator, dtype=torch.uint8)
+def test_both_runtimes_read_int8_files(quantized, trained):
+    pictures = [read_rgb(path) for path in sorted((trained.data / "val").iterdir())]
+    images = preprocess(pictures, tuple(SIZE_HW), torch.device("cpu"))
+    images = torch.cat([images, images[:1]])  # the first one again in the last place
     sizes_wh = torch.tensor([[320, 256]]).repeat(5, 1)
     scores = {}
     for kind in ("onnxruntime", "openvino"):
@@ -110,9 +113,11 @@ def test_both_runtimes_read_int8_files(quantized):
             alone = runtime(images[place : place + 1], sizes_wh[place : place + 1])
             torch.testing.assert_close(alone[2][0], together[2][place], rtol=0, atol=0.02)
         scores[kind] = together[2]
-    assert (scores["onnxruntime"] - scores["openvino"]).abs().mean() < 0.05
+    assert (scores["onnxruntime"] - scores["openvino"]).abs().mean() < 0.03
     exact = open_runtime(quantized.source)(images, sizes_wh)[2]
-    assert 1e-5 < (scores["onnxruntime"] - exact).abs().mean() < 0.05
+    difference = (scores["onnxruntime"] - exact).abs()
+    assert 1e-5 < difference.max() < 0.2
+    assert difference.mean() < 0.03
 
 
 def test_structure_is_found_with_both_exporters(exported):

@@ -2,10 +2,12 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 from PIL import Image, ImageDraw, ImageFont
 
+from .errors import ConfigError
 from .text import printable
 
 Rectangle = tuple[float, float, float, float]  # x1, y1, x2, y2
@@ -111,6 +113,21 @@ def _draw_labels(
 def _shortened(text: str) -> str:
     cut = text if len(text) <= _MAX_LABEL_LETTERS else f"{text[: _MAX_LABEL_LETTERS - 1]}~"
     return printable(cut)
+
+
+def save_picture(picture: Image.Image, path: Path, *, quality: int) -> None:
+    """Write a picture in the format of the suffix; create the folder.
+
+    Raises:
+        ConfigError: if the file is not writable, or its suffix is not that of an image.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        picture.save(path, quality=quality)
+    except (OSError, ValueError) as error:
+        raise ConfigError(
+            f"{path}: cannot be written ({error}); choose another path, ending in .jpg or .png"
+        ) from error
 
 
 def non_overlapping(rectangles: Sequence[Rectangle]) -> list[int]:
