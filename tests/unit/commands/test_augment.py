@@ -40,4 +40,5 @@ def test_unknown_preset_is_a_usage_error_with_the_list(command, digits, capsys):
 def test_unwritable_picture_is_an_error(digits, tmp_path, capsys):
     words = ["--data", str(digits), "-o", str(tmp_path / "sheet.unknown"), "--images", "1", *SMALL]
     assert augment.main(words) == 1
-    assert "choose another path, ending in .jpg or .png" in " ".join(capsys.readouterr().err.split())
+    shown = " ".join(capsys.readouterr().err.split())
+    assert "choose another path, ending in .jpg or .png" in shown
