@@ -13,7 +13,7 @@ from torchvision.ops import nms
 from rtdetrv2_pytorch.src.data.annotation_arrays import ImageRecord
 from rtdetrv2_pytorch.src.data.metrics.operating_point import box_overlaps
 
-MIN_SCORE = 0.05  # detections below it are no evidence
+MIN_SCORE = 0.05  # detections below it are ignored
 _SAME_OBJECT_IOU = 0.5  # a detection of another class at this IoU is of the same object
 _SUPPORT_IOU = 0.3  # a detection at this IoU is evidence that there is an object
 _MIN_PAIR_IOU = 0.1  # of a label and the detection that shows how it should be

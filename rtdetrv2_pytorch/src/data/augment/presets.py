@@ -9,7 +9,7 @@ AugmentationName = Literal[
 ]
 Op = Mapping[str, Any]
 
-# Operations that are no augmentation: a preset keeps those of the model's configuration.
+# Operations that are not augmentation: a preset keeps those of the model's configuration.
 _FIXED = ("Resize", "PadToSize", "Normalize", "ConvertPILImage", "ConvertBoxes")
 # Operations that remain in the last epochs, because the results look like validation images.
 _ALWAYS = ("RandomHorizontalFlip", "RandomVerticalFlip", "RandomQuarterTurn")
