@@ -9,6 +9,7 @@ from typing import Any
 from supervisely.app.widgets import Button
 from supervisely.nn.training.gui.gui import TrainGUI
 from supervisely.nn.training.gui.model_selector import ModelSelector
+from supervisely.nn.training.gui.utils import button_clicked
 from supervisely.nn.utils import ModelSource
 
 from rtdetrv2_pytorch.src.misc.errors import CheckpointError, ConfigError
@@ -112,10 +113,20 @@ class TrainPage(TrainGUI):  # type: ignore[misc]
             ValueError: if settings that have to fit do not.
         """
         settings = read_settings(app_state)
+        if self.is_ready and click_cb:
+            self._reopen_steps()
         if not validate_steps or settings.get("start_training", self.is_ready):
             super().load_from_app_state(settings, click_cb, validate_steps)
         else:
             self._load_fitting(settings, "The settings are loaded.", click=click_cb)
+
+    def _reopen_steps(self) -> None:
+        """Deselect every step: the SDK's callbacks toggle, and would deselect selected ones."""
+        for step in reversed(list(self.step_flow.steps.values())):
+            if step["wrapper"] and button_clicked.get(step["button"].widget_id):
+                step["wrapper"](False)
+                button_clicked[step["button"].widget_id] = False  # also if its values are invalid
+        self.set_first_step()
 
     def _run_from_experiment(self, train_task_id: int, train_mode: str) -> None:
         """Load the settings of an experiment; with "continue", also its best checkpoint."""

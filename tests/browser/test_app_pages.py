@@ -165,6 +165,10 @@ def refuse_in_a_dialog(page, app, state):
     page.page.reload()
     expect(process).to_be_visible()
     expect(dialog).to_have_count(0)
+    assert page.step() == "Training Process"
+    done = ("Input project", "Select Model", "Classes Selector", "Train / Val Splits")
+    for each in done:  # the second settings do not deselect the steps of the first
+        expect(page.card(each).get_by_role("button", name="Reselect")).to_be_visible()
     page.write_hyperparameters({**TINY, "epoches": 500})
     page.press("Hyperparameters", "Select")
 

@@ -134,3 +134,23 @@ def test_failed_patch_keeps_the_text_of_other_widgets(changing, new_page):
     )
     assert kept == {"editor": {"text": "typed"}, "table": {"rows": [1, 3]}}
     page.goto("about:blank")  # the page would report the stopped app
+
+
+def test_changes_of_the_app_are_told_from_those_of_a_person(changing, new_page):
+    page = new_page()
+    page.goto(changing.address)
+    page.wait_for_function("window.view.state && window.documents.isFetching === false")
+    changed = page.evaluate(
+        """() => {
+          const { view, documents } = window;
+          documents.base.state = { split: { ids: [1] }, name: { text: "a" } };
+          view.state = { split: { ids: [1] }, name: { text: "a" } };
+          documents.pending = [{ state: [{ op: "add", path: "/split/ids/1", value: 2 }] }];
+          documents.flush();
+          view.state.name.text = "b";
+          const isChanged = ["split", "name", "other"].map((name) => documents.isChanged(name));
+          return [view.state.split.ids, ...isChanged];
+        }"""
+    )
+    assert changed == [[1, 2], False, True, True]
+    page.goto("about:blank")  # the page would report the stopped app

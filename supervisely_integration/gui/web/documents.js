@@ -113,6 +113,13 @@ export class Documents {
     }
   }
 
+  /** Whether a person changed a widget's value: Element also reports changes that the app made. */
+  isChanged(widget) {
+    const known = this.base.state?.[widget];
+    const shown = this.view.state?.[widget];
+    return known === undefined || jsonpatch.compare({ known }, { known: shown }).length > 0;
+  }
+
   /** Send an event with the state; returns the app's error, or null. */
   async post(path, more) {
     const state = copy(this.view.state);

@@ -29,11 +29,15 @@ export const app = {
     this.documents.connect();
   },
   methods: {
-    /** Send an event to the app; ignores a button whose last request is pending. */
+    /** Send an event to the app; ignores a button whose last request is pending, and a change that
+     * came from the app: the state of the page would overwrite what the app changes meanwhile. */
     async post(path, more) {
-      if (path.endsWith("/button_clicked_cb") && this.busy[path]) return;
+      const [, widget, event] = path.split("/");
+      if (event === "button_clicked_cb" && this.busy[path]) return;
       this.$set(this.busy, path, true);
       try {
+        await this.$nextTick(); // an input number reports a change before it sets the value
+        if (event === "value_changed" && !this.documents.isChanged(widget)) return;
         const error = await this.documents.post(path, more);
         // A failed training opens the app's own dialog, which gives the reason; its patch may come
         // later than this response.
