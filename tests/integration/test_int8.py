@@ -4,6 +4,10 @@ import contextlib
 import io
 import json
 import re
+import runpy
+import shutil
+import sys
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -22,14 +26,17 @@ from rtdetrv2_pytorch.src.deploy.export import Source
 from rtdetrv2_pytorch.src.deploy.int8 import export
 from rtdetrv2_pytorch.src.deploy.int8.graph import float_nodes
 from rtdetrv2_pytorch.src.deploy.onnx_file import read_card
+from rtdetrv2_pytorch.src.deploy.predictor import Predictor
 from rtdetrv2_pytorch.src.deploy.runtimes import open_runtime
 from rtdetrv2_pytorch.src.misc.errors import ExportError
 from tests.integration.overfitted_checkpoint import SIZE_HW
+from tests.sdk import import_sdk
 
 pytestmark = pytest.mark.slow
 
 BLOCK = "model.backbone.res_layers.0.blocks.0"
 OUTLIER = 1e4
+DEMO = Path(__file__).parents[2] / "supervisely_integration" / "demo"
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -118,6 +125,89 @@ def test_both_runtimes_read_int8_files(quantized, trained):
     difference = (scores["onnxruntime"] - exact).abs()
     assert 1e-5 < difference.max() < 0.2
     assert difference.mean() < 0.03
+
+
+def test_serving_and_demo_read_int8_files(quantized, trained, tmp_path, monkeypatch, capsys):
+    import_sdk()
+    from supervisely_integration.serve.rtdetrv2 import RTDETRv2
+
+    picture = min((trained.data / "val").iterdir())
+    (expected,), _ = Predictor(open_runtime(quantized.path)).predict([read_rgb(picture)], 0.3)
+    scores = sorted(expected["scores"].tolist(), reverse=True)
+    assert scores
+
+    served = RTDETRv2(model_dir=str(tmp_path))
+    served.load_model({"checkpoint": str(quantized.path)}, runtime="ONNXRuntime")
+    assert served.model_precision == "INT8"
+    (found,), _ = served.predict_benchmark([read_rgb(picture)], {"confidence_threshold": 0.3})
+    # The service rounds scores to thousandths.
+    assert sorted((each.score for each in found), reverse=True) == pytest.approx(scores, abs=6e-4)
+
+    monkeypatch.setattr(sys, "argv", ["demo", str(picture), "--model", str(quantized.path)])
+    sys.argv += ["--threshold", "0.3", "--output", str(tmp_path)]
+    monkeypatch.syspath_prepend(str(DEMO))
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
+    capsys.readouterr()
+    with contextlib.suppress(SystemExit):
+        runpy.run_path(str(DEMO / "demo_onnx.py"), run_name="__main__")
+    printed = re.findall(r"^  .+? +(\d\.\d{3}) ", capsys.readouterr().out, re.MULTILINE)
+    sys.modules.pop("demo_common", None)
+    # Pillow resizes the image slightly differently.
+    assert sorted(map(float, printed), reverse=True) == pytest.approx(scores, abs=0.05)
+
+
+class Bars:
+    """Stands in for the progress bar of the app's page."""
+
+    def show(self):
+        pass
+
+    hide = show
+
+    def __call__(self, message, total):
+        return SimpleNamespace(n=0, update=lambda done: None, close=lambda: None)
+
+
+def test_app_exports_int8_too(quantized, trained, tmp_path, monkeypatch):
+    import_sdk()
+    from supervisely_integration.train import exports
+
+    def copy(checkpoint, output, **_):
+        output.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(quantized.source, output)
+        return output
+
+    monkeypatch.setattr(exports, "export_checkpoint", copy)
+    uploads, missing = [], {}
+    app = SimpleNamespace(
+        output_dir=tmp_path,
+        _export_dir_name="export",
+        work_dir=tmp_path / "work",
+        train_dataset_dir=trained.data / "train",
+        val_dataset_dir=trained.data / "val",
+        hyperparameters="export_int8: true",
+        progress_bar_main=Bars(),
+        team_id=1,
+        _api=SimpleNamespace(
+            file=SimpleNamespace(upload_bulk=lambda team, paths, remote: uploads.extend(remote))
+        ),
+    )
+    shutil.copytree(trained.data / "annotations", tmp_path / "work" / "coco")
+    status = SimpleNamespace(add_missing=missing.__setitem__)
+    exporter = exports.Exporter(app, status)
+
+    output = Path(exporter.export({"best_checkpoint": "best.pth"}, "ONNXRuntime"))
+    assert (missing, output.name) == ({}, "best.onnx")
+    assert read_card(output.with_name("best_int8.onnx")).precision == "int8"
+    exporter.upload_companions({"ONNXRuntime": str(output)}, "/experiments/1")
+    assert "/experiments/1/export/best_int8.onnx" in uploads
+
+    def refuse(*_, **__):
+        raise ExportError("best_int8.onnx: INT8 loses too much accuracy")
+
+    monkeypatch.setattr(exports, "export_quantized", refuse)
+    assert Path(exporter.export({"best_checkpoint": "best.pth"}, "ONNXRuntime")) == output
+    assert missing == {"INT8": "best_int8.onnx: INT8 loses too much accuracy"}
 
 
 def test_structure_is_found_with_both_exporters(exported):
