@@ -128,6 +128,24 @@ def test_project_datasets_and_image(instance, open_page):
     expect(page.locator(".picture")).to_have_count(1)
 
 
+def test_collection_shows_its_images_with_their_tags(instance, open_page):
+    fill_project(instance.store, "cells", images=5)
+    page = open_page("#/projects/1")
+    expect(page.locator(".picture")).to_have_count(5)
+    expect(page.get_by_role("heading", name="Collections")).to_have_count(0)
+    queue = instance.store.collections.create(1, EVIL, description="to correct")
+    instance.store.collections.add_items(queue, [{"entityId": 2}, {"entityId": 5}])
+    page.get_by_role("link", name=f"{EVIL} 2").click()  # without a reload
+    expect(page.locator(".picture .body .name:first-child")).to_have_text(
+        ["image 001.png", EVIL, "image 004.png", EVIL]
+    )
+    assert page.get_by_role("link", name=f"{EVIL} 2").get_attribute("aria-current") == "true"
+    page.get_by_role("link", name="train 4").click()
+    expect(page.locator(".picture")).to_have_count(4)
+    assert page.evaluate("window.hacked") is None
+    assert fits(page)
+
+
 def test_task_progress_is_updated(instance, open_page):
     task_id = start_task(instance.store, address="http://127.0.0.1:8000")
     page = open_page()

@@ -12,7 +12,7 @@ from fastapi.responses import Response
 from ..emulator.routes.contents import StoreOf
 from ..emulator.storage.errors import NotFoundError
 from ..emulator.storage.resource import Json
-from ..emulator.storage.sql.listing import MAX_PER_PAGE, Listing
+from ..emulator.storage.sql.listing import MAX_PER_PAGE, Condition, Listing
 from ..emulator.store import TEAM_ID, Store
 from .experiments import ROOT, experiment, experiments
 from .task_list import recent_tasks
@@ -76,7 +76,8 @@ def live(store: StoreOf) -> Json:
 
 def _stamps(store: Store) -> Json:
     projects = store.database.row(
-        "SELECT count(*), max(updated_at) FROM projects WHERE archived_at IS NULL"
+        "SELECT count(*), max(updated_at), (SELECT count(*) FROM collections),"
+        " (SELECT max(updated_at) FROM collections) FROM projects WHERE archived_at IS NULL"
     )
     files = store.database.row(
         "SELECT count(*), max(updated_at) FROM files WHERE team_id = ? AND path > ? AND path < ?",
@@ -116,7 +117,7 @@ def _project(store: Store, record: Json) -> Json:
 
 @router.get("/page/api/projects/{id_}")
 def project(store: StoreOf, id_: int) -> Json:
-    """Return a project with its datasets and object counts by class."""
+    """Return a project with its datasets, its collections and object counts by class."""
     statistics = store.projects.statistics(id_)
     colors = colors_of(store, id_)
     objects = [
@@ -133,6 +134,7 @@ def project(store: StoreOf, id_: int) -> Json:
         "classes": objects,
         "objects": statistics["objects"]["total"],
         "datasetList": _datasets(store, id_),
+        "collections": _collections(store, id_),
     }
 
 
@@ -145,15 +147,44 @@ def _datasets(store: Store, project_id: int) -> list[Json]:
     return sorted(found, key=lambda each: str(each["path"]))
 
 
+def _collections(store: Store, project_id: int) -> list[Json]:
+    """Collections of a project, sorted by name."""
+    listing = Listing(sort="name", per_page=MAX_PER_PAGE)
+    records = store.collections.page(listing, projectId=project_id)["entities"]
+    return [
+        {
+            "id": each["id"],
+            "name": each["name"],
+            "description": each["description"],
+            "images": each["itemsCount"],
+        }
+        for each in records
+    ]
+
+
 @router.get("/page/api/projects/{id_}/images")
-def images(store: StoreOf, id_: int, dataset: int | None = None, page: int = 1) -> Json:
-    """Return a page of the images of a project or of one of its datasets."""
+def images(
+    store: StoreOf,
+    id_: int,
+    dataset: int | None = None,
+    collection: int | None = None,
+    page: int = 1,
+) -> Json:
+    """Return a page of the images of a project, or of one of its datasets or collections."""
     listing = Listing(page=max(page, 1), per_page=_IMAGES_PER_PAGE)
-    found = store.images.page(listing, projectId=id_, datasetId=dataset)
+    conditions = []
+    if collection is not None:
+        inside = "i.id IN (SELECT image_id FROM collection_items WHERE collection_id = ?)"
+        conditions.append(Condition(inside, (collection,)))
+    found = store.images.page(listing, conditions, projectId=id_, datasetId=dataset)
+    names = {tag["id"]: tag["name"] for tag in store.projects.meta(id_)["tags"]}
     return {
         "total": found["total"],
         "pages": found["pagesCount"],
-        "images": [_image(record) for record in found["entities"]],
+        "images": [
+            {**_image(record), "tags": [names[tag["tagId"]] for tag in record["tags"]]}
+            for record in found["entities"]
+        ],
     }
 
 

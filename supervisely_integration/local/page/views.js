@@ -49,14 +49,16 @@ export async function projects(parameters) {
 
 export async function project(parameters, id) {
   const page = Number(parameters.get("page")) || 1;
-  const dataset = parameters.get("dataset");
+  const part = ["dataset", "collection"].flatMap((kind) => (parameters.get(kind) ? [[kind, parameters.get(kind)]] : [])).slice(0, 1);
+  const address = (chosen, to) => new URLSearchParams([...chosen, ...(to > 1 ? [["page", to]] : [])]);
   const [found, images] = await Promise.all([
     json(`/page/api/projects/${id}`),
-    json(`/page/api/projects/${id}/images?page=${page}${dataset ? `&dataset=${encodeURIComponent(dataset)}` : ""}`),
+    json(`/page/api/projects/${id}/images?${address(part, page)}`),
   ]);
-  const link = (set, to) => `#/projects/${id}?${new URLSearchParams({ ...(set ? { dataset: set } : {}), ...(to > 1 ? { page: to } : {}) })}`;
-  const set = (entry, text) => h("a", { class: "chip", href: link(entry.id, 1), "aria-current": String(entry.id ?? "") === (dataset ?? "") ? "true" : null },
+  const link = (chosen, to) => `#/projects/${id}?${address(chosen, to)}`;
+  const set = (chosen, entry, text) => h("a", { class: "chip", href: link(chosen, 1), title: entry.description, "aria-current": String(chosen) === String(part) ? "true" : null },
     h("span", { class: "name" }, text), h("span", { class: "number" }, value(entry.images)));
+  const collections = found.collections.map((c) => set([["collection", String(c.id)]], c, c.name));
   return {
     title: found.name,
     stamps: ["projects"],
@@ -67,13 +69,14 @@ export async function project(parameters, id) {
       found.description && h("p", {}, found.description),
       h("section", { class: "split" },
         h("div", { class: "card panel" }, h("h2", {}, "Datasets"),
-          h("div", { class: "chips" }, set({ id: null, images: found.images }, "all"), found.datasetList.map((d) => set(d, d.path)))),
+          h("div", { class: "chips" }, set([], { images: found.images }, "all"), found.datasetList.map((d) => set([["dataset", String(d.id)]], d, d.path))),
+          collections.length > 0 && [h("h2", {}, "Collections"), h("div", { class: "chips" }, collections)]),
         h("div", { class: "card panel" }, h("h2", {}, "Classes"),
           found.classes.length ? h("div", { class: "chips" }, found.classes.map((c) => chip(c, c.objects))) : h("p", { class: "quiet" }, "no classes"))),
       h("section", {}, heading("Images", images.total),
         images.total ? h("div", { class: "pictures" }, images.images.map((image, index) => pictureCard(image, index, images.images)))
-          : empty("No images here", "This dataset is empty."),
-        pager(page, images.pages, (to) => link(dataset, to))),
+          : empty("No images here", `This ${part.length ? part[0][0] : "project"} is empty.`),
+        pager(page, images.pages, (to) => link(part, to))),
     ],
   };
 }
@@ -81,7 +84,8 @@ export async function project(parameters, id) {
 function pictureCard(image, index, all) {
   return h("button", { class: "card picture", type: "button", onclick: () => showImage(all, index) }, thumbnail(image),
     h("span", { class: "body" }, h("span", { class: "name", title: image.name }, image.name),
-      h("span", { class: "quiet small number" }, `${image.width}×${image.height}, ${plural(image.objects, "object")}`)));
+      h("span", { class: "quiet small number" }, `${image.width}×${image.height}, ${plural(image.objects, "object")}`),
+      image.tags.length > 0 && h("span", { class: "chips" }, image.tags.map((tag) => h("span", { class: "chip small", title: tag }, h("span", { class: "name" }, tag))))));
 }
 
 export async function tasks() {

@@ -13,7 +13,14 @@ from supervisely_integration.local.emulator.store import Store
 from supervisely_integration.local.instance import LocalInstance
 from supervisely_integration.local.page.outlines import outlines
 from supervisely_integration.local.page.scalars import best_metrics, curves_of, read_scalars
-from tests.browser.instance_data import SIZE, event_file, fill_project, put_experiment, start_task
+from tests.browser.instance_data import (
+    EVIL,
+    SIZE,
+    event_file,
+    fill_project,
+    put_experiment,
+    start_task,
+)
 
 
 @pytest.fixture
@@ -85,7 +92,29 @@ def test_projects_and_datasets_by_path(instance):
     assert len(get(instance, "page/api/projects/1/images?dataset=2").json()["images"]) == 1
     assert get(instance, "page/api/projects?page=-4").json()["total"] == 1
     get(instance, "page/api/projects/7", status=404)
+    get(instance, "page/api/projects/7/images", status=404)
     get(instance, "page/api/images/99", status=404)
+
+
+def test_collections_and_tags(instance):
+    store = instance.store
+    fill_project(store, "cells", images=3)
+    assert get(instance, "page/api/projects/1").json()["collections"] == []
+    first = get(instance, "page/api/live").json()["stamps"]["projects"]
+    queue = store.collections.create(1, "queue", description="to correct")
+    store.collections.create(1, "empty")
+    store.collections.add_items(queue, [{"entityId": 3}, {"entityId": 1}])
+    assert get(instance, "page/api/live").json()["stamps"]["projects"] != first
+    assert get(instance, "page/api/projects/1").json()["collections"] == [
+        {"id": 2, "name": "empty", "description": "", "images": 0},
+        {"id": 1, "name": "queue", "description": "to correct", "images": 2},
+    ]
+    found = get(instance, f"page/api/projects/1/images?collection={queue}").json()
+    assert (found["total"], [image["id"] for image in found["images"]]) == (2, [1, 3])
+    assert found["images"][0]["tags"] == [EVIL]
+    assert get(instance, "page/api/projects/1/images?collection=2").json()["total"] == 0
+    both = get(instance, f"page/api/projects/1/images?collection={queue}&dataset=2").json()
+    assert [image["id"] for image in both["images"]] == [3]
 
 
 def test_stamps_change_with_projects_and_experiments(instance):
