@@ -15,6 +15,7 @@ from rtdetrv2.api.prediction_formats import SuperviselyFolder
 from rtdetrv2.terminal.console import print_notice
 from rtdetrv2_pytorch.src.deploy.predictor import Predictor
 from rtdetrv2_pytorch.src.misc.errors import ConfigError
+from rtdetrv2_pytorch.src.misc.limits import read_yaml
 from rtdetrv2_pytorch.src.misc.weights import is_url, locate
 
 from ..models import find_base_config, published_models
@@ -76,7 +77,7 @@ def read_settings(words: Sequence[str]) -> dict[str, Any]:
     """
     if len(words) == 1 and Path(words[0]).suffix.lower() in (".yaml", ".yml", ".json"):
         try:
-            settings = yaml.safe_load(Path(words[0]).read_text(encoding="utf-8"))
+            settings = read_yaml(Path(words[0]).read_text(encoding="utf-8"))
         except (OSError, ValueError, yaml.YAMLError) as error:
             raise ConfigError(
                 f"--settings {words[0]}: not readable ({error}); give JSON or a YAML file"

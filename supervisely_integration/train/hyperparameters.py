@@ -14,6 +14,7 @@ from rtdetrv2_pytorch.src.core.catalog import COMPONENTS, SHARED, SLOTS
 from rtdetrv2_pytorch.src.core.settings import SETTING_NAMES
 from rtdetrv2_pytorch.src.core.yaml_files import invalid_yaml, rename_keys
 from rtdetrv2_pytorch.src.misc.errors import ConfigError
+from rtdetrv2_pytorch.src.misc.limits import read_yaml
 from rtdetrv2_pytorch.src.misc.ranges import PositiveInt
 
 from ..paths import HYPERPARAMETERS
@@ -71,7 +72,7 @@ def read_hyperparameters(text: str | Mapping[str, Any] | None) -> dict[str, Any]
     if isinstance(text, Mapping):
         return dict(text)
     try:
-        values = yaml.safe_load(text or "")
+        values = read_yaml(text or "")
     except yaml.YAMLError as error:
         invalid = invalid_yaml(error)
         invalid.source = NAME_IN_ERRORS

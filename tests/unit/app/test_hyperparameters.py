@@ -270,3 +270,10 @@ def test_read_copies_mapping_and_parses_text():
     assert read_hyperparameters(given) == given
     assert read_hyperparameters(given) is not given
     assert read_hyperparameters(yaml.safe_dump(given)) == given
+
+
+def test_text_that_expands_without_bound_is_rejected():
+    rows = ["a0: &a0 [x, x, x, x, x, x, x, x, x, x]"]
+    rows += [f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 10)}]" for i in range(1, 12)]
+    with pytest.raises(ConfigError, match=r"hyperparameters.*it would have 1\.\d+e\+12 values"):
+        read_hyperparameters("\n".join(rows))
