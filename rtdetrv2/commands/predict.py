@@ -1,13 +1,14 @@
 """Detect objects in images from the command line; see --help."""
 
 import logging
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import click
 from rich.console import Console
 
-from ..terminal.command import Command, predictions_option
+from ..terminal.command import PATH, Command, predictions_option
 from ..terminal.command_log import CommandLog, run_logged
 from ..terminal.console import starting
 
@@ -51,6 +52,9 @@ name such as RT-DETRv2-S. SOURCE is an image, a folder with its subfolders, a vi
     help="pytorch, onnxruntime, openvino or tensorrt.  [default: by the suffix of the file]",
 )
 @click.option("-d", "--device", help="cuda, cuda:1 or cpu.  [default: a GPU if available]")
+@click.option(
+    "-c", "--config", type=PATH, help="YAML file, for a checkpoint that does not contain one."
+)
 def main(
     *,
     model: str,
@@ -63,6 +67,7 @@ def main(
     no_draw: bool,
     runtime: str | None,
     device: str | None,
+    config: Path | None,
 ) -> int:
     """Detect objects in images, folders and videos."""
     with starting():
@@ -79,6 +84,8 @@ def main(
             classes=[name.strip() for name in classes.split(",")] if classes else None,
         )
         file = find_model(model)
+        if config is not None:
+            file = replace(file, config=config)
         run = PredictionRun(
             console=console,
             sources=sources,

@@ -200,8 +200,8 @@ def _embedded_config(content: Mapping[str, Any], path: Path) -> Any:
         ) from error
     if not isinstance(values, Mapping):
         raise CheckpointError(
-            f"{path}: the checkpoint does not contain its configuration; give a YAML file, for "
-            "example rtdetrv2_r18vd_120e_coco.yml"
+            f"{path}: the checkpoint does not contain its configuration; give its YAML file "
+            "with -c, for example rtdetrv2_r18vd_120e_coco.yml"
         )
     return values
 

@@ -4,6 +4,8 @@ import json
 
 import numpy as np
 import pytest
+import torch
+import yaml
 from PIL import Image
 
 from rtdetrv2.commands.predict import main
@@ -117,3 +119,17 @@ def test_unknown_model_and_score(predict, image, checkpoint, capsys):
     assert predict(image, model="yolo")[2].startswith("ConfigError: yolo: neither a file nor")
     assert main([str(checkpoint), str(image), "--score", "high"]) == 1
     assert "score = 'high': must be a number from 0 to 1" in capsys.readouterr().err
+
+
+def test_checkpoint_without_configuration_needs_its_file(predict, image, checkpoint, tmp_path):
+    content = torch.load(checkpoint, weights_only=True)
+    (tmp_path / "own.yml").write_text(yaml.safe_dump(content.pop("config")))
+    names = content["class_names"]
+    torch.save({"model": content["model"], "class_names": names}, tmp_path / "bare.pth")
+    status, _, errors = predict(image, model="bare.pth")
+    assert status == 1
+    assert "the checkpoint does not contain its configuration; give its YAML file with -c" in errors
+    status, lines, errors = predict(image, "-c", "own.yml", model="bare.pth")
+    assert (status, errors) == (0, "")
+    expected = predict(image)[1]
+    assert lines == expected

@@ -147,7 +147,7 @@ def test_bare_weights_without_configuration_are_rejected(tiny, tmp_path):
     torch.save({"ema": {"module": content(tiny)["model"]}}, tmp_path / "bare.pth")
     with pytest.raises(
         CheckpointError,
-        match=r"bare\.pth: .* not contain its configuration; give a YAML file",
+        match=r"bare\.pth: .* not contain its configuration; give its YAML file with -c",
     ):
         load_detector(tmp_path / "bare.pth", class_names=["p", "q", "r"])
 
@@ -161,7 +161,7 @@ def test_damaged_configuration_in_a_checkpoint_is_rejected(tiny, tmp_path, text)
         "model_files": {"config": {"name": "c.yml", "content": text}},
     }
     torch.save(theirs, tmp_path / "theirs.pth")
-    with pytest.raises(CheckpointError, match=r"theirs\.pth: .*(is damaged|give a YAML file)"):
+    with pytest.raises(CheckpointError, match=r"theirs\.pth: .*(is damaged|give its YAML file)"):
         load_detector(tmp_path / "theirs.pth")
 
 
