@@ -71,6 +71,7 @@ def plan(
         for seed in seeds
         for dataset in datasets
         for recipe in ordered
+        if recipe in PEERS or dataset.rare or not find_recipe(recipe).repeats_rare
     ]
     return sorted(jobs, key=lambda job: job.is_peer)
 

@@ -10,6 +10,14 @@ from typing import Any
 import torch
 
 from rtdetrv2.analysis.timing import OtherProcesses, machine
+from rtdetrv2_pytorch.src.data.coco_dataset import parse_coco
+from rtdetrv2_pytorch.src.data.findings import Findings
+from rtdetrv2_pytorch.src.data.loading.repeats import (
+    RepeatedImages,
+    image_fractions,
+    recommended_threshold,
+    repeat_factors,
+)
 from rtdetrv2_pytorch.src.data.splits import Split
 from rtdetrv2_pytorch.src.report.run_log import RunLog, read_run_log
 from rtdetrv2_pytorch.src.solver.checkpointing import BEST, LAST
@@ -18,7 +26,7 @@ from rtdetrv2_pytorch.src.solver.observers import LOG as EVENTS
 from .averaging import average_best
 from .jobs import Experiment, Job
 from .processes import RunError, log_tail, run_logged
-from .recipes import assignments, find_recipe
+from .recipes import Recipe, assignments, find_recipe
 from .results import Point, Result
 from .scoring import average_precision, evaluate_checkpoint
 
@@ -41,20 +49,20 @@ def run(job: Job, experiment: Experiment, on_progress: Callable[[float], None]) 
     """
     recipe, folder = find_recipe(job.recipe), experiment.work / "runs" / job.name
     splits = job.dataset.splits()
-    num_images = len(json.loads(splits.train.ann_file.read_text())["images"])
-    steps = num_images // job.dataset.batch * job.dataset.epochs
+    epochs, steps, repeats = _length(job, recipe, splits.train)
     update = {
         **_QUIET,
         **job.dataset.update,
-        **recipe.resolved(epochs=job.dataset.epochs, steps=steps),
+        **repeats,
+        **recipe.resolved(epochs=epochs, steps=steps),
     }
     log = folder.with_name(f"{job.name}.log")
     is_resumed = (folder / LAST).is_file()
-    command = train_command(job, experiment, folder, update, is_resumed=is_resumed)
+    command = train_command(job, experiment, folder, epochs, update, is_resumed=is_resumed)
 
     def on_poll() -> None:
         done = read_run_log(folder / EVENTS).epochs
-        on_progress(len(done) / job.dataset.epochs)
+        on_progress(len(done) / epochs)
 
     facts = machine(torch.device(experiment.device))
     with (others := OtherProcesses()):
@@ -82,6 +90,26 @@ def run(job: Job, experiment: Experiment, on_progress: Callable[[float], None]) 
     )
     shutil.rmtree(folder)  # checkpoints take 400 MB
     return result
+
+
+def _length(job: Job, recipe: Recipe, split: Split) -> tuple[int, int, dict[str, float]]:
+    """Return epochs, optimizer steps, and the values that repeat images of rare classes.
+
+    Repeated images make epochs longer; the number of steps remains the same as nearly as whole
+    epochs allow.
+    """
+    data = job.dataset
+    content = json.loads(split.ann_file.read_text())
+    steps = len(content["images"]) // data.batch * data.epochs
+    if not recipe.repeats_rare:
+        return data.epochs, steps, {}
+    annotations = parse_coco(content, split.ann_file, split.img_folder, Findings(), None)
+    threshold = recommended_threshold(image_fractions(annotations))
+    if threshold is None:
+        raise RunError(f"{data.name}: its classes are in balance; run another recipe")
+    images = RepeatedImages(repeat_factors(annotations, threshold))
+    epochs = max(1, round(steps / (len(images) // data.batch)))
+    return epochs, len(images) // data.batch * epochs, {"repeat_threshold": threshold}
 
 
 def _is_complete(events: RunLog) -> bool:
@@ -118,14 +146,20 @@ def _scores(
 
 
 def train_command(
-    job: Job, experiment: Experiment, folder: Path, update: Mapping[str, Any], *, is_resumed: bool
+    job: Job,
+    experiment: Experiment,
+    folder: Path,
+    epochs: int,
+    update: Mapping[str, Any],
+    *,
+    is_resumed: bool,
 ) -> list[str]:
     """Return the arguments of Python that train or resume a run."""
     data = job.dataset
     options = {
         "--data": data.folder,
         "--model": data.model,
-        "--epochs": data.epochs,
+        "--epochs": epochs,
         "--batch-size": data.batch,
         "--size": data.size,
         "--seed": job.seed,

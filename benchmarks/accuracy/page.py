@@ -113,6 +113,8 @@ def _dataset(results: Sequence[Result], name: str) -> list[str]:
             f"batch size {settings['batch']}: {first.steps} steps.\n"
         )
         parts.append(_equal_steps(mine, name))
+        rare = DATASETS[name].rare if name in DATASETS else ()
+        parts += _rare_classes(mine, name, rare) if rare else []
     budget = _values(mine, name, REFERENCE, lambda r: r.minutes)
     if budget:
         parts += _equal_minutes(mine, name, statistics.fmean(budget.values()))
@@ -139,6 +141,23 @@ def _equal_steps(results: Sequence[Result], name: str) -> str:
         )
     head = ["recipe", "runs", "AP", "AP50", "minutes", f"AP against `{REFERENCE}`", "verdict"]
     return _table(head, rows)
+
+
+def _rare_classes(results: Sequence[Result], name: str, rare: Sequence[str]) -> list[str]:
+    """Return the table of the AP of the rare classes, in the epoch with the highest AP."""
+
+    def mean_ap(result: Result) -> float:
+        best = max(result.curve, key=lambda point: point.AP).per_class
+        return statistics.fmean(best.get(each, 0.0) for each in rare)
+
+    reference = _values(results, name, REFERENCE, mean_ap)
+    rows = []
+    for recipe in _recipes(results, "ours"):
+        values = _values(results, name, recipe, mean_ap)
+        change = None if recipe == REFERENCE else difference(values, reference)
+        rows.append([f"`{recipe}`", str(len(values)), _spread(values.values()), *_change(change)])
+    head = ["recipe", "runs", "AP of the rare classes", f"against `{REFERENCE}`", "verdict"]
+    return [f"The rare classes {', '.join(rare)} alone:\n", _table(head, rows)]
 
 
 def _equal_minutes(results: Sequence[Result], name: str, minutes: float) -> list[str]:

@@ -52,6 +52,8 @@ class Recipe:
         about: what it changes, for the page.
         update: values of the configuration by key, as for `rtdetrv2 train -u`.
         needs_weights: whether it is only sensible with pretrained weights.
+        repeats_rare: whether images of rare classes are repeated in fewer epochs, with the
+            threshold that the doctor recommends; only where classes are out of balance.
         average: number of epochs whose weights are averaged after the training, those with the
             highest AP; 0: the weights of the best epoch.
     """
@@ -59,6 +61,7 @@ class Recipe:
     about: str
     update: Mapping[str, Any] = field(default_factory=dict)
     needs_weights: bool = False
+    repeats_rare: bool = False
     average: int = 0
 
     def __post_init__(self) -> None:
@@ -144,6 +147,11 @@ RECIPES = {
         )
         for name in PRESETS
     },
+    # Dense supervision, rare classes
+    "dense": Recipe(about="`recipe: dense`", update={"recipe": "dense"}),
+    "repeat-rare": Recipe(
+        about="images of rare classes repeated, in about as many steps", repeats_rare=True
+    ),
     # Optimization
     "clip-1": Recipe(about="gradients clipped at norm 1, not 0.1", update={"clip_max_norm": 1.0}),
     "weight-decay": Recipe(
@@ -204,6 +212,7 @@ def find_recipe(name: str) -> Recipe:
         about="; ".join(each.about for each in found),
         update={key: value for each in found for key, value in each.update.items()},
         needs_weights=any(each.needs_weights for each in found),
+        repeats_rare=any(each.repeats_rare for each in found),
         average=max(each.average for each in found),
     )
 

@@ -7,6 +7,7 @@ scans.
 
 import contextlib
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,7 @@ def make_digits_dataset(
     num_train: int = 480,
     num_val: int = 120,
     seed: int = 0,
+    class_weights: Sequence[float] | None = None,
 ) -> Path:
     """Write the set in COCO format unless it exists. Concurrent processes write it once.
 
@@ -37,43 +39,53 @@ def make_digits_dataset(
         num_train: training images.
         num_val: validation images.
         seed: of the random numbers.
+        class_weights: how often each digit occurs in the training split, relative to the others;
+            None: as in the scans, about equally.
 
     Returns:
         The folder.
     """
-    settings = {"num_train": num_train, "num_val": num_val, "seed": seed}
+    settings: dict[str, Any] = {"num_train": num_train, "num_val": num_val, "seed": seed}
+    if class_weights is not None:
+        settings["class_weights"] = list(class_weights)
     marker = folder / _COMPLETE
     if not _is_complete(marker, settings):  # avoid the lock, so that the folder may be read-only
         folder.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(f"{folder}.lock"):
             if not _is_complete(marker, settings):
                 marker.unlink(missing_ok=True)
-                _write_split(folder, "train", num_train, seed)
-                _write_split(folder, "val", num_val, seed)
+                _write_split(folder, "train", num_train, seed, class_weights)
+                _write_split(folder, "val", num_val, seed, None)
                 marker.write_text(json.dumps(settings))
     return folder
 
 
-def _is_complete(marker: Path, settings: dict[str, int]) -> bool:
+def _is_complete(marker: Path, settings: dict[str, Any]) -> bool:
     with contextlib.suppress(FileNotFoundError, json.JSONDecodeError):
         return bool(json.loads(marker.read_text()) == settings)
     return False
 
 
-def _write_split(folder: Path, split: str, count: int, seed: int) -> None:
+def _write_split(
+    folder: Path, split: str, count: int, seed: int, class_weights: Sequence[float] | None
+) -> None:
     with extra("train"):
         from sklearn.datasets import load_digits
     digits = load_digits()
     scan = np.arange(len(digits.images))
     is_validation = scan % _VALIDATION_STEP == 0
     scans = scan[is_validation if split == "val" else ~is_validation]
+    chances = None
+    if class_weights is not None:
+        chances = np.asarray(class_weights, dtype=float)[digits.target[scans]]
+        chances /= chances.sum()
     rng = np.random.default_rng([seed, int(split == "val")])
     (folder / split).mkdir(parents=True, exist_ok=True)
     images: list[dict[str, Any]] = []
     annotations: list[dict[str, Any]] = []
     width, height = IMAGE_WH
     for image_id in range(1, count + 1):
-        pixels, boxes = _render(rng, digits.images, digits.target, scans)
+        pixels, boxes = _render(rng, digits.images, digits.target, scans, chances)
         name = f"{image_id:05d}.jpg"
         Image.fromarray(pixels).save(folder / split / name, quality=92)
         images.append({"id": image_id, "file_name": name, "width": width, "height": height})
@@ -89,13 +101,17 @@ def _write_split(folder: Path, split: str, count: int, seed: int) -> None:
 
 
 def _render(
-    rng: np.random.Generator, scans: np.ndarray, labels: np.ndarray, choices: np.ndarray
+    rng: np.random.Generator,
+    scans: np.ndarray,
+    labels: np.ndarray,
+    choices: np.ndarray,
+    chances: np.ndarray | None = None,
 ) -> tuple[np.ndarray, list[tuple[list[int], int]]]:
     """Return an image [H, W, 3] uint8 and its (xywh box, digit) pairs with little overlap."""
     canvas = _background(rng)
     boxes: list[tuple[list[int], int]] = []
     for _ in range(int(rng.integers(1, _MAX_DIGITS + 1))):
-        scan = int(rng.choice(choices))
+        scan = int(rng.choice(choices, p=chances))
         side = int(rng.integers(_DIGIT_SIDES[0], _DIGIT_SIDES[1] + 1))
         ink = _enlarge(scans[scan] / 16, side)
         rows, columns = np.nonzero(ink > 0.35)

@@ -4,7 +4,7 @@ import pytest
 
 from benchmarks.accuracy import command, page, results, running
 from benchmarks.accuracy.datasets import DATASETS, rf100vl
-from tests.accuracy_results import dataset, result
+from tests.accuracy_results import dataset, point, result
 
 
 @pytest.fixture
@@ -102,3 +102,20 @@ def test_page_is_written(sets, tmp_path, monkeypatch, capsys):
     results.save(result(ap=0.123), tmp_path / "results" / "bccd_today_s0.json")
     assert command.main(["--page"]) == 0
     assert "| `today` | 1 | 0.123 |" in (tmp_path / "accuracy.md").read_text()
+
+
+def test_page_shows_rare_classes_in_the_best_epoch():
+    def curve(first, last):  # 7, 8 and 9 are the rare digits
+        rare = {"7": last, "8": last, "9": last - 0.3, "1": 0.9}
+        return [point(1, 0.2, **{"7": first}), point(2, 0.5, epoch=2, **rare)]
+
+    runs = [
+        result("rare-digits", recipe, seed, curve=curve(0.9, ap + seed / 100))
+        for recipe, ap in (("today", 0.4), ("repeat-rare", 0.5))
+        for seed in (0, 1)
+    ]
+    text = page.generate({"": runs})
+    assert "The rare classes 7, 8, 9 alone:" in text
+    # Means of the seeds: 0.4 - 0.1 + 0.005 and 0.1 more.
+    assert "| `today` | 2 | 0.305 ± 0.007 |  |  |" in text
+    assert "| `repeat-rare` | 2 | 0.405 ± 0.007 | +0.100 [" in text

@@ -9,6 +9,7 @@ from benchmarks.accuracy import ours
 from benchmarks.accuracy.averaging import average_best
 from benchmarks.accuracy.jobs import Experiment, Job
 from benchmarks.accuracy.processes import RunError
+from benchmarks.accuracy.recipes import find_recipe
 from rtdetrv2_pytorch.src.data.digits import make_digits_dataset
 from rtdetrv2_pytorch.src.report.run_log import RunLog
 from tests.accuracy_results import dataset
@@ -93,6 +94,27 @@ def test_command(job, experiment, training, digits):
     }
     assert "lr_warmup_scheduler.warmup_duration=1" in options
     assert "loggers=[]" in options
+
+
+def test_repeated_images_take_about_as_many_steps(tmp_path):
+    # Class 0 is in all 16 images and class 1 in one of them: factor sqrt(0.53 / (1 / 16)) = 2.9,
+    # so that an epoch has 17 images.
+    weights = [1.0, *[0.0] * 9]
+    folder = make_digits_dataset(tmp_path, num_train=16, num_val=1, class_weights=weights)
+    path = folder / "annotations" / "instances_train.json"
+    content = json.loads(path.read_text())
+    content["annotations"].append({**content["annotations"][0], "id": 999, "category_id": 1})
+    path.write_text(json.dumps(content))
+
+    def length(recipe, **values):
+        data = dataset("rare", folder, **values)
+        job = Job(dataset=data, recipe=recipe, seed=1)
+        return ours._length(job, find_recipe(recipe), data.splits().train)
+
+    repeats = {"repeat_threshold": 0.53}
+    assert length("today", batch=1, epochs=50) == (50, 800, {})
+    assert length("repeat-rare", batch=1, epochs=50) == (47, 799, repeats)
+    assert length("repeat-rare", batch=2, epochs=8) == (8, 64, repeats)
 
 
 def test_stopped_run_is_resumed_from_its_checkpoint(job, experiment, training):

@@ -57,6 +57,12 @@ def test_frozen_backbones_need_weights(tmp_path, experiment):
     assert len(plan([dataset("a", tmp_path)], recipes, [0], tuned)) == 2
 
 
+def test_rare_images_are_repeated_only_where_classes_are_rare(tmp_path, experiment):
+    sets = [dataset("a", tmp_path), dataset("b", tmp_path, rare=["9"])]
+    jobs = plan(sets, ["repeat-rare", "today"], [0], experiment)
+    assert [job.name for job in jobs] == ["a_today_s0", "b_today_s0", "b_repeat-rare_s0"]
+
+
 def test_interrupted_experiment_runs_only_what_is_missing(jobs, experiment):
     first = Runner({"b_today_s0": KeyboardInterrupt()})
     with pytest.raises(KeyboardInterrupt):

@@ -41,6 +41,22 @@ def test_other_seed_writes_other_images(small, tmp_path):
     assert (other / "val/00001.jpg").read_bytes() != (small / "val/00001.jpg").read_bytes()
 
 
+def test_class_weights_change_the_training_split_only(tmp_path):
+    weights = [100, *[1] * 8, 0]
+    folder = make_digits_dataset(tmp_path, num_train=60, num_val=60, class_weights=weights)
+    counts = {}
+    for split in ("train", "val"):
+        content = json.loads((folder / "annotations" / f"instances_{split}.json").read_text())
+        labels = [each["category_id"] for each in content["annotations"]]
+        counts[split] = [labels.count(digit) for digit in range(10)]
+    assert counts["train"][0] > 5 * sum(counts["train"][1:]) > 0
+    assert counts["train"][9] == 0
+    assert min(counts["val"]) > 5
+    make_digits_dataset(tmp_path, num_train=60, num_val=60, class_weights=weights[::-1])
+    content = json.loads((folder / "annotations" / "instances_train.json").read_text())
+    assert 0 not in [each["category_id"] for each in content["annotations"]]
+
+
 def test_longer_set_starts_with_shorter_one(small, digits):
     three = [a for a in annotations(digits, "train")["annotations"] if a["image_id"] <= 3]
     assert three == annotations(small, "train")["annotations"]
@@ -155,8 +171,8 @@ def test_interrupted_rewrite_is_incomplete(small, monkeypatch):
     expected = {name: path.read_bytes() for name, path in files_of(small).items()}
     write = digits._write_split
 
-    def interrupted(folder, split, count, seed):
-        write(folder, split, count, seed)
+    def interrupted(folder, split, *settings):
+        write(folder, split, *settings)
         if split == "train":
             raise KeyboardInterrupt
 
