@@ -90,6 +90,10 @@ class AccessGuard:
             return None
         if JSON in given and size.isdecimal() and int(size) > MAX_JSON_BYTES:
             return _too_large()
+        path = self._policy.path_of(connection)
+        limit = getattr(self._server.state, "max_form_bytes", {}).get(path)
+        if limit is not None and size.isdecimal() and int(size) > limit:
+            return Refusal(413, f"the request has more than {limit // 2**20} MiB; send less")
         kind = given.partition(";")[0].strip().lower()
         if kind == JSON or self._policy.is_behind_platform or self._takes_forms(connection):
             return None

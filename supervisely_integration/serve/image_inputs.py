@@ -3,7 +3,7 @@
 The SDK's routes (supervisely/nn/inference/inference.py) store uploads under the client's file name,
 so that two clients can get each other's results, complete truncated images in gray, and never find
 the file of a URL. Here no file is stored, and all requests together hold a limited number of
-decoded pixels.
+decoded pixels, and of bytes of files that wait for their prediction.
 """
 
 import io
@@ -21,7 +21,7 @@ from supervisely.nn.inference.inference_request import InferenceRequest
 from rtdetrv2_pytorch.src.data.images.decoding import read_rgb
 from rtdetrv2_pytorch.src.data.images.opening import (
     ImageFileError,
-    PixelBudget,
+    Budget,
     max_pixels,
     open_image,
 )
@@ -31,12 +31,15 @@ from rtdetrv2_pytorch.src.misc.errors import ConfigError
 from rtdetrv2_pytorch.src.misc.text import counted
 
 MAX_UPLOAD_BYTES = 500 * 2**20  # of all files of a request
+MAX_BATCH_SIZE = 64  # of images by id, which the SDK decodes together
+_MAX_FORM_BYTES = MAX_UPLOAD_BYTES + 2**20  # with names and settings
 _ROUTES = ("/inference_image", "/inference_image_url", "/inference_batch", "/inference_batch_async")
 _LISTS = ("batch_ids", "image_ids", "images_ids", "imageIds")
 _ID_KEYS = (*_LISTS, "image_id", "imageId")
 _WAIT_S = 60.0  # for other requests, before the client has to repeat its own
 
-_held_by_requests = PixelBudget()
+_held_by_requests = Budget()
+_waiting_uploads = Budget(lambda: MAX_UPLOAD_BYTES, "bytes")
 
 
 @dataclass(frozen=True)
@@ -71,11 +74,14 @@ class InputImage:
 
 
 def check_image_ids(state: Mapping[str, Any]) -> None:
-    """Check the ids of images in the state of a request.
+    """Check the ids of images in the state of a request, and how many are decoded together.
 
     Raises:
-        ConfigError: naming the key, if an id is not an integer, or a single image has no id.
+        ConfigError: naming the key, if an id or the size of a batch is not usable.
     """
+    size = state.get("batch_size")
+    if size is not None and (type(size) is not int or not 1 <= size <= MAX_BATCH_SIZE):
+        raise ConfigError(f"batch_size = {size!r}: give an integer from 1 to {MAX_BATCH_SIZE}")
     for key in _ID_KEYS:
         value = state.get(key)
         ids = value if isinstance(value, list) else [value]
@@ -88,6 +94,7 @@ def replace_image_routes(server: FastAPI, model: Inference) -> None:
     """Replace the SDK's routes for uploads and URLs."""
     routes = server.router.routes
     routes[:] = [route for route in routes if getattr(route, "path", None) not in _ROUTES]
+    server.state.max_form_bytes = dict.fromkeys(_ROUTES, _MAX_FORM_BYTES)
 
     @server.post("/inference_image")
     def inference_image(
@@ -118,13 +125,18 @@ def replace_image_routes(server: FastAPI, model: Inference) -> None:
         files: list[UploadFile], settings: str = Form("{}"), state: str = Form("{}")
     ) -> Any:
         chosen = _state(model, state, settings)
-        # The server closes the files of a request when it has sent the response.
-        images = [
-            InputImage(io.BytesIO(each.file.read()), each.name, each.pixels)
-            for each in _uploaded(files)
-        ]
-        manager = model.inference_requests_manager
-        request, _ = manager.schedule_task(_predict_later, model, images, chosen)
+        opened = _uploaded(files)
+        with ExitStack() as stack:
+            size = sum(each.size or 0 for each in files)
+            _reserve(stack, _waiting_uploads, size, timeout_s=0)
+            # The server closes the files of a request when it has sent the response.
+            images = [
+                InputImage(io.BytesIO(each.file.read()), each.name, each.pixels) for each in opened
+            ]
+            manager = model.inference_requests_manager
+            request, future = manager.schedule_task(_predict_later, model, images, chosen)
+            held = stack.pop_all()
+        future.add_done_callback(lambda _: held.close())
         return {"message": "Scheduled inference task.", "inference_request_uuid": request.uuid}
 
 
@@ -193,14 +205,23 @@ def _decoded(
         HTTPException: 429 after a long wait.
     """
     with ExitStack() as stack:
-        try:
-            pixels = sum(image.pixels for image in images)
-            stack.enter_context(_held_by_requests.reserve(pixels, _WAIT_S))
-        except TimeoutError as error:
-            raise HTTPException(
-                429, f"the app is busy: {error}; repeat the request later", {"Retry-After": "10"}
-            ) from error
+        pixels = sum(image.pixels for image in images)
+        _reserve(stack, _held_by_requests, pixels, timeout_s=_WAIT_S)
         yield [image.decode(pixel_range) for image in images]
+
+
+def _reserve(stack: ExitStack, budget: Budget, amount: int, *, timeout_s: float) -> None:
+    """Hold a part of a budget until the stack is closed.
+
+    Raises:
+        HTTPException: 429 after the wait.
+    """
+    try:
+        stack.enter_context(budget.reserve(amount, timeout_s))
+    except TimeoutError as error:
+        raise HTTPException(
+            429, f"the app is busy: {error}; repeat the request later", {"Retry-After": "10"}
+        ) from error
 
 
 @contextmanager

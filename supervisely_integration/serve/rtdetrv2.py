@@ -260,9 +260,6 @@ class RTDETRv2(ObjectDetection):  # type: ignore[misc]
     def _check_state(self, state: dict[str, Any]) -> None:
         card = self._card
         check_image_ids(state)
-        size = state.get("batch_size")
-        if size is not None and (not isinstance(size, int) or isinstance(size, bool) or size < 1):
-            raise ConfigError(f"batch_size = {size!r}: give an integer above 0")
         settings = state.get("settings") or {}
         if not isinstance(settings, dict):
             raise ConfigError(f"settings = {settings!r}: give a mapping of names to values")

@@ -1,17 +1,26 @@
 """Images of requests: limits of pixels and files, names in errors, ids."""
 
+import asyncio
 import io
+import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
 
+import httpx
 import numpy as np
 import pytest
 import supervisely as sly
-from fastapi import HTTPException, UploadFile
+from fastapi import FastAPI, HTTPException, UploadFile
 from PIL import Image
+from starlette.testclient import TestClient
 
-from rtdetrv2_pytorch.src.data.images.opening import MAX_PIXELS_SETTING, PixelBudget
+from rtdetrv2_pytorch.src.data.images.opening import MAX_PIXELS_SETTING, Budget
 from rtdetrv2_pytorch.src.misc.errors import ConfigError, DatasetError
+from supervisely_integration.access.guard import guard_server
+from supervisely_integration.access.policy import AccessPolicy
 from supervisely_integration.sdk.images import read_images_like_the_trainer
+from supervisely_integration.sdk.inference import RequestsManager
 from supervisely_integration.serve import image_inputs
 
 
@@ -79,7 +88,7 @@ def test_images_of_a_request_are_decoded_in_groups(monkeypatch):
 def test_requests_hold_a_limited_number_of_pixels(monkeypatch):
     """Eight requests at once of 200 pixels each; 500 are allowed."""
     monkeypatch.setenv(MAX_PIXELS_SETTING, "500")
-    monkeypatch.setattr(image_inputs, "_held_by_requests", PixelBudget())
+    monkeypatch.setattr(image_inputs, "_held_by_requests", Budget())
     held, most = [], []
 
     def request(_):
@@ -96,7 +105,7 @@ def test_requests_hold_a_limited_number_of_pixels(monkeypatch):
 
 def test_long_wait_asks_the_client_to_repeat(monkeypatch):
     monkeypatch.setenv(MAX_PIXELS_SETTING, "300")
-    monkeypatch.setattr(image_inputs, "_held_by_requests", PixelBudget())
+    monkeypatch.setattr(image_inputs, "_held_by_requests", Budget())
     monkeypatch.setattr(image_inputs, "_WAIT_S", 0.01)
     with (
         image_inputs._decoded(uploaded(encoded())),
@@ -109,10 +118,73 @@ def test_long_wait_asks_the_client_to_repeat(monkeypatch):
     assert "the app is busy: no memory for 200 pixels" in caught.value.detail
 
 
+@pytest.fixture
+def server():
+    """The routes of uploads, of a model whose predictions wait for an event."""
+    manager = RequestsManager(executor=ThreadPoolExecutor(4))
+    free = threading.Event()
+
+    def predict(pixels, state, **_):
+        free.wait(10)
+        return [[] for _ in pixels]
+
+    model = SimpleNamespace(
+        inference_requests_manager=manager,
+        validate_inference_state=lambda state: None,
+        _inference_images=predict,
+        pixel_range=None,
+    )
+    server = FastAPI()
+    image_inputs.replace_image_routes(server, model)
+    guard_server(server, AccessPolicy.from_environment({}, lambda name: False))
+    yield SimpleNamespace(client=TestClient(server, base_url="http://localhost"), free=free)
+    free.set()
+
+
+def test_bytes_of_waiting_uploads_are_limited(server, monkeypatch):
+    monkeypatch.setattr(image_inputs, "MAX_UPLOAD_BYTES", 3 * len(encoded()) - 1)
+
+    def send():
+        return server.client.post("/inference_batch_async", files=[("files", encoded())])
+
+    assert [send().status_code for _ in range(3)] == [200, 200, 429]
+    assert "no memory for" in send().json()["detail"]
+    server.free.set()
+    for _ in range(500):  # until the first two are done
+        if image_inputs._waiting_uploads._used == 0:
+            break
+        time.sleep(0.01)
+    assert send().status_code == 200
+
+
+def test_large_upload_is_refused_before_it_is_read(server):
+    async def chunks():
+        raise AssertionError("the body was read")
+        yield b""
+
+    async def send():  # Starlette's client counts as the app itself
+        transport = httpx.ASGITransport(server.client.app)
+        headers = {"content-type": "multipart/form-data; boundary=x", "content-length": "600000000"}
+        async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
+            return await client.post("/inference_image", content=chunks(), headers=headers)
+
+    answer = asyncio.run(send())
+    assert answer.status_code == 413
+    assert answer.json()["detail"] == "the request has more than 501 MiB; send less"
+
+
+@pytest.mark.parametrize("size", [0, 65, -1, True, 1.5, "4"])
+def test_invalid_batch_sizes_are_named(size):
+    with pytest.raises(ConfigError, match=f"^batch_size = {size!r}: give an integer from 1 to 64"):
+        image_inputs.check_image_ids({"batch_size": size})
+
+
 @pytest.mark.parametrize(
     "state",
     [
         {},
+        {"batch_size": 1},
+        {"batch_size": 64},
         {"image_id": 5},
         {"batch_ids": [1, 2]},
         {"batch_ids": []},

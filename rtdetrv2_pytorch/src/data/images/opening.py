@@ -6,7 +6,7 @@ All images of the trainer, the apps and the local instance are opened here.
 import os
 import stat
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from functools import cache
 from pathlib import Path
@@ -89,10 +89,16 @@ def max_pixels() -> int:
     return int(text)
 
 
-class PixelBudget:
-    """Limits the pixels that several threads hold at once to `max_pixels`."""
+class Budget:
+    """Limits what several threads hold at once.
 
-    def __init__(self) -> None:
+    Args:
+        limit: returns the largest sum; default: `max_pixels`.
+        unit: in errors.
+    """
+
+    def __init__(self, limit: Callable[[], int] | None = None, unit: str = "pixels") -> None:
+        self._limit, self._unit = limit or max_pixels, unit
         self.reset()
         os.register_at_fork(after_in_child=self.reset)  # which has no other threads
 
@@ -102,28 +108,28 @@ class PixelBudget:
         self._used = 0
 
     @contextmanager
-    def reserve(self, pixels: int, timeout_s: float | None = None) -> Iterator[None]:
-        """Wait until these pixels fit, and hold them in a context.
+    def reserve(self, amount: int, timeout_s: float | None = None) -> Iterator[None]:
+        """Wait until the amount fits, and hold it in a context.
 
         Raises:
-            TimeoutError: if they do not fit in time.
+            TimeoutError: if it does not fit in time.
         """
-        limit = max_pixels()
+        limit = self._limit()
         with self._changed:
             if not self._changed.wait_for(
-                lambda: self._used == 0 or self._used + pixels <= limit, timeout_s
+                lambda: self._used == 0 or self._used + amount <= limit, timeout_s
             ):
-                raise TimeoutError(f"no memory for {pixels:,} pixels within {timeout_s} s")
-            self._used += pixels
+                raise TimeoutError(f"no memory for {amount:,} {self._unit} within {timeout_s:g} s")
+            self._used += amount
         try:
             yield
         finally:
             with self._changed:
-                self._used -= pixels
+                self._used -= amount
                 self._changed.notify_all()
 
 
-_decoding = PixelBudget()
+_decoding = Budget()
 
 
 @contextmanager

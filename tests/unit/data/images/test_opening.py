@@ -16,7 +16,7 @@ from rtdetrv2_pytorch.src.data.images.opening import (
     DEFAULT_MAX_PIXELS,
     MAX_PIXELS_SETTING,
     ImageFileError,
-    PixelBudget,
+    Budget,
     is_hidden,
     is_image,
     max_pixels,
@@ -103,7 +103,7 @@ def test_errors_of_the_caller_keep_their_type(tmp_path):
 
 def test_pixels_beyond_the_budget_wait(monkeypatch):
     monkeypatch.setenv(MAX_PIXELS_SETTING, "100")
-    budget, held = PixelBudget(), []
+    budget, held = Budget(), []
 
     def hold(pixels):
         with budget.reserve(pixels):
