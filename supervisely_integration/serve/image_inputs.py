@@ -20,8 +20,8 @@ from supervisely.nn.inference.inference_request import InferenceRequest
 
 from rtdetrv2_pytorch.src.data.images.decoding import read_rgb
 from rtdetrv2_pytorch.src.data.images.opening import (
-    ImageFileError,
     Budget,
+    ImageFileError,
     max_pixels,
     open_image,
 )

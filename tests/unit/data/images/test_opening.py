@@ -15,8 +15,8 @@ from rtdetrv2_pytorch.src.data.images.decoding import read_rgb
 from rtdetrv2_pytorch.src.data.images.opening import (
     DEFAULT_MAX_PIXELS,
     MAX_PIXELS_SETTING,
-    ImageFileError,
     Budget,
+    ImageFileError,
     is_hidden,
     is_image,
     max_pixels,
