@@ -3,6 +3,7 @@
 import sys
 
 if __name__ == "__main__":
+    import rtdetrv2.commands  # noqa: F401 (checks the Python version and the packages first)
     from supervisely_integration.serve.command import group
 
     sys.exit(group())

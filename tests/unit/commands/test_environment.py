@@ -1,5 +1,7 @@
 """A Python without the packages gets one sentence; options are checked before slow imports."""
 
+import ast
+import runpy
 import socket
 import subprocess
 import sys
@@ -11,7 +13,16 @@ ROOT = Path(__file__).parents[3]
 
 
 @pytest.mark.parametrize(
-    "module", ["rtdetrv2_pytorch.tools.train", "supervisely_integration.local"]
+    "module",
+    [
+        "rtdetrv2",
+        "rtdetrv2.reference",
+        "rtdetrv2_pytorch.tools.train",
+        "supervisely_integration.local",
+        "supervisely_integration.serve.main",
+        "benchmarks",
+        "benchmarks.label_radar",
+    ],
 )
 def test_python_without_packages_gets_one_sentence(module):
     command = [sys.executable, "-S", "-m", module, "--help"]  # without site-packages
@@ -20,6 +31,15 @@ def test_python_without_packages_gets_one_sentence(module):
     (line,) = result.stderr.splitlines()
     assert " without torch, click, rich, yaml. Use Python 3.11 or 3.12" in line
     assert line.endswith("then `source .venv/bin/activate`.")
+
+
+def test_old_python_gets_one_sentence(monkeypatch):
+    check = ROOT / "rtdetrv2" / "commands" / "__init__.py"
+    for path in (check, ROOT / "rtdetrv2" / "__init__.py", ROOT / "rtdetrv2" / "__main__.py"):
+        ast.parse(path.read_text(encoding="utf-8"), feature_version=(3, 7))
+    monkeypatch.setattr(sys, "version_info", (3, 10, 12))
+    with pytest.raises(SystemExit, match=r" is Python 3\.10\. Use Python 3\.11 or 3\.12 with "):
+        runpy.run_path(str(check))
 
 
 @pytest.mark.parametrize(
