@@ -10,7 +10,10 @@ import torch
 
 from rtdetrv2_pytorch.src.data.annotation_arrays import Annotations, ImageRecord
 from rtdetrv2_pytorch.src.data.categories import CategoryTable
+from rtdetrv2_pytorch.src.data.metrics.evaluator import ClassMetrics, Evaluation
+from rtdetrv2_pytorch.src.data.metrics.operating_point import OperatingPoint
 from rtdetrv2_pytorch.src.deploy import parity
+from rtdetrv2_pytorch.src.deploy.accuracy import ap_losses, class_ap
 from rtdetrv2_pytorch.src.deploy.comparison_images import ComparisonImages
 from rtdetrv2_pytorch.src.deploy.model_card import ModelCard
 from rtdetrv2_pytorch.src.deploy.parity import (
@@ -56,8 +59,11 @@ class Scripted:
         return labels.long(), boxes.float(), scores.float()
 
 
-def make_comparison(*, annotated=True):
-    """Uniform images, with the two confident detections of `FOUND` as annotations."""
+def make_comparison(*, annotated=True, num_cats=NUM_IMAGES):
+    """Uniform images, with the two confident detections of `FOUND` as annotations.
+
+    Only the first `num_cats` images have a cat.
+    """
     images = [np.full((80, 100, 3), n, np.uint8) for n in range(NUM_IMAGES)]
     if not annotated:
         return ComparisonImages(images, "some images")
@@ -66,12 +72,13 @@ def make_comparison(*, annotated=True):
             file_name=f"{n}.png",
             image_id=100 + n,
             size_wh=(100, 80),
-            boxes_xyxy=np.array([box for _, box, _ in FOUND[:2]], np.float64) + n,
-            labels=np.array([0, 1]),
-            area=np.array([900.0, 800.0]),
-            iscrowd=np.zeros(2, np.int64),
+            boxes_xyxy=np.array([box for _, box, _ in FOUND[first:2]], np.float64) + n,
+            labels=np.array([0, 1])[first:],
+            area=np.array([900.0, 800.0])[first:],
+            iscrowd=np.zeros(2 - first, np.int64),
         )
         for n in range(NUM_IMAGES)
+        for first in [0 if n < num_cats else 1]
     ]
     annotations = Annotations(records, CategoryTable((1, 2), NAMES))
     return ComparisonImages(
@@ -213,6 +220,59 @@ def test_half_precision_may_be_better():
     )
     assert (better.ap_pytorch, better.ap_exported) == pytest.approx((0.5, 1.0))
     assert better.failures == []
+
+
+@pytest.mark.parametrize(
+    ("num_boxes", "class_loss", "total_loss", "failures"),
+    [
+        (20, 0.019, 0.0049, []),
+        (19, 0.021, 0.0049, []),
+        (20, 0.021, 0.0049, ["AP 0.4790 instead of 0.5000 for cat (limit: a loss of 0.02)"]),
+        (19, 0.021, 0.0051, ["AP 0.5949 instead of 0.6000 (limit: a loss of 0.005)"]),
+    ],
+)
+def test_limits_of_int8(num_boxes, class_loss, total_loss, failures):
+    best = OperatingPoint(threshold=0.5, precision=1.0, recall=1.0, f1=1.0)
+
+    def measured(class_ap, total):
+        cat, dog = (
+            ClassMetrics(name=name, ap=ap, ap50=1.0, num_boxes=count, best=best)
+            for name, ap, count in (("cat", class_ap, num_boxes), ("dog", 0.7, 100))
+        )
+        return Evaluation(stats={"AP": total}, classes=[cat, dog], best=best)
+
+    before, after = measured(0.5, 0.6), measured(0.5 - class_loss, 0.6 - total_loss)
+    assert ap_losses(0.6, 0.6 - total_loss, class_ap(before, after)) == failures
+
+
+class WithFaultyImage(Scripted):
+    """One box in the first image has IoU 0.77 with its object: too low for 4 of 10 thresholds."""
+
+    def __init__(self, place, **options):
+        super().__init__(**options)
+        self.place = place
+
+    def __call__(self, images, sizes_wh):
+        labels, boxes, scores = super().__call__(images, sizes_wh)
+        width = boxes[:, self.place, 2] - boxes[:, self.place, 0]
+        boxes[:, self.place, 2] -= 0.23 * width * (images[:, 0, 0, 0] == 0)
+        return labels, boxes, scores
+
+
+@pytest.mark.parametrize(
+    ("precision", "num_boxes", "fails"),
+    [("int8", 20, True), ("int8", 19, False), ("fp16", 20, False)],
+)
+def test_int8_is_compared_class_by_class(precision, num_boxes, fails):
+    """One class loses what the other gains: the total AP is the same."""
+    images = make_comparison(num_cats=num_boxes)
+    report = check_parity(
+        WithFaultyImage(0, precision=precision), WithFaultyImage(1), images, file="best.onnx"
+    )
+    assert report.ap_exported == pytest.approx(report.ap_pytorch, abs=4e-3)
+    assert ("cat" in report.class_ap) == (num_boxes == 20)
+    expected = ["AP 0.9574 instead of 1.0000 for cat (limit: a loss of 0.02)"] if fails else []
+    assert report.failures == expected
 
 
 def test_half_precision_without_annotations_is_compared_by_matches():
