@@ -33,6 +33,7 @@ def export(
     is_quantized = int8 and file.path.suffix.lower() == ".onnx"
     if not (file.is_checkpoint or is_quantized):
         raise ConfigError(f"{file.path}: only checkpoints can be exported; open best.pth instead")
+    data = data or file.data
     if int8:
         _check_int8(suffix, fp16, data)
     tag = "_int8" if int8 else ""

@@ -59,8 +59,7 @@ class RTDETR:
         device: str | None = None,
         runtime: str | None = None,
     ) -> None:
-        self._device = device
-        self._runtime = runtime
+        self._device, self._runtime = device, runtime
         self._source = str(source)
         self._file = find_model(source, weights)
         self._copy: TemporaryDirectory[str] | None = None  # of a model that has no file
@@ -305,7 +304,7 @@ class RTDETR:
             with LiveLine(console) as line:
                 result = train(self._file, options, console, line)
             if result.best is not None:
-                self._file = ModelFile(path=result.best)
+                self._file = ModelFile(path=result.best, data=result.data)
                 self._source, self._runtime = str(result.best), None
         finally:
             if self._file.path is not None:
@@ -363,8 +362,8 @@ class RTDETR:
         Args:
             format: onnx or tensorrt.
             output: of the file; None: next to the checkpoint, with "_int8" in the name for `int8`.
-            data: dataset folder; outputs and AP are compared on its validation split. None:
-                generated images.
+            data: dataset folder; outputs and AP are compared on its validation split. None: that of
+                `train`, or else generated images.
             size: (height, width) of the network's input in pixels, multiples of 32; None: the
                 trained size.
             fp16: whether to use half precision; None: for tensorrt only.
@@ -378,6 +377,7 @@ class RTDETR:
 
         Raises:
             ConfigError: if an option is invalid, or the model is not a checkpoint.
+            DatasetError: if the data is not usable.
             ExportError: if the export fails or its results differ; no file remains.
         """
         from .exporting import export

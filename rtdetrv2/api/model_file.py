@@ -30,11 +30,13 @@ class ModelFile:
         path: of the checkpoint, ONNX file or engine; None: random weights.
         config: of the network, if the file does not contain it.
         size: S, M, L or X for a published model.
+        data: dataset that it was trained on, if known.
     """
 
     path: Path | None
     config: Path | None = None
     size: str | None = None
+    data: Path | None = None
 
     @property
     def is_checkpoint(self) -> bool:

@@ -25,6 +25,7 @@ class TrainingResult:
 
     Attributes:
         folder: output folder of the run.
+        data: folder of the dataset.
         best: path of best.pth, the weights of the best epoch; None if no epoch finished.
         last: path of last.pth, from which the training can be resumed; None if it was not written.
         report: path of report.html; None if it was not written.
@@ -36,6 +37,7 @@ class TrainingResult:
     """
 
     folder: Path
+    data: Path
     best: Path | None
     last: Path | None
     report: Path | None

@@ -35,8 +35,10 @@ def train(
         RTDETRError: if an option, the dataset or the model is invalid, or the training fails.
     """
     start = start_options(file, options.pop("update"))
+    wanted = TrainOptions(**options, **start, update_name="update")
+    assert wanted.folder is not None
     outcome = run.train(
-        TrainOptions(**options, **start, update_name="update"),
+        wanted,
         progress=ConsoleProgress(console, line),
         followers=[TrainingFollower(console, line)],
     )
@@ -46,6 +48,7 @@ def train(
         print_path(console, outcome.report)
     return TrainingResult(
         folder=outcome.cfg.output_dir,
+        data=wanted.folder.absolute(),
         best=result.checkpoints.get("best"),
         last=result.checkpoints.get("last"),
         report=outcome.report,

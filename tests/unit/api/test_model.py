@@ -18,7 +18,7 @@ from rtdetrv2.training.plan import plan_run
 from rtdetrv2.training.progress import TrainingProgress
 from rtdetrv2_pytorch.src.core import YAMLConfig
 from rtdetrv2_pytorch.src.core.yaml_files import merge
-from rtdetrv2_pytorch.src.misc.errors import CheckpointError, ConfigError
+from rtdetrv2_pytorch.src.misc.errors import CheckpointError, ConfigError, DatasetError
 from tests.tiny import CONFIGS, SMALL_BACKBONE, tiny_file
 
 
@@ -155,9 +155,12 @@ def trained(digits, tmp_path_factory):
     config = tiny_file(
         folder / "tiny.yml", folder / "out", digits, **merge(SMALL_BACKBONE, {"epoches": 1})
     )
+    (folder / "link").symlink_to(digits)
     model = RTDETR(config, weights=None, device="cpu")
     options = {"examine": False, "seed": 3, "augmentation": "aerial"}
-    return model, model.train(digits, **options, update={"optimizer.lr": 1e-3})
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        return model, model.train("link", **options, update={"optimizer.lr": 1e-3})
 
 
 def test_trained_model_has_the_best_weights(trained, digits):
@@ -175,6 +178,18 @@ def test_trained_model_has_the_best_weights(trained, digits):
     assert saved["augmentation"] == "aerial"
     ops = saved["train_dataloader"]["dataset"]["transforms"]["ops"]
     assert {"type": "RandomQuarterTurn"} in ops
+
+
+@pytest.mark.parametrize("options", [{}, {"int8": True}])
+def test_export_after_training_uses_its_dataset(trained, digits, options):
+    model, result = trained
+    link = result.folder.with_name("link")
+    link.unlink()
+    try:
+        with pytest.raises(DatasetError, match=f"^{link}: no such folder"):
+            model.export(**options)
+    finally:
+        link.symlink_to(digits)
 
 
 def test_val_gives_the_metrics_of_the_training(trained, digits):
