@@ -35,7 +35,7 @@ from supervisely_integration.paths import SERVE
 from tests.ranks import free_port
 
 MODEL = "rtdetrv2_r18vd_120e_coco"
-YARDSTICK = "PyTorch"
+BASELINE = "PyTorch"
 PICTURE_WH = (1280, 960)
 _OBJECTS = 15  # per response, approximately
 # Number of concurrent clients -> requests per round.
@@ -86,7 +86,7 @@ def _model_files(
     picture = np.asarray(Image.open(BytesIO(jpeg)))
     found, _ = predictor.predict([picture], confidence_threshold=0)
     scores = found[0]["scores"]
-    files = {YARDSTICK: checkpoint, "ONNXRuntime": exported}
+    files = {BASELINE: checkpoint, "ONNXRuntime": exported}
     if device.type == "cpu":
         files["OpenVINO"] = exported
     return files, float(scores[min(_OBJECTS, len(scores)) - 1])
@@ -263,11 +263,11 @@ def _summarize(load: Load, times: dict[str, list[dict[str, float]]]) -> dict[str
         rates[row] = statistics.median(len(own) / whole for whole, own in parts)
     for row, parts in load.items():
         cell, _, runtime = row.rpartition(", ")
-        if runtime != YARDSTICK:
-            yardstick = f"{cell}, {YARDSTICK}"
-            ratios[f"{row} vs {YARDSTICK}"] = rates[row] / rates[yardstick]
-            theirs = [whole for whole, _ in load[yardstick]]
-            spreads[f"{row} vs {YARDSTICK}"] = spread(theirs, [whole for whole, _ in parts])
+        if runtime != BASELINE:
+            baseline = f"{cell}, {BASELINE}"
+            ratios[f"{row} vs {BASELINE}"] = rates[row] / rates[baseline]
+            theirs = [whole for whole, _ in load[baseline]]
+            spreads[f"{row} vs {BASELINE}"] = spread(theirs, [whole for whole, _ in parts])
     facts = {
         f"{runtime} alone": _parts(parts, seconds[f"upload, clients 1, {runtime}"])
         for runtime, parts in times.items()

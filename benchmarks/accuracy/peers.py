@@ -1,4 +1,4 @@
-"""Public trainers as yardsticks: each in an environment of its own, scored by our evaluator.
+"""Public trainers as baselines: each in an environment of its own, scored by our evaluator.
 
 A peer is a script in `peer_scripts`, which imports only its own package. It trains for a number of
 minutes that includes its predictions on the validation images, and writes the predictions of every

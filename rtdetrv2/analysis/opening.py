@@ -1,4 +1,4 @@
-"""Open a model file in a runtime, with defaults for people."""
+"""Open a model file in a runtime, with interactive defaults."""
 
 from collections.abc import Sequence
 from pathlib import Path

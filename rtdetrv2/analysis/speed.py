@@ -109,8 +109,8 @@ def benchmark(
 ) -> SpeedReport:
     """Measure a model in every runtime that can open it.
 
-    The runtimes take turns, so that other load of the machine affects all alike, and use the same
-    number of threads. A checkpoint is also exported to a temporary ONNX file.
+    The runtimes are measured in alternation, so that other processes affect all of them equally,
+    and use the same number of threads. A checkpoint is also exported to a temporary ONNX file.
 
     Args:
         model: checkpoint, ONNX file, TensorRT engine, or the output folder of a training.

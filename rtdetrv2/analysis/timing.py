@@ -77,14 +77,14 @@ def summary(seconds: Sequence[float]) -> dict[str, float]:
     return {"min": min(seconds), "median": statistics.median(seconds), "max": max(seconds)}
 
 
-def ratio(results: Mapping[str, Mapping[str, float]], yardstick: str, ours: str) -> float:
+def ratio(results: Mapping[str, Mapping[str, float]], baseline: str, ours: str) -> float:
     """Return the speedup of `ours` by medians."""
-    return results[yardstick]["median"] / results[ours]["median"]
+    return results[baseline]["median"] / results[ours]["median"]
 
 
-def spread(yardstick: Sequence[float], ours: Sequence[float]) -> list[float]:
+def spread(baseline: Sequence[float], ours: Sequence[float]) -> list[float]:
     """Return the lower and upper quartile of the speedup per round."""
-    ratios = [theirs / own for theirs, own in zip(yardstick, ours, strict=True)]
+    ratios = [theirs / own for theirs, own in zip(baseline, ours, strict=True)]
     lower, _, upper = statistics.quantiles(ratios, n=4, method="inclusive")
     return [lower, upper]
 

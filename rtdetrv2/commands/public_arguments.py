@@ -11,7 +11,7 @@ from ..terminal.console import open_console, print_notice
 
 @dataclass(frozen=True)
 class Rule:
-    """What replaces an argument of the public scripts.
+    """Replacement of an argument of the public scripts.
 
     Attributes:
         ours: arguments of ours; `{}` is the value. Empty: the argument is ignored.

@@ -127,7 +127,7 @@ def main(*, no_doctor: bool, **values: Any) -> int:
 
 
 class LoggedProgress(ConsoleProgress):
-    """Opens the log file of the run, and asks a person at a terminal.
+    """Opens the log file of the run, and asks the user at a terminal.
 
     Args:
         console: of the command.

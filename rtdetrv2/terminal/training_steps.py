@@ -84,4 +84,4 @@ def print_report(console: Console, report: "DataReport") -> None:
             )
         console.print(table)
     style = "bold red" if report.refusals else "bold green"
-    console.print(escape(report.verdict()), style=style)
+    console.print(escape(report.summary()), style=style)

@@ -146,8 +146,7 @@ class TrainingFollower(TrainingEvents):
 
     def epoch_finished(self, report: EpochReport) -> None:
         """Print the results of an epoch."""
-        measured = report.evaluation.as_dict() if report.evaluation is not None else {}
-        self._view.epoch({**vars(report), **measured})
+        self._view.epoch(report.as_log())
 
     def train_finished(self, result: FitResult) -> None:
         """Print the results of the training and the checkpoints."""

@@ -84,7 +84,7 @@ def write_coco(
 
     Args:
         train_dir: dataset, or folder of datasets, of the training split.
-        val_dir: the same of the validation split.
+        val_dir: dataset, or folder of datasets, of the validation split.
         output_dir: folder for the two files; created if needed.
         classes: selected classes; their categories are 1..K in this order.
         convert_shapes: whether to convert non-rectangular objects to their boxes; otherwise they

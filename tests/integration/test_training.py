@@ -120,9 +120,9 @@ def test_epoch_reports_contain_time_shares_and_bottleneck(trained):
     ):
         assert tuple(report.time_shares) == SECTIONS
         assert sum(report.time_shares.values()) == pytest.approx(1)
-        assert report.verdict.split(":")[0].endswith(" bound")
+        assert report.bottleneck.split(":")[0].endswith(" bound")
         assert line["time_shares"] == report.time_shares
-        assert line["verdict"] == report.verdict
+        assert line["verdict"] == report.bottleneck
 
 
 def test_stopwatch_measures_every_section_of_a_step_once(tmp_path, digits, monkeypatch):

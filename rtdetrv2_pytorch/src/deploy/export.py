@@ -270,7 +270,7 @@ def save_verified(report: ParityReport, card: ModelCard, output: Path) -> None:
 
 
 def _warn_of_changes(report: ParityReport, card: ModelCard) -> None:
-    """Say what the sampling method or input size costs, if it is not the trained one."""
+    """Warn about the AP of an export whose sampling method or input size is not the trained one."""
     if report.ap_trained is not None:
         logger.warning(
             "%s: AP is %.4f with %s sampling and an input of %d x %d pixels, and %.4f as trained",

@@ -12,7 +12,7 @@ from ..misc.errors import CheckpointError
 from ..misc.limits import MAX_SIDE_PX
 
 ExportPrecision = Literal["fp32", "fp16"]
-Precision = Literal["fp32", "fp16", "int8"]
+FilePrecision = Literal["fp32", "fp16", "int8"]
 
 _FORMAT = "1"
 _MAX_DETECTIONS = 100_000  # per image
@@ -47,7 +47,7 @@ class ModelCard:
     num_detections: int = 300  # per image, before thresholds
     threshold: float | None = None  # score with the best F1 over all classes, if measured
     class_thresholds: Mapping[str, float] = field(default_factory=dict)  # the same by class name
-    precision: Precision = "fp32"  # of most of the network; see `graph.half` and `int8.graph`
+    precision: FilePrecision = "fp32"  # of most of the network; see `graph.half` and `int8.graph`
     sampling: Literal["default", "discrete"] = "default"  # "discrete" avoids GridSample
     nms_iou: float | None = None  # IoU threshold of the NMS inside the file, if any
     pixel_range: PixelRange | None = None  # of images with more than 8 bits; see `PixelRange`

@@ -53,7 +53,7 @@ OnProgress = Callable[[str, int, int], None]  # activity, images done, images in
 class Quantization:
     """How an INT8 file was made; its AP is in the report."""
 
-    scheme: str  # what computes in INT8, before the search
+    scheme: str  # layers in INT8 before the search
     float_layers: Sequence[str]  # that the search added to those in float32
     num_int8_layers: int
     calibration_images: str  # description
@@ -76,7 +76,7 @@ class ParityReport:
     max_score_difference: float  # of a detection and its counterpart
     max_box_difference_px: float  # of a box edge
     matched_share: float  # fraction with a counterpart within the half-precision limits
-    # The same three of the file against itself: in a batch, and one image in all places of a batch,
+    # The same three of the file against itself: in a batch, and one image repeated in a batch,
     # against batch size 1.
     batch_score_difference: float
     batch_box_difference_px: float

@@ -89,7 +89,7 @@ class DataReport:
             return group
         return replace(group, kind=replace(kind, severity=Severity.WARNING))
 
-    def verdict(self) -> str:
+    def summary(self) -> str:
         """Return the result in one sentence."""
         images, boxes = self.images, self.boxes
         numbers = (
@@ -104,7 +104,7 @@ class DataReport:
 
     def lines(self, most: int = 12) -> Iterator[str]:
         """Yield lines for a log: the result, and one line per kind, up to `most`."""
-        yield self.verdict()
+        yield self.summary()
         groups = self.groups()
         for group in groups[:most]:
             yield str(group)

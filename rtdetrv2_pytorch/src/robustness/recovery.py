@@ -63,7 +63,7 @@ class Recovery:
         self.micro_batches = micro_batches
         self.bad_batches = bad_batches
         self._group: list[StepBatch] = []  # since the last optimizer step
-        self._is_poisoned = False  # the gradients of all ranks, by this one
+        self._is_non_finite = False  # whether this rank made the gradients of all ranks non-finite
 
     def for_probe(self) -> "Recovery":
         """Return a recovery for steps that are computed before training and discarded."""
@@ -96,7 +96,7 @@ class Recovery:
         if not self._group:
             self.guard.save_buffers()
         self._group.append(batch)
-        self._is_poisoned = False
+        self._is_non_finite = False
         pending = [batch]
 
         def compute() -> dict[str, Tensor]:
@@ -119,7 +119,7 @@ class Recovery:
             except TrainingDiverged as final:
                 self._fall_back(final)
             return None
-        if self._is_poisoned:
+        if self._is_non_finite:
             self.guard.restore_buffers()  # not before: the backward pass needs the statistics
             return {}
         self.guard.record_finite()
@@ -156,7 +156,7 @@ class Recovery:
                 raise
             self._describe(batch, error)
             logger.warning("step skipped on all ranks: %s", error)
-            self._is_poisoned = True
+            self._is_non_finite = True
             return _nan_loss(outputs), {}
         return loss, losses
 

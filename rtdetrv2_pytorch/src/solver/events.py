@@ -68,8 +68,14 @@ class EpochReport:
     skipped_steps: int
     skipped_images: Sequence[str] = ()
     time_shares: Mapping[str, float] = field(default_factory=dict)  # 0..1 by stopwatch.SECTIONS
-    verdict: str = ""  # the bottleneck, with a remedy
+    bottleneck: str = ""  # with a remedy; "verdict" in log.jsonl
     eta_s: float = 0.0  # until the end of the run, with evaluations
+
+    def as_log(self) -> dict[str, Any]:
+        """Return the values of the epoch under their names in log.jsonl."""
+        content = {k: v for k, v in vars(self).items() if k not in ("evaluation", "bottleneck")}
+        measured = {} if self.evaluation is None else self.evaluation.as_dict()
+        return {**content, "verdict": self.bottleneck, **measured}
 
 
 @dataclass(frozen=True)

@@ -105,7 +105,7 @@ def _metrics(report: EpochReport, evaluation: Evaluation) -> str:
 def _times(report: EpochReport) -> str:
     """Return the time of the epoch by section and the bottleneck."""
     shares = " ".join(f"{name}={share:.0%}" for name, share in report.time_shares.items())
-    return f"{shares} verdict={json.dumps(report.verdict)}"
+    return f"{shares} verdict={json.dumps(report.bottleneck)}"
 
 
 def metrics_table(evaluation: Evaluation) -> list[str]:
@@ -142,9 +142,7 @@ class JsonLog(TrainingEvents):
 
     def epoch_finished(self, report: EpochReport) -> None:
         """Write the metrics."""
-        content = {k: v for k, v in vars(report).items() if k != "evaluation"}
-        measured = report.evaluation.as_dict() if report.evaluation is not None else {}
-        self._write("epoch", {**content, **measured})
+        self._write("epoch", report.as_log())
 
     def train_finished(self, result: FitResult) -> None:
         """Write the result."""
@@ -228,7 +226,7 @@ class TensorBoard(TrainingEvents):
 
     def epoch_finished(self, report: EpochReport) -> None:
         """Write metrics."""
-        texts = {"time/verdict": report.verdict}
+        texts = {"time/verdict": report.bottleneck}
         self._write(epoch_values(report), report.epoch + 1, texts=texts, flush=True)
 
     def train_finished(self, result: FitResult) -> None:

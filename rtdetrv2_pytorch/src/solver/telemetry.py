@@ -102,7 +102,7 @@ def epoch_report(
         skipped_steps=progress.skipped,
         skipped_images=skipped_images,
         time_shares=shares,
-        verdict=bottleneck(
+        bottleneck=bottleneck(
             shares,
             num_workers=loader.num_workers,
             cache=loader.dataset.cache.kind,  # type: ignore[attr-defined]

@@ -64,7 +64,7 @@ def test_valid_project_has_no_findings(project, caplog):
     with caplog.at_level(logging.INFO, "supervisely_integration"):
         report = examined(project)
     assert report.findings == []
-    assert report.verdict() in caplog.messages
+    assert report.summary() in caplog.messages
     assert {path.name for path in (project / "result").iterdir()} == {
         "data_report.json",
         "data_report.html",

@@ -80,7 +80,7 @@ def low_limit(monkeypatch):
 def test_valid_data_has_no_findings(data):
     report = examined(data)
     assert report.findings == []
-    assert report.verdict() == (
+    assert report.summary() == (
         "The trainer uses this data. 5 images: 5 used, 0 skipped; 5 boxes: 5 used, 0 skipped; "
         "no findings"
     )

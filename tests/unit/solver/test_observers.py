@@ -64,7 +64,7 @@ def epoch_report():
         epoch=1, train_loss=2.0, train_losses={"loss_vfl": 2.0}, evaluation=evaluation(),
         is_best=True, best_epoch=1, best_ap=0.25, lr=1e-4, train_s=10.0, eval_s=2.0, data_s=0.01,
         step_s=0.5, images_per_s=5.0, skipped_steps=1, skipped_images=("broken.jpg",),
-        time_shares={"data": 0.25, "forward": 0.75}, verdict="input bound: 2 more workers",
+        time_shares={"data": 0.25, "forward": 0.75}, bottleneck="input bound: 2 more workers",
         eta_s=30.0,
     )  # fmt: skip
 

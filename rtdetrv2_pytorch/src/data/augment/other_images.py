@@ -1,4 +1,4 @@
-"""What augmentations share that use other images of the data set."""
+"""Loading of other images of the data set, for Mosaic, MixUp and CopyPaste."""
 
 import random
 from typing import Protocol
