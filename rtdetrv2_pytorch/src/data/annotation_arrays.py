@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from .categories import MAX_EXACT, CategoryTable
-from .findings import Box, Finding, Findings, is_nothing_usable
+from .findings import Box, Finding, Findings
 from .readers.source import SourceImage, SourceObject
 
 # File names may be invalid Unicode, both on disk and in JSON.
@@ -149,10 +149,7 @@ def make_records(
             area = (x2 - x1) * (y2 - y1) if each.area is None else each.area
             label = categories.label_of[each.class_name]
             rows.append((x1, y1, x2, y2, label, area, each.is_crowd))
-        # Objects of classes that are not trained are background.
-        of_classes = zip(image.objects, problems, strict=True)
-        own = [p for o, p in of_classes if not o.class_name or o.class_name in categories.label_of]
-        if is_nothing_usable(own):
+        if not rows and image.shows_any_of(categories.label_of):
             findings.skip_unlearnable(image.name, len(problems), None)
             continue
         table = np.array(rows, dtype=np.float64).reshape(-1, 7)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ..misc.files import write_text
-from .findings import Box, Finding, Findings, Illustration, UnusableError, is_nothing_usable
+from .findings import Box, Finding, Findings, Illustration, UnusableError
 from .images.orientation import read_oriented
 from .readers.geometry import clip_box
 from .readers.source import SourceImage, SourceObject
@@ -54,9 +54,7 @@ def write_split(
             continue
         parts = [_usable_box(o, image, size_wh, category_of, findings) for o in image.objects]
         pairs = list(zip(image.objects, parts, strict=True))
-        if is_nothing_usable(
-            "" if box else o.problem_among(category_of) or "box_outside" for o, box in pairs
-        ):
+        if not any(parts) and image.shows_any_of(category_of):
             findings.skip_unlearnable(image.name, len(pairs), image.path)
             continue
         sides = {} if size_wh is None else {"width": size_wh[0], "height": size_wh[1]}

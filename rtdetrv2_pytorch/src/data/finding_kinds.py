@@ -160,7 +160,7 @@ KINDS: dict[str, Kind] = {
             "unknown_class": (
                 "annotations of an unknown class",
                 "the annotation is skipped",
-                "add the class to the class list, or correct its id",
+                "add the class to the class list of the training split, or correct its id",
             ),
             "objects_unusable": (
                 "images without any usable object of those annotated",
@@ -277,7 +277,7 @@ KINDS: dict[str, Kind] = {
                 "draw single objects if the model should learn them",
             ),
             "class_left_out": (
-                "classes without objects, or added by the labeling program",
+                "classes without objects, of another split only, or of the labeling program",
                 "the class is not learned",
                 "label objects of this class if the model should learn it",
             ),

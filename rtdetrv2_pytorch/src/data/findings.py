@@ -15,7 +15,6 @@ logger = logging.getLogger(__name__)
 Box = tuple[float, float, float, float]
 
 _NUM_EXAMPLES = 3
-_NOT_LEARNED = {"class_not_selected", "object_left_out"}  # kinds of objects that are background
 
 
 @dataclass(frozen=True)
@@ -61,18 +60,6 @@ class UnusableError(DatasetError):
 
     def __str__(self) -> str:
         return self.detail or KINDS[self.kind].title
-
-
-def is_nothing_usable(problems: Iterable[str]) -> bool:
-    """Return whether an image shows objects to learn, of which none can be used.
-
-    As background it would train the model to ignore them.
-
-    Args:
-        problems: kind of finding of each object of the image; empty for a usable one.
-    """
-    lost = set(problems) - _NOT_LEARNED
-    return bool(lost) and "" not in lost
 
 
 @dataclass(frozen=True)

@@ -112,13 +112,15 @@ def find_split(folder: Path, part: Part, work_dir: Path) -> tuple[Split, str]:
 def _plain(source: DataSource) -> Splits | None:
     """Return COCO files that can be used as they are, if they can."""
     decision = source.decision
-    if decision.divided or any(f.kind_name == "class_left_out" for f in source.findings):
+    if decision.divided:
         return None
     splits = {}
     for part in PARTS[:2]:
         groups = decision.used_for(part)
         file = source.files.get(groups[0])
         if len(groups) > 1 or file is None:
+            return None
+        if part == "train" and set(source.own_classes[groups[0]]) != source.classes.keys():
             return None
         splits[part] = Split(part, file.path, file.img_folder, source.groups[groups[0]])
     return Splits(splits["train"], splits["val"], decision.note, _general(source.findings))

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rtdetrv2_pytorch.src.data.findings import Finding, Findings, UnusableError, is_nothing_usable
+from rtdetrv2_pytorch.src.data.findings import Finding, Findings, UnusableError
 from rtdetrv2_pytorch.src.data.images.orientation import OrientedImage, read_oriented
 from rtdetrv2_pytorch.src.data.readers.formats import read
 from rtdetrv2_pytorch.src.data.readers.geometry import clip_box, clip_polygon
@@ -89,7 +89,6 @@ def _items(source: DataSource, meta: Mapping[str, Any]) -> Iterator[ImportItem]:
             lost = len(image.objects)
             findings.skip_image(error, image.name, image.path, split=image.split, objects=lost)
             continue
-        num_before = len(findings)
         if image.annotation is None:
             objects = list(_objects(image, oriented, source.classes, findings, is_turned=is_turned))
             annotation = _make_annotation(oriented.size_wh, objects)
@@ -98,9 +97,9 @@ def _items(source: DataSource, meta: Mapping[str, Any]) -> Iterator[ImportItem]:
                 **_make_annotation(oriented.size_wh, ()),
                 **stored_annotation(image, known, oriented, findings, is_turned=is_turned),
             }
-        problems = [f.kind_name for f in findings.items[num_before:] if f.lost_objects]
-        if not annotation["objects"] and is_nothing_usable(problems):
-            findings.skip_unlearnable(image.name, len(problems), image.path, split=image.split)
+        if not annotation["objects"] and image.shows_any_of(source.classes):
+            num_lost = len(image.objects)
+            findings.skip_unlearnable(image.name, num_lost, image.path, split=image.split)
             continue
         name = names.take(image.split, image.path.name)
         yield ImportItem(image.split, name, image.path, annotation, image.part)

@@ -51,13 +51,17 @@ def imported(folder):
 def trained_on(folder, work_dir):
     """{part: {image: boxes}} as the trainer reads it, the names of the classes, and the splits."""
     splits = find_splits(folder, work_dir)
-    found = {}
+    found, categories = {}, None
     for part in ("train", "val"):
         split = getattr(splits, part)
         data = CocoDetection(
-            img_folder=str(split.img_folder), ann_file=str(split.ann_file), transforms=None
+            img_folder=str(split.img_folder),
+            ann_file=str(split.ann_file),
+            transforms=None,
+            categories=categories,
         )
-        names = data.categories.names
+        categories = data.categories
+        names = categories.names
         found[part] = {
             record.file_name.split("/")[-1]: [
                 (names[label], *(round(side, 3) for side in box))
@@ -248,6 +252,29 @@ def test_unused_classes_are_left_out(tmp_path):
     for findings in (source.findings, splits.findings):
         left_out = {f.where: f.detail for f in findings if f.kind_name == "class_left_out"}
         assert left_out == {"_background_": "no object uses it", "bird": "no object uses it"}
+
+
+@pytest.mark.parametrize("unused", [[], ["cow"]])
+def test_class_of_only_one_split(tmp_path, unused):
+    """Its objects are skipped, and their images are background, as the class is not learned."""
+    coco_2017(tmp_path)
+    for split, names in (("train", ["cat"]), ("val", ["cat", "dog", *unused])):
+        path = tmp_path / f"annotations/instances_{split}2017.json"
+        content = json.loads(path.read_text())
+        content["categories"] = [{"id": n, "name": name} for n, name in enumerate(names, start=1)]
+        write(path, content)
+    expected = {"train": {"a.jpg": [CAT]}, "val": {"b.jpg": []}}
+    found, classes, source = imported(tmp_path)
+    assert (found, classes) == (expected, ["cat"])
+    found, names, splits = trained_on(tmp_path, tmp_path / "out")
+    assert (found, names) == (expected, ["cat"])
+    left_out = {"dog": "not in the class list of the training split"}
+    left_out |= dict.fromkeys(unused, "no object uses it")
+    report = examine("data", splits.train, splits.val, Options(), others=splits.findings)
+    for findings in (source.findings, report.findings):
+        assert left_out == {f.where: f.detail for f in findings if f.kind_name == "class_left_out"}
+        (skipped,) = [f for f in findings if f.kind_name == "unknown_class"]
+        assert (skipped.where, skipped.lost_objects) == ("b.jpg", 1)
 
 
 def test_objects_of_labeling_programs_are_left_out(tmp_path):

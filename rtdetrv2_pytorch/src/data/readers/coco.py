@@ -83,6 +83,7 @@ def read(tree: Tree) -> DataSource:
         findings,
         {path for file in files for path in file.images.values() if isinstance(path, str)},
         frozenset().union(*(file.used for file in files)),
+        {group: file.table.names for group, file in zip(groups, files, strict=True)},
         {
             group: AnnotationFile(file.path, tree.root / file.base)
             for group, file in zip(groups, files, strict=True)

@@ -67,7 +67,7 @@ def read(folder: Path, format: FormatName | None = None) -> DataSource:
     source: DataSource = FORMATS[format or _detected(tree, folder)].read(tree)
     _add_unlisted(source, tree)
     decision = decide(source.groups)
-    classes = _classes(source)
+    classes = _classes(source, decision)
     images = _assigned(source.images, decision, tree.root)
     return replace(source, classes=classes, images=images, decision=decision)
 
@@ -85,18 +85,26 @@ def _add_unlisted(source: DataSource, tree: Tree) -> None:
             findings.skip_image(error, name, None, split="")
 
 
-def _classes(source: DataSource) -> Mapping[str, str]:
-    """Return the classes to learn, without those of no object and those of other programs."""
-    used = source.used_classes
-    if not used:
+def _classes(source: DataSource, decision: Decision) -> Mapping[str, str]:
+    """Return the classes to learn: those with objects that the training split lists.
+
+    Classes of other programs are left out.
+    """
+    training = [group for group, part in decision.parts.items() if part == "train"] or source.groups
+    listed = {name for each in training for name in source.own_classes.get(each, source.classes)}
+    left_out = {}
+    for name in source.classes:
+        if name not in source.used_classes:
+            left_out[name] = "no object uses it"
+        elif name in PROGRAM_CLASSES:
+            left_out[name] = "added by the labeling program"
+        elif name not in listed:
+            left_out[name] = "not in the class list of the training split"
+    if len(left_out) == len(source.classes):
         return source.classes
-    kept = {n: s for n, s in source.classes.items() if n in used and n not in PROGRAM_CLASSES}
-    if not kept:
-        return source.classes
-    for name in source.classes.keys() - kept.keys():
-        detail = "no object uses it" if name not in used else "added by the labeling program"
-        source.findings.add(Finding("class_left_out", name, detail))
-    return kept
+    for name, reason in left_out.items():
+        source.findings.add(Finding("class_left_out", name, reason))
+    return {name: shape for name, shape in source.classes.items() if name not in left_out}
 
 
 def _assigned(

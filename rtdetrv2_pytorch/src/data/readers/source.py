@@ -70,6 +70,19 @@ class SourceImage:
     annotation: Mapping[str, Any] | None = None  # of a Supervisely project, as stored
     part: Part | None = None  # what it is used for; None: not used
 
+    def shows_any_of(self, classes: Container[str]) -> bool:
+        """Return whether the image shows an object to learn, usable or not.
+
+        If none of them is usable, the image is left out: as background it would train the model to
+        ignore them. Objects of other classes than those of the training split are background.
+        """
+        return any(
+            not each.class_name
+            or each.class_name in classes
+            or (self.part == "train" and each.class_name not in PROGRAM_CLASSES)
+            for each in self.objects
+        )
+
 
 @dataclass(frozen=True)
 class AnnotationFile:
@@ -93,6 +106,8 @@ class DataSource:
     findings: Findings
     listed: Collection[str]  # images that annotations name, as paths relative to the root
     used_classes: Collection[str]  # with objects
+    # Class list of each split of the images, if the splits have lists of their own.
+    own_classes: Mapping[str, Collection[str]] = field(default_factory=dict)
     files: Mapping[str, AnnotationFile] = field(default_factory=dict)  # by split, if usable
     meta: Mapping[str, Any] | None = None  # of a Supervisely project
     decision: Decision = Decision({}, frozenset(), "")
