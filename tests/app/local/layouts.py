@@ -263,6 +263,7 @@ def _lines(name, cat, dog, more=""):
 
 
 CAT_CORNERS, DOG_CORNERS = "0.1 0.4 0.4 0.4 0.4 0.8 0.1 0.8", "0.5 0.2 0.7 0.2 0.7 0.6 0.5 0.6"
+CAT_TRIANGLE, DOG_HEXAGON = "0.1 0.4 0.4 0.4 0.2 0.8", f"{DOG_CORNERS} 0.5 0.5 0.5 0.3"
 POINTS = " 0.2 0.5 2" * 17
 
 
@@ -555,6 +556,7 @@ LAYOUTS = [
     yolo_roboflow_darknet,
     yolo_flat_labelimg,
     _lines("segments", f"0 {CAT_CORNERS} 0.2 0.7", f"1 {DOG_CORNERS} 0.6 0.5"),
+    _lines("segments_with_confidences", f"0 {CAT_TRIANGLE} 0.93", f"1 {DOG_HEXAGON} 0.5"),
     _lines("oriented_boxes", f"0 {CAT_CORNERS}", f"1 {DOG_CORNERS}"),
     _lines("keypoints", CAT_LINE + POINTS, DOG_LINE + POINTS, "kpt_shape: [17, 3]"),
     _lines("keypoints_without_shape", CAT_LINE + POINTS, DOG_LINE + POINTS),

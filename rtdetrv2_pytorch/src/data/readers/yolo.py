@@ -3,7 +3,7 @@
 import math
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -38,6 +38,7 @@ _SPLIT_KEYS: Mapping[Part, tuple[str, ...]] = {
 }
 _BOX_NUMBERS = 4
 _KEYPOINT_NUMBERS = 3
+_VISIBILITIES = {0, 1, 2}
 _NUM_PROBES = 20  # text files that are searched for boxes
 _BOX_LINE = re.compile(r"\d+(\s+-?[\d.]+(e-?\d+)?){4,}\s*$", re.IGNORECASE)
 
@@ -299,6 +300,13 @@ def _problem(tree: Tree, file: str) -> UnusableError | None:
     return None
 
 
+def _is_pose(values: Sequence[float]) -> bool:
+    """Return whether keypoints (x, y, visibility) follow a box, and not a confidence a polygon."""
+    num_more = len(values) - _BOX_NUMBERS
+    is_triples = num_more > 0 and num_more % _KEYPOINT_NUMBERS == 0
+    return is_triples and len(values) % 2 == 1 and {*values[6::3]} <= _VISIBILITIES
+
+
 def _object(number: int, line: str, layout: _Layout) -> SourceObject:
     """Parse a line: class number, then center, width and height, or the corners of a polygon.
 
@@ -311,8 +319,7 @@ def _object(number: int, line: str, layout: _Layout) -> SourceObject:
     except ValueError:
         return SourceObject(label, "", problem="annotation_malformed", detail=shorten(line))
     count = len(values)
-    is_keypoints = count % 2 and count > 5 and (count - _BOX_NUMBERS) % _KEYPOINT_NUMBERS == 0
-    if layout.has_keypoints or count == _BOX_NUMBERS + 1 or is_keypoints:
+    if layout.has_keypoints or count == _BOX_NUMBERS + 1 or _is_pose(values):
         values = values[:_BOX_NUMBERS]
     elif count % 2:
         values = values[:-1]
