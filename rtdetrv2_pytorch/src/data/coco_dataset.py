@@ -19,6 +19,7 @@ from .readers.coco_json import (
     make_images,
     read_categories,
     read_coco_json,
+    without_images,
 )
 
 
@@ -100,7 +101,8 @@ def parse_coco(
 
     entries = image_entries(content, findings, strict=str(ann_file))
     if not entries:
-        raise DatasetError(f"{ann_file}: lists no images; a split needs at least one")
+        reason = without_images(len(content["images"]))
+        raise DatasetError(f"{ann_file}: {reason}; a split needs at least one")
     annotations = group_annotations(content, entries, findings)
     exist = files_exist([entry["file_name"] for entry in entries.values()], img_folder)
     for (id_, entry), exists in zip(list(entries.items()), exist, strict=True):

@@ -1,7 +1,7 @@
 """The training and validation split of a data set folder, in any format."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -9,6 +9,7 @@ from ..misc.errors import DatasetError
 from ..misc.text import counted
 from .conversion import Split, write_split
 from .findings import Finding, Findings, grouped
+from .readers.coco_json import without_images
 from .readers.folders import CONVERTED
 from .readers.formats import read
 from .readers.source import DataSource, SourceImage
@@ -49,9 +50,7 @@ def find_splits(folder: Path, work_dir: Path) -> Splits:
         DatasetError: if a split or its images are missing; the message says what was found.
     """
     source = read(folder)
-    for group, count in source.groups.items():
-        if not count and split_of_path(group) in ("train", "val"):
-            raise DatasetError(f"{folder}: {group} lists no images; export it again, {_EXPLICIT}")
+    _check_listed(folder, source, ("train", "val"))
     if "train" not in source.decision.parts.values():
         reasons = "".join(f"; {group}" for group in grouped(source.findings)[:_MAX_REASONS])
         raise DatasetError(
@@ -99,6 +98,7 @@ def find_split(folder: Path, part: Part, work_dir: Path) -> tuple[Split, str]:
     images = list(source.images)
     chosen = [i for i in images if (i.split in groups if groups else i.part == part)]
     if not chosen:
+        _check_listed(folder, source, (part,))
         found = ", ".join(name for name, count in source.groups.items() if count) or "nothing"
         raise DatasetError(
             f"{folder}: no {part} split ({source.format} format, found {found}); choose another "
@@ -107,6 +107,21 @@ def find_split(folder: Path, part: Part, work_dir: Path) -> tuple[Split, str]:
     split = _convert_split(chosen, part, list(source.classes), source, work_dir)
     title = ", ".join(groups) if groups else decision.note
     return split, f"Split {part}: {title} ({counted(split.num_images, 'image')})"
+
+
+def _check_listed(folder: Path, source: DataSource, parts: Collection[Part]) -> None:
+    """Check that each named split lists images.
+
+    Raises:
+        DatasetError: if one lists none.
+    """
+    for group, count in source.groups.items():
+        if not count and split_of_path(group) in parts:
+            for _ in source.images:  # completes the findings
+                pass
+            of_group = [f.kind_name for f in source.findings if f.split == group]
+            reason = without_images(of_group.count("image_entry_malformed"))
+            raise DatasetError(f"{folder}: {group} {reason}; export it again, {_EXPLICIT}")
 
 
 def _plain(source: DataSource) -> Splits | None:

@@ -186,7 +186,7 @@ def test_repeated_image_ids_raise(write_coco, second):
         r"give every image its own id"
     )
     with pytest.raises(DatasetError, match=message):
-        CocoDetection(**write_coco(images=images))
+        CocoDetection(**write_coco(images=images, files=["a.png"]))
 
 
 def test_string_image_ids_are_numbered(write_coco):
@@ -333,6 +333,16 @@ def test_missing_annotation_file_raises(write_coco):
         DatasetError, match=r"/nowhere/instances\.json: cannot be read \(No such file"
     ):
         CocoDetection(**arguments)
+
+
+@pytest.mark.parametrize(
+    ("images", "reason"),
+    [([], ""), ([{"id": 1}, {"file_name": "a.png"}], r" with an id .* \(2 image entries\)")],
+)
+def test_split_that_lists_no_usable_image_raises(write_coco, images, reason):
+    message = rf"instances\.json: lists no images{reason}; a split needs at least one"
+    with pytest.raises(DatasetError, match=message):
+        CocoDetection(**write_coco(images=images, files=["a.png"]))
 
 
 @pytest.mark.parametrize("img_folder", ["/nowhere", None])

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from rtdetrv2_pytorch.src.data.coco_dataset import CocoDetection
-from rtdetrv2_pytorch.src.data.splits import find_splits
+from rtdetrv2_pytorch.src.data.splits import find_split, find_splits
 from rtdetrv2_pytorch.src.doctor.data_report import Counts
 from rtdetrv2_pytorch.src.doctor.examination import Options, examine
 from rtdetrv2_pytorch.src.misc.errors import DatasetError
@@ -131,6 +131,10 @@ def test_invalid_annotation_files_are_ignored(tmp_path):
             r"no usable training image .*listed images whose file is missing .1.: train: b.jpg",
         ),
         ({"train.json": [], "val.json": ["a.jpg"]}, r"train lists no images; export it again"),
+        (
+            {"train.json": ["", "a\0.jpg"], "val.json": ["a.jpg"]},
+            r"train lists no images with an id and a valid file name \(2 image entries\)",
+        ),
         ({"train.json": ["a.jpg"]}, r"no usable validation image .* Random split of 1 image"),
     ],
 )
@@ -141,6 +145,14 @@ def test_missing_splits_and_images_raise_with_the_remedy(tmp_path, files, messag
     with pytest.raises(DatasetError, match=message) as error:
         find_splits(tmp_path, tmp_path / "out")
     assert "-u train_dataloader.dataset.ann_file=" in str(error.value)
+
+
+def test_split_to_evaluate_that_lists_no_usable_image(tmp_path):
+    picture(tmp_path / "a.jpg")
+    coco_file(tmp_path / "train.json", ["a.jpg"])
+    coco_file(tmp_path / "val.json", [""])
+    with pytest.raises(DatasetError, match=r"val lists no images with an id .*\(1 image entry\)"):
+        find_split(tmp_path, "val", tmp_path / "out")
 
 
 def test_folder_with_a_test_split_only_is_not_trained_on(tmp_path):

@@ -9,6 +9,7 @@ from typing import Any
 
 from ...misc.errors import DatasetError, extra
 from ...misc.resources import paused_garbage_collection
+from ...misc.text import counted
 from ..categories import CategoryId, CategoryTable, normalize_id
 from ..findings import Finding, Findings
 from .source import Point, SourceImage, SourceObject, declared_size, rectangle_problem, shorten
@@ -106,6 +107,12 @@ def image_entries(
             detail = f"has id {image_id!r}, as {entries[image_id]['file_name']}"
             findings.add(Finding("image_entry_malformed", name, detail, split=split, lost_images=1))
     return entries
+
+
+def without_images(num_entries: int) -> str:
+    """Return why a file has no usable image entry, for messages."""
+    found = f" with an id and a valid file name ({counted(num_entries, 'image entry')})"
+    return f"lists no images{found * bool(num_entries)}"
 
 
 def name_of(entry: Any) -> str | None:
