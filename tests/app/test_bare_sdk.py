@@ -1,8 +1,6 @@
-"""Behavior of the SDK without work-arounds. If a test fails, its work-around may be obsolete.
+"""Behavior of the SDK alone. If a test fails, its work-around in `docs/sdk.md` may be obsolete."""
 
-`docs/sdk.md` names the test of every work-around.
-"""
-
+import inspect
 import logging
 from contextlib import nullcontext
 from pathlib import Path
@@ -20,15 +18,19 @@ from tests.sdk import import_sdk
 import_sdk()
 
 import supervisely as sly  # noqa: E402 (imported in a thread above)
-from supervisely.app.widgets import SplitMethod  # noqa: E402
+from supervisely.app.widgets import Button, SplitMethod  # noqa: E402
 from supervisely.nn.benchmark import base_benchmark  # noqa: E402
 from supervisely.nn.benchmark.object_detection import benchmark  # noqa: E402
+from supervisely.nn.inference import inference_request  # noqa: E402
+from supervisely.nn.inference.inference import Inference  # noqa: E402
 from supervisely.nn.training import loggers, train_app  # noqa: E402
+from supervisely.nn.training.gui import utils as gui_utils  # noqa: E402
 from supervisely.nn.training.gui.classes_selector import ClassesSelector  # noqa: E402
 from supervisely.nn.training.gui.hyperparameters_selector import (  # noqa: E402
     HyperparametersSelector,
 )
 from supervisely.nn.training.gui.training_process import TrainingProcess  # noqa: E402
+from supervisely.nn.utils import RuntimeType  # noqa: E402
 from supervisely.project import project  # noqa: E402
 
 BARE = train_app.TrainApp
@@ -143,6 +145,15 @@ def test_error_dialog_does_not_give_the_reason(monkeypatch):
 )
 def test_errors_are_described_in_one_sentence(error, expected):
     assert describe_error(error, "Failed") == expected
+
+
+def test_second_click_on_a_step_deselects_it():
+    """TrainPage._reopen_steps."""
+    button, text = Button("Select"), Recorder()
+    click = gui_utils.wrap_button_click(button, [], [], validation_text=text)
+    for is_selected in (True, False):
+        click()
+        assert gui_utils.button_clicked[button.widget_id] is is_selected
 
 
 # Start and end
@@ -364,3 +375,24 @@ def test_one_file_of_each_export_is_uploaded(tmp_path, monkeypatch):
     app = bare_app(_api=SimpleNamespace(file=files), _export_dir_name="export")
     app._upload_export_weights({"ONNXRuntime": str(paths[0])}, str(paths[1]), "/remote")
     assert [Path(path).name for path in uploaded] == ["best.onnx", "classes.json"]
+
+
+# Serving
+
+
+def test_command_line_deploys_on_a_gpu_and_lacks_openvino(monkeypatch, capsys):
+    """RTDETRv2._parse_cli_deploy_args, add_openvino."""
+    assert "OPENVINO" not in inspect.getsource(RuntimeType)
+    monkeypatch.setattr("sys.argv", ["main.py", "deploy", "--model", "S"])
+    assert Inference._parse_cli_deploy_args(None)[0].device == "cuda:0"
+    monkeypatch.setattr("sys.argv", ["main.py", "deploy", "--runtime", "OpenVINO"])
+    with pytest.raises(SystemExit):
+        Inference._parse_cli_deploy_args(None)
+    assert "invalid choice: 'OpenVINO'" in capsys.readouterr().err
+
+
+def test_ids_of_requests_are_made_of_the_time(monkeypatch):
+    """RequestsManager."""
+    monkeypatch.setattr(inference_request.time, "time", lambda: 1.5)
+    create = inference_request.InferenceRequest
+    assert create().uuid == create().uuid

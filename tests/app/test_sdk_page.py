@@ -58,3 +58,10 @@ def test_tests_on_the_page_exist():
     assert [n for n in sorted(names) if not any(each.startswith(n) for each in defined)] == []
     for path in re.findall(r"`(tests/\S+\.py)`", PAGE):
         assert Path(ROOT, path).is_file()
+
+
+def test_every_table_has_a_header():
+    lines = ["", *PAGE.splitlines()]
+    starts = [i for i, line in enumerate(lines) if line.startswith("|") and lines[i - 1] == ""]
+    assert len(starts) == len(re.findall("^## ", PAGE, re.MULTILINE)) - 1  # one has no table
+    assert [lines[i] for i in starts if not re.fullmatch(r"\|(?:-+\|)+", lines[i + 1])] == []
