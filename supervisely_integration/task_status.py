@@ -19,11 +19,11 @@ logger = logging.getLogger(__name__)
 
 STATUS_FILE = "task_status.json"
 KEEP_OPEN = "KEEP_OPEN"  # environment variable of a launcher: a person closes the app
-PAGE_ERROR = "Shown on the page: "  # how log lines of errors begin that the page shows
+PAGE_ERROR = "page_error"  # field of log records about errors that the page shows
 EVALUATION_REPORT = "evaluation_report"
 _MAX_REASON = 300  # characters of an error of another library
 
-State = Literal["running", "finished", "stopped", "failed"]
+State = Literal["waiting", "running", "finished", "stopped", "failed"]
 
 
 @dataclass(frozen=True)
@@ -31,15 +31,16 @@ class TaskStatus:
     """The state of a task.
 
     Attributes:
-        state: "finished": the experiment is uploaded. "stopped": ended on request with nothing to
-            save. "running" after the end of the process: it was killed.
+        state: "waiting": for a person who presses Start. "finished": the experiment is uploaded.
+            "stopped": ended on request with nothing to save. "running" after the end of the
+            process: it was killed.
         error: why the task failed, in one sentence.
         error_type: name of the exception.
         missing: requested parts that the experiment lacks, with the reason: `EVALUATION_REPORT`,
             "ONNXRuntime", "TensorRT".
     """
 
-    state: State = "running"
+    state: State = "waiting"
     error: str | None = None
     error_type: str | None = None
     missing: dict[str, str] = field(default_factory=dict)
@@ -71,11 +72,16 @@ class StatusReporter:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self.start()
+        self._update(TaskStatus())
 
     def start(self) -> None:
         """Report that a training runs; the app may have finished another one before."""
-        self._update(TaskStatus())
+        self._update(TaskStatus("running"))
+
+    def wait(self) -> None:
+        """Report that no training runs any more, unless its end is reported."""
+        if self._status.state == "running":
+            self._update(replace(self._status, state="waiting"))
 
     def finish(self) -> None:
         """Report that the experiment is uploaded."""

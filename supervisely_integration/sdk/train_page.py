@@ -230,6 +230,6 @@ def show_at_step(selector: Any, text: str, status: str = "warning") -> None:
     if status == "warning":
         logger.warning("%s", text)
     elif status == "error":
-        logger.error("%s%s", PAGE_ERROR, text)
+        logger.error("%s", text, extra={PAGE_ERROR: True})
     selector.validator_text.set(escape(text, quote=False), status)
     selector.validator_text.show()

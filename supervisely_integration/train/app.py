@@ -165,8 +165,8 @@ class TrainApp(sdk.TrainApp):  # type: ignore[misc]
             button.hide()
             if self.lifecycle.stays_open:
                 page.offer_new_training(self.gui)
-            if self.lifecycle.stage is not TrainingStage.OVER:
-                self.lifecycle.stage = TrainingStage.IDLE
+            self.lifecycle.end()
+            self.status.wait()
 
     def _check_settings(self) -> None:
         """Check name and hyperparameters; the SDK ends the app for the one, and not the other."""
@@ -190,7 +190,7 @@ class TrainApp(sdk.TrainApp):  # type: ignore[misc]
             self._restore_train_widgets_state_on_error()
             return
         text = describe_error(e, message) if e else message
-        logger.error("%s%s", PAGE_ERROR, text)
+        logger.error("%s", text, extra={PAGE_ERROR: True})
         super()._show_error(text, e)
         as_html = escape(text, quote=False)  # widgets and dialogs show HTML, the log does not
         self.gui.training_process.validator_text.set(as_html, "error")

@@ -80,6 +80,11 @@ class Lifecycle:
         self.start_s = time.monotonic()
         self.stage = TrainingStage.PREPARATION
 
+    def end(self) -> None:
+        """End a training; `OVER` stays: the app has its result or has failed."""
+        if self.stage is not TrainingStage.OVER:
+            self.stage = TrainingStage.IDLE
+
     def stop(self, reason: str) -> None:
         """Request a stop; from any thread."""
         logger.warning("%s: stopping in %s", reason, self.stage.value)

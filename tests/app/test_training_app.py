@@ -11,8 +11,9 @@ import pytest
 import yaml
 
 from rtdetrv2_pytorch.src.misc.text import counted
+from supervisely_integration.local.launcher.app_log import AppLog
 from supervisely_integration.paths import DEMO, MODELS
-from supervisely_integration.task_status import PAGE_ERROR, TaskStatus
+from supervisely_integration.task_status import TaskStatus
 from tests.app.experiment import QUICK
 from tests.app.real_app import (
     CLASSES,
@@ -205,7 +206,8 @@ def test_experiment_continues_on_another_project_without_its_classes_and_dataset
     text = json.dumps(app.post("/sly/data"))
     assert "Could not download https://github.com" in text
     assert "or use RT-DETRv2-S (random weights)" in text
-    assert f'"message": "{PAGE_ERROR}Could not download' in app.log()
+    (error,) = AppLog(app.log_file).new_page_errors()
+    assert error.startswith("Could not download")
     app.click(steps[1], **{app.widgets("RadioTabs")[0]: {"value": "Custom models"}})
     names = [value.get("value") for key, value in app.post("/sly/state").items() if "Input" in key]
     assert any(re.fullmatch(rf"{app.task_id} site A-B RT-DETRv2-S.*", str(n)) for n in names), names

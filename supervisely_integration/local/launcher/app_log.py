@@ -96,8 +96,8 @@ class AppLog:
     def new_page_errors(self) -> Iterator[str]:
         """Yield the errors that the page has shown since the last call."""
         for event in _events(self._errors.new_lines()):
-            if str(event["message"]).startswith(PAGE_ERROR):
-                yield event["message"].removeprefix(PAGE_ERROR)
+            if event.get(PAGE_ERROR):
+                yield str(event["message"])
 
     def failure(self, code: int) -> AppError:
         """Return why the app failed.

@@ -54,7 +54,6 @@ _STAGES = {
     "Export: ": "Exporting the best checkpoint",
 }
 _HIDDEN_BARS = ("Epochs", "Steps", "Training is in progress")  # the engine's log has more detail
-_WAITING_BARS = ("Ready for training", "Training completed")  # the app waits for a person
 _CHOICES = ("model", "epochs", "classes", "split", "name", "update", "speedtest", "export")
 _UNUSED = {  # options that replace all choices, and the options that are then unused
     "task": ("project", "data", "app_state", *_CHOICES),
@@ -168,11 +167,16 @@ class _PageResults:
         self._task_id = task_id
         self._app = app
         self._console = console
-        self._state = "running"
+        self._state = "waiting"
         self.has_finished = False
 
+    @property
+    def is_waiting(self) -> bool:
+        """Whether the app waits for a person; its bars then describe an earlier training."""
+        return self._state != "running"
+
     def show(self, line: LiveLine) -> None:
-        """Show the result of a training that has just ended."""
+        """Show the result of a training that has just ended, and then that the app waits."""
         status = TaskStatus.load(self._app.data_dir)
         if status is None or status.state == self._state:
             return
@@ -183,7 +187,7 @@ class _PageResults:
             show_experiment(self._store, info, None, self._app, self._console)
         elif self._state == "stopped":
             print_notice(self._console, "Stopped: nothing to save.")
-        if self._state in ("finished", "stopped"):
+        if self.is_waiting:
             self.wait(line)
 
     def wait(self, line: LiveLine) -> None:
@@ -359,9 +363,7 @@ def _watch(app: AppProcess, task_id: int, console: Console, results: _PageResult
                 for error in app.app_log.new_page_errors() if results is not None else ():
                     print_notice(console, error)
                 for bar in bars:
-                    if results is not None and bar.name in _WAITING_BARS:
-                        results.wait(line)
-                    else:
+                    if results is None or not results.is_waiting:
                         stages.show(bar)
                 for event in events:
                     view.show(event)

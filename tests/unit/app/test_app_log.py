@@ -89,7 +89,7 @@ def test_missing_parts_of_an_experiment(file):
 
 def test_errors_of_the_page_are_read_once(file):
     file.write_text(
-        f'{{"message": "{PAGE_ERROR}epoches = 0: give 1 or more", "level": "error"}}\n'
+        f'{{"message": "epoches = 0: give 1 or more", "{PAGE_ERROR}": true, "level": "error"}}\n'
         '{"message": "another error", "level": "error"}\n' + PROGRESS
     )
     log = AppLog(file)

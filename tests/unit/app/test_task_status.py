@@ -14,8 +14,18 @@ from supervisely_integration.task_status import (
 def test_file_is_replaced_at_the_start(tmp_path):
     TaskStatus("failed", "no space left", "OSError").save(tmp_path)
     StatusReporter(tmp_path)
-    assert TaskStatus.load(tmp_path) == TaskStatus("running")
+    assert TaskStatus.load(tmp_path) == TaskStatus("waiting")
     assert [path.name for path in tmp_path.iterdir()] == [STATUS_FILE]
+
+
+def test_app_waits_again_after_a_training_that_reported_no_end(tmp_path):
+    reporter = StatusReporter(tmp_path)
+    for end, state in ((lambda: None, "waiting"), (reporter.finish, "finished")):
+        reporter.start()
+        assert TaskStatus.load(tmp_path) == TaskStatus("running")
+        end()
+        reporter.wait()
+        assert TaskStatus.load(tmp_path) == TaskStatus(state)
 
 
 def test_first_error_is_reported(tmp_path, caplog):
