@@ -3,6 +3,8 @@
 import functools
 import itertools
 import json
+import os
+import signal
 import subprocess
 import sys
 from types import SimpleNamespace
@@ -279,6 +281,28 @@ def test_tuning_with_weights_of_another_model_raises(tmp_path, digits):
     cfg = tiny_config(tmp_path, digits, tuning=str(tmp_path / "other.pth"))
     with pytest.raises(CheckpointError, match="no weights match this model"):
         DetSolver(cfg).fit()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_signal_before_the_first_batch_ends_at_once(tmp_path, digits, monkeypatch, number):
+    class Ended(BaseException):
+        pass
+
+    def end(*_):
+        raise Ended  # as the default handlers do, which end the process
+
+    def create(cfg):
+        os.kill(os.getpid(), number)
+        pytest.fail("the set-up went on")
+
+    monkeypatch.setattr(TrainingRun, "create", create)
+    before = signal.signal(number, end)
+    try:
+        with pytest.raises(Ended):
+            DetSolver(tiny_config(tmp_path / "out", digits)).fit()
+    finally:
+        signal.signal(number, before)
+    assert list(tmp_path.rglob("*.pth")) == []
 
 
 def test_early_stopping_by_patience(tmp_path, digits):

@@ -1,12 +1,13 @@
 """Parameter groups with their own learning rate or weight decay."""
 
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import regex
 from torch import nn
 
-_TIMEOUT_S = 0.5  # per name: patterns such as (a+)+ backtrack for a time exponential in its length
+_TIMEOUT_S = 0.5  # per pattern: such as (a+)+ backtrack for a time exponential in a name's length
 
 
 def group_parameters(
@@ -31,9 +32,10 @@ def group_parameters(
     for rule in rules or ():
         pattern = rule["params"]
         # Frozen norms are buffers: a rule that matches only buffers is valid and has no effect.
-        if not any(_matches(pattern, name) for name in model.state_dict()):
+        matched = _matching(pattern, {*model.state_dict(), *trainable})
+        if not matched:
             raise ValueError(f"{pattern!r} matches the name of no parameter; correct it")
-        names = [name for name in trainable if _matches(pattern, name)]
+        names = [name for name in trainable if name in matched]
         for name in names:
             if name in owner:
                 raise ValueError(
@@ -47,11 +49,16 @@ def group_parameters(
     return [group for group in groups if group["params"]]
 
 
-def _matches(pattern: str, name: str) -> bool:
-    try:
-        return regex.search(pattern, name, timeout=_TIMEOUT_S) is not None
-    except TimeoutError as error:
-        raise ValueError(
-            f"{pattern!r} takes more than {_TIMEOUT_S:g} s on the name {name!r}; avoid nested "
-            "repetitions such as (a+)+"
-        ) from error
+def _matching(pattern: str, names: Iterable[str]) -> set[str]:
+    end_s = time.process_time() + _TIMEOUT_S  # `regex` also counts the time of the process
+    matched = set()
+    for name in names:
+        try:
+            if regex.search(pattern, name, timeout=max(0.0, end_s - time.process_time())):
+                matched.add(name)
+        except TimeoutError as error:
+            raise ValueError(
+                f"{pattern!r} takes more than {_TIMEOUT_S:g} s on the names of all parameters, "
+                f"e.g. {name!r}; avoid nested repetitions such as (a+)+"
+            ) from error
+    return matched

@@ -89,7 +89,6 @@ class DetSolver:
         """
         cfg = self.cfg
         with contextlib.ExitStack() as stack:
-            stack.enter_context(stop_on_signals(self.stop_flag))
             self._join_ranks()
             if distributed.is_main():
                 stack.enter_context(lock_output(cfg.output_dir))
@@ -121,6 +120,8 @@ class DetSolver:
                     "set a higher number of epochs (-u epoches=...)",
                     counted(settings.epoches, "epoch"),
                 )
+            # Until here a signal ends the process at once: there is nothing to save yet.
+            stack.enter_context(stop_on_signals(self.stop_flag))
             if distributed.is_main() and self._overwrite and settings.resume is None:
                 remove_results(cfg.output_dir)
             events = self._followers()
