@@ -30,7 +30,7 @@ _FLOPS_PER_MAC = 2
 
 
 @dataclass(frozen=True)
-class Layer:
+class LayerProfile:
     """A module of the deployed network, with everything inside it."""
 
     name: str  # dotted; "" for the network
@@ -73,7 +73,7 @@ class NetworkProfile:
     weights_bytes: int
     inference_bytes: int
     training_bytes: int
-    layers: tuple[Layer, ...]
+    layers: tuple[LayerProfile, ...]
 
     @property
     def flops(self) -> int:
@@ -184,7 +184,7 @@ def _weights_bytes(network: nn.Module) -> int:
 
 
 @torch.no_grad()
-def _measure(network: nn.Module, images: Tensor) -> tuple[list[Layer], int]:
+def _measure(network: nn.Module, images: Tensor) -> tuple[list[LayerProfile], int]:
     """Return the layers of a network, and the highest memory of a forward pass with weights."""
     outputs: dict[nn.Module, list[Tensor]] = {}
 
@@ -207,7 +207,7 @@ def _measure(network: nn.Module, images: Tensor) -> tuple[list[Layer], int]:
     for name, module in network.named_modules():
         found = outputs.get(module, [])
         layers.append(
-            Layer(
+            LayerProfile(
                 name=name,
                 kind=type(module).__name__,
                 depth=len(name.split(".")) if name else 0,

@@ -33,7 +33,7 @@ _IMAGE_WH = (1280, 960)  # of the images whose boxes are computed
 
 
 @dataclass(frozen=True, kw_only=True)
-class Speed:
+class RuntimeSpeed:
     """Calls of one runtime with one batch size, from uint8 pixels to boxes."""
 
     runtime: str  # with the precision
@@ -86,7 +86,7 @@ class SpeedReport:
     model: str
     input_size_hw: tuple[int, int]
     machine: Mapping[str, str]
-    speeds: Sequence[Speed]
+    speeds: Sequence[RuntimeSpeed]
     not_measured: Mapping[str, str]
     other_processes_cores: float
 
@@ -162,7 +162,7 @@ def benchmark(
                     on_call=partial(report, f"batch {batch}, {number} of {len(batch_sizes)}"),
                 )
             speeds += [
-                Speed(runtime=name, batch_size=batch, seconds=tuple(seconds))
+                RuntimeSpeed(runtime=name, batch_size=batch, seconds=tuple(seconds))
                 for name, seconds in samples.items()
             ]
     return SpeedReport(

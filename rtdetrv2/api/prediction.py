@@ -12,7 +12,7 @@ from rtdetrv2_pytorch.src.misc.errors import ConfigError, DatasetError
 
 from .class_names import labels_of
 from .detections import Detections
-from .sources import ImageSet, SourceImage
+from .sources import ImageSet, PredictedImage
 
 logger = logging.getLogger(__name__)
 
@@ -53,7 +53,7 @@ class PredictionOptions:
 
 def detect(
     predictor: Predictor, images: ImageSet, options: PredictionOptions, *, skip: Skip | None = None
-) -> Iterator[tuple[SourceImage, Detections]]:
+) -> Iterator[tuple[PredictedImage, Detections]]:
     """Detect objects; yields the results in the order of the images.
 
     Images of a folder that cannot be read are skipped.
@@ -87,8 +87,8 @@ def detect(
             yield image, one if options.classes is None else one.filter(classes=options.classes)
 
 
-def _batches(images: ImageSet, size: int) -> Iterator[list[SourceImage]]:
-    batch: list[SourceImage] = []
+def _batches(images: ImageSet, size: int) -> Iterator[list[PredictedImage]]:
+    batch: list[PredictedImage] = []
     for image in images.images:
         batch.append(image)
         if len(batch) == size:
@@ -99,8 +99,8 @@ def _batches(images: ImageSet, size: int) -> Iterator[list[SourceImage]]:
 
 
 def _read(
-    image: SourceImage, predictor: Predictor, skip: Skip | None
-) -> tuple[SourceImage, np.ndarray] | None:
+    image: PredictedImage, predictor: Predictor, skip: Skip | None
+) -> tuple[PredictedImage, np.ndarray] | None:
     try:
         return image, image.read(predictor.runtime.card.pixel_range)
     except DatasetError as error:

@@ -16,7 +16,7 @@ from ..terminal.console import LiveLine, print_detail, print_notice, print_path,
 from .detections import Detections
 from .prediction import PredictionOptions, detect
 from .prediction_formats import PredictionWriter
-from .sources import ImageSet, SourceImage, find_images
+from .sources import ImageSet, PredictedImage, find_images
 
 _MAX_ROWS = 30
 
@@ -94,7 +94,7 @@ class PredictionRun:
         self._labels.add(label)
         return label
 
-    def _draw(self, image: SourceImage, label: str, found: Detections) -> Path:
+    def _draw(self, image: PredictedImage, label: str, found: Detections) -> Path:
         is_kept = Path(label).suffix.lower() in (".jpg", ".jpeg", ".png")
         path = self.output / (label if is_kept else f"{label}.png")
         if image.path is not None and path.resolve() == image.path.resolve():

@@ -24,7 +24,7 @@ ImageSource = Union[ImageLike, "Iterable[ImageSource]"]
 
 
 @dataclass(frozen=True)
-class SourceImage:
+class PredictedImage:
     """One image of a source, which is read when it is needed.
 
     Attributes:
@@ -73,7 +73,7 @@ class ImageSet:
         is_video: whether the images are the frames of a video.
     """
 
-    images: Iterable[SourceImage]
+    images: Iterable[PredictedImage]
     count: int | None
     is_single: bool = False
     is_video: bool = False
@@ -88,7 +88,7 @@ def find_images(source: ImageSource) -> ImageSet:
     if isinstance(source, str | Path):
         return _of_path(source)
     if isinstance(source, np.ndarray | Tensor) and source.ndim == 4:
-        images = [SourceImage(image, f"image {i}", f"{i}.png") for i, image in enumerate(source)]
+        images = [PredictedImage(image, f"image {i}", f"{i}.png") for i, image in enumerate(source)]
         return ImageSet(images, len(images))
     if isinstance(source, Sequence) and not isinstance(source, bytes | bytearray | memoryview):
         parts = [find_images(each) for each in source]  # type: ignore[arg-type]
@@ -98,16 +98,16 @@ def find_images(source: ImageSource) -> ImageSet:
     if isinstance(source, Iterator) and not hasattr(source, "read"):
         return ImageSet(_chained(find_images(each) for each in source), None)
     name = getattr(source, "filename", "") if isinstance(source, Image.Image) else "image"
-    return ImageSet([SourceImage(source, str(name or "image"))], 1, is_single=True)  # type: ignore[arg-type]
+    return ImageSet([PredictedImage(source, str(name or "image"))], 1, is_single=True)  # type: ignore[arg-type]
 
 
-def _chained(parts: Iterable[ImageSet]) -> Iterator[SourceImage]:
+def _chained(parts: Iterable[ImageSet]) -> Iterator[PredictedImage]:
     return chain.from_iterable(part.images for part in parts)
 
 
 def _of_path(source: str | Path) -> ImageSet:
     if isinstance(source, str) and _is_url(source):
-        return ImageSet([SourceImage(source, source, _name_in(source))], 1, is_single=True)
+        return ImageSet([PredictedImage(source, source, _name_in(source))], 1, is_single=True)
     path = Path(source).expanduser()
     if path.is_dir():
         return _of_folder(path)
@@ -117,7 +117,7 @@ def _of_path(source: str | Path) -> ImageSet:
         )
     if is_video(path):
         return _of_video(path)
-    return ImageSet([SourceImage(path, str(path), path.name)], 1, is_single=True)
+    return ImageSet([PredictedImage(path, str(path), path.name)], 1, is_single=True)
 
 
 def _of_folder(folder: Path) -> ImageSet:
@@ -126,7 +126,7 @@ def _of_folder(folder: Path) -> ImageSet:
         subfolders[:] = [name for name in subfolders if not is_hidden(Path(name))]
         paths = (Path(parent, name) for name in names)
         found += [
-            SourceImage(path, str(path), path.relative_to(folder).as_posix(), is_listed=False)
+            PredictedImage(path, str(path), path.relative_to(folder).as_posix(), is_listed=False)
             for path in paths
             if is_image(path)
         ]
@@ -139,7 +139,9 @@ def _of_folder(folder: Path) -> ImageSet:
 
 def _of_video(path: Path) -> ImageSet:
     video = Video(path)
-    frames = (SourceImage(pixels, f"{path}, frame {i}") for i, pixels in enumerate(video.frames()))
+    frames = (
+        PredictedImage(pixels, f"{path}, frame {i}") for i, pixels in enumerate(video.frames())
+    )
     return ImageSet(frames, video.num_frames, is_video=True)
 
 

@@ -14,7 +14,7 @@ from ..terminal.console import print_detail, print_headline, print_path, result_
 from ..terminal.size_type import SizeType
 
 if TYPE_CHECKING:
-    from ..analysis.profile import Layer, NetworkProfile
+    from ..analysis.profile import LayerProfile, NetworkProfile
 
 _FILE_WIDTH = 120  # characters
 _EXAMPLES = """
@@ -110,7 +110,7 @@ def _show(found: "NetworkProfile", console: Console, depth: int) -> None:
         print_detail(console, line)
 
 
-def _tree(layers: "tuple[Layer, ...]", depth: int) -> "Iterator[tuple[Layer, str]]":
+def _tree(layers: "tuple[LayerProfile, ...]", depth: int) -> "Iterator[tuple[LayerProfile, str]]":
     """Yield the layers of a tree down to a depth; containers are replaced by their content."""
     containers: list[str] = []
     for layer in layers:

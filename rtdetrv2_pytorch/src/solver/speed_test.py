@@ -24,7 +24,7 @@ from ..timing.estimates import EpochTime, Speed, parse_duration
 from .loop import evaluate, train_one_epoch
 from .progress import EpochProgress
 from .run import TrainingRun
-from .stopping import Deadline, StopFlag
+from .stopping import StopFlag, TimeLimit
 
 logger = logging.getLogger(__name__)
 
@@ -187,7 +187,7 @@ def deadline(run: TrainingRun, flag: StopFlag) -> StopFlag:
     if budget is None:
         return flag
     is_last, is_evaluated = epoch + 1 >= run.settings.epoches, run.is_evaluated(epoch)
-    return Deadline(flag, lambda: budget.is_late(is_last=is_last, is_evaluated=is_evaluated))
+    return TimeLimit(flag, lambda: budget.is_late(is_last=is_last, is_evaluated=is_evaluated))
 
 
 def is_in_time(run: TrainingRun) -> bool:

@@ -45,7 +45,7 @@ class StopFlag:
         return True
 
 
-class Deadline(StopFlag):
+class TimeLimit(StopFlag):
     """Ends an epoch when a stop is requested, or when it is late.
 
     Args:

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from rtdetrv2.analysis import speed
-from rtdetrv2.analysis.speed import Speed, benchmark
+from rtdetrv2.analysis.speed import RuntimeSpeed, benchmark
 from rtdetrv2.analysis.timing import every_turn
 from rtdetrv2.commands import benchmark as command
 from rtdetrv2_pytorch.src.deploy.detector import load_detector
@@ -25,11 +25,11 @@ def files(tmp_path_factory):
 
 
 def test_median_quartiles_and_throughput_by_hand():
-    found = Speed(runtime="x", batch_size=4, seconds=(0.1, 0.5, 0.2, 0.3, 0.4))
+    found = RuntimeSpeed(runtime="x", batch_size=4, seconds=(0.1, 0.5, 0.2, 0.3, 0.4))
     assert found.median_ms == pytest.approx(300)
     assert found.quartiles_ms == (pytest.approx(200), pytest.approx(400))
     assert found.images_per_s == pytest.approx(4 / 0.3)
-    assert Speed(runtime="x", batch_size=1, seconds=(0.1,)).quartiles_ms == (100, 100)
+    assert RuntimeSpeed(runtime="x", batch_size=1, seconds=(0.1,)).quartiles_ms == (100, 100)
 
 
 def test_runtimes_take_turns_after_the_warm_up():
