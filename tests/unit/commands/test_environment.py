@@ -16,7 +16,6 @@ ROOT = Path(__file__).parents[3]
     "module",
     [
         "rtdetrv2",
-        "rtdetrv2.reference",
         "rtdetrv2_pytorch.tools.train",
         "supervisely_integration.local",
         "supervisely_integration.serve.main",
