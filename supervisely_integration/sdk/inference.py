@@ -1,9 +1,13 @@
 """Requests and cached images of the SDK's `Inference`, safe under concurrent clients."""
 
+import fcntl
+import os
 import queue
+import shutil
 import threading
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from contextvars import copy_context
 from functools import wraps
 from pathlib import Path
@@ -25,6 +29,7 @@ from .images import read_images_like_the_trainer
 
 _NUM_LOCKS = 64
 _MAX_WAIT_S = 0.02
+_until_exit = ExitStack()
 
 
 class RequestsManager(InferenceRequestsManager):  # type: ignore[misc]
@@ -113,6 +118,34 @@ class ShortWaitQueue(queue.Queue):  # type: ignore[type-arg]
         return super().get(block, None if timeout is None else min(timeout, _MAX_WAIT_S))
 
 
+def own_folder(parent: Path) -> Path:
+    """Create a folder for this process; remove those of processes that have ended, also if killed.
+
+    Args:
+        parent: of the folders of all processes; each process locks its own.
+    """
+    own = parent / uuid.uuid4().hex
+    parent.mkdir(parents=True, exist_ok=True)
+    # A file system without locks raises: then nothing is removed.
+    with suppress(OSError), _locked(parent):  # no process is about to lock a new folder
+        for folder in parent.iterdir():
+            with suppress(OSError), _locked(folder, fcntl.LOCK_NB):  # raises if its process runs
+                shutil.rmtree(folder)
+        own.mkdir()
+        _until_exit.enter_context(_locked(own))
+    return own
+
+
+@contextmanager
+def _locked(folder: Path, option: int = 0) -> Iterator[None]:
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | option)
+        yield
+    finally:
+        os.close(handle)
+
+
 def replace_shared_parts(model: Inference, pixel_range: Callable[[], PixelRange | None]) -> None:
     """Use the classes of this module in a model, whose images have this range.
 
@@ -120,8 +153,7 @@ def replace_shared_parts(model: Inference, pixel_range: Callable[[], PixelRange 
     images by ids that two instances may both have.
     """
     read_images_like_the_trainer(pixel_range)
-    old = model.cache
-    folder = f"{model.model_dir}/../image_cache/{uuid.uuid4().hex}"
-    model.cache = ImageCache(old._maxsize, old._ttl, base_folder=folder, log_progress=True)
+    old, folder = model.cache, own_folder(Path(model.model_dir).parent / "image_cache")
+    model.cache = ImageCache(old._maxsize, old._ttl, base_folder=str(folder), log_progress=True)
     model.inference_requests_manager = RequestsManager(executor=model._executor)
     sdk_uploader.queue = SimpleNamespace(Queue=ShortWaitQueue, Empty=queue.Empty, Full=queue.Full)

@@ -76,6 +76,7 @@ def served(instance, checkpoint, tmp_path_factory):
     ):
         number = image.name.removeprefix("train_")
         pictures[image.id] = next((folder / "digits").rglob(f"train/{number}"))
+    (folder / "tmp").mkdir()
     app = RunningApp(
         server_address=instance.address,
         token=instance.token,
@@ -83,7 +84,11 @@ def served(instance, checkpoint, tmp_path_factory):
         task_id=task_id,
         app_dir=SERVE,
         variable="model",
-        environment={"APP_NAME": "Serve RT-DETRv2", "RTDETR_URL_NETWORKS": "127.0.0.1"},
+        environment={
+            "APP_NAME": "Serve RT-DETRv2",
+            "RTDETR_URL_NETWORKS": "127.0.0.1",
+            "TMPDIR": str(folder / "tmp"),
+        },
     )
     with app:
         app.wait_until_ready()
@@ -316,6 +321,21 @@ def test_batches_keep_the_order_of_images(deployed, checkpoint):
     contents = [path.read_bytes() for path in deployed.pictures.values()]
     uploaded = ok(upload(deployed, *contents, route="inference_batch"))
     assert [found(each) for each in uploaded] == wanted  # all with the same name
+
+
+def test_uploads_leave_no_files(deployed):
+    def files():
+        return {str(path) for path in deployed.folder.rglob("*")}
+
+    content, before = next(iter(deployed.pictures.values())).read_bytes(), files()
+    assert str(deployed.folder / "tmp") in before
+    for route in ("inference_image", "inference_batch"):
+        ok(upload(deployed, content, route=route))
+    request = ok(upload(deployed, content, route="inference_batch_async"))
+    deployed.app.wait_for(
+        lambda: ok(ask(deployed, "get_inference_progress", **request))["finished"], "its end"
+    )
+    assert files() == before
 
 
 def test_project_is_predicted_in_the_background(deployed, checkpoint):

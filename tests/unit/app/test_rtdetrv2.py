@@ -1,5 +1,6 @@
 """The serving class: settings, boxes and errors."""
 
+import errno
 import queue
 import sys
 from types import SimpleNamespace
@@ -293,3 +294,19 @@ def test_models_with_random_weights_are_not_offered(tmp_path):
     model = RTDETRv2(model_dir=str(tmp_path))
     names = [row["Model"] for row in model.pretrained_models]
     assert len(names) == 12 and not [name for name in names if "random" in name]
+
+
+def test_folders_of_ended_processes_are_removed(tmp_path, monkeypatch):
+    from supervisely_integration.sdk import inference
+
+    def no_locks(*_):
+        raise OSError(errno.ENOLCK, "no locks")
+
+    (tmp_path / "cache" / "of a killed process").mkdir(parents=True)
+    (tmp_path / "cache" / "of a killed process" / "IMAGE_1.png").touch()
+    first, second = (inference.own_folder(tmp_path / "cache") for _ in range(2))
+    assert set((tmp_path / "cache").iterdir()) == {first, second}
+    monkeypatch.setattr(inference.fcntl, "flock", no_locks)
+    third = inference.own_folder(tmp_path / "cache")
+    assert third.parent == tmp_path / "cache"
+    assert set(third.parent.iterdir()) == {first, second}
