@@ -57,5 +57,5 @@ def _random_split(total: int, decision: Decision) -> DefaultSplit:
         num_train,
         total - num_train,
         f"Random split of {counted(total, 'image')} ({why}): {percent} % training, "
-        f"{VAL_PERCENT} % validation",
+        f"{VAL_PERCENT} % validation, chosen by the platform at each start",
     )

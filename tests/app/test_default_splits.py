@@ -71,7 +71,8 @@ def test_random_split_and_tags(instance, api, tmp_path, monkeypatch):
     assert step.get_split_method() == SplitMethod.RANDOM
     assert split_sizes(api, step) == (8, 2)
     assert step.validator_text.text == (
-        "Random split of 10 images (the datasets name no splits): 80 % training, 20 % validation."
+        "Random split of 10 images (the datasets name no splits): 80 % training, 20 % validation, "
+        "chosen by the platform at each start."
     )
     for action, expected in (("ignore", (6, 4)), ("train", (6, 4))):
         step.train_val_splits.set_tags_splits("train", "val", action)

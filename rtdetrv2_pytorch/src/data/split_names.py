@@ -72,8 +72,8 @@ def decide(groups: Mapping[str, int]) -> Decision:
     - Without a training group, the groups without such a name are for training, or else the
       validation groups.
     - Without a validation group, the test split is used for validation.
-    - Without both, a fifth of the training images is held out at random. Images of a test split
-      are never trained on.
+    - Without both, a fifth of all images is held out at random. Images of a test split are never
+      trained on.
 
     The decision has no training group if there is nothing to train on; the note says why.
 
@@ -102,6 +102,10 @@ def decide(groups: Mapping[str, int]) -> Decision:
         of["val"], of["test"] = of["test"], []
         reasons.append("no validation split found; the test split is used for validation")
     elif not of["val"]:
+        if others:
+            why = f"the data names a training split only, so {_listed(others)} is divided, too"
+            reasons.append(why)
+            of["train"], others = of["train"] + others, []
         divided = frozenset(of["train"])
     parts = {name: part for part, names in of.items() for name in names}
     return Decision(parts, divided, _note(groups, of, divided, others, reasons))

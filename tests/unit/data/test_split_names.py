@@ -79,6 +79,13 @@ def test_split_of_a_name(name, part):
             "20 % validation, stratified by class, seed 0",
         ),
         (
+            {"train": 3, "misc": 3},
+            {"train": "train", "misc": "train"},
+            {"train", "misc"},
+            "Random split of 6 images (the data names a training split only, so misc is divided, "
+            "too): 80 % training, 20 % validation, stratified by class, seed 0",
+        ),
+        (
             {"test": 10},
             {"test": "test"},
             (),

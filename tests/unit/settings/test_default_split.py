@@ -35,13 +35,17 @@ def test_collections_of_the_import_are_used_if_no_dataset_is_named():
     [
         ({"train": (1, 7)}, "the datasets name a training split only"),
         ({"ds": (1, 4), "more": (2, 3)}, "the datasets name no splits"),
+        ({"train": (1, 4), "misc": (2, 3)}, "the datasets name a training split only"),
     ],
 )
 def test_random_split_says_why(datasets, why):
     found = default_split(datasets, {"train": (7, 8)})
     assert found.settings == {"method": "random", "split": "train", "percent": 80}
     assert (found.num_train, found.num_val) == (6, 1)
-    assert found.note == f"Random split of 7 images ({why}): 80 % training, 20 % validation"
+    assert found.note == (
+        f"Random split of 7 images ({why}): 80 % training, 20 % validation, "
+        "chosen by the platform at each start"
+    )
 
 
 def test_test_split_is_not_trained_on():
