@@ -16,6 +16,7 @@ from ...misc.errors import ConfigError
 PixelRange = tuple[float, float]
 
 MIN_LEVELS = 32  # fewer gray levels hide details
+_ROUNDING = 1e-3  # of floats that a caller computed; clipped
 _STRIP_VALUES = 4_000_000  # converted at once: copies of a large image take gigabytes
 
 
@@ -68,8 +69,7 @@ def array_to_rgb(image: np.ndarray, pixel_range: PixelRange | None) -> np.ndarra
     Args:
         image: [H, W] or [H, W, C] with 1, 3 or 4 channels; an alpha channel is left out. With a
             range, any numbers other than uint8 are scaled by it. Without a range: uint8, uint16,
-            bool; floats from 0 to 1, or from 0 to 255 if a value is above 1; other integers from
-            0 to 255.
+            bool; floats from 0 to 1; other integers from 0 to 255.
         pixel_range: of the data set that the model was trained on.
 
     Returns:
@@ -96,17 +96,17 @@ def array_to_rgb(image: np.ndarray, pixel_range: PixelRange | None) -> np.ndarra
 
 
 def _without_range(image: np.ndarray, shown: str) -> np.ndarray:
-    """Convert pixels of an uncommon type to uint8 by their values."""
+    """Convert pixels of an uncommon type to uint8; their values never decide the scale."""
     if image.dtype == np.bool_:
         return image.astype(np.uint8) * np.uint8(255)
     if image.dtype.kind not in "iuf":
         raise ConfigError(f"{shown}: give numbers, for example uint8 from 0 to 255")
     low, high = image.min(), image.max()
-    if not (low >= 0 and high <= 255):  # or NaN
+    is_float = image.dtype.kind == "f"
+    least, most = (-_ROUNDING, 1 + _ROUNDING) if is_float else (0, 255)
+    if not (low >= least and high <= most):  # or NaN
         raise ConfigError(
-            f"{shown} with values from {low:g} to {high:g}: give pixels from 0 to 1 or from 0 to "
-            "255 without normalization, or integers with 16 bits as uint16"
+            f"{shown} with values from {low:g} to {high:g}: give floats from 0 to 1 without "
+            "normalization, uint8 from 0 to 255, or integers with 16 bits as uint16"
         )
-    if image.dtype.kind in "iu":
-        return image.astype(np.uint8)
-    return to_8_bit(image, (0.0, 1.0) if high <= 1 else (0.0, 255.0))
+    return to_8_bit(image, None) if is_float else image.astype(np.uint8)

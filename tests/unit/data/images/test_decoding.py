@@ -224,7 +224,7 @@ def test_arrays_are_converted_like_files():
     ("values", "expected"),
     [
         (np.array([[0, 0.5, 1]], np.float32), [0, 128, 255]),
-        (np.array([[0, 0.5, 1.5, 254.6]], np.float64), [0, 0, 2, 255]),
+        (np.array([[0, 0.5, 1.0001, -1e-6]], np.float64), [0, 128, 255, 0]),
         (np.array([[0, 0.5, 1]], np.float16), [0, 128, 255]),
         (np.array([[0, 1, 255]], np.int64), [0, 1, 255]),
         (np.array([[False, True]]), [0, 255]),
@@ -240,9 +240,10 @@ def test_arrays_without_range_are_converted_by_type_and_values(values, expected)
     [
         (
             np.array([[-1.5, 2]], np.float32),
-            r"float32 \[1, 2\] with values from -1.5 to 2: give pix",
+            r"float32 \[1, 2\] with values from -1.5 to 2: give fl",
         ),
-        (np.array([[np.nan, 0]]), "with values from nan to nan: give pixels from 0 to 1 or"),
+        (np.array([[np.nan, 0]]), "with values from nan to nan: give floats from 0 to 1 without"),
+        (np.array([[0, 254.6]]), "values from 0 to 254.6: give .* uint8 from 0 to 255"),
         (np.array([[0, 4095]], np.int32), "integers with 16 bits as uint16"),
         (np.array([["a"]]), "give numbers, for example uint8"),
         (np.zeros((0, 5, 3), np.uint8), r"image of uint8 \[0, 5, 3\]: it has no pixels"),
