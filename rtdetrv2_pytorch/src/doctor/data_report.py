@@ -1,7 +1,8 @@
 """Result of an examination: counts, findings by kind, and JSON."""
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from ..misc.text import counted
 REPORT_JSON, REPORT_HTML = "data_report.json", "data_report.html"
 _FORMAT = 1
 _ORDER = {Severity.ERROR: 0, Severity.WARNING: 1, Severity.NOTE: 2}
+_NOTES_OF_BOXES = frozenset({"box_crowd", "object_left_out"})  # that are skipped
 
 
 @dataclass(frozen=True)
@@ -77,17 +79,16 @@ class DataReport:
     def groups(self) -> list[Group]:
         """Return findings by kind, the most severe first."""
         place = {name: i for i, name in enumerate(KINDS)}
-        groups = [self._rated(group) for group in grouped(self.findings)]
+        mostly_lost = self._mostly_lost()
+        groups = [_rated(group, mostly_lost) for group in grouped(self.findings)]
         return sorted(groups, key=lambda g: (_ORDER[g.kind.severity], place[g.kind.name]))
 
-    def _rated(self, group: Group) -> Group:
-        """Turn a note about boxes into a warning if most boxes of the data are skipped for it."""
-        kind = group.kind
-        is_note = kind.severity is Severity.NOTE and kind.action is Action.SKIPS
-        is_most = kind.name.startswith("box_") and 2 * group.count > self.boxes.given
-        if not (is_note and is_most):
-            return group
-        return replace(group, kind=replace(kind, severity=Severity.WARNING))
+    def _mostly_lost(self) -> set[str]:
+        """Return the splits of whose boxes most are skipped with a note only."""
+        lost = Counter[str]()
+        for found in self.findings:
+            lost[found.split] += found.count * (found.kind_name in _NOTES_OF_BOXES)
+        return {each.name for each in self.splits if 2 * lost[each.name] > each.boxes.given}
 
     def summary(self) -> str:
         """Return the result in one sentence."""
@@ -154,3 +155,11 @@ class DataReport:
         path = folder / REPORT_JSON
         path.write_text(json.dumps(self.as_dict(), indent=1), encoding="ascii")
         return path
+
+
+def _rated(group: Group, mostly_lost: Collection[str]) -> Group:
+    """Turn a note about skipped boxes into a warning if most boxes of a split are."""
+    is_most = any(found.split in mostly_lost for found in group.findings)
+    if group.kind.name not in _NOTES_OF_BOXES or not is_most:
+        return group
+    return replace(group, kind=replace(group.kind, severity=Severity.WARNING))

@@ -200,12 +200,24 @@ def test_interrupted_pass_keeps_the_cache(tmp_path):
     assert FactsCache(folder, tmp_path).get(key) is None
 
 
-@pytest.mark.parametrize(("crowds", "severity"), [(57, "warning"), (31, "warning"), (30, "note")])
-def test_skipping_most_boxes_is_a_warning(crowds, severity):
-    """Of 61 boxes; some tools export all masks as crowd regions."""
-    splits = [SplitSummary("train", Counts(6), Counts(61 - crowds, crowds))]
-    finding = Finding("box_crowd", "a.jpg", split="train", count=crowds)
-    report = DataReport("test", (640, 480), 300, splits, [finding])
+@pytest.mark.parametrize(
+    ("skipped", "boxes", "severity"),
+    [
+        ({"train": ("box_crowd", 57)}, {"train": 61}, "warning"),
+        ({"train": ("box_crowd", 31)}, {"train": 61}, "warning"),
+        ({"train": ("box_crowd", 30)}, {"train": 61}, "note"),
+        ({"train": ("object_left_out", 20)}, {"train": 22}, "warning"),
+        ({"val": ("box_crowd", 57)}, {"train": 1000, "val": 61}, "warning"),
+        ({"train": ("class_not_selected", 20)}, {"train": 22}, "note"),
+    ],
+)
+def test_skipping_most_boxes_of_a_split_is_a_warning(skipped, boxes, severity):
+    """Some tools export all masks as crowd regions."""
+    splits = [SplitSummary(name, Counts(6), Counts(count)) for name, count in boxes.items()]
+    findings = [
+        Finding(kind, "a.jpg", split=name, count=count) for name, (kind, count) in skipped.items()
+    ]
+    report = DataReport("test", (640, 480), 300, splits, findings)
     (group,) = report.groups()
     assert group.kind.severity == severity
     assert report.as_dict()["findings"][0]["severity"] == severity
