@@ -269,10 +269,11 @@ class TrainingRun:
             )
         self._load_ema(checkpoint)
         # Checkpoints of the public trainer have the last epoch only.
-        progress = checkpoint.get("progress") or {
-            "epoch": int(checkpoint.get("last_epoch", -1)) + 1
-        }
-        if progress.get("fallback") and self.amp.precision.is_mixed:
+        next_epoch = int(checkpoint.get("last_epoch", -1)) + 1
+        progress = checkpoint.get("progress") or {"epoch": next_epoch}
+        config = checkpoint.get("config") or {}
+        is_same = config.get("amp_dtype", "auto") == self.settings.amp_dtype
+        if progress.get("fallback") and self.amp.precision.is_mixed and is_same:
             self.recovery.use_precision(Precision(getattr(torch, progress["fallback"])))
         if self.settings.micro_batch_size == "auto" and progress.get("micro_batch"):
             self.recovery.micro_batches.size = int(progress["micro_batch"])
@@ -284,7 +285,7 @@ class TrainingRun:
             self.best.load_state_dict(progress["best"])
         steps = self.epoch * len(self.train_loader) + self.step
         self.global_step = int(progress.get("global_step", steps))
-        self.changes = changed_settings(checkpoint.get("config") or {}, self.cfg.yaml_cfg)
+        self.changes = changed_settings(config, self.cfg.yaml_cfg)
         logger.info("resuming %s: epoch=%d step=%d", source, self.epoch + 1, self.step + 1)
 
     def _load_ema(self, checkpoint: Mapping[str, Any]) -> None:

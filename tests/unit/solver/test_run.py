@@ -29,6 +29,12 @@ def test_resume_keeps_reduced_precision_and_micro_batch(tmp_path, digits, monkey
         tiny_config(tmp_path, digits, resume=last, micro_batch_size=2, **half)
     )
     assert chosen.recovery.micro_batches.size == 2
+    run.recovery._fall_back(TrainingDiverged("bad"))
+    assert str(run.amp.precision) == "float32"
+    write_atomically(run.state_dict(), tmp_path / "last.pth")
+    other = {**half, "amp_dtype": "bfloat16"}
+    faster = TrainingRun.create(tiny_config(tmp_path, digits, resume=last, **other))
+    assert str(faster.amp.precision) == "bfloat16"  # configured now
     exact = TrainingRun.create(tiny_config(tmp_path, digits, resume=last, epoches=1))
     assert str(exact.amp.precision) == "float32"  # configured now, and more exact than the fallback
 
