@@ -39,6 +39,7 @@ PROGRAMS = (
     "curl",
     "rtdetrv2",
 )
+SHELLS = ("", "sh", "bash")  # languages of code blocks
 TOOLS = "rtdetrv2_pytorch.tools."
 NOT_PARSED = ("benchmarks", "rtdetrv2.reference", "tests.integration.test_golden_loss")
 
@@ -48,7 +49,7 @@ def lines(page: Path) -> list[str]:
     text = page.read_text(encoding="utf-8")
     if page.suffix == ".md":
         blocks = re.findall(r"^```(\w*)\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
-        found = "\n".join(block for language, block in blocks if not language).splitlines()
+        found = "\n".join(block for language, block in blocks if language in SHELLS).splitlines()
         found += re.findall(r"`([^`\n]+)`", re.sub(r"^```.*?^```", "", text, flags=re.M | re.S))
     elif page.suffix == ".html":
         blocks = re.findall(r"<(pre|code)>(.*?)</\1>", text, re.DOTALL)
@@ -179,13 +180,16 @@ def test_command_parses(command, tmp_path, monkeypatch):
         check_docker(words)
     elif words[0] == "rtdetrv2":
         check_product(words[1:])
-    elif words[0] == "pip":
-        assert words[1] == "install"
+    elif words[0] == "pip" or words[1:3] == ["-m", "pip"]:
+        assert "install" in words
         assert "-r" not in words or (ROOT / words[words.index("-r") + 1]).is_file()
     elif words[0] == "curl":
         assert re.fullmatch(r"localhost:8000/inference_image", words[-1])
     elif words[0] == "docker/publish.sh":
         assert (ROOT / words[0]).is_file()
+    elif scripts := [word for word in words if word.startswith("tools/")]:
+        place = words.index(scripts[0])
+        check_module(TOOLS + Path(scripts[0]).stem, words[place + 1 :])
     elif "-m" in words:
         place = words.index("-m")
         check_module(words[place + 1], words[place + 2 :])
@@ -200,6 +204,8 @@ def test_pages_contain_commands_of_all_programs():
         "make train",
         "local serve",
         "tools.train",
+        "tools/train.py",
+        "-m pip",
         "main deploy",
         "compose",
         "publish.sh",

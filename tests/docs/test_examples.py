@@ -9,6 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
+from rtdetrv2 import RTDETR
 from rtdetrv2_pytorch.src.report.training_report import write_report_of
 from rtdetrv2_pytorch.src.solver import DetSolver
 from tests.tiny import tiny_config, tiny_file
@@ -84,3 +85,36 @@ def test_training_example_prints_ap50_and_checkpoint(folder, digits, capsys):
     assert float(ap50) == names["result"].best.stats["AP50"]
     assert Path(best.strip()).is_file()
     assert not names["model"].training
+
+
+def test_example_for_transformers_returns_the_same_detections(folder):
+    names = {}
+    exec(example("docs/switching.md"), names)
+    again = names["model"].predict("image.jpg", score=0.0)
+    before = RTDETR("best.pth").predict("image.jpg", score=0.0)
+    assert len(again) == 20
+    torch.testing.assert_close(again.boxes, before.boxes)
+
+
+def test_example_of_trackers_trains_and_reports(folder, digits):
+    cfg = tiny_config(folder / "run", digits, epoches=1, report=True)
+    names = {"cfg": cfg}
+    exec(example("docs/trackers.md"), names)
+    assert names["result"].best.stats["AP"] >= 0
+    assert (folder / "run" / "report.html").is_file()
+
+
+def test_example_of_python_trains_predicts_and_exports(folder, digits):
+    tiny_file(folder / "my.yml", folder / "output", digits)
+    Path("my_folder").symlink_to(digits)
+    code = example("docs/python.md")
+    for ours, tiny in {
+        'RTDETR("RT-DETRv2-S")': 'RTDETR("my.yml", weights=None, device="cpu")',
+        "epochs=20": "epochs=1",
+    }.items():
+        assert code.count(ours) == 1
+        code = code.replace(ours, tiny)
+    names = {}
+    exec(code, names)
+    assert Image.open("detections.jpg").size == Image.open("image.jpg").size
+    assert names["result"].best.with_suffix(".onnx").is_file()
