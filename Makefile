@@ -7,7 +7,7 @@ UV := $(shell command -v uv || echo .uv/bin/uv)
 PYTEST := $(BIN)/python -m pytest
 PAGE := supervisely_integration/gui/web
 
-# What to train on: a folder in COCO format; `train` and `gui` also take Supervisely, YOLO and VOC.
+# What to train on: a folder in COCO, YOLO, Pascal VOC, LabelMe or Supervisely format.
 # Empty: a sample set.
 DATA ?=
 # Additional options for the trainer, for example ARGS="--epochs 3".

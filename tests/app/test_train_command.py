@@ -10,6 +10,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from rtdetrv2.commands import export_onnx
 from rtdetrv2.terminal.console import INTERRUPTED
 from rtdetrv2_pytorch.src.core.yaml_files import merge
 from rtdetrv2_pytorch.src.data.digits import make_digits_dataset
@@ -179,7 +180,7 @@ def train_in_terminal(folder, root, *arguments):
     return module_in_terminal("supervisely_integration.local", words, folder, ENVIRONMENT)
 
 
-def test_training_in_a_terminal(tmp_path):
+def test_training_in_a_terminal(tmp_path, monkeypatch):
     root = tmp_path / "instance"
     make_project(Store(root), tmp_path / "digits", name="digits")
     changes = {**{k: v for k, v in TINY.items() if k != "epoches"}, "report": True}
@@ -215,6 +216,9 @@ def test_training_in_a_terminal(tmp_path):
     assert shown_image["image"] == drawing.name
     assert (shown_image["width"], shown_image["height"]) == (320, 256)
     assert done.stdout.startswith(f"{drawing.name}: ")
+    monkeypatch.chdir(tmp_path)
+    assert export_onnx.main(export[3:]) == 0
+    assert best.with_suffix(".onnx").is_file()
     stages = ["Starting the app as task 1, on project digits", "Preparing data"]
     stages += ["Uploading the experiment", "Evaluating the best checkpoint"]
     assert [line for line in shown.lines if line in stages] == stages

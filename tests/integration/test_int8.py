@@ -29,6 +29,7 @@ from rtdetrv2_pytorch.src.deploy.onnx_file import read_card
 from rtdetrv2_pytorch.src.deploy.predictor import Predictor
 from rtdetrv2_pytorch.src.deploy.runtimes import open_runtime
 from rtdetrv2_pytorch.src.misc.errors import ExportError
+from supervisely_integration.paths import TRAIN
 from tests.integration.overfitted_checkpoint import SIZE_HW
 from tests.sdk import import_sdk
 
@@ -201,6 +202,8 @@ def test_app_exports_int8_too(quantized, trained, tmp_path, monkeypatch):
     assert read_card(output.with_name("best_int8.onnx")).precision == "int8"
     exporter.upload_companions({"ONNXRuntime": str(output)}, "/experiments/1")
     assert "/experiments/1/export/best_int8.onnx" in uploads
+    page = (TRAIN / "README.md").read_text()
+    assert [path for path in uploads if Path(path).name not in page] == []
 
     def refuse(*_, **__):
         raise ExportError("best_int8.onnx: INT8 loses too much accuracy")

@@ -1,1 +1,1 @@
-"""Import folders in COCO, YOLO, Pascal VOC or Supervisely format as projects."""
+"""Import folders in COCO, YOLO, Pascal VOC, LabelMe or Supervisely format as projects."""

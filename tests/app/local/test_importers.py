@@ -497,7 +497,7 @@ def test_invalid_unicode_in_names_is_replaced(tmp_path, store):
     for name in (odd, other, "plain.png"):
         picture(folder / name)
     (folder / "broken\udcff.png").write_bytes(b"")
-    names = [odd, other, "plain.png", "broken\udcff.png"]
+    names = [odd, other, "plain.png", "broken\udcff.png", "nul\0.png", "half \ud800.png"]
     write(
         folder / "a.json",
         coco(
@@ -507,6 +507,7 @@ def test_invalid_unicode_in_names_is_replaced(tmp_path, store):
         ),
     )
     report = import_folder(store, folder)
+    lines = report.lines()
     assert report.project_name == "caf\ufffd"
     found = store.images.page(Listing(), projectId=report.project_id)["entities"]
     annotations = store.annotations.get([image["id"] for image in found])
@@ -514,7 +515,10 @@ def test_invalid_unicode_in_names_is_replaced(tmp_path, store):
         image["name"]: [o["classTitle"] for o in annotation["annotation"]["objects"]]
         for image, annotation in zip(found, annotations, strict=True)
     } == {"caf\ufffd.png": [], "caf\ufffd_2.png": [], "plain.png": ["cut \ufffd"]}
-    assert "a: broken\\udcff.png" in report.lines()[-1]
+    assert lines[0].endswith("3 of 6 images, 1 of 1 object")
+    reason = "(the name has a NUL character or half of a surrogate pair)"
+    assert lines[-2].endswith(rf"(2): a: nul\x00.png {reason}; a: half \ud800.png {reason}")
+    assert r"a: broken\udcff.png" in lines[-1]
 
 
 def test_report_lines(tmp_path, store):
