@@ -64,7 +64,14 @@ def coco_2017(folder):
 def coco_roboflow(folder):
     for split, name in (("train", "a.jpg"), ("valid", "b.jpg"), ("test", "c.jpg")):
         pictures(folder, f"{split}/{name}")
-        coco(folder / split / "_annotations.coco.json", {name: OBJECTS[name]})
+        path = folder / split / "_annotations.coco.json"
+        coco(path, {name: OBJECTS[name]})
+        content = json.loads(path.read_text())
+        content["categories"] = [
+            {"id": 0, "name": "pets", "supercategory": "none"},
+            *({**each, "supercategory": "pets"} for each in content["categories"]),
+        ]
+        write(path, content)
     return SPLIT_3
 
 

@@ -171,6 +171,7 @@ def test_roboflow_folders_with_equal_file_names(tmp_path):
     found, source = taken(tmp_path)
     assert list(found) == ["train/a.jpg", "val/a.jpg"]
     assert list(shapes(source)) == [CAT]
+    assert messages(source) == {"class_left_out": ["animals (parent category of Roboflow)"]}
 
 
 def test_coco_file_names_with_folders(tmp_path):

@@ -21,6 +21,7 @@ from tests.app.local.layouts import (
     LAYOUTS,
     coco,
     coco_2017,
+    coco_roboflow,
     labelme,
     labelme_file,
     pictures,
@@ -359,10 +360,16 @@ def test_counts_add_up_to_the_files_on_disk(tmp_path, layout):
     assert report.images.used == used - num_test - len(found.get(None, ()))
 
 
-def test_files_in_place_are_used_without_conversion(tmp_path):
-    coco_2017(tmp_path)
-    assert find_splits(tmp_path, tmp_path / "out").train.ann_file.parent == tmp_path / "annotations"
+@pytest.mark.parametrize(
+    ("layout", "place"), [(coco_2017, "annotations"), (coco_roboflow, "train")]
+)
+def test_files_in_place_are_used_without_conversion(tmp_path, layout, place):
+    layout(tmp_path)
+    splits = find_splits(tmp_path, tmp_path / "out")
+    assert splits.train.ann_file.parent == tmp_path / place
     assert not (tmp_path / "out").exists()
+    parents = ["pets (parent category of Roboflow)"] * (layout is coco_roboflow)
+    assert [str(f) for f in splits.findings if f.kind_name == "class_left_out"] == parents
 
 
 def test_training_in_the_app_uses_the_random_split_of_the_import(tmp_path):

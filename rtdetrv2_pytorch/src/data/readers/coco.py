@@ -40,6 +40,7 @@ class _File:
     part: Part | None
     table: CategoryTable
     used: frozenset[str]  # classes with objects
+    parents: frozenset[str]  # categories of Roboflow that are no classes
     base: str  # folder that its file names are relative to
     images: Mapping[CategoryId, str | UnusableError]  # paths relative to the root
     is_plain: bool  # whether all images are at `base` / their file name
@@ -75,6 +76,8 @@ def read(tree: Tree) -> DataSource:
     _check_disjoint(files)
     groups = _group_names(files)
     classes = dict.fromkeys((name for file in files for name in file.table.names), RECTANGLE)
+    for name in sorted(frozenset().union(*(file.parents for file in files)) - classes.keys()):
+        findings.add(Finding("class_left_out", name, "parent category of Roboflow"))
     return DataSource(
         "coco",
         classes,
@@ -140,6 +143,7 @@ def _read_file(tree: Tree, name: str, findings: Findings) -> _File | None:
         return None
     class_of = dict(zip(table.ids, table.names, strict=True))
     used = frozenset(class_of[id_] for id_ in ids if id_ in class_of)
+    parents = frozenset(str(each["name"]) for each in content["categories"]) - {*table.names}
     folders = folder_of(name).split("/")
     part = split_of(path.stem, *reversed(folders))
     entries = image_entries(content, Findings())
@@ -163,7 +167,7 @@ def _read_file(tree: Tree, name: str, findings: Findings) -> _File | None:
     has_images = any(isinstance(found, str) for found in images.values())
     is_plain = is_plain and has_images
     crowds = any(isinstance(each, dict) and is_crowd(each) for each in content["annotations"])
-    return _File(name, path, part, table, used, base, images, is_plain, crowds)
+    return _File(name, path, part, table, used, parents, base, images, is_plain, crowds)
 
 
 def _is_category(entry: Any) -> bool:
