@@ -4,7 +4,7 @@ import inspect
 import re
 import types
 import typing
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -122,7 +122,9 @@ def _hint(annotation: Any) -> str:
         return f"`{parts[0].__name__}` {_range(parts[1:])}"
     if origin in (typing.Union, types.UnionType):
         return " or ".join(map(_hint, parts))
-    if origin in (list, tuple) and any(typing.get_origin(p) is typing.Annotated for p in parts):
+    if origin in (list, tuple, Sequence) and any(
+        typing.get_origin(p) is typing.Annotated for p in parts
+    ):
         return f"`{origin.__name__}` of {', '.join(dict.fromkeys(map(_hint, parts)))}"
     if annotation is type(None):
         return "`None`"

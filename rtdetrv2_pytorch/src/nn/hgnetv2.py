@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
+from ..misc.ranges import StageIndex
 from ..misc.weights import load_checkpoint, load_strict, model_state
 from .layers import check_stages, freeze_batch_norms, fuse_conv_and_norm
 
@@ -213,7 +214,7 @@ class HGNetv2(nn.Module):
         *,
         name: Literal["L", "X", "H"],
         use_lab: bool = False,
-        return_idx: Sequence[int] = (1, 2, 3),
+        return_idx: Sequence[StageIndex] = (1, 2, 3),
         freeze_at: int = -1,
         freeze_norm: bool = False,
         pretrained: bool | str = False,

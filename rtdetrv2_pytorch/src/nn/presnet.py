@@ -13,6 +13,7 @@ import torch.nn.functional as F  # noqa: N812
 from annotated_types import Interval
 from torch import Tensor, nn
 
+from ..misc.ranges import StageIndex
 from ..misc.weights import load_checkpoint, load_strict, model_state
 from .layers import (
     Activation,
@@ -137,7 +138,7 @@ class PResNet(nn.Module):
         depth: Literal[18, 34, 50, 101],
         variant: Literal["d"] = "d",
         num_stages: Annotated[int, Interval(ge=1, le=4)] = 4,
-        return_idx: Sequence[int] = (0, 1, 2, 3),
+        return_idx: Sequence[StageIndex] = (0, 1, 2, 3),
         act: Activation = "relu",
         freeze_at: int = -1,
         freeze_norm: bool = True,
