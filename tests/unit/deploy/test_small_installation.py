@@ -43,6 +43,13 @@ for kind in ("onnxruntime", "openvino"):
         open_runtime(export, kind)
     except ConfigError as error:
         messages.append(str(error))
+BLOCKED.remove("onnx")  # an installation of the extra "onnx", without NNCF
+from rtdetrv2_pytorch.src.deploy.int8.calibration import load_nncf
+
+try:
+    load_nncf()
+except ConfigError as error:
+    messages.append(str(error))
 print(json.dumps([len(found["boxes"]), len(fewer["boxes"]), messages]))
 """
 
@@ -66,4 +73,5 @@ def test_checkpoint_predicts_without_the_packages_of_extras(tmp_path):
     assert messages == [
         "the package onnxruntime is not installed; run: pip install 'rtdetrv2[onnx]'",
         "the package openvino is not installed; run: pip install 'rtdetrv2[openvino]'",
+        "the package nncf is not installed; run: pip install 'rtdetrv2[int8]'",
     ]
