@@ -7,6 +7,7 @@ import re
 import runpy
 import shutil
 import sys
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -23,7 +24,7 @@ from rtdetrv2_pytorch.src.data.images.preprocess import preprocess
 from rtdetrv2_pytorch.src.data.splits import find_splits
 from rtdetrv2_pytorch.src.deploy import accuracy
 from rtdetrv2_pytorch.src.deploy.export import Source
-from rtdetrv2_pytorch.src.deploy.int8 import export
+from rtdetrv2_pytorch.src.deploy.int8 import export, trials
 from rtdetrv2_pytorch.src.deploy.int8.graph import float_nodes
 from rtdetrv2_pytorch.src.deploy.onnx_file import read_card
 from rtdetrv2_pytorch.src.deploy.predictor import Predictor
@@ -82,6 +83,7 @@ def test_int8_file_is_verified_and_described(quantized, calibrated_on):
     assert report["ap_pytorch"] > 0.1
     assert report["ap_exported"] >= report["ap_pytorch"] - 0.1
     facts = report["quantization"]
+    assert facts["openvino_ap"] >= report["ap_pytorch"] - 0.1
     assert facts["calibration_images"] == "3 of 4 images of instances_train.json"
     num_float = len(facts["float_layers"])  # more than 0 if rounding moves a box of four images
     assert num_float <= 3
@@ -260,7 +262,10 @@ def with_outliers(exported, tmp_path_factory):
     return path
 
 
-def test_search_finds_the_layer_with_outliers(with_outliers, trained, tmp_path):
+def test_search_without_openvino_finds_the_layer_with_outliers(
+    with_outliers, trained, tmp_path, monkeypatch, caplog
+):
+    monkeypatch.setattr(trials, "find_spec", lambda name: None)
     output = tmp_path / "best_int8.onnx"
     written = RTDETR(with_outliers).export("onnx", output=output, data=trained.data, int8=True)
     assert written == output
@@ -269,14 +274,37 @@ def test_search_finds_the_layer_with_outliers(with_outliers, trained, tmp_path):
     assert "0 more layers in float32: AP 0." in facts["trials"][0]
     assert "(limit: a loss of 0.1)" in facts["trials"][0]
     assert facts["trials"][1].startswith(f"1 more layer in float32 ({BLOCK}.branch2b.conv): AP 0.")
+    assert facts["openvino_ap"] is None
+    assert "best_int8.onnx: not verified in OpenVINO, which is not installed" in caplog.messages
 
 
-def test_refused_where_too_few_layers_remain(with_outliers, trained, tmp_path, monkeypatch):
-    monkeypatch.setattr(export, "_MAX_FLOAT_SHARE", 0)
+def test_ap_in_openvino_is_verified_too(quantized, trained, tmp_path, monkeypatch):
+    def worse(*arguments):
+        return replace(evaluate(*arguments), stats={"AP": 0.0})
+
+    evaluate, done = export.evaluate, []
+    monkeypatch.setattr(export, "evaluate", worse)
+    monkeypatch.setattr(export.Trials, "passes", lambda self, layers: True)
+    output = tmp_path / "best_int8.onnx"
+    data = find_splits(trained.data, tmp_path / "converted")
+    options = {"search_minutes": 1e-6, "on_progress": lambda *args: done.append(args)}
+    message = r"differ from onnxruntime: .*in OpenVINO, AP 0.0000 instead of 0\.\d+ \(limit: a loss"
+    with pytest.raises(ExportError, match=message):
+        export.export_int8(Source(checkpoint=quantized.source), output, data=data, **options)
+    assert not list(tmp_path.glob("*.onnx"))
+    assert done.count(("verifying in OpenVINO", 0, 4)) == 1  # not again when the time is over
+
+
+def test_refused_where_nothing_helps(with_outliers, trained, tmp_path, monkeypatch):
+    def fails(self, layers):
+        return bool(not layers and passes(self, layers))
+
+    passes = export.Trials.passes
+    monkeypatch.setattr(export.Trials, "passes", fails)
     output = tmp_path / "best_int8.onnx"
     output.write_text("an earlier file")
     data = find_splits(trained.data, tmp_path / "converted")
-    message = r"1 of \d+ layers would have to stay in float32 \(limit: 0\). Tried on 4 of 4 images"
+    message = r"(\d+) of \1 layers would have to stay in float32 \(limit: \d+\). Tried on 4 of 4 "
     with pytest.raises(ExportError, match=message) as error:
         export.export_int8(Source(checkpoint=with_outliers), output, data=data)
     assert "0 more layers in float32: AP 0." in str(error.value)
@@ -288,9 +316,13 @@ def test_time_limit(with_outliers, trained, tmp_path):
     data = find_splits(trained.data, tmp_path / "converted")
     source, output = Source(checkpoint=with_outliers), tmp_path / "best_int8.onnx"
     message = "no layers to keep in float32 were found in 1e-06 minutes. Tried on 4 of 4 images"
+    activities = set()
+    options = {"search_minutes": 1e-6, "on_progress": lambda name, *_: activities.add(name)}
     with pytest.raises(ExportError, match=message) as error:
-        export.export_int8(source, output, data=data, search_minutes=1e-6)
+        export.export_int8(source, output, data=data, **options)
     assert "give more time with search_minutes" in str(error.value)
+    assert "measuring INT8, trial 1, 0 more layers in float32" in activities
+    assert "measuring the error of each layer" not in activities
     assert not list(tmp_path.glob("*.onnx"))
 
 

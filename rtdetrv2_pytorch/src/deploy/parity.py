@@ -57,6 +57,7 @@ class Quantization:
     float_layers: Sequence[str]  # that the search added to those in float32
     num_int8_layers: int
     calibration_images: str  # description
+    openvino_ap: float | None  # on the same images as the AP of the report; None: not installed
     trials: Sequence[str]  # of the search: one sentence each
 
 

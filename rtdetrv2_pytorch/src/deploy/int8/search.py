@@ -31,7 +31,8 @@ class Search:
 
     Args:
         layers: all quantized layers.
-        order: returns the layers, the most sensitive first; called once, if needed.
+        order: returns the layers, the most sensitive first; called once, if needed. May raise
+            `TimeOverError`.
         passes: whether the model is accurate enough with these layers in float32. May raise
             `TimeOverError`.
     """
@@ -69,7 +70,11 @@ class Search:
         return [layer for layer in self._order if layer not in layers]
 
     def more(self, layers: Sequence[str]) -> Sequence[str]:
-        """Return twice as many layers, at least one more: with the most sensitive others."""
+        """Return twice as many layers, at least one more: with the most sensitive others.
+
+        Raises:
+            TimeOverError: if `order` does.
+        """
         return [*layers, *self.others(layers)[: max(1, len(layers))]]
 
     def _smallest_prefix(self, necessary: Sequence[str], others: Sequence[str]) -> int:

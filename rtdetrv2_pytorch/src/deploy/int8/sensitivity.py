@@ -9,6 +9,7 @@ from ..onnx_file import INPUTS
 from ..parity import OnProgress
 from .calibration import network_input
 from .graph import MixedGraph
+from .search import Deadline
 
 NUM_IMAGES = 8
 
@@ -17,6 +18,7 @@ def by_sensitivity(
     graph: MixedGraph,
     images: Sequence[np.ndarray],
     size_hw: tuple[int, int],
+    deadline: Deadline,
     on_progress: OnProgress,
 ) -> list[str]:
     """Return the layers, those with the largest relative error first.
@@ -28,7 +30,11 @@ def by_sensitivity(
         graph: the layers.
         images: to measure on, [H, W, 3] uint8 RGB each.
         size_hw: (height, width) of the network's input.
+        deadline: checked before each image.
         on_progress: called with (activity, images done, images in total).
+
+    Raises:
+        TimeOverError: if the time is over.
     """
     with extra("int8"):
         import onnxruntime as ort
@@ -40,6 +46,7 @@ def by_sensitivity(
     )
     sums = np.zeros((len(outputs), 2))
     for place, image in enumerate(images[:NUM_IMAGES]):
+        deadline.check()
         on_progress("measuring the error of each layer", place, NUM_IMAGES)
         inputs = (network_input(image, size_hw), np.array([[1, 1]], np.int64))
         results = session.run(

@@ -1,6 +1,6 @@
 """Accuracy of quantized models, measured while the search changes their layers."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
@@ -8,6 +8,7 @@ from pathlib import Path
 from ...data.metrics.evaluator import Evaluation
 from ...misc.errors import extra
 from ...misc.text import counted
+from ...structures import DetectionTensors
 from ..accuracy import ap_losses, class_ap, evaluation
 from ..comparison_images import ComparisonImages
 from ..model_card import ModelCard
@@ -83,16 +84,30 @@ class Trials:
         return not losses
 
     def _evaluate(self, path: Path, activity: str) -> Evaluation:
-        predictor = Predictor(open_runtime(path, trial_runtime()), BATCH)
-        images, found = self._images.images, []
-        for start in range(0, len(images), BATCH):
+        def on_batch(done: int) -> None:
             if self.sentences:
                 self._deadline.check()
-            self._on_progress(activity, start, len(images))
-            found += predictor.predict(images[start : start + BATCH], MIN_SCORE)[0]
-        result = evaluation(found, self._images)
-        assert result is not None  # images of a split are annotated
-        return result
+            self._on_progress(activity, done, len(self._images.images))
+
+        return evaluate(path, self._images, on_batch)
+
+
+def evaluate(path: Path, images: ComparisonImages, on_batch: Callable[[int], None]) -> Evaluation:
+    """Evaluate a file on the images of a split, in `trial_runtime`.
+
+    Args:
+        path: ONNX file.
+        images: annotated images.
+        on_batch: called before each batch with the number of images done.
+    """
+    predictor = Predictor(open_runtime(path, trial_runtime()), BATCH)
+    found: list[DetectionTensors] = []
+    for start in range(0, len(images.images), BATCH):
+        on_batch(start)
+        found += predictor.predict(images.images[start : start + BATCH], MIN_SCORE)[0]
+    result = evaluation(found, images)
+    assert result is not None  # images of a split are annotated
+    return result
 
 
 def save_model(model: "onnx.ModelProto", card: ModelCard, path: Path) -> None:
