@@ -78,6 +78,17 @@ INTEGRATION_ALLOWED = {
 }
 
 
+# Packages whose subpackages use other modules of the package, which do not import the subpackage.
+WITH_DEPENDENT_PARTS = {
+    ("rtdetrv2_pytorch.src.data", "images"),
+    ("rtdetrv2_pytorch.src.data", "readers"),
+    ("supervisely_integration.local", "launcher"),
+    ("supervisely_integration.local.emulator", "routes"),
+    ("supervisely_integration.local.emulator", "storage"),  # only to name a type
+    ("supervisely_integration.train", "plan"),
+}
+
+
 def layer_of(path: Path) -> str:
     parts = path.relative_to(ENGINE).parts
     return parts[0] if parts[0] != "src" else parts[1].removesuffix(".py")
@@ -164,6 +175,19 @@ def test_product_imports_follow_the_table():
             if target[0] != "rtdetrv2" or target[1] not in {layer, *PRODUCT_ALLOWED[layer]}:
                 violations.append(f"{path.relative_to(ROOT)} imports {'.'.join(target)}")
     assert not violations, "\n".join(violations)
+
+
+def test_packages_import_each_other_in_one_direction():
+    edges = set()
+    for path in (p for root in (ENGINE, PRODUCT, INTEGRATION) for p in root.rglob("*.py")):
+        package = path.relative_to(ROOT).parts[:-1]
+        for target in imports_of(path, with_names=True):
+            if "node_modules" not in package and target[0] == package[0]:
+                while not ROOT.joinpath(*target).is_dir():
+                    target = target[:-1]
+                edges.add((package, target))
+    mutual = {(a, b) for a, b in edges if (b, a) in edges and a < b}
+    assert {(".".join(a), ".".join(b[len(a) :])) for a, b in mutual} == WITH_DEPENDENT_PARTS
 
 
 def test_training_does_not_use_the_console():

@@ -10,7 +10,7 @@ from functools import cache
 from typing import Any
 
 from ...paths import TRAIN_MANIFEST
-from .storage.errors import NotFoundError
+from .storage.sql.errors import NotFoundError
 from .storage.sql.listing import DEFAULT_PER_PAGE
 
 Module = dict[str, Any]

@@ -14,7 +14,7 @@ from starlette.requests import ClientDisconnect
 from .authorization import TokenCheck
 from .public_api import API, error_response, method_of
 from .routes import contents, methods
-from .storage.errors import StoreError
+from .storage.sql.errors import StoreError
 from .store import Store
 
 logger = logging.getLogger(__name__)

@@ -7,10 +7,10 @@ from .storage.annotations import ImageAnnotations
 from .storage.blobs import Blobs
 from .storage.collections import Collections
 from .storage.datasets import Datasets
-from .storage.errors import ConflictError, InvalidRequestError, NotFoundError, StoreError
 from .storage.images import Images
 from .storage.projects import Projects
 from .storage.sql.database import Database
+from .storage.sql.errors import ConflictError, InvalidRequestError, NotFoundError, StoreError
 from .storage.tasks import Tasks
 from .storage.team_files import TeamFiles
 from .storage.teams import TEAM_ID, WORKSPACE_ID, Teams, Workspaces

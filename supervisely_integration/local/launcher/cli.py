@@ -13,7 +13,7 @@ from rtdetrv2.terminal.command_log import CommandLog
 from rtdetrv2.terminal.console import open_console, print_error
 from rtdetrv2_pytorch.src.misc.errors import RTDETRError, extra
 
-from ..emulator.storage.errors import StoreError
+from ..emulator.storage.sql.errors import StoreError
 from .app_log import AppError
 
 _PACKAGE = "supervisely_integration.local.launcher.commands"

@@ -26,7 +26,7 @@ from ..instance import LocalInstance
 from .app_log import Bar, GrowingFile
 from .app_process import STOP_SIGNAL, AppProcess
 from .choices import check_updates, hyperparameters_for, pick_model, sample_choices
-from .commands.import_command import import_folder
+from .importing import import_folder
 from .results import finish_task, show_experiment
 from .selection import (
     Project,

@@ -4,7 +4,7 @@ import json
 import posixpath
 from typing import Any
 
-from ..emulator.storage.errors import NotFoundError
+from ..emulator.storage.sql.errors import NotFoundError
 from ..emulator.store import TEAM_ID, Store
 from .scalars import best_metrics, curves_of, read_scalars
 

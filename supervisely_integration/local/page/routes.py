@@ -10,8 +10,8 @@ from fastapi import APIRouter, HTTPException
 from fastapi.responses import Response
 
 from ..emulator.routes.contents import StoreOf
-from ..emulator.storage.errors import NotFoundError
 from ..emulator.storage.resource import Json
+from ..emulator.storage.sql.errors import NotFoundError
 from ..emulator.storage.sql.listing import MAX_PER_PAGE, Condition, Listing
 from ..emulator.store import TEAM_ID, Store
 from .experiments import ROOT, experiment, experiments

@@ -9,7 +9,7 @@ import pytest
 import requests
 from supervisely._utils import run_coroutine
 
-from supervisely_integration.local.emulator.storage.errors import InvalidRequestError
+from supervisely_integration.local.emulator.storage.sql.errors import InvalidRequestError
 from supervisely_integration.local.emulator.storage.team_files import normalize
 
 UNUSUAL = "/experiments/3_my [best] project, ver. 1/7_RT-DETRv2/Größe 100% & 日本 'x'.json"

@@ -13,8 +13,8 @@ from starlette.responses import Response, StreamingResponse
 
 from ..public_api import API
 from ..storage.blobs import CHUNK_BYTES
-from ..storage.errors import InvalidRequestError, NotFoundError
 from ..storage.resource import Json
+from ..storage.sql.errors import InvalidRequestError, NotFoundError
 from ..storage.team_files import normalize
 from ..store import Store
 from ..streaming import Part, file_response, multipart_response, tar_chunks

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
-from ..storage.errors import InvalidRequestError
+from ..storage.sql.errors import InvalidRequestError
 from ..store import Store
 
 

@@ -3,7 +3,7 @@
 import base64
 from typing import Any
 
-from ..storage.errors import InvalidRequestError
+from ..storage.sql.errors import InvalidRequestError
 from ..store import Store
 from .fields import Fields, Methods
 

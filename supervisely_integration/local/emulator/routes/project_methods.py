@@ -5,8 +5,8 @@ from typing import Any
 
 from ..ecosystem import whole_list
 from ..storage.datasets import TOP_LEVEL
-from ..storage.errors import InvalidRequestError
 from ..storage.images import NewImage
+from ..storage.sql.errors import InvalidRequestError
 from ..storage.sql.listing import Condition, Listing
 from ..storage.versions import COMMITTED
 from ..store import Store

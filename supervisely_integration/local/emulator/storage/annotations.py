@@ -6,10 +6,10 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from .errors import InvalidRequestError
 from .meta import class_ids, tag_ids
 from .resource import Json, Resource
 from .sql.database import Database, dumps, timestamp
+from .sql.errors import InvalidRequestError
 from .sql.listing import Condition, Table
 
 # Fields of an object that are not its geometry. The geometry is stored unchanged, so that every

@@ -20,8 +20,8 @@ from PIL import Image
 
 from rtdetrv2_pytorch.src.data.images.opening import ImageFileError, open_image
 
-from .errors import InvalidRequestError
 from .sql.database import Database, dumps, timestamp, timestamp_in
+from .sql.errors import InvalidRequestError
 
 Source = Path | bytes | BinaryIO  # a local file, its contents, or an open file
 

@@ -4,9 +4,9 @@ import sqlite3
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from .errors import InvalidRequestError
 from .resource import Json, Resource
 from .sql.database import dumps, timestamp
+from .sql.errors import InvalidRequestError
 from .sql.listing import Condition, Table
 
 _SUBTREE = """WITH RECURSIVE tree (id) AS (

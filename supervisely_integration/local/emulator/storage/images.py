@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from .blobs import Source
-from .errors import InvalidRequestError
 from .resource import Json, Resource
 from .sql.database import dumps, timestamp
+from .sql.errors import InvalidRequestError
 from .sql.image_filters import image_condition
 from .sql.listing import Condition, Listing, Table, is_in
 

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from .errors import InvalidRequestError
+from .sql.errors import InvalidRequestError
 
 Meta = dict[str, Any]
 

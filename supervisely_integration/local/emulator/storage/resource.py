@@ -5,8 +5,8 @@ import sqlite3
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from .errors import ConflictError, InvalidRequestError, NotFoundError
 from .sql.database import dumps, timestamp
+from .sql.errors import ConflictError, InvalidRequestError, NotFoundError
 from .sql.listing import Condition, Listing, Table, is_in
 
 if TYPE_CHECKING:

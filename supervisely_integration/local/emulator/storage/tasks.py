@@ -9,9 +9,9 @@ from typing import Any, Literal
 import jsonpatch
 import jsonpointer
 
-from .errors import InvalidRequestError
 from .resource import Json, Resource
 from .sql.database import dumps, timestamp
+from .sql.errors import InvalidRequestError
 from .sql.listing import Table
 from .teams import WORKSPACE_ID
 

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .blobs import Incoming, Source
-from .errors import InvalidRequestError, NotFoundError
 from .sql.database import timestamp
+from .sql.errors import InvalidRequestError, NotFoundError
 
 if TYPE_CHECKING:
     from ..store import Store

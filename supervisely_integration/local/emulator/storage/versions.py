@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from datetime import timedelta
 from typing import Any
 
-from .errors import ConflictError, InvalidRequestError
 from .resource import Json, Resource
 from .sql.database import timestamp, timestamp_in
+from .sql.errors import ConflictError, InvalidRequestError
 from .sql.listing import Condition, Table
 
 _RESERVATION = timedelta(minutes=10)  # after that, a killed client no longer blocks the others

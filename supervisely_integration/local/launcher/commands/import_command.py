@@ -1,19 +1,16 @@
 """The `import` command: create a project from a folder; see --help."""
 
 import shlex
-from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
-from rich.console import Console
 
 from rtdetrv2.terminal.command import PATH, Command
 from rtdetrv2.terminal.command_log import CommandLog
 from rtdetrv2.terminal.console import (
     LiveLine,
     open_console,
-    print_detail,
     print_headline,
     print_path,
     python_name,
@@ -21,6 +18,7 @@ from rtdetrv2.terminal.console import (
 )
 
 from ...emulator.store import Store
+from ..importing import import_folder
 from .options import DEFAULT_ROOT, ROOT
 
 if TYPE_CHECKING:
@@ -54,37 +52,3 @@ def main(log: CommandLog, *, folder: Path, name: str | None, format_: str, root:
         words += ["--root", str(root)]
     print_path(console, shlex.join([python_name(), *words]))
     return 0
-
-
-def import_folder(
-    store: Store,
-    folder: Path,
-    console: Console,
-    line: LiveLine,
-    *,
-    name: str | None = None,
-    format_: "FormatName | None" = None,
-    check_classes: Callable[[Sequence[str]], None] | None = None,
-) -> int:
-    """Import a folder, show the progress and the report; return the project id.
-
-    Raises:
-        ConfigError: of `check_classes`, which receives the class names before anything is stored.
-        DatasetError: if no image of the folder can be used.
-        StoreError: if the name is taken.
-    """
-    from ...importers import into_store
-
-    print_headline(console, "Importing", str(folder))
-    line.show("reading annotations")
-    report = into_store.import_folder(
-        store,
-        folder,
-        name=name,
-        format=format_,
-        check_classes=check_classes,
-        on_progress=lambda done, total: line.show("importing images", done, total),
-    )
-    for each in report.lines():
-        print_detail(console, each)
-    return report.project_id

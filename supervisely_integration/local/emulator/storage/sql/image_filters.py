@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from ..errors import InvalidRequestError
+from .errors import InvalidRequestError
 from .listing import Condition
 
 _COLLECTION = (

@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from ..errors import InvalidRequestError
 from .database import Database, dumps
+from .errors import InvalidRequestError
 
 DEFAULT_PER_PAGE = 500
 MAX_PER_PAGE = 20_000
