@@ -5,11 +5,18 @@ import click
 from .terminal.command import LazyGroup
 
 _COMMANDS = "rtdetrv2.commands"
+_EXAMPLES = """
+examples:
+  rtdetrv2 train --data my_dataset
+  rtdetrv2 predict output/my_dataset image.jpg
+  rtdetrv2 export output/my_dataset/best.pth --data my_dataset
+"""
 
 
 @click.group(
     cls=LazyGroup,
     name="rtdetrv2",
+    epilog=_EXAMPLES,
     lazy={
         "train": f"{_COMMANDS}.train:main",
         "val": f"{_COMMANDS}.val:main",

@@ -12,8 +12,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import httpx
-
 from rtdetrv2_pytorch.src.misc.errors import ConfigError
 
 from ...paths import DEMO, ROOT, TRAIN
@@ -151,6 +149,8 @@ class AppProcess:
         Raises:
             AppError: if the app ends before, or the timeout expires.
         """
+        import httpx  # takes as long to import as everything that --help needs
+
         deadline = time.monotonic() + timeout_s
         while time.monotonic() < deadline:
             if self.process.poll() is not None:

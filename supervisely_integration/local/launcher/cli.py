@@ -56,9 +56,18 @@ class _Group(LazyGroup):
         return 1
 
 
+_EXAMPLES = """
+examples:
+  rtdetrv2 local import my_folder
+  rtdetrv2 local train --project my_folder --epochs 20
+  rtdetrv2 local serve
+"""
+
+
 @click.group(
     cls=_Group,
     name="local",
+    epilog=_EXAMPLES,
     lazy={
         "up": f"{_PACKAGE}.up_command:main",
         "import": f"{_PACKAGE}.import_command:main",

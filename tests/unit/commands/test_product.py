@@ -1,6 +1,8 @@
 """The command `rtdetrv2`: its groups, completion, and options of several commands."""
 
 import json
+import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +13,7 @@ from click.shell_completion import ShellComplete
 
 from rtdetrv2.cli import main
 from rtdetrv2.commands import export, export_onnx, export_trt, report, train
+from supervisely_integration.local.launcher.cli import group
 
 ROOT = Path(__file__).parents[3]
 COMMANDS = [
@@ -37,14 +40,31 @@ def test_help_of_all_commands_imports_no_slow_package():
         "import json, sys\n"
         "from rtdetrv2.cli import main\n"
         "codes = [main([*words, '--help']) for words in json.loads(sys.argv[1])]\n"
-        "slow = {'torch', 'numpy', 'supervisely', 'fastapi'} & sys.modules.keys()\n"
+        "slow = {'torch', 'numpy', 'supervisely', 'fastapi', 'httpx'} & sys.modules.keys()\n"
         "print(codes, slow)\n"
     )
-    words = [[], *([name] for name in COMMANDS), ["local"], ["local", "train"]]
+    local = group.list_commands(click.Context(group))
+    words = [[], *([name] for name in (*COMMANDS, "local")), *(["local", name] for name in local)]
     command = [sys.executable, "-c", script, json.dumps(words)]
     result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
     assert result.stdout.endswith(f"{[0] * len(words)} set()\n")
-    assert result.stdout.count("examples:") == len(COMMANDS)
+    assert result.stdout.count("examples:\n  rtdetrv2 ") == len(words)
+
+
+@pytest.mark.parametrize("parent", [main, group])
+def test_examples_of_help_parse(parent):
+    context = click.Context(parent)
+    commands = [parent.get_command(context, name) for name in parent.list_commands(context)]
+    help_texts = "".join(each.epilog for each in (parent, *commands))
+    examples = re.findall("^  (rtdetrv2 .+)", help_texts, re.MULTILINE)
+    assert len(examples) > len(commands)
+    for example in examples:
+        _, name, *words = shlex.split(example, comments=True)
+        command = main.get_command(context, name)
+        if command is group:
+            name, *words = words
+            command = group.get_command(context, name)
+        assert command.make_context(name, words)
 
 
 def test_export_has_the_options_of_both_formats():

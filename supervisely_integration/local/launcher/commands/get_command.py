@@ -18,7 +18,13 @@ from .options import ROOT
 _PROGRESS_FROM_BYTES = 8 << 20
 
 
-@click.command(cls=Command, short_help="Copy a file or folder from Team Files.")
+_EXAMPLES = """
+examples:
+  rtdetrv2 local get /experiments/1_my_folder/7_RT-DETRv2 my_run
+"""
+
+
+@click.command(cls=Command, epilog=_EXAMPLES, short_help="Copy a file or folder from Team Files.")
 @click.argument("remote")
 @click.argument("local", type=PATH, default=Path())
 @ROOT

@@ -25,7 +25,14 @@ if TYPE_CHECKING:
     from rtdetrv2_pytorch.src.data.readers.source import FormatName
 
 
-@click.command(cls=Command, short_help="Create a project from a folder.")
+_EXAMPLES = """
+examples:
+  rtdetrv2 local import my_folder
+  rtdetrv2 local import my_folder --name cells --format coco
+"""
+
+
+@click.command(cls=Command, epilog=_EXAMPLES, short_help="Create a project from a folder.")
 @click.argument("folder", type=PATH)
 @click.option("--name", help="Project name.  [default: name of the folder]")
 @click.option(

@@ -10,8 +10,14 @@ from rtdetrv2.terminal.command_log import CommandLog
 from ...emulator.store import TEAM_ID, InvalidRequestError, Store
 from .options import ROOT
 
+_EXAMPLES = """
+examples:
+  rtdetrv2 local ls
+  rtdetrv2 local ls -r /experiments
+"""
 
-@click.command(cls=Command, short_help="List Team Files.")
+
+@click.command(cls=Command, epilog=_EXAMPLES, short_help="List Team Files.")
 @click.argument("path", default="/")
 @click.option("-r", "--recursive", is_flag=True, help="List all files below.")
 @ROOT

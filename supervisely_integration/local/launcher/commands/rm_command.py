@@ -11,8 +11,13 @@ from rtdetrv2_pytorch.src.misc.text import counted
 from ...emulator.store import TEAM_ID, InvalidRequestError, Store
 from .options import ROOT
 
+_EXAMPLES = """
+examples:
+  rtdetrv2 local rm /experiments/1_my_folder/7_RT-DETRv2
+"""
 
-@click.command(cls=Command, short_help="Remove files or folders from Team Files.")
+
+@click.command(cls=Command, epilog=_EXAMPLES, short_help="Remove files or folders from Team Files.")
 @click.argument("paths", nargs=-1, required=True, metavar="PATH...")
 @ROOT
 @click.pass_obj

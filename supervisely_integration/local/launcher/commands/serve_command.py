@@ -10,8 +10,14 @@ from rtdetrv2.terminal.console import open_console, starting
 
 from .options import APP_PORT, ROOT
 
+_EXAMPLES = """
+examples:
+  rtdetrv2 local serve
+  rtdetrv2 local serve --checkpoint output/my/best.pth --runtime OpenVINO --device cpu
+"""
 
-@click.command(cls=Command, short_help="Serve a checkpoint, in the app.")
+
+@click.command(cls=Command, epilog=_EXAMPLES, short_help="Serve a checkpoint, in the app.")
 @click.option(
     "--checkpoint",
     help="Path in Team Files or on this machine.  [default: the best one of the latest experiment]",

@@ -20,8 +20,21 @@ def _check_name(context: click.Context, parameter: click.Parameter, name: str | 
     return name
 
 
+_EXAMPLES = """
+examples:
+  rtdetrv2 local train
+  rtdetrv2 local train --data my_folder --model RT-DETRv2-S --epochs 20
+  rtdetrv2 local train --project my_folder --classes cat,dog --split random:90
+  rtdetrv2 local train --project my_folder -u batch_size=8 augmentation=aerial
+  rtdetrv2 local train --project my_folder --export onnx --speedtest
+  rtdetrv2 local train --project my_folder --gui
+  rtdetrv2 local train --task 7
+"""
+
+
 @click.command(
     cls=Command,
+    epilog=_EXAMPLES,
     exclusive=(("project", "data", "sample"),),
     short_help="Train on a project, in the app.",
 )

@@ -17,7 +17,14 @@ _LOOPBACK_HOSTS = (DEFAULT_HOST, "localhost", "::1")
 _LOG_FILE = "instance.log"
 
 
-@click.command(cls=Command, short_help="Start the instance.")
+_EXAMPLES = """
+examples:
+  rtdetrv2 local up
+  rtdetrv2 local up --port 0 --root my_instance
+"""
+
+
+@click.command(cls=Command, epilog=_EXAMPLES, short_help="Start the instance.")
 @click.option("--host", default=DEFAULT_HOST, show_default=True, help="Address to listen on.")
 @click.option(
     "--port", type=int, default=DEFAULT_PORT, show_default=True, help="0 uses a free port."
