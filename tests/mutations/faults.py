@@ -91,8 +91,8 @@ FAULTS = [
     Fault(
         "parameter groups match only the start of a name",
         f"{_SRC}/optim/param_groups.py",
-        "return regex.search(pattern, name,",
-        "return regex.match(pattern, name,",
+        "if regex.search(pattern, name,",
+        "if regex.match(pattern, name,",
         "tests/unit/optim/test_param_groups.py",
     ),
     Fault(
