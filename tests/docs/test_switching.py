@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 import hubconf
+from rtdetrv2.cli import main as product
 from rtdetrv2.commands import export_onnx, export_trt, train
 from rtdetrv2.commands.public_arguments import EXPORT_ONNX, EXPORT_TRT, TRAIN, translate
 from rtdetrv2_pytorch.src.core import YAMLConfig, catalog
@@ -19,6 +20,7 @@ from rtdetrv2_pytorch.src.core.yaml_files import parse_overrides, read_layers
 from rtdetrv2_pytorch.src.deploy.detector import load_detector
 from rtdetrv2_pytorch.src.deploy.onnx import INPUTS, OUTPUTS
 from rtdetrv2_pytorch.src.misc.errors import ConfigError
+from rtdetrv2_pytorch.src.solver.checkpointing import CheckpointWriter
 from tests.random_detectors import save_random_detector
 from tests.tiny import CONFIGS, NETWORK, tiny_config, tiny_values
 
@@ -128,12 +130,20 @@ def test_missing_and_invalid_values_are_named():
 
 
 @pytest.mark.parametrize(
-    ("cwd", "script"), [(".", "rtdetrv2_pytorch/tools"), ("rtdetrv2_pytorch", "tools")]
+    ("cwd", "script"),
+    [
+        (".", ["rtdetrv2_pytorch/tools/train.py"]),
+        ("rtdetrv2_pytorch", ["tools/train.py"]),
+        (
+            "rtdetrv2_pytorch",  # as `torchrun`
+            ["-m", "torch.distributed.run", "--nproc-per-node=1", "tools/train.py"],
+        ),
+    ],
 )
 def test_scripts_run_as_files(cwd, script):
     """From both folders, without the package on the path."""
     run = subprocess.run(
-        [sys.executable, f"{script}/train.py", "-c", "missing.yml", "--print-rank=0"],
+        [sys.executable, *script, "-c", "missing.yml", "--print-rank=0"],
         cwd=ROOT / cwd,
         env={k: v for k, v in os.environ.items() if k != "PYTHONPATH"},
         capture_output=True,
@@ -153,14 +163,10 @@ sys.path.insert(0, sys.argv[1])
 import torch
 from src.core import YAMLConfig
 
-cfg = YAMLConfig(sys.argv[2], resume=sys.argv[3])
-checkpoint = torch.load(sys.argv[3], map_location="cpu")
-state = checkpoint["ema"]["module"] if "ema" in checkpoint else checkpoint["model"]
-cfg.model.load_state_dict(state)
 
 
 class Model(torch.nn.Module):
-    def __init__(self):
+    def __init__(self, cfg):
         super().__init__()
         self.model = cfg.model.deploy()
         self.postprocessor = cfg.postprocessor.deploy()
@@ -169,25 +175,39 @@ class Model(torch.nn.Module):
         return self.postprocessor(self.model(images), orig_target_sizes)
 
 
-images = torch.rand(1, 3, 64, 96, generator=torch.Generator().manual_seed(0))
-torch.save(Model()(images, torch.tensor([[640, 480]])), sys.argv[4])
+for name in sys.argv[3:]:
+    cfg = YAMLConfig(sys.argv[2], resume=name)
+    checkpoint = torch.load(name, map_location="cpu")
+    state = checkpoint["ema"]["module"] if "ema" in checkpoint else checkpoint["model"]
+    cfg.model.load_state_dict(state)
+    images = torch.rand(1, 3, 64, 96, generator=torch.Generator().manual_seed(0))
+    torch.save(Model(cfg)(images, torch.tensor([[640, 480]])), name + ".results")
 """
 
 
 @pytest.fixture(scope="module")
 def public(tmp_path_factory) -> tuple[Path, Path]:
-    """A YAML file and a checkpoint with the entries of the public trainer, anchors included."""
+    """A YAML file and a checkpoint with the entries of the public trainer, anchors included.
+
+    Both best.pth below it hold the same EMA weights, as this package writes them.
+    """
     folder = tmp_path_factory.mktemp("public")
     ours = save_random_detector(folder / "ours.pth", size_hw=(64, 96), network=NETWORK)
     content = torch.load(ours, weights_only=True)
     cfg = YAMLConfig.from_values(content["config"], name="ours")
     (folder / "my.yml").write_text(yaml_of(content["config"]))
     state = {k: torch.zeros(1) for k in cfg.model.state_dict() if k.endswith("anchors")}
-    state |= (content.get("ema") or {}).get("module") or content["model"]
+    state |= content["model"]
     torch.save(
         {"date": "2025", "last_epoch": 3, "model": state, "ema": {"module": state, "updates": 9}},
         folder / "public.pth",
     )
+    content["ema"] = {"module": content["model"], "updates": 9}
+    content["model"] = {k: torch.zeros_like(v) for k, v in content["model"].items()}
+    options = {"checkpoint_freq": 0, "keep_last": 0, "save_optimizer": False}
+    for name, save_ema in (("trained", True), ("reduced", False)):
+        (folder / name).mkdir()
+        CheckpointWriter(folder / name, save_ema=save_ema, **options).save_best(content)
     return folder / "my.yml", folder / "public.pth"
 
 
@@ -198,11 +218,12 @@ def yaml_of(values: dict) -> str:
 
 
 @pytest.fixture(scope="module")
-def script_results(public, tmp_path_factory) -> list[torch.Tensor]:
-    """Labels, boxes and scores of a script for the public trainer."""
+def script_results(public, tmp_path_factory) -> dict[Path, list[torch.Tensor]]:
+    """Labels, boxes and scores of a script for the public trainer, by checkpoint."""
     folder = tmp_path_factory.mktemp("script")
     (folder / "infer.py").write_text(DEPLOY_SCRIPT)
-    arguments = [ROOT / "rtdetrv2_pytorch", *public, folder / "results.pt"]
+    checkpoints = [public[1], *sorted(public[1].parent.glob("*/best.pth"))]
+    arguments = [ROOT / "rtdetrv2_pytorch", public[0], *checkpoints]
     run = subprocess.run(
         [sys.executable, folder / "infer.py", *arguments],
         cwd=folder,
@@ -211,7 +232,7 @@ def script_results(public, tmp_path_factory) -> list[torch.Tensor]:
         text=True,
     )
     assert run.returncode == 0, run.stderr
-    return torch.load(folder / "results.pt")
+    return {each: torch.load(f"{each}.results") for each in checkpoints}
 
 
 class Mine(nn.Module):
@@ -226,9 +247,11 @@ def check_script(public, results, **_):
     config, checkpoint = public
     detector, _ = load_detector(checkpoint, config=config, class_names=["cat", "dog", "owl"])
     images = torch.rand(1, 3, 64, 96, generator=torch.Generator().manual_seed(0))
-    for mine, theirs in zip(detector(images, torch.tensor([[640, 480]])), results, strict=True):
-        torch.testing.assert_close(mine, theirs)
-    assert results[1].shape == (1, 20, 4)
+    mine = detector(images, torch.tensor([[640, 480]]))
+    assert [path.parent.name for path in results][1:] == ["reduced", "trained"]
+    for found in results.values():
+        torch.testing.assert_close(mine, tuple(found))
+        assert found[1].shape == (1, 20, 4)
 
 
 def check_released(public, results, **_):
@@ -293,6 +316,11 @@ def check_hub(public, **_):
     assert opened.class_names == ("cat", "dog", "owl")
 
 
+def check_profile(public, capsys, **_):
+    assert product(["profile", "-c", str(public[0])]) == 0
+    assert re.search(r"parameters: [\d,]+ .*GFLOPs", output(capsys), re.DOTALL)
+
+
 def check_onnx_names(**_):
     assert (tuple(INPUTS), tuple(OUTPUTS)) == (
         ("images", "orig_target_sizes"),
@@ -311,12 +339,13 @@ HABITS = {
     "configurations of RT-DETR v1": check_v1,
     "`@register()`": check_components,
     "`torch.hub.load": check_hub,
+    "`tools/run_profile.py": check_profile,
     "ONNX inputs": check_onnx_names,
 }
 
 
 @pytest.mark.parametrize("habit", [row[0] for row in rows("Habits")])
-def test_habits(habit, public, script_results, tmp_path, digits, monkeypatch):
+def test_habits(habit, public, script_results, tmp_path, digits, monkeypatch, capsys):
     (check,) = {check for start, check in HABITS.items() if habit.startswith(start)}
     check(
         public=public,
@@ -324,4 +353,5 @@ def test_habits(habit, public, script_results, tmp_path, digits, monkeypatch):
         tmp_path=tmp_path,
         digits=digits,
         monkeypatch=monkeypatch,
+        capsys=capsys,
     )

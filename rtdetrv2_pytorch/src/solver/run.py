@@ -176,7 +176,7 @@ class TrainingRun:
             "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
             "last_epoch": self.epoch - 1,
             "model": unwrap(self.model).state_dict(),
-            "ema": self.ema.state_dict() if self.ema is not None else None,
+            **({} if self.ema is None else {"ema": self.ema.state_dict()}),
             "optimizer": self.optimizer.state_dict(),
             "lr_scheduler": self.lr_scheduler.state_dict(),
             "lr_warmup_scheduler": self.warmup.state_dict(),

@@ -62,6 +62,13 @@ def test_loss_scale_is_restored_in_the_same_precision_only(
     assert resumed.amp.scaler.get_scale() == expected
 
 
+@pytest.mark.parametrize("use_ema", [True, False])
+def test_checkpoints_have_an_ema_entry_only_with_ema(tmp_path, digits, use_ema):
+    """Scripts for the public trainer read `checkpoint["ema"]["module"]` if "ema" is there."""
+    run = TrainingRun.create(tiny_config(tmp_path, digits, epoches=1, use_ema=use_ema))
+    assert ("ema" in run.state_dict()) == use_ema
+
+
 # Settings of a resume
 
 SGD = {"optimizer": {"type": "SGD", "lr": 0.1, "momentum": 0.9}}
