@@ -104,7 +104,10 @@ def find_split(folder: Path, part: Part, work_dir: Path) -> tuple[Split, str]:
             f"{folder}: no {part} split ({source.format} format, found {found}); choose another "
             "with --split"
         )
-    split = _convert_split(chosen, part, list(source.classes), source, work_dir)
+    # The model that is evaluated may know classes that the training split does not list.
+    own = [name for group in groups for name in source.own_classes.get(group, ())]
+    classes = list(dict.fromkeys(own)) or list(source.classes)
+    split = _convert_split(chosen, part, classes, source, work_dir)
     title = ", ".join(groups) if groups else decision.note
     return split, f"Split {part}: {title} ({counted(split.num_images, 'image')})"
 

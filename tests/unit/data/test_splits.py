@@ -155,6 +155,19 @@ def test_split_to_evaluate_that_lists_no_usable_image(tmp_path):
         find_split(tmp_path, "val", tmp_path / "out")
 
 
+def test_split_to_evaluate_keeps_classes_that_training_does_not_list(tmp_path):
+    for name, class_name in (("train", "cat"), ("val_1", "cat"), ("val_2", "dog")):
+        picture(tmp_path / f"{name}.jpg")
+        coco_file(tmp_path / f"{name}.json", [f"{name}.jpg"])
+        content = json.loads((tmp_path / f"{name}.json").read_text())
+        content["categories"][0]["name"] = class_name
+        content["annotations"] = [{"image_id": 0, "category_id": 1, "bbox": [0, 0, 2, 2]}]
+        (tmp_path / f"{name}.json").write_text(json.dumps(content))
+    split, _ = find_split(tmp_path, "val", tmp_path / "out")
+    expected = {"val_1.jpg": [("cat", 0, 0, 2, 2)], "val_2.jpg": [("dog", 0, 0, 2, 2)]}
+    assert boxes_by_image(split) == expected
+
+
 def test_folder_with_a_test_split_only_is_not_trained_on(tmp_path):
     for name in "ab":
         picture(tmp_path / "test" / f"{name}.jpg")
