@@ -108,6 +108,17 @@ def test_int8_file_is_verified_and_described(quantized, calibrated_on):
     assert sum(in_int8) >= len(convolutions) - 3 - num_float
 
 
+def test_another_input_size(trained, tmp_path):
+    output = tmp_path / "best_int8.onnx"
+    source = replace(trained.source, input_size_hw=(64, 96))
+    data = find_splits(trained.data, tmp_path / "converted")
+    report = export.export_int8(source, output, data=data, calibration_images=1)
+    card = read_card(output)
+    assert (card.precision, card.input_size_hw) == ("int8", (64, 96))
+    assert card.trained_size_hw == tuple(SIZE_HW)
+    assert report.ap_trained > report.ap_exported >= report.ap_pytorch - 0.1
+
+
 def test_both_runtimes_read_int8_files(quantized, trained):
     pictures = [read_rgb(path) for path in sorted((trained.data / "val").iterdir())]
     images = preprocess(pictures, tuple(SIZE_HW), torch.device("cpu"))

@@ -18,7 +18,7 @@ from rtdetrv2_pytorch.src.deploy.export import Source, export_onnx, export_tenso
 from rtdetrv2_pytorch.src.deploy.onnx import convert_onnx
 from rtdetrv2_pytorch.src.deploy.onnx_file import read_card
 from rtdetrv2_pytorch.src.misc.errors import CheckpointError, ConfigError, ExportError
-from tests.random_detectors import random_images
+from tests.random_detectors import SIZE_HW, random_images
 
 
 @pytest.fixture(scope="module")
@@ -186,7 +186,7 @@ def built(monkeypatch):
 def test_engine_is_verified(source, tmp_path, built):
     output = tmp_path / "best.engine"
     report = export_tensorrt(
-        source,
+        replace(source, input_size_hw=(64, 128)),
         output,
         precision="fp32",
         batch_sizes=(1, 2, 8),
@@ -199,7 +199,9 @@ def test_engine_is_verified(source, tmp_path, built):
         "parity.json",
     ]
     assert (report.file, report.precision, report.failures) == ("best.engine", "fp32", [])
-    assert built.pop("card").precision == "fp32"
+    card = built.pop("card")
+    assert (card.precision, card.input_size_hw) == ("fp32", (64, 128))
+    assert card.trained_size_hw == SIZE_HW
     assert {"GridSample", "Range"} & built.pop("operators") == {"Range"}
     assert built == {
         "batch_sizes": (1, 2, 8),
