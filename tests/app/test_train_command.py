@@ -116,7 +116,7 @@ def test_choose_split():
     assert choose_split(only_train, None)[1:] == (8, 2)
     assert split_note(only_train) == (
         "Random split of 10 images (the datasets name a training split only): 80 % training, 20 % "
-        "validation"
+        "validation, chosen by the platform at each start"
     )
     split, train, val = choose_split(PROJECT, "tags:a:b")
     assert (split["train_tag"], split["val_tag"]) == ("a", "b")
