@@ -220,7 +220,7 @@ def main() -> None:
     parser.add_argument("--fraction", type=float, default=0.05)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--folds", type=int, default=3)
-    parser.add_argument("--start", default="weights", choices=("weights", "checkpoint"))
+    parser.add_argument("--start", default="checkpoint", choices=("weights", "checkpoint"))
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--no-repair", action="store_true", help="only search")
     parser.add_argument("-u", "--update", nargs="+", default=[], help="of the configuration")

@@ -31,8 +31,8 @@ examples:
   rtdetrv2 radar output/my --folds 2 --epochs 5      # faster
 
 Images of the validation split are compared with detections of best.pth; those of the training split
-with detections of networks that are trained on the other training images. By default this takes as
-many training steps as the training itself. Stop with Ctrl-C; the same command resumes it.
+with detections of networks that are trained further on the other training images. By default this
+takes as many training steps as the training itself. Stop with Ctrl-C; the same command resumes it.
 Annotations are not changed.
 """
 

@@ -49,7 +49,7 @@ class RadarOptions:
         device: default: a GPU if there is one.
         folds: parts of the training images; each is detected by a network trained on the others.
         epochs: of each network; None: as many as keep all of them within the training's own cost.
-        start: whether they start from the initial weights of the run, or from its checkpoint.
+        start: whether they start from the checkpoint of the run, or from its initial weights.
         seed: of the folds and of the planted errors.
         update: "key=value" of the configuration of the networks.
     """
@@ -58,7 +58,7 @@ class RadarOptions:
     device: str | None = None
     folds: int = 3
     epochs: int | None = None
-    start: Start = "weights"
+    start: Start = "checkpoint"
     seed: int = 0
     update: Sequence[str] = ()
 
