@@ -51,9 +51,11 @@ def launch(tmp_path):
         )
         app.task_id = task_id
         app.runs = RunFolder(tmp_path / f"task_{task_id}", task_id or -1)
-        launched.append(app)
+        launched.append((instance, app))
         return app
 
     yield start
-    for app in launched:
+    for instance, app in launched:
         app.kill()
+        if app.task_id is not None:  # as the launcher does
+            instance.store.tasks.set_status(app.task_id, "stopped")

@@ -7,6 +7,8 @@ import pytest
 import requests
 import supervisely as sly
 
+from supervisely_integration.local.emulator.storage.sql.errors import ConflictError
+
 
 def meta_of(api, project_id):
     return sly.ProjectMeta.from_json(api.project.get_meta(project_id))
@@ -265,6 +267,23 @@ def test_one_reservation_at_a_time(api, project):
     assert versions.reserve(project.id) == (None, None)
     with pytest.raises(requests.HTTPError, match="not reserved with this token"):
         versions.commit(id_, token, project.updated_at, None)
+
+
+def test_reservation_of_a_killed_task_does_not_block_its_restart(api, instance, project):
+    versions, tasks = instance.store.versions, instance.store.tasks
+    first, second = (tasks.create(app={"id": 1, "name": "Train"}) for _ in range(2))
+    tasks.set_status(first, "started")
+    api.headers["x-task-id"] = str(first)
+    killed, token = api.project.version.reserve(project.id)
+    for other in (str(second), "", "1%"):
+        with pytest.raises(ConflictError, match="is already committing a version"):
+            versions.reserve(project.id, other)
+    restarted, _ = api.project.version.reserve(project.id)
+    assert restarted != killed
+    with pytest.raises(requests.HTTPError, match="not reserved with this token"):
+        api.project.version.cancel_reservation(killed, token)
+    tasks.set_status(first, "error")
+    assert versions.reserve(project.id, str(second))["id"] != restarted
 
 
 def test_stale_reservation_expires(api, instance, project):

@@ -1,6 +1,6 @@
 """Checked access to the fields of a request."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from ..storage.sql.errors import InvalidRequestError
@@ -10,9 +10,17 @@ from ..store import Store
 class Fields(dict[str, Any]):
     """The JSON body or the query of a request.
 
+    Args:
+        values: of the request.
+        task_id: of the app that sends it; "" if it is none.
+
     The methods that return a required field raise `InvalidRequestError` if it is missing or has
     another type.
     """
+
+    def __init__(self, values: Mapping[str, Any], task_id: str = "") -> None:
+        super().__init__(values)
+        self.task_id = task_id
 
     def required(self, name: str) -> Any:
         """Return a field that must be present."""

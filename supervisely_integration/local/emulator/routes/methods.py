@@ -28,7 +28,8 @@ def call(
     """Call a method and return its response."""
     if method not in METHODS:
         raise HTTPException(404)
-    result = METHODS[method](request.app.state.store, Fields(body or {}))
+    fields = Fields(body or {}, request.headers.get("x-task-id", ""))
+    result = METHODS[method](request.app.state.store, fields)
     return JSONResponse({"success": True} if result is None else with_urls(result, request))
 
 

@@ -150,7 +150,9 @@ METHODS: Methods = {
     "tags.list": lambda store, f: whole_list(
         store.projects.meta_items(f.integer("projectId"), "tags", f.get("filter") or ())
     ),
-    "projects.versions.reserve": lambda store, f: store.versions.reserve(f.integer("projectId")),
+    "projects.versions.reserve": lambda store, f: store.versions.reserve(
+        f.integer("projectId"), f.task_id
+    ),
     "projects.versions.commit": lambda store, f: store.versions.commit(
         f.integer("id"), f.text("commitToken"), f
     ),

@@ -19,7 +19,7 @@ STATUSES = (
     *("queued", "consumed", "started", "deployed"),
     *("error", "finished", "terminating", "stopped"),
 )
-_ENDED = ("error", "finished", "stopped")
+ENDED = ("error", "finished", "stopped")
 
 
 class Tasks(Resource):
@@ -95,7 +95,7 @@ class Tasks(Resource):
             if status == "started":  # also restarted after a kill, with a new page
                 values |= {"started_at": row["started_at"] or now, "finished_at": None}
                 values |= {"error": None, "data": "{}", "state": "{}"}
-            if status in _ENDED:
+            if status in ENDED:
                 values |= {"finished_at": now, "error": error}
             self._database.update("tasks", id_, **values)
 

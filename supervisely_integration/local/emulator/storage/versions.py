@@ -7,11 +7,13 @@ from datetime import timedelta
 from typing import Any
 
 from .resource import Json, Resource
-from .sql.database import timestamp, timestamp_in
+from .sql.database import dumps, timestamp, timestamp_in
 from .sql.errors import ConflictError, InvalidRequestError
 from .sql.listing import Condition, Table
+from .tasks import ENDED
 
 _RESERVATION = timedelta(minutes=10)  # after that, a killed client no longer blocks the others
+_OWNER = "substr(commit_token, 1, instr(commit_token, '.') - 1)"  # task, "" if it was none
 
 COMMITTED = Condition("v.status = 'committed'")
 
@@ -34,8 +36,15 @@ class Versions(Resource):
     hidden = Resource.hidden | {"commit_token", "title"}
     present = None
 
-    def reserve(self, project_id: int) -> Json:
+    def reserve(self, project_id: int, task_id: str = "") -> Json:
         """Begin a version; return its `id` and `commitToken`.
+
+        Reservations of tasks that ended or were restarted do not count: the client waits for two
+        minutes otherwise.
+
+        Args:
+            project_id: of the project.
+            task_id: of the client, if it is an app.
 
         Raises:
             NotFoundError: if the project does not exist.
@@ -46,8 +55,10 @@ class Versions(Resource):
             project = self._store.projects.require(project_id)
             connection.execute(
                 "DELETE FROM versions WHERE project_id = ? AND status = 'reserved'"
-                " AND created_at < ?",
-                (project_id, timestamp_in(-_RESERVATION)),
+                f" AND (created_at < ? OR {_OWNER} = ? OR {_OWNER} IN"
+                " (SELECT CAST(id AS TEXT) FROM tasks"
+                " WHERE status IN (SELECT value FROM json_each(?))))",
+                (project_id, timestamp_in(-_RESERVATION), task_id or None, dumps(ENDED)),
             )
             last = self._database.row(
                 "SELECT * FROM versions WHERE project_id = ? ORDER BY version DESC LIMIT 1",
@@ -55,7 +66,7 @@ class Versions(Resource):
             )
             if last is not None:
                 _check_reservable(last, project)
-            token = secrets.token_hex(16)
+            token = f"{task_id}.{secrets.token_hex(16)}"
             id_ = self._insert(
                 project_id=project_id,
                 version=last["version"] + 1 if last else 1,
