@@ -18,7 +18,7 @@ def result(dataset="bccd", recipe="today", seed=0, *, ap=0.5, minutes=4.0, kind=
         run={},
         command=["rtdetrv2", "train"],
         machine={
-            **{"device": "AMD EPYC", "cores": "2", "torch": "2.10.0"},
+            **{"device": "AMD EPYC", "cores": "2", "threads": "2", "torch": "2.10.0"},
             **{"commit": "abc1234", "date": "2026-11-29"},
         },
         steps=510,

@@ -5,6 +5,8 @@ import statistics
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
+from rtdetrv2_pytorch.src.misc.text import counted
+
 from .datasets import DATASETS
 from .peers import PEERS
 from .recipes import RECIPES, REFERENCE, find_recipe
@@ -259,7 +261,13 @@ def _machines(results: Sequence[Result]) -> list[str]:
     """Return the machines and commits, and how many cores other processes used."""
     if not results:
         return ["## Results\n", "No runs are finished yet.\n"]
-    machines = sorted({f"{r.machine['device']}, {r.machine['cores']} cores" for r in results})
+    machines = sorted(
+        {
+            f"{r.machine['device']}, {r.machine['cores']} cores, "
+            f"{counted(int(r.machine['threads']), 'thread')}"
+            for r in results
+        }
+    )
     torch = sorted({r.machine["torch"] for r in results})
     commits = sorted({r.machine["commit"] for r in results})
     dates = sorted({r.machine["date"] for r in results})

@@ -40,7 +40,7 @@ class _File:
     part: Part | None
     table: CategoryTable
     used: frozenset[str]  # classes with objects
-    parents: frozenset[str]  # categories of Roboflow that are no classes
+    parents: frozenset[str]  # categories of Roboflow above the classes, without objects
     base: str  # folder that its file names are relative to
     images: Mapping[CategoryId, str | UnusableError]  # paths relative to the root
     is_plain: bool  # whether all images are at `base` / their file name
