@@ -3,11 +3,17 @@
 import json
 import multiprocessing
 import os
+import runpy
 import socket
+import sys
 import tempfile
+from collections.abc import Callable
+from multiprocessing.context import ForkServerContext
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
+
+from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
 ROOT = Path(__file__).parents[1]
 _TIMEOUT_S = 240
@@ -27,11 +33,32 @@ def free_port() -> int:
 
 def fork(function: Any, *args: Any) -> BaseProcess:
     """Start a function in a process forked from one that has imported torch and the engine."""
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(_PRELOADED)
-    process = context.Process(target=function, args=args)
+    process = _context().Process(target=function, args=args)
     process.start()
     return process
+
+
+def _context() -> ForkServerContext:
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(_PRELOADED)
+    return context
+
+
+def forked_launch(config: LaunchConfig, _executable: str) -> Callable[..., Any]:
+    """Replaces `elastic_launch` for a module run by Python: forks the ranks instead."""
+    return lambda _m, *arguments: launch_forked(config, _run_module, *arguments)
+
+
+def launch_forked(config: LaunchConfig, function: Callable[..., Any], *arguments: str) -> None:
+    """Call a function in all ranks, as torchrun runs a program."""
+    config.start_method = "forkserver"
+    _context()  # what it has imported
+    elastic_launch(config, function)(*arguments)
+
+
+def _run_module(module: str, *arguments: str) -> None:
+    sys.argv = [module, *arguments]
+    runpy.run_module(module, run_name="__main__", alter_sys=True)
 
 
 def run_ranks(script: str, count: int = 2) -> list:

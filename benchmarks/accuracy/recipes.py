@@ -157,6 +157,10 @@ RECIPES = {
     "weight-decay": Recipe(
         about="weight decay 0.01, not 0.0001", update={"optimizer.weight_decay": 0.01}
     ),
+    "beta2-98": Recipe(
+        about="second moment of AdamW over 50 steps (0.98), not 1000",
+        update={"optimizer.betas": [0.9, 0.98]},
+    ),
     "denoising-200": Recipe(
         about="200 denoising queries, not 100",
         update={"RTDETRTransformerv2.num_denoising": 200},

@@ -14,9 +14,9 @@ from rtdetrv2_pytorch.src.solver.events import TrainingEvents
 from rtdetrv2_pytorch.src.solver.stopping import StopFlag
 from supervisely_integration.models import published_models
 from supervisely_integration.task_status import TaskStatus
-from supervisely_integration.train.ranks import train_on_devices
+from supervisely_integration.train import ranks
 from tests.app.real_app import TAGS, files_below, make_project, read_json, state_of
-from tests.ranks import environment
+from tests.ranks import forked_launch
 from tests.tiny import CONFIGS, NETWORK, SMALL_BACKBONE, tiny_values
 
 RECIPE = CONFIGS / "rtdetrv2" / "rtdetrv2_r18vd_120e_coco.yml"
@@ -80,31 +80,31 @@ class StopInSecondEpoch(TrainingEvents):
 
 
 @pytest.fixture
-def ranks_environment(monkeypatch):
-    for name in ("PYTHONPATH", "OMP_NUM_THREADS", "CUDA_VISIBLE_DEVICES"):
-        monkeypatch.setenv(name, environment()[name])
+def forked_ranks(monkeypatch):
+    """Fork the ranks, which takes less time; the app above starts them as programs."""
+    monkeypatch.setattr(ranks, "elastic_launch", forked_launch)
 
 
-def test_stop_ends_all_ranks_and_keeps_checkpoints(tmp_path, digits, ranks_environment):
+def test_stop_ends_all_ranks_and_keeps_checkpoints(tmp_path, digits, forked_ranks):
     events = StopInSecondEpoch()
     overrides = {**tiny_values(tmp_path / "out", digits), "epoches": 100}
-    ranks = train_on_devices(RECIPE, overrides, ["cpu", "cpu"], events, events.flag)
-    assert ranks.result.stopped == "Stop button"
+    trained = ranks.train_on_devices(RECIPE, overrides, ["cpu", "cpu"], events, events.flag)
+    assert trained.result.stopped == "Stop button"
     assert events.epochs[:1] == [0]
     assert len(events.epochs) < 100
-    assert ranks.result.last_epoch == events.epochs[-1]
-    assert ranks.result.checkpoints["last"] == tmp_path / "out" / "last.pth"
-    assert ranks.config["num_classes"] == 10
+    assert trained.result.last_epoch == events.epochs[-1]
+    assert trained.result.checkpoints["last"] == tmp_path / "out" / "last.pth"
+    assert trained.config["num_classes"] == 10
 
 
-def test_first_failure_is_reported(tmp_path, digits, ranks_environment, caplog):
+def test_first_failure_is_reported(tmp_path, digits, forked_ranks, caplog):
     overrides = tiny_values(tmp_path / "out", digits)
     overrides["train_dataloader"]["total_batch_size"] = 1
     with (
         caplog.at_level(logging.INFO),
         pytest.raises(RankError, match=r"rank \d \(cpu\): .*total_batch_size = 1: cannot be div"),
     ):
-        train_on_devices(RECIPE, overrides, ["cpu", "cpu"], TrainingEvents(), StopFlag())
+        ranks.train_on_devices(RECIPE, overrides, ["cpu", "cpu"], TrainingEvents(), StopFlag())
 
 
 class FailingEvents(TrainingEvents):
@@ -114,8 +114,8 @@ class FailingEvents(TrainingEvents):
         raise ValueError(f"no bar for epoch {report.epoch}")
 
 
-def test_error_of_the_app_is_raised_after_the_ranks_saved(tmp_path, digits, ranks_environment):
+def test_error_of_the_app_is_raised_after_the_ranks_saved(tmp_path, digits, forked_ranks):
     overrides = {**tiny_values(tmp_path / "out", digits), "epoches": 100}
     with pytest.raises(ValueError, match="no bar for epoch 0"):
-        train_on_devices(RECIPE, overrides, ["cpu", "cpu"], FailingEvents(), StopFlag())
+        ranks.train_on_devices(RECIPE, overrides, ["cpu", "cpu"], FailingEvents(), StopFlag())
     assert (tmp_path / "out" / "last.pth").is_file()

@@ -1,5 +1,6 @@
 """A trained detector and its exports, made once for all tests of exports."""
 
+from functools import cache
 from types import SimpleNamespace
 
 import pytest
@@ -25,13 +26,11 @@ def trained(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def exported(trained, tmp_path_factory):
-    """exported("torchscript"): a float32 export and its report, made once per exporter."""
-    made = {}
+    """exported(): a float32 export and its report, made once."""
 
-    def make(exporter="torchscript"):
-        if exporter not in made:
-            output = tmp_path_factory.mktemp("exported") / "best.onnx"
-            made[exporter] = output, export_onnx(trained.source, output, exporter=exporter)
-        return made[exporter]
+    @cache
+    def make():
+        output = tmp_path_factory.mktemp("exported") / "best.onnx"
+        return output, export_onnx(trained.source, output)
 
     return make

@@ -34,6 +34,7 @@ pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).parents[2]
 NAMES = [str(n) for n in range(10)]
+SQUARE = (128, 128)
 CARD = ModelCard(class_names=tuple(NAMES), input_size_hw=(64, 64))
 
 
@@ -66,19 +67,12 @@ def open_in_both(file):
 
 
 @pytest.mark.parametrize(
-    ("exporter", "precision", "size_hw"),
-    [
-        ("torchscript", "fp32", None),
-        ("torchscript", "fp32", (128, 128)),
-        ("dynamo", "fp32", None),
-        ("torchscript", "fp16", None),
-    ],
+    ("precision", "size_hw"), [("fp32", None), ("fp32", SQUARE), ("fp16", None)]
 )
-def test_export_without_grid_sample(trained, tmp_path, exporter, precision, size_hw):
+def test_export_without_grid_sample(trained, tmp_path, precision, size_hw):
     output = tmp_path / "best.onnx"
-    options = {"exporter": exporter, "precision": precision, "grid_sample": False}
     source = replace(trained.source, input_size_hw=size_hw)
-    report = export_onnx(source, output, **options)  # verified with AP
+    report = export_onnx(source, output, precision=precision, grid_sample=False)  # verified with AP
     assert report.ap_exported > 0.3
     assert "GridSample" not in {node.op_type for node in onnx.load(output).graph.node}
     detector, card = source.load(input_size_hw=size_hw)
@@ -110,30 +104,28 @@ def test_hgnetv2_without_grid_sample(tmp_path):
     checkpoint = save_random_detector(
         tmp_path / "best.pth", "rtdetrv2_hgnetv2_l_6x_coco", network=network
     )
-    for size_hw in ((96, 128), (128, 128)):
-        detector, card = load_detector(checkpoint, input_size_hw=size_hw)
-        heads = detector.model.decoder
-        with torch.no_grad():
-            heads.dec_score_head[-1].weight.mul_(0.3)
-            for head in (heads.enc_bbox_head, *heads.dec_bbox_head):
-                head.layers[-1].weight.mul_(0.1)
-        output = tmp_path / "best.onnx"
-        write_onnx(detector, card, output, grid_sample=False)
-        assert "GridSample" not in {node.op_type for node in onnx.load(output).graph.node}
-        run = open_in_both(output)
-        for count in (1, 2, 7, 16):
-            images = random_images(count, size_hw)
-            sizes_wh = torch.tensor([[320 + 40 * n, 256 - 10 * n] for n in range(count)])
-            with torch.inference_mode():
-                wanted = detector(images, sizes_wh)
-            for found in run(images.numpy(), sizes_wh.numpy()):
-                tensors = [torch.from_numpy(np.asarray(part)) for part in found]
-                assert_same_detections(tensors, wanted, score=1e-5, pixels=0.009)
+    detector, card = load_detector(checkpoint)
+    heads = detector.model.decoder
+    with torch.no_grad():
+        heads.dec_score_head[-1].weight.mul_(0.3)
+        for head in (heads.enc_bbox_head, *heads.dec_bbox_head):
+            head.layers[-1].weight.mul_(0.1)
+    output = tmp_path / "best.onnx"
+    write_onnx(detector, card, output, grid_sample=False)
+    assert "GridSample" not in {node.op_type for node in onnx.load(output).graph.node}
+    run = open_in_both(output)
+    for count in (1, 2, 7, 16):
+        images = random_images(count, card.input_size_hw)
+        sizes_wh = torch.tensor([[320 + 40 * n, 256 - 10 * n] for n in range(count)])
+        with torch.inference_mode():
+            wanted = detector(images, sizes_wh)
+        for found in run(images.numpy(), sizes_wh.numpy()):
+            tensors = [torch.from_numpy(np.asarray(part)) for part in found]
+            assert_same_detections(tensors, wanted, score=1e-5, pixels=0.009)
 
 
-@pytest.mark.parametrize("exporter", ["torchscript", "dynamo"])
-def test_batches_agree_with_batch_size_1(trained, exported, exporter):
-    output, report = exported(exporter)
+def test_batches_agree_with_batch_size_1(trained, exported):
+    output, report = exported()
     assert report.failures == []
     assert report.compared == "above 0.3"
     assert report.num_detections >= 20
@@ -218,26 +210,26 @@ def test_discrete_sampling_reports_the_ap_of_the_trained_one(trained, exported, 
 
 
 def test_export_with_another_input_size(trained, exported, tmp_path, caplog):
-    source = replace(trained.source, input_size_hw=(96, 160))
-    output = tmp_path / "wide.onnx"
+    source = replace(trained.source, input_size_hw=SQUARE)
+    output = tmp_path / "square.onnx"
     with caplog.at_level(logging.WARNING):
         report = export_onnx(source, output)  # compared at this size
     shape = onnx.load(output).graph.input[0].type.tensor_type.shape.dim
-    assert [dim.dim_value for dim in shape[1:]] == [3, 96, 160]
+    assert [dim.dim_value for dim in shape[1:]] == [3, *SQUARE]
     card = read_card(output)
-    assert (card.input_size_hw, card.trained_size_hw) == ((96, 160), tuple(SIZE_HW))
+    assert (card.input_size_hw, card.trained_size_hw) == (SQUARE, tuple(SIZE_HW))
     assert report.failures == []
     assert report.ap_trained == pytest.approx(exported()[1].ap_pytorch)
     assert report.ap_exported != report.ap_trained
-    assert f"wide.onnx: AP is {report.ap_exported:.4f} with default sampling and an input of" in (
+    assert f"square.onnx: AP is {report.ap_exported:.4f} with default sampling and an input of" in (
         caplog.text
     )
-    assert f"96 x 160 pixels, and {report.ap_trained:.4f} as trained" in caplog.text
+    assert f"128 x 128 pixels, and {report.ap_trained:.4f} as trained" in caplog.text
     # Without annotations there is no AP to compare.
     caplog.clear()
     export_onnx(replace(source, find_images=None), output, slim=False)
     trained_at = f"trained with {SIZE_HW[0]} x {SIZE_HW[1]}: check the accuracy"
-    assert f"an input of 96 x 160 pixels, but {trained_at}" in caplog.text
+    assert f"an input of 128 x 128 pixels, but {trained_at}" in caplog.text
 
 
 def test_tool_exports_next_to_the_checkpoint(trained, tmp_path, capfd):

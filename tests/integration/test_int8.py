@@ -25,13 +25,13 @@ from rtdetrv2_pytorch.src.data.splits import find_splits
 from rtdetrv2_pytorch.src.deploy import accuracy
 from rtdetrv2_pytorch.src.deploy.export import Source
 from rtdetrv2_pytorch.src.deploy.int8 import export, trials
-from rtdetrv2_pytorch.src.deploy.int8.graph import float_nodes
 from rtdetrv2_pytorch.src.deploy.onnx_file import read_card
 from rtdetrv2_pytorch.src.deploy.predictor import Predictor
 from rtdetrv2_pytorch.src.deploy.runtimes import open_runtime
 from rtdetrv2_pytorch.src.misc.errors import ExportError
 from supervisely_integration.paths import TRAIN
 from tests.integration.overfitted_checkpoint import SIZE_HW
+from tests.integration.test_export import SQUARE
 from tests.sdk import import_sdk
 
 pytestmark = pytest.mark.slow
@@ -110,11 +110,11 @@ def test_int8_file_is_verified_and_described(quantized, calibrated_on):
 
 def test_another_input_size(trained, tmp_path):
     output = tmp_path / "best_int8.onnx"
-    source = replace(trained.source, input_size_hw=(64, 96))
+    source = replace(trained.source, input_size_hw=SQUARE)
     data = find_splits(trained.data, tmp_path / "converted")
     report = export.export_int8(source, output, data=data, calibration_images=1)
     card = read_card(output)
-    assert (card.precision, card.input_size_hw) == ("int8", (64, 96))
+    assert (card.precision, card.input_size_hw) == ("int8", SQUARE)
     assert card.trained_size_hw == tuple(SIZE_HW)
     assert report.ap_trained > report.ap_exported >= report.ap_pytorch - 0.1
 
@@ -228,27 +228,6 @@ def test_app_exports_int8_too(quantized, trained, tmp_path, monkeypatch):
     monkeypatch.setattr(exports, "export_quantized", refuse)
     assert Path(exporter.export({"best_checkpoint": "best.pth"}, "ONNXRuntime")) == output
     assert missing == {"INT8": "best_int8.onnx: INT8 loses too much accuracy"}
-
-
-def test_structure_is_found_with_both_exporters(exported):
-    counts = {}
-    for exporter in ("torchscript", "dynamo"):
-        model = onnx.load(exported(exporter)[0])
-        kept = {*float_nodes(model)}
-        convolutions = [node for node in model.graph.node if node.op_type == "Conv"]
-        in_float = [node for node in convolutions if node.name in kept]
-        assert in_float == convolutions[:3]
-        late, after_selection = [], set()
-        for node in model.graph.node:
-            if node.op_type == "TopK" or not after_selection.isdisjoint(node.input):
-                after_selection.update(node.output)
-                late.append(node)
-        assert len(late) > 100
-        assert [node.name for node in late if node.name not in kept] == []
-        products = [node for node in model.graph.node if node.op_type in ("MatMul", "Gemm")]
-        assert [node.name for node in products if node.name not in kept] == []
-        counts[exporter] = len(convolutions)
-    assert counts["torchscript"] == counts["dynamo"]
 
 
 @pytest.fixture(scope="module")

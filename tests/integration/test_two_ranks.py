@@ -1,11 +1,14 @@
 """Training with multiple ranks on CPUs, with gloo."""
 
 import json
-import subprocess
+import os
+import signal
 import sys
 
 import pytest
 import torch
+from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs, Std
+from torch.distributed.launcher.api import LaunchConfig
 
 from rtdetrv2.commands.train import main
 from rtdetrv2_pytorch.src.core import YAMLConfig
@@ -14,8 +17,9 @@ from rtdetrv2_pytorch.src.data.digits import make_digits_dataset
 from rtdetrv2_pytorch.src.misc.seeding import seed_everything
 from rtdetrv2_pytorch.src.misc.weights import load_checkpoint
 from rtdetrv2_pytorch.src.solver import DetSolver
+from rtdetrv2_pytorch.src.solver import solver as det_solver
 from rtdetrv2_pytorch.src.solver.events import TrainingEvents
-from tests.ranks import end_ranks, environment, run_ranks
+from tests.ranks import end_ranks, launch_forked, run_ranks
 from tests.tiny import tiny_config, tiny_file
 
 SCRIPT = """
@@ -233,35 +237,36 @@ def test_stop_request_on_one_rank_stops_all(tmp_path, digits):
     assert load_checkpoint(tmp_path / "out" / "last.pth")["progress"]["step"] == 2
 
 
-KILLED = """
-import os, signal, sys
-from rtdetrv2_pytorch.src.solver import solver as det_solver
-from rtdetrv2.commands.train import main
+def train_with_a_kill(path):
+    """Train; before a restart, kill rank 1 in the second epoch."""
+    if os.environ["RANK"] == "1" and os.environ["TORCHELASTIC_RESTART_COUNT"] == "0":
+        report = det_solver.StepReporter.__call__
 
-if os.environ["RANK"] == "1" and os.environ["TORCHELASTIC_RESTART_COUNT"] == "0":
-    report = det_solver.StepReporter.__call__
-    def kill_in_second_epoch(self, progress):
-        report(self, progress)
-        if (progress.epoch, progress.step) == (1, 1):
-            os.kill(os.getpid(), signal.SIGKILL)
-    det_solver.StepReporter.__call__ = kill_in_second_epoch
-sys.exit(main(["-c", sys.argv[1]]))
-"""
+        def kill_in_second_epoch(self, progress):
+            report(self, progress)
+            if (progress.epoch, progress.step) == (1, 1):
+                os.kill(os.getpid(), signal.SIGKILL)
+
+        det_solver.StepReporter.__call__ = kill_in_second_epoch
+    sys.exit(main(["-c", path]))
 
 
 def test_run_resumes_after_torchrun_restarts_a_killed_rank(tmp_path, sparse, one_process):
     path = run_file(tmp_path / "run", sparse)
-    (tmp_path / "killed.py").write_text(KILLED)
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
-    done = subprocess.run(
-        [*torchrun, "--nproc-per-node=2", "--max-restarts=1", tmp_path / "killed.py", path],
-        env=environment(),
-        capture_output=True,
-        text=True,
-        timeout=300,
+    config = LaunchConfig(
+        min_nodes=1,
+        max_nodes=1,
+        nproc_per_node=2,
+        max_restarts=1,
+        rdzv_backend="c10d",
+        rdzv_endpoint="localhost:0",
+        run_id="restarts",
+        local_addr="localhost",
+        logs_specs=DefaultLogsSpecs(log_dir=str(tmp_path / "logs"), redirects=Std.ALL),
     )
-    assert done.returncode == 0, done.stderr[-4000:]
-    assert "restarted by torchrun: resuming" in done.stderr
+    launch_forked(config, train_with_a_kill, str(path))
+    (log,) = (tmp_path / "logs").glob("*/attempt_1/0/stderr.log")
+    assert "restarted by torchrun: resuming" in log.read_text()
     run = outcome(tmp_path / "run")
     epochs = [e["epoch"] for e in run[0] if e["event"] == "epoch"]
     assert epochs == [0, 1]  # the first epoch was not repeated

@@ -10,6 +10,7 @@ import torch
 from rtdetrv2_pytorch.src.core.yaml_files import merge
 from rtdetrv2_pytorch.src.deploy import onnx as deploy_onnx
 from rtdetrv2_pytorch.src.deploy.detector import load_detector
+from rtdetrv2_pytorch.src.deploy.int8.graph import float_nodes
 from rtdetrv2_pytorch.src.deploy.onnx import write_onnx
 from rtdetrv2_pytorch.src.deploy.onnx_file import read_card
 from rtdetrv2_pytorch.src.deploy.runtimes import openvino_core
@@ -92,6 +93,17 @@ def test_openvino_agrees(tiny, exported, batch):
 
 
 @pytest.mark.parametrize("exporter", EXPORTERS)
+def test_grid_sample_is_replaced(tiny, exported, exporter):
+    path, _ = exported(exporter, grid_sample=False)
+    assert "GridSample" not in op_types(path)
+    expected = one_by_one(tiny.detector, tiny.images, tiny.sizes_wh)
+    for batch in (1, 7):
+        inputs = tiny.images[:batch], tiny.sizes_wh[:batch]
+        for found in (run(path, *inputs), run_openvino(path, *inputs)):
+            assert_same_detections(found, [values[:batch] for values in expected])
+
+
+@pytest.mark.parametrize("exporter", EXPORTERS)
 def test_inputs_and_outputs(exported, exporter):
     path, _ = exported(exporter)
     model = onnx.load(path)
@@ -134,6 +146,28 @@ def test_layer_norms_are_native_and_weights_are_in_the_file(tiny, exported, expo
     assert not any(tensor.external_data for tensor in model.graph.initializer)
 
 
+@pytest.mark.slow
+def test_layers_that_int8_leaves_in_float_are_found_with_both_exporters(exported):
+    counts = {}
+    for exporter in ("torchscript", "dynamo"):
+        model = onnx.load(exported(exporter)[0])
+        kept = {*float_nodes(model)}
+        convolutions = [node for node in model.graph.node if node.op_type == "Conv"]
+        in_float = [node for node in convolutions if node.name in kept]
+        assert in_float == convolutions[:3]
+        late, after_selection = [], set()
+        for node in model.graph.node:
+            if node.op_type == "TopK" or not after_selection.isdisjoint(node.input):
+                after_selection.update(node.output)
+                late.append(node)
+        assert len(late) > 100
+        assert [node.name for node in late if node.name not in kept] == []
+        products = [node for node in model.graph.node if node.op_type in ("MatMul", "Gemm")]
+        assert [node.name for node in products if node.name not in kept] == []
+        counts[exporter] = len(convolutions)
+    assert counts["torchscript"] == counts["dynamo"]
+
+
 @pytest.mark.parametrize("exporter", EXPORTERS)
 def test_model_card_in_the_file(tiny, exported, exporter):
     path, card = exported(exporter)
@@ -155,24 +189,12 @@ def test_newer_opset_agrees(tiny, exported):
     assert_same_detections(run(path, tiny.images, tiny.sizes_wh), tiny.found)
 
 
-@pytest.mark.parametrize("exporter", EXPORTERS)
-def test_discrete_sampling_avoids_grid_sample(tiny, tmp_path, exporter):
-    detector, card = load_detector(tiny.path, sampling="discrete")
-    path = tmp_path / "dsp.onnx"
-    write_onnx(detector, card, path, exporter=exporter)
-    assert "GridSample" not in op_types(path)
-    assert read_card(path).sampling == "discrete"
-    expected = one_by_one(detector, tiny.images, tiny.sizes_wh)
-    for batch in (1, 2, 7):
-        inputs = tiny.images[:batch], tiny.sizes_wh[:batch]
-        alone = [values[:batch] for values in expected]
-        assert_nearly_same(run(path, *inputs), alone, share=0.9)
-    assert_nearly_same(run_openvino(path, *inputs), expected, share=0.9)
-
-
 @pytest.fixture(scope="module")
 def every_cell(make_checkpoint, tmp_path_factory):
-    """A detector with HGNetv2, one query per cell, so that rounding does not affect selection."""
+    """A detector with HGNetv2 and discrete sampling, with one query per cell.
+
+    So rounding does not affect selection. The file of `tiny` has ResNet and bilinear sampling.
+    """
     path = make_checkpoint(
         tmp_path_factory.mktemp("every_cell") / "best.pth",
         "rtdetrv2_hgnetv2_l_6x_coco",
@@ -184,7 +206,23 @@ def every_cell(make_checkpoint, tmp_path_factory):
             },
         ),
     )
-    return load_detector(path)
+    return load_detector(path, sampling="discrete")
+
+
+@pytest.mark.parametrize("exporter", EXPORTERS)
+def test_hgnetv2_with_discrete_sampling(tiny, every_cell, tmp_path, exporter):
+    detector, card = every_cell
+    assert card.num_detections == 20
+    path = tmp_path / "dsp.onnx"
+    write_onnx(detector, card, path, exporter=exporter)
+    assert "GridSample" not in op_types(path)
+    assert read_card(path).sampling == "discrete"
+    expected = one_by_one(detector, tiny.images, tiny.sizes_wh)
+    for batch in (1, 2, 7):
+        found = run(path, tiny.images[-batch:], tiny.sizes_wh[-batch:])
+        assert_nearly_same(found, [values[-batch:] for values in expected], share=0.9)
+    found = run_openvino(path, tiny.images, tiny.sizes_wh)
+    assert_nearly_same(found, expected, share=0.9)
 
 
 @pytest.mark.parametrize("exporter", EXPORTERS)
@@ -196,8 +234,9 @@ def test_half_precision_nearly_agrees(tiny, every_cell, tmp_path, exporter):
     labels, boxes, scores = run(path, tiny.images, tiny.sizes_wh)
     assert (labels.dtype, boxes.dtype, scores.dtype) == (torch.int64, *2 * [torch.float32])
     expected = one_by_one(detector, tiny.images, tiny.sizes_wh)
-    torch.testing.assert_close(scores, expected[2], rtol=0, atol=0.05)
-    assert (scores - expected[2]).abs().mean() < 0.01
+    error = (scores - expected[2]).abs()
+    assert (error < 0.05).float().mean() > 0.95  # rounding can move a discrete sample
+    assert error.mean() < 0.01
     assert (expected[2] - expected[2].roll(1, 0)).abs().mean() > 0.03  # images differ more
     # Random weights have near ties; labels and boxes are compared on trained networks.
 
@@ -298,15 +337,3 @@ def test_failed_export_leaves_no_file(tiny, tmp_path, monkeypatch, stage):
     ):
         write_onnx(broken, tiny.card, path, slim=False)
     assert list(tmp_path.iterdir()) == []
-
-
-@pytest.mark.slow  # tests/integration/test_export.py does the same with a trained ResNet
-@pytest.mark.parametrize("exporter", EXPORTERS)
-def test_hgnetv2(tiny, every_cell, tmp_path, exporter):
-    detector, card = every_cell
-    assert card.num_detections == 20
-    write_onnx(detector, card, tmp_path / "x.onnx", exporter=exporter)
-    expected = one_by_one(detector, tiny.images, tiny.sizes_wh)
-    for batch in (1, 2, 7):
-        found = run(tmp_path / "x.onnx", tiny.images[-batch:], tiny.sizes_wh[-batch:])
-        assert_nearly_same(found, [values[-batch:] for values in expected], share=0.9)
