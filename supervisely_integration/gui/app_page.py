@@ -48,6 +48,8 @@ def serve_own_page(server: FastAPI, links: Mapping[str, str] | None = None) -> b
     def read_page(request: Request) -> Response:
         if request.query_params.get("ping", "").lower() in ("true", "1"):
             return JSONResponse({"message": "App is running"})
+        if request.client is None:  # the SDK's own request, at the end and when a widget reloads
+            return JSONResponse({"message": "This page is not stored"})
         return _render_page(links or {})
 
     server.router.routes[:0] = [Route("/", read_page), *page_routes(window)]  # before the SDK's

@@ -101,6 +101,8 @@ class AppProcess:
             "SMART_CACHE_CONTAINER_DIR": str(data_dir / "smart_cache"),
             "PYTHONPATH": str(ROOT),
             "SUPERVISELY_SKIP_HTTPS_USER_HELPER_CHECK": "1",  # the instance has no HTTPS
+            # Store no copy of the page for ended tasks, which the instance does not show.
+            "_SUPERVISELY_OFFLINE_FILES_UPLOADED": "True",
         }
         if project_id is not None:
             variables["PROJECT_ID"] = str(project_id)
