@@ -12,7 +12,6 @@ from rtdetrv2_pytorch.src.core import YAMLConfig
 from rtdetrv2_pytorch.src.solver import DetSolver
 from rtdetrv2_pytorch.src.solver.events import TrainingEvents
 
-KINDS = ("step", "write", "evaluation", "anytime")
 
 
 def kill_process():
