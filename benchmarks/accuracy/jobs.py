@@ -8,7 +8,7 @@ from pathlib import Path
 from .datasets import DataSet
 from .peers import PEERS
 from .recipes import REFERENCE, find_recipe
-from .results import Result
+from .results import Result, comparable_times
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,7 +78,8 @@ def plan(
 
 def budget_minutes(dataset: DataSet, results: Sequence[Result]) -> float | None:
     """Return the time for peers: the mean of the reference recipe; None if it has not run."""
-    found = [r.minutes for r in results if (r.dataset, r.recipe) == (dataset.name, REFERENCE)]
+    timed = comparable_times(results, dataset.name, REFERENCE)
+    found = [r.minutes for r in timed if r.recipe == REFERENCE]
     return statistics.fmean(found) if found else None
 
 

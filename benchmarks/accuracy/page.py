@@ -10,7 +10,7 @@ from rtdetrv2_pytorch.src.misc.text import counted
 from .datasets import DATASETS
 from .peers import PEERS
 from .recipes import RECIPES, REFERENCE, find_recipe
-from .results import Result, by_seed
+from .results import Result, by_seed, comparable_times
 from .spread import CONFIDENCE, Difference, Spread, difference, mean_difference
 
 PAGE = Path(__file__).parents[2] / "docs" / "accuracy.md"
@@ -117,9 +117,10 @@ def _dataset(results: Sequence[Result], name: str) -> list[str]:
         parts.append(_equal_steps(mine, name))
         rare = DATASETS[name].rare if name in DATASETS else ()
         parts += _rare_classes(mine, name, rare) if rare else []
-    budget = _values(mine, name, REFERENCE, lambda r: r.minutes)
+    timed = comparable_times(mine, name, REFERENCE)
+    budget = _values(timed, name, REFERENCE, lambda r: r.minutes)
     if budget:
-        parts += _equal_minutes(mine, name, statistics.fmean(budget.values()))
+        parts += _equal_minutes(timed, name, statistics.fmean(budget.values()))
     return parts
 
 
@@ -177,9 +178,11 @@ def _equal_minutes(results: Sequence[Result], name: str, minutes: float) -> list
         label = f"`{recipe}`" + (" (other trainer)" if recipe in PEERS else "")
         cells = [_spread(values.values()), _spread(ap50), *times, *_change(change)]
         rows.append([label, str(len(runs)), *cells])
+    threads = counted(int(results[0].machine["threads"]), "thread")
     text = (
-        f"Within {minutes:.1f} minutes of training and evaluation, the mean time of `{REFERENCE}`: "
-        "the highest AP so far, and the minutes until AP50 reached a value.\n"
+        f"Within {minutes:.1f} minutes of training and evaluation, the mean time of `{REFERENCE}` "
+        f"with {threads}: the highest AP so far, and the minutes until AP50 reached a value. Runs "
+        "with another number of threads are left out.\n"
     )
     targets = [f"minutes to AP50 {target}" for target in _TARGETS]
     head = ["", "runs", "AP", "AP50", *targets, f"AP against `{REFERENCE}`", "verdict"]

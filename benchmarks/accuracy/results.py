@@ -2,6 +2,7 @@
 
 import json
 import math
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -130,6 +131,13 @@ def load_tree(folder: Path) -> dict[str, list[Result]]:
 def by_seed(results: Iterable[Result], dataset: str, recipe: str) -> dict[int, Result]:
     """Return the results of a recipe on a data set by seed."""
     return {r.seed: r for r in results if (r.dataset, r.recipe) == (dataset, recipe)}
+
+
+def comparable_times(results: Iterable[Result], dataset: str, recipe: str) -> list[Result]:
+    """Return the results on a data set with as many threads as most runs of a recipe."""
+    mine = [r for r in results if r.dataset == dataset]
+    threads = Counter(r.machine["threads"] for r in mine if r.recipe == recipe).most_common(1)
+    return [r for r in mine if threads and r.machine["threads"] == threads[0][0]]
 
 
 def _is_number(value: float | None) -> bool:

@@ -55,6 +55,17 @@ def test_tables():
     assert "RT-DETRv2-S, 320 px, 10 epochs, batch size 4: 510 steps." in page
 
 
+def test_times_are_compared_with_equal_threads():
+    slow = result(recipe="cosine", seed=0, ap=0.6)
+    slow = replace(slow, machine={**slow.machine, "threads": "1"})
+    page = generate({"": [result(), slow]})
+    steps, minutes = page.split("Within 4.0 minutes")
+    assert "with 2 threads" in minutes
+    assert "| `cosine` | 1 | 0.600" in steps
+    assert "| `today` | 1 | 0.500" in minutes
+    assert "`cosine` |" not in minutes.partition("## Recipes")[0]
+
+
 def test_a_value_that_was_not_reached():
     slow = [point(4.0, 0.3, 0.5)]
     found = [result(seed=0), result(seed=1, curve=slow), result("b", curve=slow)]
