@@ -1,7 +1,7 @@
 """The setting `recipe: dense`: dense supervision after DEIM, arXiv:2412.04234.
 
 Mosaics and MixUp multiply the objects of an image in the first half of a run, and the
-matchability-aware loss trains matches with a low overlap. No gain has been measured here.
+matchability-aware loss trains matches with a low overlap. Short trainings lose AP (docs/accuracy.md).
 """
 
 import math

@@ -43,7 +43,7 @@ class Settings:
             configuration: "photos", "aerial", "microscopy", "documents", "industrial", "light" or
             "none"; see docs/augmentation.md.
         recipe: "dense" adds mosaics, MixUp and the matchability-aware loss of DEIM
-            (arXiv:2412.04234). Not recommended: no gain has been measured with this package.
+            (arXiv:2412.04234). Not recommended: short trainings lose AP, docs/accuracy.md.
         device: "cuda", "cuda:1", "cpu", ...; default: a GPU if available.
         seed: random seed.
         use_amp: mixed precision; see `amp_dtype`.
