@@ -25,6 +25,7 @@ from rich.console import Console
 from benchmarks.label_radar.spoiling import (
     KINDS,
     Spoiled,
+    averaged,
     hits,
     precision_at,
     recall_at,
@@ -100,7 +101,10 @@ class Proof:
         own = [each for each in found.suspicions if each.split == "train"]
         results["radar"] = _scores(own, made, num_clean)
         results["radar"]["rates"] = found.rates["train"]
-        results["without folds"] = _scores(self._in_sample(run), made, num_clean)
+        results["without folds"] = _scores(self._in_sample(best_weights(run)), made, num_clean)
+        epochs = sorted(run.glob("checkpoint*.pth"), reverse=True)
+        history = averaged([self._in_sample(path) for path in epochs])
+        results["mean of all epochs"] = _scores(history, made, num_clean)
         results["seconds"] = seconds
         if not self.args.no_repair:
             seen = {i for i in hits([e for e in own if e.probability >= 0.5], made) if i >= 0}
@@ -110,9 +114,9 @@ class Proof:
             results["AP"] = {name: _ap(each) for name, each in runs.items()}
         return results
 
-    def _in_sample(self, run: Path) -> list[Suspicion]:
-        """Return the suspicions by the trained network itself, which has seen the labels."""
-        runtime = open_model(best_weights(run), device=self.args.device)
+    def _in_sample(self, weights: Path) -> list[Suspicion]:
+        """Return the suspicions by a network of the training, which has seen the labels."""
+        runtime = open_model(weights, device=self.args.device)
         img_folder = self.splits.train.img_folder
         split = read_split(self.folder / "spoiled.json", img_folder, runtime.card)
         found = evaluate_runtime(runtime, split, batch_size=8).detections
@@ -136,7 +140,11 @@ class Proof:
             )
         ]
         update += ["PResNet.pretrained=False", "report=False", "pictures=False", "loggers=[]"]
-        update += ["checkpoint_freq=0", f"eval_spatial_size=[{size},{size}]", *self.args.update]
+        update += [
+            f"checkpoint_freq={int(name == 'spoiled')}",
+            f"eval_spatial_size=[{size},{size}]",
+            *self.args.update,
+        ]
         with LiveLine(self.console) as line:
             outcome = training.train(
                 TrainOptions(
@@ -237,7 +245,7 @@ def main() -> None:
         path = _ROOT / "benchmarks" / "results" / f"label_radar_{name}.json"
         path.write_text(json.dumps(results, indent=1, default=str) + "\n")
         shown = {key: value for key, value in results.items() if key != "machine"}
-        for kind in ("radar", "without folds"):
+        for kind in ("radar", "without folds", "mean of all epochs"):
             shown[kind] = {key: v for key, v in results[kind].items() if key != "first"}
         console.print(shown, path)
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence, Set
 from copy import deepcopy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -93,6 +93,36 @@ def hits(suspicions: Sequence[Suspicion], made: Sequence[Spoiled]) -> list[int]:
             )
         )
     return result
+
+
+def averaged(epochs: Sequence[Sequence[Suspicion]]) -> list[Suspicion]:
+    """Return all suspicions by the mean of their probabilities over the epochs of a training.
+
+    Suspicions of different epochs are the same if they show the same label, or if both show a
+    missing label and their detections overlap at IoU 0.5.
+
+    Args:
+        epochs: suspicions of each epoch; the first ones are described.
+    """
+    shown: dict[int, list[Suspicion]] = {}
+    total: dict[int, float] = {}
+    for suspicions in epochs:
+        for each in suspicions:
+            same = (other for other in shown.get(each.image_id, ()) if _same_place(each, other))
+            first = next(same, None)
+            if first is None:
+                shown.setdefault(each.image_id, []).append(first := each)
+            total[id(first)] = total.get(id(first), 0.0) + each.probability
+    found = [each for suspicions in shown.values() for each in suspicions]
+    means = [replace(each, probability=total[id(each)] / len(epochs)) for each in found]
+    return sorted(means, key=lambda each: (-each.probability, -each.strength))
+
+
+def _same_place(one: Suspicion, other: Suspicion) -> bool:
+    if one.label is not None or other.label is not None:
+        return one.label == other.label
+    assert one.detection is not None and other.detection is not None
+    return _overlap(one.detection.box, np.array(other.detection.box)) >= _FOUND_IOU
 
 
 def repaired(

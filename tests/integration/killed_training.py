@@ -13,7 +13,6 @@ from rtdetrv2_pytorch.src.solver import DetSolver
 from rtdetrv2_pytorch.src.solver.events import TrainingEvents
 
 
-
 def kill_process():
     os.kill(os.getpid(), signal.SIGKILL)
 
