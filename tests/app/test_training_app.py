@@ -93,6 +93,7 @@ def test_experiment_has_all_files_and_no_local_paths(experiment):
     assert [each["title"] for each in classes] == CLASSES
     assert {each["shape"] for each in classes} == {"rectangle"}
     assert not (experiment.folder / "runs" / str(experiment.task_id)).exists()
+    assert not files_below(experiment.store, "/offline-sessions")  # copies of the page
 
 
 def test_experiment_info_describes_the_training(experiment):

@@ -1,5 +1,8 @@
+import asyncio
+
 import pytest
 import supervisely as sly
+from async_asgi_testclient import TestClient as SDKClient
 from fastapi import FastAPI
 from starlette.testclient import TestClient
 
@@ -47,6 +50,12 @@ def test_page_loads_only_files_of_the_app(server, built):
     assert {client.get(address[1:]).status_code for address in addresses} == {200}
     assert client.get("/gui/web/../app_page.py").status_code == 404
     assert client.get("/", params={"ping": "1"}).json() == {"message": "App is running"}
+
+
+def test_page_is_not_rendered_for_the_requests_of_the_sdk(server, built):
+    assert app_page.serve_own_page(server)
+    answer = asyncio.run(SDKClient(server).get("/"))
+    assert (answer.status_code, answer.json()) == (200, {"message": "This page is not stored"})
 
 
 def page_addresses(html: str) -> list[str]:
