@@ -76,8 +76,8 @@ def fit(observed: np.ndarray, planted: np.ndarray, *, total: int) -> Posterior:
     observed_above = np.array([(observed >= edge).sum() for edge in edges])
     # By one standard error of a count.
     upper = np.maximum(observed_above + np.sqrt(observed_above), 1) / total
-    tail = planted_above >= _MIN_TAIL
-    prior = float((upper[tail] / planted_above[tail]).min())
+    tail = planted_above >= _MIN_TAIL  # empty if few planted errors leave evidence
+    prior = float((upper[tail] / planted_above[tail]).min(initial=np.inf))
     if prior > _MAX_PRIOR:
         return Posterior(np.empty(0), np.empty(0), float("nan"))
 

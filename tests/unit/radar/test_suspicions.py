@@ -39,6 +39,7 @@ def test_probability_never_decreases_with_the_evidence():
     [
         ([0.5] * 10, []),
         ([0.5] * 10, [0.0] * 10),  # planted errors leave no evidence
+        ([0.5] * 10, [0.0] * 9 + [0.9]),  # few of them leave any
         ([1.0] * 10, [1.0] * 10),  # all labels look like errors: an untrained network
     ],
 )
