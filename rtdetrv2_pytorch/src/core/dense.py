@@ -1,7 +1,8 @@
 """The setting `recipe: dense`: dense supervision after DEIM, arXiv:2412.04234.
 
 Mosaics and MixUp multiply the objects of an image in the first half of a run, and the
-matchability-aware loss trains matches with a low overlap. Short trainings lose AP (docs/accuracy.md).
+matchability-aware loss trains matches with a low overlap. Short trainings lose AP: see
+docs/accuracy.md.
 """
 
 import math
