@@ -34,7 +34,7 @@ pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).parents[2]
 NAMES = [str(n) for n in range(10)]
-SQUARE = (128, 128)
+SQUARE, WIDE = (128, 128), (96, 160)
 CARD = ModelCard(class_names=tuple(NAMES), input_size_hw=(64, 64))
 
 
@@ -104,24 +104,25 @@ def test_hgnetv2_without_grid_sample(tmp_path):
     checkpoint = save_random_detector(
         tmp_path / "best.pth", "rtdetrv2_hgnetv2_l_6x_coco", network=network
     )
-    detector, card = load_detector(checkpoint)
-    heads = detector.model.decoder
-    with torch.no_grad():
-        heads.dec_score_head[-1].weight.mul_(0.3)
-        for head in (heads.enc_bbox_head, *heads.dec_bbox_head):
-            head.layers[-1].weight.mul_(0.1)
-    output = tmp_path / "best.onnx"
-    write_onnx(detector, card, output, grid_sample=False)
-    assert "GridSample" not in {node.op_type for node in onnx.load(output).graph.node}
-    run = open_in_both(output)
-    for count in (1, 2, 7, 16):
-        images = random_images(count, card.input_size_hw)
-        sizes_wh = torch.tensor([[320 + 40 * n, 256 - 10 * n] for n in range(count)])
-        with torch.inference_mode():
-            wanted = detector(images, sizes_wh)
-        for found in run(images.numpy(), sizes_wh.numpy()):
-            tensors = [torch.from_numpy(np.asarray(part)) for part in found]
-            assert_same_detections(tensors, wanted, score=1e-5, pixels=0.009)
+    for size_hw in ((96, 128), SQUARE):
+        detector, card = load_detector(checkpoint, input_size_hw=size_hw)
+        heads = detector.model.decoder
+        with torch.no_grad():
+            heads.dec_score_head[-1].weight.mul_(0.3)
+            for head in (heads.enc_bbox_head, *heads.dec_bbox_head):
+                head.layers[-1].weight.mul_(0.1)
+        output = tmp_path / "best.onnx"
+        write_onnx(detector, card, output, grid_sample=False)
+        assert "GridSample" not in {node.op_type for node in onnx.load(output).graph.node}
+        run = open_in_both(output)
+        for count in (1, 2, 7, 16):
+            images = random_images(count, size_hw)
+            sizes_wh = torch.tensor([[320 + 40 * n, 256 - 10 * n] for n in range(count)])
+            with torch.inference_mode():
+                wanted = detector(images, sizes_wh)
+            for found in run(images.numpy(), sizes_wh.numpy()):
+                tensors = [torch.from_numpy(np.asarray(part)) for part in found]
+                assert_same_detections(tensors, wanted, score=1e-5, pixels=0.009)
 
 
 def test_batches_agree_with_batch_size_1(trained, exported):
@@ -210,26 +211,26 @@ def test_discrete_sampling_reports_the_ap_of_the_trained_one(trained, exported, 
 
 
 def test_export_with_another_input_size(trained, exported, tmp_path, caplog):
-    source = replace(trained.source, input_size_hw=SQUARE)
-    output = tmp_path / "square.onnx"
+    source = replace(trained.source, input_size_hw=WIDE)
+    output = tmp_path / "wide.onnx"
     with caplog.at_level(logging.WARNING):
         report = export_onnx(source, output)  # compared at this size
     shape = onnx.load(output).graph.input[0].type.tensor_type.shape.dim
-    assert [dim.dim_value for dim in shape[1:]] == [3, *SQUARE]
+    assert [dim.dim_value for dim in shape[1:]] == [3, 96, 160]
     card = read_card(output)
-    assert (card.input_size_hw, card.trained_size_hw) == (SQUARE, tuple(SIZE_HW))
+    assert (card.input_size_hw, card.trained_size_hw) == ((96, 160), tuple(SIZE_HW))
     assert report.failures == []
     assert report.ap_trained == pytest.approx(exported()[1].ap_pytorch)
     assert report.ap_exported != report.ap_trained
-    assert f"square.onnx: AP is {report.ap_exported:.4f} with default sampling and an input of" in (
+    assert f"wide.onnx: AP is {report.ap_exported:.4f} with default sampling and an input of" in (
         caplog.text
     )
-    assert f"128 x 128 pixels, and {report.ap_trained:.4f} as trained" in caplog.text
+    assert f"96 x 160 pixels, and {report.ap_trained:.4f} as trained" in caplog.text
     # Without annotations there is no AP to compare.
     caplog.clear()
     export_onnx(replace(source, find_images=None), output, slim=False)
     trained_at = f"trained with {SIZE_HW[0]} x {SIZE_HW[1]}: check the accuracy"
-    assert f"an input of 128 x 128 pixels, but {trained_at}" in caplog.text
+    assert f"an input of 96 x 160 pixels, but {trained_at}" in caplog.text
 
 
 def test_tool_exports_next_to_the_checkpoint(trained, tmp_path, capfd):

@@ -31,7 +31,7 @@ from rtdetrv2_pytorch.src.deploy.runtimes import open_runtime
 from rtdetrv2_pytorch.src.misc.errors import ExportError
 from supervisely_integration.paths import TRAIN
 from tests.integration.overfitted_checkpoint import SIZE_HW
-from tests.integration.test_export import SQUARE
+from tests.integration.test_export import WIDE
 from tests.sdk import import_sdk
 
 pytestmark = pytest.mark.slow
@@ -110,11 +110,11 @@ def test_int8_file_is_verified_and_described(quantized, calibrated_on):
 
 def test_another_input_size(trained, tmp_path):
     output = tmp_path / "best_int8.onnx"
-    source = replace(trained.source, input_size_hw=SQUARE)
+    source = replace(trained.source, input_size_hw=WIDE)
     data = find_splits(trained.data, tmp_path / "converted")
     report = export.export_int8(source, output, data=data, calibration_images=1)
     card = read_card(output)
-    assert (card.precision, card.input_size_hw) == ("int8", SQUARE)
+    assert (card.precision, card.input_size_hw) == ("int8", WIDE)
     assert card.trained_size_hw == tuple(SIZE_HW)
     assert report.ap_trained > report.ap_exported >= report.ap_pytorch - 0.1
 
