@@ -93,7 +93,12 @@ class Proof:
         with LiveLine(self.console) as line:
             found = find_label_errors(
                 run,
-                RadarOptions(device=self.args.device, folds=self.args.folds, start=self.args.start),
+                RadarOptions(
+                    device=self.args.device,
+                    folds=self.args.folds,
+                    epochs=self.args.fold_epochs,
+                    start=self.args.start,
+                ),
                 progress=ConsoleProgress(self.console, line),
                 followers=[TrainingFollower(self.console, line)],
             )
@@ -228,6 +233,7 @@ def main() -> None:
     parser.add_argument("--fraction", type=float, default=0.05)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--folds", type=int, default=3)
+    parser.add_argument("--fold-epochs", type=int, help="default: as the radar chooses")
     parser.add_argument("--start", default="checkpoint", choices=("weights", "checkpoint"))
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--no-repair", action="store_true", help="only search")
