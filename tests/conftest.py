@@ -21,6 +21,7 @@ from tests.order import spread
 from tests.skips import forbidden_skips
 
 sys.dont_write_bytecode = False
+gc.disable()  # until all modules are imported and all tests collected
 ROOT = Path(__file__).parents[1]
 CONFIGS = ROOT / "rtdetrv2_pytorch" / "configs" / "rtdetrv2"
 
@@ -88,6 +89,7 @@ def pytest_collection_finish() -> None:
     """Exclude all imported modules and tests from garbage collection, which reads every object."""
     gc.collect()
     gc.freeze()
+    gc.enable()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
