@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from rtdetrv2_pytorch.src.core import YAMLConfig
 from rtdetrv2_pytorch.src.core.yaml_files import merge
-from tests.tiny import CONFIGS, NETWORK
+from tests.tiny import CONFIGS, NETWORK, SMALL_BACKBONE
 
 SIZE_HW = (96, 160)
 NAMES = ["cat", "dog", "owl"]
@@ -62,7 +62,7 @@ def save_random_detector(
 ) -> Path:
     """Save a tiny detector with random weights, as the trainer saves checkpoints."""
     values = merge(
-        merge(NETWORK if network is None else network, overrides),
+        merge(merge(NETWORK, SMALL_BACKBONE) if network is None else network, overrides),
         {"eval_spatial_size": list(size_hw), "num_classes": len(NAMES), "device": "cpu"},
     )
     cfg = YAMLConfig(CONFIGS / "rtdetrv2" / f"{config}.yml", **values)

@@ -106,7 +106,7 @@ def test_command_shows_a_checkpoint_as_a_tree_and_json(tmp_path, capsys):
     assert values["layers"][0]["output_shape"][-1] == len(NAMES)
     assert values["flops"] == 2 * values["macs"]
     assert re.search(r"^  backbone +PResNet +[\d,]+ +[\d.]+ ", out, re.MULTILINE)
-    assert re.search(r"^    res_layers\.3 +Stage ", out, re.MULTILINE)
+    assert re.search(r"^    res_layers\.2 +Stage ", out, re.MULTILINE)
     assert f"parameters: {values['parameters']:,}" in out
     assert str(target) in out
 
