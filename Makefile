@@ -65,11 +65,18 @@ test: ruff $(if $(shell command -v npm),page) ## run all checks and tests
 	@$(MAKE) --no-print-directory -j2 types pytest
 
 # Beside mypy, which uses one processor.
-pytest: install
+pytest: $(VENV)/.compiled
 	$(PYTEST) -n $(WORKERS) --dist worksteal $(ARGS)
 
-test-fast: install ## run the fast tests
+test-fast: $(VENV)/.compiled ## run the fast tests
 	$(PYTEST) -n $(WORKERS) --dist worksteal -m "not slow" $(ARGS)
+
+# One process compiles all modules and tests; the test processes would do that at the same time.
+# Errors are reported by the tests themselves.
+$(VENV)/.compiled: $(VENV)/.installed
+	@echo "Compiling modules and tests ..."
+	@-$(PYTEST) -q --collect-only >/dev/null 2>&1
+	@touch $@
 
 test-torch: $(VENV)-torch-$(TORCH)/.installed ## run the tests with another torch: TORCH=2.15.0
 	$(VENV)-torch-$(TORCH)/bin/python -m pytest -n $(WORKERS) --dist worksteal $(ARGS)
