@@ -1,10 +1,11 @@
 """Spoil 5 % of the training boxes, and measure what the label radar finds.
 
-    python -m benchmarks.label_radar --sets digits bccd cards --folder output/label_radar
+    python -m benchmarks.label_radar --sets digits bccd cards --seeds 0 1 2
 
-Each set is trained from random weights on its own labels, on spoiled labels, and on the labels that
-are left spoiled after those that the radar found are repaired. A finished training is not repeated,
-and a stopped one is resumed. The results are in benchmarks/results/label_radar_SET.json.
+Each set is trained from random weights as `rtdetrv2 train` trains it, with the image size and the
+epochs of `make proof`, on its own labels, on spoiled labels, and on the labels that are left
+spoiled after those that the radar found are repaired. A finished training is not repeated, and a
+stopped one is resumed. The results are in benchmarks/results/label_radar_SET_sSEED.json.
 
     python -m benchmarks.label_radar --judge output/bccd
 
@@ -16,12 +17,14 @@ import argparse
 import json
 import time
 from collections.abc import Sequence
+from itertools import product
 from pathlib import Path
 from typing import Any
 
 import torch
 from rich.console import Console
 
+from benchmarks.accuracy.datasets import DATASETS, DataSet
 from benchmarks.label_radar.spoiling import (
     KINDS,
     Spoiled,
@@ -44,51 +47,57 @@ from rtdetrv2.training import run as training
 from rtdetrv2.training.finished_run import best_weights, open_run
 from rtdetrv2.training.options import TrainOptions
 from rtdetrv2_pytorch.src.data.coco_dataset import parse_coco
-from rtdetrv2_pytorch.src.data.digits import make_digits_dataset
 from rtdetrv2_pytorch.src.data.findings import Findings
-from rtdetrv2_pytorch.src.data.splits import Splits, find_splits
+from rtdetrv2_pytorch.src.data.splits import Splits
 from rtdetrv2_pytorch.src.misc.weights import load_checkpoint
+from rtdetrv2_pytorch.src.report.run_log import read_run_log
 from rtdetrv2_pytorch.src.solver.checkpointing import LAST
+from rtdetrv2_pytorch.src.solver.observers import LOG as EVENTS
 from rtdetrv2_pytorch.src.solver.run import MODEL_CONFIG
 
 _ROOT = Path(__file__).parents[2]
-_SHARED = _ROOT.parent / "shared" / "data"
-_RECIPE = _ROOT / "rtdetrv2_pytorch" / "configs" / "rtdetrv2" / "rtdetrv2_r18vd_120e_coco.yml"
 _SETS = ("digits", "bccd", "cards", "raccoon")
+JUDGES = ("folds", "trained network", "mean of all epochs", "mean of folds and epochs")
 _FIRST, _FALSE_RATE = 50, 0.05
 
 
 class Proof:
-    """The trainings of one set.
+    """The trainings of one set with one seed.
 
     Args:
-        name: of the set.
+        data: the set.
         folder: for trainings and labels.
+        seed: of the spoiled labels and of the trainings.
         args: of the command line.
         console: to print to.
     """
 
-    def __init__(self, name: str, folder: Path, args: argparse.Namespace, console: Console) -> None:
-        self.name, self.folder, self.args, self.console = name, folder, args, console
+    def __init__(
+        self, data: DataSet, folder: Path, seed: int, args: argparse.Namespace, console: Console
+    ) -> None:
+        self.data, self.folder, self.seed = data, folder, seed
+        self.args, self.console = args, console
         self.folder.mkdir(parents=True, exist_ok=True)
-        source = _SHARED / name
-        if name == "digits":
-            source = make_digits_dataset(folder / "digits", num_train=args.digits)
-        elif name == "bccd":
-            source = source / "supervisely"
-        self.splits: Splits = find_splits(source, folder / "coco")
+        self.splits: Splits = data.splits()
         self.content = json.loads(self.splits.train.ann_file.read_text())
 
     def measure(self) -> dict[str, Any]:
         """Train, search and repair; return the results."""
-        spoiled, made = spoil(self.content, self.args.fraction, seed=self.args.seed)
+        spoiled, made = spoil(self.content, self.args.fraction, seed=self.seed)
         num_clean = len(self.content["annotations"]) - len(made)
-        results: dict[str, Any] = {"set": self.name, "labels": len(self.content["annotations"])}
-        results |= {"spoiled": len(made), "settings": vars(self.args) | {"folder": ""}}
-        seconds = {}
-        started = time.monotonic()
+        results: dict[str, Any] = {"set": self.data.name, "seed": self.seed}
+        results |= {"labels": len(self.content["annotations"]), "spoiled": len(made)}
+        results["settings"] = {
+            "size": self.data.size,
+            "epochs": self.data.epochs,
+            "batch": self.data.batch,
+            "fraction": self.args.fraction,
+            "folds": self.args.folds,
+            "fold_epochs": self.args.fold_epochs,
+            "start": self.args.start,
+            "update": self.args.update,
+        }
         run = self._train("spoiled", spoiled)
-        seconds["training"] = time.monotonic() - started
         started = time.monotonic()
         with LiveLine(self.console) as line:
             found = find_label_errors(
@@ -102,20 +111,28 @@ class Proof:
                 progress=ConsoleProgress(self.console, line),
                 followers=[TrainingFollower(self.console, line)],
             )
-        seconds["radar"] = time.monotonic() - started
+        folds = sorted((run / "label_radar").glob("fold*/training"))
+        seconds = {
+            "training and evaluation": _seconds(run),
+            "networks of the folds": sum(map(_seconds, folds)),
+            "search, without what had been finished": round(time.monotonic() - started),
+        }
         own = [each for each in found.suspicions if each.split == "train"]
-        results["radar"] = _scores(own, made, num_clean)
-        results["radar"]["rates"] = found.rates["train"]
-        results["without folds"] = _scores(self._in_sample(best_weights(run)), made, num_clean)
+        results["folds"] = _scores(own, made, num_clean)
+        results["folds"]["rates"] = found.rates["train"]
+        results["trained network"] = _scores(self._in_sample(best_weights(run)), made, num_clean)
         epochs = sorted(run.glob("checkpoint*.pth"), reverse=True)
-        history = averaged([self._in_sample(path) for path in epochs])
-        results["mean of all epochs"] = _scores(history, made, num_clean)
+        history = [self._in_sample(path) for path in epochs]
+        results["mean of all epochs"] = _scores(averaged(history), made, num_clean)
+        both = averaged([own, averaged(history)])
+        results["mean of folds and epochs"] = _scores(both, made, num_clean)
         results["seconds"] = seconds
         if not self.args.no_repair:
             seen = {i for i in hits([e for e in own if e.probability >= 0.5], made) if i >= 0}
             left = repaired(self.content, spoiled, made, seen)
             runs = {"spoiled": run, "repaired": self._train("repaired", left)}
             runs["own labels"] = self._train("own", self.content)
+            results["repaired"] = len(seen)
             results["AP"] = {name: _ap(each) for name, each in runs.items()}
         return results
 
@@ -133,31 +150,26 @@ class Proof:
         labels.write_text(json.dumps(content))
         if (run / "finished").is_file():
             return run
-        size = self.args.size
-        data = {"train": (labels, self.splits.train), "val": (None, self.splits.val)}
         update = [
-            f"{part}_dataloader.dataset.{key}={value}"
-            for part, (file, split) in data.items()
-            for key, value in (
-                ("ann_file", file or split.ann_file),
-                ("img_folder", split.img_folder),
-                ("type", "CocoDetection"),
-            )
-        ]
-        update += ["PResNet.pretrained=False", "report=False", "pictures=False", "loggers=[]"]
-        update += [
+            f"train_dataloader.dataset.ann_file={labels}",
+            *("report=False", "pictures=False", "loggers=[]"),
             f"checkpoint_freq={int(name == 'spoiled')}",
-            f"eval_spatial_size=[{size},{size}]",
             *self.args.update,
         ]
+        is_started = (run / LAST).is_file()
         with LiveLine(self.console) as line:
             outcome = training.train(
                 TrainOptions(
-                    config=_RECIPE,
-                    epochs=self.args.epochs,
-                    batch_size=self.args.batch_size,
+                    config=run / MODEL_CONFIG if is_started else None,
+                    data=None if is_started else self.data.folder,
+                    model=None if is_started else self.data.model,
+                    tuning=None if is_started else self.args.weights,
+                    epochs=self.data.epochs,
+                    batch_size=self.data.batch,
+                    size=self.data.size,
+                    seed=self.seed,
                     device=self.args.device,
-                    resume="" if (run / LAST).is_file() else None,
+                    resume="" if is_started else None,
                     output_dir=str(run),
                     examine=False,
                     update=update,
@@ -172,7 +184,7 @@ class Proof:
 
 
 def judge(run: Path, args: argparse.Namespace) -> dict[str, Any]:
-    """Spoil the labels of a finished training three times; return the scores by split and seed."""
+    """Spoil the labels of a finished training, once per seed; return the scores by split."""
     cfg = open_run(run, data=None, device=args.device)
     runtime = open_model(best_weights(run), device=args.device, config=run / MODEL_CONFIG)
     results = {}
@@ -181,7 +193,7 @@ def judge(run: Path, args: argparse.Namespace) -> dict[str, Any]:
         whole = read_split(Path(dataset.ann_file), dataset.img_folder, runtime.card)
         found = evaluate_runtime(runtime, whole, batch_size=8).detections
         assert found is not None
-        for seed in range(args.seed, args.seed + 3):
+        for seed in args.seeds:
             spoiled, made = spoil(content, args.fraction, seed=seed)
             table = whole.annotations.categories
             findings = Findings()
@@ -216,6 +228,13 @@ def _scores(
     }
 
 
+def _seconds(run: Path) -> float:
+    """Return the seconds of training and evaluation of a run."""
+    return round(
+        sum(each["train_s"] + each["eval_s"] for each in read_run_log(run / EVENTS).epochs)
+    )
+
+
 def _ap(run: Path) -> float:
     metrics = load_checkpoint(best_weights(run))["metrics"]
     return float(metrics["AP"])
@@ -226,12 +245,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.label_radar", description=__doc__)
     parser.add_argument("--sets", nargs="+", default=_SETS[:3], choices=_SETS)
     parser.add_argument("--folder", type=Path, default=Path("output", "label_radar"))
-    parser.add_argument("--epochs", type=int, default=10)
-    parser.add_argument("--size", type=int, default=320)
-    parser.add_argument("--batch-size", type=int, default=4)
-    parser.add_argument("--digits", type=int, default=480, help="training images of the digits")
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0])
+    parser.add_argument("--weights", default="none", help="to start from, default: random ones")
     parser.add_argument("--fraction", type=float, default=0.05)
-    parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--folds", type=int, default=3)
     parser.add_argument("--fold-epochs", type=int, help="default: as the radar chooses")
     parser.add_argument("--start", default="checkpoint", choices=("weights", "checkpoint"))
@@ -245,13 +261,14 @@ def main() -> None:
         for name, scores in judge(args.judge, args).items():
             console.print(name, {key: v for key, v in scores.items() if key != "first"})
         return
-    for name in args.sets:
-        results = Proof(name, args.folder / name, args, console).measure()
+    for name, seed in product(args.sets, args.seeds):
+        folder = args.folder / name / f"seed{seed}"
+        results = Proof(DATASETS[name], folder, seed, args, console).measure()
         results["machine"] = machine(torch.device(args.device))
-        path = _ROOT / "benchmarks" / "results" / f"label_radar_{name}.json"
+        path = _ROOT / "benchmarks" / "results" / f"label_radar_{name}_s{seed}.json"
         path.write_text(json.dumps(results, indent=1, default=str) + "\n")
         shown = {key: value for key, value in results.items() if key != "machine"}
-        for kind in ("radar", "without folds", "mean of all epochs"):
+        for kind in JUDGES:
             shown[kind] = {key: v for key, v in results[kind].items() if key != "first"}
         console.print(shown, path)
 
