@@ -134,10 +134,15 @@ def by_seed(results: Iterable[Result], dataset: str, recipe: str) -> dict[int, R
 
 
 def comparable_times(results: Iterable[Result], dataset: str, recipe: str) -> list[Result]:
-    """Return the results on a data set with as many threads as most runs of a recipe."""
+    """Return the results on a data set with as many threads as most runs of a recipe.
+
+    Where two numbers of threads are equally frequent: as most runs of all recipes.
+    """
     mine = [r for r in results if r.dataset == dataset]
-    threads = Counter(r.machine["threads"] for r in mine if r.recipe == recipe).most_common(1)
-    return [r for r in mine if threads and r.machine["threads"] == threads[0][0]]
+    everywhere = Counter(r.machine["threads"] for r in mine)
+    counts = Counter(r.machine["threads"] for r in mine if r.recipe == recipe)
+    threads = max(counts, key=lambda each: (counts[each], everywhere[each]), default=None)
+    return [r for r in mine if r.machine["threads"] == threads]
 
 
 def _is_number(value: float | None) -> bool:

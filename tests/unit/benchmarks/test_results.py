@@ -5,7 +5,15 @@ from dataclasses import replace
 
 import pytest
 
-from benchmarks.accuracy.results import ROOT, Point, load, load_all, load_tree, save
+from benchmarks.accuracy.results import (
+    ROOT,
+    Point,
+    comparable_times,
+    load,
+    load_all,
+    load_tree,
+    save,
+)
 from tests.accuracy_results import point, result
 
 CURVE = [point(1.0, 0.2, 0.4), point(2.0, 0.4, 0.6), point(3.0, 0.3, 0.9)]
@@ -43,6 +51,19 @@ def test_saved_paths_are_relative(tmp_path):
     paths = (f"{ROOT}/output/a.log", f"{ROOT.parent}/shared/data/b")
     save(replace(result(), command=paths), tmp_path / "x.json")
     assert load(tmp_path / "x.json").command == ["output/a.log", "../shared/data/b"]
+
+
+def test_times_are_compared_at_equal_threads():
+    def run(seed, threads, recipe="today"):
+        machine = {**result().machine, "threads": threads}
+        return replace(result(seed=seed), recipe=recipe, machine=machine)
+
+    two, one, other = run(0, 2), run(1, 1), run(0, 1, "cosine")
+    assert comparable_times([two, one, other], "bccd", "today") == [one, other]  # a tie
+    third = run(2, 2)
+    assert comparable_times([two, one, other, third], "bccd", "today") == [two, third]
+    assert comparable_times([other], "bccd", "today") == []
+    assert comparable_times([one], "digits", "today") == []
 
 
 @pytest.mark.parametrize("text", ["", "[]", '{"curve": []}'])
