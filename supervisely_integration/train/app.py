@@ -31,7 +31,7 @@ from ..sdk.access import protect_app, use_paths_without_prefix
 from ..sdk.api_calls import create_collection, find_datasets_with, retry_multipart_uploads
 from ..sdk.benchmark import model_benchmark
 from ..sdk.experiment_page import own_experiment_page
-from ..sdk.tensorboard import add_executables_to_path
+from ..sdk.tensorboard import add_executables_to_path, start_when_opened
 from ..sdk.train_page import read_settings
 from ..sdk.websockets import drop_closed_connections
 from ..settings.names import valid_part
@@ -294,12 +294,11 @@ class TrainApp(sdk.TrainApp):  # type: ignore[misc]
         return bool(self.gui.classes_selector.is_convert_class_shapes_enabled())
 
     def show_tensorboard(self, folder: Path) -> None:
-        """Show TensorBoard event files; `train_logger: tensorboard` does not, see docs/sdk.md."""
+        """Offer TensorBoard; `train_logger: tensorboard` does not, see docs/sdk.md."""
         folder.mkdir(parents=True, exist_ok=True)
-        try:
-            self.start_tensorboard(str(folder))
-        except OSError as error:
-            logger.warning("TensorBoard could not be started: %s", error)
+        self.log_dir = str(folder)  # the SDK uploads it
+        start_when_opened(self._server, lambda port: self.start_tensorboard(str(folder), port))
+        self.gui.training_logs.tensorboard_button.enable()
 
     # --- finalization -----------------------------------------------------------------------
 

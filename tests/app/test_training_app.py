@@ -15,6 +15,7 @@ from supervisely_integration.local.launcher.app_log import AppLog
 from supervisely_integration.paths import DEMO, MODELS
 from supervisely_integration.task_status import TaskStatus
 from tests.app.experiment import QUICK
+from tests.app.process_listing import command_lines, listening_addresses
 from tests.app.real_app import (
     CLASSES,
     MODEL,
@@ -297,6 +298,19 @@ def start(app):
         app.click(app.widgets("Button", "Start")[0])
 
 
+def check_tensorboard(app, token):
+    """It is started when it is opened, on the loopback interface, without the token."""
+    session = app.process.pid
+    assert not [line for line in command_lines(session) if "tensorboard" in line]
+    assert "TensorBoard" in app.client.get("/tensorboard/").raise_for_status().text
+    shown = app.client.get("/tensorboard/data/environment").raise_for_status().json()
+    assert shown["data_location"] == str(app.runs.output / "summary")
+    lines = [line for line in command_lines(session) if "tensorboard" in line]
+    assert lines
+    assert not [line for line in lines if token in line]
+    assert listening_addresses(session) <= {"127.0.0.1", "::1"}
+
+
 def test_page_reports_a_wrong_value_then_trains_and_stops(instance, launch, project_id):
     app = launch(instance, project_id)
     app.wait_until_ready()
@@ -313,6 +327,7 @@ def test_page_reports_a_wrong_value_then_trains_and_stops(instance, launch, proj
     started = threading.Thread(target=start, args=(app,), daemon=True)
     started.start()
     wait_for_epoch(app)
+    check_tensorboard(app, instance.token)
     app.click(app.widgets("Button", "Stop")[0])
     assert app.wait(240) == 0, app.log_tail(60)
     files, info = experiment_of(instance, project_id, app.task_id)
