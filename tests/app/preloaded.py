@@ -1,6 +1,6 @@
-"""Starts apps by forking a process that has imported torch and the SDK, which takes 8 seconds.
+"""Starts apps by forking a process that has imported torch, the SDK and the engine.
 
-The modules of this project are imported by each app.
+That takes 8 seconds. The modules of the apps themselves are imported by each app.
 """
 
 import contextlib
@@ -135,11 +135,15 @@ if __name__ == "__main__":
         import pandas as pd  # noqa: F401
         import plotly.express  # noqa: F401
         import scipy.optimize  # noqa: F401
+        import sklearn.calibration  # noqa: F401
     import supervisely
     import supervisely.nn.benchmark
     import supervisely.nn.inference
     import supervisely.nn.training  # noqa: F401
 
+    import rtdetrv2_pytorch.src.deploy.export
+    import rtdetrv2_pytorch.src.report.plots
+    import rtdetrv2_pytorch.src.solver  # noqa: F401
     import tests.frozen  # noqa: F401
 
     torch.set_num_threads(1)
