@@ -52,6 +52,7 @@ PROJECT = Project(
     num_images={11: 10, 12: 5, 13: 5},
     longest_side=640,
     most_objects=9,
+    mean_objects=4.0,
 )
 
 
@@ -71,7 +72,9 @@ def test_find_project_by_name_and_id(digits_root):
     assert set(project.datasets) == {"train", "val"}
     assert [project.num_images[project.datasets[n]] for n in ("train", "val")] == [6, 4]
     assert project.longest_side == 320
-    assert 1 <= project.most_objects <= 6
+    assert 1 <= project.mean_objects <= project.most_objects <= 6
+    stored = store.database.rows("SELECT count(*) FROM figures")[0][0]
+    assert project.mean_objects == stored / 10
     with pytest.raises(DatasetError, match=r"no project 'cats'; projects: digits \(\d+\)"):
         find_project(store, "cats")
 

@@ -250,6 +250,22 @@ def test_fit_to_cpu_times_steps_and_chooses_epochs(tmp_path, digits, monkeypatch
     assert not any(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize(
+    ("mean_boxes", "is_from_scratch", "optimizer"),
+    [
+        (2.4, True, {"lr": 0.0002}),  # 9.6 boxes per batch of four
+        (2.5, True, {"lr": 0.0005}),
+        (0.0, True, {"lr": 0.0002}),
+        (2.4, False, None),  # that of the recipe
+    ],
+)
+def test_learning_rate_from_random_weights_depends_on_boxes(mean_boxes, is_from_scratch, optimizer):
+    chosen = auto_config.cpu_overrides(
+        longest_side=640, max_boxes=9, mean_boxes=mean_boxes, is_from_scratch=is_from_scratch
+    )
+    assert chosen.get("optimizer") == optimizer
+
+
 def test_fit_to_cpu_rejects_several_ranks(digits, monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "2")
     options = TrainOptions(data=digits, device="cpu")

@@ -88,6 +88,7 @@ def hyperparameters_for(
     values = presets.cpu_values(
         longest_side=project.longest_side,
         most_objects=project.most_objects,
+        mean_objects=project.mean_objects,
         is_from_scratch=model.endswith(_RANDOM_WEIGHTS),
     )
     values = _chosen(presets.completed(values), given, model)

@@ -34,6 +34,7 @@ class Project:
     num_images: Mapping[int, int]  # by id of the dataset
     longest_side: int  # of an image, pixels
     most_objects: int  # in an image
+    mean_objects: float  # per image
     collections: Mapping[str, tuple[int, int]] = field(default_factory=dict)  # id, number of images
 
 
@@ -59,7 +60,7 @@ def read_project(store: Store, id_: int) -> Project:
     """
     datasets = store.datasets.page(Listing(per_page=MAX_PER_PAGE), projectId=id_)["entities"]
     collections = store.collections.page(Listing(per_page=MAX_PER_PAGE), projectId=id_)["entities"]
-    longest_side, most_objects = store.projects.extent(id_)
+    longest_side, most_objects, mean_objects = store.projects.extent(id_)
     return Project(
         id=id_,
         name=store.projects.info(id_)["name"],
@@ -68,6 +69,7 @@ def read_project(store: Store, id_: int) -> Project:
         num_images={dataset["id"]: dataset["imagesCount"] for dataset in datasets},
         longest_side=longest_side,
         most_objects=most_objects,
+        mean_objects=mean_objects,
         collections={each["name"]: (each["id"], each["itemsCount"]) for each in collections},
     )
 

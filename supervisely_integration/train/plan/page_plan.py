@@ -119,6 +119,7 @@ class PagePlan:
         values = presets.cpu_values(
             longest_side=self._extent.longest_side,
             most_objects=self._extent.most_objects,
+            mean_objects=self._extent.mean_objects,
             is_from_scratch=not self._gui.model_selector.get_checkpoint_name(),
         )
         sizes = split_sizes(self._gui._api, self._gui.train_val_splits_selector)

@@ -18,16 +18,22 @@ _REPLACED = ("lr_scheduler",)  # sections that are not merged with their default
 _ADDED = "# For a training on a CPU: fewer queries, and weaker augmentation at one image size."
 
 
-def cpu_values(*, longest_side: int, most_objects: int, is_from_scratch: bool) -> dict[str, Any]:
+def cpu_values(
+    *, longest_side: int, most_objects: int, mean_objects: float, is_from_scratch: bool
+) -> dict[str, Any]:
     """Return the hyperparameters that differ from the defaults, without the number of epochs.
 
     Args:
         longest_side: of an image, pixels.
         most_objects: in an image.
+        mean_objects: per image.
         is_from_scratch: whether the model starts from random weights.
     """
     values = auto_config.cpu_overrides(
-        longest_side=longest_side, max_boxes=most_objects, is_from_scratch=is_from_scratch
+        longest_side=longest_side,
+        max_boxes=most_objects,
+        mean_boxes=mean_objects,
+        is_from_scratch=is_from_scratch,
     )
     train = values.pop("train_dataloader")
     values.pop("val_dataloader")  # twice the batch size is the default

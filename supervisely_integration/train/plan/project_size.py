@@ -14,17 +14,21 @@ _IMAGES = 50  # per dataset
 
 @dataclass(frozen=True)
 class ProjectExtent:
-    """The largest images and the most objects of a project."""
+    """The largest images and the objects of a project."""
 
     longest_side: int  # of an image, pixels
     most_objects: int  # in an image
+    mean_objects: float  # per image
 
 
 def project_extent(api: sly.Api, project_id: int) -> ProjectExtent:
     """Inspect the images with the most objects of a project's first datasets."""
+    datasets = api.dataset.get_list(project_id, recursive=True)
+    num_images = sum(dataset.images_count or 0 for dataset in datasets)
+    objects = api.project.get_stats(project_id)["objects"]["items"]
     images = [
         image
-        for dataset in api.dataset.get_list(project_id, recursive=True)[:_MAX_DATASETS]
+        for dataset in datasets[:_MAX_DATASETS]
         for image in api.image.get_list(
             dataset.id, sort="labelsCount", sort_order="desc", limit=_IMAGES
         )
@@ -32,6 +36,7 @@ def project_extent(api: sly.Api, project_id: int) -> ProjectExtent:
     return ProjectExtent(
         longest_side=max((max(each.width, each.height) for each in images), default=640),
         most_objects=max((each.labels_count or 0 for each in images), default=0),
+        mean_objects=sum(each["total"] for each in objects) / max(num_images, 1),
     )
 
 

@@ -42,7 +42,10 @@ def task_of(**changes):
 @pytest.mark.parametrize("most_objects", [3, 80])
 def test_preset_text_has_the_preset_values_and_the_comments(most_objects):
     values = presets.cpu_values(
-        longest_side=1000, most_objects=most_objects, is_from_scratch=most_objects == 3
+        longest_side=1000,
+        most_objects=most_objects,
+        mean_objects=most_objects - 1,
+        is_from_scratch=most_objects == 3,
     )
     text = presets.as_text({"epoches": 12, **values})
     found = check_hyperparameters(text, BASE)
@@ -50,7 +53,7 @@ def test_preset_text_has_the_preset_values_and_the_comments(most_objects):
     chosen = ("epoches", "batch_size", "eval_spatial_size", "num_workers", "lr_scheduler")
     assert [found[key] for key in chosen[:4]] == [12, 4, [320, 320], 1]
     assert found["lr_scheduler"]["type"] == "FlatCosineLR"
-    assert found["optimizer"]["lr"] == (0.0005 if most_objects == 3 else 0.0001)
+    assert found["optimizer"]["lr"] == (0.0002 if most_objects == 3 else 0.0001)
     assert ("RTDETRTransformerv2" in found) == (most_objects == 3)
     comments = [line for line in HYPERPARAMETERS.read_text().splitlines() if line.startswith("#")]
     assert [line for line in text.splitlines() if line in comments] == comments

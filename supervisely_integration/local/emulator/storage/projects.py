@@ -196,8 +196,8 @@ class Projects(Resource):
         """
         return project_statistics(self._database, id_, self.meta(id_))
 
-    def extent(self, id_: int) -> tuple[int, int]:
-        """Return the longest image side in pixels and the largest number of objects per image."""
+    def extent(self, id_: int) -> tuple[int, int, float]:
+        """Return the longest image side in pixels, and the most and the mean objects per image."""
         return project_extent(self._database, id_)
 
     def remove(self, ids: Sequence[int]) -> None:

@@ -69,18 +69,22 @@ def project_statistics(database: Database, project_id: int, meta: Meta) -> dict[
     }
 
 
-def project_extent(database: Database, project_id: int) -> tuple[int, int]:
-    """Return the longest image side in pixels and the most objects per image; 0 without any."""
-    side = database.rows(
-        """SELECT max(max(i.width, i.height)) FROM images i JOIN datasets d ON d.id = i.dataset_id
+def project_extent(database: Database, project_id: int) -> tuple[int, int, float]:
+    """Return the longest image side in pixels, and the most and the mean objects per image.
+
+    All are 0 without any.
+    """
+    side, images = database.rows(
+        """SELECT max(max(i.width, i.height)), count(*)
+        FROM images i JOIN datasets d ON d.id = i.dataset_id
         WHERE d.project_id = ? AND i.archived_at IS NULL""",
         (project_id,),
-    )[0][0]
-    most = database.rows(
-        f"SELECT max(n) FROM (SELECT count(*) AS n {_FROM_FIGURES} GROUP BY f.image_id)",
+    )[0]
+    most, objects = database.rows(
+        f"SELECT max(n), sum(n) FROM (SELECT count(*) AS n {_FROM_FIGURES} GROUP BY f.image_id)",
         (project_id,),
-    )[0][0]
-    return int(side or 0), int(most or 0)
+    )[0]
+    return int(side or 0), int(most or 0), (objects or 0) / max(images, 1)
 
 
 def _count(database: Database, sql: str, project_id: int) -> Counts:
