@@ -5,11 +5,15 @@ import os
 import re
 import signal
 
+import numpy as np
 import pytest
 
+from rtdetrv2.analysis.annotated_split import evaluate_runtime, read_split
+from rtdetrv2.analysis.opening import open_model
 from rtdetrv2.analysis.radar import radar as label_radar
 from rtdetrv2.commands import radar
 from rtdetrv2.training import run as training
+from rtdetrv2_pytorch.src.data.metrics.evaluator import DetectionTable
 from rtdetrv2_pytorch.src.misc.errors import RTDETRError
 from rtdetrv2_pytorch.src.report.label_errors import label_errors
 from rtdetrv2_pytorch.src.solver import DetSolver
@@ -24,7 +28,23 @@ def run(digits, tmp_path_factory):
     return folder
 
 
-def test_radar_trains_networks_and_writes_its_list(run, capsys, monkeypatch):
+def check_detections(fold, images):
+    """The saved detections are those of the fold's network on the images that it has not seen."""
+    runtime = open_model(fold / "training" / "best.pth", device="cpu")
+    split = read_split(fold / "instances_held_out.json", images, runtime.card)
+    wanted = evaluate_runtime(runtime, split, batch_size=1).detections
+    with np.load(fold / "detections.npz") as saved:
+        order = np.argsort(saved["image_ids"])
+        assert saved["image_ids"][order].tolist() == sorted(wanted.image_ids.tolist())
+        assert saved["counts"].tolist() == wanted.counts.tolist()
+        slices = DetectionTable(**saved).slices()
+        for image, rows in wanted.slices().items():
+            np.testing.assert_allclose(
+                np.sort(saved["scores"][slices[image]]), np.sort(wanted.scores[rows]), atol=1e-4
+            )
+
+
+def test_radar_trains_networks_and_writes_its_list(run, digits, capsys, monkeypatch):
     assert radar.main([str(run), "--folds", "2", "--device", "cpu"]) == 0
     content = json.loads((run / "label_radar.json").read_text())
     assert content["images"] == {"train": 6, "val": 4}
@@ -32,8 +52,8 @@ def test_radar_trains_networks_and_writes_its_list(run, capsys, monkeypatch):
     assert set(content["kinds"]) == {"missed", "unsupported", "wrong_class", "loose_box"}
     for number in range(2):
         fold = run / "label_radar" / f"fold{number}"
-        assert (fold / "detections.npz").is_file()
         assert len(json.loads((fold / "instances_held_out.json").read_text())["images"]) == 3
+    check_detections(run / "label_radar" / "fold1", digits / "train")
     out = capsys.readouterr().out
     assert "By kind" in out
     assert str(run / "report.html") in out.splitlines()

@@ -17,7 +17,7 @@ from rtdetrv2_pytorch.src.misc.text import counted
 from rtdetrv2_pytorch.src.report.label_errors import RADAR_JSON
 from rtdetrv2_pytorch.src.report.report_source import ReportSource, report_source
 from rtdetrv2_pytorch.src.solver.checkpointing import LAST
-from rtdetrv2_pytorch.src.solver.events import TrainingEvents
+from rtdetrv2_pytorch.src.solver.events import FitResult, TrainingEvents
 from rtdetrv2_pytorch.src.solver.run import MODEL_CONFIG
 from rtdetrv2_pytorch.src.solver.stopping import StopFlag
 
@@ -147,7 +147,7 @@ def find_label_errors(
                     f"{outcome.result.stopped}: the label radar is incomplete; run the same "
                     "command again to resume it"
                 )
-            _detect_held_out(fold, cfg, options.device, progress)
+            _save_held_out(fold, cfg, outcome.result, options.device, progress)
     found = {"train": join_detections(folds, annotations)}
     evaluation = _detect(
         open_model(best_weights(run), device=options.device, config=run / MODEL_CONFIG),
@@ -218,15 +218,24 @@ def _fold_options(
     )
 
 
-def _detect_held_out(
-    fold: Fold, cfg: YAMLConfig, device: str | None, progress: TrainingProgress
+def _save_held_out(
+    fold: Fold,
+    cfg: YAMLConfig,
+    result: FitResult | None,
+    device: str | None,
+    progress: TrainingProgress,
 ) -> None:
-    """Save what the network of a fold detects on the images that it was not trained on."""
-    runtime = open_model(best_weights(fold.output), device=device)
-    split = read_split(fold.held_out, cfg.train_dataset.img_folder, runtime.card)
-    found = _detect(runtime, split, progress).detections
-    assert found is not None
-    save_detections(fold, found)
+    """Save what the network of a fold detects on the images that it was not trained on.
+
+    The training has evaluated `best.pth` on them at its end, unless its time budget was used.
+    """
+    evaluation = None if result is None else result.confirmed
+    if evaluation is None:
+        runtime = open_model(best_weights(fold.output), device=device)
+        split = read_split(fold.held_out, cfg.train_dataset.img_folder, runtime.card)
+        evaluation = _detect(runtime, split, progress)
+    assert evaluation.detections is not None
+    save_detections(fold, evaluation.detections)
 
 
 def _detect(runtime: Runtime, split: AnnotatedSplit, progress: TrainingProgress) -> Evaluation:
