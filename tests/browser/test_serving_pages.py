@@ -193,7 +193,7 @@ def test_api_page_sends_requests(deployed, new_page):
     upload.locator("input[type=file]").set_input_files(deployed.image)
     upload.get_by_role("button", name="Execute").click()
     response = upload.locator(".live-responses-table")
-    expect(response).to_contain_text('"classTitle": "cat"')
+    expect(response).to_contain_text(re.compile('"classTitle": "(cat|dog|owl)"'))
     expect(response).to_contain_text("server-timing: preprocess;dur=")
     app.picture("api")
 
