@@ -41,10 +41,13 @@ def start_when_opened(server: FastAPI, start: Callable[[int], None]) -> None:
         server: of the app.
         start: starts TensorBoard on a port and adds the SDK's routes; raises OSError.
     """
+    routes = server.router.routes
+    for route in [each for each in routes if isinstance(getattr(each, "endpoint", None), _Starter)]:
+        routes.remove(route)  # of an earlier training, which nobody opened
     starter = _Starter(server, start)
     # The SDK's routes are added at the end, so that this one answers first.
     starter.route = Route(_PATH, starter, methods=_METHODS)
-    server.router.routes.append(starter.route)
+    routes.append(starter.route)
 
 
 class _Starter:

@@ -62,6 +62,14 @@ def test_failed_start_is_reported_and_repeated(board, caplog):
     assert len(board.ports) == 2
 
 
+def test_second_training_replaces_the_first(board):
+    second = Board(board.server)
+    start_when_opened(board.server, second.start)
+    assert TestClient(board.server).get("/tensorboard/").json() == "forwarded "
+    second.listener.close()
+    assert (board.ports, len(second.ports)) == ([], 1)
+
+
 def test_process_that_does_not_answer(monkeypatch):
     monkeypatch.setattr(tensorboard, "_STARTUP_S", 0.2)
     server = FastAPI()
