@@ -18,3 +18,4 @@ with contextlib.suppress(ImportError):
 
 gc.collect()
 gc.freeze()
+gc.set_threshold(20_000, 20, 50)  # as in conftest.py
