@@ -83,7 +83,10 @@ class TrainOptions:
             "eval_spatial_size": self.size and [self.size, self.size],
         }
         given = {name: value for name, value in values.items() if value is not None}
-        return merge(given, parse_overrides(self.update))
+        given = merge(given, parse_overrides(self.update))
+        if "epoches" in given:  # a budget of the configuration would choose another number
+            given.setdefault("time_budget", None)
+        return given
 
     def name_source(self, error: ConfigError) -> None:
         """Name `update` as the source of an error about a value that it sets."""

@@ -21,6 +21,7 @@ from PIL import Image
 
 from rtdetrv2.commands import train
 from rtdetrv2.training import auto_config, plan
+from rtdetrv2.training.data_extent import DataExtent
 from rtdetrv2.training.model_table import SAMPLE_CONFIG
 from rtdetrv2.training.options import TrainOptions
 from rtdetrv2.training.progress import TrainingProgress
@@ -260,9 +261,8 @@ def test_fit_to_cpu_times_steps_and_chooses_epochs(tmp_path, digits, monkeypatch
     ],
 )
 def test_learning_rate_from_random_weights_depends_on_boxes(mean_boxes, is_from_scratch, optimizer):
-    chosen = auto_config.cpu_overrides(
-        longest_side=640, max_boxes=9, mean_boxes=mean_boxes, is_from_scratch=is_from_scratch
-    )
+    extent = DataExtent(longest_side=640, max_boxes=9, mean_boxes=mean_boxes)
+    chosen = auto_config.cpu_overrides(extent, is_from_scratch=is_from_scratch)
     assert chosen.get("optimizer") == optimizer
 
 
@@ -309,8 +309,12 @@ def test_options_become_overrides():
         "use_amp": False,
         "device": "cpu",
         "epoches": 4,
+        "time_budget": None,  # that of the file does not choose another number
         "ema": {"decay": 0.9},
     }
+    assert "time_budget" not in TrainOptions(size=64).overrides()
+    both = TrainOptions(update=["epochs=4", "time_budget=2h"]).overrides()
+    assert (both["epoches"], both["time_budget"]) == (4, "2h")
 
 
 def test_yolo_folder_is_converted(tmp_path):

@@ -3,10 +3,12 @@
 import json
 import os
 import re
+import shutil
 import signal
 
 import numpy as np
 import pytest
+import yaml
 
 from rtdetrv2.analysis.annotated_split import evaluate_runtime, read_split
 from rtdetrv2.analysis.opening import open_model
@@ -64,6 +66,19 @@ def test_radar_trains_networks_and_writes_its_list(run, digits, capsys, monkeypa
 
     monkeypatch.setattr(training, "train", no_training)
     assert radar.main([str(run), "--folds", "2", "--device", "cpu"]) == 0
+
+
+def test_time_budget_of_the_run_does_not_choose_the_epochs(run, tmp_path):
+    copied = tmp_path / "out"
+    shutil.copytree(run, copied, ignore=shutil.ignore_patterns("label_radar*"))
+    with (copied / "model_config.yml").open("a") as file:
+        file.write("time_budget: 1m\n")
+    options = label_radar.RadarOptions(folds=2, device="cpu")
+    label_radar.find_label_errors(copied, options, progress=label_radar.TrainingProgress())
+    for number in range(2):
+        training_folder = copied / "label_radar" / f"fold{number}" / "training"
+        saved = yaml.safe_load((training_folder / "model_config.yml").read_text())
+        assert (saved["epoches"], saved["time_budget"]) == (1, None)
 
 
 def test_stopped_radar_goes_on(run, capsys):
