@@ -15,6 +15,7 @@ from rtdetrv2_pytorch.src.misc.weights import locate
 from rtdetrv2_pytorch.src.solver.speed_test import measure_speed
 from rtdetrv2_pytorch.src.timing.estimates import EpochTime, Speed
 
+from .data_extent import DataExtent
 from .model_table import MODELS
 
 COCO_WEIGHTS = MODELS["S"][1]
@@ -85,9 +86,11 @@ def fit_to_cpu(config: Path, overrides: dict[str, Any]) -> tuple[dict[str, Any],
         _, record = probe.train_dataset.load_readable(0)
         boxes = probe.train_dataset.annotations.boxes_per_image()
         chosen = cpu_overrides(
-            longest_side=max(record.image.shape[1:]),
-            max_boxes=int(boxes.max(initial=0)),
-            mean_boxes=float(boxes.mean()) if len(boxes) else 0.0,
+            DataExtent(
+                longest_side=max(record.image.shape[1:]),
+                max_boxes=int(boxes.max(initial=0)),
+                mean_boxes=float(boxes.mean()),
+            ),
             is_from_scratch=not overrides.get("tuning"),
         )
         chosen = merge(chosen, overrides)
@@ -104,18 +107,14 @@ def fit_to_cpu(config: Path, overrides: dict[str, Any]) -> tuple[dict[str, Any],
         logging.disable(logging.NOTSET)
 
 
-def cpu_overrides(
-    *, longest_side: int, max_boxes: int, mean_boxes: float, is_from_scratch: bool
-) -> dict[str, Any]:
+def cpu_overrides(extent: DataExtent, *, is_from_scratch: bool) -> dict[str, Any]:
     """Make the published recipe fast enough for a CPU.
 
     Args:
-        longest_side: of an image, pixels.
-        max_boxes: in an image.
-        mean_boxes: per image.
+        extent: of the dataset.
         is_from_scratch: whether the model starts from random weights.
     """
-    side = 256 if longest_side <= _SMALL_IMAGE else 320
+    side = 256 if extent.longest_side <= _SMALL_IMAGE else 320
     overrides: dict[str, Any] = {
         "eval_spatial_size": [side, side],
         "use_amp": True,
@@ -131,10 +130,10 @@ def cpu_overrides(
         "checkpoint_freq": 0,
         "print_freq": 20,
     }
-    if max_boxes <= _FEW_BOXES:
+    if extent.max_boxes <= _FEW_BOXES:
         overrides["RTDETRTransformerv2"] = {"num_queries": 100}
     if is_from_scratch:
-        is_sparse = _CPU_BATCH * mean_boxes < _SPARSE_BATCH
+        is_sparse = _CPU_BATCH * extent.mean_boxes < _SPARSE_BATCH
         overrides["optimizer"] = {"lr": _SPARSE_SCRATCH_LR if is_sparse else _SCRATCH_LR}
     return overrides
 

@@ -2,6 +2,7 @@
 
 import pytest
 
+from rtdetrv2.training.data_extent import DataExtent
 from supervisely_integration.local.emulator.storage.sql.listing import Listing
 from tests.app.real_app import make_project
 from tests.sdk import import_sdk
@@ -13,7 +14,6 @@ from supervisely.app.widgets import SplitMethod  # noqa: E402
 
 from supervisely_integration.sdk.training_gui import DecidedTrainValSplitsSelector  # noqa: E402
 from supervisely_integration.train.plan.project_size import (  # noqa: E402
-    ProjectExtent,
     project_extent,
     split_sizes,
 )
@@ -48,9 +48,10 @@ def test_named_datasets(instance, api, tmp_path, monkeypatch):
     assert split_sizes(api, step) == (6, 4)
     note = "Splits of the data: training a_train (6 images), validation dev (4 images)."
     assert (step.validator_text.text, step.validator_text.status) == (note, "info")
-    expected = ProjectExtent(*instance.store.projects.extent(project))
+    longest_side, most, mean = instance.store.projects.extent(project)
+    expected = DataExtent(longest_side=320, max_boxes=most, mean_boxes=mean)
     assert project_extent(api, project) == expected
-    assert expected.longest_side == 320
+    assert longest_side == 320
 
 
 def test_collections_of_an_import(instance, api, tmp_path, monkeypatch):

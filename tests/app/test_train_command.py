@@ -12,6 +12,7 @@ import pytest
 
 from rtdetrv2.commands import export_onnx
 from rtdetrv2.terminal.console import INTERRUPTED
+from rtdetrv2.training.data_extent import DataExtent
 from rtdetrv2_pytorch.src.core.yaml_files import merge
 from rtdetrv2_pytorch.src.data.digits import make_digits_dataset
 from rtdetrv2_pytorch.src.misc.errors import ConfigError, DatasetError
@@ -50,9 +51,7 @@ PROJECT = Project(
     classes=("cat", "dog", "owl"),
     datasets={"day": 11, "night": 12, "night/moon": 13},
     num_images={11: 10, 12: 5, 13: 5},
-    longest_side=640,
-    most_objects=9,
-    mean_objects=4.0,
+    extent=DataExtent(longest_side=640, max_boxes=9, mean_boxes=4.0),
 )
 
 
@@ -71,10 +70,10 @@ def test_find_project_by_name_and_id(digits_root):
     assert project.classes == tuple("0123456789")
     assert set(project.datasets) == {"train", "val"}
     assert [project.num_images[project.datasets[n]] for n in ("train", "val")] == [6, 4]
-    assert project.longest_side == 320
-    assert 1 <= project.mean_objects <= project.most_objects <= 6
+    assert project.extent.longest_side == 320
+    assert 1 <= project.extent.mean_boxes <= project.extent.max_boxes <= 6
     stored = store.database.rows("SELECT count(*) FROM figures")[0][0]
-    assert project.mean_objects == stored / 10
+    assert project.extent.mean_boxes == stored / 10
     with pytest.raises(DatasetError, match=r"no project 'cats'; projects: digits \(\d+\)"):
         find_project(store, "cats")
 

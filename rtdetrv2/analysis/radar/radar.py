@@ -17,7 +17,7 @@ from rtdetrv2_pytorch.src.misc.text import counted
 from rtdetrv2_pytorch.src.report.label_errors import RADAR_JSON
 from rtdetrv2_pytorch.src.report.report_source import ReportSource, report_source
 from rtdetrv2_pytorch.src.solver.checkpointing import LAST
-from rtdetrv2_pytorch.src.solver.events import FitResult, TrainingEvents
+from rtdetrv2_pytorch.src.solver.events import TrainingEvents
 from rtdetrv2_pytorch.src.solver.run import MODEL_CONFIG
 from rtdetrv2_pytorch.src.solver.stopping import StopFlag
 
@@ -25,7 +25,7 @@ from ...training import run as training
 from ...training.finished_run import best_weights, open_run
 from ...training.options import TrainOptions
 from ...training.progress import TrainingProgress
-from ..annotated_split import AnnotatedSplit, evaluate_runtime, read_split
+from ..annotated_split import AnnotatedSplit, evaluate_runtime
 from ..opening import open_model
 from .folds import Fold, join_detections, save_detections, write_folds
 from .suspicions import KINDS, Suspicion, find_suspicions
@@ -142,12 +142,16 @@ def find_label_errors(
                 followers=followers,
                 stop=stop,
             )
-            if outcome.result is not None and outcome.result.stopped:
+            assert outcome.result is not None
+            # Of best.pth, on the images that the network was not trained on.
+            evaluation = outcome.result.confirmed
+            if outcome.result.stopped or evaluation is None:
                 raise RadarStopped(
-                    f"{outcome.result.stopped}: the label radar is incomplete; run the same "
-                    "command again to resume it"
+                    f"{outcome.result.stopped or 'stopped'}: the label radar is incomplete; run "
+                    "the same command again to resume it"
                 )
-            _save_held_out(fold, cfg, outcome.result, options.device, progress)
+            assert evaluation.detections is not None
+            save_detections(fold, evaluation.detections)
     found = {"train": join_detections(folds, annotations)}
     evaluation = _detect(
         open_model(best_weights(run), device=options.device, config=run / MODEL_CONFIG),
@@ -216,26 +220,6 @@ def _fold_options(
             *options.update,
         ],
     )
-
-
-def _save_held_out(
-    fold: Fold,
-    cfg: YAMLConfig,
-    result: FitResult | None,
-    device: str | None,
-    progress: TrainingProgress,
-) -> None:
-    """Save what the network of a fold detects on the images that it was not trained on.
-
-    The training has evaluated `best.pth` on them at its end, unless its time budget was used.
-    """
-    evaluation = None if result is None else result.confirmed
-    if evaluation is None:
-        runtime = open_model(best_weights(fold.output), device=device)
-        split = read_split(fold.held_out, cfg.train_dataset.img_folder, runtime.card)
-        evaluation = _detect(runtime, split, progress)
-    assert evaluation.detections is not None
-    save_detections(fold, evaluation.detections)
 
 
 def _detect(runtime: Runtime, split: AnnotatedSplit, progress: TrainingProgress) -> Evaluation:

@@ -85,18 +85,13 @@ def hyperparameters_for(
     """
     if torch.cuda.is_available():
         return _chosen(default_hyperparameters(), given, model), ""
-    values = presets.cpu_values(
-        longest_side=project.longest_side,
-        most_objects=project.most_objects,
-        mean_objects=project.mean_objects,
-        is_from_scratch=model.endswith(_RANDOM_WEIGHTS),
-    )
+    values = presets.cpu_values(project.extent, is_from_scratch=model.endswith(_RANDOM_WEIGHTS))
     values = _chosen(presets.completed(values), given, model)
     steps = max(1, num_train // int(values["batch_size"]))
     task = ProbeTask(
         base_config=str(_recipe_of(model)),
         hyperparameters=complete_hyperparameters(values),
-        longest_side=project.longest_side,
+        longest_side=project.extent.longest_side,
         device="cpu",
     )
     return auto_config.choose_epochs(values, steps, measure(task), num_val)

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from rtdetrv2.training.data_extent import DataExtent
 from rtdetrv2_pytorch.src.misc.errors import ConfigError, DatasetError
 
 from ...settings.default_split import DefaultSplit, default_split
@@ -32,9 +33,7 @@ class Project:
     classes: tuple[str, ...]
     datasets: Mapping[str, int]  # id by path, "parent/child"
     num_images: Mapping[int, int]  # by id of the dataset
-    longest_side: int  # of an image, pixels
-    most_objects: int  # in an image
-    mean_objects: float  # per image
+    extent: DataExtent
     collections: Mapping[str, tuple[int, int]] = field(default_factory=dict)  # id, number of images
 
 
@@ -67,9 +66,9 @@ def read_project(store: Store, id_: int) -> Project:
         classes=tuple(c["title"] for c in store.projects.meta(id_)["classes"]),
         datasets={path: id_ for id_, path in store.datasets.paths(id_).items()},
         num_images={dataset["id"]: dataset["imagesCount"] for dataset in datasets},
-        longest_side=longest_side,
-        most_objects=most_objects,
-        mean_objects=mean_objects,
+        extent=DataExtent(
+            longest_side=longest_side, max_boxes=most_objects, mean_boxes=mean_objects
+        ),
         collections={each["name"]: (each["id"], each["itemsCount"]) for each in collections},
     )
 

@@ -12,6 +12,7 @@ import torch
 from supervisely.nn.utils import ModelSource
 
 from rtdetrv2.training.auto_config import CPU_BUDGET_S
+from rtdetrv2.training.data_extent import DataExtent
 from rtdetrv2_pytorch.src.timing.estimates import Speed
 
 from ...models import find_base_config
@@ -21,7 +22,7 @@ from ..hyperparameters import complete_hyperparameters, read_hyperparameters
 from . import presets
 from .estimate import Estimate, estimate
 from .probe import ProbeTask
-from .project_size import ProjectExtent, project_extent, split_sizes
+from .project_size import project_extent, split_sizes
 from .runner import ProbeRunner
 
 logger = logging.getLogger(__name__)
@@ -80,7 +81,7 @@ class PagePlan:
             self._hide_estimate()
 
     @cached_property
-    def _extent(self) -> ProjectExtent:
+    def _extent(self) -> DataExtent:
         return project_extent(self._gui._api, self._gui.project_id)
 
     # --- presets ----------------------------------------------------------------------------
@@ -117,9 +118,7 @@ class PagePlan:
         if not self._has_preset:
             return
         values = presets.cpu_values(
-            longest_side=self._extent.longest_side,
-            most_objects=self._extent.most_objects,
-            mean_objects=self._extent.mean_objects,
+            self._extent,
             is_from_scratch=not self._gui.model_selector.get_checkpoint_name(),
         )
         sizes = split_sizes(self._gui._api, self._gui.train_val_splits_selector)

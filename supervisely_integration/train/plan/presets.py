@@ -7,6 +7,7 @@ from typing import Any
 import yaml
 
 from rtdetrv2.training import auto_config
+from rtdetrv2.training.data_extent import DataExtent
 from rtdetrv2_pytorch.src.core.yaml_files import merge
 from rtdetrv2_pytorch.src.misc.text import counted
 
@@ -18,23 +19,14 @@ _REPLACED = ("lr_scheduler",)  # sections that are not merged with their default
 _ADDED = "# For a training on a CPU: fewer queries, and weaker augmentation at one image size."
 
 
-def cpu_values(
-    *, longest_side: int, most_objects: int, mean_objects: float, is_from_scratch: bool
-) -> dict[str, Any]:
+def cpu_values(extent: DataExtent, *, is_from_scratch: bool) -> dict[str, Any]:
     """Return the hyperparameters that differ from the defaults, without the number of epochs.
 
     Args:
-        longest_side: of an image, pixels.
-        most_objects: in an image.
-        mean_objects: per image.
+        extent: of the project.
         is_from_scratch: whether the model starts from random weights.
     """
-    values = auto_config.cpu_overrides(
-        longest_side=longest_side,
-        max_boxes=most_objects,
-        mean_boxes=mean_objects,
-        is_from_scratch=is_from_scratch,
-    )
+    values = auto_config.cpu_overrides(extent, is_from_scratch=is_from_scratch)
     train = values.pop("train_dataloader")
     values.pop("val_dataloader")  # twice the batch size is the default
     values["batch_size"] = train.pop("total_batch_size")

@@ -1,27 +1,19 @@
 """The properties of a project, and of its splits on the page, that the plan of a training needs."""
 
 from collections.abc import Collection
-from dataclasses import dataclass
 
 import supervisely as sly
 from supervisely.api.entities_collection_api import CollectionTypeFilter
 from supervisely.app.widgets import SplitMethod
 from supervisely.nn.training.gui.train_val_splits_selector import TrainValSplitsSelector
 
+from rtdetrv2.training.data_extent import DataExtent
+
 _MAX_DATASETS = 20
 _IMAGES = 50  # per dataset
 
 
-@dataclass(frozen=True)
-class ProjectExtent:
-    """The largest images and the objects of a project."""
-
-    longest_side: int  # of an image, pixels
-    most_objects: int  # in an image
-    mean_objects: float  # per image
-
-
-def project_extent(api: sly.Api, project_id: int) -> ProjectExtent:
+def project_extent(api: sly.Api, project_id: int) -> DataExtent:
     """Inspect the images with the most objects of a project's first datasets."""
     datasets = api.dataset.get_list(project_id, recursive=True)
     num_images = sum(dataset.images_count or 0 for dataset in datasets)
@@ -33,10 +25,10 @@ def project_extent(api: sly.Api, project_id: int) -> ProjectExtent:
             dataset.id, sort="labelsCount", sort_order="desc", limit=_IMAGES
         )
     ]
-    return ProjectExtent(
+    return DataExtent(
         longest_side=max((max(each.width, each.height) for each in images), default=640),
-        most_objects=max((each.labels_count or 0 for each in images), default=0),
-        mean_objects=sum(each["total"] for each in objects) / max(num_images, 1),
+        max_boxes=max((each.labels_count or 0 for each in images), default=0),
+        mean_boxes=sum(each["total"] for each in objects) / max(num_images, 1),
     )
 
 

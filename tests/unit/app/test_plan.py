@@ -10,6 +10,7 @@ import pytest
 import torch
 import yaml
 
+from rtdetrv2.training.data_extent import DataExtent
 from rtdetrv2_pytorch.src.timing.estimates import EpochTime, Speed
 from supervisely_integration.models import find_base_config
 from supervisely_integration.paths import HYPERPARAMETERS
@@ -41,12 +42,8 @@ def task_of(**changes):
 
 @pytest.mark.parametrize("most_objects", [3, 80])
 def test_preset_text_has_the_preset_values_and_the_comments(most_objects):
-    values = presets.cpu_values(
-        longest_side=1000,
-        most_objects=most_objects,
-        mean_objects=most_objects - 1,
-        is_from_scratch=most_objects == 3,
-    )
+    extent = DataExtent(longest_side=1000, max_boxes=most_objects, mean_boxes=most_objects - 1)
+    values = presets.cpu_values(extent, is_from_scratch=most_objects == 3)
     text = presets.as_text({"epoches": 12, **values})
     found = check_hyperparameters(text, BASE)
     assert found == check_hyperparameters(presets.completed({"epoches": 12, **values}), BASE)
