@@ -156,20 +156,22 @@ class Proof:
             f"checkpoint_freq={int(name == 'spoiled')}",
             *self.args.update,
         ]
-        is_started = (run / LAST).is_file()
+        start: dict[str, Any] = {
+            "data": self.data.folder,
+            "model": self.data.model,
+            "tuning": self.args.weights,
+        }
+        if (run / LAST).is_file():
+            start = {"config": run / MODEL_CONFIG, "resume": ""}
         with LiveLine(self.console) as line:
             outcome = training.train(
                 TrainOptions(
-                    config=run / MODEL_CONFIG if is_started else None,
-                    data=None if is_started else self.data.folder,
-                    model=None if is_started else self.data.model,
-                    tuning=None if is_started else self.args.weights,
+                    **start,
                     epochs=self.data.epochs,
                     batch_size=self.data.batch,
                     size=self.data.size,
                     seed=self.seed,
                     device=self.args.device,
-                    resume="" if is_started else None,
                     output_dir=str(run),
                     examine=False,
                     update=update,

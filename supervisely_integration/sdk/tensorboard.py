@@ -1,4 +1,4 @@
-"""TensorBoard, which the SDK starts by its bare name and before anybody opens it."""
+"""TensorBoard, which the SDK starts by its bare name and before it is opened."""
 
 import asyncio
 import os
@@ -35,7 +35,7 @@ def add_executables_to_path() -> None:
 def start_when_opened(server: FastAPI, start: Callable[[int], None]) -> None:
     """Start TensorBoard at the first request to its path, which the SDK forwards to it.
 
-    Most trainings end without anybody opening it, and it takes seconds of CPU time and 300 MB.
+    In a training that ends without such a request, it takes no memory and CPU time.
 
     Args:
         server: of the app.
@@ -43,7 +43,7 @@ def start_when_opened(server: FastAPI, start: Callable[[int], None]) -> None:
     """
     routes = server.router.routes
     for route in [each for each in routes if isinstance(getattr(each, "endpoint", None), _Starter)]:
-        routes.remove(route)  # of an earlier training, which nobody opened
+        routes.remove(route)  # of an earlier training, if it was not opened
     starter = _Starter(server, start)
     # The SDK's routes are added at the end, so that this one answers first.
     starter.route = Route(_PATH, starter, methods=_METHODS)

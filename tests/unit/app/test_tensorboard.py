@@ -51,7 +51,7 @@ def test_first_requests_start_it_once(board):
     assert len(board.ports) == 1
 
 
-def test_failed_start_is_reported_and_repeated(board, caplog):
+def test_failed_start_is_reported_and_repeated(board):
     client = TestClient(board.server)
     board.error = FileNotFoundError("no tensorboard")
     answer = client.get("/tensorboard/")
