@@ -82,7 +82,7 @@ class TrainOptions:
             "batch_size": self.batch_size,
             "eval_spatial_size": self.size and [self.size, self.size],
         }
-        given = {name: value for name, value in values.items() if value is not None}
+        given: dict[str, Any] = {name: value for name, value in values.items() if value is not None}
         given = merge(given, parse_overrides(self.update))
         if "epoches" in given:  # a budget of the configuration would choose another number
             given.setdefault("time_budget", None)
