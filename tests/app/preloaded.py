@@ -1,6 +1,7 @@
 """Starts apps by forking a process that has imported torch, the SDK and the engine.
 
-That takes 8 seconds. The modules of the apps themselves are imported by each app.
+That takes 8 seconds, so all test processes of a session share it. The modules of the apps
+themselves are imported by each app.
 """
 
 import contextlib
@@ -8,14 +9,20 @@ import functools
 import json
 import os
 import runpy
+import selectors
 import signal
+import socket
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, TextIO
+
+from filelock import FileLock
 
 ROOT = Path(__file__).parents[2]
 
@@ -50,31 +57,27 @@ class ForkedProcess:
 
 
 class Server:
-    """The preloaded process; it ends with this one."""
+    """A connection to the preloaded process, which ends after the last connection.
 
-    def __init__(self) -> None:
+    Args:
+        address: path of its socket; the first test process that needs it starts it.
+    """
+
+    def __init__(self, address: Path) -> None:
         self._lock = threading.Lock()
-        answers, theirs = os.pipe()
-        self._answers = os.fdopen(answers)
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", __name__, str(theirs)],
-            cwd=ROOT,
-            env={**os.environ, "SUPERVISELY_SKIP_HTTPS_USER_HELPER_CHECK": "1"},
-            stdin=subprocess.PIPE,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            pass_fds=[theirs],
-            text=True,
-            start_new_session=True,
-        )
-        os.close(theirs)
+        self._socket = socket.socket(socket.AF_UNIX)
+        with FileLock(f"{address}.lock"):
+            try:
+                self._socket.connect(str(address))
+            except OSError:  # not started, or it has ended
+                _start(address)
+                self._socket.connect(str(address))
+        self._answers = self._socket.makefile()
 
     def ask(self, **request: Any) -> Any:
         """Send a request; return the answer."""
-        assert self._process.stdin is not None
         with self._lock:
-            self._process.stdin.write(json.dumps(request) + "\n")
-            self._process.stdin.flush()
+            self._socket.sendall(json.dumps(request).encode() + b"\n")
             answer = self._answers.readline()
         assert answer, "the preloaded process has ended"
         return json.loads(answer)
@@ -91,25 +94,67 @@ class Server:
 
 @functools.cache
 def server() -> Server:
-    """Return the server of this test process."""
-    return Server()
+    """Return the connection of this test process."""
+    session = os.environ.get("PYTEST_XDIST_TESTRUNUID", str(os.getpid()))
+    return Server(Path(tempfile.gettempdir(), f"rtdetrv2-{session}.sock"))
 
 
-def _serve(answers: BinaryIO) -> dict[str, Any] | None:
+def _start(address: Path) -> None:
+    """Start the process; connections wait until it has imported everything."""
+    address.unlink(missing_ok=True)
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(address))
+        listener.listen()
+        subprocess.Popen(
+            [sys.executable, "-m", __name__, str(listener.fileno()), str(address)],
+            cwd=ROOT,
+            env={**os.environ, "SUPERVISELY_SKIP_HTTPS_USER_HELPER_CHECK": "1"},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            pass_fds=[listener.fileno()],
+            start_new_session=True,
+        )
+
+
+def _serve(listener: socket.socket) -> dict[str, Any] | None:
     """Answer requests; return the request to run in a child, None in the server at its end."""
-    for line in sys.stdin:
-        request = json.loads(line)
-        if "poll" in request:
-            pid, status = os.waitpid(request["poll"], os.WNOHANG)
-            answer = os.waitstatus_to_exitcode(status) if pid else None
-        else:
-            answer = os.fork()
-            if answer == 0:
-                answers.close()
-                return request
-        answers.write(json.dumps(answer).encode() + b"\n")
-        answers.flush()
+    with ExitStack() as stack:
+        stack.enter_context(listener)
+        selector = stack.enter_context(selectors.DefaultSelector())
+        selector.register(listener, selectors.EVENT_READ)
+        connections: set[TextIO] = set()
+        timeout: float | None = None
+        while ready := selector.select(timeout):
+            for key, _ in ready:
+                stream = key.data
+                if stream is None:
+                    connection, _ = listener.accept()
+                    with connection:  # stays open until the stream is closed
+                        stream = stack.enter_context(connection.makefile("rw"))
+                        selector.register(connection.fileno(), selectors.EVENT_READ, stream)
+                    connections.add(stream)
+                elif line := stream.readline():
+                    request = json.loads(line)
+                    answer = _answer(request)
+                    if answer == 0 and "poll" not in request:
+                        return request
+                    stream.write(json.dumps(answer) + "\n")
+                    stream.flush()
+                else:
+                    selector.unregister(key.fd)
+                    stream.close()
+                    connections.remove(stream)
+            timeout = None if connections else 0.0
     return None
+
+
+def _answer(request: dict[str, Any]) -> int | None:
+    """Return the exit code of a child, None while it runs; or fork and return the process id."""
+    if "poll" not in request:
+        return os.fork()
+    pid, status = os.waitpid(request["poll"], os.WNOHANG)
+    return os.waitstatus_to_exitcode(status) if pid else None
 
 
 def _become(request: dict[str, Any]) -> None:
@@ -148,7 +193,10 @@ if __name__ == "__main__":
 
     torch.set_num_threads(1)
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    wanted = _serve(os.fdopen(int(sys.argv[1]), "wb"))
-    if wanted is not None:
+    wanted = _serve(socket.socket(fileno=int(sys.argv[1])))
+    if wanted is None:
+        for name in (sys.argv[2], f"{sys.argv[2]}.lock"):
+            Path(name).unlink(missing_ok=True)
+    else:
         _become(wanted)
         runpy.run_module(wanted["module"], run_name="__main__", alter_sys=True)

@@ -104,25 +104,25 @@ def test_hgnetv2_without_grid_sample(tmp_path):
     checkpoint = save_random_detector(
         tmp_path / "best.pth", "rtdetrv2_hgnetv2_l_6x_coco", network=network
     )
-    for size_hw in ((96, 128), SQUARE):
-        detector, card = load_detector(checkpoint, input_size_hw=size_hw)
-        heads = detector.model.decoder
-        with torch.no_grad():
-            heads.dec_score_head[-1].weight.mul_(0.3)
-            for head in (heads.enc_bbox_head, *heads.dec_bbox_head):
-                head.layers[-1].weight.mul_(0.1)
-        output = tmp_path / "best.onnx"
-        write_onnx(detector, card, output, grid_sample=False)
-        assert "GridSample" not in {node.op_type for node in onnx.load(output).graph.node}
-        run = open_in_both(output)
-        for count in (1, 2, 7, 16):
-            images = random_images(count, size_hw)
-            sizes_wh = torch.tensor([[320 + 40 * n, 256 - 10 * n] for n in range(count)])
-            with torch.inference_mode():
-                wanted = detector(images, sizes_wh)
-            for found in run(images.numpy(), sizes_wh.numpy()):
-                tensors = [torch.from_numpy(np.asarray(part)) for part in found]
-                assert_same_detections(tensors, wanted, score=1e-5, pixels=0.009)
+    size_hw = (96, 128)
+    detector, card = load_detector(checkpoint, input_size_hw=size_hw)
+    heads = detector.model.decoder
+    with torch.no_grad():
+        heads.dec_score_head[-1].weight.mul_(0.3)
+        for head in (heads.enc_bbox_head, *heads.dec_bbox_head):
+            head.layers[-1].weight.mul_(0.1)
+    output = tmp_path / "best.onnx"
+    write_onnx(detector, card, output, grid_sample=False)
+    assert "GridSample" not in {node.op_type for node in onnx.load(output).graph.node}
+    run = open_in_both(output)
+    for count in (1, 2, 7, 16):
+        images = random_images(count, size_hw)
+        sizes_wh = torch.tensor([[320 + 40 * n, 256 - 10 * n] for n in range(count)])
+        with torch.inference_mode():
+            wanted = detector(images, sizes_wh)
+        for found in run(images.numpy(), sizes_wh.numpy()):
+            tensors = [torch.from_numpy(np.asarray(part)) for part in found]
+            assert_same_detections(tensors, wanted, score=1e-5, pixels=0.009)
 
 
 def test_batches_agree_with_batch_size_1(trained, exported):
