@@ -134,6 +134,13 @@ def state_of(split: dict[str, Any], **changes: Any) -> dict[str, Any]:
     }
 
 
+def start_preloaded(app: AppProcess, module: list[str], environment: dict[str, str]) -> Any:
+    """Replaces `AppProcess._start`: forks a process that has imported the SDK."""
+    return server().start(
+        module[0], module[1:], cwd=app.data_dir, env=environment, log=app.log_file
+    )
+
+
 class RunningApp(AppProcess):
     """An app on a free port, with methods for the requests of its page.
 
@@ -158,9 +165,7 @@ class RunningApp(AppProcess):
     def _start(self, module: list[str], environment: dict[str, str]) -> Any:
         if not self._is_preloaded:
             return super()._start(module, environment)
-        return server().start(
-            module[0], module[1:], cwd=self.data_dir, env=environment, log=self.log_file
-        )
+        return start_preloaded(self, module, environment)
 
     def post(self, route: str, **body: Any) -> Any:
         """POST JSON as the page does; returns the decoded response, raises for an error status."""
