@@ -135,7 +135,9 @@ RECIPES = {
     # EMA; today: 5 % of the run
     "ema-2": Recipe(about="EMA over 2 % of the run", update=_ema(0.02)),
     "ema-10": Recipe(about="EMA over 10 % of the run", update=_ema(0.1)),
-    # Augmentation; today: horizontal flip only on a CPU, strong until the last epochs on a GPU
+    # Augmentation; today: none in short trainings from random weights on a CPU (decision 0033), in
+    # other trainings on a CPU horizontal flips, on a GPU strong until the last epochs
+    "mirrored": Recipe(about="images mirrored at random", update={"augmentation": None}),
     "strong-50": Recipe(
         about="strong augmentation in the first half", update={_STRONG_UNTIL: OfEpochs(0.5)}
     ),

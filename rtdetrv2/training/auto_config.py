@@ -25,8 +25,10 @@ _CPU_BATCH = 4
 _CPU_WORKERS = 1
 _SMALL_IMAGE = 400  # pixels; smaller images are trained at 256
 _FEW_BOXES = 50  # per image; 100 queries are enough for that
-# Learning rates from random weights, by boxes per batch: decision 0032.
+# From random weights: learning rates by boxes per batch (decision 0032), and no augmentation in
+# trainings as short as the measured ones (decision 0033).
 _SCRATCH_LR, _SPARSE_SCRATCH_LR, _SPARSE_BATCH = 0.0005, 0.0002, 10
+_PLAIN_EPOCHS, _PLAIN_BOXES = 40, 20_000
 
 
 def data_overrides(train: Split, val: Split) -> dict[str, Any]:
@@ -85,13 +87,14 @@ def fit_to_cpu(config: Path, overrides: dict[str, Any]) -> tuple[dict[str, Any],
         probe = YAMLConfig(config, **overrides)
         _, record = probe.train_dataset.load_readable(0)
         boxes = probe.train_dataset.annotations.boxes_per_image()
+        is_from_scratch = not overrides.get("tuning")
         chosen = cpu_overrides(
             DataExtent(
                 longest_side=max(record.image.shape[1:]),
                 max_boxes=int(boxes.max(initial=0)),
                 mean_boxes=float(boxes.mean()),
             ),
-            is_from_scratch=not overrides.get("tuning"),
+            is_from_scratch=is_from_scratch,
         )
         chosen = merge(chosen, overrides)
         if probe.settings.time_budget is not None:
@@ -102,7 +105,13 @@ def fit_to_cpu(config: Path, overrides: dict[str, Any]) -> tuple[dict[str, Any],
         probed = {"epoches": 1, "num_workers": 0, "device": "cpu"}
         cfg = YAMLConfig(config, **merge(chosen, probed))
         num_val = len(probe.val_dataset)
-        return choose_epochs(chosen, len(cfg.train_dataloader), measure_speed(cfg), num_val)
+        chosen, message = choose_epochs(
+            chosen, len(cfg.train_dataloader), measure_speed(cfg), num_val
+        )
+        if is_from_scratch:
+            plain = scratch_augmentation(epochs=chosen["epoches"], num_boxes=float(boxes.sum()))
+            chosen = merge(plain, chosen)
+        return chosen, message
     finally:
         logging.disable(logging.NOTSET)
 
@@ -136,6 +145,21 @@ def cpu_overrides(extent: DataExtent, *, is_from_scratch: bool) -> dict[str, Any
         is_sparse = _CPU_BATCH * extent.mean_boxes < _SPARSE_BATCH
         overrides["optimizer"] = {"lr": _SPARSE_SCRATCH_LR if is_sparse else _SCRATCH_LR}
     return overrides
+
+
+def scratch_augmentation(*, epochs: int, num_boxes: float) -> dict[str, Any]:
+    """Choose the augmentation of a training from random weights on a CPU.
+
+    Args:
+        epochs: of the training.
+        num_boxes: in the training images.
+
+    Returns:
+        Overrides of the configuration: no augmentation in a short training. Empty in a longer one,
+        which mirrors images at random.
+    """
+    is_short = epochs <= _PLAIN_EPOCHS and epochs * num_boxes < _PLAIN_BOXES
+    return {"augmentation": "none"} if is_short else {}
 
 
 def choose_epochs(

@@ -231,7 +231,10 @@ def test_signal_to_all_processes_saves_last(request, tmp_path, digits, number):
     assert done == last_step["global_step"]
 
 
-def test_fit_to_cpu_times_steps_and_chooses_epochs(tmp_path, digits, monkeypatch):
+@pytest.mark.parametrize(("given", "augmentation"), [({}, "none"), ({"augmentation": None}, None)])
+def test_fit_to_cpu_times_steps_and_chooses_epochs(
+    tmp_path, digits, monkeypatch, given, augmentation
+):
     monkeypatch.setattr(auto_config, "CPU_BUDGET_S", 0.5)
     overrides = merge(
         merge(NETWORK, {"PResNet": {"pretrained": False}}),
@@ -242,12 +245,13 @@ def test_fit_to_cpu_times_steps_and_chooses_epochs(tmp_path, digits, monkeypatch
             )
         ),
     )
-    overrides["output_dir"] = str(tmp_path)
+    overrides |= {"output_dir": str(tmp_path), **given}
     chosen, message = auto_config.fit_to_cpu(SAMPLE_CONFIG, overrides)
     assert chosen["eval_spatial_size"] == [256, 256]  # the images are 320 wide
     assert chosen["epoches"] >= 1
     assert re.search(rf"\b{chosen['epoches']} epochs? of 1 step at \d", message)
     assert chosen["RTDETRTransformerv2"]["num_queries"] == 12  # the given value is kept
+    assert chosen["augmentation"] == augmentation
     assert not any(tmp_path.iterdir())
 
 
@@ -264,6 +268,19 @@ def test_learning_rate_from_random_weights_depends_on_boxes(mean_boxes, is_from_
     extent = DataExtent(longest_side=640, max_boxes=9, mean_boxes=mean_boxes)
     chosen = auto_config.cpu_overrides(extent, is_from_scratch=is_from_scratch)
     assert chosen.get("optimizer") == optimizer
+
+
+@pytest.mark.parametrize(
+    ("epochs", "num_boxes", "chosen"),
+    [
+        (40, 499, {"augmentation": "none"}),
+        (40, 500, {}),
+        (41, 1, {}),
+        (1, 19_999, {"augmentation": "none"}),
+    ],
+)
+def test_short_trainings_from_random_weights_have_no_augmentation(epochs, num_boxes, chosen):
+    assert auto_config.scratch_augmentation(epochs=epochs, num_boxes=num_boxes) == chosen
 
 
 def test_fit_to_cpu_rejects_several_ranks(digits, monkeypatch):

@@ -42,11 +42,12 @@ def apply_augmentation(values: dict[str, Any], layers: Sequence[Layer]) -> list[
             return []
         return [f"augmentation: {name} is not used, because {path} is set to other operations"]
     put(values, _OPS, chosen)
+    stopped = stopped_ops(name)
     if get(values, _POLICY) is not None:
-        values[TRANSFORMS[0]]["dataset"]["transforms"]["policy"]["ops"] = stopped_ops(name)
+        values[TRANSFORMS[0]]["dataset"]["transforms"]["policy"]["ops"] = stopped
     notes = [f"augmentation: {name} replaces the operations of {path}"]
     epochs, is_older = values.get("epoches"), last_setter(layers, _STOP_EPOCH) <= setter
-    if get(values, _STOP_EPOCH) == 0 and is_older and type(epochs) is int:
+    if stopped and get(values, _STOP_EPOCH) == 0 and is_older and type(epochs) is int:
         stop = max(epochs - 1, 1)
         put(values, _STOP_EPOCH, stop)
         notes.append(f"{'.'.join(_STOP_EPOCH)}: 0 -> {stop}, because 0 would disable the preset")

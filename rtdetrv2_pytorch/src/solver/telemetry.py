@@ -146,11 +146,10 @@ def _schedule(run: TrainingRun) -> list[str]:
     if run.ema is not None:
         lines.append(f"EMA decay {run.ema.decay:g}, warm-up {counted(run.ema.warmups, 'step')}")
     transforms = run.cfg.train_dataset.transforms
-    first = transforms.policy.get("epoch") if transforms is not None else None
-    if transforms is not None and first is not None:
-        stopped = ", ".join(transforms.policy.get("ops", ()))
-        lines.append(f"{stopped} disabled from epoch {first + 1}")
     if transforms is not None:
+        first, stopped = transforms.policy.get("epoch"), transforms.policy.get("ops", ())
+        if first is not None and stopped:
+            lines.append(f"{', '.join(stopped)} disabled from epoch {first + 1}")
         lines += [
             f"{name} in epochs {begin + 1} to {end}"
             for name, (begin, end) in transforms.policy.get("active", {}).items()

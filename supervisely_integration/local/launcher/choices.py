@@ -10,7 +10,7 @@ import yaml
 from rtdetrv2.training import auto_config
 from rtdetrv2.training.model_table import SAMPLE_CONFIG
 from rtdetrv2_pytorch.src.core.error_places import naming_overrides
-from rtdetrv2_pytorch.src.core.yaml_files import get, merge, parse_overrides
+from rtdetrv2_pytorch.src.core.yaml_files import merge, parse_overrides
 
 from ...models import find_base_config, published_models
 from ...train.hyperparameters import (
@@ -47,10 +47,9 @@ def _recipe_of(model: str) -> Path:
 
 
 def sample_choices() -> dict[str, Any]:
-    """Return the augmentation for the generated digits: no flips, no changes of scale."""
+    """Return the augmentation for the generated digits."""
     sample = yaml.safe_load(SAMPLE_CONFIG.read_text(encoding="utf-8"))
-    transforms = sample["train_dataloader"]["dataset"]["transforms"]
-    return {"train_dataloader": {"dataset": {"transforms": transforms}}}
+    return {"augmentation": sample["augmentation"]}
 
 
 def check_updates(updates: Sequence[str], model: str | None) -> None:
@@ -85,7 +84,8 @@ def hyperparameters_for(
     """
     if torch.cuda.is_available():
         return _chosen(default_hyperparameters(), given, model), ""
-    values = presets.cpu_values(project.extent, is_from_scratch=model.endswith(_RANDOM_WEIGHTS))
+    is_from_scratch = model.endswith(_RANDOM_WEIGHTS)
+    values = presets.cpu_values(project.extent, is_from_scratch=is_from_scratch)
     values = _chosen(presets.completed(values), given, model)
     steps = max(1, num_train // int(values["batch_size"]))
     task = ProbeTask(
@@ -94,18 +94,16 @@ def hyperparameters_for(
         longest_side=project.extent.longest_side,
         device="cpu",
     )
-    return auto_config.choose_epochs(values, steps, measure(task), num_val)
+    values, notice = auto_config.choose_epochs(values, steps, measure(task), num_val)
+    if is_from_scratch:
+        plain = auto_config.scratch_augmentation(
+            epochs=values["epoches"], num_boxes=num_train * project.extent.mean_boxes
+        )
+        values = merge(values, merge(plain, given))
+    return values, notice
 
 
 def _chosen(values: dict[str, Any], given: Mapping[str, Any], model: str) -> dict[str, Any]:
     values = merge(values, given)
-    _resize_to(values["eval_spatial_size"], values)
     check_hyperparameters(values, _recipe_of(model))
     return values
-
-
-def _resize_to(size: Any, values: dict[str, Any]) -> None:
-    """Set the size of the Resize operations; an invalid size is reported later."""
-    for op in get(values, ("train_dataloader", "dataset", "transforms", "ops")) or ():
-        if op["type"] == "Resize" and isinstance(size, list):
-            op["size"] = list(size)

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from supervisely.nn.utils import ModelSource
 
-from rtdetrv2.training.auto_config import CPU_BUDGET_S
+from rtdetrv2.training.auto_config import CPU_BUDGET_S, scratch_augmentation
 from rtdetrv2.training.data_extent import DataExtent
 from rtdetrv2_pytorch.src.timing.estimates import Speed
 
@@ -117,14 +117,15 @@ class PagePlan:
         """Show the presets, and why they are what they are; with an open card only why."""
         if not self._has_preset:
             return
-        values = presets.cpu_values(
-            self._extent,
-            is_from_scratch=not self._gui.model_selector.get_checkpoint_name(),
-        )
+        is_from_scratch = not self._gui.model_selector.get_checkpoint_name()
+        values = presets.cpu_values(self._extent, is_from_scratch=is_from_scratch)
         sizes = split_sizes(self._gui._api, self._gui.train_val_splits_selector)
         completed = presets.completed({"epoches": 1, **values})
         one = _estimate_on_cpu(self._speed or _ASSUMED, completed, sizes)
         fitting = one.time.epochs_within(CPU_BUDGET_S)
+        if is_from_scratch:
+            num_boxes = sizes[0] * self._extent.mean_boxes
+            values |= scratch_augmentation(epochs=fitting, num_boxes=num_boxes)
         if not self._is_open:
             self._preset = presets.as_text({"epoches": fitting, **values})
             self._gui.hyperparameters_selector.set_hyperparameters(self._preset)

@@ -5,6 +5,7 @@ import json
 import random
 import threading
 from dataclasses import asdict
+from unittest.mock import MagicMock
 
 import pytest
 import torch
@@ -16,7 +17,7 @@ from supervisely_integration.models import find_base_config
 from supervisely_integration.paths import HYPERPARAMETERS
 from supervisely_integration.task_status import EVALUATION_REPORT
 from supervisely_integration.train.hyperparameters import complete_hyperparameters
-from supervisely_integration.train.plan import presets, probe
+from supervisely_integration.train.plan import page_plan, presets, probe
 from supervisely_integration.train.plan.estimate import (
     Estimate,
     estimate,
@@ -59,6 +60,28 @@ def test_preset_text_has_the_preset_values_and_the_comments(most_objects):
 def test_text_of_the_defaults_is_the_file():
     defaults = yaml.safe_load(HYPERPARAMETERS.read_text())
     assert presets.as_text(defaults) == HYPERPARAMETERS.read_text()
+
+
+@pytest.mark.parametrize(
+    ("checkpoint", "num_train", "augmentation"),
+    [(None, 100, "none"), (None, 10, None), ("best.pth", 100, None)],  # 10 images: 331 epochs
+)
+def test_page_presets_no_augmentation_for_short_trainings_from_random_weights(
+    monkeypatch, tmp_path, checkpoint, num_train, augmentation
+):
+    extent = DataExtent(longest_side=640, max_boxes=9, mean_boxes=3.0)
+    monkeypatch.setattr(page_plan, "project_extent", lambda *_: extent)
+    monkeypatch.setattr(page_plan, "split_sizes", lambda *_: (num_train, 2))
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    texts = [HYPERPARAMETERS.read_text()]
+    gui = MagicMock()
+    gui.training_process.card.is_locked.return_value = True
+    gui.model_selector.get_checkpoint_name.return_value = checkpoint
+    gui.hyperparameters_selector.get_hyperparameters.side_effect = lambda: texts[-1]
+    gui.hyperparameters_selector.set_hyperparameters.side_effect = texts.append
+    page_plan.PagePlan(gui, tmp_path).begin()
+    values = yaml.safe_load(texts[-1])
+    assert (len(texts), values["augmentation"]) == (2, augmentation)
 
 
 @pytest.mark.parametrize(

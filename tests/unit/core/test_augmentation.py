@@ -81,6 +81,9 @@ def test_policy_of_the_cpu_schedule_does_not_disable_the_preset(epochs, stop):
     assert cfg.notes[-1].endswith(f"0 -> {stop}, because 0 would disable the preset")
     cfg = YAMLConfig(S, epoches=epochs, **transforms(policy={"epoch": 0}))
     assert policy_of(cfg)["epoch"] == 0
+    cfg = YAMLConfig(S, augmentation="none", epoches=epochs, **transforms(policy={"epoch": 0}))
+    assert policy_of(cfg) == {"name": "stop_epoch", "epoch": 0, "ops": []}  # nothing to disable
+    assert not any("because 0 would disable" in note for note in cfg.notes)
 
 
 @pytest.mark.parametrize("name", ["aeriall", "photo", 3, ["light"]])

@@ -108,3 +108,6 @@ def test_training_plan_contains_the_resolved_schedule(tmp_path, digits):
     assert plan.schedule[1].startswith("EMA decay ")
     assert "RandomPhotometricDistort" in plan.schedule[2]
     assert plan.schedule[2].endswith(" disabled from epoch 4")
+    plain = tiny_config(tmp_path, digits, epoches=4, augmentation="none")
+    schedule = training_plan(TrainingRun.create(plain), changes=[]).schedule
+    assert len(schedule) == len(plan.schedule) - 1  # nothing to disable
