@@ -5,7 +5,8 @@
 Each set is trained from random weights as `rtdetrv2 train` trains it, with the image size and the
 epochs of `make proof`, on its own labels, on spoiled labels, and on the labels that are left
 spoiled after those that the radar found are repaired. A finished training is not repeated, and a
-stopped one is resumed. The results are in benchmarks/results/label_radar_SET_sSEED.json.
+stopped one is resumed. The results are in benchmarks/results/label_radar_SET_sSEED.json, with
+`--fraction 0.2` in label_radar_SET_20percent_sSEED.json.
 
     python -m benchmarks.label_radar --judge output/bccd
 
@@ -58,6 +59,7 @@ from rtdetrv2_pytorch.src.solver.run import MODEL_CONFIG
 _ROOT = Path(__file__).parents[2]
 _SETS = ("digits", "bccd", "cards", "raccoon")
 JUDGES = ("folds", "trained network", "mean of all epochs", "mean of folds and epochs")
+_PERCENT = 5  # of the boxes
 _FIRST, _FALSE_RATE = 50, 0.05
 
 
@@ -249,7 +251,7 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, default=Path("output", "label_radar"))
     parser.add_argument("--seeds", nargs="+", type=int, default=[0])
     parser.add_argument("--weights", default="none", help="to start from, default: random ones")
-    parser.add_argument("--fraction", type=float, default=0.05)
+    parser.add_argument("--fraction", type=float, default=_PERCENT / 100)
     parser.add_argument("--folds", type=int, default=3)
     parser.add_argument("--fold-epochs", type=int, help="default: as the radar chooses")
     parser.add_argument("--start", default="checkpoint", choices=("weights", "checkpoint"))
@@ -264,10 +266,12 @@ def main() -> None:
             console.print(name, {key: v for key, v in scores.items() if key != "first"})
         return
     for name, seed in product(args.sets, args.seeds):
-        folder = args.folder / name / f"seed{seed}"
+        percent = round(100 * args.fraction)
+        spoiled = name if percent == _PERCENT else f"{name}_{percent}percent"
+        folder = args.folder / spoiled / f"seed{seed}"
         results = Proof(DATASETS[name], folder, seed, args, console).measure()
         results["machine"] = machine(torch.device(args.device))
-        path = _ROOT / "benchmarks" / "results" / f"label_radar_{name}_s{seed}.json"
+        path = _ROOT / "benchmarks" / "results" / f"label_radar_{spoiled}_s{seed}.json"
         path.write_text(json.dumps(results, indent=1, default=str) + "\n")
         shown = {key: value for key, value in results.items() if key != "machine"}
         for kind in JUDGES:

@@ -16,9 +16,10 @@ from rtdetrv2.training.data_extent import DataExtent
 from rtdetrv2_pytorch.src.core.yaml_files import merge
 from rtdetrv2_pytorch.src.data.digits import make_digits_dataset
 from rtdetrv2_pytorch.src.misc.errors import ConfigError, DatasetError
+from rtdetrv2_pytorch.src.timing.estimates import Speed
 from supervisely_integration.local.emulator.storage.sql.listing import Listing
 from supervisely_integration.local.emulator.store import Store
-from supervisely_integration.local.launcher import cli, train_session
+from supervisely_integration.local.launcher import choices, cli, train_session
 from supervisely_integration.local.launcher.app_log import AppError, AppLog, Bar
 from supervisely_integration.local.launcher.app_process import AppProcess
 from supervisely_integration.local.launcher.choices import hyperparameters_for, sample_choices
@@ -392,6 +393,25 @@ def test_sample_has_its_own_augmentation(digits_root):
     assert values["augmentation"] == "none"
     assert values["epoches"] >= 1
     check_hyperparameters(values, find_base_config("rtdetrv2_r18vd_120e_coco.yml"))
+
+
+@pytest.mark.parametrize(
+    ("given", "augmentation"),
+    [
+        ({}, "none"),
+        ({"augmentation": None}, None),
+        ({"augmentation": "light"}, "light"),
+        ({"epoches": 100}, None),
+        ({"time_budget": "2h"}, None),  # can choose many epochs
+    ],
+)
+def test_short_trainings_from_random_weights_have_no_augmentation(
+    digits_root, monkeypatch, given, augmentation
+):
+    monkeypatch.setattr(choices, "measure", lambda _: Speed(20.0, 0.1, 0.1))
+    project = find_project(Store(digits_root), "digits")
+    values, _ = hyperparameters_for(project, MODEL, 6, 4, given)
+    assert values["augmentation"] == augmentation
 
 
 def test_follow_reads_the_last_lines_after_the_end(tmp_path):

@@ -95,7 +95,7 @@ def hyperparameters_for(
         device="cpu",
     )
     values, notice = auto_config.choose_epochs(values, steps, measure(task), num_val)
-    if is_from_scratch:
+    if is_from_scratch and values["time_budget"] is None:
         plain = auto_config.scratch_augmentation(
             epochs=values["epoches"], num_boxes=num_train * project.extent.mean_boxes
         )
