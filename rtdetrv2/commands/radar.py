@@ -50,7 +50,7 @@ Annotations are not changed.
 @click.option(
     "--epochs",
     type=click.IntRange(min=1),
-    help="Epochs of each network.  [default: those of the training / (folds - 1)]",
+    help="Epochs of each network.  [default: (those of the training - 1) / (folds - 1)]",
 )
 @click.option("-d", "--device", help="cuda, cuda:1 or cpu.  [default: a GPU if available]")
 @click.option(

@@ -188,9 +188,10 @@ def find_label_errors(
 def epochs_within(epochs: int, folds: int) -> int:
     """Return the epochs of each network, so that all of them cost at most one training.
 
-    Each of k networks is trained on (k - 1) / k of the images.
+    Each of k networks is trained on (k - 1) / k of the images. One epoch of the training pays for
+    their starts and evaluations.
     """
-    return max(math.floor(epochs / (folds - 1)), 1)
+    return max(math.floor((epochs - 1) / (folds - 1)), 1)
 
 
 def _fold_options(
