@@ -25,8 +25,8 @@ _CPU_BATCH = 4
 _CPU_WORKERS = 1
 _SMALL_IMAGE = 400  # pixels; smaller images are trained at 256
 _FEW_BOXES = 50  # per image; 100 queries are enough for that
-# From random weights: learning rates by boxes per batch (decision 0032), and no augmentation in
-# trainings as short as the measured ones (decision 0033).
+# From random weights: learning rates by boxes per batch (decision 0032), and augmentation
+# disabled in trainings as short as the measured ones (decision 0033).
 _SCRATCH_LR, _SPARSE_SCRATCH_LR, _SPARSE_BATCH = 0.0005, 0.0002, 10
 _PLAIN_EPOCHS, _PLAIN_BOXES = 40, 20_000
 
@@ -155,8 +155,8 @@ def scratch_augmentation(*, epochs: int, num_boxes: float) -> dict[str, Any]:
         num_boxes: in the training images.
 
     Returns:
-        Overrides of the configuration: no augmentation in a short training. Empty in a longer one,
-        which mirrors images at random.
+        Overrides of the configuration, which disable augmentation in a short training; empty in a
+        longer one, which mirrors images at random.
     """
     is_short = epochs <= _PLAIN_EPOCHS and epochs * num_boxes < _PLAIN_BOXES
     return {"augmentation": "none"} if is_short else {}

@@ -405,7 +405,7 @@ def test_sample_has_its_own_augmentation(digits_root):
         ({"time_budget": "2h"}, None),  # can choose many epochs
     ],
 )
-def test_short_trainings_from_random_weights_have_no_augmentation(
+def test_augmentation_is_disabled_in_short_trainings_from_random_weights(
     digits_root, monkeypatch, given, augmentation
 ):
     monkeypatch.setattr(choices, "measure", lambda _: Speed(20.0, 0.1, 0.1))

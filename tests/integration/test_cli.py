@@ -279,7 +279,7 @@ def test_learning_rate_from_random_weights_depends_on_boxes(mean_boxes, is_from_
         (1, 19_999, {"augmentation": "none"}),
     ],
 )
-def test_short_trainings_from_random_weights_have_no_augmentation(epochs, num_boxes, chosen):
+def test_augmentation_is_disabled_in_short_trainings_from_random_weights(epochs, num_boxes, chosen):
     assert auto_config.scratch_augmentation(epochs=epochs, num_boxes=num_boxes) == chosen
 
 

@@ -186,10 +186,11 @@ def find_label_errors(
 
 
 def epochs_within(epochs: int, folds: int) -> int:
-    """Return the epochs of each network, so that all of them cost at most one training.
+    """Return the epochs of each network, so that all of them take less time than the training.
 
-    Each of k networks is trained on (k - 1) / k of the images. One epoch of the training pays for
-    their starts and evaluations.
+    Each of k networks is trained on (k - 1) / k of the images. One epoch of the training is the
+    time of their starts and evaluations. Each network has at least one epoch, so that all of them
+    take longer than a training of fewer than k epochs.
     """
     return max(math.floor((epochs - 1) / (folds - 1)), 1)
 

@@ -66,7 +66,7 @@ def test_text_of_the_defaults_is_the_file():
     ("checkpoint", "num_train", "augmentation"),
     [(None, 100, "none"), (None, 10, None), ("best.pth", 100, None)],  # 10 images: 331 epochs
 )
-def test_page_presets_no_augmentation_for_short_trainings_from_random_weights(
+def test_page_disables_augmentation_in_short_trainings_from_random_weights(
     monkeypatch, tmp_path, checkpoint, num_train, augmentation
 ):
     extent = DataExtent(longest_side=640, max_boxes=9, mean_boxes=3.0)
