@@ -107,6 +107,16 @@ def _backbone_rate(lr: float) -> dict[str, Any]:
     return {"optimizer.params": groups}
 
 
+def _classification(loss: str, weight: float, **options: float) -> dict[str, Any]:
+    """Return another classification loss than the varifocal one."""
+    section = "RTDETRCriterionv2"
+    return {
+        f"{section}.losses": [loss, "boxes"],
+        f"{section}.weight_dict.loss_{loss}": weight,
+        **{f"{section}.{name}": value for name, value in options.items()},
+    }
+
+
 def _frozen(stages: int) -> dict[str, Any]:
     return {"PResNet.freeze_at": stages, "PResNet.freeze_norm": True}
 
@@ -154,6 +164,14 @@ RECIPES = {
     "dense": Recipe(about="`recipe: dense`", update={"recipe": "dense"}),
     "repeat-rare": Recipe(
         about="images of rare classes repeated, in about as many steps", repeats_rare=True
+    ),
+    # Loss
+    "mal": Recipe(
+        about="matchability-aware loss, gamma 1.5", update=_classification("mal", 1.0, gamma=1.5)
+    ),
+    "focal": Recipe(
+        about="focal loss with weight 2, alpha 0.25, gamma 2",
+        update=_classification("focal", 2.0, alpha=0.25, gamma=2.0),
     ),
     # Optimization
     "clip-1": Recipe(about="gradients clipped at norm 1, not 0.1", update={"clip_max_norm": 1.0}),
