@@ -8,7 +8,7 @@ from pathlib import Path
 from .datasets import DataSet
 from .peers import PEERS
 from .recipes import REFERENCE, find_recipe
-from .results import Result, comparable_times
+from .results import Result, by_seed, speed_class
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,10 +76,15 @@ def plan(
     return sorted(jobs, key=lambda job: job.is_peer)
 
 
-def budget_minutes(dataset: DataSet, results: Sequence[Result]) -> float | None:
-    """Return the time for peers: the mean of the reference recipe; None if it has not run."""
-    timed = comparable_times(results, dataset.name, REFERENCE)
-    found = [r.minutes for r in timed if r.recipe == REFERENCE]
+def budget_minutes(
+    dataset: DataSet, results: Sequence[Result], machine: Mapping[str, str]
+) -> float | None:
+    """Return the time for peers: the mean of the reference recipe on such a machine.
+
+    None if it has not run there.
+    """
+    reference = by_seed(results, dataset.name, REFERENCE).values()
+    found = [r.minutes for r in reference if speed_class(r.machine) == speed_class(machine)]
     return statistics.fmean(found) if found else None
 
 

@@ -125,12 +125,14 @@ def _dataset(results: Sequence[Result], name: str) -> list[str]:
 
 
 def _equal_steps(results: Sequence[Result], name: str) -> str:
+    """Return the table of a data set, with minutes from comparable machines only."""
     reference = _values(results, name, REFERENCE)
+    timed = comparable_times(results, name, REFERENCE)
     rows = []
     for recipe in _recipes(results, "ours"):
         values = _values(results, name, recipe)
         ap50 = _values(results, name, recipe, lambda r: r.best["AP50"])
-        minutes = _values(results, name, recipe, lambda r: r.minutes)
+        minutes = _values(timed, name, recipe, lambda r: r.minutes)
         change = None if recipe == REFERENCE else difference(values, reference)
         rows.append(
             [
@@ -138,7 +140,7 @@ def _equal_steps(results: Sequence[Result], name: str) -> str:
                 str(len(values)),
                 _spread(values.values()),
                 _spread(ap50.values()),
-                f"{statistics.fmean(minutes.values()):.1f}",
+                f"{statistics.fmean(minutes.values()):.1f}" if minutes else "",
                 *_change(change),
             ]
         )
@@ -178,11 +180,10 @@ def _equal_minutes(results: Sequence[Result], name: str, minutes: float) -> list
         label = f"`{recipe}`" + (" (other trainer)" if recipe in PEERS else "")
         cells = [_spread(values.values()), _spread(ap50), *times, *_change(change)]
         rows.append([label, str(len(runs)), *cells])
-    threads = counted(int(results[0].machine["threads"]), "thread")
     text = (
         f"Within {minutes:.1f} minutes of training and evaluation, the mean time of `{REFERENCE}` "
-        f"with {threads}: the highest AP so far, and the minutes until AP50 reached a value. Runs "
-        "with another number of threads are left out.\n"
+        f"on {_machine(results[0])}: the highest AP so far, and the minutes until AP50 reached a "
+        "value. Runs on other processors or with another number of threads are left out.\n"
     )
     targets = [f"minutes to AP50 {target}" for target in _TARGETS]
     head = ["", "runs", "AP", "AP50", *targets, f"AP against `{REFERENCE}`", "verdict"]
@@ -260,17 +261,16 @@ def _definitions(results: Sequence[Result]) -> list[str]:
     return parts
 
 
+def _machine(result: Result) -> str:
+    facts = result.machine
+    return f"{facts['device']}, {facts['cores']} cores, {counted(int(facts['threads']), 'thread')}"
+
+
 def _machines(results: Sequence[Result]) -> list[str]:
     """Return the machines and commits, and how many cores other processes used."""
     if not results:
         return ["## Results\n", "No runs are finished yet.\n"]
-    machines = sorted(
-        {
-            f"{r.machine['device']}, {r.machine['cores']} cores, "
-            f"{counted(int(r.machine['threads']), 'thread')}"
-            for r in results
-        }
-    )
+    machines = sorted({_machine(r) for r in results})
     torch = sorted({r.machine["torch"] for r in results})
     commits = sorted({r.machine["commit"] for r in results})
     dates = sorted({r.machine["date"] for r in results})

@@ -133,16 +133,21 @@ def by_seed(results: Iterable[Result], dataset: str, recipe: str) -> dict[int, R
     return {r.seed: r for r in results if (r.dataset, r.recipe) == (dataset, recipe)}
 
 
-def comparable_times(results: Iterable[Result], dataset: str, recipe: str) -> list[Result]:
-    """Return the results on a data set with as many threads as most runs of a recipe.
+def speed_class(machine: Mapping[str, str]) -> tuple[str, str]:
+    """Return what times depend on: the device, with its instructions, and the threads."""
+    return machine["device"], machine["threads"]
 
-    Where two numbers of threads are equally frequent: as most runs of all recipes.
+
+def comparable_times(results: Iterable[Result], dataset: str, recipe: str) -> list[Result]:
+    """Return the results on a data set from the kind of machine of most runs of a recipe.
+
+    Where two kinds are equally frequent: of most runs of all recipes. See `speed_class`.
     """
     mine = [r for r in results if r.dataset == dataset]
-    everywhere = Counter(r.machine["threads"] for r in mine)
-    counts = Counter(r.machine["threads"] for r in mine if r.recipe == recipe)
-    threads = max(counts, key=lambda each: (counts[each], everywhere[each]), default=None)
-    return [r for r in mine if r.machine["threads"] == threads]
+    everywhere = Counter(speed_class(r.machine) for r in mine)
+    counts = Counter(speed_class(r.machine) for r in mine if r.recipe == recipe)
+    kind = max(counts, key=lambda each: (counts[each], everywhere[each]), default=None)
+    return [r for r in mine if speed_class(r.machine) == kind]
 
 
 def _is_number(value: float | None) -> bool:

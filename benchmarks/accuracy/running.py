@@ -2,10 +2,13 @@
 
 from collections.abc import Callable, Sequence
 
+import torch
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
 
+from rtdetrv2.analysis.timing import machine
 from rtdetrv2_pytorch.src.misc.errors import RTDETRError
+from rtdetrv2_pytorch.src.misc.text import counted
 
 from . import ours, peers, results
 from .jobs import Experiment, Job, budget_minutes, estimates, left_minutes
@@ -25,9 +28,13 @@ def run_one(job: Job, experiment: Experiment, on_progress: Callable[[float], Non
     """
     if not job.is_peer:
         return ours.run(job, experiment, on_progress)
-    minutes = budget_minutes(job.dataset, results.load_all(experiment.results))
+    facts = machine(torch.device(experiment.device))
+    minutes = budget_minutes(job.dataset, results.load_all(experiment.results), facts)
     if minutes is None:
-        raise RunError(f"run '{REFERENCE}' first: peers train for its minutes")
+        raise RunError(
+            f"run '{REFERENCE}' first on {facts['device']} with "
+            f"{counted(int(facts['threads']), 'thread')}: peers train for its minutes"
+        )
     return peers.run(job, experiment, minutes, on_progress)
 
 

@@ -12,6 +12,8 @@ from typing import Any
 
 import torch
 
+from rtdetrv2_pytorch.src.robustness.precision import has_bfloat16
+
 
 def take_turns(
     ways: Mapping[str, Callable[[], Any]],
@@ -153,7 +155,14 @@ def commit() -> str:
 
 
 def _processor() -> str:
+    """Return the name of the CPU, and the vector instructions that torch uses on it.
+
+    Virtual machines can have the same name for processors of very different speed.
+    """
     path = Path("/proc/cpuinfo")
     lines = path.read_text().splitlines() if path.is_file() else []
     names = (line.split(":")[1].strip() for line in lines if line.startswith("model name"))
-    return next(names, platform.processor())
+    name = next(names, platform.processor())
+    instructions = torch.backends.cpu.get_cpu_capability()
+    bfloat16 = ", bfloat16" if has_bfloat16(torch.device("cpu")) else ""
+    return f"{name} ({instructions}{bfloat16})"

@@ -6,9 +6,9 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from rtdetrv2.analysis import speed
+from rtdetrv2.analysis import speed, timing
 from rtdetrv2.analysis.speed import RuntimeSpeed, benchmark
-from rtdetrv2.analysis.timing import every_turn
+from rtdetrv2.analysis.timing import every_turn, machine
 from rtdetrv2.commands import benchmark as command
 from rtdetrv2_pytorch.src.deploy.detector import load_detector
 from rtdetrv2_pytorch.src.deploy.onnx import write_onnx
@@ -102,3 +102,11 @@ def test_errors_name_value_and_remedy(files):
         ConfigError, match=r"best.engine: no runtime can open .*TensorRT needs a GPU"
     ):
         benchmark(engine, device="cpu")
+
+
+@pytest.mark.parametrize(("is_fast", "expected"), [(True, "(AVX512, bfloat16)"), (False, "(AVX2)")])
+def test_processors_of_different_speed_are_told_apart(is_fast, expected, monkeypatch):
+    capability = "AVX512" if is_fast else "AVX2"
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: capability)
+    monkeypatch.setattr(timing, "has_bfloat16", lambda device: is_fast)
+    assert machine(torch.device("cpu"))["device"].endswith(f" {expected}")

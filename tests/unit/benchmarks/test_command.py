@@ -1,5 +1,7 @@
 """Options of the accuracy benchmark."""
 
+from dataclasses import replace
+
 import pytest
 
 from benchmarks.accuracy import command, page, results, running
@@ -104,6 +106,19 @@ def test_page_is_written(sets, tmp_path, monkeypatch, capsys):
     text = (tmp_path / "accuracy.md").read_text()
     assert "| `today` | 1 | 0.123 |" in text
     assert "on AMD EPYC, 2 cores, 2 threads; torch 2.10.0" in text
+
+
+def test_page_has_no_minutes_of_another_kind_of_machine():
+    runs = [result(seed=seed, ap=0.5, minutes=4.0) for seed in (0, 1)]
+    slow = {**runs[0].machine, "device": "AMD EPYC (AVX2)"}
+    runs += [replace(result(seed=2, ap=0.8, minutes=16.0), machine=slow)]
+    runs += [replace(result(recipe="cosine", ap=0.7, minutes=16.0), machine=slow)]
+    equal_steps, equal_minutes = page.generate({"": runs}).split("Within 4.0 minutes")
+    assert "| `today` | 3 | 0.600 ± 0.173 | 0.800 ± 0.000 | 4.0 |" in equal_steps
+    assert "| `cosine` | 1 | 0.700 | 0.800 |  |" in equal_steps
+    assert "on AMD EPYC, 2 cores, 2 threads:" in equal_minutes
+    assert "| `today` | 2 | 0.500" in equal_minutes
+    assert "0.700" not in equal_minutes.split("## Recipes")[0]
 
 
 def test_page_shows_rare_classes_in_the_best_epoch():

@@ -53,14 +53,17 @@ def test_saved_paths_are_relative(tmp_path):
     assert load(tmp_path / "x.json").command == ["output/a.log", "../shared/data/b"]
 
 
-def test_times_are_compared_at_equal_threads():
-    def run(seed, threads, recipe="today"):
-        machine = {**result().machine, "threads": threads}
+@pytest.mark.parametrize(
+    ("key", "a", "b"), [("threads", "2", "1"), ("device", "EPYC (AVX2)", "EPYC (AVX512, bfloat16)")]
+)
+def test_times_are_compared_on_one_kind_of_machine(key, a, b):
+    def run(seed, value, recipe="today"):
+        machine = {**result().machine, key: value}
         return replace(result(seed=seed), recipe=recipe, machine=machine)
 
-    two, one, other = run(0, 2), run(1, 1), run(0, 1, "cosine")
+    two, one, other = run(0, a), run(1, b), run(0, b, "cosine")
     assert comparable_times([two, one, other], "bccd", "today") == [one, other]  # a tie
-    third = run(2, 2)
+    third = run(2, a)
     assert comparable_times([two, one, other, third], "bccd", "today") == [two, third]
     assert comparable_times([other], "bccd", "today") == []
     assert comparable_times([one], "digits", "today") == []

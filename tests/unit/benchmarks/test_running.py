@@ -1,6 +1,7 @@
 """Order, interruption, failures and the estimate of an experiment, with runs that do not train."""
 
 import io
+from dataclasses import replace
 
 import pytest
 from rich.console import Console
@@ -100,7 +101,14 @@ def test_estimate_of_the_time_left(jobs):
 def test_peers_get_the_minutes_of_the_reference(tmp_path, experiment):
     data = dataset("a", tmp_path)
     runs = [result("a", "today", 0, minutes=4.0), result("a", "today", 1, minutes=5.0)]
-    assert budget_minutes(data, [*runs, result("a", "cosine", 0, minutes=9.0)]) == 4.5
+    here = runs[0].machine
+    slow = replace(
+        result("a", "today", 2, minutes=20.0), machine={**here, "device": "AMD EPYC (AVX2)"}
+    )
+    runs += [slow, result("a", "cosine", 0, minutes=9.0)]
+    assert budget_minutes(data, runs, here) == 4.5
+    assert budget_minutes(data, runs, slow.machine) == 20.0
+    assert budget_minutes(data, runs, {**here, "threads": "8"}) is None
     job = Job(dataset=data, recipe="transformers", seed=0)
     with pytest.raises(RunError, match="run 'today' first"):
         run_one(job, experiment, lambda share: None)
