@@ -165,6 +165,10 @@ RECIPES = {
     "repeat-rare": Recipe(
         about="images of rare classes repeated, in about as many steps", repeats_rare=True
     ),
+    "paste-balanced": Recipe(
+        about="`balanced_paste: 0.5`: objects of all classes pasted equally often",
+        update={"balanced_paste": 0.5},
+    ),
     # Loss
     "mal": Recipe(
         about="matchability-aware loss, gamma 1.5", update=_classification("mal", 1.0, gamma=1.5)

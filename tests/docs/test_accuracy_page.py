@@ -60,7 +60,7 @@ def test_times_are_compared_with_equal_threads():
     slow = replace(slow, machine={**slow.machine, "threads": "1"})
     page = generate({"": [result(), slow]})
     steps, minutes = page.split("Within 4.0 minutes")
-    assert "with 2 threads" in minutes
+    assert "on AMD EPYC, 2 cores, 2 threads" in minutes
     assert "| `cosine` | 1 | 0.600" in steps
     assert "| `today` | 1 | 0.500" in minutes
     assert "`cosine` |" not in minutes.partition("## Recipes")[0]

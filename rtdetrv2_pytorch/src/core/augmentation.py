@@ -36,8 +36,9 @@ def apply_augmentation(values: dict[str, Any], layers: Sequence[Layer]) -> list[
         raise ConfigError(f"augmentation = {name!r}: {path} has no Resize; add one")
     chosen = preset_ops(name, ops)
     if last_setter(layers, _OPS) >= setter:
-        # `recipe: dense` adds these.
-        rest = [op for op in ops if op.get("type") not in ("Mosaic", "MixUp")]
+        # `recipe: dense` and `balanced_paste` add these.
+        added = ("Mosaic", "MixUp", "CopyPaste")
+        rest = [op for op in ops if op.get("type") not in added]
         if rest == chosen:
             return []
         return [f"augmentation: {name} is not used, because {path} is set to other operations"]

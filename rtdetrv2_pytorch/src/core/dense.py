@@ -82,7 +82,8 @@ def fit_dense(values: dict[str, Any], loader: DataLoader) -> list[str]:
     policy = {"ops": [], **(get(values, _POLICY) or {}), "name": "stop_epoch"}
     policy["epoch"] = min(policy.get("epoch") or clean, clean)  # 0 would disable the recipe
     policy["ops"] = list(dict.fromkeys([*policy["ops"], *_MIXING]))
-    policy["active"] = {name: [first, end] for name in _MIXING}
+    phase = {name: [first, end] for name in _MIXING}
+    policy["active"] = {**(policy.get("active") or {}), **phase}
     put(values, _POLICY, policy)
     transforms.policy = cast(Policy, policy)
     if first >= end:

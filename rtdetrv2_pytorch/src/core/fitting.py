@@ -13,6 +13,7 @@ from ..misc import distributed
 from ..misc.errors import ConfigError
 from ..misc.text import counted
 from .augmentation import apply_augmentation
+from .balanced_paste import apply_balanced_paste
 from .build import parameters_of
 from .catalog import ALIASES, COMPONENTS
 from .dense import apply_dense
@@ -39,7 +40,10 @@ _SHORT_WARMUP = 0.05  # of the run
 
 def fit_layers(values: dict[str, Any], layers: Sequence[Layer]) -> list[str]:
     """Adjust all values that do not depend on the data."""
-    fits = (drop_leftovers, fit_image_sizes, fit_epochs, apply_augmentation, apply_dense)
+    fits = (
+        *(drop_leftovers, fit_image_sizes, fit_epochs, apply_augmentation),
+        *(apply_balanced_paste, apply_dense),
+    )
     return [note for fit in fits for note in fit(values, layers)]
 
 

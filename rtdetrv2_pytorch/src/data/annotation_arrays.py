@@ -71,6 +71,20 @@ class Annotations:
         """Return the number of boxes per image: [images]."""
         return np.diff(self._box_ends, prepend=0)
 
+    def images_by_class(self) -> list[tuple[int, np.ndarray]]:
+        """Return each label with objects, and the images with objects of it, without crowds.
+
+        Returns:
+            (label, [images] int32) by label.
+        """
+        owners = np.repeat(np.arange(len(self)), self.boxes_per_image())
+        pairs = np.unique((self.labels * len(self) + owners)[self.iscrowd == 0])
+        if not len(pairs):
+            return []
+        labels, starts = np.unique(pairs // len(self), return_index=True)
+        images = np.split((pairs % len(self)).astype(np.int32), starts[1:])
+        return list(zip(labels.tolist(), images, strict=True))
+
     def most_objects(self, *, of_one_class: bool = False) -> int:
         """Return the largest number of objects in an image, without crowds.
 

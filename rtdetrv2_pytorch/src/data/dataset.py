@@ -116,6 +116,10 @@ class DetectionDataset(Dataset[Item | None]):
                 "them, or choose other images for this split"
             )
 
+    def images_by_class(self) -> list[tuple[int, np.ndarray]]:
+        """Return `Annotations.images_by_class`."""
+        return self.annotations.images_by_class()
+
     def load_readable(self, index: int) -> tuple[int, Sample]:
         """Read the image at `index`, or the next readable one, without augmentation.
 

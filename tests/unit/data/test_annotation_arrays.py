@@ -58,6 +58,14 @@ def test_boxes_per_image():
     assert annotations.image_ids.tolist() == [9, 4, 17, 1]
 
 
+def test_images_by_class():
+    cats = [(0, 0, 5, 5, 0, 25, 0), (5, 5, 9, 9, 0, 16, 0)]  # twice in an image: the image once
+    annotations = Annotations([*RECORDS, record("e.png", 2, None, cats)], TABLE)
+    found = [(label, images.tolist()) for label, images in annotations.images_by_class()]
+    assert found == [(0, [4]), (1, [1, 2])]  # the cat in c.png is a crowd
+    assert Annotations(RECORDS[:1], TABLE).images_by_class() == []
+
+
 def test_no_python_objects_are_kept_per_image():
     parts = dict(vars(Annotations(RECORDS, TABLE)))
     assert parts.pop("categories") is TABLE

@@ -199,6 +199,7 @@ def test_mixed_and_degraded_items_do_not_depend_on_workers(four_images, workers)
     """Random numbers of all operations come from (seed, epoch, index)."""
     ops = [
         CopyPaste(p=0.9),
+        CopyPaste(p=0.9, balanced=True),
         Mosaic(size=32, p=0.5),
         RandomAffine(p=0.9),
         RandomQuarterTurn(),

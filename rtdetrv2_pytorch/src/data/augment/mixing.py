@@ -58,6 +58,8 @@ class CopyPaste(UsesOtherImages):
         scale: range of the factor of their size.
         max_covered: fraction of an object that may be covered.
         p: probability.
+        balanced: paste objects of all classes equally often, each from an image of its own, instead
+            of objects of one random image.
 
     Source: arXiv:2012.07177, with boxes in place of masks.
     """
@@ -69,6 +71,7 @@ class CopyPaste(UsesOtherImages):
         scale: Range = (0.75, 1.25),
         max_covered: Fraction = 0.1,
         p: Fraction = 0.5,
+        balanced: bool = False,
     ) -> None:
         if not 0 < scale[0] <= scale[1]:
             raise ValueError(f"scale {scale}: give (low, high) with 0 < low <= high")
@@ -76,20 +79,42 @@ class CopyPaste(UsesOtherImages):
         self.scale = scale
         self.max_covered = max_covered
         self.p = p
+        self.balanced = balanced
 
     def __call__(self, sample: Sample, rng: random.Random) -> Sample:
         """Paste with probability `p`."""
         if rng.random() >= self.p:
             return sample
-        other = self.other_image(rng)
-        if not len(other.boxes):
+        found = self._balanced(rng) if self.balanced else self._of_one_image(rng)
+        if not found:
             return sample
         sample.materialize()
         sample.image = sample.image.clone()  # the pixels may belong to the image cache
-        count = min(rng.randint(1, self.max_objects), len(other.boxes))
-        for index in rng.sample(range(len(other.boxes)), count):
+        for other, index in found:
             self._paste(sample, other, index, rng)
         return sample
+
+    def _of_one_image(self, rng: random.Random) -> list[tuple[Sample, int]]:
+        """Return a random image with the numbers of some of its objects."""
+        other = self.other_image(rng)
+        if not len(other.boxes):
+            return []
+        count = min(rng.randint(1, self.max_objects), len(other.boxes))
+        return [(other, index) for index in rng.sample(range(len(other.boxes)), count)]
+
+    def _balanced(self, rng: random.Random) -> list[tuple[Sample, int]]:
+        """Return images, each with the number of an object of a random class."""
+        found = []
+        for _ in range(rng.randint(1, self.max_objects)):
+            chosen = self.image_of_any_class(rng)
+            if chosen is None:
+                break
+            other, label = chosen
+            # None if the image is unreadable, and another one is used in its place
+            objects = np.flatnonzero(other.labels == label).tolist()
+            if objects:
+                found.append((other, rng.choice(objects)))
+        return found
 
     def _paste(self, sample: Sample, other: Sample, index: int, rng: random.Random) -> None:
         """Paste one object at a random position, unless it covers too much of another object."""

@@ -9,6 +9,7 @@ import torch
 from rtdetrv2_pytorch.src.data.augment.compose import Compose
 from rtdetrv2_pytorch.src.data.augment.mixing import CopyPaste, MixUp
 from rtdetrv2_pytorch.src.data.augment.mosaic import Mosaic
+from rtdetrv2_pytorch.src.data.coco_dataset import CocoDetection
 
 
 class Source:
@@ -107,6 +108,57 @@ def test_copy_paste_without_place_or_objects(make_sample, other):
     assert len(sample.boxes) == 0
 
 
+@pytest.fixture
+def cats_and_a_dog(write_coco):
+    """Nine images with two cats, one with a dog and a crowd of birds."""
+    names = [f"{i}.png" for i in range(10)]
+    images = [
+        {"id": i, "file_name": name, "width": 40, "height": 30} for i, name in enumerate(names)
+    ]
+    cats = [
+        {"image_id": i, "category_id": 1, "bbox": [x, 3, 8, 8]} for i in range(9) for x in (2, 20)
+    ]
+    dog = {"image_id": 9, "category_id": 2, "bbox": [4, 3, 10, 8]}
+    birds = {"image_id": 9, "category_id": 3, "bbox": [20, 3, 10, 8], "iscrowd": 1}
+    classes = [{"id": i, "name": name} for i, name in ((1, "cat"), (2, "dog"), (3, "bird"))]
+    return CocoDetection(**write_coco([*cats, dog, birds], images, classes, files=names))
+
+
+def test_balanced_copy_paste_chooses_all_classes_equally_often(make_sample, cats_and_a_dog):
+    op = CopyPaste(max_objects=1, p=1, balanced=True)
+    op.bind(cats_and_a_dog)
+    pasted = [op(make_sample(200, 200), random.Random(seed)).labels.tolist() for seed in range(400)]
+    # 18 cats and one dog; the standard deviation of a fair coin is 10
+    assert (pasted.count([0]), pasted.count([1])) == (pytest.approx(200, abs=40),) * 2
+    assert pasted.count([0]) + pasted.count([1]) == 400  # birds are no objects
+
+
+def test_balanced_copy_paste_takes_objects_of_several_images(make_sample, cats_and_a_dog):
+    op = CopyPaste(max_objects=3, max_covered=1, p=1, balanced=True)
+    op.bind(cats_and_a_dog)
+    counts = [len(op(make_sample(300, 300), random.Random(seed)).labels) for seed in range(60)]
+    assert set(counts) == {1, 2, 3}
+
+
+def test_balanced_copy_paste_without_objects(make_sample, write_coco):
+    crowd = {"image_id": 1, "category_id": 1, "bbox": [2, 2, 8, 8], "iscrowd": 1}
+    op = CopyPaste(p=1, balanced=True)
+    op.bind(CocoDetection(**write_coco([crowd])))
+    assert len(op(make_sample(50, 50), random.Random(0)).labels) == 0
+
+
+def test_balanced_copy_paste_of_an_unreadable_image(make_sample, cats_and_a_dog, monkeypatch):
+    """A readable image is loaded in its place, which may not have the class."""
+    real = cats_and_a_dog.load_readable
+    monkeypatch.setattr(cats_and_a_dog, "load_readable", lambda i: real(0 if i == 9 else i))
+    op = CopyPaste(max_objects=1, p=1, balanced=True)
+    op.bind(cats_and_a_dog)
+    pasted = [op(make_sample(200, 200), random.Random(seed)).labels.tolist() for seed in range(50)]
+    assert [0] in pasted
+    assert [] in pasted
+    assert [1] not in pasted
+
+
 @pytest.mark.parametrize("op", [MixUp(p=0.3), CopyPaste(p=0.3), Mosaic(size=32, p=0.3)])
 def test_probability(make_sample, other, op):
     bound(op, other)
@@ -117,7 +169,7 @@ def test_probability(make_sample, other, op):
     assert 30 < mixed < 90
 
 
-@pytest.mark.parametrize("op", [MixUp(p=1), CopyPaste(p=1)])
+@pytest.mark.parametrize("op", [MixUp(p=1), CopyPaste(p=1), CopyPaste(p=1, balanced=True)])
 def test_needs_a_data_set(make_sample, op):
     with pytest.raises(ValueError, match=f"{type(op).__name__} needs a data set: use it inside C"):
         op(make_sample(20, 30), random.Random(0))

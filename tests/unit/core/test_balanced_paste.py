@@ -1,0 +1,79 @@
+"""The setting `balanced_paste`: where objects are pasted, and in which epochs."""
+
+import pytest
+
+from rtdetrv2_pytorch.src.core import ConfigError, YAMLConfig
+from rtdetrv2_pytorch.src.core.yaml_files import get
+from tests.tiny import CONFIGS, tiny_config
+
+S = CONFIGS / "rtdetrv2" / "rtdetrv2_r18vd_120e_coco.yml"
+OPS = ("train_dataloader", "dataset", "transforms", "ops")
+POLICY = (*OPS[:-1], "policy")
+PASTE = {"type": "CopyPaste", "p": 0.5, "balanced": True}
+
+
+def policy(stop):
+    return {"train_dataloader": {"dataset": {"transforms": {"policy": {"epoch": stop}}}}}
+
+
+@pytest.mark.parametrize("augmentation", [None, "none", "aerial"])
+def test_objects_are_pasted_before_other_operations(augmentation):
+    cfg = YAMLConfig(S, balanced_paste=0.5, augmentation=augmentation)
+    ops = get(cfg.yaml_cfg, OPS)
+    assert ops[0] == PASTE
+    assert ops[1:] == get(YAMLConfig(S, augmentation=augmentation).yaml_cfg, OPS)
+
+
+def test_default_pastes_nothing():
+    cfg = YAMLConfig(S)
+    assert "CopyPaste" not in [op["type"] for op in get(cfg.yaml_cfg, OPS)]
+    assert "active" not in get(cfg.yaml_cfg, POLICY)
+
+
+@pytest.mark.parametrize(
+    ("epochs", "stop", "end"),
+    [
+        (120, 117, 117),  # no objects are pasted after strong augmentation
+        (6, 0, 5),  # a short run without strong augmentation
+        (6, 6, 5),
+        (2, 0, 1),
+    ],
+)
+def test_last_epochs_have_no_pasted_objects(epochs, stop, end):
+    cfg = YAMLConfig(S, balanced_paste=0.5, epoches=epochs, **policy(stop))
+    assert get(cfg.yaml_cfg, POLICY)["active"] == {"CopyPaste": [0, end]}
+
+
+def test_a_single_epoch_has_pasted_objects():
+    cfg = YAMLConfig(S, balanced_paste=0.5, epoches=1)
+    assert "active" not in get(cfg.yaml_cfg, POLICY)
+
+
+def test_own_operation_is_kept(tmp_path, digits):
+    own = {"type": "CopyPaste", "p": 0.1, "max_objects": 1}
+    ops = [own, *get(YAMLConfig(S).yaml_cfg, OPS)]
+    cfg = YAMLConfig(
+        S, balanced_paste=0.5, train_dataloader={"dataset": {"transforms": {"ops": ops}}}
+    )
+    assert get(cfg.yaml_cfg, OPS) == ops
+
+
+def test_configuration_of_a_run_can_be_used_again(tmp_path, digits):
+    cfg = tiny_config(tmp_path, digits, balanced_paste=0.5, augmentation="none", epoches=4)
+    saved = dict(cfg.yaml_cfg)
+    again = tiny_config(tmp_path, digits, **saved)
+    assert get(again.yaml_cfg, OPS) == get(cfg.yaml_cfg, OPS)
+    assert not [note for note in again.notes if "is not used" in note]
+
+
+def test_both_recipes_keep_their_epochs(tmp_path, digits):
+    cfg = tiny_config(tmp_path, digits, balanced_paste=0.5, recipe="dense", epoches=10)
+    transforms = cfg.train_dataloader.dataset.transforms
+    assert set(transforms.policy["active"]) == {"CopyPaste", "Mosaic", "MixUp"}
+    assert transforms.policy["active"]["CopyPaste"][0] == 0
+
+
+@pytest.mark.parametrize("value", [1.5, -0.1, "often"])
+def test_invalid_values(value):
+    with pytest.raises(ConfigError, match="balanced_paste"):
+        YAMLConfig(S, balanced_paste=value)
