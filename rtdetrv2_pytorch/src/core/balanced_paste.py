@@ -1,8 +1,10 @@
 """The setting `balanced_paste`: paste objects of all classes equally often into training images."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
+from ..data.augment.compose import Policy
+from ..data.loading.loader import DataLoader
 from .yaml_files import KeyPath, Layer, get, put
 
 _TRANSFORMS: KeyPath = ("train_dataloader", "dataset", "transforms")
@@ -11,9 +13,7 @@ _PASTE = "CopyPaste"
 
 
 def apply_balanced_paste(values: dict[str, Any], layers: Sequence[Layer]) -> list[str]:
-    """Add `CopyPaste`, unless the operations contain it, for all epochs with augmentation.
-
-    Pasted objects have visible borders, so the last epoch has none.
+    """Add `CopyPaste` before the other operations, unless they contain it.
 
     Args:
         values: the merged configuration, changed in place.
@@ -23,16 +23,27 @@ def apply_balanced_paste(values: dict[str, Any], layers: Sequence[Layer]) -> lis
     # Errors of the settings are reported by their check; a detector has no training data.
     if not isinstance(probability, int | float) or not probability or not isinstance(ops, list):
         return []
-    types = [op.get("type") if isinstance(op, Mapping) else op for op in ops]
-    notes = []
-    if _PASTE not in types:
-        put(values, _OPS, [{"type": _PASTE, "p": probability, "balanced": True}, *ops])
-        notes.append(f"balanced_paste: {probability:g} adds {_PASTE} to {'.'.join(_OPS)}")
+    if _PASTE in [op.get("type") if isinstance(op, Mapping) else op for op in ops]:
+        return []
+    put(values, _OPS, [{"type": _PASTE, "p": probability, "balanced": True}, *ops])
+    return [f"balanced_paste: {probability:g} adds {_PASTE} to {'.'.join(_OPS)}"]
+
+
+def fit_balanced_paste(values: dict[str, Any], loader: DataLoader) -> None:
+    """Let `CopyPaste` end with strong augmentation, at the latest before the last epoch.
+
+    Pasted objects have visible borders, which no object of a validation image has.
+
+    Args:
+        values: the configuration, changed in place.
+        loader: of the training data, whose policy is changed, too.
+    """
+    transforms, epochs = loader.dataset.transforms, values.get("epoches") or 72
+    if not values.get("balanced_paste") or transforms is None or epochs < 2:
+        return
     policy = {"name": "default", **(get(values, _POLICY) or {})}
-    epochs = values.get("epoches")
-    if type(epochs) is int and epochs > 1:
-        stop = policy.get("epoch") if policy["name"] == "stop_epoch" else None
-        end = min(stop or epochs, epochs - 1)  # 0: a short run without strong augmentation
-        policy["active"] = {**(policy.get("active") or {}), _PASTE: [0, end]}
-        put(values, _POLICY, policy)
-    return notes
+    stop = policy.get("epoch") if policy["name"] == "stop_epoch" else None
+    end = min(stop or epochs, epochs - 1)  # 0: a short run without strong augmentation
+    policy["active"] = {**(policy.get("active") or {}), _PASTE: [0, end]}
+    put(values, _POLICY, policy)
+    transforms.policy = cast(Policy, policy)

@@ -9,14 +9,15 @@ from pathlib import Path
 from typing import Any
 
 from ..data.categories import CategoryTable
+from ..data.loading.loader import DataLoader
 from ..misc import distributed
 from ..misc.errors import ConfigError
 from ..misc.text import counted
 from .augmentation import apply_augmentation
-from .balanced_paste import apply_balanced_paste
+from .balanced_paste import apply_balanced_paste, fit_balanced_paste
 from .build import parameters_of
 from .catalog import ALIASES, COMPONENTS
-from .dense import apply_dense
+from .dense import apply_dense, fit_dense
 from .error_places import OVERRIDES
 from .settings import Settings
 from .yaml_files import KeyPath, Layer, get, last_setter, put
@@ -45,6 +46,13 @@ def fit_layers(values: dict[str, Any], layers: Sequence[Layer]) -> list[str]:
         *(apply_balanced_paste, apply_dense),
     )
     return [note for fit in fits for note in fit(values, layers)]
+
+
+def fit_phases(values: dict[str, Any], loader: DataLoader) -> list[str]:
+    """Choose the epochs of the operations that mix images, from the steps of the run."""
+    notes = fit_dense(values, loader)
+    fit_balanced_paste(values, loader)
+    return notes
 
 
 def drop_leftovers(values: dict[str, Any], layers: Sequence[Layer]) -> list[str]:

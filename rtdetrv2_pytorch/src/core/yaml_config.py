@@ -27,9 +27,8 @@ from . import yaml_files
 from .build import Sections, convert, suggest
 from .catalog import ALIASES, COMPONENTS, SHARED, SLOTS
 from .checks import check_transforms
-from .dense import fit_dense
 from .error_places import OVERRIDES, located
-from .fitting import fit_batch_size, fit_classes, fit_layers
+from .fitting import fit_batch_size, fit_classes, fit_layers, fit_phases
 from .settings import SETTING_NAMES, Settings
 from .yaml_files import Layer, get
 
@@ -361,7 +360,7 @@ class YAMLConfig:
         slot, dataset = "train_dataloader", self.train_dataset
         self.notes += fit_batch_size(self.yaml_cfg, self._slot(slot), len(dataset))
         loader = self._build_loader(slot, dataset, repeat_threshold=self.settings.repeat_threshold)
-        self.notes += fit_dense(self.yaml_cfg, loader)
+        self.notes += fit_phases(self.yaml_cfg, loader)
         return loader
 
     @cached_property

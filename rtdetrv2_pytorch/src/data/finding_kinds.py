@@ -355,7 +355,8 @@ KINDS: dict[str, Kind] = {
             "class_rare": (
                 "classes in fewer than a tenth of the images of the most frequent class",
                 "seldom, so the class is learned late",
-                "set repeat_threshold to the value stated here, or label more of its objects",
+                "set balanced_paste to 0.5, or repeat_threshold to the value stated here, or label "
+                "more of its objects",
             ),
             "above_coco_limit": (
                 "validation images with more than 100 objects of a class",

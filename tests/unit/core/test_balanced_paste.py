@@ -12,10 +12,6 @@ POLICY = (*OPS[:-1], "policy")
 PASTE = {"type": "CopyPaste", "p": 0.5, "balanced": True}
 
 
-def policy(stop):
-    return {"train_dataloader": {"dataset": {"transforms": {"policy": {"epoch": stop}}}}}
-
-
 @pytest.mark.parametrize("augmentation", [None, "none", "aerial"])
 def test_objects_are_pasted_before_other_operations(augmentation):
     cfg = YAMLConfig(S, balanced_paste=0.5, augmentation=augmentation)
@@ -33,20 +29,32 @@ def test_default_pastes_nothing():
 @pytest.mark.parametrize(
     ("epochs", "stop", "end"),
     [
-        (120, 117, 117),  # no objects are pasted after strong augmentation
+        (10, 8, 8),  # no objects are pasted after strong augmentation
         (6, 0, 5),  # a short run without strong augmentation
         (6, 6, 5),
         (2, 0, 1),
     ],
 )
-def test_last_epochs_have_no_pasted_objects(epochs, stop, end):
-    cfg = YAMLConfig(S, balanced_paste=0.5, epoches=epochs, **policy(stop))
-    assert get(cfg.yaml_cfg, POLICY)["active"] == {"CopyPaste": [0, end]}
+def test_last_epochs_have_no_pasted_objects(tmp_path, digits, epochs, stop, end):
+    policy = {"name": "stop_epoch", "epoch": stop, "ops": []}
+    loader = {"dataset": {"transforms": {"policy": policy}}}
+    cfg = tiny_config(tmp_path, digits, balanced_paste=0.5, epoches=epochs, train_dataloader=loader)
+    transforms = cfg.train_dataloader.dataset.transforms
+    assert transforms.policy == get(cfg.yaml_cfg, POLICY)
+    assert transforms.policy["active"] == {"CopyPaste": [0, end]}
+    assert transforms.policy["epoch"] == stop
 
 
-def test_a_single_epoch_has_pasted_objects():
-    cfg = YAMLConfig(S, balanced_paste=0.5, epoches=1)
-    assert "active" not in get(cfg.yaml_cfg, POLICY)
+def test_a_single_epoch_has_pasted_objects(tmp_path, digits):
+    cfg = tiny_config(tmp_path, digits, balanced_paste=0.5, epoches=1)
+    assert "active" not in cfg.train_dataloader.dataset.transforms.policy
+
+
+def test_epochs_chosen_later_count(tmp_path, digits):
+    """A time budget changes the number of epochs of a loaded configuration."""
+    cfg = tiny_config(tmp_path, digits, balanced_paste=0.5, epoches=50)
+    cfg.yaml_cfg["epoches"] = 7
+    assert cfg.train_dataloader.dataset.transforms.policy["active"] == {"CopyPaste": [0, 6]}
 
 
 def test_own_operation_is_kept(tmp_path, digits):
