@@ -5,7 +5,7 @@ from typing import Any, cast
 
 from ..data.augment.compose import Policy
 from ..data.loading.loader import DataLoader
-from .yaml_files import KeyPath, Layer, get, put
+from .yaml_files import KeyPath, Layer, get, last_setter, put
 
 _TRANSFORMS: KeyPath = ("train_dataloader", "dataset", "transforms")
 _OPS, _POLICY = (*_TRANSFORMS, "ops"), (*_TRANSFORMS, "policy")
@@ -15,18 +15,33 @@ _PASTE = "CopyPaste"
 def apply_balanced_paste(values: dict[str, Any], layers: Sequence[Layer]) -> list[str]:
     """Add `CopyPaste` before the other operations, unless they contain it.
 
+    The configuration of a run contains it; a setting that is given later replaces or removes it.
+
     Args:
         values: the merged configuration, changed in place.
         layers: that it was merged from.
     """
     probability, ops = values.get("balanced_paste"), get(values, _OPS)
     # Errors of the settings are reported by their check; a detector has no training data.
-    if not isinstance(probability, int | float) or not probability or not isinstance(ops, list):
+    if not isinstance(probability, int | float) or not isinstance(ops, list):
         return []
-    if _PASTE in [op.get("type") if isinstance(op, Mapping) else op for op in ops]:
+    is_newer = last_setter(layers, ("balanced_paste",)) > last_setter(layers, _OPS)
+    rest = [op for op in ops if not (is_newer and _is_added(op))]
+    if probability and _PASTE not in [_type(op) for op in rest]:
+        rest = [{"type": _PASTE, "p": probability, "balanced": True}, *rest]
+    if rest == ops:
         return []
-    put(values, _OPS, [{"type": _PASTE, "p": probability, "balanced": True}, *ops])
-    return [f"balanced_paste: {probability:g} adds {_PASTE} to {'.'.join(_OPS)}"]
+    put(values, _OPS, rest)
+    verb = f"adds {_PASTE} to" if probability else f"removes {_PASTE} from"
+    return [f"balanced_paste: {probability:g} {verb} {'.'.join(_OPS)}"]
+
+
+def _type(op: Any) -> Any:
+    return op.get("type") if isinstance(op, Mapping) else op
+
+
+def _is_added(op: Any) -> bool:
+    return isinstance(op, Mapping) and op == {"type": _PASTE, "p": op.get("p"), "balanced": True}
 
 
 def fit_balanced_paste(values: dict[str, Any], loader: DataLoader) -> None:

@@ -1,6 +1,7 @@
 """The setting `balanced_paste`: where objects are pasted, and in which epochs."""
 
 import pytest
+import yaml
 
 from rtdetrv2_pytorch.src.core import ConfigError, YAMLConfig
 from rtdetrv2_pytorch.src.core.yaml_files import get
@@ -72,6 +73,26 @@ def test_configuration_of_a_run_can_be_used_again(tmp_path, digits):
     again = tiny_config(tmp_path, digits, **saved)
     assert get(again.yaml_cfg, OPS) == get(cfg.yaml_cfg, OPS)
     assert not [note for note in again.notes if "is not used" in note]
+
+
+@pytest.mark.parametrize(("probability", "first"), [(0, []), (0.2, [{**PASTE, "p": 0.2}])])
+def test_later_value_changes_the_configuration_of_a_run(tmp_path, probability, first):
+    file = tmp_path / "run.yml"
+    file.write_text(yaml.safe_dump(YAMLConfig(S, balanced_paste=0.5).yaml_cfg))
+    assert get(YAMLConfig(file).yaml_cfg, OPS)[0] == PASTE
+    cfg = YAMLConfig(file, balanced_paste=probability)
+    assert get(cfg.yaml_cfg, OPS) == first + get(YAMLConfig(S).yaml_cfg, OPS)
+
+
+def test_value_in_the_same_file_keeps_an_operation(tmp_path):
+    file = tmp_path / "own.yml"
+    ops = [PASTE, *get(YAMLConfig(S).yaml_cfg, OPS)]
+    values = {
+        **{"__include__": [str(S)], "balanced_paste": 0},
+        "train_dataloader": {"dataset": {"transforms": {"ops": ops}}},
+    }
+    file.write_text(yaml.safe_dump(values))
+    assert get(YAMLConfig(file).yaml_cfg, OPS) == ops
 
 
 def test_both_recipes_keep_their_epochs(tmp_path, digits):
