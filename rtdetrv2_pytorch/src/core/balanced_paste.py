@@ -5,10 +5,10 @@ from typing import Any, cast
 
 from ..data.augment.compose import Policy
 from ..data.loading.loader import DataLoader
-from .yaml_files import KeyPath, Layer, get, last_setter, put
+from .augmentation import TRANSFORMS
+from .yaml_files import Layer, get, last_setter, put
 
-_TRANSFORMS: KeyPath = ("train_dataloader", "dataset", "transforms")
-_OPS, _POLICY = (*_TRANSFORMS, "ops"), (*_TRANSFORMS, "policy")
+_OPS, _POLICY = (*TRANSFORMS, "ops"), (*TRANSFORMS, "policy")
 _PASTE = "CopyPaste"
 
 
@@ -26,14 +26,17 @@ def apply_balanced_paste(values: dict[str, Any], layers: Sequence[Layer]) -> lis
     if not isinstance(probability, int | float) or not isinstance(ops, list):
         return []
     is_newer = last_setter(layers, ("balanced_paste",)) > last_setter(layers, _OPS)
-    rest = [op for op in ops if not (is_newer and _is_added(op))]
-    if probability and _PASTE not in [_type(op) for op in rest]:
+    rest, path = [op for op in ops if not (is_newer and _is_added(op))], ".".join(_OPS)
+    own = [op for op in rest if _type(op) == _PASTE]
+    if probability and any(not _is_added(op) for op in own):
+        return [f"balanced_paste: {probability:g} is not used, because {path} contains {_PASTE}"]
+    if probability and not own:
         rest = [{"type": _PASTE, "p": probability, "balanced": True}, *rest]
     if rest == ops:
         return []
     put(values, _OPS, rest)
     verb = f"adds {_PASTE} to" if probability else f"removes {_PASTE} from"
-    return [f"balanced_paste: {probability:g} {verb} {'.'.join(_OPS)}"]
+    return [f"balanced_paste: {probability:g} {verb} {path}"]
 
 
 def _type(op: Any) -> Any:
@@ -54,7 +57,8 @@ def fit_balanced_paste(values: dict[str, Any], loader: DataLoader) -> None:
         loader: of the training data, whose policy is changed, too.
     """
     transforms, epochs = loader.dataset.transforms, values.get("epoches") or 72
-    if not values.get("balanced_paste") or transforms is None or epochs < 2:
+    is_added = values.get("balanced_paste") and any(map(_is_added, get(values, _OPS) or ()))
+    if not is_added or transforms is None or epochs < 2:
         return
     policy = {"name": "default", **(get(values, _POLICY) or {})}
     stop = policy.get("epoch") if policy["name"] == "stop_epoch" else None

@@ -40,7 +40,7 @@ class Settings:
             repeated within an epoch (repeat-factor sampling of LVIS); 0 disables it. The data
             doctor recommends a value.
         balanced_paste: probability that up to three objects of other images are pasted into a
-            training image, those of all classes equally often, for rare classes; not in the last
+            training image, chosen from all classes equally often, for rare classes; not in the last
             epoch, and not after strong augmentation ends. 0 disables it.
         augmentation: augmentations for a kind of pictures, in place of those of the model's
             configuration: "photos", "aerial", "microscopy", "documents", "industrial", "light" or

@@ -5,6 +5,7 @@ import yaml
 
 from rtdetrv2_pytorch.src.core import ConfigError, YAMLConfig
 from rtdetrv2_pytorch.src.core.yaml_files import get
+from rtdetrv2_pytorch.src.data.augment.presets import PRESETS
 from tests.tiny import CONFIGS, tiny_config
 
 S = CONFIGS / "rtdetrv2" / "rtdetrv2_r18vd_120e_coco.yml"
@@ -13,7 +14,11 @@ POLICY = (*OPS[:-1], "policy")
 PASTE = {"type": "CopyPaste", "p": 0.5, "balanced": True}
 
 
-@pytest.mark.parametrize("augmentation", [None, "none", "aerial"])
+def types(cfg):
+    return [op["type"] for op in get(cfg.yaml_cfg, OPS)]
+
+
+@pytest.mark.parametrize("augmentation", [None, *PRESETS])
 def test_objects_are_pasted_before_other_operations(augmentation):
     cfg = YAMLConfig(S, balanced_paste=0.5, augmentation=augmentation)
     ops = get(cfg.yaml_cfg, OPS)
@@ -23,7 +28,7 @@ def test_objects_are_pasted_before_other_operations(augmentation):
 
 def test_default_pastes_nothing():
     cfg = YAMLConfig(S)
-    assert "CopyPaste" not in [op["type"] for op in get(cfg.yaml_cfg, OPS)]
+    assert "CopyPaste" not in types(cfg)
     assert "active" not in get(cfg.yaml_cfg, POLICY)
 
 
@@ -59,12 +64,15 @@ def test_epochs_chosen_later_count(tmp_path, digits):
 
 
 def test_own_operation_is_kept(tmp_path, digits):
+    """Also in its epochs, and the log says that the setting is not used."""
     own = {"type": "CopyPaste", "p": 0.1, "max_objects": 1}
-    ops = [own, *get(YAMLConfig(S).yaml_cfg, OPS)]
-    cfg = YAMLConfig(
-        S, balanced_paste=0.5, train_dataloader={"dataset": {"transforms": {"ops": ops}}}
-    )
-    assert get(cfg.yaml_cfg, OPS) == ops
+    ops = [own, *get(tiny_config(tmp_path, digits).yaml_cfg, OPS)]
+    loader = {"dataset": {"transforms": {"ops": ops}}}
+    cfg = tiny_config(tmp_path, digits, balanced_paste=0.5, train_dataloader=loader)
+    assert get(cfg.yaml_cfg, OPS)[0] == own
+    assert types(cfg).count("CopyPaste") == 1
+    assert "active" not in (cfg.train_dataloader.dataset.transforms.policy or {})
+    assert any("balanced_paste: 0.5 is not used, because" in note for note in cfg.notes)
 
 
 def test_configuration_of_a_run_can_be_used_again(tmp_path, digits):
@@ -98,8 +106,10 @@ def test_value_in_the_same_file_keeps_an_operation(tmp_path):
 def test_both_recipes_keep_their_epochs(tmp_path, digits):
     cfg = tiny_config(tmp_path, digits, balanced_paste=0.5, recipe="dense", epoches=10)
     transforms = cfg.train_dataloader.dataset.transforms
-    assert set(transforms.policy["active"]) == {"CopyPaste", "Mosaic", "MixUp"}
-    assert transforms.policy["active"]["CopyPaste"][0] == 0
+    active, end = transforms.policy["active"], transforms.policy["epoch"]
+    assert active["CopyPaste"] == [0, end]
+    assert end == 9  # dense supervision ends a tenth of the run before
+    assert active["Mosaic"] == active["MixUp"] == [1, 6]
 
 
 @pytest.mark.parametrize("value", [1.5, -0.1, "often"])

@@ -58,8 +58,8 @@ class CopyPaste(UsesOtherImages):
         scale: range of the factor of their size.
         max_covered: fraction of an object that may be covered.
         p: probability.
-        balanced: paste objects of all classes equally often, each from an image of its own, instead
-            of objects of one random image.
+        balanced: choose objects of all classes equally often, each from an image of its own,
+            instead of objects of one random image.
 
     Source: arXiv:2012.07177, with boxes in place of masks.
     """

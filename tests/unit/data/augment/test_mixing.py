@@ -130,7 +130,7 @@ def test_balanced_copy_paste_chooses_all_classes_equally_often(make_sample, cats
     pasted = [op(make_sample(200, 200), random.Random(seed)).labels.tolist() for seed in range(400)]
     # 18 cats and one dog; the standard deviation of a fair coin is 10
     assert (pasted.count([0]), pasted.count([1])) == (pytest.approx(200, abs=40),) * 2
-    assert pasted.count([0]) + pasted.count([1]) == 400  # birds are no objects
+    assert pasted.count([0]) + pasted.count([1]) == 400  # crowd regions are not pasted
 
 
 def test_balanced_copy_paste_takes_objects_of_several_images(make_sample, cats_and_a_dog):
