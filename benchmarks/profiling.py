@@ -26,7 +26,7 @@ from rtdetrv2_pytorch.src.solver.stopwatch import shares_of
 
 # Kind -> pattern of operator names; the first match counts.
 KINDS = {
-    "convolutions, backward": r"convolution_backward",
+    "convolutions, backward": r"conv.*_backward",
     "convolutions, forward": r"conv",
     "norms": r"norm",
     "attention": r"attention",

@@ -103,6 +103,9 @@ def test_profile_of_a_step():
     assert set(result["sections"]) == {"transfer", "forward", "matching", "backward", "optimizer"}
     assert sum(result["sections"].values()) == pytest.approx(1)
     assert sum(result["kinds"].values()) == pytest.approx(1)
-    assert result["kinds"]["convolutions, backward"] == pytest.approx(
-        result["operators"]["aten::convolution_backward"]
-    )
+    # The operator depends on the processor: bfloat16 without its instructions has another one.
+    names = ("aten::convolution_backward", "aten::_slow_conv2d_backward")
+    backward = sum(result["operators"].get(name, 0.0) for name in names)
+    assert backward > 0.05
+    # A smaller one may not be among the ten listed.
+    assert result["kinds"]["convolutions, backward"] == pytest.approx(backward, abs=0.01)
