@@ -8,7 +8,9 @@ def point(minutes, ap, ap50=0.0, epoch=1, **classes):
     return Point(minutes=minutes, epoch=epoch, AP=ap, AP50=ap50, per_class=classes)
 
 
-def result(dataset="bccd", recipe="today", seed=0, *, ap=0.5, minutes=4.0, kind="ours", curve=None):
+def result(
+    dataset="bccd", recipe="no-paste", seed=0, *, ap=0.5, minutes=4.0, kind="ours", curve=None
+):
     return Result(
         dataset=dataset,
         recipe=recipe,

@@ -8,6 +8,7 @@ from typing import Any
 from rtdetrv2_pytorch.src.data.digits import make_digits_dataset
 from rtdetrv2_pytorch.src.data.splits import CONVERTED, Splits, find_splits
 
+from .recipes import REFERENCE
 from .results import ROOT
 
 WORK = ROOT / "output" / "accuracy"
@@ -30,6 +31,7 @@ class DataSet:
         update: other values of the configuration, for all recipes.
         is_generated: whether the folder is generated.
         class_weights: of the generated set, see `make_digits_dataset`.
+        default: the recipe that `rtdetrv2 train` chooses.
         rare: names of the rarest third of the classes, if they are out of balance.
     """
 
@@ -44,6 +46,7 @@ class DataSet:
     update: Mapping[str, Any] = field(default_factory=dict)
     is_generated: bool = False
     class_weights: Sequence[float] | None = None
+    default: str = REFERENCE
     rare: Sequence[str] = ()
 
     def missing(self) -> str | None:
@@ -77,6 +80,7 @@ DATASETS = {
             epochs=6,
             minutes=3.2,
             about="generated sample set, 10 classes",
+            default="paste-balanced",
             is_generated=True,
         ),
         DataSet(
@@ -86,6 +90,7 @@ DATASETS = {
             epochs=20,
             minutes=4.5,
             about="photographs, 1 class",
+            default="paste-balanced",
         ),
         DataSet(
             name="cards",
@@ -94,6 +99,7 @@ DATASETS = {
             epochs=20,
             minutes=9.2,
             about="photographs of playing cards, 6 classes",
+            default="paste-balanced",
         ),
         DataSet(
             name="rare-digits",
@@ -102,6 +108,7 @@ DATASETS = {
             epochs=6,
             minutes=3.2,
             about="generated, 10 classes; 0 is 50 times as frequent in training as 9",
+            default="paste-balanced",
             is_generated=True,
             class_weights=[50 ** (-digit / 9) for digit in range(10)],
             rare=("7", "8", "9"),

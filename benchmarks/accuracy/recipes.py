@@ -1,8 +1,8 @@
 """Candidate recipes: values of the configuration that differ from the trainer's own rules.
 
-`today` is what `rtdetrv2 train` chooses. Every other recipe changes one thing; "lr-1e-3+cosine"
-combines two of them. Steps, images per step and image size belong to the data set, so no recipe may
-set them.
+`no-paste` is what `rtdetrv2 train` chooses, without pasted objects. Every other recipe changes one
+thing in it; "lr-1e-3+cosine" combines two of them. The default of a data set is one of them. Steps,
+images per step and image size belong to the data set, so no recipe may set them.
 """
 
 from collections.abc import Mapping
@@ -13,7 +13,8 @@ import yaml
 
 from rtdetrv2_pytorch.src.data.augment.presets import PRESETS
 
-REFERENCE = "today"
+REFERENCE = "no-paste"
+_REFERENCE_VALUES = {"balanced_paste": 0}
 
 _FIXED = (
     *("epoches", "epochs", "batch_size", "grad_accum_steps", "eval_spatial_size", "seed"),
@@ -122,9 +123,11 @@ def _frozen(stages: int) -> dict[str, Any]:
 
 
 RECIPES = {
-    REFERENCE: Recipe(about="what `rtdetrv2 train` chooses"),
-    # Learning rate; today, from random weights on a CPU: 5e-4, or 2e-4 with fewer than 10 boxes per
-    # batch (decision 0032); otherwise 1e-4
+    REFERENCE: Recipe(
+        about="what `rtdetrv2 train` chooses, without pasted objects", update=_REFERENCE_VALUES
+    ),
+    # Learning rate; default: from random weights on a CPU 5e-4, or 2e-4 with fewer than 10 boxes
+    # per batch (decision 0032); otherwise 1e-4
     **{
         f"lr-{name}": Recipe(about=f"learning rate {name}", update={"optimizer.lr": float(name)})
         for name in ("1e-4", "2e-4", "5e-4", "1e-3")
@@ -142,11 +145,12 @@ RECIPES = {
         about="decay to 0.5 % of the learning rate, not 5 %",
         update=_flat_cosine(min_fraction=0.005),
     ),
-    # EMA; today: 5 % of the run
+    # EMA; default: 5 % of the run
     "ema-2": Recipe(about="EMA over 2 % of the run", update=_ema(0.02)),
     "ema-10": Recipe(about="EMA over 10 % of the run", update=_ema(0.1)),
-    # Augmentation; today: none in short trainings from random weights on a CPU (decision 0033), in
-    # other trainings on a CPU horizontal flips, on a GPU strong until the last epochs
+    # Augmentation; default: none and pasted objects in short trainings from random weights on a CPU
+    # (decisions 0033, 0035), horizontal flips in other trainings on a CPU, strong on a GPU until
+    # the last epochs
     "mirrored": Recipe(about="images mirrored at random", update={"augmentation": None}),
     "strong-50": Recipe(
         about="strong augmentation in the first half", update={_STRONG_UNTIL: OfEpochs(0.5)}
@@ -223,7 +227,7 @@ RECIPES = {
 
 
 def find_recipe(name: str) -> Recipe:
-    """Return a recipe, or a combination of recipes joined by "+".
+    """Return a recipe, or a combination of recipes joined by "+", with the reference's values.
 
     Raises:
         ValueError: if a name is unknown, or two recipes set the same key.
@@ -239,7 +243,8 @@ def find_recipe(name: str) -> Recipe:
         raise ValueError(f"recipe {name}: {', '.join(twice)} is set twice")
     return Recipe(
         about="; ".join(each.about for each in found),
-        update={key: value for each in found for key, value in each.update.items()},
+        update=_REFERENCE_VALUES
+        | {key: value for each in found for key, value in each.update.items()},
         needs_weights=any(each.needs_weights for each in found),
         repeats_rare=any(each.repeats_rare for each in found),
         average=max(each.average for each in found),

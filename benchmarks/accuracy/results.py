@@ -138,16 +138,17 @@ def speed_class(machine: Mapping[str, str]) -> tuple[str, str]:
     return machine["device"], machine["threads"]
 
 
-def comparable_times(results: Iterable[Result], dataset: str, recipe: str) -> list[Result]:
-    """Return the results on a data set from the kind of machine of most runs of a recipe.
+def comparable_times(results: Iterable[Result], dataset: str, recipe: str) -> list[list[Result]]:
+    """Return the results on a data set for each kind of machine on which a recipe has run.
 
-    Where two kinds are equally frequent: of most runs of all recipes. See `speed_class`.
+    The kind with most runs of the recipe is the first; where two have as many, that with most runs
+    of all recipes. See `speed_class`.
     """
     mine = [r for r in results if r.dataset == dataset]
     everywhere = Counter(speed_class(r.machine) for r in mine)
     counts = Counter(speed_class(r.machine) for r in mine if r.recipe == recipe)
-    kind = max(counts, key=lambda each: (counts[each], everywhere[each]), default=None)
-    return [r for r in mine if speed_class(r.machine) == kind]
+    kinds = sorted(counts, key=lambda each: (counts[each], everywhere[each]), reverse=True)
+    return [[r for r in mine if speed_class(r.machine) == kind] for kind in kinds]
 
 
 def _is_number(value: float | None) -> bool:

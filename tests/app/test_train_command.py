@@ -390,28 +390,29 @@ def test_sample_has_its_own_augmentation(digits_root):
     store = Store(digits_root)
     given = merge(sample_choices(), {"eval_spatial_size": [64, 64], "batch_size": 2, **SMALL})
     values, _ = hyperparameters_for(find_project(store, "digits"), MODEL, 6, 4, given)
-    assert values["augmentation"] == "none"
+    assert (values["augmentation"], values["balanced_paste"]) == ("none", 0.5)
     assert values["epoches"] >= 1
     check_hyperparameters(values, find_base_config("rtdetrv2_r18vd_120e_coco.yml"))
 
 
 @pytest.mark.parametrize(
-    ("given", "augmentation"),
+    ("given", "augmentation", "balanced_paste"),
     [
-        ({}, "none"),
-        ({"augmentation": None}, None),
-        ({"augmentation": "light"}, "light"),
-        ({"epoches": 100}, None),
-        ({"time_budget": "2h"}, None),  # can choose many epochs
+        ({}, "none", 0.5),
+        ({"balanced_paste": 0}, "none", 0),
+        ({"augmentation": None}, None, 0),
+        ({"augmentation": "light"}, "light", 0),
+        ({"epoches": 100}, None, 0),
+        ({"time_budget": "2h"}, None, 0),  # can choose many epochs
     ],
 )
-def test_augmentation_is_disabled_in_short_trainings_from_random_weights(
-    digits_root, monkeypatch, given, augmentation
+def test_short_trainings_from_random_weights_paste_objects(
+    digits_root, monkeypatch, given, augmentation, balanced_paste
 ):
     monkeypatch.setattr(choices, "measure", lambda _: Speed(20.0, 0.1, 0.1))
     project = find_project(Store(digits_root), "digits")
     values, _ = hyperparameters_for(project, MODEL, 6, 4, given)
-    assert values["augmentation"] == augmentation
+    assert (values["augmentation"], values["balanced_paste"]) == (augmentation, balanced_paste)
 
 
 def test_follow_reads_the_last_lines_after_the_end(tmp_path):

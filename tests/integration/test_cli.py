@@ -252,6 +252,8 @@ def test_fit_to_cpu_times_steps_and_chooses_epochs(
     assert re.search(rf"\b{chosen['epoches']} epochs? of 1 step at \d", message)
     assert chosen["RTDETRTransformerv2"]["num_queries"] == 12  # the given value is kept
     assert chosen["augmentation"] == augmentation
+    is_pasted = not given and chosen["epoches"] > 1
+    assert chosen.get("balanced_paste") == (0.5 if is_pasted else None)
     assert not any(tmp_path.iterdir())
 
 
@@ -271,16 +273,20 @@ def test_learning_rate_from_random_weights_depends_on_boxes(mean_boxes, is_from_
 
 
 @pytest.mark.parametrize(
-    ("epochs", "num_boxes", "chosen"),
+    ("epochs", "num_boxes", "given", "chosen"),
     [
-        (40, 499, {"augmentation": "none"}),
-        (40, 500, {}),
-        (41, 1, {}),
-        (1, 19_999, {"augmentation": "none"}),
+        (40, 499, {}, {"augmentation": "none", "balanced_paste": 0.5}),
+        (40, 500, {}, {}),
+        (41, 1, {}, {}),
+        (2, 9_999, {"seed": 1}, {"augmentation": "none", "balanced_paste": 0.5}),
+        (1, 19_999, {}, {"augmentation": "none"}),  # the last epoch has no pasted objects
+        (40, 499, {"augmentation": "light"}, {}),
+        (40, 499, {"augmentation": None}, {}),
     ],
 )
-def test_augmentation_is_disabled_in_short_trainings_from_random_weights(epochs, num_boxes, chosen):
-    assert auto_config.scratch_augmentation(epochs=epochs, num_boxes=num_boxes) == chosen
+def test_short_trainings_from_random_weights_paste_objects(epochs, num_boxes, given, chosen):
+    values = auto_config.scratch_augmentation(epochs=epochs, num_boxes=num_boxes, given=given)
+    assert values == chosen
 
 
 def test_fit_to_cpu_rejects_several_ranks(digits, monkeypatch):

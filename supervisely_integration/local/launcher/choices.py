@@ -49,7 +49,7 @@ def _recipe_of(model: str) -> Path:
 def sample_choices() -> dict[str, Any]:
     """Return the augmentation for the generated digits."""
     sample = yaml.safe_load(SAMPLE_CONFIG.read_text(encoding="utf-8"))
-    return {"augmentation": sample["augmentation"]}
+    return {name: sample[name] for name in ("augmentation", "balanced_paste")}
 
 
 def check_updates(updates: Sequence[str], model: str | None) -> None:
@@ -96,10 +96,11 @@ def hyperparameters_for(
     )
     values, notice = auto_config.choose_epochs(values, steps, measure(task), num_val)
     if is_from_scratch and values["time_budget"] is None:
-        plain = auto_config.scratch_augmentation(
-            epochs=values["epoches"], num_boxes=num_train * project.extent.mean_boxes
+        num_boxes = num_train * project.extent.mean_boxes
+        short = auto_config.scratch_augmentation(
+            epochs=values["epoches"], num_boxes=num_boxes, given=given
         )
-        values = merge(values, merge(plain, given))
+        values = merge(values, merge(short, given))
     return values, notice
 
 

@@ -63,12 +63,13 @@ def test_text_of_the_defaults_is_the_file():
 
 
 @pytest.mark.parametrize(
-    ("checkpoint", "num_train", "augmentation"),
-    [(None, 100, "none"), (None, 10, None), ("best.pth", 100, None)],  # 10 images: 331 epochs
+    ("checkpoint", "num_train", "chosen"),
+    [(None, 100, ("none", 0.5)), (None, 10, (None, 0)), ("best.pth", 100, (None, 0))],
 )
-def test_page_disables_augmentation_in_short_trainings_from_random_weights(
-    monkeypatch, tmp_path, checkpoint, num_train, augmentation
+def test_page_pastes_objects_in_short_trainings_from_random_weights(
+    monkeypatch, tmp_path, checkpoint, num_train, chosen
 ):
+    # 10 images: 331 epochs.
     extent = DataExtent(longest_side=640, max_boxes=9, mean_boxes=3.0)
     monkeypatch.setattr(page_plan, "project_extent", lambda *_: extent)
     monkeypatch.setattr(page_plan, "split_sizes", lambda *_: (num_train, 2))
@@ -81,7 +82,8 @@ def test_page_disables_augmentation_in_short_trainings_from_random_weights(
     gui.hyperparameters_selector.set_hyperparameters.side_effect = texts.append
     page_plan.PagePlan(gui, tmp_path).begin()
     values = yaml.safe_load(texts[-1])
-    assert (len(texts), values["augmentation"]) == (2, augmentation)
+    assert len(texts) == 2
+    assert (values["augmentation"], values["balanced_paste"]) == chosen
 
 
 @pytest.mark.parametrize(

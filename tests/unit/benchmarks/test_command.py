@@ -22,14 +22,14 @@ def options(*arguments):
 
 def test_list_skips_missing_datasets_with_the_reason(sets, tmp_path, capsys):
     path = tmp_path / "results"
-    results.save(result("a", "today", 0, minutes=5.0), path / "a_today_s0.json")
-    arguments = ["--list", "--only", "today", "cosine", "--seeds", "0", "1"]
+    results.save(result("a", "no-paste", 0, minutes=5.0), path / "a_no-paste_s0.json")
+    arguments = ["--list", "--only", "no-paste", "cosine", "--seeds", "0", "1"]
     assert command.main([*arguments, "--results", str(path)]) == 0
     output = " ".join(capsys.readouterr().out.split())
     assert "b skipped" in output
     assert "missing:nosuchfolder" in output.replace(" ", "")  # lines of the terminal are wrapped
     assert "1 of 4 runs finished, about 0.2 hours left" in output  # 3 runs of 5 minutes
-    assert "b_today_s0" not in output
+    assert "b_no-paste_s0" not in output
 
 
 def test_runs_what_is_missing(sets, tmp_path, monkeypatch, capsys):
@@ -43,19 +43,22 @@ def test_runs_what_is_missing(sets, tmp_path, monkeypatch, capsys):
 
     monkeypatch.setattr(running.ours, "run", run)
     places = ["--seeds", "0", "--results", str(path), "--work", str(tmp_path / "work")]
-    assert command.main(["--only", "today", "cosine", *places]) == 0
-    assert command.main(["--only", "today", "cosine", "flat-80", *places]) == 130
+    assert command.main(["--only", "no-paste", "cosine", *places]) == 0
+    assert command.main(["--only", "no-paste", "cosine", "flat-80", *places]) == 130
     assert "Run the same command again to resume" in capsys.readouterr().out
-    assert calls == ["a_today_s0", "a_cosine_s0", "a_flat-80_s0"]
-    assert sorted(each.name for each in path.iterdir()) == ["a_cosine_s0.json", "a_today_s0.json"]
+    assert calls == ["a_no-paste_s0", "a_cosine_s0", "a_flat-80_s0"]
+    assert sorted(each.name for each in path.iterdir()) == [
+        "a_cosine_s0.json",
+        "a_no-paste_s0.json",
+    ]
 
 
-@pytest.mark.parametrize("name", ["toddy", "today+toddy"])
+@pytest.mark.parametrize("name", ["toddy", "no-paste+toddy"])
 def test_unknown_names_are_listed(sets, capsys, name):
     with pytest.raises(SystemExit):
         command.main(["--only", name])
     message = " ".join(capsys.readouterr().err.split())
-    assert f"--only {name}: unknown recipe toddy; there are today, lr-1e-4," in message
+    assert f"--only {name}: unknown recipe toddy; there are no-paste, lr-1e-4," in message
     assert "data sets a, b; trainers transformers," in message
 
 
@@ -88,7 +91,7 @@ def test_rf100vl_protocol(tmp_path):
     assert experiment.results == results.FOLDER / "rf100vl"
     arguments = ["--seeds", "0", "--protocol", "rf100vl", str(tmp_path)]
     jobs = command._jobs(command._parser().parse_args(arguments), datasets, experiment, None)
-    assert [job.name for job in jobs] == ["first_today_s0", "second_today_s0"]
+    assert [job.name for job in jobs] == ["first_no-paste_s0", "second_no-paste_s0"]
 
 
 def test_rf100vl_needs_folders(tmp_path):
@@ -101,10 +104,10 @@ def test_rf100vl_needs_folders(tmp_path):
 def test_page_is_written(sets, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(page, "PAGE", tmp_path / "accuracy.md")
     monkeypatch.setattr(results, "FOLDER", tmp_path / "results")
-    results.save(result(ap=0.123), tmp_path / "results" / "bccd_today_s0.json")
+    results.save(result(ap=0.123), tmp_path / "results" / "bccd_no-paste_s0.json")
     assert command.main(["--page"]) == 0
     text = (tmp_path / "accuracy.md").read_text()
-    assert "| `today` | 1 | 0.123 |" in text
+    assert "| `no-paste` (default) | 1 | 0.123 |" in text
     assert "on AMD EPYC, 2 cores, 2 threads; torch 2.10.0" in text
 
 
@@ -114,11 +117,11 @@ def test_page_has_no_minutes_of_another_kind_of_machine():
     runs += [replace(result(seed=2, ap=0.8, minutes=16.0), machine=slow)]
     runs += [replace(result(recipe="cosine", ap=0.7, minutes=16.0), machine=slow)]
     equal_steps, equal_minutes = page.generate({"": runs}).split("Within 4.0 minutes")
-    assert "| `today` | 3 | 0.600 ± 0.173 | 0.800 ± 0.000 | 4.0 |" in equal_steps
+    assert "| `no-paste` (default) | 3 | 0.600 ± 0.173 | 0.800 ± 0.000 | 4.0 |" in equal_steps
     assert "| `cosine` | 1 | 0.700 | 0.800 |  |" in equal_steps
     assert "on AMD EPYC, 2 cores, 2 threads:" in equal_minutes
-    assert "| `today` | 2 | 0.500" in equal_minutes
-    assert "0.700" not in equal_minutes.split("## Recipes")[0]
+    assert "| `no-paste` (default) | 2 | 0.500" in equal_minutes
+    assert "0.700" not in equal_minutes.split("Within 16.0 minutes")[0]
 
 
 def test_page_shows_rare_classes_in_the_best_epoch():
@@ -128,11 +131,11 @@ def test_page_shows_rare_classes_in_the_best_epoch():
 
     runs = [
         result("rare-digits", recipe, seed, curve=curve(0.9, ap + seed / 100))
-        for recipe, ap in (("today", 0.4), ("repeat-rare", 0.5))
+        for recipe, ap in (("no-paste", 0.4), ("repeat-rare", 0.5))
         for seed in (0, 1)
     ]
     text = page.generate({"": runs})
     assert "The rare classes 7, 8, 9 alone:" in text
     # Means of the seeds: 0.4 - 0.1 + 0.005 and 0.1 more.
-    assert "| `today` | 2 | 0.305 ± 0.007 |  |  |" in text
+    assert "| `no-paste` | 2 | 0.305 ± 0.007 |  |  |" in text
     assert "| `repeat-rare` | 2 | 0.405 ± 0.007 | +0.100 [" in text

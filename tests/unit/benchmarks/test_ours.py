@@ -112,7 +112,7 @@ def test_repeated_images_take_about_as_many_steps(tmp_path):
         return ours._length(job, find_recipe(recipe), data.splits().train)
 
     repeats = {"repeat_threshold": 0.53}
-    assert length("today", batch=1, epochs=50) == (50, 800, {})
+    assert length("no-paste", batch=1, epochs=50) == (50, 800, {})
     assert length("repeat-rare", batch=1, epochs=50) == (47, 799, repeats)
     assert length("repeat-rare", batch=2, epochs=8) == (8, 64, repeats)
 

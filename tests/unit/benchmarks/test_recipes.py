@@ -35,7 +35,11 @@ def test_recipes_cannot_change_the_number_of_steps(key):
 def test_combined_recipes():
     found = find_recipe("lr-1e-3+backbone-frozen-2")
     assert found.update == {
-        **{"optimizer.lr": 1e-3, "PResNet.freeze_at": 2, "PResNet.freeze_norm": True}
+        **{"optimizer.lr": 1e-3, "PResNet.freeze_at": 2, "PResNet.freeze_norm": True},
+        "balanced_paste": 0,  # that of the reference
+    }
+    assert find_recipe("paste-balanced+mirrored").update == {
+        **{"balanced_paste": 0.5, "augmentation": None}
     }
     assert found.needs_weights
     assert found.about.startswith("learning rate 1e-3; stem,")

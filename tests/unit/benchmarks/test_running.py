@@ -21,7 +21,7 @@ def experiment(tmp_path):
 @pytest.fixture
 def jobs(tmp_path, experiment):
     sets = [dataset("a", tmp_path), dataset("b", tmp_path)]
-    return plan(sets, ["cosine", "today"], [0, 1], experiment)
+    return plan(sets, ["cosine", "no-paste"], [0, 1], experiment)
 
 
 def run_silently(jobs, experiment, runner):
@@ -44,15 +44,17 @@ class Runner:
 
 
 def test_first_seed_of_everything_first_and_peers_last(tmp_path, experiment):
-    jobs = plan([dataset("a", tmp_path)], ["transformers", "cosine", "today"], [0, 1], experiment)
+    jobs = plan(
+        [dataset("a", tmp_path)], ["transformers", "cosine", "no-paste"], [0, 1], experiment
+    )
     assert [job.name for job in jobs] == [
-        *("a_today_s0", "a_cosine_s0", "a_today_s1", "a_cosine_s1"),
+        *("a_no-paste_s0", "a_cosine_s0", "a_no-paste_s1", "a_cosine_s1"),
         *("a_transformers_s0", "a_transformers_s1"),
     ]
 
 
 def test_frozen_backbones_need_weights(tmp_path, experiment):
-    recipes = ["today", "backbone-frozen-0"]
+    recipes = ["no-paste", "backbone-frozen-0"]
     assert len(plan([dataset("a", tmp_path)], recipes, [0], experiment)) == 1
     tuned = Experiment(results=tmp_path, work=tmp_path, weights="coco")
     assert len(plan([dataset("a", tmp_path)], recipes, [0], tuned)) == 2
@@ -60,15 +62,15 @@ def test_frozen_backbones_need_weights(tmp_path, experiment):
 
 def test_rare_images_are_repeated_only_where_classes_are_rare(tmp_path, experiment):
     sets = [dataset("a", tmp_path), dataset("b", tmp_path, rare=["9"])]
-    jobs = plan(sets, ["repeat-rare", "today"], [0], experiment)
-    assert [job.name for job in jobs] == ["a_today_s0", "b_today_s0", "b_repeat-rare_s0"]
+    jobs = plan(sets, ["repeat-rare", "no-paste"], [0], experiment)
+    assert [job.name for job in jobs] == ["a_no-paste_s0", "b_no-paste_s0", "b_repeat-rare_s0"]
 
 
 def test_interrupted_experiment_runs_only_what_is_missing(jobs, experiment):
-    first = Runner({"b_today_s0": KeyboardInterrupt()})
+    first = Runner({"b_no-paste_s0": KeyboardInterrupt()})
     with pytest.raises(KeyboardInterrupt):
         run_silently(jobs, experiment, first)
-    assert first.calls == ["a_today_s0", "a_cosine_s0", "b_today_s0"]
+    assert first.calls == ["a_no-paste_s0", "a_cosine_s0", "b_no-paste_s0"]
     second = Runner()
     assert run_silently(jobs, experiment, second)[0] == 0
     names = [job.name for job in jobs]
@@ -83,16 +85,20 @@ def test_failed_run_is_reported_and_repeated(jobs, experiment):
     failed, output = run_silently(jobs, experiment, runner)
     assert (failed, len(runner.calls)) == (1, 8)
     assert "a_cosine_s0 failed: exit code 1; end of the log" in output
-    assert "a_today_s0: AP 0.500, AP50 0.800, 4.0 minutes" in output
+    assert "a_no-paste_s0: AP 0.500, AP50 0.800, 4.0 minutes" in output
     assert run_silently(jobs, experiment, again := Runner())[0] == 0
     assert again.calls == ["a_cosine_s0"]
 
 
 def test_estimate_of_the_time_left(jobs):
-    finished = [result("a", "today", 0, minutes=4.0), result("a", "cosine", 0, minutes=5.0)]
+    finished = [result("a", "no-paste", 0, minutes=4.0), result("a", "cosine", 0, minutes=5.0)]
     minutes = estimates(jobs, finished)
-    assert (minutes["a_today_s1"], minutes["a_cosine_s1"], minutes["b_today_s0"]) == (4.0, 5.0, 6.0)
-    done = {"a_today_s0", "a_cosine_s0"}
+    assert (minutes["a_no-paste_s1"], minutes["a_cosine_s1"], minutes["b_no-paste_s0"]) == (
+        4.0,
+        5.0,
+        6.0,
+    )
+    done = {"a_no-paste_s0", "a_cosine_s0"}
     # b: 4 runs of 6 minutes, of which half of the first one is done; a: 4 and 5 minutes.
     assert left_minutes(jobs, minutes, done, 0.5) == 4 * 6 - 3 + 4 + 5
     assert left_minutes(jobs, minutes, {job.name for job in jobs}, 0.0) == 0
@@ -100,16 +106,16 @@ def test_estimate_of_the_time_left(jobs):
 
 def test_peers_get_the_minutes_of_the_reference(tmp_path, experiment):
     data = dataset("a", tmp_path)
-    runs = [result("a", "today", 0, minutes=4.0), result("a", "today", 1, minutes=5.0)]
+    runs = [result("a", "no-paste", 0, minutes=4.0), result("a", "no-paste", 1, minutes=5.0)]
     here = runs[0].machine
     slow = replace(
-        result("a", "today", 2, minutes=20.0), machine={**here, "device": "AMD EPYC (AVX2)"}
+        result("a", "no-paste", 2, minutes=20.0), machine={**here, "device": "AMD EPYC (AVX2)"}
     )
     runs += [slow, result("a", "cosine", 0, minutes=9.0)]
     assert budget_minutes(data, runs, here) == 4.5
     assert budget_minutes(data, runs, slow.machine) == 20.0
     assert budget_minutes(data, runs, {**here, "threads": "8"}) is None
     job = Job(dataset=data, recipe="transformers", seed=0)
-    with pytest.raises(RunError, match="run 'today' first"):
+    with pytest.raises(RunError, match="run 'no-paste' first"):
         run_one(job, experiment, lambda share: None)
     assert results.load_all(experiment.results) == []
