@@ -8,7 +8,7 @@ import runpy
 import shutil
 import sys
 from dataclasses import replace
-from itertools import zip_longest
+from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -39,6 +39,7 @@ pytestmark = pytest.mark.slow
 
 BLOCK = "model.backbone.res_layers.0.blocks.0"
 OUTLIER = 1e4
+INT8 = onnx.TensorProto.INT8
 DEMO = Path(__file__).parents[2] / "supervisely_integration" / "demo"
 
 
@@ -102,6 +103,8 @@ def test_int8_file_is_verified_and_described(quantized, calibrated_on):
     assert after.threshold == before.threshold
     assert quantized.path.stat().st_size < 0.4 * quantized.source.stat().st_size
     graph = onnx.load(quantized.path).graph
+    kernels = [numpy_helper.to_array(t) for t in graph.initializer if t.data_type == INT8]
+    assert max(np.abs(each.astype(int)).max() for each in kernels) == 64  # 7 bits
     producers = {name: node.op_type for node in graph.node for name in node.output}
     convolutions = [node for node in graph.node if node.op_type == "Conv"]
     in_int8 = [producers.get(node.input[1]) == "DequantizeLinear" for node in convolutions]
@@ -135,12 +138,19 @@ def test_both_runtimes_read_int8_files(quantized, trained):
             alone = runtime(images[place : place + 1], sizes_wh[place : place + 1])
             torch.testing.assert_close(alone[2][0], together[2][place], rtol=0, atol=0.02)
         scores[kind] = together[2]
-    # Without VNNI, 16-bit sums saturate in OpenVINO: 0.035 on a processor with AVX2 alone.
-    assert (scores["onnxruntime"] - scores["openvino"]).abs().mean() < 0.05
+    assert (scores["onnxruntime"] - scores["openvino"]).abs().mean() < 0.03
     exact = open_runtime(quantized.source)(images, sizes_wh)[2]
     difference = (scores["onnxruntime"] - exact).abs()
     assert 1e-5 < difference.max() < 0.2
     assert difference.mean() < 0.03
+
+
+def above_a_gap(scores, *, at_least):
+    """Return the highest scores, and a threshold in the widest gap after the first few."""
+    scores = sorted(scores, reverse=True)
+    gaps = [high - low for high, low in pairwise(scores)]
+    place = max(range(at_least - 1, len(gaps)), key=gaps.__getitem__)
+    return scores[: place + 1], (scores[place] + scores[place + 1]) / 2
 
 
 def test_serving_and_demo_read_int8_files(quantized, trained, tmp_path, monkeypatch, capsys):
@@ -152,19 +162,18 @@ def test_serving_and_demo_read_int8_files(quantized, trained, tmp_path, monkeypa
     for name in ("read", "read_bytes"):  # the serving class replaces them
         monkeypatch.setattr(sly.image, name, getattr(sly.image, name))
     picture = min((trained.data / "val").iterdir())
-    (expected,), _ = Predictor(open_runtime(quantized.path)).predict([read_rgb(picture)], 0.3)
-    scores = sorted(expected["scores"].tolist(), reverse=True)
-    assert scores
+    (found,), _ = Predictor(open_runtime(quantized.path)).predict([read_rgb(picture)], 0.2)
+    scores, threshold = above_a_gap(found["scores"].tolist(), at_least=5)
 
     served = RTDETRv2(model_dir=str(tmp_path))
     served.load_model({"checkpoint": str(quantized.path)}, runtime="ONNXRuntime")
     assert served.model_precision == "INT8"
-    (found,), _ = served.predict_benchmark([read_rgb(picture)], {"confidence_threshold": 0.3})
+    (found,), _ = served.predict_benchmark([read_rgb(picture)], {"confidence_threshold": threshold})
     # The service rounds scores to thousandths.
     assert sorted((each.score for each in found), reverse=True) == pytest.approx(scores, abs=6e-4)
 
     monkeypatch.setattr(sys, "argv", ["demo", str(picture), "--model", str(quantized.path)])
-    sys.argv += ["--threshold", "0.3", "--output", str(tmp_path)]
+    sys.argv += ["--threshold", str(threshold), "--output", str(tmp_path)]
     monkeypatch.syspath_prepend(str(DEMO))
     monkeypatch.setattr(sys, "dont_write_bytecode", True)
     capsys.readouterr()
@@ -172,10 +181,8 @@ def test_serving_and_demo_read_int8_files(quantized, trained, tmp_path, monkeypa
         runpy.run_path(str(DEMO / "demo_onnx.py"), run_name="__main__")
     printed = re.findall(r"^  .+? +(\d\.\d{3}) ", capsys.readouterr().out, re.MULTILINE)
     sys.modules.pop("demo_common", None)
-    # Pillow resizes the image slightly differently, so that a score may cross the threshold.
-    shown = sorted(map(float, printed), reverse=True)
-    pairs = list(zip_longest(shown, scores, fillvalue=0.3))
-    assert [one for one, _ in pairs] == pytest.approx([other for _, other in pairs], abs=0.05)
+    # Pillow resizes the image slightly differently; no score is next to the threshold.
+    assert sorted(map(float, printed), reverse=True) == pytest.approx(scores, abs=0.05)
 
 
 class Bars:

@@ -57,6 +57,10 @@ def quantize(
             nncf.Dataset(range(len(images)), inputs),
             subset_size=len(images),
             ignored_scope=nncf.IgnoredScope(names=float_nodes(single)),
+            # Processors without VNNI add products in 16 bits: weights of 7 bits do not saturate.
+            advanced_parameters=nncf.AdvancedQuantizationParameters(
+                overflow_fix=nncf.OverflowFix.ENABLE
+            ),
         )
     return single, quantized
 
