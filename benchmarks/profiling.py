@@ -2,9 +2,10 @@
 
     python -m benchmarks.profiling [--models r18 r50] [--batch 16] [--size 640] [--device cpu]
 
-Sections are those in the log of every epoch (solver/stopwatch.py), over whole steps in bfloat16
-with EMA and without the profiler. Kinds are sums of torch.profiler's self times over one more step:
-of operators on a CPU, of their kernels on a GPU.
+Sections are those in the log of every epoch (solver/stopwatch.py), over whole steps with EMA and
+without the profiler; in bfloat16, or in float32 if the device has no bfloat16, as in a training.
+Kinds are sums of torch.profiler's self times over one more step: of operators on a CPU, of their
+kernels on a GPU.
 """
 
 import argparse
@@ -22,11 +23,12 @@ from torch.profiler import ProfilerActivity, profile
 
 from benchmarks.steps import MODELS, our_training, random_batch
 from rtdetrv2.analysis.timing import machine, wait
+from rtdetrv2_pytorch.src.robustness.precision import has_bfloat16
 from rtdetrv2_pytorch.src.solver.stopwatch import shares_of
 
 # Kind -> pattern of operator names; the first match counts.
 KINDS = {
-    "convolutions, backward": r"conv.*_backward",
+    "convolutions, backward": r"convolution_backward",
     "convolutions, forward": r"conv",
     "norms": r"norm",
     "attention": r"attention",
@@ -72,11 +74,12 @@ def profile_step(
         **sections: configuration overrides.
 
     Returns:
-        seconds (median of a step), sections and kinds (shares of 0..1), operators (the ten with
-        the largest share).
+        precision, seconds (median of a step), sections and kinds (shares of 0..1), operators (the
+        ten with the largest share).
     """
     images, targets = random_batch(size, batch, 8)
-    common: dict[str, Any] = {"precision": "bfloat16", "device": device}
+    precision = "bfloat16" if has_bfloat16(device) else "float32"
+    common: dict[str, Any] = {"precision": precision, "device": device}
     state, step = our_training(model, images, targets, **common, **sections)
     step()  # warm-up
     times = []
@@ -101,6 +104,7 @@ def profile_step(
     whole = sum(spent.values())
     largest = sorted(spent, key=lambda name: -spent[name])[:10]
     return {
+        "precision": precision,
         "seconds": statistics.median(times),
         "sections": {name: share for name, share in shares.items() if share > 0},
         "kinds": by_kind(spent.items()),
