@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from rtdetrv2_pytorch.src.core import YAMLConfig
-from rtdetrv2_pytorch.src.core.yaml_files import merge
+from rtdetrv2_pytorch.src.core.augmentation import TRANSFORMS
+from rtdetrv2_pytorch.src.core.yaml_files import get, merge
 from rtdetrv2_pytorch.src.data.splits import Split
 from rtdetrv2_pytorch.src.misc.errors import CheckpointError, ConfigError
 from rtdetrv2_pytorch.src.misc.text import counted
@@ -163,14 +164,15 @@ def scratch_augmentation(
 
     Returns:
         Overrides of the configuration, with which a short training pastes objects of all classes
-        equally often, instead of mirroring images; empty for a longer training, and where the user
-        chose an augmentation.
+        equally often, instead of mirroring images; empty for a longer training. Objects are not
+        pasted in a single epoch, or where the user chose an augmentation, operations or a recipe.
     """
-    is_short = epochs <= _SHORT_EPOCHS and epochs * num_boxes < _SHORT_BOXES
-    if not is_short or "augmentation" in given:
+    if epochs > _SHORT_EPOCHS or epochs * num_boxes >= _SHORT_BOXES:
         return {}
-    # The last epoch has no pasted objects.
-    return {"augmentation": "none"} | ({"balanced_paste": _PASTE} if epochs > 1 else {})
+    is_chosen = any(key in given for key in ("augmentation", "recipe"))
+    if epochs == 1 or is_chosen or get(given, (*TRANSFORMS, "ops")) is not None:
+        return {"augmentation": "none"}
+    return {"augmentation": "none", "balanced_paste": _PASTE}
 
 
 def choose_epochs(

@@ -13,7 +13,6 @@ import pytest
 from rtdetrv2.commands import export_onnx
 from rtdetrv2.terminal.console import INTERRUPTED
 from rtdetrv2.training.data_extent import DataExtent
-from rtdetrv2_pytorch.src.core.yaml_files import merge
 from rtdetrv2_pytorch.src.data.digits import make_digits_dataset
 from rtdetrv2_pytorch.src.misc.errors import ConfigError, DatasetError
 from rtdetrv2_pytorch.src.timing.estimates import Speed
@@ -386,12 +385,15 @@ def test_resumed_task_that_fails_again(tmp_path, capsys, monkeypatch):
     ]
 
 
-def test_sample_has_its_own_augmentation(digits_root):
+@pytest.mark.parametrize(("epochs", "balanced_paste"), [(2, 0.5), (1, 0), (100, 0)])
+def test_sample_has_its_own_augmentation(digits_root, monkeypatch, epochs, balanced_paste):
+    monkeypatch.setattr(choices, "measure", lambda _: Speed(20.0, 0.1, 0.1))
     store = Store(digits_root)
-    given = merge(sample_choices(), {"eval_spatial_size": [64, 64], "batch_size": 2, **SMALL})
-    values, _ = hyperparameters_for(find_project(store, "digits"), MODEL, 6, 4, given)
-    assert (values["augmentation"], values["balanced_paste"]) == ("none", 0.5)
-    assert values["epoches"] >= 1
+    given = {"eval_spatial_size": [64, 64], "batch_size": 2, **SMALL, "epoches": epochs}
+    values, _ = hyperparameters_for(
+        find_project(store, "digits"), MODEL, 6, 4, given, preset=sample_choices()
+    )
+    assert (values["augmentation"], values["balanced_paste"]) == ("none", balanced_paste)
     check_hyperparameters(values, find_base_config("rtdetrv2_r18vd_120e_coco.yml"))
 
 

@@ -272,6 +272,11 @@ def test_learning_rate_from_random_weights_depends_on_boxes(mean_boxes, is_from_
     assert chosen.get("optimizer") == optimizer
 
 
+OWN_OPERATIONS = {
+    "train_dataloader": {"dataset": {"transforms": {"ops": [{"type": "Resize"}]}}},
+}
+
+
 @pytest.mark.parametrize(
     ("epochs", "num_boxes", "given", "chosen"),
     [
@@ -280,8 +285,11 @@ def test_learning_rate_from_random_weights_depends_on_boxes(mean_boxes, is_from_
         (41, 1, {}, {}),
         (2, 9_999, {"seed": 1}, {"augmentation": "none", "balanced_paste": 0.5}),
         (1, 19_999, {}, {"augmentation": "none"}),  # the last epoch has no pasted objects
-        (40, 499, {"augmentation": "light"}, {}),
-        (40, 499, {"augmentation": None}, {}),
+        # The user's choice replaces "none", and nothing is pasted.
+        (40, 499, {"augmentation": "light"}, {"augmentation": "none"}),
+        (40, 499, {"augmentation": None}, {"augmentation": "none"}),
+        (40, 499, {"recipe": "dense"}, {"augmentation": "none"}),
+        (40, 499, OWN_OPERATIONS, {"augmentation": "none"}),
     ],
 )
 def test_short_trainings_from_random_weights_paste_objects(epochs, num_boxes, given, chosen):

@@ -49,7 +49,7 @@ def _recipe_of(model: str) -> Path:
 def sample_choices() -> dict[str, Any]:
     """Return the augmentation for the generated digits."""
     sample = yaml.safe_load(SAMPLE_CONFIG.read_text(encoding="utf-8"))
-    return {name: sample[name] for name in ("augmentation", "balanced_paste")}
+    return {"augmentation": sample["augmentation"]}
 
 
 def check_updates(updates: Sequence[str], model: str | None) -> None:
@@ -65,7 +65,13 @@ def check_updates(updates: Sequence[str], model: str | None) -> None:
 
 
 def hyperparameters_for(
-    project: Project, model: str, num_train: int, num_val: int, given: Mapping[str, Any]
+    project: Project,
+    model: str,
+    num_train: int,
+    num_val: int,
+    given: Mapping[str, Any],
+    *,
+    preset: Mapping[str, Any] | None = None,
 ) -> tuple[dict[str, Any], str]:
     """Return the app's defaults, or on a CPU a schedule of about ten minutes.
 
@@ -75,6 +81,7 @@ def hyperparameters_for(
         num_train: images to train on.
         num_val: images to validate on.
         given: values from the user, which take precedence.
+        preset: values for this project, which take precedence over the defaults.
 
     Returns:
         Hyperparameters, and a notice for the user.
@@ -83,10 +90,10 @@ def hyperparameters_for(
         ConfigError: if they are invalid; checked before steps are timed.
     """
     if torch.cuda.is_available():
-        return _chosen(default_hyperparameters(), given, model), ""
+        return _chosen(merge(default_hyperparameters(), preset or {}), given, model), ""
     is_from_scratch = model.endswith(_RANDOM_WEIGHTS)
     values = presets.cpu_values(project.extent, is_from_scratch=is_from_scratch)
-    values = _chosen(presets.completed(values), given, model)
+    values = _chosen(merge(presets.completed(values), preset or {}), given, model)
     steps = max(1, num_train // int(values["batch_size"]))
     task = ProbeTask(
         base_config=str(_recipe_of(model)),

@@ -13,7 +13,7 @@ from rich.console import Console
 from rtdetrv2.terminal.command_log import CommandLog
 from rtdetrv2.terminal.console import LiveLine, print_headline, print_notice, print_path
 from rtdetrv2.terminal.training_view import TrainingView
-from rtdetrv2_pytorch.src.core.yaml_files import merge, parse_overrides
+from rtdetrv2_pytorch.src.core.yaml_files import parse_overrides
 from rtdetrv2_pytorch.src.data.digits import make_digits_dataset
 from rtdetrv2_pytorch.src.misc.errors import ConfigError
 
@@ -274,11 +274,14 @@ def _state(
     line.show("looking for pretrained weights")
     model, model_notice = pick_model(options.model)
     is_sample = options.project is None and options.data is None
-    given = merge(sample_choices() if is_sample else {}, parse_overrides(options.update))
+    preset = sample_choices() if is_sample else None
+    given = parse_overrides(options.update)
     if options.epochs is not None:
         given["epoches"] = options.epochs
     line.show("timing a few training steps")
-    values, schedule_notice = hyperparameters_for(project, model, num_train, num_val, given)
+    values, schedule_notice = hyperparameters_for(
+        project, model, num_train, num_val, given, preset=preset
+    )
     for notice in (model_notice, schedule_notice):
         if notice:
             print_notice(console, notice)
