@@ -385,7 +385,7 @@ def test_resumed_task_that_fails_again(tmp_path, capsys, monkeypatch):
     ]
 
 
-@pytest.mark.parametrize(("epochs", "balanced_paste"), [(2, 0.5), (1, 0), (100, 0)])
+@pytest.mark.parametrize(("epochs", "balanced_paste"), [(2, 0.5), (100, None)])
 def test_sample_has_its_own_augmentation(digits_root, monkeypatch, epochs, balanced_paste):
     monkeypatch.setattr(choices, "measure", lambda _: Speed(20.0, 0.1, 0.1))
     store = Store(digits_root)
@@ -402,10 +402,10 @@ def test_sample_has_its_own_augmentation(digits_root, monkeypatch, epochs, balan
     [
         ({}, "none", 0.5),
         ({"balanced_paste": 0}, "none", 0),
-        ({"augmentation": None}, None, 0),
-        ({"augmentation": "light"}, "light", 0),
-        ({"epoches": 100}, None, 0),
-        ({"time_budget": "2h"}, None, 0),  # can choose many epochs
+        ({"augmentation": None}, None, None),
+        ({"augmentation": "light"}, "light", None),
+        ({"epoches": 100}, None, None),
+        ({"time_budget": "2h"}, None, None),  # can choose many epochs
     ],
 )
 def test_short_trainings_from_random_weights_paste_objects(

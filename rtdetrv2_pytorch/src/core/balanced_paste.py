@@ -5,27 +5,35 @@ from typing import Any, cast
 
 from ..data.augment.compose import Policy
 from ..data.loading.loader import DataLoader
+from ..misc.errors import ConfigError
+from ..misc.ranges import Fraction
 from .augmentation import TRANSFORMS
+from .build import convert
 from .yaml_files import Layer, get, last_setter, put
 
 _OPS, _POLICY = (*TRANSFORMS, "ops"), (*TRANSFORMS, "policy")
-_PASTE = "CopyPaste"
+_SETTING, _PASTE = ("balanced_paste",), "CopyPaste"
 
 
 def apply_balanced_paste(values: dict[str, Any], layers: Sequence[Layer]) -> list[str]:
-    """Add `CopyPaste` before the other operations, unless they contain it.
+    """Add `CopyPaste` before the other operations, or remove it, unless they contain their own.
 
-    The configuration of a run contains it; a setting that is given later replaces or removes it.
+    The configuration of a run contains both the setting and what it added. A value that is given
+    with the operations or after them counts; null leaves them as they are.
 
     Args:
         values: the merged configuration, changed in place.
         layers: that it was merged from.
     """
-    probability, ops = values.get("balanced_paste"), get(values, _OPS)
-    # Errors of the settings are reported by their check; a detector has no training data.
-    if not isinstance(probability, int | float) or not isinstance(ops, list):
+    setter, ops = last_setter(layers, _SETTING), get(values, _OPS)
+    if setter < 0 or not isinstance(ops, list):  # a detector has no training data
         return []
-    is_newer = last_setter(layers, ("balanced_paste",)) > last_setter(layers, _OPS)
+    try:
+        probability = convert(get(layers[setter].values, _SETTING), Fraction, _SETTING[0])
+    except ConfigError:  # reported by the check of the settings
+        return []
+    values[_SETTING[0]] = probability  # null in a later layer
+    is_newer = setter >= last_setter(layers, _OPS)
     rest, path = [op for op in ops if not (is_newer and _is_added(op))], ".".join(_OPS)
     own = [op for op in rest if _type(op) == _PASTE]
     if probability and any(not _is_added(op) for op in own):
@@ -58,11 +66,11 @@ def fit_balanced_paste(values: dict[str, Any], loader: DataLoader) -> None:
     """
     transforms, epochs = loader.dataset.transforms, values.get("epoches") or 72
     is_added = values.get("balanced_paste") and any(map(_is_added, get(values, _OPS) or ()))
-    if not is_added or transforms is None or epochs < 2:
+    if not is_added or transforms is None:
         return
     policy = {"name": "default", **(get(values, _POLICY) or {})}
     stop = policy.get("epoch") if policy["name"] == "stop_epoch" else None
-    end = min(stop or epochs, epochs - 1)  # 0: a short run without strong augmentation
+    end = min(stop or epochs, epochs - 1)  # stop is 0 in a short run without strong augmentation
     policy["active"] = {**(policy.get("active") or {}), _PASTE: [0, end]}
     put(values, _POLICY, policy)
     transforms.policy = cast(Policy, policy)

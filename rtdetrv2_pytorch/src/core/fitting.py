@@ -43,7 +43,7 @@ def fit_layers(values: dict[str, Any], layers: Sequence[Layer]) -> list[str]:
     """Adjust all values that do not depend on the data."""
     fits = (
         *(drop_leftovers, fit_image_sizes, fit_epochs, apply_augmentation),
-        *(apply_balanced_paste, apply_dense),
+        *(apply_dense, apply_balanced_paste),
     )
     return [note for fit in fits for note in fit(values, layers)]
 

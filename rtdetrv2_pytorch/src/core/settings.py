@@ -40,8 +40,9 @@ class Settings:
             repeated within an epoch (repeat-factor sampling of LVIS); 0 disables it. The data
             doctor recommends a value.
         balanced_paste: probability that up to three objects of other images are pasted into a
-            training image, chosen from all classes equally often, for rare classes; not in the last
-            epoch, and not after strong augmentation ends. 0 disables it.
+            training image, chosen from all classes equally often, which helps rare classes most;
+            not in the last epoch, and not after strong augmentation ends. 0 removes it from the
+            configuration of a run; null leaves that as it is.
         augmentation: augmentations for a kind of pictures, in place of those of the model's
             configuration: "photos", "aerial", "microscopy", "documents", "industrial", "light" or
             "none"; see docs/augmentation.md.
@@ -96,7 +97,7 @@ class Settings:
     cache: Literal["none", "ram", "disk"] = "none"
     pixel_range: tuple[float, float] | None = None
     repeat_threshold: Fraction = 0.0
-    balanced_paste: Fraction = 0.0
+    balanced_paste: Fraction | None = None
     augmentation: AugmentationName | None = None
     recipe: Literal["dense"] | None = None
     device: str | None = None

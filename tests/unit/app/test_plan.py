@@ -64,7 +64,7 @@ def test_text_of_the_defaults_is_the_file():
 
 @pytest.mark.parametrize(
     ("checkpoint", "num_train", "chosen"),
-    [(None, 100, ("none", 0.5)), (None, 10, (None, 0)), ("best.pth", 100, (None, 0))],
+    [(None, 100, ("none", 0.5)), (None, 10, (None, None)), ("best.pth", 100, (None, None))],
 )
 def test_page_pastes_objects_in_short_trainings_from_random_weights(
     monkeypatch, tmp_path, checkpoint, num_train, chosen

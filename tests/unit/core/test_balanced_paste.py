@@ -39,6 +39,7 @@ def test_default_pastes_nothing():
         (6, 0, 5),  # a short run without strong augmentation
         (6, 6, 5),
         (2, 0, 1),
+        (1, 0, 0),  # the only epoch is the last one
     ],
 )
 def test_last_epochs_have_no_pasted_objects(tmp_path, digits, epochs, stop, end):
@@ -49,11 +50,6 @@ def test_last_epochs_have_no_pasted_objects(tmp_path, digits, epochs, stop, end)
     assert transforms.policy == get(cfg.yaml_cfg, POLICY)
     assert transforms.policy["active"] == {"CopyPaste": [0, end]}
     assert transforms.policy["epoch"] == stop
-
-
-def test_a_single_epoch_has_pasted_objects(tmp_path, digits):
-    cfg = tiny_config(tmp_path, digits, balanced_paste=0.5, epoches=1)
-    assert "active" not in cfg.train_dataloader.dataset.transforms.policy
 
 
 def test_epochs_chosen_later_count(tmp_path, digits):
@@ -92,15 +88,51 @@ def test_later_value_changes_the_configuration_of_a_run(tmp_path, probability, f
     assert get(cfg.yaml_cfg, OPS) == first + get(YAMLConfig(S).yaml_cfg, OPS)
 
 
-def test_value_in_the_same_file_keeps_an_operation(tmp_path):
+@pytest.mark.parametrize(
+    ("probability", "first"), [(None, [PASTE]), (0, []), (0.2, [{**PASTE, "p": 0.2}])]
+)
+def test_value_can_be_edited_in_the_configuration_of_a_run(tmp_path, probability, first):
+    file = tmp_path / "run.yml"
+    saved = YAMLConfig(S, balanced_paste=0.5).yaml_cfg
+    file.write_text(yaml.safe_dump({**saved, "balanced_paste": probability}))
+    cfg = YAMLConfig(file)
+    assert get(cfg.yaml_cfg, OPS) == first + get(YAMLConfig(S).yaml_cfg, OPS)
+    assert any("balanced_paste" in note for note in cfg.notes) == (probability is not None)
+
+
+def test_null_keeps_the_value_of_the_model(tmp_path, digits):
+    """As in the app, whose hyperparameters contain all keys; the epochs are those of this run."""
+    saved = tiny_config(tmp_path, digits, balanced_paste=0.2, epoches=9).yaml_cfg
+    file = tmp_path / "run.yml"
+    file.write_text(yaml.safe_dump(saved))
+    cfg = YAMLConfig(file, balanced_paste=None, epoches=4)
+    assert get(cfg.yaml_cfg, OPS)[0] == {**PASTE, "p": 0.2}
+    policy = cfg.train_dataloader.dataset.transforms.policy
+    assert policy["active"] == {"CopyPaste": [0, 3]}
+
+
+def test_own_operation_is_not_removed_by_the_default(tmp_path):
     file = tmp_path / "own.yml"
     ops = [PASTE, *get(YAMLConfig(S).yaml_cfg, OPS)]
-    values = {
-        **{"__include__": [str(S)], "balanced_paste": 0},
-        "train_dataloader": {"dataset": {"transforms": {"ops": ops}}},
-    }
-    file.write_text(yaml.safe_dump(values))
-    assert get(YAMLConfig(file).yaml_cfg, OPS) == ops
+    transforms = {"dataset": {"transforms": {"ops": ops}}}
+    file.write_text(yaml.safe_dump({"__include__": [str(S)], "train_dataloader": transforms}))
+    for given in ({}, {"balanced_paste": None}):
+        assert get(YAMLConfig(file, **given).yaml_cfg, OPS) == ops
+
+
+def test_number_in_any_notation_of_yaml():
+    """YAML 1.1 reads 5e-1 as text."""
+    assert get(YAMLConfig(S, balanced_paste="5e-1").yaml_cfg, OPS)[0] == PASTE
+
+
+def test_order_with_the_dense_recipe_does_not_depend_on_a_saved_configuration(tmp_path):
+    file = tmp_path / "run.yml"
+    cfg = YAMLConfig(S, balanced_paste=0.5, recipe="dense")
+    file.write_text(yaml.safe_dump(cfg.yaml_cfg))
+    again = YAMLConfig(file, balanced_paste=0.5)
+    assert types(cfg)[:2] == ["CopyPaste", "Mosaic"]
+    assert get(again.yaml_cfg, OPS) == get(cfg.yaml_cfg, OPS)
+    assert not [note for note in again.notes if "CopyPaste" in note]
 
 
 def test_both_recipes_keep_their_epochs(tmp_path, digits):
