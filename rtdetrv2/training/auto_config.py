@@ -21,6 +21,7 @@ from .data_extent import DataExtent
 from .model_table import MODELS
 
 COCO_WEIGHTS = MODELS["S"][1]
+RANDOM_BACKBONE = {name: {"pretrained": False} for name in ("PResNet", "HGNetv2")}
 
 CPU_BUDGET_S = 8 * 60  # for training and evaluation, without startup and saving
 _CPU_BATCH = 4
@@ -63,7 +64,7 @@ def initial_weights(url: str | None = None) -> tuple[dict[str, Any], str]:
         path = locate(url or COCO_WEIGHTS)
     except CheckpointError as error:
         return (
-            {"PResNet": {"pretrained": False}},
+            RANDOM_BACKBONE,
             f"Training from random weights; expect much lower accuracy. {error}",
         )
     return {"tuning": str(path)}, f"Fine-tuning the published COCO weights {path}"
@@ -90,7 +91,7 @@ def fit_to_cpu(config: Path, overrides: dict[str, Any]) -> tuple[dict[str, Any],
         probe = YAMLConfig(config, **overrides)
         _, record = probe.train_dataset.load_readable(0)
         boxes = probe.train_dataset.annotations.boxes_per_image()
-        is_from_scratch = not overrides.get("tuning")
+        is_from_scratch = not (overrides.get("tuning") or _has_pretrained_backbone(probe))
         chosen = cpu_overrides(
             DataExtent(
                 longest_side=max(record.image.shape[1:]),
@@ -119,6 +120,11 @@ def fit_to_cpu(config: Path, overrides: dict[str, Any]) -> tuple[dict[str, Any],
         return chosen, message
     finally:
         logging.disable(logging.NOTSET)
+
+
+def _has_pretrained_backbone(cfg: YAMLConfig) -> bool:
+    """Return whether a network without published weights starts from those of its backbone."""
+    return bool(get(cfg.yaml_cfg, (str(get(cfg.yaml_cfg, ("RTDETR", "backbone"))), "pretrained")))
 
 
 def cpu_overrides(extent: DataExtent, *, is_from_scratch: bool) -> dict[str, Any]:
@@ -164,13 +170,13 @@ def scratch_augmentation(
 
     Returns:
         Overrides of the configuration, with which a short training pastes objects of all classes
-        equally often, instead of mirroring images; empty for a longer training. Objects are not
-        pasted in a single epoch, or where the user chose an augmentation, operations or a recipe.
+        equally often, instead of mirroring images; empty for a longer training, or where the user
+        chose operations or their epochs. Who chose an augmentation or a recipe gets that alone.
     """
-    if epochs > _SHORT_EPOCHS or epochs * num_boxes >= _SHORT_BOXES:
+    is_long = epochs > _SHORT_EPOCHS or epochs * num_boxes >= _SHORT_BOXES
+    if is_long or get(given, TRANSFORMS) is not None:
         return {}
-    is_chosen = any(key in given for key in ("augmentation", "recipe"))
-    if epochs == 1 or is_chosen or get(given, (*TRANSFORMS, "ops")) is not None:
+    if any(key in given for key in ("augmentation", "recipe")):
         return {"augmentation": "none"}
     return {"augmentation": "none", "balanced_paste": _PASTE}
 

@@ -178,8 +178,7 @@ def _named_weights(options: TrainOptions) -> dict[str, Any]:
     """
     assert options.tuning is not None
     if options.tuning == NONE:
-        backbones = {name: {"pretrained": False} for name in ("PResNet", "HGNetv2")}
-        return {"tuning": "", **backbones}
+        return {"tuning": "", **auto_config.RANDOM_BACKBONE}
     model = options.model or ("S" if options.config is None else options.config.stem)
     return {"tuning": published_weights(options.tuning, model)}
 

@@ -16,6 +16,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+import torch
 import yaml
 from PIL import Image
 
@@ -25,6 +26,7 @@ from rtdetrv2.training.data_extent import DataExtent
 from rtdetrv2.training.model_table import SAMPLE_CONFIG
 from rtdetrv2.training.options import TrainOptions
 from rtdetrv2.training.progress import TrainingProgress
+from rtdetrv2_pytorch.src.core import YAMLConfig
 from rtdetrv2_pytorch.src.core.yaml_files import merge
 from rtdetrv2_pytorch.src.data import digits as digits_module
 from rtdetrv2_pytorch.src.data.splits import Split
@@ -231,30 +233,49 @@ def test_signal_to_all_processes_saves_last(request, tmp_path, digits, number):
     assert done == last_step["global_step"]
 
 
-@pytest.mark.parametrize(("given", "augmentation"), [({}, "none"), ({"augmentation": None}, None)])
-def test_fit_to_cpu_times_steps_and_chooses_epochs(
-    tmp_path, digits, monkeypatch, given, augmentation
-):
+# What a training starts from without published weights; of the small and the large models.
+RANDOM_BACKBONE = {"PResNet": {"pretrained": False}, "HGNetv2": {"pretrained": False}}
+
+
+@pytest.fixture
+def probed(tmp_path, digits, monkeypatch):
+    """Overrides of a small network on the digits, for a schedule of half a second."""
     monkeypatch.setattr(auto_config, "CPU_BUDGET_S", 0.5)
-    overrides = merge(
-        merge(NETWORK, {"PResNet": {"pretrained": False}}),
-        auto_config.data_overrides(
-            *(
-                Split(s, digits / "annotations" / f"instances_{s}.json", digits / s)
-                for s in ("train", "val")
-            )
-        ),
+    splits = (
+        Split(s, digits / "annotations" / f"instances_{s}.json", digits / s)
+        for s in ("train", "val")
     )
-    overrides |= {"output_dir": str(tmp_path), **given}
-    chosen, message = auto_config.fit_to_cpu(SAMPLE_CONFIG, overrides)
+    overrides = merge(merge(NETWORK, RANDOM_BACKBONE), auto_config.data_overrides(*splits))
+    return merge(overrides, {"output_dir": str(tmp_path / "run")})
+
+
+@pytest.mark.parametrize(
+    ("given", "augmentation", "balanced_paste"),
+    [({}, "none", 0.5), ({"augmentation": None}, None, None)],
+)
+def test_fit_to_cpu_times_steps_and_chooses_epochs(
+    tmp_path, probed, given, augmentation, balanced_paste
+):
+    chosen, message = auto_config.fit_to_cpu(SAMPLE_CONFIG, merge(probed, given))
     assert chosen["eval_spatial_size"] == [256, 256]  # the images are 320 wide
     assert chosen["epoches"] >= 1
     assert re.search(rf"\b{chosen['epoches']} epochs? of 1 step at \d", message)
     assert chosen["RTDETRTransformerv2"]["num_queries"] == 12  # the given value is kept
     assert chosen["augmentation"] == augmentation
-    is_pasted = not given and chosen["epoches"] > 1
-    assert chosen.get("balanced_paste") == (0.5 if is_pasted else None)
+    assert chosen.get("balanced_paste") == balanced_paste
+    assert chosen["optimizer"]["lr"] == 0.0005
     assert not any(tmp_path.iterdir())
+
+
+def test_fit_to_cpu_keeps_the_recipe_with_a_pretrained_backbone(tmp_path, probed):
+    """What was measured from random weights is not chosen, as for models without weights."""
+    backbone = YAMLConfig(SAMPLE_CONFIG, **probed).model.backbone
+    path = tmp_path / "backbone.pth"
+    torch.save(backbone.state_dict(), path)
+    probed = merge(probed, {"PResNet": {"pretrained": str(path)}})
+    chosen, _ = auto_config.fit_to_cpu(SAMPLE_CONFIG, probed)
+    assert not {"augmentation", "balanced_paste", "optimizer"} & set(chosen)
+    assert chosen["train_dataloader"]["total_batch_size"] == 4
 
 
 @pytest.mark.parametrize(
@@ -284,12 +305,14 @@ OWN_OPERATIONS = {
         (40, 500, {}, {}),
         (41, 1, {}, {}),
         (2, 9_999, {"seed": 1}, {"augmentation": "none", "balanced_paste": 0.5}),
-        (1, 19_999, {}, {"augmentation": "none"}),  # the last epoch has no pasted objects
+        (1, 19_999, {}, {"augmentation": "none", "balanced_paste": 0.5}),
         # The user's choice replaces "none", and nothing is pasted.
         (40, 499, {"augmentation": "light"}, {"augmentation": "none"}),
         (40, 499, {"augmentation": None}, {"augmentation": "none"}),
         (40, 499, {"recipe": "dense"}, {"augmentation": "none"}),
-        (40, 499, OWN_OPERATIONS, {"augmentation": "none"}),
+        # Own operations, and epochs of strong augmentation, are not replaced.
+        (40, 499, OWN_OPERATIONS, {}),
+        (40, 499, {"train_dataloader": {"dataset": {"transforms": {"policy": {"epoch": 9}}}}}, {}),
     ],
 )
 def test_short_trainings_from_random_weights_paste_objects(epochs, num_boxes, given, chosen):
@@ -307,7 +330,7 @@ def test_fit_to_cpu_rejects_several_ranks(digits, monkeypatch):
 def test_initial_weights_without_network_are_random(monkeypatch):
     monkeypatch.setattr(auto_config, "COCO_WEIGHTS", "http://127.0.0.1:9/none.pth")
     chosen, message = auto_config.initial_weights()
-    assert chosen == {"PResNet": {"pretrained": False}}
+    assert chosen == RANDOM_BACKBONE
     assert "Training from random weights" in message
     assert "put the file at" in message
 
@@ -328,7 +351,7 @@ def test_initial_weights_with_another_digest_are_not_used(tmp_path, monkeypatch)
     cache.mkdir(parents=True)
     (cache / Path(auto_config.COCO_WEIGHTS).name).touch()
     chosen, message = auto_config.initial_weights()
-    assert chosen == {"PResNet": {"pretrained": False}}
+    assert chosen == RANDOM_BACKBONE
     assert "its SHA-256 is e3b0c44298fc1c14" in message
 
 
