@@ -39,6 +39,7 @@ from ..task_status import EVALUATION_REPORT, PAGE_ERROR, StatusReporter, describ
 from .exports import COCO_FOLDER, Exporter
 from .lifecycle import Lifecycle, TrainingStage, TrainingStopped, stays_open
 from .plan.page_plan import PagePlan
+from .plan.reserve import optional_steps
 from .project_data import ProjectData
 from .run_config import check_hyperparameters
 from .run_folder import RunFolder, SavedRun
@@ -333,13 +334,7 @@ class TrainApp(sdk.TrainApp):  # type: ignore[misc]
     @property
     def optional_steps(self) -> list[str]:
         """The evaluation and the exports that are selected."""
-        selected = self.gui.hyperparameters_selector
-        parts = {
-            EVALUATION_REPORT: super().is_model_benchmark_enabled,
-            "ONNXRuntime": selected.get_export_onnx_checkbox_value(),
-            "TensorRT": selected.get_export_tensorrt_checkbox_value(),
-        }
-        return [name for name, is_selected in parts.items() if is_selected]
+        return optional_steps(self.gui.hyperparameters_selector)
 
     @property
     def is_model_benchmark_enabled(self) -> bool:

@@ -23,7 +23,7 @@ from supervisely_integration.paths import (
 from supervisely_integration.serve.rtdetrv2 import RTDETRv2
 from supervisely_integration.train.app import TrainApp
 from supervisely_integration.train.hyperparameters import NAME_IN_ERRORS
-from supervisely_integration.train.plan.estimate import reserve_seconds
+from supervisely_integration.train.plan.reserve import reserve_seconds
 from supervisely_integration.train.progress_bars import AppProgress
 from supervisely_integration.train.workflow import LOGS, REPORTS, run_training
 
@@ -40,10 +40,15 @@ train.register_inference_class(RTDETRv2, str(INFERENCE_SETTINGS))
 def start_training() -> dict[str, Any]:
     """Train with the selected settings; returns the files that the app uploads."""
     next_steps = ("upload", *train.optional_steps)
+    request = train.training_request()
     request = dataclasses.replace(
-        train.training_request(),
+        request,
         start_s=train.lifecycle.start_s,
-        reserve_s=reserve_seconds(next_steps),
+        reserve_s=reserve_seconds(
+            train.gui.hyperparameters_selector,
+            request.hyperparameters,
+            num_ranks=len(request.devices),
+        ),
     )
     train.show_tensorboard(request.run_dir / LOGS)
     progress = AppProgress(train.progress_bar_main, train.progress_bar_secondary, next_steps)

@@ -1,11 +1,12 @@
 """The time that a training takes."""
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from rtdetrv2_pytorch.src.misc.text import counted
+from rtdetrv2_pytorch.src.timing.budget import TimeBudget
 from rtdetrv2_pytorch.src.timing.estimates import EpochTime, Speed, parse_duration
 
 
@@ -46,6 +47,7 @@ def estimate(
     num_val: int,
     device: str,
     num_ranks: int = 1,
+    reserve_s: float = 0.0,
 ) -> Estimate:
     """Compute the time of a training from its measured speed.
 
@@ -56,6 +58,7 @@ def estimate(
         num_val: validation images.
         device: of the first rank.
         num_ranks: that share a batch, and the validation images.
+        reserve_s: of a time budget, for what follows the training.
     """
     step_s = speed.step_s(
         num_workers=int(values["num_workers"]),
@@ -68,9 +71,17 @@ def estimate(
         eval_s=num_val * speed.val_image_s / num_ranks,
         eval_freq=int(values.get("eval_freq") or 1),
     )
-    budget = values.get("time_budget")
+    epochs = int(values["epoches"])
+    if values.get("time_budget"):
+        budget = TimeBudget(
+            seconds=parse_duration(values["time_budget"]),
+            start_s=0.0,
+            reserve_s=reserve_s,
+            clock=lambda: 0.0,
+        )
+        epochs = time.epochs_within(budget.left_s() - time.eval_s)  # without that of best.pth
     return Estimate(
-        epochs=time.epochs_within(parse_duration(budget)) if budget else int(values["epoches"]),
+        epochs=epochs,
         steps=steps,
         step_s=step_s,
         time=time,
@@ -84,13 +95,3 @@ def format_minutes(seconds: float) -> str:
     if minutes < 1:
         return f"{max(seconds, 0):.0f} s"
     return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
-
-
-# Assumed durations of what follows a training, in seconds: their speed is not known before.
-_UPLOAD_S = 60.0
-_STEPS_S = {"evaluation report": 180.0, "ONNXRuntime": 90.0, "TensorRT": 600.0}
-
-
-def reserve_seconds(steps: Iterable[str]) -> float:
-    """Return the seconds to reserve for the upload and the selected steps after a training."""
-    return _UPLOAD_S + sum(_STEPS_S.get(step.replace("_", " "), 0.0) for step in steps)

@@ -23,6 +23,7 @@ from . import presets
 from .estimate import Estimate, estimate
 from .probe import ProbeTask
 from .project_size import project_extent, split_sizes
+from .reserve import reserve_seconds
 from .runner import ProbeRunner
 
 logger = logging.getLogger(__name__)
@@ -160,6 +161,9 @@ class PagePlan:
                 num_val=num_val,
                 device=device,
                 num_ranks=num_ranks,
+                reserve_s=reserve_seconds(
+                    self._gui.hyperparameters_selector, values, num_ranks=num_ranks
+                ),
             )
             logger.info("Training takes %s", found)
             self._show(f"Takes {found}. {_NOT_INCLUDED}")

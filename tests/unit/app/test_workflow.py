@@ -11,6 +11,7 @@ from rtdetrv2_pytorch.src.misc.weights import load_checkpoint, model_state
 from rtdetrv2_pytorch.src.solver.events import TrainingEvents
 from rtdetrv2_pytorch.src.solver.stopping import StopFlag
 from supervisely_integration.models import find_base_config
+from supervisely_integration.train import workflow
 from supervisely_integration.train.data_check import Origins
 from supervisely_integration.train.lifecycle import TrainingStopped
 from supervisely_integration.train.workflow import TrainingRequest, run_training
@@ -150,6 +151,23 @@ def test_resumed_training_equals_an_uninterrupted_one(finished, project, tmp_pat
     )
     for key, value in ours.items():
         assert value.equal(theirs[key]), key
+
+
+@pytest.mark.parametrize("devices", [("cpu",), ("cuda:0", "cuda:1")])
+def test_time_budget_begins_with_the_request(project, tmp_path, monkeypatch, devices):
+    """Also with several ranks."""
+    given = {}
+
+    def refuse(*_, start_s=None, reserve_s=None, time_budget=None, **options):
+        given.update(time_budget or {"start_s": start_s, "reserve_s": reserve_s})
+        raise TrainingStopped("test")
+
+    monkeypatch.setattr(workflow, "DetSolver", refuse)
+    monkeypatch.setattr(workflow, "train_on_devices", refuse)
+    request = request_in(tmp_path, project, devices=devices, start_s=3.0, reserve_s=60.0)
+    with pytest.raises(TrainingStopped):
+        run_training(request, TrainingEvents(), StopFlag())
+    assert given == {"start_s": 3.0, "reserve_s": 60.0}
 
 
 def test_stop_before_the_first_step_saves_nothing(project, tmp_path):
