@@ -67,8 +67,9 @@ def _parser() -> argparse.ArgumentParser:
         default=[],
         metavar="NAME",
         help="data sets, recipes, combinations such as lr-1e-3+cosine, trainers; default: all data "
-        "sets and recipes",
+        f"sets, each with {REFERENCE}, its default and its earlier default",
     )
+    parser.add_argument("--all", action="store_true", help="run all recipes, which takes days")
     parser.add_argument("--peers", action="store_true", help="also run the public trainers")
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2], help="default: 0 1 2")
     parser.add_argument(
@@ -103,9 +104,10 @@ def _experiment(args: argparse.Namespace) -> tuple[dict[str, DataSet], Experimen
         if name != _PROTOCOL:
             raise ValueError(f"--protocol {name}: unknown; there is {_PROTOCOL}")
         datasets, limit = rf100vl(Path(place)), _RF100VL_DETECTIONS
-        folder, weights = folder / _PROTOCOL, args.weights or "coco"
-    elif args.weights or args.device != "cpu":
-        folder = folder / f"{args.device.split(':')[0]}-{Path(weights).stem}"
+        weights = args.weights or "coco"
+    if args.protocol or args.weights or args.device != "cpu":
+        kind = [_PROTOCOL] if args.protocol else []
+        folder = folder / "-".join([*kind, args.device.split(":")[0], Path(weights).stem])
     if weights != "none" and (args.peers or set(args.only) & set(PEERS)):
         raise ValueError("other trainers start from random weights: leave out --weights")
     changes = {"epochs": args.epochs, "size": args.size, "batch": args.batch}
@@ -155,15 +157,16 @@ def _jobs(
     """Return the chosen runs on the data sets that are present."""
     wanted = [each for name, each in datasets.items() if name in args.only]
     wanted = wanted or list(datasets.values())
-    recipes = [name for name in args.only if name not in datasets]
-    if not recipes:
-        recipes = [REFERENCE] if args.protocol else list(RECIPES)
-        recipes += PEERS if args.peers else ()
+    recipes: list[str] | None = [name for name in args.only if name not in datasets] or None
+    if recipes is None and args.all:
+        recipes = list(RECIPES)
+    elif recipes is None and args.protocol:
+        recipes = [REFERENCE]
     for dataset in wanted:
         if reason := dataset.missing():
             console.print(f"{dataset.name} skipped: {reason}", style="yellow")
     present = [dataset for dataset in wanted if not dataset.missing()]
-    return plan(present, recipes, args.seeds, experiment)
+    return plan(present, recipes, args.seeds, experiment, has_peers=args.peers)
 
 
 def _list(jobs: Sequence[Job], experiment: Experiment, console: Console) -> None:

@@ -52,26 +52,52 @@ class Job:
         """Return the path of its result."""
         return experiment.results / f"{self.name}.json"
 
+    def folder(self, experiment: Experiment) -> Path:
+        """Return its folder while it runs; experiments with other weights have their own."""
+        return experiment.work / "runs" / experiment.results.name / self.name
+
 
 def plan(
     datasets: Sequence[DataSet],
-    recipes: Sequence[str],
+    recipes: Sequence[str] | None,
     seeds: Sequence[int],
     experiment: Experiment,
+    *,
+    has_peers: bool = False,
 ) -> list[Job]:
     """Return all runs: the first seed of everything before the second one, then the peers.
 
     Peers get the mean time of the reference recipe, so it runs first with all seeds.
+
+    Args:
+        datasets: to train on.
+        recipes: recipes and peers; None: the reference, the default of each data set and its
+            earlier one.
+        seeds: of each recipe.
+        experiment: its options.
+        has_peers: whether to add all peers.
     """
     has_weights = experiment.weights != "none"
-    usable = [r for r in recipes if r in PEERS or has_weights or not find_recipe(r).needs_weights]
-    ordered = sorted(usable, key=lambda recipe: recipe != REFERENCE)
+
+    def chosen(dataset: DataSet) -> list[str]:
+        wanted: Sequence[str] = recipes or (REFERENCE, dataset.default, dataset.earlier)
+        wanted = (*wanted, *(PEERS if has_peers else ()))
+        return sorted(dict.fromkeys(wanted), key=lambda recipe: recipe != REFERENCE)
+
+    def is_possible(dataset: DataSet, recipe: str) -> bool:
+        if recipe in PEERS:
+            return True
+        needs = find_recipe(recipe)
+        return (has_weights or not needs.needs_weights) and (
+            bool(dataset.rare) or not needs.repeats_rare
+        )
+
     jobs = [
         Job(dataset=dataset, recipe=recipe, seed=seed)
         for seed in seeds
         for dataset in datasets
-        for recipe in ordered
-        if recipe in PEERS or dataset.rare or not find_recipe(recipe).repeats_rare
+        for recipe in chosen(dataset)
+        if is_possible(dataset, recipe)
     ]
     return sorted(jobs, key=lambda job: job.is_peer)
 

@@ -47,7 +47,7 @@ def run(job: Job, experiment: Experiment, on_progress: Callable[[float], None]) 
         RunError: if the training fails or was stopped.
         RTDETRError: if the data set cannot be used.
     """
-    recipe, folder = find_recipe(job.recipe), experiment.work / "runs" / job.name
+    recipe, folder = find_recipe(job.recipe), job.folder(experiment)
     splits = job.dataset.splits()
     epochs, steps, repeats = _length(job, recipe, splits.train)
     update = {

@@ -100,7 +100,7 @@ def run(
         RunError: if the environment cannot be built or the training fails.
         RTDETRError: if the data set cannot be used.
     """
-    peer, folder = PEERS[job.recipe], experiment.work / "runs" / job.name
+    peer, folder = PEERS[job.recipe], job.folder(experiment)
     python = build_environment(peer)
     splits = job.dataset.splits()
     shutil.rmtree(folder, ignore_errors=True)

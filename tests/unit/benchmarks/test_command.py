@@ -6,6 +6,9 @@ import pytest
 
 from benchmarks.accuracy import command, page, results, running
 from benchmarks.accuracy.datasets import DATASETS, rf100vl
+from benchmarks.accuracy.jobs import Job
+from benchmarks.accuracy.peers import PEERS
+from benchmarks.accuracy.recipes import RECIPES
 from tests.accuracy_results import dataset, point, result
 
 
@@ -71,7 +74,38 @@ def test_other_lengths_have_names_of_their_own():
 
 
 def test_weights_and_devices_have_folders_of_their_own():
-    assert options("--weights", "coco", "--device", "cuda:1")[1].results.name == "cuda-coco"
+    """Also the unfinished runs: another experiment must not resume them."""
+    _, cpu = options()
+    _, cuda = options("--weights", "coco", "--device", "cuda:1")
+    job = Job(dataset=DATASETS["digits"], recipe="no-paste", seed=0)
+    assert cuda.results == results.FOLDER / "cuda-coco"
+    assert job.folder(cuda) == cuda.work / "runs" / "cuda-coco" / "digits_no-paste_s0"
+    assert job.folder(cpu) == cpu.work / "runs" / "accuracy" / "digits_no-paste_s0"
+
+
+def jobs_of(*arguments):
+    args = command._parser().parse_args(["--seeds", "0", *arguments])
+    return [job.name for job in command._jobs(args, *command._experiment(args), None)]
+
+
+def test_defaults_are_compared_unless_recipes_are_chosen(monkeypatch):
+    sets = {name: DATASETS[name] for name in ("digits", "rare-digits")}
+    monkeypatch.setattr(command, "DATASETS", sets)
+    digits = ["digits_no-paste_s0", "digits_paste-balanced_s0", "digits_mirrored_s0"]
+    assert jobs_of("--only", "digits") == digits
+    assert jobs_of() == [*digits, *(f"rare-{name}" for name in digits)]
+    peers = [f"digits_{name}_s0" for name in PEERS]
+    assert jobs_of("--only", "digits", "--peers") == [*digits, *peers]
+    found = jobs_of("--only", "digits", "--all")
+    assert len(found) == len(
+        [r for r in RECIPES.values() if not (r.needs_weights or r.repeats_rare)]
+    )
+
+
+def test_an_unchanged_default_runs_once(monkeypatch):
+    bccd = replace(DATASETS["bccd"], is_generated=True)  # its files are not needed
+    monkeypatch.setattr(command, "DATASETS", {"bccd": bccd})
+    assert jobs_of() == ["bccd_no-paste_s0"]
 
 
 @pytest.mark.parametrize("chosen", [["--peers"], ["--only", "libreyolo"]])
@@ -88,7 +122,7 @@ def test_rf100vl_protocol(tmp_path):
     for each in datasets.values():
         assert (each.epochs, each.batch, each.size) == (100, 16, 640)
     assert (experiment.weights, experiment.max_detections) == ("coco", 500)
-    assert experiment.results == results.FOLDER / "rf100vl"
+    assert experiment.results == results.FOLDER / "rf100vl-cuda-coco"
     arguments = ["--seeds", "0", "--protocol", "rf100vl", str(tmp_path)]
     jobs = command._jobs(command._parser().parse_args(arguments), datasets, experiment, None)
     assert [job.name for job in jobs] == ["first_no-paste_s0", "second_no-paste_s0"]

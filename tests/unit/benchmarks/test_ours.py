@@ -49,7 +49,7 @@ def end(stopped=None):
 @pytest.fixture
 def training(monkeypatch, job, experiment):
     """Replace the process; returns its commands, and what it writes to log.jsonl."""
-    folder, commands, events = experiment.work / "runs" / job.name, [], []
+    folder, commands, events = job.folder(experiment), [], []
 
     def run_logged(command, log, *, on_poll):
         commands.append(command)
