@@ -52,6 +52,15 @@ def difference(ours: BySeed, reference: BySeed) -> Difference | None:
     return mean_difference([(ours, reference)])
 
 
+def independent_difference(ours: Sequence[float], reference: Sequence[float]) -> Difference | None:
+    """Return the difference of runs whose seeds have nothing in common; None without runs."""
+    if not ours or not reference:
+        return None
+    sides = [Spread.of(ours), Spread.of(reference)]
+    half_width = _half_width([_term(side) for side in sides], 1)
+    return Difference(sides[0].mean - sides[1].mean, half_width, len(ours))
+
+
 def mean_difference(pairs: Sequence[tuple[BySeed, BySeed]]) -> Difference | None:
     """Return the difference of two recipes, averaged over data sets of equal weight.
 
@@ -71,10 +80,15 @@ def mean_difference(pairs: Sequence[tuple[BySeed, BySeed]]) -> Difference | None
         seeds += len(common)
         sides = [Spread.of([side[seed] for seed in common]) for side in (ours, reference)]
         means.append(sides[0].mean - sides[1].mean)
-        terms += [(side.deviation**2 / side.count, side.count - 1) for side in sides]
+        terms += map(_term, sides)
     if not means:
         return None
     return Difference(statistics.fmean(means), _half_width(terms, len(means)), seeds)
+
+
+def _term(side: Spread) -> tuple[float, int]:
+    """Return the variance of a mean, and its degrees of freedom."""
+    return side.deviation**2 / side.count, side.count - 1
 
 
 def _half_width(terms: Sequence[tuple[float, int]], num_means: int) -> float:

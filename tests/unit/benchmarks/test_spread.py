@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from benchmarks.accuracy.spread import Spread, difference, mean_difference
+from benchmarks.accuracy.spread import Spread, difference, independent_difference, mean_difference
 
 REFERENCE = {0: 0.44, 1: 0.46, 2: 0.48}
 
@@ -39,6 +39,16 @@ def test_only_common_seeds_count():
     found = difference({1: 0.56, 2: 0.58, 7: 0.0}, REFERENCE)
     assert (found.mean, found.seeds) == (pytest.approx(0.1), 2)
     assert difference({7: 0.5}, REFERENCE) is None
+
+
+def test_runs_without_common_seeds():
+    found = independent_difference([0.40, 0.42], [0.44, 0.46, 0.48])
+    # Variances of the means 1e-4 and 1.3333e-4: standard error 0.015275, 2.8824 degrees of
+    # freedom by Satterthwaite, t = 3.2572.
+    assert (found.mean, found.half_width) == pytest.approx((-0.05, 0.04975), abs=1e-5)
+    assert (found.verdict, found.seeds) == ("worse", 2)
+    assert independent_difference([0.1], [0.2, 0.3]).verdict == "too few runs"
+    assert independent_difference([], [0.2]) is None
 
 
 def test_one_seed_gives_no_verdict():
