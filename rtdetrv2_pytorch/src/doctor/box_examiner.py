@@ -9,7 +9,7 @@ import numpy as np
 from ..data.annotation_arrays import ImageRecord
 from ..data.dataset import boxes_inside
 from ..data.findings import Box, Finding, Illustration
-from ..data.metrics.detection_limit import COCO_LIMIT, detection_limit
+from ..data.metrics.detection_limit import COCO_LIMIT
 from ..misc.text import counted
 
 _NOISE = 0.01  # pixels: rounding errors
@@ -27,12 +27,14 @@ class BoxExaminer:
         size_hw: tuple[int, int],
         num_queries: int,
         num_top_queries: int,
+        ap_limit: int,
     ) -> None:
         self.split = split
         self.class_names = class_names  # in label order
         self.size_hw = size_hw  # (height, width) of the images in training
         self.num_queries = num_queries
         self.num_top_queries = num_top_queries
+        self.ap_limit = ap_limit  # detections of a class and image that AP counts
         self.used = 0
         self.clipped = 0  # included in used
         self.skipped = 0
@@ -99,8 +101,7 @@ class BoxExaminer:
         if self.split == "val" and count > COCO_LIMIT:
             counts = np.bincount(record.labels[is_used])
             if counts.max() > COCO_LIMIT:
-                limit = detection_limit(int(counts.max()), self.num_top_queries)
-                name = self.class_names[int(counts.argmax())]
+                name, limit = self.class_names[int(counts.argmax())], self.ap_limit
                 detail = f"{counts.max()} of {name!r}: AP counts {counted(limit, 'detection')}"
                 yield Finding(
                     "above_coco_limit", record.file_name, detail, split=self.split, picture=picture

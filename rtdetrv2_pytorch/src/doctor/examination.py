@@ -17,6 +17,7 @@ from ..data.conversion import Split
 from ..data.findings import Finding, Findings, Illustration
 from ..data.images.pixel_range import MIN_LEVELS, PixelRange
 from ..data.loading.repeats import class_factors, image_fractions, is_rare, recommended_threshold
+from ..data.metrics.detection_limit import COCO_LIMIT, limit_of_split
 from ..data.readers.coco_json import name_of, read_categories, read_coco_json
 from ..data.readers.folders import has_byte_order_mark
 from ..misc.errors import DatasetError
@@ -285,13 +286,16 @@ def _balance_findings(split: _SplitState) -> Iterator[Finding]:
 
 
 def _box_examiner(split: _SplitState, options: Options) -> BoxExaminer:
-    table = split.annotations.categories if split.annotations is not None else None
+    annotations, limit = split.annotations, COCO_LIMIT
+    if annotations is not None:
+        limit = limit_of_split(annotations, options.num_top_queries)
     return BoxExaminer(
         split.name,
-        table.names if table is not None else (),
+        annotations.categories.names if annotations is not None else (),
         size_hw=options.size_hw,
         num_queries=options.num_queries,
         num_top_queries=options.num_top_queries,
+        ap_limit=limit,
     )
 
 

@@ -206,6 +206,20 @@ def test_tiny_objects_depend_on_the_training_size(data):
     assert found(examined(data, size_hw=(640, 32)), "object_vanishing")  # one half
 
 
+def test_ap_counts_as_many_detections_in_all_images(data):
+    """Those for the image with the most objects, as the evaluator does."""
+    for i in range(101):
+        data.box("val", (i % 40, i // 40, 20, 20))
+    data.add("val", "dense.png")
+    for i in range(310):
+        data.box("val", (i % 40, i // 40, 20, 20))
+    details = {f.where: f.detail for f in found(examined(data), "above_coco_limit")}
+    assert details == {
+        "val1.png": "101 of 'cat': AP counts 310 detections",
+        "dense.png": "310 of 'cat': AP counts 310 detections",
+    }
+
+
 def test_progress_callback_counts_images_and_may_raise(data):
     data.write()
     seen = []
