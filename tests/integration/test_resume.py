@@ -17,8 +17,10 @@ from tests.tiny import tiny_config
 EPOCHS = 3
 RUN = {
     "epoches": EPOCHS,
-    # All kinds of random operations: the published ones, blur, JPEG, and mosaics in epoch 1.
+    # All kinds of random operations: the published ones, blur, JPEG, pasted objects, and mosaics in
+    # epoch 1.
     "augmentation": "photos",
+    "balanced_paste": 0.5,
     "recipe": "dense",
     "lr_scheduler": {"milestones": [2]},
     "lr_warmup_scheduler": {"warmup_duration": 3},

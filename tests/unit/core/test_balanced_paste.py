@@ -1,12 +1,14 @@
 """The setting `balanced_paste`: where objects are pasted, and in which epochs."""
 
 import pytest
+import torch
 import yaml
 
 from rtdetrv2_pytorch.src.core import ConfigError, YAMLConfig
 from rtdetrv2_pytorch.src.core.yaml_files import get
 from rtdetrv2_pytorch.src.data.augment.presets import PRESETS
 from tests.tiny import CONFIGS, tiny_config
+from tests.unit.data.loading.test_sampler import on_ranks
 
 S = CONFIGS / "rtdetrv2" / "rtdetrv2_r18vd_120e_coco.yml"
 OPS = ("train_dataloader", "dataset", "transforms", "ops")
@@ -50,6 +52,27 @@ def test_last_epochs_have_no_pasted_objects(tmp_path, digits, epochs, stop, end)
     assert transforms.policy == get(cfg.yaml_cfg, POLICY)
     assert transforms.policy["active"] == {"CopyPaste": [0, end]}
     assert transforms.policy["epoch"] == stop
+
+
+def test_ranks_and_workers_paste_the_same_objects(tmp_path, digits, monkeypatch):
+    """An image of an epoch is the same in one process as with two ranks and their workers."""
+
+    def load(**loader):
+        changes = {"total_batch_size": 2, **loader}
+        cfg = tiny_config(tmp_path, digits, balanced_paste=1.0, epoches=3, train_dataloader=changes)
+        found = {}
+        for images, targets in cfg.train_dataloader:
+            for image, target in zip(images, targets, strict=True):
+                found[int(target["image_id"])] = image, target["boxes"]
+        return found
+
+    (whole,) = on_ranks(monkeypatch, 1, load)
+    parts = on_ranks(monkeypatch, 2, lambda: load(num_workers=1))
+    assert sum(map(len, parts)) == len(whole) == 6
+    torch.testing.assert_close({**parts[0], **parts[1]}, whole, rtol=0, atol=0)
+    plain = tiny_config(tmp_path, digits).train_dataset
+    number = {int(plain[i][1]["image_id"]): len(plain[i][1]["boxes"]) for i in range(6)}
+    assert sum(len(boxes) > number[i] for i, (_, boxes) in whole.items()) >= 3
 
 
 def test_epochs_chosen_later_count(tmp_path, digits):

@@ -1,11 +1,14 @@
 """Flips, turns and affine maps: pixels against torchvision, and boxes against pixels."""
 
+import cmath
 import math
 import random
 
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torchvision import tv_tensors
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms.v2 import functional
@@ -16,7 +19,13 @@ from rtdetrv2_pytorch.src.data.augment.geometric import (
     RandomVerticalFlip,
 )
 from rtdetrv2_pytorch.src.data.augment.sample import Sample
-from rtdetrv2_pytorch.src.data.augment.warping import rotation, shift, stretch
+from rtdetrv2_pytorch.src.data.augment.warping import (
+    corner_boxes,
+    rotation,
+    shear,
+    shift,
+    stretch,
+)
 
 
 class Highest(random.Random):
@@ -106,6 +115,32 @@ def test_shear_by_hand(make_sample):
     RandomAffine(degrees=0, shear=45, p=1)(sample, Highest())
     # Rows move by their distance from the middle row: -10 at y = 10, 0 at y = 20.
     np.testing.assert_allclose(sample.boxes, [[0, 10, 20, 20]], atol=1e-9)
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    boxes=st.lists(st.tuples(*[st.floats(-50, 500)] * 2, *[st.floats(0, 300)] * 2), max_size=5),
+    degrees=st.floats(-180, 180),
+    slant=st.floats(-60, 60),
+    scale=st.tuples(st.floats(0.1, 4), st.floats(0.1, 4)),
+    offset=st.tuples(st.floats(-200, 200), st.floats(-200, 200)),
+)
+def test_box_is_the_tight_box_of_its_mapped_corners(boxes, degrees, slant, scale, offset):
+    """Each corner by complex numbers, which know nothing of matrices."""
+    matrix = shift(*offset) @ rotation(degrees) @ shear(slant) @ stretch(*scale)
+    turn = cmath.exp(-1j * math.radians(degrees))  # counterclockwise, with y down
+
+    def mapped(x, y):
+        x, y = x * scale[0], y * scale[1]
+        return complex(x + y * math.tan(math.radians(slant)), y) * turn + complex(*offset)
+
+    corners = [(x, y, x + w, y + h) for x, y, w, h in boxes]
+    found = corner_boxes(np.array(corners, dtype=np.float64).reshape(-1, 4), matrix)
+    for box, (x1, y1, x2, y2) in zip(found, corners, strict=True):
+        points = [mapped(x, y) for x in (x1, x2) for y in (y1, y2)]
+        left, right = min(p.real for p in points), max(p.real for p in points)
+        top, bottom = min(p.imag for p in points), max(p.imag for p in points)
+        assert box == pytest.approx([left, top, right, bottom], abs=1e-6)
 
 
 def test_rotation_by_90_degrees_equals_turn(make_sample):
