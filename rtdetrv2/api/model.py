@@ -238,6 +238,7 @@ class RTDETR:
         *,
         sample: bool = False,
         epochs: int | None = None,
+        time_budget: float | str | None = None,
         batch_size: int | None = None,
         size: int | None = None,
         name: str | None = None,
@@ -252,10 +253,10 @@ class RTDETR:
         """Train on a dataset; afterwards the model has the best weights.
 
         Args:
-            data: dataset folder in the format of COCO, YOLO, VOC, LabelMe or Supervisely; its
-                splits are detected.
+            data: folder of COCO, YOLO, VOC, LabelMe or Supervisely; its splits are detected.
             sample: whether to generate a small dataset of digits in data/digits and train on it.
             epochs: number of epochs; None: of the recipe, or for about 8 minutes on a CPU.
+            time_budget: such as "30m" or "2h", or hours; chooses the number of epochs that fits.
             batch_size: images per step.
             size: height and width of the network's input in pixels, a multiple of 32.
             name: of the run, which writes to output/NAME; None: the name of the dataset.
@@ -263,11 +264,9 @@ class RTDETR:
             seed: of all random numbers.
             use_amp: whether to use mixed precision.
             augmentation: preset for a kind of pictures, see docs/augmentation.md.
-            overwrite: whether to delete results in the output folder; otherwise a new folder such
-                as output/NAME-2 is chosen.
+            overwrite: whether to delete results in the output folder, instead of choosing another.
             examine: whether to examine the dataset first.
-            update: other values of the configuration, for example {"optimizer.lr": 1e-4}; see
-                docs/configuration.md.
+            update: other values, for example {"optimizer.lr": 1e-4}; see docs/configuration.md.
 
         Returns:
             Paths of checkpoints and report, and the metrics of the best epoch.
@@ -287,6 +286,7 @@ class RTDETR:
             "data": None if data is None else Path(data),
             "sample": sample,
             "epochs": epochs,
+            "time_budget": time_budget,
             "batch_size": batch_size,
             "size": size,
             "name": name,

@@ -34,6 +34,8 @@ def train(
     Raises:
         RTDETRError: if an option, the dataset or the model is invalid, or the training fails.
     """
+    if None not in (options["epochs"], options["time_budget"]):
+        raise ConfigError("train: give epochs or time_budget, not both")
     start = start_options(file, options.pop("update"))
     wanted = TrainOptions(**options, **start, update_name="update")
     assert wanted.folder is not None

@@ -43,7 +43,7 @@ class TrainOptions:
     sample: bool = False
     model: str | None = None
     epochs: int | None = None
-    time_budget: str | None = None
+    time_budget: float | str | None = None
     batch_size: int | None = None
     size: int | None = None
     resume: str | None = None

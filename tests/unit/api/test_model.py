@@ -148,6 +148,21 @@ def test_invalid_export_options_are_rejected(model, options, message):
         model.export(**options)
 
 
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"epochs": 3, "time_budget": "2h"}, "^train: give epochs or time_budget, not both"),
+        ({"time_budget": "soon"}, "^time_budget = 'soon': give minutes as 30m, or hours"),
+    ],
+)
+def test_invalid_lengths_of_a_training_are_rejected(
+    model, digits, tmp_path, monkeypatch, options, message
+):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ConfigError, match=message):
+        model.train(digits, **options)
+
+
 @pytest.fixture(scope="module")
 def trained(digits, tmp_path_factory):
     """Train a tiny network from random weights."""
