@@ -22,6 +22,7 @@ _MIXING = ("Mosaic", "MixUp")
 _MIXED = 0.5  # of the run
 _CLEAN = 0.1  # of the run, at its end
 _MAX_WARMUP, _SHORT_WARMUP = 1 / 3, 0.05  # of the run, as in `fit_steps`
+_ADVICE = "recipe: dense is not recommended, it cost AP in a short training: docs/accuracy.md"
 
 
 def apply_dense(values: dict[str, Any], layers: Sequence[Layer]) -> list[str]:
@@ -87,10 +88,11 @@ def fit_dense(values: dict[str, Any], loader: DataLoader) -> list[str]:
     put(values, _POLICY, policy)
     transforms.policy = cast(Policy, policy)
     if first >= end:
-        return ["recipe: dense mixes no images, because the run is too short"]
+        return [_ADVICE, "recipe: dense mixes no images, because the run is too short"]
     return [
+        _ADVICE,
         f"recipe: dense mixes images from epoch {first + 1} to {end}; no strong augmentation from "
-        f"epoch {policy['epoch'] + 1}"
+        f"epoch {policy['epoch'] + 1}",
     ]
 
 

@@ -76,6 +76,7 @@ def test_training_derives_the_phases_from_its_steps(tmp_path, digits):
     loader = cfg.train_dataloader
     assert get(cfg.yaml_cfg, (*TRANSFORMS, "policy")) == policy
     assert loader.dataset.transforms.policy == policy
+    assert "recipe: dense is not recommended" in cfg.notes[-2]
     assert cfg.notes[-1].startswith("recipe: dense mixes images from epoch 2 to 3; no strong")
     plain = cfg.train_dataset.annotations.boxes_per_image().tolist()
     counts = {}
