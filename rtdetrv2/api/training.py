@@ -5,6 +5,7 @@ from typing import Any
 
 from rich.console import Console
 
+from rtdetrv2_pytorch.src.core.catalog import BACKBONES
 from rtdetrv2_pytorch.src.interchange.folders import is_folder
 from rtdetrv2_pytorch.src.misc.errors import ConfigError
 
@@ -17,7 +18,7 @@ from ..training.options import TrainOptions
 from .model_file import ModelFile
 from .results import TrainingResult
 
-_RANDOM_BACKBONE = ("PResNet.pretrained=False", "HGNetv2.pretrained=False")
+_RANDOM_BACKBONE = [f"{name}.pretrained=False" for name in BACKBONES]
 
 
 def train(

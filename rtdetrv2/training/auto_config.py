@@ -9,6 +9,7 @@ from typing import Any
 
 from rtdetrv2_pytorch.src.core import YAMLConfig
 from rtdetrv2_pytorch.src.core.augmentation import TRANSFORMS
+from rtdetrv2_pytorch.src.core.catalog import random_backbones
 from rtdetrv2_pytorch.src.core.yaml_files import get, merge
 from rtdetrv2_pytorch.src.data.splits import Split
 from rtdetrv2_pytorch.src.misc.errors import CheckpointError, ConfigError
@@ -21,7 +22,6 @@ from .data_extent import DataExtent
 from .model_table import MODELS
 
 COCO_WEIGHTS = MODELS["S"][1]
-RANDOM_BACKBONE = {name: {"pretrained": False} for name in ("PResNet", "HGNetv2")}
 
 CPU_BUDGET_S = 8 * 60  # for training and evaluation, without startup and saving
 _CPU_BATCH = 4
@@ -64,7 +64,7 @@ def initial_weights(url: str | None = None) -> tuple[dict[str, Any], str]:
         path = locate(url or COCO_WEIGHTS)
     except CheckpointError as error:
         return (
-            RANDOM_BACKBONE,
+            random_backbones(),
             f"Training from random weights; expect much lower accuracy. {error}",
         )
     return {"tuning": str(path)}, f"Fine-tuning the published COCO weights {path}"
@@ -171,7 +171,8 @@ def scratch_augmentation(
     Returns:
         Overrides of the configuration, with which a short training pastes objects of all classes
         equally often, instead of mirroring images; empty for a longer training, or where the user
-        chose operations or their epochs. Who chose an augmentation or a recipe gets that alone.
+        chose operations or their epochs. If the user chose an augmentation or a recipe, nothing is
+        pasted; with a recipe, images are not augmented otherwise.
     """
     is_long = epochs > _SHORT_EPOCHS or epochs * num_boxes >= _SHORT_BOXES
     if is_long or get(given, TRANSFORMS) is not None:

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from rtdetrv2_pytorch.src.core import YAMLConfig
+from rtdetrv2_pytorch.src.core.catalog import random_backbones
 from rtdetrv2_pytorch.src.core.error_places import located
 from rtdetrv2_pytorch.src.core.yaml_files import merge
 from rtdetrv2_pytorch.src.data import digits
@@ -178,7 +179,7 @@ def _named_weights(options: TrainOptions) -> dict[str, Any]:
     """
     assert options.tuning is not None
     if options.tuning == NONE:
-        return {"tuning": "", **auto_config.RANDOM_BACKBONE}
+        return {"tuning": "", **random_backbones()}
     model = options.model or ("S" if options.config is None else options.config.stem)
     return {"tuning": published_weights(options.tuning, model)}
 

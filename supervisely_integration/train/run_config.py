@@ -14,7 +14,7 @@ from torch import nn
 
 from rtdetrv2_pytorch.src.core import ConfigError, YAMLConfig
 from rtdetrv2_pytorch.src.core.build import parameters_of
-from rtdetrv2_pytorch.src.core.catalog import COMPONENTS
+from rtdetrv2_pytorch.src.core.catalog import BACKBONES, COMPONENTS, random_backbones
 from rtdetrv2_pytorch.src.core.error_places import OVERRIDES, line_of_error
 from rtdetrv2_pytorch.src.core.yaml_files import get, merge, merge_layers, plain, read_layers
 from rtdetrv2_pytorch.src.misc.text import counted
@@ -27,7 +27,6 @@ from .hyperparameters import (
     read_hyperparameters,
 )
 
-_BACKBONES = ("PResNet", "HGNetv2")
 _LOADERS = ("train_dataloader", "val_dataloader")
 # Hyperparameters translated below or used by the app; all others are keys of the engine.
 _TRANSLATED = (
@@ -177,7 +176,7 @@ def run_config(
     }
     if "batch_size" in base:
         translated["batch_size"] = None  # would override those of the dataloaders
-    backbones = {name: {"pretrained": False} for name in _BACKBONES if base.get(name)}
+    backbones = {name: value for name, value in random_backbones().items() if base.get(name)}
     return RunConfig(plain(merge(merge(backbones, overrides), translated)), notes)
 
 
@@ -274,7 +273,7 @@ def portable_config(values: Mapping[str, Any]) -> dict[str, Any]:
         for key in _DATA_PATHS:
             if isinstance(dataset, dict) and key in dataset:
                 dataset[key] = ""
-    for name in _BACKBONES:
+    for name in BACKBONES:
         if isinstance(portable.get(name), dict):
             portable[name]["pretrained"] = False  # the configuration comes with a checkpoint
     return portable

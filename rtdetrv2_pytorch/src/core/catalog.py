@@ -109,12 +109,14 @@ SLOTS: dict[str, type] = {
     "evaluator": CocoEvaluator,
 }
 
+BACKBONES = ("PResNet", "HGNetv2")
+
 # Components for a slot or parameter whose type says too little: all of them are modules.
 ROLES: dict[str, tuple[str, ...]] = {
     "model": ("RTDETR",),
     "criterion": ("RTDETRCriterionv2",),
     "postprocessor": ("RTDETRPostProcessor",),
-    "backbone": ("PResNet", "HGNetv2"),
+    "backbone": BACKBONES,
     "encoder": ("HybridEncoder",),
     "decoder": ("RTDETRTransformerv2",),
 }
@@ -133,3 +135,8 @@ FROM_THE_RUN = frozenset(
     {"params", "optimizer", "model", "lr_scheduler", "annotations", "categories", "pixel_range"}
     | {"repeat_threshold"}
 )
+
+
+def random_backbones() -> dict[str, dict[str, Any]]:
+    """Return the values with which each backbone starts from random weights."""
+    return {name: {"pretrained": False} for name in BACKBONES}

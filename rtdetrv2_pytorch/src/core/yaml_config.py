@@ -25,7 +25,7 @@ from ..optim.param_groups import group_parameters
 from ..optim.warmup import LinearWarmup
 from . import yaml_files
 from .build import Sections, convert, suggest
-from .catalog import ALIASES, COMPONENTS, SHARED, SLOTS
+from .catalog import ALIASES, BACKBONES, COMPONENTS, SHARED, SLOTS
 from .checks import check_transforms
 from .error_places import OVERRIDES, located
 from .fitting import fit_batch_size, fit_classes, fit_layers, fit_phases
@@ -34,7 +34,6 @@ from .yaml_files import Layer, get
 
 logger = logging.getLogger(__name__)
 
-_BACKBONES = ("PResNet", "HGNetv2")
 _DEFAULT_TYPES = {"ema": "ModelEMA", "scaler": "GradScaler"}
 
 
@@ -237,7 +236,7 @@ class YAMLConfig:
     def _without_pretrained(self) -> dict[str, Any]:
         return {
             key: {**value, "pretrained": False}
-            if key in _BACKBONES and isinstance(value, dict)
+            if key in BACKBONES and isinstance(value, dict)
             else value
             for key, value in self.yaml_cfg.items()
         }

@@ -10,6 +10,7 @@ import torch
 import yaml
 from torch import Tensor, nn
 
+from ..core.catalog import BACKBONES
 from ..core.error_places import located, naming_overrides
 from ..core.yaml_config import YAMLConfig
 from ..core.yaml_files import Layer, get, merge, merge_layers, read_layers
@@ -182,7 +183,7 @@ def _network_config(content: Mapping[str, Any], config: Path | None, path: Path)
         values = _embedded_config(content, path)
     _check_preprocessing(values, path)
     values = {key: value for key, value in values.items() if key not in _IGNORED_KEYS}
-    for backbone in ("PResNet", "HGNetv2"):
+    for backbone in BACKBONES:
         if isinstance(values.get(backbone), Mapping):
             # The checkpoint has the weights.
             values = merge(values, {backbone: {"pretrained": False}})

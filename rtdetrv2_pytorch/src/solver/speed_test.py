@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 
+from ..core.catalog import random_backbones
 from ..core.fitting import fit_budget, schedule_changes
 from ..core.yaml_config import YAMLConfig
 from ..core.yaml_files import merge
@@ -37,8 +38,7 @@ _PROBE: Mapping[str, Any] = {
     "tuning": "",
     "resume": "",
     "train_dataloader": {"collate_fn": {"scales": None}},  # their mean is the base size
-    "PResNet": {"pretrained": False},
-    "HGNetv2": {"pretrained": False},
+    **random_backbones(),
 }
 
 
