@@ -1,6 +1,7 @@
 """Compare the accuracy of training recipes and of other trainers; see docs/accuracy.md."""
 
 import argparse
+import hashlib
 import signal
 import sys
 from collections.abc import Iterable, Sequence
@@ -23,6 +24,7 @@ from .running import run_all
 
 _PROTOCOL = "rf100vl"
 _RF100VL_DETECTIONS = 500
+_DEFAULT = "cpu-none"  # its results are in the main folder
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -69,7 +71,11 @@ def _parser() -> argparse.ArgumentParser:
         help="data sets, recipes, combinations such as lr-1e-3+cosine, trainers; default: all data "
         f"sets, each with {REFERENCE}, its default and its earlier default",
     )
-    parser.add_argument("--all", action="store_true", help="run all recipes, which takes days")
+    parser.add_argument(
+        "--all",
+        action="store_true",
+        help="run all recipes, which takes days; not with recipes in --only",
+    )
     parser.add_argument("--peers", action="store_true", help="also run the public trainers")
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2], help="default: 0 1 2")
     parser.add_argument(
@@ -98,16 +104,19 @@ def _experiment(args: argparse.Namespace) -> tuple[dict[str, DataSet], Experimen
     Raises:
         ValueError: if an option is invalid.
     """
-    datasets, folder, weights, limit = DATASETS, results.FOLDER, args.weights or "none", None
+    datasets, weights, limit = DATASETS, args.weights or "none", None
     if args.protocol:
         name, place = args.protocol
         if name != _PROTOCOL:
             raise ValueError(f"--protocol {name}: unknown; there is {_PROTOCOL}")
         datasets, limit = rf100vl(Path(place)), _RF100VL_DETECTIONS
         weights = args.weights or "coco"
-    if args.protocol or args.weights or args.device != "cpu":
-        kind = [_PROTOCOL] if args.protocol else []
-        folder = folder / "-".join([*kind, args.device.split(":")[0], Path(weights).stem])
+    name = "-".join(
+        [*([_PROTOCOL] if args.protocol else []), args.device.split(":")[0], _short(weights)]
+    )
+    folder = results.FOLDER if name == _DEFAULT else results.FOLDER / name
+    if args.all and set(args.only) - set(datasets):
+        raise ValueError("--all runs all recipes: name only data sets in --only")
     if weights != "none" and (args.peers or set(args.only) & set(PEERS)):
         raise ValueError("other trainers start from random weights: leave out --weights")
     changes = {"epochs": args.epochs, "size": args.size, "batch": args.batch}
@@ -115,6 +124,7 @@ def _experiment(args: argparse.Namespace) -> tuple[dict[str, DataSet], Experimen
     if changes:
         datasets = dict(_changed(each, changes) for each in datasets.values())
     experiment = Experiment(
+        name=name,
         results=args.results or folder,
         work=args.work,
         device=args.device,
@@ -122,6 +132,14 @@ def _experiment(args: argparse.Namespace) -> tuple[dict[str, DataSet], Experimen
         max_detections=limit,
     )
     return datasets, experiment
+
+
+def _short(weights: str) -> str:
+    """Return a name for weights, with a hash of the path of a file."""
+    path = Path(weights)
+    if weights in ("none", "coco", "objects365"):
+        return weights
+    return f"{path.stem}-{hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:6]}"
 
 
 def _changed(dataset: DataSet, changes: dict[str, Any]) -> tuple[str, DataSet]:
@@ -159,9 +177,10 @@ def _jobs(
     wanted = wanted or list(datasets.values())
     recipes: list[str] | None = [name for name in args.only if name not in datasets] or None
     if recipes is None and args.all:
-        recipes = list(RECIPES)
-    elif recipes is None and args.protocol:
-        recipes = [REFERENCE]
+        defaults = (name for data in wanted for name in (data.default, data.earlier))
+        recipes = [*RECIPES, *defaults]
+    elif recipes is None and experiment.name != _DEFAULT:
+        recipes = [REFERENCE]  # the defaults are those of trainings from random weights on a CPU
     for dataset in wanted:
         if reason := dataset.missing():
             console.print(f"{dataset.name} skipped: {reason}", style="yellow")

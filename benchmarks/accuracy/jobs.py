@@ -16,6 +16,7 @@ class Experiment:
     """Options of all runs.
 
     Attributes:
+        name: of the folder of unfinished runs.
         results: folder of the JSON files.
         work: folder for runs, data and environments of peers.
         device: cpu or cuda.
@@ -25,6 +26,7 @@ class Experiment:
 
     results: Path
     work: Path
+    name: str = "cpu-none"
     device: str = "cpu"
     weights: str = "none"
     max_detections: int | None = None
@@ -53,8 +55,8 @@ class Job:
         return experiment.results / f"{self.name}.json"
 
     def folder(self, experiment: Experiment) -> Path:
-        """Return its folder while it runs; experiments with other weights have their own."""
-        return experiment.work / "runs" / experiment.results.name / self.name
+        """Return its folder while it runs, which runs with other weights do not share."""
+        return experiment.work / "runs" / experiment.name / self.name
 
 
 def plan(

@@ -107,15 +107,23 @@ def _defaults(results: Sequence[Result]) -> list[str]:
         now, before = (_values(results, name, each) for each in (data.default, data.earlier))
         if data.default == data.earlier or not (set(now) & set(before)):
             continue
-        change = difference(now, before)
-        cells = [f"{_spread(values.values())} ({len(values)})" for values in (before, now)]
-        rows.append([name, f"`{data.earlier}`", cells[0], cells[1], *_change(change)])
+        cells = [
+            f"{_spread(values.values())} ({len(values)}, {_precisions(results, name, recipe)})"
+            for recipe, values in ((data.earlier, before), (data.default, now))
+        ]
+        rows.append([name, f"`{data.earlier}`", *cells, *_change(difference(now, before))])
     if not rows:
         return []
     head = ["data set", "earlier default", "its AP (runs)", "AP of the default (runs)"]
     text = "The earlier default is that before decisions 0032, 0033 and 0035.\n"
     head += ["difference", "verdict"]
     return ["## Default, equal steps\n", text, _table(head, rows)]
+
+
+def _precisions(results: Sequence[Result], dataset: str, recipe: str) -> str:
+    """Return the precisions of the runs of a recipe."""
+    runs = by_seed(results, dataset, recipe).values()
+    return " and ".join(sorted({str(run.run.get("precision", "float32")) for run in runs}))
 
 
 def _summary(results: Sequence[Result], names: Sequence[str]) -> list[str]:
@@ -133,7 +141,10 @@ def _summary(results: Sequence[Result], names: Sequence[str]) -> list[str]:
     if not rows:
         return []
     head = ["recipe", "data sets", "runs", f"AP against `{REFERENCE}`", "verdict"]
-    text = "Data sets on which the recipe has two seeds or more.\n"
+    text = (
+        "Data sets on which the recipe has two seeds or more, also in another precision than "
+        f"`{REFERENCE}`; see the data sets.\n"
+    )
     return ["## Several data sets, equal steps\n", text, _table(head, rows)]
 
 

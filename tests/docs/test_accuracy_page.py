@@ -110,9 +110,11 @@ def test_present_and_earlier_default():
         "paste-balanced": [0.60, 0.62, 0.64],
     }
     found = [each for name, aps in runs_of.items() for each in runs("digits", name, aps)]
+    found[-1] = replace(found[-1], run={"precision": "bfloat16"})
     lines = generate({"": found + runs("bccd", "no-paste", [0.5, 0.6])}).splitlines()
-    cells = "0.520 ± 0.020 (3) | 0.620 ± 0.020 (3) | +0.100 [+0.055, +0.145] | **better** |"
-    assert f"| digits | `mirrored` | {cells}" in lines
+    means = "0.520 ± 0.020 (3, float32) | 0.620 ± 0.020 (3, bfloat16 and float32)"
+    change = "+0.100 [+0.055, +0.145] | **better**"
+    assert f"| digits | `mirrored` | {means} | {change} |" in lines
     assert not any(line.startswith("| bccd | `no-paste`") for line in lines)  # unchanged
 
 

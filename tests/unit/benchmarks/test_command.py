@@ -1,5 +1,6 @@
 """Options of the accuracy benchmark."""
 
+import re
 from dataclasses import replace
 
 import pytest
@@ -80,7 +81,15 @@ def test_weights_and_devices_have_folders_of_their_own():
     job = Job(dataset=DATASETS["digits"], recipe="no-paste", seed=0)
     assert cuda.results == results.FOLDER / "cuda-coco"
     assert job.folder(cuda) == cuda.work / "runs" / "cuda-coco" / "digits_no-paste_s0"
-    assert job.folder(cpu) == cpu.work / "runs" / "accuracy" / "digits_no-paste_s0"
+    assert job.folder(cpu) == cpu.work / "runs" / "cpu-none" / "digits_no-paste_s0"
+    places = {
+        job.folder(options("--weights", weights, "--results", "/tmp/accuracy")[1])
+        for weights in ("none", "coco", "a/best.pth", "b/best.pth")
+    }
+    assert len(places) == 4
+    names = {options("--weights", f"{name}/best.pth")[1].results.name for name in "ab"}
+    assert len(names) == 2
+    assert all(re.fullmatch(r"cpu-best-[0-9a-f]{6}", name) for name in names)
 
 
 def jobs_of(*arguments):
@@ -96,10 +105,22 @@ def test_defaults_are_compared_unless_recipes_are_chosen(monkeypatch):
     assert jobs_of() == [*digits, *(f"rare-{name}" for name in digits)]
     peers = [f"digits_{name}_s0" for name in PEERS]
     assert jobs_of("--only", "digits", "--peers") == [*digits, *peers]
-    found = jobs_of("--only", "digits", "--all")
-    assert len(found) == len(
-        [r for r in RECIPES.values() if not (r.needs_weights or r.repeats_rare)]
-    )
+
+
+@pytest.mark.parametrize("name", ["digits", "cards"])
+def test_all_recipes_contain_the_defaults(name, monkeypatch):
+    data = replace(DATASETS[name], is_generated=True)  # its files are not needed
+    monkeypatch.setattr(command, "DATASETS", {name: data})
+    usable = [key for key, r in RECIPES.items() if not (r.needs_weights or r.repeats_rare)]
+    wanted = {f"{name}_{recipe}_s0" for recipe in (*usable, data.default, data.earlier)}
+    assert set(jobs_of("--all")) == wanted
+    with pytest.raises(ValueError, match="--all runs all recipes"):
+        jobs_of("--all", "--only", "cosine")
+
+
+def test_runs_with_weights_have_the_reference_only(monkeypatch):
+    monkeypatch.setattr(command, "DATASETS", {"digits": DATASETS["digits"]})
+    assert jobs_of("--weights", "coco", "--device", "cuda") == ["digits_no-paste_s0"]
 
 
 def test_an_unchanged_default_runs_once(monkeypatch):

@@ -86,7 +86,7 @@ def test_result_of_a_peer(job, val, tmp_path, monkeypatch):
     assert [point.AP for point in found.curve] == [pytest.approx(1.0), 0.0]
     assert (found.best["AP"], found.steps, found.kind) == (pytest.approx(1.0), 8, "peer")
     assert (found.settings["minutes"], found.settings["learning_rate"]) == (2.0, 5e-5)
-    assert not (tmp_path / "work" / "runs" / "results" / job.name).exists()
+    assert not (tmp_path / "work" / "runs" / "cpu-none" / job.name).exists()
 
 
 def test_peer_without_predictions_fails(job, val, tmp_path, monkeypatch):
