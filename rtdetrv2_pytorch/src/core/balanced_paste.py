@@ -18,8 +18,8 @@ _SETTING, _PASTE = ("balanced_paste",), "CopyPaste"
 def apply_balanced_paste(values: dict[str, Any], layers: Sequence[Layer]) -> list[str]:
     """Add `CopyPaste` before the other operations, or remove it, unless they contain their own.
 
-    The configuration of a run contains both the setting and what it added. A value that is given
-    with the operations or after them counts; null leaves them as they are.
+    The configuration of a run contains both the setting and what it added. The setting wins over
+    such an operation of the same or an earlier layer; null leaves the operations as they are.
 
     Args:
         values: the merged configuration, changed in place.
@@ -43,8 +43,8 @@ def apply_balanced_paste(values: dict[str, Any], layers: Sequence[Layer]) -> lis
     if rest == ops:
         return []
     put(values, _OPS, rest)
-    verb = f"adds {_PASTE} to" if probability else f"removes {_PASTE} from"
-    return [f"balanced_paste: {probability:g} {verb} {path}"]
+    verb = "removes" if not probability else "replaces" if any(map(_is_added, ops)) else "adds"
+    return [f"balanced_paste: {probability:g} {verb} {_PASTE} in {path}"]
 
 
 def _type(op: Any) -> Any:

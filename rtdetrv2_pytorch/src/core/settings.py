@@ -41,8 +41,8 @@ class Settings:
             doctor recommends a value.
         balanced_paste: probability that up to three objects of other images are pasted into a
             training image, chosen from all classes equally often, which helps rare classes most;
-            not in the last epoch, and not after strong augmentation ends. 0 removes it from the
-            configuration of a run; null leaves that as it is.
+            not in the last epoch, and not after strong augmentation ends. 0 disables it, null keeps
+            the operations of the configuration; published ones paste nothing.
         augmentation: augmentations for a kind of pictures, in place of those of the model's
             configuration: "photos", "aerial", "microscopy", "documents", "industrial", "light" or
             "none"; see docs/augmentation.md.

@@ -11,7 +11,7 @@ from typing import Any
 from .estimates import EpochTime
 
 _MARGIN = 0.03  # of the budget: for the report, and for what differs from its estimate
-_MAX_RESERVE = 0.9  # of the budget
+_MAX_RESERVE = 0.95  # of the budget
 _RECENT = 5  # epochs whose median duration is expected of the next ones
 
 
@@ -25,7 +25,7 @@ class TimeBudget:
     Args:
         seconds: from the start to the end of everything.
         start_s: reading of `clock` at the start.
-        reserve_s: for what follows the training, such as exports and uploads; at most 90 %.
+        reserve_s: for what follows the training, such as exports and uploads; at most 95 %.
         eval_freq: epochs between two evaluations.
         clock: returns seconds.
     """

@@ -30,7 +30,7 @@ logger = logging.getLogger(__name__)
 
 _ASSUMED = Speed(1.0, 0.1, 0.1)  # of a small CPU, until it is measured
 _MANY_EPOCHS = 1000
-_NOT_INCLUDED = "Download, evaluation report, exports and upload take additional time."
+_NOT_INCLUDED = "Download, evaluation report, exports, label radar and upload take additional time."
 
 
 class PagePlan:

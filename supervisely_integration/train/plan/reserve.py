@@ -32,7 +32,8 @@ def reserve_seconds(page: Any, values: Mapping[str, Any], *, num_ranks: int = 1)
     """Return the seconds of the time budget that follow the training; 0 without a budget.
 
     Upload, evaluation and exports get at most half of it. Of the rest, the label radar gets the
-    time of the training on one device, which its networks take at most.
+    time of the training on one device. Its networks take less, except after trainings of one or
+    two epochs, because each of them trains for one.
 
     Args:
         page: the selector of hyperparameters.

@@ -13,6 +13,7 @@ import torch
 import yaml
 
 from rtdetrv2.training.data_extent import DataExtent
+from rtdetrv2_pytorch.src.timing.budget import TimeBudget
 from rtdetrv2_pytorch.src.timing.estimates import EpochTime, Speed
 from supervisely_integration.models import find_base_config
 from supervisely_integration.paths import HYPERPARAMETERS
@@ -173,9 +174,48 @@ def test_reserve_for_what_follows_a_training(selected, values, seconds):
     assert reserve_seconds(page, {**values, "time_budget": None}) == 0
 
 
+@pytest.mark.parametrize(
+    ("devices", "text"),
+    [
+        # 10 min without 3 %, a minute for the upload and half of the rest for the radar: 252 s, of
+        # which 2 s are the evaluation of best.pth; an epoch takes 10 s and 2 s.
+        (["cpu"], "about 4 min (20 epochs of 10 steps at 1 s"),
+        # Three quarters of the rest, and an evaluation of 0.67 s.
+        (["cuda:0", "cuda:1", "cuda:2"], "about 2 min (10 epochs of 10 steps at 1 s"),
+    ],
+)
+def test_page_estimates_what_the_reserve_leaves(monkeypatch, tmp_path, devices, text):
+    class Measured:
+        def request(self, task, show, failed):
+            show(Speed(compute_s=1.0, load_s=0.0, val_image_s=0.2))
+
+    extent = DataExtent(longest_side=640, max_boxes=9, mean_boxes=3.0)
+    monkeypatch.setattr(page_plan, "project_extent", lambda *_: extent)
+    monkeypatch.setattr(page_plan, "split_sizes", lambda *_: (40, 10))
+    monkeypatch.setattr(page_plan, "ProbeRunner", Measured)
+    gui, selector = MagicMock(), MagicMock(**vars(selections()))
+    selector.get_hyperparameters = lambda: "{time_budget: 10m, label_radar: true, batch_size: 4}"
+    gui.hyperparameters_selector = selector
+    gui.training_process.get_device.return_value = devices[0]
+    gui.training_process.get_devices.return_value = devices
+    gui.training_process.card.is_locked.return_value = False
+    page_plan.PagePlan(gui, tmp_path).begin()
+    shown = gui.training_process.estimate_text.set.call_args.args[0]
+    assert shown.startswith(f"Takes {text}")
+    assert "label radar and upload take additional time" in shown
+
+
 def test_label_radar_on_one_of_three_devices_gets_three_times_the_time_of_the_training():
     values = {"time_budget": "1h", "label_radar": True}
     assert reserve_seconds(selections(), values, num_ranks=3) == 60 + 3540 * 3 / 4
+
+
+def test_training_on_eight_devices_keeps_a_ninth_of_half_a_short_budget():
+    values = {"time_budget": "10m", "label_radar": True}
+    reserved = reserve_seconds(selections("export_tensorrt"), values, num_ranks=8)
+    assert reserved == pytest.approx(600 - 300 / 9)
+    budget = TimeBudget(seconds=600, start_s=0, reserve_s=reserved, clock=lambda: 0)
+    assert budget.reserve_s == reserved  # is not cut
 
 
 def test_durations():
