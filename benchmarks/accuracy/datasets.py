@@ -93,7 +93,6 @@ DATASETS = {
             epochs=20,
             minutes=8.1,
             about="photographs, 1 class",
-            default="paste-balanced",
             earlier="mirrored+lr-5e-4",
         ),
         DataSet(

@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from rtdetrv2_pytorch.src.core import YAMLConfig
 from rtdetrv2_pytorch.src.core.augmentation import TRANSFORMS
 from rtdetrv2_pytorch.src.core.catalog import random_backbones
@@ -114,7 +116,10 @@ def fit_to_cpu(config: Path, overrides: dict[str, Any]) -> tuple[dict[str, Any],
         )
         if is_from_scratch:
             short = scratch_augmentation(
-                epochs=chosen["epoches"], num_boxes=float(boxes.sum()), given=overrides
+                epochs=chosen["epoches"],
+                num_boxes=float(boxes.sum()),
+                num_classes=np.unique(probe.train_dataset.annotations.labels).size,
+                given=overrides,
             )
             chosen = merge(short, chosen)
         return chosen, message
@@ -159,25 +164,26 @@ def cpu_overrides(extent: DataExtent, *, is_from_scratch: bool) -> dict[str, Any
 
 
 def scratch_augmentation(
-    *, epochs: int, num_boxes: float, given: Mapping[str, Any]
+    *, epochs: int, num_boxes: float, num_classes: int, given: Mapping[str, Any]
 ) -> dict[str, Any]:
     """Choose the augmentation of a training from random weights on a CPU.
 
     Args:
         epochs: of the training.
         num_boxes: in the training images.
+        num_classes: to learn.
         given: settings of the user, with priority over the result.
 
     Returns:
         Overrides of the configuration, with which a short training pastes objects of all classes
         equally often, instead of mirroring images; empty for a longer training, or where the user
-        chose operations or their epochs. If the user chose an augmentation or a recipe, nothing is
-        pasted; with a recipe, images are not augmented otherwise.
+        chose operations or their epochs. Nothing is pasted with one class, or if the user chose an
+        augmentation or a recipe; with a recipe, images are not augmented otherwise.
     """
     is_long = epochs > _SHORT_EPOCHS or epochs * num_boxes >= _SHORT_BOXES
     if is_long or get(given, TRANSFORMS) is not None:
         return {}
-    if any(key in given for key in ("augmentation", "recipe")):
+    if num_classes < 2 or any(key in given for key in ("augmentation", "recipe")):
         return {"augmentation": "none"}
     return {"augmentation": "none", "balanced_paste": _PASTE}
 

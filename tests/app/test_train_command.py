@@ -391,29 +391,30 @@ def test_sample_has_its_own_augmentation(digits_root, monkeypatch, epochs, balan
     store = Store(digits_root)
     given = {"eval_spatial_size": [64, 64], "batch_size": 2, **SMALL, "epoches": epochs}
     values, _ = hyperparameters_for(
-        find_project(store, "digits"), MODEL, 6, 4, given, preset=sample_choices()
+        find_project(store, "digits"), MODEL, 6, 4, given, num_classes=10, preset=sample_choices()
     )
     assert (values["augmentation"], values["balanced_paste"]) == ("none", balanced_paste)
     check_hyperparameters(values, find_base_config("rtdetrv2_r18vd_120e_coco.yml"))
 
 
 @pytest.mark.parametrize(
-    ("given", "augmentation", "balanced_paste"),
+    ("given", "num_classes", "augmentation", "balanced_paste"),
     [
-        ({}, "none", 0.5),
-        ({"balanced_paste": 0}, "none", 0),
-        ({"augmentation": None}, None, None),
-        ({"augmentation": "light"}, "light", None),
-        ({"epoches": 100}, None, None),
-        ({"time_budget": "2h"}, None, None),  # can choose many epochs
+        ({}, 2, "none", 0.5),
+        ({}, 1, "none", None),
+        ({"balanced_paste": 0}, 2, "none", 0),
+        ({"augmentation": None}, 2, None, None),
+        ({"augmentation": "light"}, 2, "light", None),
+        ({"epoches": 100}, 2, None, None),
+        ({"time_budget": "2h"}, 2, None, None),  # can choose many epochs
     ],
 )
 def test_short_trainings_from_random_weights_paste_objects(
-    digits_root, monkeypatch, given, augmentation, balanced_paste
+    digits_root, monkeypatch, given, num_classes, augmentation, balanced_paste
 ):
     monkeypatch.setattr(choices, "measure", lambda _: Speed(20.0, 0.1, 0.1))
     project = find_project(Store(digits_root), "digits")
-    values, _ = hyperparameters_for(project, MODEL, 6, 4, given)
+    values, _ = hyperparameters_for(project, MODEL, 6, 4, given, num_classes=num_classes)
     assert (values["augmentation"], values["balanced_paste"]) == (augmentation, balanced_paste)
 
 

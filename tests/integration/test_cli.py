@@ -316,8 +316,11 @@ OWN_OPERATIONS = {
     ],
 )
 def test_short_trainings_from_random_weights_paste_objects(epochs, num_boxes, given, chosen):
-    values = auto_config.scratch_augmentation(epochs=epochs, num_boxes=num_boxes, given=given)
+    rule = auto_config.scratch_augmentation
+    values = rule(epochs=epochs, num_boxes=num_boxes, num_classes=2, given=given)
     assert values == chosen
+    values = rule(epochs=epochs, num_boxes=num_boxes, num_classes=1, given=given)
+    assert values == {key: value for key, value in chosen.items() if key != "balanced_paste"}
 
 
 def test_fit_to_cpu_rejects_several_ranks(digits, monkeypatch):

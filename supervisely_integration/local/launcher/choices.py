@@ -71,6 +71,7 @@ def hyperparameters_for(
     num_val: int,
     given: Mapping[str, Any],
     *,
+    num_classes: int,
     preset: Mapping[str, Any] | None = None,
 ) -> tuple[dict[str, Any], str]:
     """Return the app's defaults, or on a CPU a schedule of about ten minutes.
@@ -81,6 +82,7 @@ def hyperparameters_for(
         num_train: images to train on.
         num_val: images to validate on.
         given: values from the user, which take precedence.
+        num_classes: to learn.
         preset: values for this project, which take precedence over the defaults.
 
     Returns:
@@ -105,7 +107,7 @@ def hyperparameters_for(
     if is_from_scratch and values["time_budget"] is None:
         num_boxes = num_train * project.extent.mean_boxes
         short = auto_config.scratch_augmentation(
-            epochs=values["epoches"], num_boxes=num_boxes, given=given
+            epochs=values["epoches"], num_boxes=num_boxes, num_classes=num_classes, given=given
         )
         values = merge(values, merge(short, given))
     return values, notice

@@ -280,7 +280,7 @@ def _state(
         given["epoches"] = options.epochs
     line.show("timing a few training steps")
     values, schedule_notice = hyperparameters_for(
-        project, model, num_train, num_val, given, preset=preset
+        project, model, num_train, num_val, given, num_classes=len(classes), preset=preset
     )
     for notice in (model_notice, schedule_notice):
         if notice:

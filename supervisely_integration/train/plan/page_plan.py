@@ -126,7 +126,12 @@ class PagePlan:
         fitting = one.time.epochs_within(CPU_BUDGET_S)
         if is_from_scratch:
             num_boxes = sizes[0] * self._extent.mean_boxes
-            values |= scratch_augmentation(epochs=fitting, num_boxes=num_boxes, given={})
+            values |= scratch_augmentation(
+                epochs=fitting,
+                num_boxes=num_boxes,
+                num_classes=len(self._gui.classes_selector.get_selected_classes()),
+                given={},
+            )
         if not self._is_open:
             self._preset = presets.as_text({"epoches": fitting, **values})
             self._gui.hyperparameters_selector.set_hyperparameters(self._preset)

@@ -64,11 +64,16 @@ def test_text_of_the_defaults_is_the_file():
 
 
 @pytest.mark.parametrize(
-    ("checkpoint", "num_train", "chosen"),
-    [(None, 100, ("none", 0.5)), (None, 10, (None, None)), ("best.pth", 100, (None, None))],
+    ("checkpoint", "num_train", "classes", "chosen"),
+    [
+        (None, 100, ["cat", "dog"], ("none", 0.5)),
+        (None, 100, ["cat"], ("none", None)),
+        (None, 10, ["cat", "dog"], (None, None)),
+        ("best.pth", 100, ["cat", "dog"], (None, None)),
+    ],
 )
 def test_page_pastes_objects_in_short_trainings_from_random_weights(
-    monkeypatch, tmp_path, checkpoint, num_train, chosen
+    monkeypatch, tmp_path, checkpoint, num_train, classes, chosen
 ):
     # 10 images: 331 epochs.
     extent = DataExtent(longest_side=640, max_boxes=9, mean_boxes=3.0)
@@ -79,6 +84,7 @@ def test_page_pastes_objects_in_short_trainings_from_random_weights(
     gui = MagicMock()
     gui.training_process.card.is_locked.return_value = True
     gui.model_selector.get_checkpoint_name.return_value = checkpoint
+    gui.classes_selector.get_selected_classes.return_value = classes
     gui.hyperparameters_selector.get_hyperparameters.side_effect = lambda: texts[-1]
     gui.hyperparameters_selector.set_hyperparameters.side_effect = texts.append
     page_plan.PagePlan(gui, tmp_path).begin()

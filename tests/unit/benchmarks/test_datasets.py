@@ -20,8 +20,12 @@ def test_default_of_a_data_set(name, tmp_path):
     elif reason := data.missing():
         pytest.skip(reason)
     content = json.loads(data.splits().train.ann_file.read_text())
-    num_boxes = len(content["annotations"])
-    chosen = scratch_augmentation(epochs=data.epochs, num_boxes=num_boxes, given={})
+    chosen = scratch_augmentation(
+        epochs=data.epochs,
+        num_boxes=len(content["annotations"]),
+        num_classes=len({each["category_id"] for each in content["annotations"]}),
+        given={},
+    )
     default = find_recipe(data.default).update
     assert chosen.get("balanced_paste", 0) == default["balanced_paste"]
 
