@@ -77,6 +77,7 @@ def locate(source: str | Path, on_progress: Callable[[int, int], None] | None = 
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(f"{target}.lock"):
+            target = _cache_file(url)  # another URL may have taken the name meanwhile
             if not target.is_file():
                 _download(url, target, on_progress)
     except (OSError, HTTPException, CheckpointError) as error:
@@ -184,7 +185,7 @@ def _download(url: str, target: Path, on_progress: Callable[[int, int], None] | 
                         on_progress(file.tell(), total)
         load_checkpoint(partial)  # an interrupted download is not readable
         _verify(partial, target, url)
-        _url_file(target).write_text(url)
+        write_text(_url_file(target), url)
 
 
 def load_checkpoint(source: str | Path) -> dict[str, Any]:

@@ -7,6 +7,7 @@ import pickle
 import re
 import subprocess
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -16,6 +17,7 @@ import pytest
 import torch
 from torch import nn
 
+from rtdetrv2_pytorch.src.misc import weights
 from rtdetrv2_pytorch.src.misc.errors import CheckpointError
 from rtdetrv2_pytorch.src.misc.weights import (
     PUBLISHED,
@@ -200,6 +202,33 @@ def test_concurrent_calls_share_one_download(server, hub):
         paths = [future.result(20) for future in futures]
     assert paths == [hub / "slow.pth"] * 2
     assert server.requests == ["/slow.pth"]
+
+
+def test_concurrent_downloads_of_one_name_are_two_files(server, hub):
+    """The second one waits for the first, and then does not return its file."""
+    with ThreadPoolExecutor() as pool:
+        first = pool.submit(locate, f"{server.url}/slow.pth")
+        assert server.half_sent.wait(20)
+        second = pool.submit(locate, f"{server.url}/other/slow.pth")
+        time.sleep(0.2)  # it waits for the lock
+        server.resume.set()
+        paths = [first.result(20), second.result(20)]
+    assert [path.read_bytes() for path in paths] == [CONTENT, OTHER]
+    assert paths[0] == hub / "slow.pth"
+
+
+def test_incomplete_record_of_a_url_is_never_read(server, hub, monkeypatch):
+    """A process that saw the empty file took another name."""
+    seen = []
+
+    def write_slowly(path, text, encoding=None):
+        with path.open("w", encoding=encoding) as file:
+            seen.append(weights._cache_file(f"{server.url}/a.pth"))
+            file.write(text)
+
+    monkeypatch.setattr(Path, "write_text", write_slowly)
+    locate(f"{server.url}/a.pth")
+    assert set(seen) == {hub / "a.pth"}
 
 
 def test_failed_download_names_the_expected_file(hub):
