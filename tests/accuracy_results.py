@@ -17,7 +17,7 @@ def result(
         seed=seed,
         kind=kind,
         settings={"model": "S", "size": 320, "epochs": 10, "batch": 4},
-        run={},
+        run={"precision": "float32"},
         command=["rtdetrv2", "train"],
         machine={
             **{"device": "AMD EPYC", "cores": "2", "threads": "2", "torch": "2.10.0"},

@@ -12,19 +12,19 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from rtdetrv2.training.model_table import NONE, WEIGHTS
 from rtdetrv2_pytorch.src.misc.errors import ConfigError
 from rtdetrv2_pytorch.src.misc.files import FolderLock, write_text
 
 from . import page, results
 from .datasets import DATASETS, WORK, DataSet, rf100vl
-from .jobs import Experiment, Job, estimates, left_minutes, plan
+from .jobs import MAIN, Experiment, Job, estimates, left_minutes, plan
 from .peers import PEERS
 from .recipes import RECIPES, REFERENCE, find_recipe
 from .running import run_all
 
 _PROTOCOL = "rf100vl"
 _RF100VL_DETECTIONS = 500
-_DEFAULT = "cpu-none"  # its results are in the main folder
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -104,7 +104,7 @@ def _experiment(args: argparse.Namespace) -> tuple[dict[str, DataSet], Experimen
     Raises:
         ValueError: if an option is invalid.
     """
-    datasets, weights, limit = DATASETS, args.weights or "none", None
+    datasets, weights, limit = DATASETS, args.weights or NONE, None
     if args.protocol:
         name, place = args.protocol
         if name != _PROTOCOL:
@@ -114,10 +114,10 @@ def _experiment(args: argparse.Namespace) -> tuple[dict[str, DataSet], Experimen
     name = "-".join(
         [*([_PROTOCOL] if args.protocol else []), args.device.split(":")[0], _short(weights)]
     )
-    folder = results.FOLDER if name == _DEFAULT else results.FOLDER / name
+    folder = results.FOLDER if name == MAIN else results.FOLDER / name
     if args.all and set(args.only) - set(datasets):
         raise ValueError("--all runs all recipes: name only data sets in --only")
-    if weights != "none" and (args.peers or set(args.only) & set(PEERS)):
+    if weights != NONE and (args.peers or set(args.only) & set(PEERS)):
         raise ValueError("other trainers start from random weights: leave out --weights")
     changes = {"epochs": args.epochs, "size": args.size, "batch": args.batch}
     changes = {name: value for name, value in changes.items() if value is not None}
@@ -137,7 +137,7 @@ def _experiment(args: argparse.Namespace) -> tuple[dict[str, DataSet], Experimen
 def _short(weights: str) -> str:
     """Return a name for weights, with a hash of the path of a file."""
     path = Path(weights)
-    if weights in ("none", "coco", "objects365"):
+    if weights in WEIGHTS:
         return weights
     return f"{path.stem}-{hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:6]}"
 
@@ -179,7 +179,7 @@ def _jobs(
     if recipes is None and args.all:
         defaults = (name for data in wanted for name in (data.default, data.earlier))
         recipes = [*RECIPES, *defaults]
-    elif recipes is None and experiment.name != _DEFAULT:
+    elif recipes is None and experiment.name != MAIN:
         recipes = [REFERENCE]  # the defaults are those of trainings from random weights on a CPU
     for dataset in wanted:
         if reason := dataset.missing():

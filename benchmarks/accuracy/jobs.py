@@ -10,6 +10,8 @@ from .peers import PEERS
 from .recipes import REFERENCE, find_recipe
 from .results import Result, by_seed, speed_class
 
+MAIN = "cpu-none"  # the experiment whose results are in the main folder
+
 
 @dataclass(frozen=True, kw_only=True)
 class Experiment:
@@ -26,7 +28,7 @@ class Experiment:
 
     results: Path
     work: Path
-    name: str = "cpu-none"
+    name: str = MAIN
     device: str = "cpu"
     weights: str = "none"
     max_detections: int | None = None

@@ -123,7 +123,7 @@ def _defaults(results: Sequence[Result]) -> list[str]:
 def _precisions(results: Sequence[Result], dataset: str, recipe: str) -> str:
     """Return the precisions of the runs of a recipe."""
     runs = by_seed(results, dataset, recipe).values()
-    return " and ".join(sorted({str(run.run.get("precision", "float32")) for run in runs}))
+    return " and ".join(sorted({run.run["precision"] for run in runs}))
 
 
 def _summary(results: Sequence[Result], names: Sequence[str]) -> list[str]:
@@ -201,7 +201,7 @@ def _other_precision(results: Sequence[Result], name: str) -> list[str]:
         seeds = [
             str(seed)
             for seed in sorted(set(runs) & set(reference))
-            if runs[seed].run.get("precision") != reference[seed].run.get("precision")
+            if runs[seed].run["precision"] != reference[seed].run["precision"]
         ]
         if seeds:
             found.append(f"`{recipe}` (seed {', '.join(seeds)})")
