@@ -69,7 +69,8 @@ def _parser() -> argparse.ArgumentParser:
         default=[],
         metavar="NAME",
         help="data sets, recipes, combinations such as lr-1e-3+cosine, trainers; default: all data "
-        f"sets, each with {REFERENCE}, its default and its earlier default",
+        f"sets, each with {REFERENCE}, its default and its earlier default; with --protocol, "
+        f"--weights or --device, {REFERENCE} only",
     )
     parser.add_argument(
         "--all",

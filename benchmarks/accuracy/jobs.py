@@ -57,7 +57,7 @@ class Job:
         return experiment.results / f"{self.name}.json"
 
     def folder(self, experiment: Experiment) -> Path:
-        """Return its folder while it runs, which runs with other weights do not share."""
+        """Return the folder of its unfinished run, apart for each device and weights."""
         return experiment.work / "runs" / experiment.name / self.name
 
 

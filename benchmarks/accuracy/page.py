@@ -38,10 +38,12 @@ on processors that have it, otherwise in float32.
 
 "default" is what `rtdetrv2 train` chooses for the data set.
 
-**Rule.** A difference is the mean over the seeds that both have; another trainer's runs are
-compared with all runs. It is "better" or "worse" only if Welch's {confidence:.0%} confidence
-interval excludes 0, otherwise "no difference". With three seeds, only large differences show. Of
-twenty comparisons without a real difference, one is expected to show one.
+**Rule.** Differences are to `{reference}`, in the first table to the earlier default: those of the
+mean AP over the common seeds. All runs of another trainer are compared with all runs of
+`{reference}` on the same kind of machine. It is "better" or "worse" only if Welch's
+{confidence:.0%} confidence interval excludes 0, otherwise "no difference". With three seeds, only
+large differences show. Of twenty comparisons without a real difference, one is expected to show
+one.
 """
 
 _COMMANDS = """\
@@ -59,8 +61,8 @@ make proof ARGS="--protocol rf100vl FOLDER --weights coco --device cuda"
 A finished run is one JSON file and is not repeated. An interrupted run resumes from its checkpoint
 when the command is started again; a run of another trainer starts again. `--protocol rf100vl`
 trains on each folder of a folder of data sets for 100 epochs with batch size 16 and keeps the best
-epoch of the EMA weights; AP counts 500 detections per class and image. One validation split chooses
-the epoch and gives the AP.
+epoch of the EMA weights; AP counts 500 detections per class and image. The epoch is
+selected on the validation split on which AP is reported.
 """
 
 
@@ -73,7 +75,7 @@ def generate(tree: Mapping[str, Sequence[Result]]) -> str:
     results = tree.get("", [])
     names = _ordered({r.dataset for r in results}, DATASETS)
     parts = [
-        _HEAD.format(confidence=CONFIDENCE),
+        _HEAD.format(reference=REFERENCE, confidence=CONFIDENCE),
         *_defaults(results),
         *_summary(results, names),
         *(text for name in names for text in _dataset(results, name)),
@@ -142,8 +144,8 @@ def _summary(results: Sequence[Result], names: Sequence[str]) -> list[str]:
         return []
     head = ["recipe", "data sets", "runs", f"AP against `{REFERENCE}`", "verdict"]
     text = (
-        "Data sets on which the recipe has two seeds or more, also in another precision than "
-        f"`{REFERENCE}`; see the data sets.\n"
+        f"Means over the data sets on which the recipe and `{REFERENCE}` have at least two common "
+        "seeds. Some runs differ in precision; the section of each data set names them.\n"
     )
     return ["## Several data sets, equal steps\n", text, _table(head, rows)]
 
@@ -353,7 +355,7 @@ def _definitions(results: Sequence[Result]) -> list[str]:
         rows = [[f"`{name}`", find_recipe(name).about] for name in recipes]
         parts += ["## Recipes\n", _table(["recipe", "change"], rows)]
         if missing := [f"`{name}`" for name in RECIPES if name not in recipes]:
-            parts.append(f"Defined, but not run yet: {', '.join(missing)}.\n")
+            parts.append(f"Defined, without a result on their own: {', '.join(missing)}.\n")
     if peers:
         rows = [[f"`{name}`", PEERS[name].about] for name in peers]
         parts += [

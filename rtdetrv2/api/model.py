@@ -253,7 +253,7 @@ class RTDETR:
         """Train on a dataset; afterwards the model has the best weights.
 
         Args:
-            data: folder of COCO, YOLO, VOC, LabelMe or Supervisely; its splits are detected.
+            data: dataset folder (COCO, YOLO, VOC, LabelMe or Supervisely); its splits are detected.
             sample: whether to generate a small dataset of digits in data/digits and train on it.
             epochs: number of epochs; None: of the recipe, or for about 8 minutes on a CPU.
             time_budget: such as "30m" or "2h", or hours; chooses the number of epochs that fits.

@@ -136,7 +136,9 @@ def test_comparison_with_another_precision_is_named():
 def test_machines_without_the_default_and_recipes_without_runs_are_named():
     page = generate({"": runs("digits", "no-paste", [0.4])})
     assert "`paste-balanced` (default) has not run on such a machine." in page
-    missing = next(line for line in page.splitlines() if line.startswith("Defined, but not run"))
+    missing = next(
+        line for line in page.splitlines() if line.startswith("Defined, without a result")
+    )
     assert "`paste-balanced`" in missing
     assert "`no-paste`" not in missing
     page = generate(

@@ -233,7 +233,7 @@ def test_signal_to_all_processes_saves_last(request, tmp_path, digits, number):
     assert done == last_step["global_step"]
 
 
-# What a training starts from without published weights; of the small and the large models.
+# Overrides for random weights in both backbones.
 RANDOM_BACKBONE = {"PResNet": {"pretrained": False}, "HGNetv2": {"pretrained": False}}
 
 
@@ -268,7 +268,7 @@ def test_fit_to_cpu_times_steps_and_chooses_epochs(
 
 
 def test_fit_to_cpu_keeps_the_recipe_with_a_pretrained_backbone(tmp_path, probed):
-    """What was measured from random weights is not chosen, as for models without weights."""
+    """The choices for random weights are not applied."""
     backbone = YAMLConfig(SAMPLE_CONFIG, **probed).model.backbone
     path = tmp_path / "backbone.pth"
     torch.save(backbone.state_dict(), path)

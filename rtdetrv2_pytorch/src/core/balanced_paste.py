@@ -43,8 +43,10 @@ def apply_balanced_paste(values: dict[str, Any], layers: Sequence[Layer]) -> lis
     if rest == ops:
         return []
     put(values, _OPS, rest)
-    verb = "removes" if not probability else "replaces" if any(map(_is_added, ops)) else "adds"
-    return [f"balanced_paste: {probability:g} {verb} {_PASTE} in {path}"]
+    change = f"adds {_PASTE} to" if probability else f"removes {_PASTE} from"
+    if probability and any(map(_is_added, ops)):
+        change = f"replaces {_PASTE} in"
+    return [f"balanced_paste: {probability:g} {change} {path}"]
 
 
 def _type(op: Any) -> Any:

@@ -218,7 +218,7 @@ def test_concurrent_downloads_of_one_name_are_two_files(server, hub):
 
 
 def test_incomplete_record_of_a_url_is_never_read(server, hub, monkeypatch):
-    """A process that saw the empty file took another name."""
+    """Before, a process that read the empty record chose another file name."""
     seen = []
 
     def write_slowly(path, text, encoding=None):

@@ -20,7 +20,7 @@ def test_only_a_higher_ap_is_better():
     assert (best.ap, best.epoch, best.stale_epochs) == (0.3, 1, 2)
 
 
-def test_ap_with_the_limit_of_the_data_counts_not_that_of_coco():
+def test_best_epoch_uses_ap_with_the_limit_of_the_data():
     best = BestSoFar()
     for epoch, (ap, coco) in enumerate([(0.3, 0.2), (0.4, 0.1)]):
         best.update(epoch, SimpleNamespace(stats={"AP": ap, "AP_coco": coco}))

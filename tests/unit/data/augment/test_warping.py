@@ -126,7 +126,7 @@ def test_shear_by_hand(make_sample):
     offset=st.tuples(st.floats(-200, 200), st.floats(-200, 200)),
 )
 def test_box_is_the_tight_box_of_its_mapped_corners(boxes, degrees, slant, scale, offset):
-    """Each corner by complex numbers, which know nothing of matrices."""
+    """Compute each corner independently, with complex numbers."""
     matrix = shift(*offset) @ rotation(degrees) @ shear(slant) @ stretch(*scale)
     turn = cmath.exp(-1j * math.radians(degrees))  # counterclockwise, with y down
 
